@@ -1,0 +1,121 @@
+"""Data as the rest of the package sees it: rows that can be fetched by index, with labels where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import DataError
+
+
+class Rows(Protocol):
+    """Raw samples by index."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The samples of these indices by input name (``""``: the model's only input), first axis the batch."""
+        ...
+
+    @property
+    def integer(self) -> bool:
+        """Whether the samples are integers (images of 0 to 255)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Samples in memory (or memory-mapped): arrays by input name, first axis the samples."""
+
+    arrays: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return int(next(iter(self.arrays.values())).shape[0])
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of every array."""
+        return {name: array[indices] for name, array in self.arrays.items()}
+
+    @property
+    def integer(self) -> bool:
+        """Whether the only array holds 8-bit integers."""
+        return all(array.dtype == np.uint8 for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with labels.
+
+    Attributes:
+        rows: raw samples.
+        labels: one per row (int64 class indices, or float targets), or None.
+        classes: class names, or None.
+        name: what messages call it.
+    """
+
+    rows: Rows
+    labels: np.ndarray | None = None
+    classes: list[str] | None = None
+    name: str = "the data"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+        """The same data restricted to some rows, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return Dataset(_Chosen(self.rows, chosen), labels, self.classes, self.name)
+
+    def need_labels(self, why: str) -> np.ndarray:
+        """The labels.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None:
+            raise DataError(f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz.")
+        return self.labels
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training data and, where the source has them, test data kept for final figures."""
+
+    train: Dataset
+    test: Dataset | None
+
+    @property
+    def for_evaluation(self) -> Dataset:
+        """The test data; without any, all there is."""
+        return self.train if self.test is None else self.test
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    rows: Rows
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return self.rows.fetch(self.indices[indices])
+
+    @property
+    def integer(self) -> bool:
+        return self.rows.integer
+
+
+def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
+    """Split a seeded random ``fraction`` off as validation data: (what remains, validation or None)."""
+    count = round(fraction * len(dataset))
+    if count == 0:
+        return dataset, None
+    order = np.random.default_rng([seed, 1]).permutation(len(dataset))
+    return dataset.subset(np.sort(order[count:])), dataset.subset(np.sort(order[:count]))

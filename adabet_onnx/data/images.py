@@ -1,0 +1,107 @@
+"""Data from a folder of images, one folder per class, read when they are needed.
+
+Either ``FOLDER/train/CLASS/*.jpg`` with ``FOLDER/test/CLASS/*.jpg``, or ``FOLDER/CLASS/*.jpg`` of which a seeded
+fifth becomes test data. Class names in sorted order are the labels 0, 1, ...
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from .dataset import Dataset, Splits
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """Images on disk, opened when fetched; all are resized to ``size`` (height, width) and have ``channels``."""
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 (N, height, width, channels).
+
+        Raises:
+            DataError: a file cannot be read as an image; it is named.
+        """
+        return {"": np.stack([self._read(self.paths[index]) for index in indices])}
+
+    @property
+    def integer(self) -> bool:
+        """Images are 8-bit integers."""
+        return True
+
+    def _read(self, path: Path) -> np.ndarray:
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.channels]
+        try:
+            with Image.open(path) as image:
+                resized = image.convert(mode).resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read as an image ({error}). Remove or replace it.") from error
+        return np.asarray(resized, np.uint8).reshape(*self.size, self.channels)
+
+
+def read_image_folder(folder: Path, size: tuple[int, int], channels: int, *, seed: int = 0) -> Splits:
+    """List the images of a folder.
+
+    Args:
+        folder: see the module.
+        size: height and width the model takes in.
+        channels: 1, 3 or 4.
+        seed: of the split, where the folder has none.
+
+    Raises:
+        DataError: no class folders, no images, or train and test have different classes.
+    """
+    if (folder / "train").is_dir():
+        names, train = _list(folder / "train")
+        test: list[tuple[Path, int]] | None = None
+        if (folder / "test").is_dir():
+            test_names, test = _list(folder / "test")
+            unknown = sorted(set(test_names) - set(names))
+            if unknown:
+                raise DataError(f"{folder / 'test'} has class {unknown[0]!r}, which {folder / 'train'} does not have.")
+            test = [(path, names.index(test_names[label])) for path, label in test]
+    else:
+        names, items = _list(folder)
+        order = np.random.default_rng([seed, 2]).permutation(len(items))
+        count = round(TEST_FRACTION * len(items))
+        test = [items[index] for index in np.sort(order[:count])] or None
+        train = [items[index] for index in np.sort(order[count:])]
+
+    def dataset(items: list[tuple[Path, int]]) -> Dataset:
+        rows = ImageRows(tuple(path for path, _ in items), size, channels)
+        return Dataset(rows, np.array([label for _, label in items], np.int64), names, str(folder))
+
+    return Splits(dataset(train), dataset(test) if test else None)
+
+
+def _list(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        items = [
+            (path, label)
+            for label, name in enumerate(names)
+            for path in sorted((folder / name).rglob("*"))
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+        ]
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error.strerror}.") from error
+    if not items:
+        raise DataError(
+            f"{folder} has no images. Expected one folder per class with images in it ({', '.join(sorted(SUFFIXES))}), or "
+            "train/ and test/ with such folders."
+        )
+    return names, items

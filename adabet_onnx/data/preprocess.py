@@ -1,0 +1,158 @@
+"""Preprocessing: the arithmetic between stored data and what a model takes in.
+
+    fed = (x * scale - mean) / std          per channel
+
+It travels with scores, selection, manifest and the exported model's metadata (key ``adabet_onnx.preprocessing``)
+as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import RecordError, UsageError
+from ..model.open import METADATA, Model
+
+PRESETS = ("auto", "unit", "imagenet", "none")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """fed = (x * scale - mean) / std, per channel; see the module.
+
+    Raises:
+        UsageError: a number is not finite, or a standard deviation is zero.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        numbers = (self.scale, *self.mean, *self.std)
+        if not self.mean or not self.std or not all(math.isfinite(number) for number in numbers):
+            raise UsageError(f"preprocessing needs finite numbers for scale, mean and std, not {self.to_json()}.")
+        if any(number == 0 for number in self.std) or self.scale == 0:
+            raise UsageError("preprocessing cannot have a scale of 0 or a standard deviation of 0.")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether data is fed as it is."""
+        return self.scale == 1 and not any(self.mean) and all(number == 1 for number in self.std)
+
+    def apply(self, array: np.ndarray, channel_axis: int | None) -> np.ndarray:
+        """Apply to an array of any number type.
+
+        Args:
+            array: the data.
+            channel_axis: the axis that ``mean`` and ``std`` belong to; None where data has no channels, which
+                allows one number each only.
+
+        Returns:
+            float32, same shape.
+
+        Raises:
+            UsageError: the number of channels differs from that of mean or std.
+        """
+        fed = array.astype(np.float32)
+        if self.is_identity:
+            return fed
+        channels = fed.shape[channel_axis] if channel_axis is not None else 1
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise UsageError(f"preprocessing has {len(values)} numbers for {what}, but the data has {channels} channels.")
+        shape = [1] * fed.ndim
+        if channel_axis is not None:
+            shape[channel_axis] = -1
+        fed *= np.float32(self.scale)
+        fed -= np.asarray(self.mean, np.float32).reshape(shape if len(self.mean) > 1 else [1] * fed.ndim)
+        fed /= np.asarray(self.std, np.float32).reshape(shape if len(self.std) > 1 else [1] * fed.ndim)
+        return fed
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in our files."""
+        return {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+
+
+UNIT = Preprocessing(scale=1 / 255)
+IMAGENET = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+NONE = Preprocessing()
+
+
+def preprocessing_from_json(value: Any, where: str) -> Preprocessing:
+    """Rebuild from JSON.
+
+    Raises:
+        RecordError: it is not of the form the module describes.
+    """
+    try:
+        return Preprocessing(
+            float(value["scale"]),
+            tuple(float(number) for number in value["mean"]),
+            tuple(float(number) for number in value["std"]),
+        )
+    except (TypeError, ValueError, KeyError, UsageError) as error:
+        raise RecordError(f"{where}: the preprocessing entry is damaged ({error}).") from error
+
+
+def from_metadata(model: ir.Model) -> Preprocessing | None:
+    """What a model's metadata_props say: ours, or ``mean`` and ``std`` of x / 255 as JSON lists."""
+    ours = model.metadata_props.get(METADATA + "preprocessing")
+    try:
+        if ours is not None:
+            return preprocessing_from_json(json.loads(ours), "the model's metadata")
+        mean, std = (model.metadata_props.get(key) for key in ("mean", "std"))
+        if mean is None or std is None:
+            return None
+        return preprocessing_from_json(
+            {"scale": 1 / 255, "mean": json.loads(mean), "std": json.loads(std)}, "the model's metadata"
+        )
+    except (ValueError, RecordError):
+        return None
+
+
+def choose(
+    model: Model,
+    *,
+    preset: str = "auto",
+    scale: float | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    integer_data: bool,
+) -> Preprocessing:
+    """The preprocessing to use.
+
+    Args:
+        model: the model, whose metadata ``auto`` reads.
+        preset: auto, unit (x / 255), imagenet (x / 255 with the usual mean and deviation) or none (as it is).
+        scale: by hand, in place of the preset's; likewise ``mean`` and ``std``.
+        mean: per channel, after scaling.
+        std: per channel, after scaling.
+        integer_data: whether the data are integers (images of 0 to 255). Float data is fed as it is under ``auto``.
+
+    Raises:
+        UsageError: the preset is unknown, or ``auto`` finds nothing to go by.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+    by_hand = any(value is not None for value in (scale, mean, std))
+    if preset == "auto" and by_hand:
+        base: Preprocessing | None = NONE
+    elif preset == "auto":
+        base = from_metadata(model.ir) if integer_data else NONE
+    else:
+        base = {"unit": UNIT, "imagenet": IMAGENET, "none": NONE}[preset]
+    if base is None:
+        raise UsageError(
+            f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give --preset unit "
+            "(x/255), --preset imagenet, --preset none (as they are), or --scale, --mean and --std."
+        )
+    return Preprocessing(
+        base.scale if scale is None else scale, base.mean if mean is None else mean, base.std if std is None else std
+    )

@@ -1,0 +1,111 @@
+"""From whatever the caller has to `Splits`: a path, arrays, or a re-iterable of batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from ..model.open import Model
+from .dataset import ArrayRows, Dataset, Splits
+from .images import read_image_folder
+from .layout import image_layout
+from .npz import as_labels, read_npz
+
+
+def open_data(source: Any, model: Model, *, seed: int = 0, limit: int | None = None) -> Splits:
+    """Open data.
+
+    Args:
+        source: path of an ``.npz`` or of a folder of images; an array (N, ...); ``(x, y)``; a mapping of input names
+            (or of the names an .npz has) to arrays; or a re-iterable of batches, each an array, a mapping of named
+            inputs, or a pair of either with labels.
+        model: the model it is for (its input decides size and channels of images).
+        seed: of the split of an image folder.
+        limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
+
+    Raises:
+        DataError: it cannot be read or is inconsistent.
+        UsageError: a path that does not exist, or something that is no data.
+    """
+    if isinstance(source, Splits):
+        return source
+    if isinstance(source, Dataset):
+        return Splits(source, None)
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(Path(source), model, seed)
+    if isinstance(source, np.ndarray):
+        return Splits(_from_arrays(source, None), None)
+    if isinstance(source, tuple) and len(source) == 2:
+        return Splits(_from_arrays(*source), None)
+    if isinstance(source, Mapping):
+        return _from_mapping(source)
+    if isinstance(source, Iterable):
+        return Splits(_from_batches(source, limit), None)
+    raise UsageError(f"expected a path, arrays or batches as data, not {type(source).__name__}.")
+
+
+def _open_path(path: Path, model: Model, seed: int) -> Splits:
+    if path.is_dir():
+        layout = image_layout(model)
+        if layout is None:
+            raise DataError(f"{path} is a folder of images, but {model.name} does not take in images; give an .npz.")
+        return read_image_folder(path, layout.size, layout.channels, seed=seed)
+    if not path.exists():
+        raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{path} is neither an .npz file nor a folder of images.")
+    return read_npz(path)
+
+
+def _from_arrays(x: Any, y: Any) -> Dataset:
+    arrays = {str(name): np.asarray(array) for name, array in x.items()} if isinstance(x, Mapping) else {"": np.asarray(x)}
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise DataError(f"the arrays must have the same number of samples on their first axis, found {sorted(counts)}.")
+    if any(array.dtype.kind not in "uifb" for array in arrays.values()):
+        raise DataError("the data must be arrays of numbers.")
+    labels = None if y is None else as_labels(y, counts.pop(), "y")
+    return Dataset(ArrayRows(arrays), labels)
+
+
+def _from_mapping(source: Mapping[str, Any]) -> Splits:
+    names = set(source)
+    if "x_train" in names:
+        test = _from_arrays(source["x_test"], source.get("y_test")) if "x_test" in names else None
+        return Splits(_from_arrays(source["x_train"], source.get("y_train")), test)
+    if "x" in names and names <= {"x", "y"}:
+        return Splits(_from_arrays(source["x"], source.get("y")), None)
+    return Splits(_from_arrays(source, None), None)
+
+
+def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
+    inputs: dict[str, list[np.ndarray]] = {}
+    labels: list[np.ndarray] = []
+    count = batches = 0
+    for batch in source:
+        x, y = batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
+        part = _from_arrays(x, y)
+        assert isinstance(part.rows, ArrayRows)
+        if inputs and set(inputs) != set(part.rows.arrays):
+            raise DataError(f"batch {batches} has inputs {sorted(part.rows.arrays)}, the first one had {sorted(inputs)}.")
+        for name, array in part.rows.arrays.items():
+            inputs.setdefault(name, []).append(array)
+        if part.labels is not None:
+            labels.append(part.labels)
+        count, batches = count + len(part), batches + 1
+        if limit is not None and count >= limit:
+            break
+    if not count:
+        raise DataError("the data gave no batches. An iterator that was used up before? Give a list or an object with __iter__.")
+    if labels and len(labels) != batches:
+        raise DataError("some batches have labels and some have none.")
+    try:
+        arrays = {name: np.concatenate(parts) for name, parts in inputs.items()}
+    except ValueError as error:
+        raise DataError(f"the batches do not fit together: {error}.") from error
+    return Dataset(ArrayRows(arrays), np.concatenate(labels) if labels else None)

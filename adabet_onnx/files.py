@@ -1,0 +1,149 @@
+"""Writing and reading files so that nobody ever sees half of one.
+
+Everything is written beside its destination and renamed when complete, so an interrupted or failed write
+leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError, RecordError
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def _cannot_write(path: Path, reason: str) -> OutputError:
+    return OutputError(f"cannot write {path}: {reason}. Choose another output path or free some space.")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    Raises:
+        OutputError: the folder does not exist, is not writable, or the disk or a size limit is full.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise _cannot_write(target, "it is a folder")
+    if not target.parent.is_dir():
+        raise _cannot_write(target, f"the folder {target.parent} does not exist")
+    part = _beside(target)
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        raise _cannot_write(target, error.strerror or str(error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``; rename it to ``path`` when the block ends well.
+
+    An existing folder is replaced only if it is empty or holds a file named ``marker``, that is, if an earlier
+    run made it.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    target = Path(path)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise _cannot_write(target, "it exists and is not a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+        raise OutputError(
+            f"cannot write {target}: the folder holds other files (no {marker} in it). "
+            "Give a new folder, or one that this command made before."
+        )
+    part = _beside(target.absolute())
+    old = _beside(target.absolute())
+    try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        part.mkdir()
+        yield part
+        if target.exists():
+            os.replace(target, old)
+        os.replace(part, target)
+    except OSError as error:
+        raise _cannot_write(target, error.strerror or str(error)) from error
+    finally:
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Create a folder and its parents where missing.
+
+    Raises:
+        OutputError: it cannot be created or is a file.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error.strerror or str(error)) from error
+    return folder
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: str) -> dict[str, Any]:
+    """Read one of our versioned JSON files and check that it is what it should be.
+
+    Args:
+        path: the file.
+        form: expected value of its ``format`` entry.
+        version: the newest version this release understands.
+        made_by: the command that writes such files, for the error message.
+
+    Raises:
+        RecordError: unreadable, not JSON, another format, or a newer version.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not valid JSON ({error}). Make it again with {made_by}.") from error
+    found = value.get("format") if isinstance(value, dict) else None
+    if found != form:
+        raise RecordError(f"{path}: expected a file of format {form!r}, found {found!r}. {made_by} writes one.")
+    if not isinstance(value.get("version"), int) or not 1 <= value["version"] <= version:
+        raise RecordError(
+            f"{path}: version {value.get('version')!r} of {form!r} is not known to this release, which reads "
+            f"up to version {version}. Update adabet-onnx or make the file again with {made_by}."
+        )
+    return dict(value)
+
+
+def sha256_of_files(paths: Sequence[Path]) -> str:
+    """SHA-256, as hexadecimal digits, of the contents of several files one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Models: opening them, their layers, and the repairs that make them trainable."""

@@ -1,0 +1,239 @@
+"""Which nodes of a graph are layers, what their parameters are, and where their activation is.
+
+A layer is a node with trainable inputs, by a table per operator. Not every float initializer is a parameter:
+bounds of a Clip and running statistics of a BatchNormalization are not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+# Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
+_TRAINABLE = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (0, 1, 2),
+    "MatMul": (0, 1),
+    "BatchNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "PRelu": (1,),
+    "Gather": (0,),
+    "LSTM": (1, 2, 3),
+    "GRU": (1, 2, 3),
+    "RNN": (1, 2, 3),
+    "Mul": (0, 1),
+    "Add": (0, 1),
+}
+NORMALISATIONS = frozenset(
+    {"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}
+)
+HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
+# What an exporter may put between an initializer and the node that uses it.
+_PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
+_WITHOUT_MEANING = re.compile(r"^(onnx::|_?v_?\d+$|\d+$|val_\d+$|t_?\d+$)")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One trainable initializer of a layer.
+
+    Attributes:
+        name: the initializer's name.
+        shape: its shape.
+        node: name of the node that uses it.
+        position: at which of the node's inputs (an Identity or Transpose may stand between).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    node: str
+    position: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with trainable inputs.
+
+    Attributes:
+        name: unique in the model; see `name_of`.
+        op_type: operator of the node.
+        node: the node's name.
+        parameters: its trainable initializers.
+        activation: name of the value after the bias is added.
+        activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
+    """
+
+    name: str
+    op_type: str
+    node: str
+    parameters: tuple[Parameter, ...]
+    activation: str
+    activation_shape: tuple[int, ...] | None = None
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trainable elements."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def activation_size(self) -> int | None:
+        """D: elements of one sample's activation."""
+        if self.activation_shape is None:
+            return None
+        size = 1
+        for extent in self.activation_shape:
+            size *= extent
+        return size
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether the layer is a normalisation."""
+        return self.op_type in NORMALISATIONS
+
+
+def find_layers(model: ir.Model) -> tuple[Layer, ...]:
+    """List the layers of a graph in topological order (activation shapes are not filled in).
+
+    Args:
+        model: graph with unique node names, constants as initializers.
+    """
+    depends = _depends_on_input(model.graph)
+    taken: set[str] = set()
+    found: list[tuple[ir.Node, list[Parameter], ir.Value]] = []
+    for node in model.graph:
+        assert node.name is not None
+        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in _TRAINABLE:
+            continue
+        parameters = list(_parameters(node, depends))
+        if not parameters:
+            continue
+        taken.add(node.name)
+        activation = node.outputs[0]
+        follower = _bias_add(node, activation, depends)
+        if follower is not None:
+            parameters += _parameters(follower, depends)
+            assert follower.name is not None
+            taken.add(follower.name)
+            activation = follower.outputs[0]
+        found.append((node, parameters, activation))
+    names = _names([(node, parameters) for node, parameters, _ in found])
+    return tuple(
+        Layer(name, node.op_type, node.name or "", tuple(parameters), activation.name or "")
+        for name, (node, parameters, activation) in zip(names, found, strict=True)
+    )
+
+
+def head_of(layers: tuple[Layer, ...]) -> Layer | None:
+    """The last parameterised Gemm, MatMul or Conv: the layer before the logits."""
+    return next((layer for layer in reversed(layers) if layer.op_type in HEAD_OPERATORS), None)
+
+
+def source_initializer(value: ir.Value | None) -> ir.Value | None:
+    """The initializer that a value is, or comes from through Identity, Transpose, Reshape, Cast and the like."""
+    while value is not None:
+        if value.is_initializer():
+            return value
+        producer = value.producer()
+        if producer is None or producer.op_type not in _PASSED_THROUGH:
+            return None
+        value = producer.inputs[0]
+    return None
+
+
+def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
+    """Values that depend on a graph input: everything else is a constant, whatever computes it."""
+    depends: set[ir.Value] = {value for value in graph.inputs if not value.is_initializer()}
+    for node in graph:
+        if any(value in depends for value in node.inputs if value is not None):
+            depends.update(node.outputs)
+    return depends
+
+
+def _parameters(node: ir.Node, depends: set[ir.Value]) -> Iterator[Parameter]:
+    inputs = node.inputs
+    positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
+    if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
+        value in depends for value in inputs[:2] if value is not None
+    ):
+        return  # arithmetic on constants
+    for position in positions:
+        value = inputs[position]
+        if value is None or value in depends:
+            continue
+        initializer = source_initializer(value)
+        if initializer is None or initializer.const_value is None:
+            continue
+        tensor = initializer.const_value
+        if tensor.dtype != ir.DataType.FLOAT:
+            continue
+        shape = tuple(int(extent) for extent in tensor.shape.numpy())
+        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, tensor.size):
+            continue
+        if node.op_type == "Gather" and len(shape) != 2:
+            continue
+        yield Parameter(initializer.name or "", shape, node.name or "", position)
+
+
+def _is_learned(node: ir.Node, position: int, size: int) -> bool:
+    """Whether a tensor in an elementwise Mul or Add is a learned one rather than a constant of a formula.
+
+    A single number is a constant; and what is applied to the graph's input itself is preprocessing.
+    """
+    other = node.inputs[1 - position]
+    return size > 1 and other is not None and not other.is_graph_input()
+
+
+def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value]) -> ir.Node | None:
+    """The Add of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
+    if node.op_type not in ("MatMul", "Conv", "ConvTranspose", "Mul") or output.is_graph_output():
+        return None
+    if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2] is not None:
+        return None
+    consumers = output.consumers()
+    if len(consumers) != 1 or consumers[0].op_type != "Add":
+        return None
+    return consumers[0] if any(True for _ in _parameters(consumers[0], depends)) else None
+
+
+def _names(nodes: list[tuple[ir.Node, list[Parameter]]]) -> list[str]:
+    """One unique name per layer; see the module's table of preferences in `_candidates`."""
+    candidates = [_candidates(node, parameters, index) for index, (node, parameters) in enumerate(nodes)]
+    counts = [Counter(row[level] for row in candidates) for level in range(3)]
+    names: list[str] = []
+    used: set[str] = set()
+    for row in candidates:
+        name = next((row[level] for level in range(3) if row[level] and counts[level][row[level]] == 1), row[2])
+        while name in used:
+            name += "'"
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def _candidates(node: ir.Node, parameters: list[Parameter], index: int) -> tuple[str, str, str]:
+    """Names by preference: the parameters' common prefix, the node's name, operator and index."""
+    prefix = os.path.commonprefix([parameter.name for parameter in parameters])
+    if len(parameters) == 1 or any(parameter.name == prefix for parameter in parameters):
+        prefix = parameters[0].name
+    cut = max(prefix.rfind(separator) for separator in "./:")
+    prefix = prefix[:cut].rstrip("./:") if cut > 0 else ""
+    if any(_WITHOUT_MEANING.match(parameter.name) for parameter in parameters):
+        prefix = ""
+    node_name = node.name or ""
+    return prefix, node_name, f"{node.op_type}_{index}"

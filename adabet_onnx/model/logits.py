@@ -1,0 +1,42 @@
+"""Finding the logits: what a loss is computed from, before any final Softmax."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..errors import ModelError
+
+_AFTER_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+
+
+def find_logits(model: ir.Model, name: str) -> ir.Value:
+    """The value before a final Softmax, LogSoftmax or Sigmoid; otherwise the output itself.
+
+    Raises:
+        ModelError: the model has no output, several, or one that is not float32.
+    """
+    outputs = list(model.graph.outputs)
+    if len(outputs) != 1:
+        listed = ", ".join(repr(value.name) for value in outputs)
+        raise ModelError(
+            f"{name}: expected one output, the logits, but found {len(outputs)} ({listed}). Cut the model to one output, "
+            "for instance with onnx.utils.extract_model."
+        )
+    value = outputs[0]
+    if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+        raise ModelError(
+            f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Cut the model "
+            "before it (an ArgMax or Cast?), for instance with onnx.utils.extract_model."
+        )
+    producer = value.producer()
+    while producer is not None and producer.op_type in ("Identity", *_AFTER_LOGITS):
+        source = producer.inputs[0]
+        if source is None or source.producer() is None:
+            break
+        value, producer = source, source.producer()
+    return value
+
+
+def ends_in_probabilities(model: ir.Model, logits: str) -> bool:
+    """Whether the model's output is not the logits themselves."""
+    return all(value.name != logits for value in model.graph.outputs)

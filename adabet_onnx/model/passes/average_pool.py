@@ -1,0 +1,95 @@
+"""AveragePool becomes a depthwise Conv with a constant kernel.
+
+Its gradient with a dynamic batch kills the process (SIGFPE) in onnxruntime-training 1.19.2. Where padded
+positions do not count, the Conv sums and a constant map of 1 / count divides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import ModelError
+from .edit import Replacement
+
+
+class AveragePoolToConv(ir.passes.InPlacePass):
+    """Rewrite AveragePool (after ExplicitPads).
+
+    Args:
+        shapes: static shapes of the values pooled and of the results.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self._shapes = shapes
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        nodes = [node for node in model.graph if node.op_type == "AveragePool"]
+        for node in nodes:
+            self._rewrite(model.graph, node)
+        return ir.passes.PassResult(model, bool(nodes))
+
+    def _rewrite(self, graph: ir.Graph, node: ir.Node) -> None:
+        x, y = node.inputs[0], node.outputs[0]
+        assert x is not None
+        shape, result = self._shapes.get(x.name or ""), self._shapes.get(y.name or "")
+        if shape is None or result is None:
+            raise ModelError(
+                f"node {node.name!r} (AveragePool) pools a value of unknown shape; export the model with static height "
+                "and width."
+            )
+        spatial = len(shape) - 2
+        attributes = node.attributes
+        kernel = list(attributes["kernel_shape"].as_ints())
+        strides = attributes.get_ints("strides", None) or [1] * spatial
+        dilations = attributes.get_ints("dilations", None) or [1] * spatial
+        pads = list(attributes.get_ints("pads", None) or [0] * 2 * spatial)
+        counts = self._counts(shape[2:], result[2:], kernel, strides, dilations, pads, attributes)
+        for axis in range(spatial):  # ceil_mode: pad what the last window reaches over the end
+            reach = (result[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+            pads[spatial + axis] = max(pads[spatial + axis], reach - shape[2 + axis] - pads[axis])
+        channels = shape[1]
+        even = bool(np.all(counts == counts.flat[0]))
+        each = 1 / counts.flat[0] if even else 1.0
+        edit = Replacement(graph, node)
+        weight = edit.constant("kernel", np.full([channels, 1, *kernel], each))
+        value = edit.apply(
+            "Conv",
+            x,
+            weight,
+            kernel_shape=kernel,
+            strides=list(strides),
+            dilations=list(dilations),
+            pads=pads,
+            group=channels,
+        )
+        if not even:
+            value = edit.apply("Mul", value, edit.constant("inverse_count", (1 / counts)[np.newaxis, np.newaxis]))
+        edit.finish(value)
+
+    @staticmethod
+    def _counts(
+        extents: tuple[int, ...],
+        results: tuple[int, ...],
+        kernel: list[int],
+        strides: list[int] | tuple[int, ...],
+        dilations: list[int] | tuple[int, ...],
+        pads: list[int],
+        attributes: ir.Attributes,
+    ) -> np.ndarray:
+        """How many positions each window averages over: the kernel's, or those inside where pads do not count."""
+        if attributes.get_int("count_include_pad", 0):
+            return np.full(results, math.prod(kernel), np.float64)
+        counts = np.zeros(results)
+        for index in itertools.product(*map(range, results)):
+            inside = 1
+            for axis, place in enumerate(index):
+                start = place * strides[axis] - pads[axis]
+                inside *= sum(0 <= start + k * dilations[axis] < extents[axis] for k in range(kernel[axis]))
+            counts[index] = max(inside, 1)
+        return counts

@@ -1,0 +1,110 @@
+"""BatchNormalization becomes multiplications and additions by its stored statistics.
+
+onnxruntime-training swaps every BatchNormalization, frozen ones included, for one that normalises by the
+batch's own statistics and updates the stored ones. Decomposed, with inv = 1 / sqrt(var + epsilon):
+
+    y = ((x * inv) + (-mean * inv)) * scale + bias
+
+inv and -mean * inv are constants; scale and bias keep their names where they are to be trained. Whatever is
+frozen is merged: into one product and one sum, or into the weights of the Conv before it where that is frozen
+too (then a node or two fewer run in every step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_ir as ir
+
+from ..layers import source_initializer
+from .edit import Replacement
+
+
+class DecomposeBatchNormalization(ir.passes.InPlacePass):
+    """Rewrite every BatchNormalization in inference mode.
+
+    Args:
+        trainable: names of initializers that will be trained (and must stay tensors of their own).
+        shapes: static shapes of values, for the rank of the normalised one.
+    """
+
+    def __init__(self, trainable: Collection[str], shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self._trainable = frozenset(trainable)
+        self._shapes = shapes
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
+        for node in nodes:
+            self._rewrite(model.graph, node)
+        return ir.passes.PassResult(model, bool(nodes))
+
+    def _rewrite(self, graph: ir.Graph, node: ir.Node) -> None:
+        x, scale, bias, mean, var = node.inputs[:5]
+        assert x is not None
+        assert scale is not None
+        assert bias is not None
+        epsilon = np.float64(node.attributes.get_float("epsilon", 1e-5))
+        inv = 1 / np.sqrt(_array(var) + epsilon)
+        shift = -_array(mean) * inv
+        rank = len(self._shapes[node.outputs[0].name or ""])
+        tail = [inv.size, *[1] * (rank - 2)]
+        trains_scale, trains_bias = self._trains(scale), self._trains(bias)
+        # Fold from the left as far as nothing is trained: x * factor + offset.
+        factor, offset = inv, shift
+        if not trains_scale:
+            factor, offset = factor * _array(scale), offset * _array(scale)
+            if not trains_bias:
+                offset = offset + _array(bias)
+        value = self._fold_into_conv(graph, x, node, factor, offset)
+        edit = Replacement(graph, node)
+        if value is None:
+            value = edit.apply("Mul", x, edit.constant("inv", factor.reshape(tail)))
+            value = edit.apply("Add", value, edit.constant("shift", offset.reshape(tail)))
+        if trains_scale:
+            value = edit.apply("Mul", value, _reshaped(edit, scale, "scale", tail))
+        if trains_scale or trains_bias:
+            value = edit.apply("Add", value, _reshaped(edit, bias, "bias", tail))
+        edit.finish(value)
+
+    def _trains(self, value: ir.Value) -> bool:
+        initializer = source_initializer(value)
+        return initializer is not None and initializer.name in self._trainable
+
+    def _fold_into_conv(
+        self, graph: ir.Graph, x: ir.Value, node: ir.Node, factor: np.ndarray, offset: np.ndarray
+    ) -> ir.Value | None:
+        """Merge x * factor + offset into the frozen Conv that makes x for this node alone."""
+        conv = x.producer()
+        if conv is None or conv.op_type != "Conv" or x.is_graph_output() or len(x.uses()) != 1:
+            return None
+        inputs = [value for value in conv.inputs[1:] if value is not None]
+        if any(not value.is_initializer() or value.name in self._trainable for value in inputs):
+            return None
+        weight = _array(inputs[0])
+        merged = weight * factor.reshape([-1, *[1] * (weight.ndim - 1)])
+        if len(inputs) > 1:
+            offset = offset + _array(inputs[1]) * factor
+        edit = Replacement(graph, node)
+        conv.resize_inputs(3)
+        conv.replace_input_with(1, edit.constant("folded_weight", merged))
+        conv.replace_input_with(2, edit.constant("folded_bias", offset))
+        return x
+
+
+def _reshaped(edit: Replacement, value: ir.Value, suffix: str, shape: list[int]) -> ir.Value:
+    """A per-channel vector made to broadcast over (N, C, ...) by a Reshape, so that its own shape stays."""
+    if len(shape) == 1:
+        return value
+    return edit.apply("Reshape", value, edit.constant(f"{suffix}_shape", np.array(shape, np.int64)))
+
+
+def _array(value: ir.Value | None) -> np.ndarray:
+    """The constant a value holds, in double precision."""
+    initializer = source_initializer(value)
+    assert initializer is not None
+    assert initializer.const_value is not None
+    array = initializer.const_value.numpy().astype(np.float64)
+    return array.reshape(-1) if array.ndim < 2 else array

@@ -1,0 +1,63 @@
+"""auto_pad becomes explicit pads: onnxruntime-training's gradient of Conv ignores auto_pad and is wrong."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ...errors import ModelError
+
+_OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool"})
+
+
+class ExplicitPads(ir.passes.InPlacePass):
+    """Replace auto_pad of Conv, MaxPool and AveragePool by the pads it stands for.
+
+    Args:
+        shapes: static shapes of values; the spatial ones of an input are needed where auto_pad is SAME_*.
+    """
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self._shapes = shapes
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        modified = False
+        for node in model.graph:
+            mode = node.attributes.get_string("auto_pad", "NOTSET")
+            if node.op_type not in _OPERATORS or mode == "NOTSET":
+                continue
+            if mode != "VALID":
+                node.attributes["pads"] = ir.AttrInt64s("pads", self._same(node, upper=mode == "SAME_UPPER"))
+            elif "pads" in node.attributes:
+                del node.attributes["pads"]
+            del node.attributes["auto_pad"]
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def _same(self, node: ir.Node, *, upper: bool) -> list[int]:
+        x = node.inputs[0]
+        assert x is not None
+        shape = self._shapes.get(x.name or "")
+        if shape is None:
+            raise ModelError(
+                f"node {node.name!r} has auto_pad, and the shape of its input {x.name!r} is unknown, so its pads cannot be "
+                "computed. Export the model with explicit pads or with static height and width."
+            )
+        extents = shape[2:]
+        kernel = node.attributes.get_ints("kernel_shape", None) or self._kernel(node)
+        strides = node.attributes.get_ints("strides", None) or [1] * len(extents)
+        dilations = node.attributes.get_ints("dilations", None) or [1] * len(extents)
+        begins, ends = [], []
+        for extent, size, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
+            outputs = -(-extent // stride)
+            total = max(0, (outputs - 1) * stride + (size - 1) * dilation + 1 - extent)
+            small, large = total // 2, total - total // 2
+            begins.append(small if upper else large)
+            ends.append(large if upper else small)
+        return [*begins, *ends]
+
+    def _kernel(self, node: ir.Node) -> list[int]:
+        weight = node.inputs[1]
+        assert weight is not None
+        return list(self._shapes[weight.name or ""][2:])

@@ -1,0 +1,148 @@
+"""From an opened model and a selection to a graph that onnxruntime-training trains rightly.
+
+The order matters: the logits before anything that could hide them, un-sharing before anything that looks at
+parameters, shapes before what needs them, BatchNormalization after its neighbours are settled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import RecordError, UsageError
+from .open import Model
+from .passes.average_pool import AveragePoolToConv
+from .passes.batchnorm import DecomposeBatchNormalization
+from .passes.inference_only import RemoveInferenceNoOps
+from .passes.layer_norm import CompleteLayerNormalization
+from .passes.logits_only import LogitsOnly
+from .passes.names import RenameClashes
+from .passes.pads import ExplicitPads
+from .passes.unshare import UnshareVectors, tied_tensors
+from .shapes import infer_shapes
+
+if TYPE_CHECKING:
+    from ..selection.record import Selection
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A trainable graph.
+
+    Attributes:
+        model: the opened model it was made from.
+        ir: the trainable graph; its one output is the logits.
+        original: the opened graph, un-shared where the selection needs it: what an export starts from.
+        trainable: names of the initializers to train, the same in both graphs.
+        inputs: old and new name of each graph input (they differ where training reserves the old one).
+        notes: what a user should know, a sentence each.
+    """
+
+    model: Model
+    ir: ir.Model
+    original: ir.Model
+    trainable: tuple[str, ...]
+    inputs: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    def proto(self) -> onnx.ModelProto:
+        """The trainable graph as a ModelProto of its own."""
+        return ir.to_proto(self.ir)
+
+
+def prepare(model: Model, selection: Selection) -> Prepared:
+    """Rewrite a model for training the selected layers.
+
+    Args:
+        model: the opened model.
+        selection: what is to be trained; it must have been made for this model.
+
+    Returns:
+        The trainable graph, whose logits equal the model's.
+
+    Raises:
+        RecordError: the selection was made for another model.
+        UsageError: nothing is selected, or a parameter is not in the model.
+        ModelError: a node stands in the way.
+    """
+    if selection.model_sha256 != model.sha256:
+        raise RecordError(
+            f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
+            f"{model.sha256[:12]}...). Score and select again for this model."
+        )
+    slots = _selected_slots(model, selection)
+    original = model.ir.clone()
+    UnshareVectors({name for _, _, name in slots})(original)
+    nodes = {node.name: node for node in original.graph}
+    trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
+    notes = [
+        f"{name!r} is used by several layers (tied): training it changes all of them"
+        for name in tied_tensors(original, trainable)
+    ]
+    graph = original.clone()
+    LogitsOnly(model.logits)(graph)
+    common.RemoveUnusedNodesPass()(graph)
+    RemoveInferenceNoOps()(graph)
+    shapes = infer_shapes(graph)
+    clashes = RenameClashes()
+    for step in (
+        ExplicitPads(shapes),
+        AveragePoolToConv(shapes),
+        DecomposeBatchNormalization(trainable, shapes),
+        CompleteLayerNormalization(),
+        clashes,
+        common.RemoveUnusedNodesPass(),
+        common.TopologicalSortPass(),
+    ):
+        step(graph)
+    _infer(graph)
+    inputs = tuple((spec.name, clashes.renamed.get(spec.name, spec.name)) for spec in model.inputs)
+    renamed = tuple(clashes.renamed.get(name, name) for name in trainable)
+    if renamed != trainable:
+        raise UsageError(
+            f"parameter {next(n for n in trainable if n in clashes.renamed)!r} has a name that onnxruntime-training uses "
+            "itself; rename it in the source framework."
+        )
+    return Prepared(model, graph, original, trainable, inputs, tuple(notes))
+
+
+def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, str]]:
+    """(node, input position, initializer) of every selected parameter."""
+    wanted = set(selection.parameters)
+    chosen = [model.layer(name) for name in selection.layers]
+    slots = [
+        (parameter.node, parameter.position, parameter.name)
+        for layer in chosen
+        for parameter in layer.parameters
+        if parameter.name in wanted
+    ]
+    missing = wanted - {name for _, _, name in slots}
+    if missing:
+        raise UsageError(
+            f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. "
+            "Make the selection again with adabet-onnx select."
+        )
+    if not slots:
+        raise UsageError("the selection is empty: select at least one layer.")
+    return slots
+
+
+def _initializer_at(node: ir.Node, position: int) -> str:
+    from .layers import source_initializer
+
+    initializer = source_initializer(node.inputs[position])
+    assert initializer is not None
+    return initializer.name or ""
+
+
+def _infer(graph: ir.Model) -> None:
+    """Write inferred shapes with the symbolic batch into the graph; training needs them."""
+    for node in graph.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(graph)

@@ -1,0 +1,135 @@
+"""The one door to ONNX Runtime's inference side.
+
+``onnxruntime`` (inference) and ``onnxruntime-training-cpu`` install into the same folder, so neither can be a
+hard dependency: which one is there is found out here, and said clearly when it is the wrong one or both.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError, RuntimeMissingError
+
+INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
+INSTALL_INFERENCE = "pip install 'adabet-onnx[inference]'"
+_INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-silicon")
+_TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Which ONNX Runtime distributions are installed, by name, with their versions."""
+
+    inference: dict[str, str]
+    training: dict[str, str]
+
+    @property
+    def conflict(self) -> str | None:
+        """What to say when two packages overwrite each other, else None."""
+        both = {**self.training, **self.inference}
+        if len(both) < 2:
+            return None
+        names = ", ".join(f"{name} {version}" for name, version in both.items())
+        return (
+            f"{names} are installed together, but they share one folder and overwrite each other. "
+            f"Uninstall all of them (pip uninstall -y {' '.join(both)}), then install one: "
+            f"{INSTALL_TRAINING}, or {INSTALL_INFERENCE}."
+        )
+
+
+def installed() -> Installed:
+    """Look up which ONNX Runtime distributions are installed (nothing is imported)."""
+
+    def versions(names: tuple[str, ...]) -> dict[str, str]:
+        found = {}
+        for name in names:
+            try:
+                found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return found
+
+    return Installed(versions(_INFERENCE), versions(_TRAINING))
+
+
+def onnxruntime() -> Any:
+    """Import ONNX Runtime, for inference.
+
+    Raises:
+        RuntimeMissingError: none is installed, two are in each other's way, or it cannot be imported.
+    """
+    if "onnxruntime" not in sys.modules:
+        conflict = installed().conflict
+        if conflict:
+            raise RuntimeMissingError(conflict)
+    try:
+        module = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise RuntimeMissingError(
+            f"ONNX Runtime cannot be imported ({error}). To score, evaluate and predict: {INSTALL_INFERENCE}. "
+            f"To train as well: {INSTALL_TRAINING}."
+        ) from error
+    if not hasattr(module, "InferenceSession"):
+        raise RuntimeMissingError(
+            "the onnxruntime folder is damaged (it has no InferenceSession), as happens when one of two packages "
+            "that share it is uninstalled. Uninstall onnxruntime and onnxruntime-training-cpu, then: "
+            f"{INSTALL_TRAINING}, or {INSTALL_INFERENCE}."
+        )
+    return module
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Session options that print errors only and use ``threads`` threads (None: ONNX Runtime's choice)."""
+    options = onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    return options
+
+
+def inference_session(model: bytes | str | Path, name: str, options: Any | None = None) -> Any:
+    """Make a CPU inference session.
+
+    Args:
+        model: serialised ModelProto, or the path of a file.
+        name: what to call the model in an error message.
+        options: ``onnxruntime.SessionOptions``; None for the quiet default.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+        RuntimeMissingError: ONNX Runtime is not installed.
+    """
+    ort = onnxruntime()
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise ModelError(
+            f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} "
+            "If an operator or opset is too new for it, update onnxruntime or export at opset 17."
+        ) from error
+
+
+def run_session(session: Any, outputs: list[str] | None, feeds: dict[str, Any], name: str) -> list[Any]:
+    """Run a session; an ONNX Runtime failure becomes a ModelError that names the model.
+
+    Raises:
+        ModelError: a node failed, for instance for lack of memory or because of a shape.
+    """
+    try:
+        return list(session.run(outputs, feeds))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        shapes = ", ".join(f"{key} {tuple(value.shape)} {value.dtype}" for key, value in feeds.items())
+        raise ModelError(f"running {name} on inputs {shapes} failed: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a native error's message, without the ``[ONNXRuntimeError]`` preamble."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text.split(" : ")[-1].strip() if text.startswith("[ONNXRuntimeError]") else text

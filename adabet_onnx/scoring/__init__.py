@@ -1,0 +1,1 @@
+"""Scoring: how much of a batch's shape each layer keeps, by forward passes alone."""

@@ -1,0 +1,151 @@
+"""The scores file: what was measured about every layer, and on which samples.
+
+``scores.json``: format "adabet-onnx/scores", version 1, with
+    model_sha256    the model that was scored
+    estimator       "subsets" or "batches"
+    points          N: points of one Betti number (the subset size, or the batch size)
+    samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
+    settings        seed, order, subsets per group, group size asked for and used, samples left out
+    notes           sentences a reader should see (a smaller group for lack of memory, ...)
+    head, new_head  name of the head layer (or null), and whether it is marked as new
+    preprocessing   how data became model input (data/preprocess.py)
+    classes         class names, or null
+    layers          in model order, each with
+        name, op_type, parameters (initializer names), parameter_count, activation_size (D), is_norm
+        b1          first Betti numbers: one per group (batches) or per subset (subsets)
+        b1_mean     their mean
+        b1_hat      b1_mean / (points * activation_size)
+        stderr      standard error of b1_hat (see `standard_error`)
+        rank        1 for the highest b1_hat; equal ones in model order
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import RecordError
+from ..files import read_record, write_json
+
+FORMAT, VERSION = "adabet-onnx/scores", 1
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """One layer's score; the attributes are those of the file."""
+
+    name: str
+    op_type: str
+    parameters: tuple[str, ...]
+    parameter_count: int
+    activation_size: int
+    is_norm: bool
+    b1: tuple[int, ...]
+    b1_mean: float
+    b1_hat: float
+    stderr: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of all layers; the attributes are those of the file."""
+
+    model_sha256: str
+    estimator: str
+    points: int
+    samples: tuple[tuple[int, ...], ...]
+    layers: tuple[LayerScore, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    head: str | None = None
+    new_head: bool = False
+    preprocessing: dict[str, Any] | None = None
+    classes: list[str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.to_json())
+
+    def estimator_summary(self) -> dict[str, Any]:
+        """How the scores were estimated, without the samples themselves."""
+        return {
+            "estimator": self.estimator,
+            "points": self.points,
+            "samples": sum(map(len, self.samples)),
+            **self.settings,
+        }
+
+
+def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
+    """Standard error of the mean of Betti numbers of ``points`` out of ``samples`` points each.
+
+    For Betti numbers of B disjoint batches (B * points <= samples) this is s / sqrt(B). Random subsets overlap, so dividing by sqrt(B)
+    would claim too much. Their mean over all subsets is a U-statistic of order m = ``points`` on n = ``samples``
+    independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of statistics
+    with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2); drawing B of them adds a part
+    (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's samples.
+
+    Args:
+        b1: Betti numbers, at least one.
+        points: m.
+        samples: n, all groups together.
+
+    Returns:
+        The standard error, in Betti numbers; 0 where a single one was taken (nothing is known then).
+    """
+    if b1.size < 2:
+        return 0.0
+    if b1.size * points <= samples:
+        return float(np.std(b1, ddof=1) / math.sqrt(b1.size))
+    share = min(1.0, points / samples)
+    return float(np.std(b1, ddof=1) * math.sqrt(share + (1 - share) / b1.size))
+
+
+def load_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read a scores file.
+
+    Raises:
+        RecordError: it is not one, or is damaged.
+    """
+    value = read_record(path, FORMAT, VERSION, "adabet-onnx score")
+    for key in ("format", "version"):
+        value.pop(key)
+    try:
+        layers = tuple(_layer(entry) for entry in value.pop("layers"))
+        samples = tuple(tuple(int(index) for index in group) for group in value.pop("samples"))
+        notes = tuple(str(note) for note in value.pop("notes", ()))
+        known = {key: value[key] for key in Scores.__dataclass_fields__ if key in value}
+        scores = Scores(layers=layers, samples=samples, notes=notes, **known)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is damaged: {type(error).__name__} {error}. Make it again with adabet-onnx score."
+        ) from error
+    sizes_right = all(layer.activation_size > 0 and math.isfinite(layer.b1_hat) for layer in layers)
+    if not layers or not sizes_right or not isinstance(scores.model_sha256, str):
+        raise RecordError(f"{path} is damaged: layers are missing or have impossible values. Score again.")
+    return scores
+
+
+def _layer(entry: dict[str, Any]) -> LayerScore:
+    return LayerScore(
+        name=str(entry["name"]),
+        op_type=str(entry["op_type"]),
+        parameters=tuple(str(name) for name in entry["parameters"]),
+        parameter_count=int(entry.get("parameter_count", 0)),
+        activation_size=int(entry["activation_size"]),
+        is_norm=bool(entry.get("is_norm", False)),
+        b1=tuple(int(number) for number in entry["b1"]),
+        b1_mean=float(entry["b1_mean"]),
+        b1_hat=float(entry["b1_hat"]),
+        stderr=float(entry["stderr"]),
+        rank=int(entry["rank"]),
+    )

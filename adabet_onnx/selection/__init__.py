@@ -1,0 +1,1 @@
+"""Selection: from scores to the layers that will be trained."""

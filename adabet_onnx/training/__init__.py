@@ -1,0 +1,1 @@
+"""Training: artifacts, the training loop, evaluation and export."""

@@ -1,0 +1,132 @@
+"""Evaluation and prediction with any model or artifact folder; needs inference only for a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from .. import runtime
+from ..data.dataset import Dataset
+from ..data.labels import fit_labels
+from ..data.layout import Feeder
+from ..data.preprocess import Preprocessing
+from ..errors import DataError
+from ..model.open import Model, open_model
+from ..model.passes.logits_only import LogitsOnly
+from .manifest import FILE
+
+_BATCH = 64
+Progress = Callable[[str, int, int], None]
+
+
+def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
+    """Open a model, or the adapted model of an artifact folder.
+
+    Raises:
+        ModelError: it cannot be read.
+        RecordError: a folder without a manifest.
+    """
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
+        from .export import adapted_proto  # reads checkpoints, which needs the training package
+        from .manifest import load_manifest
+
+        return open_model(adapted_proto(load_manifest(Path(source))))
+    return open_model(source)
+
+
+def is_artifact_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder has a manifest."""
+    return (Path(path) / FILE).is_file()
+
+
+def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
+    """An inference session of a graph whose one output is the logits."""
+    cut = graph.clone()
+    LogitsOnly(logits)(cut)
+    return runtime.inference_session(
+        ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads)
+    )
+
+
+def compute_logits(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = _BATCH,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Logits of every sample, in order: float32 (N, ...)."""
+    session = logits_session(model.ir, model.logits, model.name, threads)
+    feeder = Feeder(model, preprocessing)
+    parts = []
+    for start in range(0, len(dataset), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(dataset)))
+        parts.append(runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0])
+        if progress is not None:
+            progress("evaluating", int(indices[-1]) + 1, len(dataset))
+    return np.concatenate(parts)
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    loss: str = "cross-entropy",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, float | int | None]:
+    """Loss and accuracy of a model on labelled data.
+
+    Args:
+        model: the model; a final Softmax is left out.
+        dataset: labelled data.
+        preprocessing: how data becomes model input.
+        loss: cross-entropy, mse, bce-with-logits or l1.
+        threads: for ONNX Runtime.
+        progress: called with samples done.
+
+    Returns:
+        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``.
+
+    Raises:
+        DataError: no labels, or data or labels that do not fit the model.
+    """
+    labels = dataset.need_labels("evaluation")
+    first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
+    if loss == "cross-entropy" and first.ndim != 2:
+        raise DataError(f"{model.name} gives outputs of shape {first.shape[1:]} per sample, not one logit per class.")
+    labels = fit_labels(labels, loss, first.shape[-1], dataset.name)
+    logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
+    accuracy = float((logits.argmax(-1) == labels).mean()) if loss == "cross-entropy" else None
+    return {"loss": float(_LOSSES[loss](logits.astype(np.float64), labels)), "accuracy": accuracy, "samples": len(dataset)}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+
+
+def _bce_with_logits(logits: np.ndarray, targets: np.ndarray) -> float:
+    return float((np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))).mean())
+
+
+_LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "cross-entropy": _cross_entropy,
+    "mse": lambda logits, targets: float(np.square(logits - targets).mean()),
+    "l1": lambda logits, targets: float(np.abs(logits - targets).mean()),
+    "bce-with-logits": _bce_with_logits,
+}

@@ -1,0 +1,98 @@
+"""Export: the original graph with the trained values put back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from .. import runtime
+from ..errors import CheckError, RecordError
+from ..files import replacing
+from ..model.open import METADATA, open_model, set_metadata
+from . import ort
+from .evaluation import logits_session
+from .manifest import Manifest, load_manifest
+from .samples import sample_feeds, sample_labels
+from .trainer import trained_checkpoint
+
+TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
+
+
+def export_model(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, check: bool = True) -> onnx.ModelProto:
+    """Write the adapted model: the graph as it was before preparation, with the trained values.
+
+    Classes and preprocessing go into its metadata. It is an ordinary model for any ONNX runtime, and can be adapted
+    again.
+
+    Args:
+        folder: the artifact folder; the best checkpoint is taken, else the last, else the initial one.
+        path: where to write the ``.onnx`` file.
+        check: compare its logits with those of the evaluation graph.
+
+    Returns:
+        The exported model.
+
+    Raises:
+        CheckError: the logits differ by more than 1e-5 of the largest.
+        RecordError: the folder is not an artifact folder, or damaged.
+        OutputError: the file cannot be written.
+        RuntimeMissingError: onnxruntime-training is not installed (it wrote the checkpoint).
+    """
+    manifest = load_manifest(Path(folder))
+    proto = adapted_proto(manifest)
+    if check:
+        _compare(manifest, proto)
+    with replacing(path) as part:
+        part.write_bytes(proto.SerializeToString())
+    return proto
+
+
+def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
+    """The adapted model in memory."""
+    checkpoint, _ = trained_checkpoint(manifest)
+    values = ort.checkpoint_parameters(checkpoint)
+    model = ir.load(manifest.file("model"))
+    initializers = model.graph.initializers
+    for name in manifest.parameters:
+        value = initializers.get(name)
+        if value is None or value.const_value is None or name not in values:
+            raise RecordError(f"{manifest.folder}: parameter {name!r} is missing from model or checkpoint. Make the artifacts again.")
+        array = values[name].astype(np.float32).reshape(value.const_value.shape.numpy())
+        if not np.isfinite(array).all():
+            raise CheckError(f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate.")
+        value.const_value = ir.tensor(array, name=name)
+    if manifest.preprocessing is not None:
+        set_metadata(model, "preprocessing", manifest.preprocessing.to_json())
+    if manifest.classes is not None:
+        set_metadata(model, "classes", manifest.classes)
+    selection = manifest.content["selection"]
+    set_metadata(
+        model,
+        "adapted",
+        {"model_sha256": manifest.content["model_sha256"], "strategy": selection["strategy"], "layers": selection["layers"]},
+    )
+    opened = open_model(manifest.file("model"))
+    if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
+        model.metadata_props.pop(METADATA + "new_head", None)  # it is trained now
+    return ir.to_proto(model)
+
+
+def _compare(manifest: Manifest, proto: onnx.ModelProto) -> None:
+    feeds = sample_feeds(manifest, 4)
+    name = str(manifest.content["model_logits"])
+    inference = logits_session(ir.from_proto(proto), name, "the exported model")
+    exported = runtime.run_session(inference, None, feeds, "the exported model")[0]
+    session = manifest.session(trained_checkpoint(manifest)[0])
+    _, trained = session.evaluate(feeds, sample_labels(manifest, exported))
+    scale = max(1.0, float(np.abs(trained).max()))
+    difference = float(np.abs(exported - trained).max()) / scale
+    if not difference <= TOLERANCE:
+        raise CheckError(
+            f"the exported model's logits differ from the trained ones by {difference:.2e} of the largest, more than "
+            f"{TOLERANCE:.0e}. Nothing was written; please report this with the model."
+        )
+

@@ -1,0 +1,125 @@
+"""The manifest of an artifact folder: what is in it and how to use it.
+
+``manifest.json``: format "adabet-onnx/manifest", version 1, with
+    backend         "ort" (onnxruntime-training)
+    files           names of training_model, eval_model, optimizer_model, checkpoint, model (the graph to export into)
+    sha256          of each of these files
+    model_sha256    of the model the artifacts were made from
+    inputs          in the order training feeds them: name (of the original model), feed (name in training), dtype,
+                    shape (batch dimension "N")
+    labels          name, dtype and rank of the labels' input, fed after the inputs
+    outputs         order of the outputs of training and eval model: loss, logits
+    loss, logits    names of these outputs; model_logits is the logits' name in ``model``
+    loss_function   cross-entropy, mse, bce-with-logits or l1
+    optimizer       name and weight_decay
+    parameters      the trainable ones in the order of the flat parameter buffer: name, shape, offset (in elements)
+    frozen          "embedded" (constants in both models) or "checkpoint"
+    num_outputs     size of the logits' last axis
+    selection       the selection file's content
+    preprocessing   data/preprocess.py, or null
+    classes         class names, or null
+    checked         results of the self-check, or null if it was left out
+    versions        of adabet-onnx, onnxruntime-training and onnx
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.preprocess import Preprocessing, preprocessing_from_json
+from ..errors import RecordError
+from ..files import read_record, sha256_of_files
+from . import ort
+
+FORMAT, VERSION = "adabet-onnx/manifest", 1
+FILE = "manifest.json"
+BACKEND = "ort"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of a manifest, with the folder it lies in."""
+
+    folder: Path
+    content: dict[str, Any]
+
+    def file(self, what: str) -> Path:
+        """Path of one of the files the manifest names."""
+        return self.folder / str(self.content["files"][what])
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the trainable parameters."""
+        return [str(entry["name"]) for entry in self.content["parameters"]]
+
+    @property
+    def feed_names(self) -> list[tuple[str, str]]:
+        """(name in the original model, name in training) of each input."""
+        return [(str(entry["name"]), str(entry["feed"])) for entry in self.content["inputs"]]
+
+    @property
+    def loss_function(self) -> str:
+        """The loss."""
+        return str(self.content["loss_function"])
+
+    @property
+    def num_outputs(self) -> int:
+        """Size of the logits' last axis."""
+        return int(self.content["num_outputs"])
+
+    @property
+    def suffix(self) -> str:
+        """onnx or ort: the format of the models that training loads."""
+        return self.file("training_model").suffix[1:]
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Class names."""
+        value = self.content.get("classes")
+        return None if value is None else [str(name) for name in value]
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How data becomes model input."""
+        value = self.content.get("preprocessing")
+        return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))
+
+    def session(self, checkpoint: Path, *, threads: int | None = None) -> ort.Session:
+        """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
+        names = [name for name, _ in self.feed_names]
+        return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
+
+
+def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """Read a folder's manifest.
+
+    Args:
+        folder: the artifact folder.
+        verify: also compare the files with their SHA-256.
+
+    Raises:
+        RecordError: there is none, it is damaged, or a file is missing or was changed.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}); adabet-onnx artifacts makes one.")
+    content = read_record(path, FORMAT, VERSION, "adabet-onnx artifacts")
+    manifest = Manifest(folder, content)
+    try:
+        if content["backend"] != BACKEND:
+            raise RecordError(f"{path}: backend {content['backend']!r} is not known to this release (it knows 'ort').")
+        names = {what: manifest.file(what) for what in ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")}
+        hashes = dict(content["sha256"])
+        _ = manifest.parameters, manifest.feed_names, manifest.loss_function, manifest.num_outputs, manifest.classes
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is damaged: {type(error).__name__} {error}. Make the artifacts again with adabet-onnx artifacts."
+        ) from error
+    for what, file in names.items():
+        if file.parent != folder or not file.is_file():
+            raise RecordError(f"{path} names {file.name!r} as {what}, but it is not in the folder. Make the artifacts again.")
+        if verify and sha256_of_files([file]) != hashes.get(what):
+            raise RecordError(f"{file} was changed or cut short since it was made. Make the artifacts again.")
+    return manifest

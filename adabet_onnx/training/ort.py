@@ -1,0 +1,318 @@
+"""The one door to onnxruntime.training (release 1.19.2, the last one).
+
+It is imported without torch, generates artifacts at an IR version it can read itself, and keeps its C++ log lines
+off the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .. import runtime
+from ..errors import ModelError, OutputError, RuntimeMissingError, TrainingError, UsageError
+
+IR_VERSION = 10  # the newest that 1.19.2 reads
+LOSSES = {
+    "cross-entropy": "CrossEntropyLoss",
+    "mse": "MSELoss",
+    "bce-with-logits": "BCEWithLogitsLoss",
+    "l1": "L1Loss",
+}
+OPTIMIZERS = ("adamw", "sgd")
+
+
+class Api:
+    """The classes of onnxruntime.training that are used, imported."""
+
+    def __init__(self) -> None:
+        _package()
+        try:
+            api = [
+                importlib.import_module(f"onnxruntime.training.{name}")
+                for name in ("artifacts", "onnxblock", "api.module", "api.checkpoint_state", "api.optimizer")
+            ]
+        except ImportError as error:
+            raise _missing(f"it cannot be imported: {error}") from error
+        self.artifacts, self.onnxblock = api[0], api[1]
+        self.Module, self.CheckpointState, self.Optimizer = (
+            api[2].Module,
+            api[3].CheckpointState,
+            api[4].Optimizer,
+        )
+
+
+_api: Api | None = None
+
+
+def load() -> Api:
+    """Import onnxruntime.training, once.
+
+    Raises:
+        RuntimeMissingError: it is not installed, or in conflict with another package.
+    """
+    global _api
+    if _api is None:
+        ort = runtime.onnxruntime()
+        if not _has_training(ort):
+            raise _missing("the installed onnxruntime is the inference package")
+        _api = Api()
+        ort.set_default_logger_severity(3)
+    return _api
+
+
+def available() -> bool:
+    """Whether onnxruntime.training can be imported."""
+    try:
+        load()
+    except RuntimeMissingError:
+        return False
+    return True
+
+
+def _has_training(ort: Any) -> bool:
+    try:
+        state = importlib.import_module("onnxruntime.capi._pybind_state")
+    except ImportError:
+        return False
+    return hasattr(state, "CheckpointState") and (Path(ort.__file__).parent / "training").is_dir()
+
+
+def _missing(reason: str) -> RuntimeMissingError:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    hint = ""
+    if sys.version_info >= (3, 13):
+        hint = f" It exists for Python 3.10 to 3.12; this is Python {python}."
+    inference = " ".join(runtime.installed().inference)
+    first = f"pip uninstall -y {inference}, then " if inference else ""
+    return RuntimeMissingError(
+        f"training needs onnxruntime-training-cpu 1.19.2, but {reason}. Install it: {first}"
+        f"{runtime.INSTALL_TRAINING}.{hint}"
+    )
+
+
+def _package() -> None:
+    """Make ``onnxruntime.training`` importable without torch, which its __init__ needs and what we use does not."""
+    name = "onnxruntime.training"
+    if name in sys.modules or importlib.util.find_spec("torch") is not None:
+        return
+    package = types.ModuleType(name)
+    folder = Path(runtime.onnxruntime().__file__).parent / "training"
+    package.__path__ = [str(folder)]
+    package.__doc__ = "Only the parts of onnxruntime.training that need no torch."
+    sys.modules[name] = package
+
+
+def generate(
+    model: onnx.ModelProto,
+    trainable: Sequence[str],
+    folder: Path,
+    *,
+    loss: str,
+    optimizer: str,
+    weight_decay: float,
+    frozen: Sequence[str] = (),
+    ort_format: bool = False,
+) -> None:
+    """Write training_model, eval_model, optimizer_model and checkpoint to ``folder``.
+
+    The graph's one output is the logits; it becomes an output of the training and eval models too.
+
+    Args:
+        model: trainable graph.
+        trainable: names of the initializers to train.
+        folder: an existing, empty folder.
+        loss: one of LOSSES.
+        optimizer: adamw or sgd.
+        weight_decay: of adamw; sgd has none.
+        frozen: initializers that live in the checkpoint instead of being embedded in both models.
+        ort_format: write ``.ort`` files beside the ``.onnx`` ones.
+
+    Raises:
+        ModelError: onnxruntime-training cannot build gradients for this graph.
+        OutputError: a file cannot be written.
+        UsageError: an unknown loss or optimizer, or an option the optimizer does not have.
+    """
+    api = load()
+    if loss not in LOSSES:
+        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}.")
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+    if optimizer == "sgd" and weight_decay:
+        raise UsageError("the sgd of onnxruntime-training has no weight decay; leave it out or use adamw.")
+    blocks = api.onnxblock.optim
+    optimizer_block = blocks.SGD() if optimizer == "sgd" else blocks.AdamW(weight_decay=weight_decay)
+    output = model.graph.output[0].name
+    try:
+        with _readable_ir_version(), _quiet():
+            api.artifacts.generate_artifacts(
+                model,
+                requires_grad=list(trainable),
+                frozen_params=list(frozen) or None,
+                loss=getattr(api.artifacts.LossType, LOSSES[loss]),
+                optimizer=optimizer_block,
+                artifact_directory=str(folder),
+                ort_format=ort_format,
+                additional_output_names=[output],
+            )
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror or error}.") from error
+    except Exception as error:  # the C++ gradient builder and onnx's checker raise their own kinds
+        raise ModelError(
+            f"onnxruntime-training cannot make a training graph for this selection: {runtime.first_line(error)} "
+            "A node between the selected layers and the loss may have no gradient; select later layers."
+        ) from error
+
+
+@contextlib.contextmanager
+def _readable_ir_version() -> Iterator[None]:
+    """onnxblock stamps its optimizer model with onnx.IR_VERSION, which can be newer than 1.19.2 reads."""
+    before = onnx.IR_VERSION
+    onnx.IR_VERSION = min(before, IR_VERSION)
+    try:
+        yield
+    finally:
+        onnx.IR_VERSION = before
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what C++ prints to file descriptor 2 off the terminal; show it if the block fails."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # no stderr to keep quiet
+        yield
+        return
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+class Session:
+    """Parameters, gradients and optimizer of one artifact folder, in memory.
+
+    Args:
+        folder: the artifacts.
+        checkpoint: the checkpoint file to start from.
+        suffix: of the model files, ``onnx`` or ``ort``.
+        inputs: order of the model's inputs in training (without the labels).
+        threads: for ONNX Runtime; None is its own choice.
+
+    Raises:
+        TrainingError: the files cannot be loaded.
+    """
+
+    def __init__(
+        self, folder: Path, checkpoint: Path, *, inputs: Sequence[str], suffix: str = "onnx", threads: int | None = None
+    ) -> None:
+        api = load()
+        options = runtime.session_options(threads)
+        self._api, self._inputs = api, tuple(inputs)
+        try:
+            self._state = api.CheckpointState.load_checkpoint(str(checkpoint))
+            self._module = api.Module(
+                str(folder / f"training_model.{suffix}"),
+                self._state,
+                str(folder / f"eval_model.{suffix}"),
+                session_options=options,
+            )
+            self._optimizer = api.Optimizer(str(folder / f"optimizer_model.{suffix}"), self._module)
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise TrainingError(
+                f"the artifacts in {folder} cannot be loaded: {runtime.first_line(error)} Make them again with "
+                "adabet-onnx artifacts."
+            ) from error
+
+    def gradients(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Forward and backward: (loss, logits); gradients are added to what has gathered since `update`."""
+        self._module.train()
+        return self._run(feeds, labels)
+
+    def update(self, learning_rate: float) -> None:
+        """One optimizer step with the gathered gradients, which are then forgotten."""
+        self._optimizer.set_learning_rate(learning_rate)
+        self._optimizer.step()
+        self._module.lazy_reset_grad()
+
+    def forget_gradients(self) -> None:
+        """Drop the gathered gradients without a step."""
+        self._module.lazy_reset_grad()
+
+    def evaluate(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Forward only: (loss, logits)."""
+        self._module.eval()
+        return self._run(feeds, labels)
+
+    def _run(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        try:
+            outputs = self._module(*(feeds[name] for name in self._inputs), labels)
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise TrainingError(f"a training step failed: {runtime.first_line(error)}") from error
+        return float(np.asarray(outputs[0]).reshape(-1)[0]), np.asarray(outputs[1])
+
+    def parameter_names(self) -> list[str]:
+        """All parameters of the checkpoint, the trainable ones and those frozen in it."""
+        return [name for name, _ in self._state.parameters]
+
+    def parameter(self, name: str) -> np.ndarray:
+        """A copy of a parameter's value, float32."""
+        return np.array(self._state.parameters[name].data, copy=True)
+
+    def set_parameter(self, name: str, value: np.ndarray) -> None:
+        """Set a parameter's value."""
+        self._state.parameters[name].data = np.ascontiguousarray(value, np.float32)
+
+    def gradient(self, name: str) -> np.ndarray:
+        """A copy of a trainable parameter's gathered gradient, float32 in the parameter's shape."""
+        return np.array(self._state.parameters[name].grad, copy=True).reshape(self.parameter(name).shape)
+
+    def property(self, name: str) -> Any:
+        """A property stored in the checkpoint, or None."""
+        return self._state.properties[name] if name in self._state.properties else None
+
+    def set_property(self, name: str, value: str | int | float) -> None:
+        """Store a property in the next saved checkpoint."""
+        self._state.properties[name] = value
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint with optimizer state and properties.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        try:
+            self._api.CheckpointState.save_checkpoint(self._state, str(path), include_optimizer_state=True)
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise OSError(runtime.first_line(error)) from error
+
+
+def checkpoint_parameters(path: Path) -> dict[str, np.ndarray]:
+    """All parameters of a checkpoint file, by name.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        state = load().CheckpointState.load_checkpoint(str(path))
+        return {name: np.array(parameter.data, copy=True) for name, parameter in state.parameters}
+    except RuntimeMissingError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise TrainingError(f"the checkpoint {path} cannot be read: {runtime.first_line(error)}") from error

@@ -1,0 +1,325 @@
+"""The training loop: epochs over a training graph, with a checkpoint after each.
+
+After every epoch ``training/last.ckpt`` in the artifact folder holds parameters, optimizer state, settings and all
+metrics so far; it is written beside and renamed, so an interrupted or killed training loses at most the epoch
+it was in. ``training/best.ckpt`` is kept where early stopping is asked for.
+
+``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
+Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
+the training data, null where none was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import Dataset, split_off
+from ..data.labels import fit_labels
+from ..data.layout import Feeder
+from ..data.preprocess import Preprocessing, choose
+from ..data.source import open_data
+from ..errors import DataError, RecordError, TrainingError, UsageError
+from ..files import make_folder, replacing, write_bytes
+from ..model.open import Model, open_model
+from . import ort
+from .manifest import Manifest, load_manifest
+from .schedule import SCHEDULES
+
+LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
+LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
+_PROPERTY = "adabet_onnx"
+_EVAL_BATCH = 64
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training does; stored with every checkpoint, so that a resumed one does the same.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: samples per step; the last step of an epoch may have fewer.
+        learning_rate: of the first step; None: 1e-3 for adamw, 1e-2 for sgd.
+        schedule: constant, linear or cosine (the latter two fall to zero).
+        seed: of the data order and the validation split.
+        validation: fraction of the training data used for eval_loss and early stopping, not for training.
+        patience: stop after so many epochs without a lower eval_loss and keep the best epoch; None: never.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float | None = None
+    schedule: str = "cosine"
+    seed: int = 0
+    validation: float = 0.1
+    patience: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for a value that is out of range."""
+        if self.epochs < 1 or self.batch_size < 1:
+            raise UsageError(f"epochs and batch size must be at least 1, not {self.epochs} and {self.batch_size}.")
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise UsageError(f"the learning rate must be above 0, not {rate}.")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}.")
+        if not 0 <= self.validation < 1:
+            raise UsageError(f"the validation fraction must be at least 0 and below 1, not {self.validation}.")
+        if self.patience is not None and (self.patience < 1 or self.validation == 0):
+            raise UsageError("early stopping needs a patience of at least 1 and a validation fraction above 0.")
+
+
+class Trainer:
+    """Trains the selected layers of an artifact folder.
+
+    Args:
+        folder: made by `make_artifacts`.
+        threads: for ONNX Runtime; None is its own choice.
+
+    Raises:
+        RecordError: it is no artifact folder, or its files were changed.
+        RuntimeMissingError: onnxruntime-training is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, threads: int | None = None) -> None:
+        ort.load()
+        self.folder = Path(folder)
+        self.manifest: Manifest = load_manifest(self.folder)
+        self._threads = threads
+        self._model: Model = open_model(self.manifest.file("model"))
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        schedule: str | None = None,
+        seed: int | None = None,
+        validation: float | None = None,
+        patience: int | None = None,
+        preprocessing: Preprocessing | None = None,
+        resume: bool = False,
+        metrics: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> list[dict[str, Any]]:
+        """Train, from the initial values or where an earlier call was interrupted.
+
+        Args:
+            data: labelled data in any form `open_data` takes; its test split is not touched.
+            epochs: see `Settings`, as for the next six (None is its default, or the resumed training's value).
+            batch_size: see `Settings`.
+            learning_rate: see `Settings`.
+            schedule: see `Settings`.
+            seed: see `Settings`.
+            validation: see `Settings`.
+            patience: see `Settings`.
+            preprocessing: in place of the manifest's.
+            resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
+            metrics: where to write metrics.jsonl; by default in the folder.
+            progress: called with what is going on, steps done and steps in all.
+
+        Returns:
+            The rows of metrics.jsonl.
+
+        Raises:
+            DataError: no labels, or data that does not fit.
+            TrainingError: the loss is not finite, or a step fails.
+            UsageError: a setting is out of range, or differs from that of the training to be resumed.
+            OutputError: a checkpoint cannot be written.
+        """
+        given = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "schedule": schedule,
+            "seed": seed,
+            "validation": validation,
+            "patience": patience,
+        }
+        asked = {key: value for key, value in given.items() if value is not None}
+        last = self.folder / LAST
+        resume = resume and last.is_file()
+        session = self.manifest.session(
+            last if resume else self.manifest.file("checkpoint"), threads=self._threads
+        )
+        state = self._stored(session) if resume else None
+        settings = _settings(asked, state, str(self.manifest.content["optimizer"]["name"]))
+
+        dataset = open_data(data, self._model, seed=settings.seed).train
+        labels = fit_labels(
+            dataset.need_labels("training"), self.manifest.loss_function, self.manifest.num_outputs, dataset.name
+        )
+        fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
+        if state is not None and state["data"] != fingerprint:
+            raise DataError(
+                f"{dataset.name} is not the data that the training in {self.folder} was started with (its labels "
+                "differ). Resume with the same data, or start again without --resume."
+            )
+        dataset = replace(dataset, labels=labels)
+        training, held_out = split_off(dataset, settings.validation, settings.seed)
+        feeder = Feeder(self._model, preprocessing or self._preprocessing(dataset))
+
+        rows: list[dict[str, Any]] = state["metrics"] if state else []
+        target = Path(metrics) if metrics is not None else self.folder / METRICS
+        make_folder(last.parent)
+        if state is None:
+            for old in (last, self.folder / BEST):
+                old.unlink(missing_ok=True)
+            rows = [{"epoch": 0, "train_loss": None, **self._evaluated(session, held_out, feeder, settings, 0.0)}]
+            self._store(session, rows, settings, fingerprint, target)
+        steps = math.ceil(len(training) / settings.batch_size)
+        for epoch in range(len(rows), settings.epochs + 1):
+            if _stopped_early(rows, settings):
+                break
+            began = time.perf_counter()
+            loss, rate = self._epoch(session, training, feeder, settings, epoch, steps, progress)
+            row = {"epoch": epoch, "train_loss": loss, **self._evaluated(session, held_out, feeder, settings, rate)}
+            row["seconds"] = round(time.perf_counter() - began, 3)
+            rows.append(row)
+            self._store(session, rows, settings, fingerprint, target)
+        else:
+            _write_metrics(target, rows)
+        return rows
+
+    def _preprocessing(self, dataset: Dataset) -> Preprocessing:
+        stored = self.manifest.preprocessing
+        return stored or choose(self._model, integer_data=dataset.rows.integer)
+
+    def _stored(self, session: ort.Session) -> dict[str, Any]:
+        try:
+            state = json.loads(session.property(_PROPERTY))
+            _ = state["settings"], state["metrics"], state["data"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise RecordError(
+                f"{self.folder / LAST} was not written by this trainer; start again without --resume."
+            ) from error
+        return dict(state)
+
+    def _store(
+        self, session: ort.Session, rows: list[dict[str, Any]], settings: Settings, fingerprint: str, metrics: Path
+    ) -> None:
+        """Write the checkpoint, then the metrics (which the checkpoint holds too)."""
+        state = {"settings": asdict(settings), "metrics": rows, "data": fingerprint}
+        session.set_property(_PROPERTY, json.dumps(state))
+        if settings.patience is not None and _best(rows) == len(rows) - 1:
+            with replacing(self.folder / BEST) as part:
+                session.save(part)
+        with replacing(self.folder / LAST) as part:
+            session.save(part)
+        _write_metrics(metrics, rows)
+
+    def _epoch(
+        self,
+        session: ort.Session,
+        data: Dataset,
+        feeder: Feeder,
+        settings: Settings,
+        epoch: int,
+        steps: int,
+        progress: Progress | None,
+    ) -> tuple[float, float]:
+        """One pass over the data: (mean loss, rate of the last step)."""
+        assert settings.learning_rate is not None
+        order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
+        share = SCHEDULES[settings.schedule]
+        total, rate = 0.0, 0.0
+        for step in range(steps):
+            batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            rate = settings.learning_rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
+            loss, _ = session.gradients(feeder.feeds(data, batch), _labels(data, batch))
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} in epoch {epoch}, step {step + 1}. Lower the learning rate (now "
+                    f"{settings.learning_rate:g}) and check the preprocessing. The last good epoch is kept."
+                )
+            session.update(rate)
+            total += loss * len(batch)
+            if progress is not None:
+                mean = total / min(len(data), (step + 1) * settings.batch_size)
+                done = (epoch - 1) * steps + step + 1
+                progress(f"epoch {epoch}/{settings.epochs}, loss {mean:.3f}", done, settings.epochs * steps)
+        return total / len(data), rate
+
+    def _evaluated(
+        self, session: ort.Session, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
+    ) -> dict[str, Any]:
+        """The eval part of a metrics row."""
+        row: dict[str, Any] = {"eval_loss": None, "eval_accuracy": None, "learning_rate": rate, "seconds": 0.0}
+        if data is None:
+            return row
+        loss = 0.0
+        right = 0
+        for batch in _in_order(len(data), max(settings.batch_size, _EVAL_BATCH)):
+            labels = _labels(data, batch)
+            each, logits = session.evaluate(feeder.feeds(data, batch), labels)
+            loss += each * len(batch)
+            if self.manifest.loss_function == "cross-entropy":
+                right += int(np.count_nonzero(logits.argmax(-1) == labels))
+        row["eval_loss"] = loss / len(data) if math.isfinite(loss) else None
+        if self.manifest.loss_function == "cross-entropy":
+            row["eval_accuracy"] = right / len(data)
+        return row
+
+
+def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: str) -> Settings:
+    if state is None:
+        settings = Settings(**asked)
+        if settings.learning_rate is None:
+            settings = replace(settings, learning_rate=LEARNING_RATES[optimizer])
+        settings.check()
+        return settings
+    stored = Settings(**state["settings"])
+    longer = stored.schedule == "constant" and asked.get("epochs", 0) > stored.epochs
+    for key, value in asked.items():
+        if value != getattr(stored, key) and not (key == "epochs" and longer):
+            raise UsageError(
+                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave the option out, or start "
+                "again without --resume. (Only a constant schedule can be resumed for more epochs.)"
+            )
+    return replace(stored, epochs=asked["epochs"]) if longer else stored
+
+
+def _best(rows: list[dict[str, Any]]) -> int:
+    """Index of the row with the lowest eval_loss, the earliest of equals."""
+    losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in rows]
+    return losses.index(min(losses))
+
+
+def _stopped_early(rows: list[dict[str, Any]], settings: Settings) -> bool:
+    return settings.patience is not None and len(rows) - 1 - _best(rows) >= settings.patience
+
+
+def _in_order(count: int, size: int) -> Iterator[np.ndarray]:
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def _labels(data: Dataset, indices: np.ndarray) -> np.ndarray:
+    assert data.labels is not None
+    return data.labels[indices]
+
+
+def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
+    """The checkpoint an export takes, and whether it is a trained one: the best, else the last, else the initial."""
+    for name in (BEST, LAST):
+        path = manifest.folder / name
+        if path.is_file():
+            return path, True
+    return manifest.file("checkpoint"), False
