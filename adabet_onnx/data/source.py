@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError, UsageError
 from ..model.open import Model
 from .dataset import ArrayRows, Dataset, Splits
-from .images import read_image_folder
+from .images import SUFFIXES, ImageRows, read_image_folder
 from .layout import image_layout
 from .npz import as_labels, read_npz
 
@@ -60,6 +60,31 @@ def _open_path(path: Path, model: Model, seed: int) -> Splits:
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither an .npz file nor a folder of images.")
     return read_npz(path)
+
+
+def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
+    """Unlabelled inputs to predict for, and what to call each.
+
+    Args:
+        source: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
+            x_train); or arrays.
+        model: the model they are for.
+
+    Raises:
+        DataError: it cannot be read, or holds nothing.
+    """
+    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() != ".npz":
+        path = Path(source)
+        layout = image_layout(model)
+        if layout is None:
+            raise DataError(f"{path}: {model.name} does not take in images; give an .npz.")
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        images = tuple(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
+        if not images:
+            raise DataError(f"{path} is no image, .npz file or folder of images ({', '.join(sorted(SUFFIXES))}).")
+        return Dataset(ImageRows(images, layout.size, layout.channels), name=str(path)), [str(file) for file in images]
+    dataset = open_data(source, model).for_evaluation
+    return dataset, [str(index) for index in range(len(dataset))]
 
 
 def _from_arrays(x: Any, y: Any) -> Dataset:

@@ -189,6 +189,7 @@ def _manifest(
         "parameters": parameters,
         "frozen": frozen,
         "num_outputs": int(logits_shape[-1]),
+        "logits_shape": ["N", *(int(extent) for extent in logits_shape[1:])],
         "selection": selection.to_json(),
         "preprocessing": selection.preprocessing,
         "classes": selection.classes,

@@ -16,6 +16,7 @@ from ..data.dataset import Dataset
 from ..data.labels import fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
+from ..data.source import open_inputs
 from ..errors import DataError
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
@@ -108,6 +109,39 @@ def evaluate(
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
     accuracy = float((logits.argmax(-1) == labels).mean()) if loss == "cross-entropy" else None
     return {"loss": float(_LOSSES[loss](logits.astype(np.float64), labels)), "accuracy": accuracy, "samples": len(dataset)}
+
+
+def predict(
+    model: Model, inputs: Any, preprocess: Callable[[bool], Preprocessing], *, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Predict for unlabelled inputs.
+
+    Args:
+        model: the model; a final Softmax is left out.
+        inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
+        preprocess: gives the preprocessing, told whether the inputs are integers.
+        threads: for ONNX Runtime.
+
+    Returns:
+        For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
+        are not classes) and ``logits``.
+
+    Raises:
+        DataError: the inputs do not fit the model.
+    """
+    dataset, names = open_inputs(inputs, model)
+    logits = compute_logits(model, dataset, preprocess(dataset.rows.integer), threads=threads)
+    classes = model.metadata("classes")
+    rows = []
+    for name, row in zip(names, logits, strict=True):
+        entry: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
+        if row.ndim == 1 and len(row) > 1:
+            best = int(row.argmax())
+            named = isinstance(classes, list) and len(classes) == len(row)
+            entry["class"] = str(classes[best]) if named else best
+            entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
+        rows.append(entry)
+    return rows
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

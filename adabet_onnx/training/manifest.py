@@ -14,7 +14,7 @@
     optimizer       name and weight_decay
     parameters      the trainable ones in the order of the flat parameter buffer: name, shape, offset (in elements)
     frozen          "embedded" (constants in both models) or "checkpoint"
-    num_outputs     size of the logits' last axis
+    num_outputs     size of the logits' last axis; logits_shape: their whole shape (batch dimension "N")
     selection       the selection file's content
     preprocessing   data/preprocess.py, or null
     classes         class names, or null

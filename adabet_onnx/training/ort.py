@@ -38,12 +38,12 @@ class Api:
     """The classes of onnxruntime.training that are used, imported."""
 
     def __init__(self) -> None:
-        _package()
         try:
-            api = [
-                importlib.import_module(f"onnxruntime.training.{name}")
-                for name in ("artifacts", "onnxblock", "api.module", "api.checkpoint_state", "api.optimizer")
-            ]
+            with _importable():
+                api = [
+                    importlib.import_module(f"onnxruntime.training.{name}")
+                    for name in ("artifacts", "onnxblock", "api.module", "api.checkpoint_state", "api.optimizer")
+                ]
         except ImportError as error:
             raise _missing(f"it cannot be imported: {error}") from error
         self.artifacts, self.onnxblock = api[0], api[1]
@@ -103,16 +103,26 @@ def _missing(reason: str) -> RuntimeMissingError:
     )
 
 
-def _package() -> None:
-    """Make ``onnxruntime.training`` importable without torch, which its __init__ needs and what we use does not."""
+@contextlib.contextmanager
+def _importable() -> Iterator[None]:
+    """Make parts of ``onnxruntime.training`` importable without torch, which its __init__ needs and they do not.
+
+    An empty package stands in for it. It stays where torch is missing (importing the real one would fail), and goes
+    again where torch is there, so that others can import the real one.
+    """
     name = "onnxruntime.training"
-    if name in sys.modules or importlib.util.find_spec("torch") is not None:
+    if name in sys.modules:
+        yield
         return
     package = types.ModuleType(name)
-    folder = Path(runtime.onnxruntime().__file__).parent / "training"
-    package.__path__ = [str(folder)]
+    package.__path__ = [str(Path(runtime.onnxruntime().__file__).parent / "training")]
     package.__doc__ = "Only the parts of onnxruntime.training that need no torch."
     sys.modules[name] = package
+    try:
+        yield
+    finally:
+        if importlib.util.find_spec("torch") is not None:
+            del sys.modules[name]
 
 
 def generate(

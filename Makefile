@@ -1,0 +1,49 @@
+# make demo    set up, then adapt the embedded model to the embedded data
+# make test    set up, then check style and types and run all tests
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Training needs Python 3.10-3.12; with a newer one, everything that needs only inference is set up.
+EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info < (3, 13) else 'inference')" 2>/dev/null)
+
+.PHONY: demo test check benchmarks clean
+
+demo: $(VENV)/.installed
+	$(BIN)/adabet-onnx demo
+
+test: $(VENV)/.test .venv-inference/.installed check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.test
+	for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
+	  { echo "Python 3.10 or newer is needed; choose one with make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
+	touch $@
+
+# torch gives the independent gradients that tests compare with; without it they skip (in CI they fail).
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python -m pip install --quiet --group torch || echo "torch could not be installed: tests that need it are skipped"
+	touch $@
+
+# The stock onnxruntime cannot live beside onnxruntime-training-cpu: tests of exported models run it from here.
+.venv-inference/.installed: pyproject.toml
+	test -x .venv-inference/bin/python || $(PYTHON) -m venv .venv-inference
+	.venv-inference/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-inference/bin/python -m pip install --quiet --editable '.[inference]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-inference adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,5 @@
+"""The command line: parse, call the API, print, exit. No logic of its own."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,167 @@
+"""Options, types and terminal helpers that several commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..data.preprocess import PRESETS
+from ..scoring.score import ESTIMATORS, ORDERS
+from ..selection.strategies import HEADS, STRATEGIES
+from ..training.ort import LOSSES, OPTIMIZERS
+from ..training.schedule import SCHEDULES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ANY = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUTPUT = click.Path(path_type=Path)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+class Size(click.ParamType):
+    """A number of bytes: 500MB, 2GB, 64MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or fail as click does."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a size such as 500MB or 2GiB.", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+class Numbers(click.ParamType):
+    """Numbers separated by commas: 0.485,0.456,0.406."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in this order in --help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only (and what --json asks for).")
+threads_option = click.option("--threads", type=click.IntRange(1), help="Threads for ONNX Runtime.")
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random.")
+
+preprocessing_options = together(
+    click.option(
+        "--preset",
+        type=click.Choice(PRESETS),
+        default="auto",
+        show_default=True,
+        help="How images become input: auto (the model's metadata), unit (x/255), imagenet, none (as they are).",
+    ),
+    click.option("--scale", type=float, help="By hand: input = (x * scale - mean) / std."),
+    click.option("--mean", type=Numbers(), help="By hand: one number, or one per channel."),
+    click.option("--std", type=Numbers(), help="By hand: one number, or one per channel."),
+)
+scoring_options = together(
+    click.option("--estimator", type=click.Choice(ESTIMATORS), default="subsets", show_default=True, help="batches is the paper's."),
+    click.option("--samples", type=int, default=128, show_default=True, help="subsets: samples in all."),
+    click.option("--subset-size", type=int, default=32, show_default=True, help="subsets: points of one Betti number."),
+    click.option("--subsets", type=int, default=64, show_default=True, help="subsets: how many per group of 128."),
+    click.option("--batches", type=int, default=4, show_default=True, help="batches: how many."),
+    click.option("--order", type=click.Choice(ORDERS), default="shuffled", show_default=True, help="Which samples."),
+    click.option("--max-memory", type=Size(), help="For the forward pass, e.g. 2GB.  [default: 3/4 of what is free]"),
+)
+selection_options = together(
+    click.option("--strategy", type=click.Choice(STRATEGIES), default="adabet", show_default=True, help="How to choose."),
+    click.option("--rho", type=float, default=0.1, show_default=True, help="Fraction of layers to select."),
+    click.option(
+        "--head",
+        type=click.Choice(HEADS),
+        default="auto",
+        show_default=True,
+        help="The head: always selected, in the pool, or never; auto: always if it is new.",
+    ),
+    click.option("--layers", multiple=True, metavar="GLOB", help="Select these layers instead; repeatable."),
+)
+artifact_options = together(
+    click.option("--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To minimise."),
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="sgd is plain."),
+    click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True, help="Of adamw."),
+    click.option("--momentum", type=float, hidden=True),
+    click.option(
+        "--frozen",
+        type=click.Choice(("embedded", "checkpoint")),
+        default="embedded",
+        show_default=True,
+        help="Where frozen weights live.",
+    ),
+    click.option("--check/--no-check", default=True, show_default=True, help="Verify outputs, loss and a gradient first."),
+)
+training_options = together(
+    click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: 10]"),
+    click.option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 0.001 adamw, 0.01 sgd]"),
+    click.option("--schedule", type=click.Choice(tuple(SCHEDULES)), help="Of the learning rate.  [default: cosine]"),
+    click.option(
+        "--validation", type=float, help="Fraction of the training data kept for eval_loss.  [default: 0.1]"
+    ),
+    click.option("--patience", type=int, help="Stop after so many epochs without a lower eval_loss; keep the best."),
+    click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),
+)
+
+
+def refuse_momentum(momentum: float | None) -> None:
+    """onnxruntime-training's SGD is plain; say so rather than ignore the option."""
+    if momentum:
+        raise click.UsageError("the sgd of onnxruntime-training has no momentum. Leave --momentum out, or use adamw.")
+
+
+def show(renderable: RenderableType, quiet: bool = False) -> None:
+    """Print for people, on stdout."""
+    if not quiet:
+        console = Console(highlight=False)
+        # Files and pipes have no width: give tables room, so that names are not folded.
+        if not console.is_terminal:
+            console = Console(highlight=False, width=160)
+        console.print(renderable, soft_wrap=isinstance(renderable, str))
+
+
+def show_json(value: Any) -> None:
+    """Print for programs, on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress callback that draws a bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def update(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield update

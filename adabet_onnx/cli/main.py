@@ -1,0 +1,81 @@
+"""The command group, and what turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import AdabetError
+from .model import inspect, new_head, surgery
+from .run import demo, doctor, run
+from .scoring import score, select
+from .training import artifacts, evaluate, export, predict, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="adabet-onnx")
+def cli() -> None:
+    """Choose the few layers of an ONNX model worth retraining on new data, and retrain just those.
+
+    \b
+    Example:
+      adabet-onnx run model.onnx new_domain.npz -o adapted/
+    """
+
+
+for _command in (
+    run,
+    demo,
+    inspect,
+    new_head,
+    surgery,
+    score,
+    select,
+    artifacts,
+    train,
+    evaluate,
+    predict,
+    export,
+    doctor,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; exit with 2 for usage errors, 1 for failures, 130 when interrupted."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        cli.main(prog_name="adabet-onnx", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except AdabetError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. Finished epochs are kept: train and run go on with --resume.", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        click.echo("Error: out of memory. Give a smaller batch size or less data.", err=True)
+        return 1
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except Exception as error:  # a fault of ours: say so in a sentence, keep the traceback for those who ask
+        if os.environ.get("ADABET_DEBUG"):
+            raise
+        click.echo(
+            f"Error: {type(error).__name__}: {error}. This is a fault in adabet-onnx: please report it, with what "
+            "ADABET_DEBUG=1 prints.",
+            err=True,
+        )
+        return 1
+    return 0

@@ -1,0 +1,102 @@
+"""Commands about models: inspect, new-head, surgery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx_ir as ir
+
+from ..files import replacing
+from ..model.head import new_head as make_new_head
+from ..model.open import Model, open_model
+from ..report.tables import layers_table
+from ..scoring.probes import KINDS, add_probes
+from .common import FILE, OUTPUT, quiet_option, seed_option, show, show_json
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
+def inspect(model: Path, as_json: bool, quiet: bool) -> None:
+    """List a model's inputs, output and layers.
+
+    \b
+    Example:
+      adabet-onnx inspect model.onnx
+    """
+    opened = open_model(model)
+    if as_json:
+        show_json(_description(opened))
+    else:
+        show(layers_table(opened), quiet)
+
+
+def _description(model: Model) -> dict[str, Any]:
+    head = model.head
+    return {
+        "model": model.name,
+        "sha256": model.sha256,
+        "ir_version": model.ir.ir_version,
+        "opset": model.ir.opset_imports.get(""),
+        "inputs": [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in model.inputs],
+        "outputs": [value.name for value in model.ir.graph.outputs],
+        "logits": model.logits,
+        "head": head.name if head else None,
+        "new_head": model.new_head,
+        "parameter_count": model.parameter_count,
+        "notes": list(model.notes),
+        "layers": [
+            {
+                "name": layer.name,
+                "op_type": layer.op_type,
+                "parameters": [parameter.name for parameter in layer.parameters],
+                "parameter_count": layer.parameter_count,
+                "activation": layer.activation,
+                "activation_shape": list(layer.activation_shape or ()),
+                "activation_size": layer.activation_size,
+            }
+            for layer in model.layers
+        ],
+    }
+
+
+@click.command("new-head")
+@click.argument("model", type=FILE)
+@click.option("--num-classes", type=int, required=True, help="Outputs of the new head.")
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@seed_option
+@quiet_option
+def new_head(model: Path, num_classes: int, output: Path, seed: int, quiet: bool) -> None:
+    """Give the last layer a new number of outputs, with fresh weights.
+
+    \b
+    Example:
+      adabet-onnx new-head model.onnx --num-classes 5 -o model5.onnx
+    """
+    made = make_new_head(open_model(model), num_classes, seed=seed)
+    with replacing(output) as part:
+        part.write_bytes(made.proto().SerializeToString())
+    show(f"{output}: new head {made.head.name if made.head else ''} with {num_classes} outputs", quiet)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--outputs", type=click.Choice(KINDS), required=True, help="What to expose of every layer.")
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@quiet_option
+def surgery(model: Path, outputs: str, output: Path, quiet: bool) -> None:
+    """Expose every layer's activation, or its centred Gram matrix, as an output of the graph.
+
+    The outputs' names, by layer, stand in the file's metadata under adabet_onnx.probes.
+
+    \b
+    Example:
+      adabet-onnx surgery model.onnx --outputs gram -o probed.onnx
+    """
+    probed, names = add_probes(open_model(model), outputs)
+    with replacing(output) as part:
+        part.write_bytes(ir.to_proto(probed).SerializeToString())
+    show(f"{output}: {len(names)} outputs ({outputs})", quiet)

@@ -1,0 +1,120 @@
+"""Commands that do the whole job, and the one that says what is installed: run, demo, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..demo import run_demo
+from ..pipeline import adapt, save_summary
+from ..report.doctor import diagnosis
+from ..report.plots import check_plot_path, plot_scores
+from ..report.tables import outcome_text
+from .common import (
+    ANY,
+    FILE,
+    OUTPUT,
+    artifact_options,
+    preprocessing_options,
+    progress_bar,
+    quiet_option,
+    refuse_momentum,
+    scoring_options,
+    seed_option,
+    selection_options,
+    show,
+    threads_option,
+    training_options,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=ANY)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
+@click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples per step, and of --estimator batches.")
+@training_options
+@selection_options
+@scoring_options
+@preprocessing_options
+@artifact_options
+@seed_option
+@click.option("--measure/--no-measure", default=True, show_default=True, help="Measure step time and memory.")
+@click.option("--plot", type=OUTPUT, help="Also draw the scores (.png, .svg, .pdf).")
+@threads_option
+@quiet_option
+def run(
+    model: Path, data: Path, output: Path, momentum: float | None, plot: Path | None, quiet: bool, **options: Any
+) -> None:
+    """Do everything: score, select, make artifacts, train, export; say what it gained and cost.
+
+    DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder of images, one folder per
+    class. The folder gets scores.json, selection.json, artifacts/, metrics.jsonl and adapted.onnx.
+
+    \b
+    Example:
+      adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
+    """
+    refuse_momentum(momentum)
+    if plot is not None:
+        check_plot_path(plot)
+    batch_size = options.pop("batch_size")
+    scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order", "max_memory")
+    training = _take(options, "epochs", "learning_rate", "schedule", "validation", "patience")
+    preprocessing = _take(options, "preset", "scale", "mean", "std")
+    with progress_bar(quiet) as progress:
+        outcome = adapt(
+            model,
+            data,
+            output,
+            scoring={**scoring, "batch_size": batch_size},
+            training={**training, "batch_size": batch_size},
+            preprocessing=preprocessing,
+            progress=progress,
+            **options,
+        )
+    save_summary(outcome)
+    if plot is not None:
+        plot_scores(outcome.scores, plot, outcome.selection.layers)
+    show(outcome_text(outcome), quiet)
+    show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+
+
+def _take(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options.pop(name) for name in names}
+
+
+@click.command()
+@click.option("-o", "--output", type=OUTPUT, default=Path("adabet-demo"), show_default=True, help="The folder to write.")
+@click.option("--epochs", type=click.IntRange(1), default=15, show_default=True, help="Passes over the data.")
+@quiet_option
+def demo(output: Path, epochs: int, quiet: bool) -> None:
+    """Adapt the embedded model of handwritten digits to digits from another camera, offline.
+
+    \b
+    Example:
+      adabet-onnx demo
+    """
+    with progress_bar(quiet) as progress:
+        outcome, picture = run_demo(output, epochs=epochs, progress=progress)
+    save_summary(outcome)
+    show(outcome_text(outcome), quiet)
+    show(f"everything is in {output}; look at {picture}", quiet)
+
+
+@click.command()
+@quiet_option
+def doctor(quiet: bool) -> None:
+    """Print what is installed and what it allows; exit code 1 if nothing works.
+
+    \b
+    Example:
+      adabet-onnx doctor
+    """
+    text, works = diagnosis()
+    show(text, quiet)
+    if not works:
+        raise click.exceptions.Exit(1)

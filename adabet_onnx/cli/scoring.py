@@ -1,0 +1,97 @@
+"""Commands that choose: score and select."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..data.preprocess import choose
+from ..data.source import open_data
+from ..model.open import open_model
+from ..report.plots import check_plot_path, plot_scores
+from ..report.tables import scores_table, selection_text
+from ..scoring.score import score as compute_scores
+from ..selection.strategies import select as choose_layers
+from .common import (
+    ANY,
+    FILE,
+    OUTPUT,
+    preprocessing_options,
+    progress_bar,
+    quiet_option,
+    scoring_options,
+    seed_option,
+    selection_options,
+    show,
+    threads_option,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=ANY)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The scores.json to write.")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="batches: points of one Betti number.")
+@scoring_options
+@preprocessing_options
+@seed_option
+@click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
+@threads_option
+@quiet_option
+def score(
+    model: Path,
+    data: Path,
+    output: Path,
+    preset: str,
+    scale: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    seed: int,
+    plot: Path | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Score every layer by forward passes alone; labels are not needed.
+
+    DATA is an .npz (x or x_train; uint8 images or float arrays) or a folder of images.
+
+    \b
+    Example:
+      adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
+    """
+    if plot is not None:
+        check_plot_path(plot)
+    opened = open_model(model)
+    splits = open_data(data, opened, seed=seed)
+    preprocessing = choose(
+        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
+    )
+    with progress_bar(quiet) as progress:
+        scores = compute_scores(
+            opened, splits, preprocessing=preprocessing, seed=seed, progress=progress, **settings
+        )
+    scores.save(output)
+    if plot is not None:
+        plot_scores(scores, plot)
+    show(scores_table(scores), quiet)
+
+
+@click.command()
+@click.argument("scores", type=FILE)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The selection.json to write.")
+@selection_options
+@seed_option
+@quiet_option
+def select(scores: Path, output: Path, quiet: bool, **settings: Any) -> None:
+    """Choose the layers to train.
+
+    \b
+    Example:
+      adabet-onnx select scores.json -o selection.json --rho 0.1
+      adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+    """
+    selection = choose_layers(scores, **settings)
+    selection.save(output)
+    show(selection_text(selection), quiet)

@@ -1,0 +1,172 @@
+"""Commands that train and use what was trained: artifacts, train, evaluate, predict, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..data.preprocess import Preprocessing, choose
+from ..data.source import open_data
+from ..model.open import Model, open_model
+from ..training.artifacts import make_artifacts
+from ..training.evaluation import evaluate as compute_evaluation
+from ..training.evaluation import open_trained
+from ..training.evaluation import predict as compute_predictions
+from ..training.export import export_model
+from ..training.trainer import Trainer
+from .common import (
+    ANY,
+    FILE,
+    FOLDER,
+    LOSSES,
+    OUTPUT,
+    artifact_options,
+    preprocessing_options,
+    progress_bar,
+    quiet_option,
+    refuse_momentum,
+    show,
+    show_json,
+    threads_option,
+    training_options,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("selection", type=FILE)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
+@artifact_options
+@click.option("--ort-format", is_flag=True, help="Write .ort models instead of .onnx.")
+@quiet_option
+def artifacts(
+    model: Path, selection: Path, output: Path, momentum: float | None, quiet: bool, **settings: Any
+) -> None:
+    """Write onnxruntime-training artifacts in which only the selected layers are trainable.
+
+    \b
+    Example:
+      adabet-onnx artifacts model.onnx selection.json -o artifacts/
+    """
+    refuse_momentum(momentum)
+    manifest = make_artifacts(open_model(model), selection, output, **settings)
+    for note in manifest.content["notes"]:
+        show(f"note: {note}", quiet)
+    show(f"{output}: {len(manifest.parameters)} trainable parameters", quiet)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("data", type=ANY)
+@click.option("--batch-size", type=click.IntRange(1), help="Samples per step.  [default: 32]")
+@training_options
+@click.option("--seed", type=click.IntRange(0), help="Of data order and validation split.  [default: 0]")
+@threads_option
+@quiet_option
+def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings: Any) -> None:
+    """Train the artifacts in DIR on labelled data.
+
+    After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
+
+    \b
+    Example:
+      adabet-onnx train artifacts/ new_domain.npz --epochs 10
+    """
+    trainer = Trainer(folder, threads=threads)
+    with progress_bar(quiet) as progress:
+        rows = trainer.fit(data, progress=progress, **settings)
+    for row in rows:
+        show(_row(row), quiet)
+
+
+def _row(row: dict[str, Any]) -> str:
+    def number(key: str, form: str) -> str:
+        return "-" if row[key] is None else format(row[key], form)
+
+    return (
+        f"epoch {row['epoch']:3d}  train loss {number('train_loss', '.4f')}  eval loss {number('eval_loss', '.4f')}  "
+        f"eval accuracy {number('eval_accuracy', '.1%')}  {row['seconds']:.1f} s"
+    )
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|DIR", type=ANY)
+@click.argument("data", type=ANY)
+@click.option("--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To report.")
+@preprocessing_options
+@click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy and samples as JSON.")
+@threads_option
+@quiet_option
+def evaluate(
+    model: Path, data: Path, loss: str, as_json: bool, threads: int | None, quiet: bool, **settings: Any
+) -> None:
+    """Loss and accuracy of a model, or of an artifact folder's trained state, on the data's test part.
+
+    \b
+    Example:
+      adabet-onnx evaluate adapted.onnx new_domain.npz
+    """
+    opened = open_trained(model)
+    splits = open_data(data, opened)
+    held = splits.for_evaluation
+    preprocessing = choose(opened, integer_data=held.rows.integer, **settings)
+    with progress_bar(quiet) as progress:
+        result = compute_evaluation(opened, held, preprocessing, loss=loss, threads=threads, progress=progress)
+    if as_json:
+        show_json(result)
+        return
+    accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.1%}, "
+    part = "test" if splits.test is not None else "all"
+    show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|DIR", type=ANY)
+@click.argument("inputs", type=ANY)
+@preprocessing_options
+@click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability and logits.")
+@threads_option
+@quiet_option
+def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet: bool, **settings: Any) -> None:
+    """Predict for an image, a folder of images, or the samples of an .npz (x_test, else x, else x_train).
+
+    \b
+    Example:
+      adabet-onnx predict adapted.onnx photo.jpg
+    """
+    opened = open_trained(model)
+    rows = compute_predictions(
+        opened, inputs, lambda integer: _preprocessing(opened, integer, settings), threads=threads
+    )
+    if as_json:
+        show_json(rows)
+        return
+    for row in rows:
+        if row["probability"] is None:
+            show(f"{row['input']}  {row['logits']}", quiet)
+        else:
+            show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
+
+
+def _preprocessing(model: Model, integer: bool, settings: dict[str, Any]) -> Preprocessing:
+    return choose(model, integer_data=integer, **settings)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@click.option("--check/--no-check", default=True, show_default=True, help="Compare with the trained logits first.")
+@quiet_option
+def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
+    """Write the adapted model: the original graph with the trained values, for any ONNX runtime.
+
+    \b
+    Example:
+      adabet-onnx export artifacts/ -o adapted.onnx
+    """
+    export_model(folder, output, check=check)
+    show(f"{output}: written", quiet)
+
+

@@ -1,0 +1,79 @@
+"""Run the main job on the embedded model and data, and draw the result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..data.preprocess import choose
+from ..data.source import open_data
+from ..model.open import open_model
+from ..pipeline import Outcome, adapt
+from ..report.plots import plot_scores, save_figure
+from ..training.evaluation import compute_logits
+
+_SHOWN = 24  # digits in the picture
+_SELECTION = {"rho": 0.15}
+_TRAINING = {"learning_rate": 5e-3}
+
+
+def run_demo(
+    folder: str | os.PathLike[str], *, epochs: int = 15, progress: Callable[[str, int, int], None] | None = None
+) -> tuple[Outcome, Path]:
+    """Adapt the embedded model to the embedded data.
+
+    Args:
+        folder: where everything is written; also ``demo.png``, some digits with the answers before and after, and
+            ``scores.png``.
+        epochs: passes over the training data.
+        progress: called with what is going on, steps done and steps in all.
+
+    Returns:
+        The outcome and the path of the picture.
+
+    Raises:
+        AdabetError: see `adapt`.
+    """
+    root = resources.files(__package__)
+    with resources.as_file(root / "digits.onnx") as model, resources.as_file(root / "digits_shifted.npz") as data:
+        outcome = adapt(
+            model, data, folder, rho=_SELECTION["rho"], training={"epochs": epochs, **_TRAINING}, progress=progress
+        )
+        picture = outcome.folder / "demo.png"
+        _draw(outcome, data, picture)
+    plot_scores(outcome.scores, outcome.folder / "scores.png", outcome.selection.layers)
+    return outcome, picture
+
+
+def _draw(outcome: Outcome, data: Path, path: Path) -> None:
+    """Digits of the new domain with the answers before and after, wrong ones in red; learning curve below."""
+    adapted = open_model(outcome.folder / "adapted.onnx")
+    held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
+    preprocessing = choose(outcome.model, integer_data=True)
+    answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]
+    labels = held.need_labels("the picture")
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[2.2, 1])
+    before, after = outcome.before["accuracy"], outcome.after["accuracy"]
+    top.suptitle(f"digits of the new domain: answer before ({before:.0%} right) → after ({after:.0%} right)")
+    images = held.rows.fetch(np.arange(_SHOWN))[""]
+    for axis, image, label, first, second in zip(
+        top.subplots(3, _SHOWN // 3).flat, images, labels, *answers, strict=True
+    ):
+        axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255)
+        axis.axis("off")
+        for x, answer in ((0.3, first), (0.7, second)):
+            colour = "tab:green" if answer == label else "tab:red"
+            axis.text(x, -0.02, str(answer), color=colour, ha="center", va="top", transform=axis.transAxes, fontsize=12)
+        axis.text(0.5, -0.02, "→", ha="center", va="top", transform=axis.transAxes, fontsize=12)
+    axis = bottom.subplots()
+    axis.plot([row["epoch"] for row in outcome.metrics], [row["eval_accuracy"] for row in outcome.metrics], marker="o")
+    axis.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1))
+    axis.set_title(f"{outcome.trainable_share:.0%} of the parameters are trained", loc="left", fontsize="medium")
+    axis.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

@@ -1,0 +1,262 @@
+"""The main job: score, select, make artifacts, train, export, and say what it gained and cost."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .cost.measure import Cost, measure_inference, measure_training
+from .data.dataset import Splits
+from .data.labels import fit_labels
+from .data.preprocess import choose
+from .data.source import open_data
+from .errors import ModelError, RecordError
+from .files import make_folder, replacing, write_json
+from .model.head import new_head
+from .model.open import Model, open_model
+from .model.shapes import infer_shapes
+from .scoring.record import Scores, load_scores
+from .scoring.score import score
+from .selection.record import Selection, load_selection
+from .selection.strategies import select
+from .training import ort
+from .training.artifacts import make_artifacts
+from .training.evaluation import evaluate
+from .training.export import export_model
+from .training.manifest import FILE, load_manifest
+from .training.trainer import METRICS, Trainer
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `adapt` did.
+
+    Attributes:
+        model: the model that was adapted (with its new head, where one was asked for).
+        scores: of all layers.
+        selection: what was trained.
+        before: loss, accuracy and samples of the model before, on the test data.
+        after: the same of the adapted model.
+        evaluated_on: which data these figures are of.
+        trainable_share: trained parameters over all parameters.
+        costs: of a training step of the selection and of all layers, and of inference; None if not measured.
+        metrics: the rows of metrics.jsonl.
+        folder: where everything is.
+    """
+
+    model: Model
+    scores: Scores
+    selection: Selection
+    before: dict[str, Any]
+    after: dict[str, Any]
+    evaluated_on: str
+    trainable_share: float
+    costs: dict[str, Cost] | None
+    metrics: list[dict[str, Any]]
+    folder: Path
+
+
+def adapt(
+    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    data: Any,
+    folder: str | os.PathLike[str],
+    *,
+    num_classes: int | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    scoring: dict[str, Any] | None = None,
+    strategy: str = "adabet",
+    rho: float = 0.1,
+    head: str = "auto",
+    layers: Sequence[str] = (),
+    loss: str = "cross-entropy",
+    optimizer: str = "adamw",
+    weight_decay: float = 0.0,
+    frozen: str = "embedded",
+    training: dict[str, Any] | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    check: bool = True,
+    measure: bool = True,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Adapt a model to the data of a new domain.
+
+    The folder gets scores.json, selection.json, artifacts/, metrics.jsonl, adapted.onnx, and model.onnx where a new
+    head was made.
+
+    Args:
+        source: the trained model.
+        data: labelled data in any form `open_data` takes; scoring does not look at the labels.
+        folder: where results go.
+        num_classes: first give the model a new head of so many outputs.
+        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
+        strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
+        rho: fraction of layers.
+        head: auto, always, pool or never.
+        layers: patterns of layer names, in place of a strategy.
+        loss: of `make_artifacts`, as are ``optimizer``, ``weight_decay``, ``frozen`` and ``check``.
+        optimizer: adamw or sgd.
+        weight_decay: of adamw.
+        frozen: embedded or checkpoint.
+        training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
+        seed: of everything that is random.
+        threads: for ONNX Runtime.
+        check: verify artifacts and export.
+        measure: measure step time and memory, against all layers and inference.
+        resume: keep what an interrupted call has finished in the folder.
+        progress: called with what is going on, steps done and steps in all.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        AdabetError: see the functions this one calls.
+    """
+    ort.load()  # say at once if training is not possible
+    target = make_folder(folder)
+    model = _with_head(open_model(source), num_classes, target, seed, resume)
+    splits = open_data(data, model, seed=seed)
+    used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    _check_labels(model, splits, loss)
+
+    artifacts = target / "artifacts"
+    if resume and (artifacts / FILE).is_file():
+        scores, selection = _finished(model, target)
+    else:
+        scores = score(
+            model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
+        )
+        scores.save(target / "scores.json")
+        selection = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
+        selection.save(target / "selection.json")
+        say = progress or (lambda what, done, total: None)
+        say("making artifacts", 0, 1)
+        make_artifacts(
+            model,
+            selection,
+            artifacts,
+            loss=loss,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            frozen=frozen,
+            check=check,
+        )
+        say("making artifacts", 1, 1)
+    held = splits.for_evaluation
+    before = evaluate(model, held, used, loss=loss, threads=threads, progress=progress)
+    settings = {"seed": seed, **(training or {})}
+    metrics = Trainer(artifacts, threads=threads).fit(
+        splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
+    )
+    adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
+    after = evaluate(adapted, held, used, loss=loss, threads=threads, progress=progress)
+    batch_size = int(settings.get("batch_size") or 32)
+    return Outcome(
+        model=model,
+        scores=scores,
+        selection=selection,
+        before=before,
+        after=after,
+        evaluated_on=f"{len(held)} {'test' if splits.test is not None else 'training'} samples",
+        trainable_share=_trainable_share(model, selection),
+        costs=_costs(model, scores, artifacts, batch_size, optimizer, loss, threads, progress) if measure else None,
+        metrics=metrics,
+        folder=target,
+    )
+
+
+def _with_head(model: Model, num_classes: int | None, folder: Path, seed: int, resume: bool) -> Model:
+    """The model itself, or with a new head, saved so that scores and selection can be replayed on a file."""
+    if num_classes is None:
+        return model
+    path = folder / "model.onnx"
+    if not (resume and path.is_file()):
+        proto = new_head(model, num_classes, seed=seed).proto()
+        with replacing(path) as part:
+            part.write_bytes(proto.SerializeToString())
+    return open_model(path)
+
+
+def _check_labels(model: Model, splits: Splits, loss: str) -> None:
+    """Say before anything long begins that labels are missing or out of range."""
+    shape = infer_shapes(model.ir).get(model.logits)
+    if shape is None or len(shape) < 2:
+        raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
+    for part in (splits.train, splits.test):
+        if part is not None:
+            fit_labels(part.need_labels("training"), loss, shape[-1], part.name)
+
+
+def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
+    scores, selection = load_scores(folder / "scores.json"), load_selection(folder / "selection.json")
+    made_for = load_manifest(folder / "artifacts").content["model_sha256"]
+    if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
+        raise RecordError(f"{folder} holds results for another model. Give another folder, or leave out --resume.")
+    return scores, selection
+
+
+def _trainable_share(model: Model, selection: Selection) -> float:
+    chosen = set(selection.parameters)
+    sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
+    return sum(sizes[name] for name in chosen) / model.parameter_count
+
+
+def _costs(
+    model: Model,
+    scores: Scores,
+    artifacts: Path,
+    batch_size: int,
+    optimizer: str,
+    loss: str,
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[str, Cost]:
+    say = progress or (lambda what, done, total: None)
+    say("measuring", 0, 3)
+    costs = {
+        "selection": measure_training(artifacts, batch_size=batch_size, threads=threads),
+        "inference": measure_inference(artifacts, batch_size=batch_size, threads=threads),
+    }
+    say("measuring", 1, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        everything = select(scores, strategy="all")
+        made = Path(folder) / "all"
+        make_artifacts(model, everything, made, optimizer=optimizer, loss=loss, check=False)
+        say("measuring", 2, 3)
+        costs["all"] = measure_training(made, batch_size=batch_size, threads=threads)
+    say("measuring", 3, 3)
+    return costs
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The outcome's figures as JSON values; `adapt`'s caller may save them."""
+    costs = outcome.costs
+    return {
+        "layers": list(outcome.selection.layers),
+        "strategy": outcome.selection.strategy,
+        "before": outcome.before,
+        "after": outcome.after,
+        "evaluated_on": outcome.evaluated_on,
+        "trainable_share": outcome.trainable_share,
+        "size_tau": outcome.selection.size_tau,
+        "costs": None
+        if costs is None
+        else {what: {"memory_bytes": cost.memory_bytes, "seconds": cost.seconds} for what, cost in costs.items()},
+    }
+
+
+def save_summary(outcome: Outcome) -> None:
+    """Write ``run.json`` into the outcome's folder."""
+    write_json(outcome.folder / "run.json", summary(outcome))
+
+

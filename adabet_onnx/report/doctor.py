@@ -1,0 +1,45 @@
+"""What is installed, and what that allows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .. import runtime
+from ..errors import RuntimeMissingError
+from ..training import ort
+
+_PACKAGES = ("adabet-onnx", "onnx", "onnx-ir", "numpy", "ripser", "scipy", "click", "rich", "pillow", "matplotlib")
+
+
+def diagnosis() -> tuple[RenderableType, bool]:
+    """What to print, and whether at least scoring works."""
+    found = runtime.installed()
+    table = Table("package", "version", title=f"Python {platform.python_version()}, {platform.platform()}")
+    for name in _PACKAGES:
+        try:
+            table.add_row(name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            table.add_row(name, "not installed")
+    for name, version in {**found.inference, **found.training}.items():
+        table.add_row(name, version)
+    lines: list[RenderableType] = [table]
+    if found.conflict:
+        lines.append(Text(f"conflict  {found.conflict}"))
+    inference, reason = _tried(runtime.onnxruntime)
+    lines.append(Text(f"score, select, surgery, evaluate, predict: {'yes' if inference else f'no: {reason}'}"))
+    training, reason = _tried(ort.load) if inference else (False, "see above")
+    lines.append(Text(f"artifacts, train, export, run, demo:       {'yes' if training else f'no: {reason}'}"))
+    return Group(*lines), inference and not found.conflict
+
+
+def _tried(door: object) -> tuple[bool, str]:
+    try:
+        door()  # type: ignore[operator]
+    except RuntimeMissingError as error:
+        return False, str(error)
+    return True, ""

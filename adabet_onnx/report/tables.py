@@ -1,0 +1,126 @@
+"""Terminal tables: layers, scores, selections, outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..model.open import Model
+from ..pipeline import Outcome
+from ..scoring.record import Scores
+from ..selection.record import Selection
+
+_BAR = 16  # characters
+
+
+def layers_table(model: Model) -> RenderableType:
+    """Inputs, logits and layers of a model."""
+    table = Table(title=f"{model.name}: {len(model.layers)} layers, {model.parameter_count:,} parameters")
+    for heading, justify in (
+        ("", "right"),
+        ("layer", "left"),
+        ("operator", "left"),
+        ("parameters", "left"),
+        ("count", "right"),
+        ("activation", "right"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    head = model.head
+    for index, layer in enumerate(model.layers):
+        mark = " (head)" if head is not None and layer.name == head.name else ""
+        table.add_row(
+            str(index),
+            Text(layer.name + mark),
+            layer.op_type,
+            Text(", ".join(_short(parameter.name, layer.name) for parameter in layer.parameters)),
+            f"{layer.parameter_count:,}",
+            "x".join(map(str, layer.activation_shape or ())),
+        )
+    lines = [
+        Text(f"input   {spec.name}  {spec.dtype}  ({', '.join(map(str, spec.shape))})") for spec in model.inputs
+    ]
+    lines.append(Text(f"logits  {model.logits}" + ("  (new, untrained head)" if model.new_head else "")))
+    lines += [Text(f"note    {note}") for note in model.notes]
+    return Group(*lines, table)
+
+
+def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
+    """Scores of all layers in model order, with bars of b1_hat."""
+    count = sum(map(len, scores.samples))
+    table = Table(title=f"b1_hat of {len(scores.layers)} layers ({scores.estimator}, {count} samples)")
+    for heading, justify in (
+        ("rank", "right"),
+        ("layer", "left"),
+        ("operator", "left"),
+        ("D", "right"),
+        ("b1", "right"),
+        ("b1_hat", "right"),
+        ("", "left"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    highest = max((layer.b1_hat for layer in scores.layers), default=0) or 1
+    for layer in scores.layers:
+        bar = "█" * round(_BAR * layer.b1_hat / highest)
+        table.add_row(
+            str(layer.rank),
+            Text(layer.name),
+            layer.op_type,
+            f"{layer.activation_size:,}",
+            f"{layer.b1_mean:.2f}",
+            f"{layer.b1_hat:.2e}",
+            Text(bar),
+            style="bold" if layer.name in chosen else None,
+        )
+    return Group(table, *(Text(f"note: {note}") for note in scores.notes))
+
+
+def selection_text(selection: Selection) -> Text:
+    """What was selected, why, and how firm that is."""
+    text = Text(f"selected ({selection.why}):\n")
+    for name in selection.layers:
+        score = (selection.scored or {}).get(name)
+        text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + "\n")
+    if selection.firmness is not None:
+        text.append(f"the cut: {selection.firmness.sentence()}\n")
+    if selection.size_tau is not None and selection.strategy == "adabet":
+        text.append(
+            f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} (1: it says no more)\n"
+        )
+    text.rstrip()
+    return text
+
+
+def outcome_text(outcome: Outcome) -> RenderableType:
+    """Accuracy before and after, trainable share, and cost."""
+    before, after = outcome.before, outcome.after
+    lines = [selection_text(outcome.selection), Text("")]
+    if before["accuracy"] is not None:
+        lines.append(
+            Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
+        )
+    lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
+    lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
+    if outcome.costs is None:
+        return Group(*lines)
+    table = Table()
+    for heading in ("one step", "time", "memory"):
+        table.add_column(heading, justify="left" if heading == "one step" else "right")
+    for what, label in (("inference", "inference"), ("selection", "training, selected layers"), ("all", "training, all layers")):
+        cost = outcome.costs[what]
+        table.add_row(label, f"{cost.seconds * 1000:.1f} ms", f"{cost.memory_bytes / 1e6:.1f} MB")
+    chosen, everything, forward = (outcome.costs[what] for what in ("selection", "all", "inference"))
+    lines.append(
+        Text(
+            f"a step takes {chosen.seconds / everything.seconds:.2f} of the time and "
+            f"{chosen.memory_bytes / everything.memory_bytes:.2f} of the memory of training all layers "
+            f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
+        )
+    )
+    return Group(*lines, table)
+
+
+def _short(parameter: str, layer: str) -> str:
+    return parameter[len(layer) + 1 :] if parameter.startswith((f"{layer}.", f"{layer}/")) else parameter

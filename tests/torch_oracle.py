@@ -1,0 +1,378 @@
+"""Independent oracle for the tests: runs an ONNX graph in PyTorch, so that torch autograd gives gradients.
+
+Every floating-point tensor of the graph (weights, constants, feeds, results of Cast) is held in one
+compute dtype; integer and bool tensors keep theirs. BatchNormalization uses its stored statistics and
+Dropout is the identity. Only the default ONNX domain is known, from opset 7 on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+Attributes = dict[str, Any]  # with "_zero" (in the compute dtype), "_outputs" (their number), "epsilon"
+Inputs = list[Any]  # of Tensor, None where an optional input is left out
+Op = Callable[
+    [Inputs, Attributes, int], Any
+]  # (inputs, attributes, opset); gives one Tensor, or a tuple with one for each output
+Feeds = Mapping[str, np.ndarray]
+Values = dict[str, Any]  # name -> Tensor
+
+
+def _elementwise(function: Callable[..., Tensor]) -> Op:
+    return lambda x, a, v: function(*x)
+
+
+def _softmax(function: Callable[..., Tensor]) -> Op:
+    def apply(x: Inputs, a: Attributes, opset: int) -> Any:
+        if opset >= 13:
+            return function(x[0], a.get("axis", -1))
+        return function(_flatten(x[0], a.get("axis", 1)), 1).reshape(x[0].shape)
+
+    return apply
+
+
+def _reduction(function: Callable[..., Tensor]) -> Op:
+    def apply(x: Inputs, a: Attributes, opset: int) -> Any:
+        axes = _ints(x, 1, a, "axes")
+        if not axes and a.get("noop_with_empty_axes", 0):
+            return x[0]
+        return function(x[0], axes or list(range(x[0].dim())), bool(a.get("keepdims", 1)))
+
+    return apply
+
+
+def _input(x: Inputs, index: int, default: Any = None) -> Any:
+    return x[index] if index < len(x) and x[index] is not None else default
+
+
+def _ints(x: Inputs, index: int, a: Attributes, name: str) -> Any:
+    """The integers that an op takes as input `index` or, in older opsets, as attribute `name`; or None."""
+    given = _input(x, index)
+    return a.get(name) if given is None else given.reshape(-1).tolist()
+
+
+def _flatten(x: Tensor, axis: int) -> Tensor:
+    axis += x.dim() if axis < 0 else 0
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def _channels(v: Tensor, like: Tensor) -> Tensor:
+    return v.reshape(-1, *[1] * (like.dim() - 2))
+
+
+OPS: dict[str, Op] = {
+    "Cast": lambda x, a, v: x[0].to(a["to"]),
+    "Concat": lambda x, a, v: torch.cat(x, a["axis"]),
+    "ConstantOfShape": lambda x, a, v: a["value" if "value" in a else "_zero"].view(()).expand(x[0].tolist()),
+    "Div": _elementwise(lambda x, y: x / y if x.is_floating_point() else x.div(y, rounding_mode="trunc")),
+    "Dropout": lambda x, a, v: (x[0], torch.ones_like(x[0], dtype=torch.bool)),
+    "Equal": _elementwise(torch.eq),
+    "Expand": lambda x, a, v: x[0].expand(np.broadcast_shapes(x[0].shape, tuple(x[1].tolist()))),
+    "Flatten": lambda x, a, v: _flatten(x[0], a.get("axis", 1)),
+    "Gelu": lambda x, a, v: F.gelu(x[0], approximate=a.get("approximate", "none")),
+    "GlobalAveragePool": _elementwise(lambda x: x.mean(list(range(2, x.dim())), keepdim=True)),
+    "GlobalMaxPool": lambda x, a, v: OPS["MaxPool"](x, {"kernel_shape": x[0].shape[2:]}, v),
+    "HardSigmoid": lambda x, a, v: torch.clip(a.get("alpha", 0.2) * x[0] + a.get("beta", 0.5), 0, 1),
+    "HardSwish": _elementwise(F.hardswish),
+    "Identity": _elementwise(lambda x: x),
+    "InstanceNormalization": lambda x, a, v: F.group_norm(x[0], len(x[1]), x[1], x[2], a["epsilon"]),
+    "LayerNormalization": lambda x, a, v: F.layer_norm(
+        x[0], x[0].shape[a.get("axis", -1) :], x[1], _input(x, 2), a["epsilon"]
+    ),
+    "LeakyRelu": lambda x, a, v: F.leaky_relu(x[0], a.get("alpha", 0.01)),
+    "LogSoftmax": _softmax(torch.log_softmax),
+    "Max": _elementwise(lambda *x: reduce(torch.maximum, x)),
+    "MaxPool": lambda x, a, v: _windows(x[0], a, -math.inf, -math.inf).max(-1).values,  # no Indices
+    "Min": _elementwise(lambda *x: reduce(torch.minimum, x)),
+    "Pow": _elementwise(lambda x, y: torch.pow(x, y).to(x.dtype)),
+    "PRelu": _elementwise(lambda x, slope: torch.where(x > 0, x, slope * x)),
+    "Range": _elementwise(lambda a, b, step: torch.arange(a.item(), b.item(), step.item(), dtype=a.dtype)),
+    "ReduceL2": _reduction(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceMean": _reduction(torch.mean),
+    "ReduceSum": _reduction(lambda x, axes, keep: torch.sum(x, axes, keep, dtype=x.dtype)),
+    "Shape": lambda x, a, v: torch.tensor(list(x[0].shape)[a.get("start", 0) : a.get("end")]).long(),
+    "Softmax": _softmax(torch.softmax),
+    "Squeeze": lambda x, a, v: x[0].squeeze(tuple(_ints(x, 1, a, "axes") or range(x[0].dim()))),
+    "Sum": _elementwise(lambda *x: reduce(torch.add, x)),
+    "Tanh": _elementwise(torch.tanh),
+    "Transpose": lambda x, a, v: x[0].permute(a.get("perm", list(range(x[0].dim()))[::-1])),
+    "Where": _elementwise(torch.where),
+}
+
+
+def _clip(x: Inputs, a: Attributes, opset: int) -> Any:
+    low, high = _input(x, 1, a.get("min")), _input(x, 2, a.get("max"))
+    y = x[0] if low is None else torch.clip(x[0], min=low)
+    return y if high is None else torch.clip(y, max=high)
+
+
+def _gemm(x: Inputs, a: Attributes, opset: int) -> Any:
+    left, right = x[0].T if a.get("transA", 0) else x[0], x[1].T if a.get("transB", 0) else x[1]
+    return a.get("alpha", 1.0) * (left @ right) + a.get("beta", 1.0) * _input(x, 2, 0.0)
+
+
+def _pad(x: Tensor, pads: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """Pad (or crop, where negative) the last `len(pads)` axes by (before, after) elements."""
+    flat = [n for pair in reversed(pads) for n in pair]
+    return F.pad(x, flat, value=value) if any(flat) else x
+
+
+def _share(total: int, upper: bool) -> tuple[int, int]:
+    return (total // 2, total - total // 2) if upper else (total - total // 2, total // 2)
+
+
+def _geometry(x: Tensor, kernel: Sequence[int], a: Attributes) -> tuple[Any, Any, Any, Any]:
+    """Strides, dilations, dilated kernel sizes and paddings of a convolution or pool over x (N, C, ...)."""
+    n, auto = len(kernel), a.get("auto_pad", "NOTSET")
+    strides, dilations = a.get("strides", [1] * n), a.get("dilations", [1] * n)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    flat = a.get("pads", [0] * 2 * n) if auto == "NOTSET" else [0] * 2 * n
+    pads = list(zip(flat[:n], flat[n:], strict=True))
+    if auto.startswith("SAME"):
+        totals = [(-(-i // s) - 1) * s + w - i for i, s, w in zip(x.shape[2:], strides, spans, strict=True)]
+        pads = [_share(max(total, 0), auto == "SAME_UPPER") for total in totals]
+    return strides, dilations, spans, pads
+
+
+def _conv(x: Inputs, a: Attributes, opset: int) -> Any:
+    strides, dilations, _, pads = _geometry(x[0], x[1].shape[2:], a)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[x[0].dim() - 3]
+    return convolve(_pad(x[0], pads), x[1], _input(x, 2), strides, 0, dilations, a.get("group", 1))
+
+
+def _conv_transpose(x: Inputs, a: Attributes, opset: int) -> Any:
+    auto, shape = a.get("auto_pad", "NOTSET"), a.get("output_shape")
+    explicit = a if auto == "NOTSET" else {**a, "auto_pad": "VALID"}
+    strides, dilations, _, pads = _geometry(x[0], x[1].shape[2:], explicit)
+    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x[0].dim() - 3]
+    y = transpose(x[0], x[1], None, strides, 0, 0, a.get("group", 1), dilations)
+    extra = a.get("output_padding", [0] * len(strides))
+    if shape is None and auto.startswith("SAME"):
+        shape = [i * s for i, s in zip(x[0].shape[2:], strides, strict=True)]
+    if shape is not None:
+        totals = [i + e - o for i, e, o in zip(y.shape[2:], extra, shape[-len(extra) :], strict=True)]
+        pads = [_share(total, auto == "SAME_UPPER") for total in totals]
+    y = _pad(y, [(-before, e - after) for (before, after), e in zip(pads, extra, strict=True)])
+    return y if _input(x, 2) is None else y + _channels(x[2], y)
+
+
+def _windows(x: Tensor, a: Attributes, value: float, ceil_value: float) -> Tensor:
+    """Pooling windows (N, C, out..., elements), padded with `value`, and `ceil_value` past the padding."""
+    strides, dilations, spans, pads = _geometry(x, a["kernel_shape"], a)
+    ceil = bool(a.get("ceil_mode", 0))
+    counts, extra = [], []
+    for size, stride, span, (before, after) in zip(x.shape[2:], strides, spans, pads, strict=True):
+        room = size + before + after - span
+        count = (-(-room // stride) if ceil else room // stride) + 1
+        count -= ceil and (count - 1) * stride >= size + before  # no window starts in the padding after
+        counts.append(count)
+        extra.append((0, max((count - 1) * stride - room, 0)))
+    x = _pad(_pad(x, pads, value), extra, ceil_value)
+    for i, count in enumerate(counts):
+        x = x.unfold(i + 2, spans[i], strides[i])[..., :: dilations[i]].narrow(i + 2, 0, count)
+    return x.flatten(-len(spans))
+
+
+def _average_pool(x: Inputs, a: Attributes, opset: int) -> Any:
+    counted = _windows(torch.ones_like(x[0][:1, :1]), a, float(a.get("count_include_pad", 0)), 0.0)
+    return _windows(x[0], a, 0.0, 0.0).sum(-1) / counted.sum(-1)
+
+
+def _batch_normalization(x: Inputs, a: Attributes, opset: int) -> Any:
+    scale, bias, mean, var = (_channels(v, x[0]) for v in x[1:5])
+    return (x[0] - mean) / torch.sqrt(var + a["epsilon"]) * scale + bias, x[3], x[4]
+
+
+def _lrn(x: Inputs, a: Attributes, opset: int) -> Any:
+    size = a["size"]
+    across = [((size - 1) // 2, size // 2), *[(0, 0)] * (x[0].dim() - 2)]
+    squares = _pad(x[0] ** 2, across).unfold(1, size, 1).sum(-1)
+    return x[0] / (a.get("bias", 1.0) + a.get("alpha", 1e-4) / size * squares) ** a.get("beta", 0.75)
+
+
+def _split(x: Inputs, a: Attributes, opset: int) -> Any:
+    axis, parts = a.get("axis", 0), a["_outputs"]
+    size = -(-x[0].shape[axis] // parts)
+    sizes = _ints(x, 1, a, "split") or [size] * (parts - 1) + [x[0].shape[axis] - size * (parts - 1)]
+    return torch.split(x[0], sizes, axis)
+
+
+def _slice(x: Inputs, a: Attributes, opset: int) -> Any:
+    starts, ends = _ints(x, 1, a, "starts"), _ints(x, 2, a, "ends")
+    axes = _ints(x, 3, a, "axes") or range(len(starts))
+    steps = _ints(x, 4, a, "steps") or [1] * len(starts)
+    index = [slice(None)] * x[0].dim()
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(start, end, step)  # torch raises on a negative step
+    return x[0][tuple(index)]
+
+
+def _op_pad(x: Inputs, a: Attributes, opset: int) -> Any:
+    if a.get("mode", "constant") != "constant":
+        raise NotImplementedError(f"Pad with mode {a['mode']}")
+    pads, value = _ints(x, 1, a, "pads"), float(_input(x, 2, a.get("value", 0.0)))
+    axes = _ints(x, 3, a, "axes") or range(x[0].dim())
+    both = [(0, 0)] * x[0].dim()
+    for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        both[axis] = (before, after)
+    return _pad(x[0], both, value)
+
+
+def _reshape(x: Inputs, a: Attributes, opset: int) -> Any:
+    shape = [n if n or a.get("allowzero", 0) else x[0].shape[i] for i, n in enumerate(x[1].tolist())]
+    return x[0].reshape(shape)
+
+
+def _unsqueeze(x: Inputs, a: Attributes, opset: int) -> Any:
+    axes = _ints(x, 1, a, "axes")
+    rank = x[0].dim() + len(axes)
+    return reduce(torch.unsqueeze, sorted(axis % rank for axis in axes), x[0])
+
+
+def _gather(x: Inputs, a: Attributes, opset: int) -> Any:
+    axis = a.get("axis", 0) % x[0].dim()
+    index = torch.where(x[1] < 0, x[1] + x[0].shape[axis], x[1])
+    shape = (*x[0].shape[:axis], *index.shape, *x[0].shape[axis + 1 :])
+    return x[0].index_select(axis, index.reshape(-1)).reshape(shape)
+
+
+def _constant(x: Inputs, a: Attributes, opset: int) -> Any:
+    (name,) = (name for name in a if name.startswith("value"))
+    return a[name] if name == "value" else _tensor(np.array(a[name]), a["_zero"].dtype)
+
+
+for name in ("Abs", "Add", "Erf", "Exp", "Log", "MatMul", "Mul", "Neg", "Relu", "Sigmoid", "Sqrt", "Sub"):
+    OPS[name] = _elementwise(getattr(torch, name.lower()))
+OPS.update(Conv=_conv, ConvTranspose=_conv_transpose, Gemm=_gemm, Clip=_clip, AveragePool=_average_pool)
+OPS.update(BatchNormalization=_batch_normalization, LRN=_lrn, Split=_split, Slice=_slice, Pad=_op_pad)
+OPS.update(Reshape=_reshape, Unsqueeze=_unsqueeze, Gather=_gather, Constant=_constant)
+
+
+def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """A copy of `array`: in `dtype` if it holds floats (bfloat16 included), else in its own integer type."""
+    if array.dtype.kind in "biu":
+        return torch.from_numpy(np.array(array))
+    return torch.from_numpy(np.array(array, dtype=np.float64)).to(dtype)
+
+
+def _attributes(node: NodeProto, dtype: torch.dtype) -> Attributes:
+    found: Attributes = {"_zero": torch.zeros(1, dtype=dtype), "_outputs": len(node.output), "epsilon": 1e-5}
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, TensorProto):
+            value = _tensor(numpy_helper.to_array(value), dtype)
+        elif attribute.name == "to":
+            value = _tensor(np.empty(0, helper.tensor_dtype_to_np_dtype(value)), dtype).dtype
+        found[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    return found
+
+
+def _weights(model: ModelProto, dtype: torch.dtype) -> Values:
+    return {w.name: _tensor(numpy_helper.to_array(w), dtype) for w in model.graph.initializer}
+
+
+def _execute(model: ModelProto, weights: Values, feeds: Feeds, dtype: torch.dtype) -> Values:
+    """Every named value of the graph; a feed takes the place of an initializer of its name."""
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < 7:
+        raise NotImplementedError(f"opset {opset}")
+    values: Values = {"": None, **weights, **{name: _tensor(v, dtype) for name, v in feeds.items()}}
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
+            raise NotImplementedError(f"{node.domain}.{node.op_type}".lstrip("."))
+        results = OPS[node.op_type]([values[name] for name in node.input], _attributes(node, dtype), opset)
+        results = results if isinstance(results, tuple) else (results,)
+        values.update((name, y) for name, y in zip(node.output, results, strict=False) if name)
+    return values
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": lambda y, t: F.cross_entropy(y, t.long()),
+    "mse": lambda y, t: F.mse_loss(y, t.to(y.dtype)),
+    "bce-with-logits": lambda y, t: F.binary_cross_entropy_with_logits(y, t.to(y.dtype)),
+    "l1": lambda y, t: F.l1_loss(y, t.to(y.dtype)),
+}
+
+
+def _problem(
+    model: ModelProto, names: Sequence[str], loss: str, logits: str | None, dtype: torch.dtype
+) -> tuple[list[Tensor], Callable[[Feeds, np.ndarray], Tensor]]:
+    """The trainable weights as autograd leaves, and the loss as a function of (feeds, labels)."""
+    weights = _weights(model, dtype)
+
+    def evaluate(feeds: Feeds, labels: np.ndarray) -> Tensor:
+        y = _execute(model, weights, feeds, dtype)[logits or model.graph.output[0].name]
+        target = _tensor(np.asarray(labels), dtype)
+        if loss != "cross-entropy" and y.shape != target.shape:  # would broadcast
+            raise ValueError(f"labels of shape {tuple(target.shape)} for an output of {tuple(y.shape)}")
+        return LOSSES[loss](y, target)
+
+    return [weights[name].requires_grad_() for name in names], evaluate
+
+
+def run(model: ModelProto, feeds: Feeds, *, dtype: torch.dtype = torch.float32) -> dict[str, np.ndarray]:
+    """All graph outputs by name, floats in `dtype`, for `feeds` (graph input name -> array of its shape)."""
+    with torch.no_grad():
+        values = _execute(model, _weights(model, dtype), feeds, dtype)
+    return {output.name: values[output.name].numpy() for output in model.graph.output}
+
+
+def gradients(
+    model: ModelProto,
+    feeds: Feeds,
+    labels: np.ndarray,
+    parameters: Sequence[str],
+    *,
+    loss: str = "cross-entropy",
+    logits: str | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Mean loss, and its gradient for each named initializer, in the initializer's shape and in `dtype`.
+
+    `logits` names the value that the loss takes (any value of the graph; the first output if None).
+    Labels: integers (N,) or (N, d...) for logits (N, C) or (N, C, d...) with 'cross-entropy', which is
+    the mean over them; else ('mse', 'bce-with-logits', 'l1': means over all elements) the logits' shape.
+    """
+    leaves, evaluate = _problem(model, parameters, loss, logits, dtype)
+    value = evaluate(feeds, labels)
+    found = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    return value.item(), {name: g.numpy() for name, g in zip(parameters, found, strict=True)}
+
+
+def train(
+    model: ModelProto,
+    batches: Iterable[tuple[Feeds, np.ndarray]],
+    parameters: Sequence[str],
+    *,
+    optimizer: str = "sgd",
+    lr: float,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    loss: str = "cross-entropy",
+    logits: str | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """The loss before each step of torch.optim ('sgd' or 'adamw', one step a batch), and the final values.
+
+    Each batch is (feeds, labels) as `gradients` takes them; each value has its initializer's shape, in
+    `dtype`. `eps` is AdamW's; its betas are 0.9 and 0.999. The model itself is left as it is.
+    """
+    leaves, evaluate = _problem(model, parameters, loss, logits, dtype)
+    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adamw": partial(torch.optim.AdamW, eps=eps)}
+    stepper, losses = kinds[optimizer](leaves, lr=lr, weight_decay=weight_decay), []
+    for feeds, labels in batches:
+        value = evaluate(feeds, labels)
+        losses.append(value.item())
+        stepper.zero_grad()
+        torch.autograd.backward(value)
+        stepper.step()
+    return losses, {name: p.detach().numpy() for name, p in zip(parameters, leaves, strict=True)}
