@@ -189,7 +189,7 @@ def _with_head(model: Model, num_classes: int | None, folder: Path, seed: int, r
 
 def _check_labels(model: Model, splits: Splits, loss: str) -> None:
     """Say before anything long begins that labels are missing or out of range."""
-    shape = infer_shapes(model.ir).get(model.logits)
+    shape = infer_shapes(model.graph).get(model.logits)
     if shape is None or len(shape) < 2:
         raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
     for part in (splits.train, splits.test):
@@ -258,5 +258,3 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 def save_summary(outcome: Outcome) -> None:
     """Write ``run.json`` into the outcome's folder."""
     write_json(outcome.folder / "run.json", summary(outcome))
-
-

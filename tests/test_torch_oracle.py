@@ -33,9 +33,7 @@ def build(
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
     feeds = {n: x for n, x in zip(names, inputs, strict=True) if x is not None and x.dtype == F32}
     weights = [
-        numpy_helper.from_array(x, n)
-        for n, x in zip(names, inputs, strict=True)
-        if x is not None and x.dtype != F32
+        numpy_helper.from_array(x, n) for n, x in zip(names, inputs, strict=True) if x is not None and x.dtype != F32
     ]
     results = [f"y{i}" for i in range(outputs)]
     graph = helper.make_graph(
@@ -52,14 +50,10 @@ def build(
     return shaped, feeds
 
 
-def case(
-    op: str, opset: int, *inputs: np.ndarray | None, outputs: int = 1, skip: str = "", **attributes: Any
-) -> Any:
+def case(op: str, opset: int, *inputs: np.ndarray | None, outputs: int = 1, skip: str = "", **attributes: Any) -> Any:
     """`skip` names the runtime of the two that, in some release, has this case wrong or lacks it."""
     told = "-".join(f"{k}={v}" for k, v in attributes.items() if not isinstance(v, TensorProto))
-    return pytest.param(
-        op, opset, inputs, attributes, outputs, skip, id=f"{op}-{opset}-{told}".replace(" ", "")
-    )
+    return pytest.param(op, opset, inputs, attributes, outputs, skip, id=f"{op}-{opset}-{told}".replace(" ", ""))
 
 
 X = floats(2, 4, 7, 6)
@@ -112,10 +106,7 @@ CASES = [
     case("Dropout", 7, X),
     case("Dropout", 13, X, np.array(0.5, F32)),
     # linear
-    *[
-        case("MatMul", 13, floats(*a), floats(*b))
-        for a, b in [((3, 4), (4, 5)), ((2, 3, 4), (4,)), ((4,), (2, 4, 5))]
-    ],
+    *[case("MatMul", 13, floats(*a), floats(*b)) for a, b in [((3, 4), (4, 5)), ((2, 3, 4), (4,)), ((4,), (2, 4, 5))]],
     case("Gemm", 13, floats(3, 4), floats(4, 5), floats(5)),
     case("Gemm", 13, floats(4, 3), floats(5, 4), floats(3, 1), transA=1, transB=1, alpha=0.5, beta=2.0),
     case("Gemm", 13, floats(3, 4), floats(4, 5)),
@@ -126,14 +117,10 @@ CASES = [
     case("Conv", 11, X, floats(3, 4, 3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
     case("Conv", 11, X, floats(3, 4, 2, 4), strides=[1, 3], auto_pad="SAME_LOWER"),
     case("Conv", 11, X, floats(3, 4, 2, 2), strides=[2, 2], auto_pad="VALID"),
-    case(
-        "Conv", 11, floats(1, 2, 5, 6, 4), floats(3, 2, 2, 3, 2), pads=[1, 0, 1, 0, 1, 0], strides=[1, 2, 1]
-    ),
+    case("Conv", 11, floats(1, 2, 5, 6, 4), floats(3, 2, 2, 3, 2), pads=[1, 0, 1, 0, 1, 0], strides=[1, 2, 1]),
     case("ConvTranspose", 11, floats(2, 4, 5), floats(4, 3, 3), floats(3), strides=[2], output_padding=[1]),
     case("ConvTranspose", 11, X, floats(4, 2, 3, 3), floats(2), strides=[2, 2], pads=[1, 1, 1, 1]),
-    case(
-        "ConvTranspose", 11, X, floats(4, 2, 3, 3), strides=[2, 3], pads=[0, 1, 2, 0], output_padding=[1, 2]
-    ),
+    case("ConvTranspose", 11, X, floats(4, 2, 3, 3), strides=[2, 3], pads=[0, 1, 2, 0], output_padding=[1, 2]),
     case("ConvTranspose", 11, X, floats(4, 2, 3, 3), skip="reference", group=2, dilations=[2, 1]),
     case("ConvTranspose", 11, X, floats(4, 2, 3, 3), strides=[2, 2], auto_pad="SAME_UPPER"),
     case("ConvTranspose", 11, X, floats(4, 2, 4, 3), strides=[2, 2], auto_pad="SAME_LOWER"),
@@ -251,9 +238,7 @@ def expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray], runtime: str)
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
 
 
@@ -363,9 +348,7 @@ def test_gradients_are_finite_differences(loss: str) -> None:
             shift = np.zeros_like(weight)
             shift[index] = step
             ends = [loss_with(loss, {name: weight + sign * shift}) for sign in (1, -1)]
-            assert found[name][index] == pytest.approx(
-                (ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-8
-            ), name
+            assert found[name][index] == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5, abs=1e-8), name
 
 
 def test_gradients_take_the_first_output_by_default() -> None:

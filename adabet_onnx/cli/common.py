@@ -27,7 +27,7 @@ OUTPUT = click.Path(path_type=Path)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: 500MB, 2GB, 64MiB."""
 
     name = "size"
@@ -40,7 +40,7 @@ class Size(click.ParamType):
         return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType["tuple[float, ...]"]):
     """Numbers separated by commas: 0.485,0.456,0.406."""
 
     name = "numbers"
@@ -68,7 +68,9 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only (and what --json asks for).")
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads for ONNX Runtime.")
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."
+)
 
 preprocessing_options = together(
     click.option(
@@ -83,7 +85,13 @@ preprocessing_options = together(
     click.option("--std", type=Numbers(), help="By hand: one number, or one per channel."),
 )
 scoring_options = together(
-    click.option("--estimator", type=click.Choice(ESTIMATORS), default="subsets", show_default=True, help="batches is the paper's."),
+    click.option(
+        "--estimator",
+        type=click.Choice(ESTIMATORS),
+        default="subsets",
+        show_default=True,
+        help="batches is the paper's.",
+    ),
     click.option("--samples", type=int, default=128, show_default=True, help="subsets: samples in all."),
     click.option("--subset-size", type=int, default=32, show_default=True, help="subsets: points of one Betti number."),
     click.option("--subsets", type=int, default=64, show_default=True, help="subsets: how many per group of 128."),
@@ -92,7 +100,9 @@ scoring_options = together(
     click.option("--max-memory", type=Size(), help="For the forward pass, e.g. 2GB.  [default: 3/4 of what is free]"),
 )
 selection_options = together(
-    click.option("--strategy", type=click.Choice(STRATEGIES), default="adabet", show_default=True, help="How to choose."),
+    click.option(
+        "--strategy", type=click.Choice(STRATEGIES), default="adabet", show_default=True, help="How to choose."
+    ),
     click.option("--rho", type=float, default=0.1, show_default=True, help="Fraction of layers to select."),
     click.option(
         "--head",
@@ -104,8 +114,12 @@ selection_options = together(
     click.option("--layers", multiple=True, metavar="GLOB", help="Select these layers instead; repeatable."),
 )
 artifact_options = together(
-    click.option("--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To minimise."),
-    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="sgd is plain."),
+    click.option(
+        "--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To minimise."
+    ),
+    click.option(
+        "--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="sgd is plain."
+    ),
     click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True, help="Of adamw."),
     click.option("--momentum", type=float, hidden=True),
     click.option(
@@ -115,15 +129,15 @@ artifact_options = together(
         show_default=True,
         help="Where frozen weights live.",
     ),
-    click.option("--check/--no-check", default=True, show_default=True, help="Verify outputs, loss and a gradient first."),
+    click.option(
+        "--check/--no-check", default=True, show_default=True, help="Verify outputs, loss and a gradient first."
+    ),
 )
 training_options = together(
     click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: 10]"),
     click.option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 0.001 adamw, 0.01 sgd]"),
     click.option("--schedule", type=click.Choice(tuple(SCHEDULES)), help="Of the learning rate.  [default: cosine]"),
-    click.option(
-        "--validation", type=float, help="Fraction of the training data kept for eval_loss.  [default: 0.1]"
-    ),
+    click.option("--validation", type=float, help="Fraction of the training data kept for eval_loss.  [default: 0.1]"),
     click.option("--patience", type=int, help="Stop after so many epochs without a lower eval_loss; keep the best."),
     click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),
 )

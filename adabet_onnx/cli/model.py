@@ -39,10 +39,10 @@ def _description(model: Model) -> dict[str, Any]:
     return {
         "model": model.name,
         "sha256": model.sha256,
-        "ir_version": model.ir.ir_version,
-        "opset": model.ir.opset_imports.get(""),
+        "ir_version": model.graph.ir_version,
+        "opset": model.graph.opset_imports.get(""),
         "inputs": [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in model.inputs],
-        "outputs": [value.name for value in model.ir.graph.outputs],
+        "outputs": [value.name for value in model.graph.graph.outputs],
         "logits": model.logits,
         "head": head.name if head else None,
         "new_head": model.new_head,

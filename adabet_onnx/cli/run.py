@@ -35,7 +35,13 @@ from .common import (
 @click.argument("data", type=ANY)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples per step, and of --estimator batches.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Samples per step, and of --estimator batches.",
+)
 @training_options
 @selection_options
 @scoring_options
@@ -88,7 +94,9 @@ def _take(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("-o", "--output", type=OUTPUT, default=Path("adabet-demo"), show_default=True, help="The folder to write.")
+@click.option(
+    "-o", "--output", type=OUTPUT, default=Path("adabet-demo"), show_default=True, help="The folder to write."
+)
 @click.option("--epochs", type=click.IntRange(1), default=15, show_default=True, help="Passes over the data.")
 @quiet_option
 def demo(output: Path, epochs: int, quiet: bool) -> None:

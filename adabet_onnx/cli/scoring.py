@@ -69,9 +69,7 @@ def score(
         opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
     )
     with progress_bar(quiet) as progress:
-        scores = compute_scores(
-            opened, splits, preprocessing=preprocessing, seed=seed, progress=progress, **settings
-        )
+        scores = compute_scores(opened, splits, preprocessing=preprocessing, seed=seed, progress=progress, **settings)
     scores.save(output)
     if plot is not None:
         plot_scores(scores, plot)

@@ -15,12 +15,12 @@ from ..training.evaluation import evaluate as compute_evaluation
 from ..training.evaluation import open_trained
 from ..training.evaluation import predict as compute_predictions
 from ..training.export import export_model
+from ..training.ort import LOSSES
 from ..training.trainer import Trainer
 from .common import (
     ANY,
     FILE,
     FOLDER,
-    LOSSES,
     OUTPUT,
     artifact_options,
     preprocessing_options,
@@ -41,9 +41,7 @@ from .common import (
 @artifact_options
 @click.option("--ort-format", is_flag=True, help="Write .ort models instead of .onnx.")
 @quiet_option
-def artifacts(
-    model: Path, selection: Path, output: Path, momentum: float | None, quiet: bool, **settings: Any
-) -> None:
+def artifacts(model: Path, selection: Path, output: Path, momentum: float | None, quiet: bool, **settings: Any) -> None:
     """Write onnxruntime-training artifacts in which only the selected layers are trainable.
 
     \b
@@ -168,5 +166,3 @@ def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
     """
     export_model(folder, output, check=check)
     show(f"{output}: written", quiet)
-
-

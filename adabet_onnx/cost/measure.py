@@ -105,9 +105,7 @@ def _step(what: str, folder: Path, batch: int, threads: int | None) -> tuple[int
     manifest = load_manifest(folder, verify=False)
     feeds = sample_feeds(manifest, batch)
     if what == "inference":
-        session = runtime.inference_session(
-            manifest.file("model"), "the model", runtime.session_options(threads)
-        )
+        session = runtime.inference_session(manifest.file("model"), "the model", runtime.session_options(threads))
         return base, lambda: session.run(None, feeds)
     trainer = manifest.session(manifest.file("checkpoint"), threads=threads)
     shape = [batch, *manifest.content["logits_shape"][1:]]

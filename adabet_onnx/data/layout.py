@@ -70,7 +70,8 @@ class Feeder:
         if set(raw) == {""}:
             if len(names) != 1:
                 raise DataError(
-                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names to arrays."
+                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names to "
+                    f"arrays."
                 )
             raw = {names[0]: raw[""]}
         if set(raw) != set(names):
@@ -91,14 +92,17 @@ class Feeder:
                 fed = array.reshape(len(array), *(int(d) for d in spec.shape[1:]))
         if fed.shape[1:] != spec.shape[1:]:
             raise DataError(
-                f"{where}: one sample for input {spec.name!r} has shape {array.shape[1:]}, but {self._model.name} takes "
+                f"{where}: a sample for input {spec.name!r} has shape {array.shape[1:]}, but {self._model.name} "
+                f"takes "
                 f"{spec.shape[1:]}. Give data of that shape."
             )
         if spec.dtype != "float32":
             return fed
         fed = self.preprocessing.apply(fed, axis)
         if not np.isfinite(fed).all():
-            raise DataError(f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples.")
+            raise DataError(
+                f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."
+            )
         return np.ascontiguousarray(fed)
 
     def _image(self, array: np.ndarray, spec: Tensor, where: str) -> np.ndarray:

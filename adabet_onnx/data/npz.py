@@ -1,4 +1,4 @@
-"""Data from .npz files: ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test`` and ``y_test``; ``classes`` optional."""
+"""Data from .npz files: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``, ``y_test``; ``classes`` optional."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ _KNOWN = frozenset({"x", "y", "x_train", "y_train", "x_test", "y_test", "classes
 def _dataset(arrays: dict[str, np.ndarray], x: str, y: str, classes: list[str] | None, path: Path) -> Dataset:
     data = arrays[x]
     if data.ndim < 2:
-        raise DataError(f"{path}: {x} must have a first axis of samples and at least one more; it has shape {data.shape}.")
+        raise DataError(
+            f"{path}: {x} must have a first axis of samples and at least one more; it has shape {data.shape}."
+        )
     if data.dtype.kind not in "uif":
         raise DataError(f"{path}: {x} must hold numbers (uint8 images or floats), not {data.dtype}.")
     if len(data) == 0:

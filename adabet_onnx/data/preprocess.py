@@ -66,7 +66,9 @@ class Preprocessing:
         channels = fed.shape[channel_axis] if channel_axis is not None else 1
         for what, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
-                raise UsageError(f"preprocessing has {len(values)} numbers for {what}, but the data has {channels} channels.")
+                raise UsageError(
+                    f"preprocessing has {len(values)} numbers for {what}, but the data has {channels} channels."
+                )
         shape = [1] * fed.ndim
         if channel_axis is not None:
             shape[channel_axis] = -1
@@ -145,12 +147,13 @@ def choose(
     if preset == "auto" and by_hand:
         base: Preprocessing | None = NONE
     elif preset == "auto":
-        base = from_metadata(model.ir) if integer_data else NONE
+        base = from_metadata(model.graph) if integer_data else NONE
     else:
         base = {"unit": UNIT, "imagenet": IMAGENET, "none": NONE}[preset]
     if base is None:
         raise UsageError(
-            f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give --preset unit "
+            f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
+            f"--preset unit "
             "(x/255), --preset imagenet, --preset none (as they are), or --scale, --mean and --std."
         )
     return Preprocessing(

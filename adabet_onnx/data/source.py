@@ -88,7 +88,9 @@ def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
 
 
 def _from_arrays(x: Any, y: Any) -> Dataset:
-    arrays = {str(name): np.asarray(array) for name, array in x.items()} if isinstance(x, Mapping) else {"": np.asarray(x)}
+    arrays = (
+        {str(name): np.asarray(array) for name, array in x.items()} if isinstance(x, Mapping) else {"": np.asarray(x)}
+    )
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise DataError(f"the arrays must have the same number of samples on their first axis, found {sorted(counts)}.")
@@ -117,7 +119,9 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         part = _from_arrays(x, y)
         assert isinstance(part.rows, ArrayRows)
         if inputs and set(inputs) != set(part.rows.arrays):
-            raise DataError(f"batch {batches} has inputs {sorted(part.rows.arrays)}, the first one had {sorted(inputs)}.")
+            raise DataError(
+                f"batch {batches} has inputs {sorted(part.rows.arrays)}, the first one had {sorted(inputs)}."
+            )
         for name, array in part.rows.arrays.items():
             inputs.setdefault(name, []).append(array)
         if part.labels is not None:
@@ -126,7 +130,9 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         if limit is not None and count >= limit:
             break
     if not count:
-        raise DataError("the data gave no batches. An iterator that was used up before? Give a list or an object with __iter__.")
+        raise DataError(
+            "the data gave no batches. An iterator that was used up before? Give a list or an object with __iter__."
+        )
     if labels and len(labels) != batches:
         raise DataError("some batches have labels and some have none.")
     try:

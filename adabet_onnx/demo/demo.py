@@ -58,7 +58,8 @@ def _draw(outcome: Outcome, data: Path, path: Path) -> None:
     answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]
     labels = held.need_labels("the picture")
     figure = Figure(figsize=(10, 6.2), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[2.2, 1])
+    parts = figure.subfigures(2, 1, height_ratios=[2.2, 1], squeeze=False)
+    top, bottom = parts[0, 0], parts[1, 0]
     before, after = outcome.before["accuracy"], outcome.after["accuracy"]
     top.suptitle(f"digits of the new domain: answer before ({before:.0%} right) → after ({after:.0%} right)")
     images = held.rows.fetch(np.arange(_SHOWN))[""]

@@ -70,7 +70,9 @@ def _free_reshapes(model: ir.Model, batch: int, shapes: Shapes) -> None:
         if constant is None:
             continue
         target = constant.numpy().astype(np.int64).copy()
-        source, result = shapes.get(node.inputs[0].name or ""), shapes.get(node.outputs[0].name or "")
+        data = node.inputs[0]
+        assert data is not None
+        source, result = shapes.get(data.name or ""), shapes.get(node.outputs[0].name or "")
         if target.size == 0 or target[0] <= 0 or not source or not result:
             continue
         zero_copies = node.attributes.get_int("allowzero", 0) == 0

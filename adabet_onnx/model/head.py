@@ -46,7 +46,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
             f"{model.name}: the last Gemm, MatMul or Conv is {head.name!r}, but {later[-1].op_type} {later[-1].name!r} "
             "comes after it and holds parameters of the old outputs. Change the head in the source framework."
         )
-    graph = model.ir.clone()
+    graph = model.graph.clone()
     _drop_probabilities(graph, model.logits)
     _replace_parameters(graph, head, num_classes, np.random.default_rng(seed), model.name)
     set_metadata(graph, "new_head", head.name)
@@ -56,7 +56,8 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     shape = infer_shapes(graph).get(graph.graph.outputs[0].name or "")
     if shape is None or num_classes not in shape[1:]:
         raise ModelError(
-            f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape}: something after the head "
+            f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape}: something after "
+            f"the head "
             "repeats the old number of classes. Change the head in the source framework."
         )
     graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
@@ -78,9 +79,7 @@ def _drop_probabilities(graph: ir.Model, logits: str) -> None:
     graph.graph.outputs[0] = value
 
 
-def _replace_parameters(
-    graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str
-) -> None:
+def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> None:
     nodes = {node.name: node for node in graph.graph}
     weight, *biases = sorted(head.parameters, key=lambda parameter: -len(parameter.shape))
     node = nodes[weight.node]
@@ -91,7 +90,8 @@ def _replace_parameters(
         producer = value.producer()
         if producer is None or producer.op_type != "Transpose" or len(weight.shape) != 2:
             raise ModelError(
-                f"{name}: the weight of {head.name!r} reaches it through {producer.op_type if producer else 'nothing'}; "
+                f"{name}: the weight of {head.name!r} reaches it through "
+                f"{producer.op_type if producer else 'nothing'}; "
                 "change the head in the source framework."
             )
         axis = 1 - axis

@@ -6,7 +6,6 @@ bounds of a Clip and running statistics of a BatchNormalization are not.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -32,9 +31,7 @@ _TRAINABLE = {
     "Mul": (0, 1),
     "Add": (0, 1),
 }
-NORMALISATIONS = frozenset(
-    {"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}
-)
+NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 # What an exporter may put between an initializer and the node that uses it.
 _PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
@@ -226,9 +223,15 @@ def _names(nodes: list[tuple[ir.Node, list[Parameter]]]) -> list[str]:
     return names
 
 
+def _common_prefix(names: list[str]) -> str:
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:same]
+
+
 def _candidates(node: ir.Node, parameters: list[Parameter], index: int) -> tuple[str, str, str]:
     """Names by preference: the parameters' common prefix, the node's name, operator and index."""
-    prefix = os.path.commonprefix([parameter.name for parameter in parameters])
+    prefix = _common_prefix([parameter.name for parameter in parameters])
     if len(parameters) == 1 or any(parameter.name == prefix for parameter in parameters):
         prefix = parameters[0].name
     cut = max(prefix.rfind(separator) for separator in "./:")

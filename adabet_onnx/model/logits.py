@@ -19,13 +19,15 @@ def find_logits(model: ir.Model, name: str) -> ir.Value:
     if len(outputs) != 1:
         listed = ", ".join(repr(value.name) for value in outputs)
         raise ModelError(
-            f"{name}: expected one output, the logits, but found {len(outputs)} ({listed}). Cut the model to one output, "
+            f"{name}: expected one output, the logits, but found {len(outputs)} ({listed}). Cut the model to one "
+            f"output, "
             "for instance with onnx.utils.extract_model."
         )
     value = outputs[0]
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise ModelError(
-            f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Cut the model "
+            f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Cut "
+            f"the model "
             "before it (an ArgMax or Cast?), for instance with onnx.utils.extract_model."
         )
     producer = value.producer()

@@ -63,7 +63,7 @@ class Model:
         name: what messages call it (the path, or ``<ModelProto>``).
         sha256: of the file followed by its external data files in order of name; of the serialised bytes for a
             ModelProto.
-        ir: the graph (treat it as read-only; ``clone`` it to change it).
+        graph: the graph (treat it as read-only; ``clone`` it to change it).
         layers: the layers in topological order.
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
@@ -72,7 +72,7 @@ class Model:
 
     name: str
     sha256: str
-    ir: ir.Model
+    graph: ir.Model
     layers: tuple[Layer, ...]
     logits: str
     inputs: tuple[Tensor, ...]
@@ -97,7 +97,7 @@ class Model:
 
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""
-        text = self.ir.metadata_props.get(METADATA + key)
+        text = self.graph.metadata_props.get(METADATA + key)
         if text is None:
             return None
         try:
@@ -118,7 +118,7 @@ class Model:
 
     def proto(self) -> onnx.ModelProto:
         """The graph as a ModelProto of its own."""
-        return ir.to_proto(self.ir)
+        return ir.to_proto(self.graph)
 
 
 def open_model(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
@@ -245,7 +245,9 @@ def _refuse(proto: onnx.ModelProto, name: str) -> None:
         onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise ModelError(f"{name} is not a valid ONNX model: {lines[0] if lines else error}. Export it again.") from error
+        raise ModelError(
+            f"{name} is not a valid ONNX model: {lines[0] if lines else error}. Export it again."
+        ) from error
 
 
 def _normalise(proto: onnx.ModelProto, name: str, notes: list[str]) -> ir.Model:

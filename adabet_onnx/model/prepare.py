@@ -35,7 +35,7 @@ class Prepared:
 
     Attributes:
         model: the opened model it was made from.
-        ir: the trainable graph; its one output is the logits.
+        graph: the trainable graph; its one output is the logits.
         original: the opened graph, un-shared where the selection needs it: what an export starts from.
         trainable: names of the initializers to train, the same in both graphs.
         inputs: old and new name of each graph input (they differ where training reserves the old one).
@@ -43,7 +43,7 @@ class Prepared:
     """
 
     model: Model
-    ir: ir.Model
+    graph: ir.Model
     original: ir.Model
     trainable: tuple[str, ...]
     inputs: tuple[tuple[str, str], ...]
@@ -51,7 +51,7 @@ class Prepared:
 
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""
-        return ir.to_proto(self.ir)
+        return ir.to_proto(self.graph)
 
 
 def prepare(model: Model, selection: Selection) -> Prepared:
@@ -75,7 +75,7 @@ def prepare(model: Model, selection: Selection) -> Prepared:
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
     slots = _selected_slots(model, selection)
-    original = model.ir.clone()
+    original = model.graph.clone()
     UnshareVectors({name for _, _, name in slots})(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
@@ -104,7 +104,8 @@ def prepare(model: Model, selection: Selection) -> Prepared:
     renamed = tuple(clashes.renamed.get(name, name) for name in trainable)
     if renamed != trainable:
         raise UsageError(
-            f"parameter {next(n for n in trainable if n in clashes.renamed)!r} has a name that onnxruntime-training uses "
+            f"parameter {next(n for n in trainable if n in clashes.renamed)!r} has a name that "
+            f"onnxruntime-training uses "
             "itself; rename it in the source framework."
         )
     return Prepared(model, graph, original, trainable, inputs, tuple(notes))

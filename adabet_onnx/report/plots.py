@@ -40,7 +40,11 @@ def plot_scores(scores: Scores, path: str | os.PathLike[str], chosen: tuple[str,
     colours = ["tab:orange" if layer.name in chosen else "tab:blue" for layer in layers]
     factor = [scores.points * layer.activation_size for layer in layers]
     panels = (
-        ("first Betti number b1", [layer.b1_mean for layer in layers], [layer.stderr * f for layer, f in zip(layers, factor, strict=True)]),
+        (
+            "first Betti number b1",
+            [layer.b1_mean for layer in layers],
+            [layer.stderr * f for layer, f in zip(layers, factor, strict=True)],
+        ),
         ("activation size D", [float(layer.activation_size) for layer in layers], None),
         ("b1_hat = b1 / (N D)", [layer.b1_hat for layer in layers], [layer.stderr for layer in layers]),
     )

@@ -39,9 +39,7 @@ def layers_table(model: Model) -> RenderableType:
             f"{layer.parameter_count:,}",
             "x".join(map(str, layer.activation_shape or ())),
         )
-    lines = [
-        Text(f"input   {spec.name}  {spec.dtype}  ({', '.join(map(str, spec.shape))})") for spec in model.inputs
-    ]
+    lines = [Text(f"input   {spec.name}  {spec.dtype}  ({', '.join(map(str, spec.shape))})") for spec in model.inputs]
     lines.append(Text(f"logits  {model.logits}" + ("  (new, untrained head)" if model.new_head else "")))
     lines += [Text(f"note    {note}") for note in model.notes]
     return Group(*lines, table)
@@ -87,7 +85,8 @@ def selection_text(selection: Selection) -> Text:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
     if selection.size_tau is not None and selection.strategy == "adabet":
         text.append(
-            f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} (1: it says no more)\n"
+            f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} (1: it "
+            f"says no more)\n"
         )
     text.rstrip()
     return text
@@ -108,7 +107,11 @@ def outcome_text(outcome: Outcome) -> RenderableType:
     table = Table()
     for heading in ("one step", "time", "memory"):
         table.add_column(heading, justify="left" if heading == "one step" else "right")
-    for what, label in (("inference", "inference"), ("selection", "training, selected layers"), ("all", "training, all layers")):
+    for what, label in (
+        ("inference", "inference"),
+        ("selection", "training, selected layers"),
+        ("all", "training, all layers"),
+    ):
         cost = outcome.costs[what]
         table.add_row(label, f"{cost.seconds * 1000:.1f} ms", f"{cost.memory_bytes / 1e6:.1f} MB")
     chosen, everything, forward = (outcome.costs[what] for what in ("selection", "all", "inference"))
@@ -116,7 +119,8 @@ def outcome_text(outcome: Outcome) -> RenderableType:
         Text(
             f"a step takes {chosen.seconds / everything.seconds:.2f} of the time and "
             f"{chosen.memory_bytes / everything.memory_bytes:.2f} of the memory of training all layers "
-            f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
+            f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times "
+            f"inference)"
         )
     )
     return Group(*lines, table)

@@ -41,7 +41,7 @@ def add_probes(model: Model, kind: str) -> tuple[ir.Model, dict[str, str]]:
     """
     if kind not in KINDS:
         raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(KINDS)}.")
-    probed = model.ir.clone()
+    probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}
     outputs: dict[str, str] = {}

@@ -13,7 +13,6 @@ import psutil
 
 from .. import runtime
 from ..cost.liveness import forward_bytes, weight_bytes
-from ..data.dataset import Dataset
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
@@ -163,7 +162,9 @@ def _plan(estimator: str, samples: int, subset_size: int, subsets: int, batch_si
     if estimator == "batches":
         return _Plan(points, points, batches, 1)
     if samples < points:
-        raise UsageError(f"{samples} samples are fewer than one subset of {points}; raise --samples or lower --subset-size.")
+        raise UsageError(
+            f"{samples} samples are fewer than one subset of {points}; raise --samples or lower --subset-size."
+        )
     group = max(min(GROUP, samples), points)
     return _Plan(points, group, samples // group, subsets)
 
@@ -179,7 +180,8 @@ def _fit(
         plan = _Plan(plan.points, usable, 1, plan.subsets)
     if usable < plan.points or (estimator == "batches" and usable < asked):
         raise DataError(
-            f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has {available}. Give "
+            f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has "
+            f"{available}. Give "
             f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
         )
     one, base = forward_bytes(probed, batch=1), weight_bytes(probed)
@@ -193,9 +195,7 @@ def _fit(
     group = plan.group
     if fits < group:
         group = fits
-        notes.append(
-            f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory"
-        )
+        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory")
     if usable < asked:
         notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group

@@ -44,8 +44,8 @@ def make_artifacts(
 ) -> Manifest:
     """Write the folder from which the selected layers are trained.
 
-    It holds training_model.onnx, eval_model.onnx, optimizer_model.onnx, checkpoint, model.onnx (the graph that an export
-    puts the trained values into) and manifest.json.
+    It holds training_model.onnx, eval_model.onnx, optimizer_model.onnx, checkpoint, model.onnx (the graph that an
+    export puts the trained values into) and manifest.json.
 
     Args:
         model: the opened model.
@@ -102,19 +102,22 @@ def make_artifacts(
 
 
 def _check_logits(prepared: Prepared, loss: str) -> None:
-    shape = infer_shapes(prepared.ir).get(prepared.ir.graph.outputs[0].name or "")
+    shape = infer_shapes(prepared.graph).get(prepared.graph.graph.outputs[0].name or "")
     if shape is None:
-        raise ModelError(f"{prepared.model.name}: the shape of the logits is unknown. Export the model with shape inference.")
+        raise ModelError(
+            f"{prepared.model.name}: the shape of the logits is unknown. Export the model with shape inference."
+        )
     if loss == "cross-entropy" and len(shape) != 2:
         raise ModelError(
-            f"{prepared.model.name}: cross-entropy needs logits of shape (N, classes), but they have {('N', *shape[1:])}. "
+            f"{prepared.model.name}: cross-entropy needs logits of shape (N, classes), but they have "
+            f"{('N', *shape[1:])}. "
             "Use --loss mse, l1 or bce-with-logits, or end the model with a classifier."
         )
 
 
 def _frozen_parameters(prepared: Prepared) -> list[str]:
     """Every frozen float initializer but single numbers."""
-    initializers = prepared.ir.graph.initializers.values()
+    initializers = prepared.graph.graph.initializers.values()
     trainable = set(prepared.trainable)
     return [
         value.name or ""
@@ -146,7 +149,7 @@ def _manifest(
             files[what] = files[what].replace(".onnx", ".ort")
     shapes = {
         name: list(value.const_value.shape.numpy())
-        for name, value in prepared.ir.graph.initializers.items()
+        for name, value in prepared.graph.graph.initializers.items()
         if value.const_value is not None
     }
     order = [value.name[: -len(_BUFFER)] for value in training.graph.input if value.name.endswith(_BUFFER)]
@@ -164,7 +167,7 @@ def _manifest(
     labels = next(value for value in training.graph.input if value.name == label_name)
     training_order = [value.name for value in training.graph.input]
     inputs = sorted(feeds.items(), key=lambda item: training_order.index(item[1]))
-    logits_shape = infer_shapes(prepared.ir)[prepared.ir.graph.outputs[0].name or ""]
+    logits_shape = infer_shapes(prepared.graph)[prepared.graph.graph.outputs[0].name or ""]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -173,16 +176,17 @@ def _manifest(
         "sha256": {what: sha256_of_files([folder / name]) for what, name in files.items()},
         "model_sha256": prepared.model.sha256,
         "inputs": [
-            {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)} for name, feed in inputs
+            {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)}
+            for name, feed in inputs
         ],
         "labels": {
             "name": labels.name,
             "dtype": "int64" if loss == "cross-entropy" else "float32",
             "rank": len(labels.type.tensor_type.shape.dim),
         },
-        "outputs": [training.graph.output[0].name, prepared.ir.graph.outputs[0].name],
+        "outputs": [training.graph.output[0].name, prepared.graph.graph.outputs[0].name],
         "loss": training.graph.output[0].name,
-        "logits": prepared.ir.graph.outputs[0].name,
+        "logits": prepared.graph.graph.outputs[0].name,
         "model_logits": prepared.model.logits,
         "loss_function": loss,
         "optimizer": {"name": optimizer, "weight_decay": weight_decay},

@@ -50,9 +50,7 @@ def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None 
     """An inference session of a graph whose one output is the logits."""
     cut = graph.clone()
     LogitsOnly(logits)(cut)
-    return runtime.inference_session(
-        ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads)
-    )
+    return runtime.inference_session(ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads))
 
 
 def compute_logits(
@@ -65,7 +63,7 @@ def compute_logits(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Logits of every sample, in order: float32 (N, ...)."""
-    session = logits_session(model.ir, model.logits, model.name, threads)
+    session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     for start in range(0, len(dataset), batch_size):
@@ -108,7 +106,11 @@ def evaluate(
     labels = fit_labels(labels, loss, first.shape[-1], dataset.name)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
     accuracy = float((logits.argmax(-1) == labels).mean()) if loss == "cross-entropy" else None
-    return {"loss": float(_LOSSES[loss](logits.astype(np.float64), labels)), "accuracy": accuracy, "samples": len(dataset)}
+    return {
+        "loss": float(_LOSSES[loss](logits.astype(np.float64), labels)),
+        "accuracy": accuracy,
+        "samples": len(dataset),
+    }
 
 
 def predict(

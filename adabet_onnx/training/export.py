@@ -22,7 +22,9 @@ from .trainer import trained_checkpoint
 TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
 
 
-def export_model(folder: str | os.PathLike[str], path: str | os.PathLike[str], *, check: bool = True) -> onnx.ModelProto:
+def export_model(
+    folder: str | os.PathLike[str], path: str | os.PathLike[str], *, check: bool = True
+) -> onnx.ModelProto:
     """Write the adapted model: the graph as it was before preparation, with the trained values.
 
     Classes and preprocessing go into its metadata. It is an ordinary model for any ONNX runtime, and can be adapted
@@ -60,10 +62,14 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     for name in manifest.parameters:
         value = initializers.get(name)
         if value is None or value.const_value is None or name not in values:
-            raise RecordError(f"{manifest.folder}: parameter {name!r} is missing from model or checkpoint. Make the artifacts again.")
+            raise RecordError(
+                f"{manifest.folder}: parameter {name!r} is missing from model or checkpoint. Make the artifacts again."
+            )
         array = values[name].astype(np.float32).reshape(value.const_value.shape.numpy())
         if not np.isfinite(array).all():
-            raise CheckError(f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate.")
+            raise CheckError(
+                f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate."
+            )
         value.const_value = ir.tensor(array, name=name)
     if manifest.preprocessing is not None:
         set_metadata(model, "preprocessing", manifest.preprocessing.to_json())
@@ -73,7 +79,11 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     set_metadata(
         model,
         "adapted",
-        {"model_sha256": manifest.content["model_sha256"], "strategy": selection["strategy"], "layers": selection["layers"]},
+        {
+            "model_sha256": manifest.content["model_sha256"],
+            "strategy": selection["strategy"],
+            "layers": selection["layers"],
+        },
     )
     opened = open_model(manifest.file("model"))
     if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
@@ -95,4 +105,3 @@ def _compare(manifest: Manifest, proto: onnx.ModelProto) -> None:
             f"the exported model's logits differ from the trained ones by {difference:.2e} of the largest, more than "
             f"{TOLERANCE:.0e}. Nothing was written; please report this with the model."
         )
-

@@ -110,7 +110,10 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     try:
         if content["backend"] != BACKEND:
             raise RecordError(f"{path}: backend {content['backend']!r} is not known to this release (it knows 'ort').")
-        names = {what: manifest.file(what) for what in ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")}
+        names = {
+            what: manifest.file(what)
+            for what in ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")
+        }
         hashes = dict(content["sha256"])
         _ = manifest.parameters, manifest.feed_names, manifest.loss_function, manifest.num_outputs, manifest.classes
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -119,7 +122,9 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         ) from error
     for what, file in names.items():
         if file.parent != folder or not file.is_file():
-            raise RecordError(f"{path} names {file.name!r} as {what}, but it is not in the folder. Make the artifacts again.")
+            raise RecordError(
+                f"{path} names {file.name!r} as {what}, but it is not in the folder. Make the artifacts again."
+            )
         if verify and sha256_of_files([file]) != hashes.get(what):
             raise RecordError(f"{file} was changed or cut short since it was made. Make the artifacts again.")
     return manifest

@@ -189,12 +189,12 @@ def generate(
 @contextlib.contextmanager
 def _readable_ir_version() -> Iterator[None]:
     """onnxblock stamps its optimizer model with onnx.IR_VERSION, which can be newer than 1.19.2 reads."""
-    before = onnx.IR_VERSION
-    onnx.IR_VERSION = min(before, IR_VERSION)
+    before = int(onnx.IR_VERSION)
+    setattr(onnx, "IR_VERSION", min(before, IR_VERSION))  # noqa: B010 (typed as a constant)
     try:
         yield
     finally:
-        onnx.IR_VERSION = before
+        setattr(onnx, "IR_VERSION", before)  # noqa: B010
 
 
 @contextlib.contextmanager
@@ -295,7 +295,7 @@ class Session:
 
     def property(self, name: str) -> Any:
         """A property stored in the checkpoint, or None."""
-        return self._state.properties[name] if name in self._state.properties else None
+        return self._state.properties[name] if name in self._state.properties else None  # noqa: SIM401 (no dict)
 
     def set_property(self, name: str, value: str | int | float) -> None:
         """Store a property in the next saved checkpoint."""

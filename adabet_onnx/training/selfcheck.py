@@ -83,14 +83,16 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     outputs = _difference(logits, expected)
     if not outputs <= _OUTPUTS:
         raise CheckError(
-            f"the training graph's logits differ from the original model's by {outputs:.1e} of the largest: a rewrite is "
+            f"the training graph's logits differ from the original model's by {outputs:.1e} of the largest: a "
+            f"rewrite is "
             "wrong. Nothing was written; please report this with the model."
         )
     train_loss, _ = session.gradients(feeds, labels)
     loss = abs(train_loss - eval_loss) / max(1.0, abs(eval_loss))
     if not loss <= _LOSS:
         raise CheckError(
-            f"the first training step's loss is {train_loss:.6f}, the evaluation loss {eval_loss:.6f}: an operator behaves "
+            f"the first training step's loss is {train_loss:.6f}, the evaluation loss {eval_loss:.6f}: an "
+            f"operator behaves "
             "differently in training. Nothing was written; please report this with the model."
         )
     gradient = _finite_differences(session, manifest, feeds, labels)
@@ -154,7 +156,8 @@ def _finite_differences(
         if not best <= _GRADIENT:
             raise CheckError(
                 f"the gradient of {name!r} has length {length:.4g}, but the loss changes by {slope:.4g} along it: "
-                "onnxruntime-training's gradient is wrong for an operator between it and the loss. Select later layers, or "
+                "onnxruntime-training's gradient is wrong for an operator between it and the loss. Select later "
+                "layers, or "
                 "report this with the model."
             )
         return {"parameter": name, "error": best}
@@ -175,7 +178,9 @@ def _only_selected(session: ort.Session, manifest: Manifest, before: dict[str, n
     if strays:
         raise CheckError(f"a training step changed {strays[0]!r}, which was not selected. Nothing was written.")
     if not changed:
-        raise CheckError("a training step changed none of the selected parameters. Nothing was written; select other layers.")
+        raise CheckError(
+            "a training step changed none of the selected parameters. Nothing was written; select other layers."
+        )
     return len(changed)
 
 

@@ -152,9 +152,7 @@ class Trainer:
         asked = {key: value for key, value in given.items() if value is not None}
         last = self.folder / LAST
         resume = resume and last.is_file()
-        session = self.manifest.session(
-            last if resume else self.manifest.file("checkpoint"), threads=self._threads
-        )
+        session = self.manifest.session(last if resume else self.manifest.file("checkpoint"), threads=self._threads)
         state = self._stored(session) if resume else None
         settings = _settings(asked, state, str(self.manifest.content["optimizer"]["name"]))
 
@@ -286,7 +284,8 @@ def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: st
     for key, value in asked.items():
         if value != getattr(stored, key) and not (key == "epochs" and longer):
             raise UsageError(
-                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave the option out, or start "
+                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave the option out, or "
+                f"start "
                 "again without --resume. (Only a constant schedule can be resumed for more epochs.)"
             )
     return replace(stored, epochs=asked["epochs"]) if longer else stored
@@ -309,7 +308,7 @@ def _in_order(count: int, size: int) -> Iterator[np.ndarray]:
 
 def _labels(data: Dataset, indices: np.ndarray) -> np.ndarray:
     assert data.labels is not None
-    return data.labels[indices]
+    return np.asarray(data.labels[indices])
 
 
 def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:

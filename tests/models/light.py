@@ -87,9 +87,7 @@ def _weight_shapes(graph: onnx.GraphProto, stored: dict[str, _Array]) -> dict[st
     return shapes
 
 
-def _draw(
-    graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]], rng: np.random.Generator
-) -> dict[str, _Array]:
+def _draw(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, _Array]:
     """Draw each weight by its role in the node that uses it, following the activations' second moments."""
     weights: dict[str, _Array] = {}
     source = {key: key for key in shapes}  # a value that is a weight, maybe reshaped -> that weight

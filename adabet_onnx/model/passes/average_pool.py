@@ -46,10 +46,11 @@ class AveragePoolToConv(ir.passes.InPlacePass):
         spatial = len(shape) - 2
         attributes = node.attributes
         kernel = list(attributes["kernel_shape"].as_ints())
-        strides = attributes.get_ints("strides", None) or [1] * spatial
-        dilations = attributes.get_ints("dilations", None) or [1] * spatial
-        pads = list(attributes.get_ints("pads", None) or [0] * 2 * spatial)
-        counts = self._counts(shape[2:], result[2:], kernel, strides, dilations, pads, attributes)
+        strides = list(attributes.get_ints("strides", [1] * spatial))
+        dilations = list(attributes.get_ints("dilations", [1] * spatial))
+        pads = list(attributes.get_ints("pads", [0] * 2 * spatial))
+        include = bool(attributes.get_int("count_include_pad", 0))
+        counts = self._counts(shape[2:], result[2:], kernel, strides, dilations, pads, include)
         for axis in range(spatial):  # ceil_mode: pad what the last window reaches over the end
             reach = (result[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
             pads[spatial + axis] = max(pads[spatial + axis], reach - shape[2 + axis] - pads[axis])
@@ -63,8 +64,8 @@ class AveragePoolToConv(ir.passes.InPlacePass):
             x,
             weight,
             kernel_shape=kernel,
-            strides=list(strides),
-            dilations=list(dilations),
+            strides=strides,
+            dilations=dilations,
             pads=pads,
             group=channels,
         )
@@ -77,13 +78,13 @@ class AveragePoolToConv(ir.passes.InPlacePass):
         extents: tuple[int, ...],
         results: tuple[int, ...],
         kernel: list[int],
-        strides: list[int] | tuple[int, ...],
-        dilations: list[int] | tuple[int, ...],
+        strides: list[int],
+        dilations: list[int],
         pads: list[int],
-        attributes: ir.Attributes,
+        count_include_pad: bool,
     ) -> np.ndarray:
         """How many positions each window averages over: the kernel's, or those inside where pads do not count."""
-        if attributes.get_int("count_include_pad", 0):
+        if count_include_pad:
             return np.full(results, math.prod(kernel), np.float64)
         counts = np.zeros(results)
         for index in itertools.product(*map(range, results)):

@@ -41,13 +41,14 @@ class ExplicitPads(ir.passes.InPlacePass):
         shape = self._shapes.get(x.name or "")
         if shape is None:
             raise ModelError(
-                f"node {node.name!r} has auto_pad, and the shape of its input {x.name!r} is unknown, so its pads cannot be "
+                f"node {node.name!r} has auto_pad, and the shape of its input {x.name!r} is unknown, so its pads "
+                f"cannot be "
                 "computed. Export the model with explicit pads or with static height and width."
             )
         extents = shape[2:]
-        kernel = node.attributes.get_ints("kernel_shape", None) or self._kernel(node)
-        strides = node.attributes.get_ints("strides", None) or [1] * len(extents)
-        dilations = node.attributes.get_ints("dilations", None) or [1] * len(extents)
+        kernel = node.attributes.get_ints("kernel_shape", []) or self._kernel(node)
+        strides = node.attributes.get_ints("strides", [1] * len(extents))
+        dilations = node.attributes.get_ints("dilations", [1] * len(extents))
         begins, ends = [], []
         for extent, size, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
             outputs = -(-extent // stride)

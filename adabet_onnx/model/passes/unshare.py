@@ -54,7 +54,8 @@ def tied_tensors(model: ir.Model, names: Collection[str]) -> list[str]:
     tied = []
     for name in names:
         value = model.graph.initializers.get(name)
-        if value is not None and value.const_value is not None:
-            if len(value.const_value.shape) > 1 and len({use.node for use in value.uses()}) > 1:
-                tied.append(name)
+        if value is None or value.const_value is None or len(value.const_value.shape) < 2:
+            continue
+        if len({use.node for use in value.uses()}) > 1:
+            tied.append(name)
     return tied

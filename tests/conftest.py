@@ -1,0 +1,67 @@
+"""Fixtures that many tests use, and the rule about skipping.
+
+A test that needs torch, the stock onnxruntime or the shared models skips, with a reason, on a machine without them;
+in CI (CI=true) it fails instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
+TRAINING = sys.version_info < (3, 13)
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip; in CI, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (in CI nothing may skip)")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def torch_oracle():
+    """The module tests/torch_oracle.py."""
+    if importlib.util.find_spec("torch") is None:
+        missing("torch is not installed")
+    import torch_oracle
+
+    return torch_oracle
+
+
+@pytest.fixture
+def training():
+    """Skip where onnxruntime-training does not exist for this Python."""
+    if not TRAINING:
+        pytest.skip("onnxruntime-training exists for Python 3.10 to 3.12 only")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data."""
+    if not SHARED.is_dir():
+        missing(f"{SHARED.name}/ is not beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def inference_python() -> Path:
+    """A Python with the stock onnxruntime and this package."""
+    if not INFERENCE_PYTHON.exists():
+        missing("no environment with the stock onnxruntime (make test makes one)")
+    return INFERENCE_PYTHON
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded random numbers."""
+    return np.random.default_rng(0)
