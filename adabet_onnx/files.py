@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -27,6 +28,23 @@ def _cannot_write(path: Path, reason: str) -> OutputError:
     return OutputError(f"cannot write {path}: {reason}. Choose another output path or free some space.")
 
 
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """See that a file can lie at ``path``: call it before long work whose result goes there.
+
+    Raises:
+        OutputError: a folder or device is in its place, or its folder does not exist.
+    """
+    target = Path(path)
+    if os.path.isdir(target):
+        raise _cannot_write(target, "it is a folder")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise _cannot_write(target, "it is a device or pipe, which cannot be replaced by a file")
+    if not os.path.isdir(target.parent):
+        reason = "is not a folder" if os.path.exists(target.parent) else "does not exist"
+        raise _cannot_write(target, f"the folder {target.parent} {reason}")
+    return target
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
@@ -34,11 +52,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk or a size limit is full.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise _cannot_write(target, "it is a folder")
-    if not target.parent.is_dir():
-        raise _cannot_write(target, f"the folder {target.parent} does not exist")
+    target = check_output(path)
     part = _beside(target)
     try:
         yield part
@@ -61,27 +75,39 @@ def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path
         OutputError: the folder holds something else, or cannot be written.
     """
     target = Path(path)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
         raise _cannot_write(target, "it exists and is not a folder")
-    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+    try:
+        foreign = os.path.isdir(target) and any(target.iterdir()) and not (target / marker).is_file()
+    except OSError as error:
+        raise _cannot_write(target, error.strerror or str(error)) from error
+    if foreign:
         raise OutputError(
             f"cannot write {target}: the folder holds other files (no {marker} in it). "
             "Give a new folder, or one that this command made before."
         )
     part = _beside(target.absolute())
     old = _beside(target.absolute())
+    new_parents = [folder for folder in target.absolute().parents if not os.path.lexists(folder)]
     try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
+        part.mkdir(parents=True)
         yield part
         if target.exists():
             os.replace(target, old)
-        os.replace(part, target)
+        try:
+            os.replace(part, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
     except OSError as error:
         raise _cannot_write(target, error.strerror or str(error)) from error
     finally:
         for leftover in (part, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        for folder in new_parents:  # the innermost first; one with something in it stays
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -123,7 +149,7 @@ def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: 
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -131,12 +157,20 @@ def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: 
     found = value.get("format") if isinstance(value, dict) else None
     if found != form:
         raise RecordError(f"{path}: expected a file of format {form!r}, found {found!r}. {made_by} writes one.")
-    if not isinstance(value.get("version"), int) or not 1 <= value["version"] <= version:
+    if type(value.get("version")) is not int or not 1 <= value["version"] <= version:
         raise RecordError(
             f"{path}: version {value.get('version')!r} of {form!r} is not known to this release, which reads "
             f"up to version {version}. Update adabet-onnx or make the file again with {made_by}."
         )
     return dict(value)
+
+
+def _finite(text: str) -> float:
+    """A JSON number; what Python reads beyond JSON (NaN, Infinity) or rounds to infinity is refused."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def sha256_of_files(paths: Sequence[Path]) -> str:

@@ -113,8 +113,11 @@ class _Chosen:
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Split a seeded random ``fraction`` off as validation data: (what remains, validation or None)."""
-    count = round(fraction * len(dataset))
+    """Split a seeded random ``fraction`` off as validation data: (what remains, validation or None).
+
+    At least one sample remains.
+    """
+    count = min(round(fraction * len(dataset)), len(dataset) - 1)
     if count == 0:
         return dataset, None
     order = np.random.default_rng([seed, 1]).permutation(len(dataset))

@@ -47,10 +47,19 @@ class ImageRows:
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.channels]
         try:
             with Image.open(path) as image:
-                resized = image.convert(mode).resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+                resized = _converted(image, mode).resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}). Remove or replace it.") from error
         return np.asarray(resized, np.uint8).reshape(*self.size, self.channels)
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """The image in an 8-bit mode; transparency is dropped, 16 bits per pixel are scaled."""
+    if image.mode.startswith("I"):  # Pillow's own conversion cuts off whatever is above 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns about the direct way
+    return image.convert(mode)
 
 
 def read_image_folder(folder: Path, size: tuple[int, int], channels: int, *, seed: int = 0) -> Splits:

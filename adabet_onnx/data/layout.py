@@ -70,8 +70,8 @@ class Feeder:
         if set(raw) == {""}:
             if len(names) != 1:
                 raise DataError(
-                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names to "
-                    f"arrays."
+                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names "
+                    "to arrays."
                 )
             raw = {names[0]: raw[""]}
         if set(raw) != set(names):
@@ -79,6 +79,8 @@ class Feeder:
         return {spec.name: self._input(raw[spec.name], spec, dataset.name) for spec in self._model.inputs}
 
     def _input(self, array: np.ndarray, spec: Tensor, where: str) -> np.ndarray:
+        if 0 in array.shape[1:]:
+            raise DataError(f"{where}: samples of shape {array.shape[1:]} for input {spec.name!r} are empty.")
         if spec.dtype != "float32":
             if array.dtype.kind not in "iub":
                 raise DataError(f"{where}: input {spec.name!r} takes {spec.dtype}, but the data is {array.dtype}.")
@@ -115,7 +117,7 @@ class Feeder:
             raise DataError(
                 f"{where}: samples have shape {array.shape[1:]}, but {self._model.name} takes images {spec.shape[1:]}."
             )
-        if array.shape[1:] == spec.shape[1:] and not _ambiguous(array.shape):
+        if array.shape[1:] == spec.shape[1:]:
             return array
         last = array if _channels_last(array.shape) else np.moveaxis(array, 1, 3)
         if last.shape[3] not in _CHANNELS:
@@ -125,10 +127,6 @@ class Feeder:
             )
         last = _resized(_with_channels(last, layout.channels, where), layout.size)
         return np.moveaxis(last, 3, 1) if layout.channels_first else last
-
-
-def _ambiguous(shape: tuple[int, ...]) -> bool:
-    return shape[1] in _CHANNELS and shape[3] in _CHANNELS
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:

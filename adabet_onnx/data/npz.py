@@ -69,7 +69,10 @@ def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
     Raises:
         DataError: the number of labels differs from ``count``, or they are not numbers.
     """
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise DataError(f"{what} must be one array, a label per sample: {error}") from error
     if array.ndim == 0 or len(array) != count:
         found = len(array) if array.ndim else "one"
         raise DataError(f"{what} has {found} labels for {count} samples; give one label per sample.")

@@ -60,7 +60,10 @@ class Preprocessing:
         Raises:
             UsageError: the number of channels differs from that of mean or std.
         """
-        fed = array.astype(np.float32)
+        with np.errstate(all="ignore"):  # who feeds the result checks that it is finite
+            return self._apply(array.astype(np.float32), channel_axis)
+
+    def _apply(self, fed: np.ndarray, channel_axis: int | None) -> np.ndarray:
         if self.is_identity:
             return fed
         channels = fed.shape[channel_axis] if channel_axis is not None else 1

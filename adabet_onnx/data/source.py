@@ -88,9 +88,11 @@ def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
 
 
 def _from_arrays(x: Any, y: Any) -> Dataset:
-    arrays = (
-        {str(name): np.asarray(array) for name, array in x.items()} if isinstance(x, Mapping) else {"": np.asarray(x)}
-    )
+    named = x if isinstance(x, Mapping) else {"": x}
+    try:
+        arrays = {str(name): np.asarray(array) for name, array in named.items()}
+    except ValueError as error:
+        raise DataError(f"the data must be arrays of numbers: {error}") from error
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise DataError(f"the arrays must have the same number of samples on their first axis, found {sorted(counts)}.")
@@ -137,6 +139,6 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         raise DataError("some batches have labels and some have none.")
     try:
         arrays = {name: np.concatenate(parts) for name, parts in inputs.items()}
+        return Dataset(ArrayRows(arrays), np.concatenate(labels) if labels else None)
     except ValueError as error:
         raise DataError(f"the batches do not fit together: {error}.") from error
-    return Dataset(ArrayRows(arrays), np.concatenate(labels) if labels else None)

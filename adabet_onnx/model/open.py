@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
@@ -259,9 +260,10 @@ def _normalise(proto: onnx.ModelProto, name: str, notes: list[str]) -> ir.Model:
         proto = _convert(proto, name, opset, target)
         notes.append(f"opset {opset} was converted to {target}")
     model = ir.from_proto(proto)
-    lifting = passes.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=2)
+    lifting = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
     for step in (passes.InlinePass(), passes.RemoveInitializersFromInputsPass(), lifting, passes.NameFixPass()):
         step(model)
+    _fill_constants(model)
     _name_nodes(model)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
@@ -284,6 +286,23 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx
     if not converted.metadata_props:
         converted.metadata_props.extend(metadata)
     return converted
+
+
+def _fill_constants(model: ir.Model) -> None:
+    """ConstantOfShape of a constant shape becomes an initializer: it may be a weight."""
+    for node in list(model.graph):
+        extents = ir.convenience.get_const_tensor(node.inputs[0]) if node.op_type == "ConstantOfShape" else None  # type: ignore[arg-type]
+        output = node.outputs[0]
+        if extents is None or output.is_graph_output():
+            continue
+        fill = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1, np.float32)
+        name = output.name
+        output.name = None
+        array = np.full(extents.numpy(), fill.reshape(-1)[0], fill.dtype)
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        model.graph.register_initializer(value)
+        output.replace_all_uses_with(value)
+        model.graph.remove(node, safe=True)
 
 
 def _name_nodes(model: ir.Model) -> None:

@@ -89,8 +89,8 @@ def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
     """Standard error of the mean of Betti numbers of ``points`` out of ``samples`` points each.
 
     For Betti numbers of B disjoint batches (B * points <= samples) this is s / sqrt(B). Random subsets overlap, so
-    dividing by sqrt(B) would claim too much. Their mean over all subsets is a U-statistic of order m = ``points`` on n = ``samples``
-    independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of statistics
+    dividing by sqrt(B) would claim too much. Their mean over all subsets is a U-statistic of order m = ``points`` on
+    n = ``samples`` independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of statistics
     with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2); drawing B of them adds a part
     (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's samples.
 

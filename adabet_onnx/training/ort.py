@@ -10,10 +10,12 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -199,7 +201,17 @@ def _readable_ir_version() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what C++ prints to file descriptor 2 off the terminal; show it if the block fails."""
+    """Keep what C++ prints to file descriptor 2, and the .ort converter to stdout, off the terminal.
+
+    The converter leaves files to the garbage collector, which is no concern of our users either.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_stderr():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
     sys.stderr.flush()
     try:
         saved = os.dup(2)

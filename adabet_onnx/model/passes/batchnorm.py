@@ -17,6 +17,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
+from ...errors import ModelError
 from ..layers import source_initializer
 from .edit import Replacement
 
@@ -46,10 +47,21 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
         assert x is not None
         assert scale is not None
         assert bias is not None
+        if node.attributes.get_int("training_mode", 0):
+            raise ModelError(
+                f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not "
+                "by stored statistics. Export the model in evaluation mode (model.eval())."
+            )
         epsilon = np.float64(node.attributes.get_float("epsilon", 1e-5))
         inv = 1 / np.sqrt(_array(var) + epsilon)
         shift = -_array(mean) * inv
-        rank = len(self._shapes[node.outputs[0].name or ""])
+        shape = self._shapes.get(node.outputs[0].name or "") or self._shapes.get(x.name or "")
+        if shape is None:
+            raise ModelError(
+                f"node {node.name!r} (BatchNormalization) normalises a value of unknown shape; export the model with "
+                "static height and width."
+            )
+        rank = len(shape)
         tail = [inv.size, *[1] * (rank - 2)]
         trains_scale, trains_bias = self._trains(scale), self._trains(bias)
         # Fold from the left as far as nothing is trained: x * factor + offset.
@@ -104,7 +116,11 @@ def _reshaped(edit: Replacement, value: ir.Value, suffix: str, shape: list[int])
 def _array(value: ir.Value | None) -> np.ndarray:
     """The constant a value holds, in double precision."""
     initializer = source_initializer(value)
-    assert initializer is not None
-    assert initializer.const_value is not None
+    if initializer is None or initializer.const_value is None:
+        name = value.name if value is not None else None
+        raise ModelError(
+            f"BatchNormalization input {name!r} is computed in the graph, not stored. Export the model with constant "
+            "folding."
+        )
     array = initializer.const_value.numpy().astype(np.float64)
     return array.reshape(-1) if array.ndim < 2 else array

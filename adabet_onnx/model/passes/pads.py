@@ -29,8 +29,9 @@ class ExplicitPads(ir.passes.InPlacePass):
                 continue
             if mode != "VALID":
                 node.attributes["pads"] = ir.AttrInt64s("pads", self._same(node, upper=mode == "SAME_UPPER"))
-            elif "pads" in node.attributes:
-                del node.attributes["pads"]
+                node.attributes.pop("ceil_mode", None)  # SAME_* already rounds up, to exactly these pads
+            else:
+                node.attributes.pop("pads", None)
             del node.attributes["auto_pad"]
             modified = True
         return ir.passes.PassResult(model, modified)
@@ -49,10 +50,22 @@ class ExplicitPads(ir.passes.InPlacePass):
         kernel = node.attributes.get_ints("kernel_shape", []) or self._kernel(node)
         strides = node.attributes.get_ints("strides", [1] * len(extents))
         dilations = node.attributes.get_ints("dilations", [1] * len(extents))
+        if node.op_type != "Conv" and any(d > 1 < k for k, d in zip(kernel, dilations, strict=True)):
+            raise ModelError(
+                f"node {node.name!r} is a dilated {node.op_type} with auto_pad, which onnxruntime pads as if it were not "
+                "dilated. Export the model with explicit pads."
+            )
         begins, ends = [], []
         for extent, size, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
             outputs = -(-extent // stride)
-            total = max(0, (outputs - 1) * stride + (size - 1) * dilation + 1 - extent)
+            total = (outputs - 1) * stride + (size - 1) * dilation + 1 - extent
+            if total < -1:
+                raise ModelError(
+                    f"node {node.name!r} ({node.op_type}) has auto_pad and strides {list(strides)} well above its kernel "
+                    f"{list(kernel)}; where onnxruntime then places the windows is not standard. Export the model with "
+                    "explicit pads."
+                )
+            total = max(0, total)
             small, large = total // 2, total - total // 2
             begins.append(small if upper else large)
             ends.append(large if upper else small)

@@ -1,0 +1,5 @@
+"""``python -m adabet_onnx`` is the command line."""
+
+from .cli import main
+
+main()
