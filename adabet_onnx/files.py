@@ -29,11 +29,22 @@ def _cannot_write(path: Path, reason: str) -> OutputError:
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:
-    """See that a file can lie at ``path``: call it before long work whose result goes there.
+    """See that a file can be put at ``path``: call it before long work whose result goes there.
 
     Raises:
-        OutputError: a folder or device is in its place, or its folder does not exist.
+        OutputError: a folder or device is in its place, or its folder does not exist or takes no files.
     """
+    target = _target(path)
+    part = _beside(target)
+    try:
+        part.touch(exist_ok=False)
+        part.unlink()
+    except OSError as error:
+        raise _cannot_write(target, error.strerror or str(error)) from error
+    return target
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if os.path.isdir(target):
         raise _cannot_write(target, "it is a folder")
@@ -52,7 +63,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk or a size limit is full.
     """
-    target = check_output(path)
+    target = _target(path)
     part = _beside(target)
     try:
         yield part
@@ -110,6 +121,24 @@ def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path
                 folder.rmdir()
 
 
+def check_folder(path: str | os.PathLike[str]) -> Path:
+    """See that a folder can lie at ``path``: call it before long work whose results go there.
+
+    Raises:
+        OutputError: it, or a folder that it lies in, is a file or cannot be written to.
+    """
+    folder = Path(path)
+    new = [part for part in (folder, *folder.absolute().parents) if not os.path.lexists(part)]
+    try:
+        make_folder(folder)
+        check_output(folder / "any")
+    finally:
+        for part in new:
+            with contextlib.suppress(OSError):
+                part.rmdir()
+    return folder
+
+
 def make_folder(path: str | os.PathLike[str]) -> Path:
     """Create a folder and its parents where missing.
 
@@ -117,6 +146,9 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         OutputError: it cannot be created or is a file.
     """
     folder = Path(path)
+    there = next((part for part in (folder, *folder.absolute().parents) if os.path.lexists(part)), folder)
+    if os.path.lexists(there) and not os.path.isdir(there):
+        raise _cannot_write(folder, f"{there} is not a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -163,6 +195,80 @@ def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: 
             f"up to version {version}. Update adabet-onnx or make the file again with {made_by}."
         )
     return dict(value)
+
+
+class Entries:
+    """The entries of a record, checked one by one as they are taken out.
+
+    Args:
+        content: what `read_record` gave, or an object inside it.
+        where: what messages call it.
+        made_by: the command that writes such files.
+    """
+
+    def __init__(self, content: Any, where: str, made_by: str) -> None:
+        self._where, self._made_by = where, made_by
+        if not isinstance(content, dict):
+            raise self.damaged(f"expected an object, found {_short(content)}")
+        self._content: dict[str, Any] = content
+
+    def damaged(self, what: str) -> RecordError:
+        """The exception to raise."""
+        return RecordError(f"{self._where} is damaged: {what}. Make it again with {self._made_by}.")
+
+    def take(self, key: str, *kinds: type) -> Any:
+        """The entry's value, of one of these types; a whole number counts as a float, and a bool as nothing else.
+
+        Raises:
+            RecordError: it is missing or of another type.
+        """
+        if key not in self._content:
+            raise self.damaged(f"{key!r} is missing")
+        value = self._content[key]
+        accepted = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("null" if kind is type(None) else _JSON_NAMES[kind] for kind in kinds)
+            raise self.damaged(f"{key!r} must be {wanted}, found {_short(value)}")
+        return value
+
+    def take_if_there(self, key: str, default: Any, *kinds: type) -> Any:
+        """The same, but a missing entry has a default."""
+        return self.take(key, *kinds) if key in self._content else default
+
+    def take_list(self, key: str, kind: type) -> list[Any]:
+        """A list whose items are all of one type.
+
+        Raises:
+            RecordError: it is missing or something else.
+        """
+        value: list[Any] = self.take(key, list)
+        wrong = [item for item in value if not isinstance(item, kind) or isinstance(item, bool)]
+        if wrong:
+            raise self.damaged(f"the items of {key!r} must each be {_JSON_NAMES[kind]}, found {_short(wrong[0])}")
+        return value
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        return tuple(self.take_list(key, str))
+
+    def inside(self, key: str) -> Entries:
+        """An entry that is itself an object."""
+        return Entries(self.take(key, dict), f"{self._where}, {key!r},", self._made_by)
+
+
+_JSON_NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _finite(text: str) -> float:

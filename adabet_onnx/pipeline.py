@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,22 +18,23 @@ from .data.labels import fit_labels
 from .data.preprocess import choose
 from .data.source import open_data
 from .errors import ModelError, RecordError
-from .files import make_folder, replacing, write_json
+from .files import check_folder, make_folder, write_bytes, write_json
 from .model.head import new_head
 from .model.open import Model, open_model
 from .model.shapes import infer_shapes
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.record import Selection, load_selection
-from .selection.strategies import select
+from .selection.strategies import check_choices, matching, select
 from .training import ort
 from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.manifest import FILE, load_manifest
-from .training.trainer import METRICS, Trainer
+from .training.trainer import METRICS, Settings, Trainer
 
 Progress = Callable[[str, int, int], None]
+_MODEL = "model.onnx"  # the model with its new head
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,12 @@ def adapt(
         AdabetError: see the functions this one calls.
     """
     ort.load()  # say at once if training is not possible
-    target = make_folder(folder)
-    model = _with_head(open_model(source), num_classes, target, seed, resume)
+    target = check_folder(folder)  # nothing is written before there are scores
+    check_choices(strategy, rho, head)
+    ort.check_choices(loss, optimizer, weight_decay)
+    Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
+    model, headed = _with_head(open_model(source), num_classes, target, seed, resume)
+    matching([layer.name for layer in model.layers], layers)
     splits = open_data(data, model, seed=seed)
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
     _check_labels(model, splits, loss)
@@ -136,6 +142,9 @@ def adapt(
         scores = score(
             model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
         )
+        make_folder(target)
+        if headed is not None:
+            write_bytes(target / _MODEL, headed)
         scores.save(target / "scores.json")
         selection = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
         selection.save(target / "selection.json")
@@ -175,16 +184,17 @@ def adapt(
     )
 
 
-def _with_head(model: Model, num_classes: int | None, folder: Path, seed: int, resume: bool) -> Model:
-    """The model itself, or with a new head, saved so that scores and selection can be replayed on a file."""
+def _with_head(
+    model: Model, num_classes: int | None, folder: Path, seed: int, resume: bool
+) -> tuple[Model, bytes | None]:
+    """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
     if num_classes is None:
-        return model
-    path = folder / "model.onnx"
-    if not (resume and path.is_file()):
-        proto = new_head(model, num_classes, seed=seed).proto()
-        with replacing(path) as part:
-            part.write_bytes(proto.SerializeToString())
-    return open_model(path)
+        return model, None
+    path = folder / _MODEL
+    if resume and path.is_file():
+        return open_model(path), None
+    proto = new_head(model, num_classes, seed=seed).proto()
+    return dataclasses.replace(open_model(proto), name=str(path)), proto.SerializeToString()
 
 
 def _check_labels(model: Model, splits: Splits, loss: str) -> None:

@@ -84,9 +84,12 @@ def onnxruntime() -> Any:
 
 
 def session_options(threads: int | None = None) -> Any:
-    """Session options that print errors only and use ``threads`` threads (None: ONNX Runtime's choice)."""
+    """Session options that log nothing and use ``threads`` threads (None: ONNX Runtime's choice).
+
+    What goes wrong is an exception as well; its log line would be a second message.
+    """
     options = onnxruntime().SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     if threads:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -130,6 +133,6 @@ def run_session(session: Any, outputs: list[str] | None, feeds: dict[str, Any], 
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a native error's message, without the ``[ONNXRuntimeError]`` preamble."""
+    """The first line of a native error's message, without what leads up to and follows ``[ONNXRuntimeError]``."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.split(" : ")[-1].strip() if text.startswith("[ONNXRuntimeError]") else text
+    return text.split(" : ")[-1].strip() if "[ONNXRuntimeError]" in text else text

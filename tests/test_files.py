@@ -44,11 +44,16 @@ def test_a_written_file_is_whole_and_alone(tmp_path):
 def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
-    with pytest.raises(type(error)), replacing(path) as part:
-        part.write_bytes(b"half of the ne")
-        assert part.parent == tmp_path, "a rename is only atomic within a folder"
-        assert path.read_bytes() == b"old"
-        raise error
+
+    def interrupted():
+        with replacing(path) as part:
+            part.write_bytes(b"half of the ne")
+            assert part.parent == tmp_path, "a rename is only atomic within a folder"
+            assert path.read_bytes() == b"old"
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert listing(tmp_path) == ["model.onnx"]
 
@@ -62,9 +67,14 @@ def test_nan_is_not_written_as_json(tmp_path):
 def test_a_full_disk_is_an_output_error(tmp_path):
     path = tmp_path / "scores.json"
     path.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"scores\.json.*No space left.*free some space"), replacing(path) as part:
-        part.write_bytes(b"new")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full():
+        with replacing(path) as part:
+            part.write_bytes(b"new")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match=r"scores\.json.*No space left.*free some space"):
+        full()
     assert path.read_bytes() == b"old"
     assert listing(tmp_path) == ["scores.json"]
 
@@ -158,9 +168,14 @@ def test_a_failing_block_leaves_the_old_folder(tmp_path):
     target = tmp_path / "artifacts"
     target.mkdir()
     (target / MARKER).write_text("old")
-    with pytest.raises(ValueError, match="no"), replacing_folder(target, MARKER) as part:
-        (part / MARKER).write_text("new")
-        raise ValueError("no")
+
+    def failing():
+        with replacing_folder(target, MARKER) as part:
+            (part / MARKER).write_text("new")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        failing()
     assert (target / MARKER).read_text() == "old"
     assert listing(tmp_path) == ["artifacts", os.path.join("artifacts", MARKER)]
 

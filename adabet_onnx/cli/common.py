@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail as click does."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
-        if match is None or float(match[1]) == 0:
+        if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a size such as 500MB or 2GiB.", param, ctx)
         return int(float(match[1]) * _UNITS[match[2] or ""])
 
@@ -152,10 +153,10 @@ def refuse_momentum(momentum: float | None) -> None:
 def show(renderable: RenderableType, quiet: bool = False) -> None:
     """Print for people, on stdout."""
     if not quiet:
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
         # Files and pipes have no width: give tables room, so that names are not folded.
         if not console.is_terminal:
-            console = Console(highlight=False, width=160)
+            console = Console(highlight=False, markup=False, emoji=False, width=160)
         console.print(renderable, soft_wrap=isinstance(renderable, str))
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        cli.main(prog_name="adabet-onnx", standalone_mode=False)
+        code = cli.main(prog_name="adabet-onnx", standalone_mode=False)  # a number where a command chose to exit
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -67,8 +67,6 @@ def _run() -> int:
     except MemoryError:
         click.echo("Error: out of memory. Give a smaller batch size or less data.", err=True)
         return 1
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
     except Exception as error:  # a fault of ours: say so in a sentence, keep the traceback for those who ask
         if os.environ.get("ADABET_DEBUG"):
             raise
@@ -78,4 +76,4 @@ def _run() -> int:
             err=True,
         )
         return 1
-    return 0
+    return code if isinstance(code, int) else 0

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..demo import run_demo
+from ..files import check_output
 from ..pipeline import adapt, save_summary
 from ..report.doctor import diagnosis
 from ..report.plots import check_plot_path, plot_scores
@@ -65,8 +66,8 @@ def run(
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
     """
     refuse_momentum(momentum)
-    if plot is not None:
-        check_plot_path(plot)
+    if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
+        check_output(plot)
     batch_size = options.pop("batch_size")
     scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order", "max_memory")
     training = _take(options, "epochs", "learning_rate", "schedule", "validation", "patience")

@@ -9,6 +9,7 @@ import click
 
 from ..data.preprocess import choose
 from ..data.source import open_data
+from ..files import check_output
 from ..model.open import open_model
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
@@ -61,8 +62,9 @@ def score(
     Example:
       adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
     """
+    check_output(output)
     if plot is not None:
-        check_plot_path(plot)
+        check_output(check_plot_path(plot))
     opened = open_model(model)
     splits = open_data(data, opened, seed=seed)
     preprocessing = choose(

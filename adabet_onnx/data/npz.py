@@ -20,11 +20,13 @@ def read_npz(path: Path) -> Splits:
         DataError: not an .npz, damaged, arrays missing, of the wrong type, or of different lengths.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:  # opened here: numpy leaves a damaged file open
+            archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{path} is a single .npy array; save it as an .npz with x= and y=.")
-            arrays = {key: archive[key] for key in archive.files if key in _KNOWN}
-            found = sorted(archive.files)
+            with archive:
+                arrays = {key: archive[key] for key in archive.files if key in _KNOWN}
+                found = sorted(archive.files)
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, TypeError) as error:

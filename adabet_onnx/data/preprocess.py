@@ -103,7 +103,7 @@ def preprocessing_from_json(value: Any, where: str) -> Preprocessing:
             tuple(float(number) for number in value["std"]),
         )
     except (TypeError, ValueError, KeyError, UsageError) as error:
-        raise RecordError(f"{where}: the preprocessing entry is damaged ({error}).") from error
+        raise RecordError(f"{where}: the preprocessing entry is damaged ({error}). Make it again.") from error
 
 
 def from_metadata(model: ir.Model) -> Preprocessing | None:

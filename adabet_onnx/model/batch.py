@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..errors import ModelError
-from .shapes import BATCH, Shapes, infer_shapes
+from ..errors import ModelError, RuntimeMissingError
+from .reshapes import follow
+from .shapes import BATCH, infer_shapes
 
 
 def make_batch_dynamic(model: ir.Model, name: str) -> bool:
     """Give every graph input the batch dimension ``N``, in place; return whether a fixed one was replaced.
 
     Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards shape inference
-    at batch 1 and 3 must agree with the outputs.
+    at batch 1 and 3 must agree with the outputs, and a larger batch must give what its parts give in the original.
 
     Raises:
         ModelError: an input has no shape, or another dimension unknown; a node other than Reshape holds the
@@ -39,8 +40,7 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
             )
     if len(fixed) > 1:
         raise ModelError(f"{name}: the inputs have different fixed batch sizes {sorted(fixed)}; make them equal.")
-    if fixed:
-        _free_reshapes(model, next(iter(fixed)), infer_shapes(model))
+    original = model.clone() if fixed else model
     for value in inputs:
         shape = value.shape
         assert shape is not None
@@ -54,39 +54,14 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
             first = BATCH if fixed or not isinstance(value.shape[0], int) else value.shape[0]
             value.shape = ir.Shape([first, *value.shape[1:]])
     if fixed:
-        _check(model, name)
+        size = next(iter(fixed))
+        follow(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
+        _check_shapes(model, name)
+        _check_values(original, model, size, name)
     return bool(fixed)
 
 
-def _free_reshapes(model: ir.Model, batch: int, shapes: Shapes) -> None:
-    depends: set[ir.Value] = set(model.graph.inputs)
-    for node in model.graph:
-        if not any(value in depends for value in node.inputs if value is not None):
-            continue
-        depends.update(node.outputs)
-        if node.op_type != "Reshape" or node.inputs[1] is None:
-            continue
-        constant = ir.convenience.get_const_tensor(node.inputs[1])
-        if constant is None:
-            continue
-        target = constant.numpy().astype(np.int64).copy()
-        data = node.inputs[0]
-        assert data is not None
-        source, result = shapes.get(data.name or ""), shapes.get(node.outputs[0].name or "")
-        if target.size == 0 or target[0] <= 0 or not source or not result:
-            continue
-        zero_copies = node.attributes.get_int("allowzero", 0) == 0
-        if target[0] == batch == source[0] and zero_copies:
-            target[0] = 0
-        else:
-            target[target == -1] = [result[index] for index in np.flatnonzero(target == -1)]
-            target[0] = -1
-        follows = ir.Value(name=f"{node.name}/batch_free_shape", const_value=ir.tensor(target))
-        model.graph.register_initializer(follows)
-        node.replace_input_with(1, follows)
-
-
-def _check(model: ir.Model, name: str) -> None:
+def _check_shapes(model: ir.Model, name: str) -> None:
     for batch in (1, 3):
         try:
             shapes = infer_shapes(model, batch, strict=True)
@@ -102,3 +77,45 @@ def _check(model: ir.Model, name: str) -> None:
                     f"{name}: output {value.name!r} has shape {shape} for a batch of {batch}: the batch size is fixed "
                     "inside the graph. Export the model with a dynamic batch dimension."
                 )
+
+
+def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> None:
+    """Shapes can fit where values do not, or where they hide an initial state: run three batches, together and apart.
+
+    Where no runtime is installed there is nothing that could run either model, and nothing to check with.
+    """
+    from .. import runtime  # only this check needs a runtime
+
+    try:
+        runtime.onnxruntime()
+    except RuntimeMissingError:
+        return
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in freed.graph.inputs:
+        assert value.shape is not None
+        assert value.dtype is not None
+        shape = [3 * size, *(int(extent) for extent in value.shape[1:] if isinstance(extent, int))]
+        floats = value.dtype.is_floating_point()
+        feeds[value.name or ""] = (rng.standard_normal(shape) if floats else rng.integers(0, 2, shape)).astype(
+            value.dtype.numpy()
+        )
+    apart = runtime.inference_session(ir.to_proto(original).SerializeToString(), name)
+    together = runtime.inference_session(ir.to_proto(freed).SerializeToString(), name)
+    parts = [
+        runtime.run_session(apart, None, {key: array[start : start + size] for key, array in feeds.items()}, name)
+        for start in range(0, 3 * size, size)
+    ]
+    try:
+        found = runtime.run_session(together, None, feeds, name)
+        same = all(
+            np.allclose(whole, np.concatenate(pieces), rtol=1e-3, atol=1e-3, equal_nan=True)
+            for whole, *pieces in zip(found, *parts, strict=True)
+        )
+    except (ModelError, ValueError):  # it does not run, or the shapes differ
+        same = False
+    if not same:
+        raise ModelError(
+            f"{name}: the batch size is fixed inside the graph and cannot be freed (other batches run into each other, "
+            "or a stored state repeats it). Export the model with a dynamic batch dimension."
+        )

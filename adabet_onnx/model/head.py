@@ -10,10 +10,14 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ..errors import ModelError, UsageError
-from .layers import Layer
+from .layers import Layer, Parameter, find_layers, head_of, source_initializer
 from .logits import ends_in_probabilities
 from .open import Model, open_model, set_metadata
+from .passes.unshare import consumers, feed
+from .reshapes import follow
 from .shapes import BATCH, infer_shapes
+
+_MOST_CLASSES = 1_000_000
 
 
 def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
@@ -32,11 +36,11 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
         The new model; its SHA-256 is that of its serialised bytes.
 
     Raises:
-        UsageError: ``num_classes`` is below 1.
+        UsageError: ``num_classes`` is below 1 or above a million.
         ModelError: there is no such layer, or it is not the last thing that decides the number of outputs.
     """
-    if num_classes < 1:
-        raise UsageError(f"--num-classes must be at least 1, not {num_classes}.")
+    if not 1 <= num_classes <= _MOST_CLASSES:
+        raise UsageError(f"--num-classes must be 1 to {_MOST_CLASSES}, not {num_classes}.")
     head = model.head
     if head is None:
         raise ModelError(f"{model.name} has no Gemm, MatMul or Conv layer that could be its head.")
@@ -48,17 +52,26 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
         )
     graph = model.graph.clone()
     _drop_probabilities(graph, model.logits)
-    _replace_parameters(graph, head, num_classes, np.random.default_rng(seed), model.name)
-    set_metadata(graph, "new_head", head.name)
+    before = infer_shapes(graph)
+    old = _replace_parameters(graph, head, num_classes, np.random.default_rng(seed), model.name)
+    for node in graph.graph:
+        for value in node.outputs:
+            value.shape = None
+    follow(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
     graph.metadata_props.pop("adabet_onnx.classes", None)
     graph.metadata_props.pop("adabet_onnx.adapted", None)
     passes.RemoveUnusedNodesPass()(graph)
-    shape = infer_shapes(graph).get(graph.graph.outputs[0].name or "")
+    now = head_of(find_layers(graph))  # its name can be another where its weight was shared
+    assert now is not None
+    set_metadata(graph, "new_head", now.name)
+    try:
+        shape = infer_shapes(graph, strict=True).get(graph.graph.outputs[0].name or "")
+    except ModelError:
+        shape = None
     if shape is None or num_classes not in shape[1:]:
         raise ModelError(
-            f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape}: something after "
-            f"the head "
-            "repeats the old number of classes. Change the head in the source framework."
+            f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape or 'no valid shapes'}: "
+            "something after the head repeats the old number of classes. Change the head in the source framework."
         )
     graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
     opened = open_model(ir.to_proto(graph))
@@ -79,82 +92,84 @@ def _drop_probabilities(graph: ir.Model, logits: str) -> None:
     graph.graph.outputs[0] = value
 
 
-def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> None:
+def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> int:
+    """Put fresh parameters in, in place; return the old number of outputs."""
     nodes = {node.name: node for node in graph.graph}
     weight, *biases = sorted(head.parameters, key=lambda parameter: -len(parameter.shape))
     node = nodes[weight.node]
-    value = node.inputs[weight.position]
-    assert value is not None
-    axis = 0 if head.op_type == "Conv" else _output_axis(node, weight.position)
-    if not value.is_initializer():  # the weight stands behind a Transpose: the swapped axis is the outputs'
-        producer = value.producer()
-        if producer is None or producer.op_type != "Transpose" or len(weight.shape) != 2:
-            raise ModelError(
-                f"{name}: the weight of {head.name!r} reaches it through "
-                f"{producer.op_type if producer else 'nothing'}; "
-                "change the head in the source framework."
-            )
+    if head.op_type == "Conv" and node.attributes.get_int("group", 1) != 1:
+        raise ModelError(f"{name}: the head {head.name!r} is a grouped Conv, which cannot get a new number of outputs.")
+    axis = 0 if head.op_type == "Conv" else _output_axis(node, weight, name)
+    if _is_transposed(node, weight, name, head.name):
         axis = 1 - axis
     old_outputs = weight.shape[axis]
     shape = list(weight.shape)
     shape[axis] = classes
-    if head.op_type == "Conv" and node.attributes.get_int("group", 1) != 1:
-        raise ModelError(f"{name}: the head {head.name!r} is a grouped Conv, which cannot get a new number of outputs.")
     fan_in = math.prod(shape) // classes
     bound = 1 / math.sqrt(fan_in)
     _replace(graph, node, weight.position, rng.uniform(-bound, bound, shape).astype(np.float32))
     for bias in biases:
         if bias.size not in (1, old_outputs):
             raise ModelError(f"{name}: bias {bias.name!r} of the head has shape {bias.shape}, not ({old_outputs},).")
-        extents = [classes if extent == old_outputs else extent for extent in bias.shape]
+        extents = list(bias.shape)
+        if bias.size == old_outputs:
+            where = extents.index(old_outputs) if old_outputs > 1 else _bias_axis(head, weight, bias)
+            extents[where] = classes
         _replace(graph, nodes[bias.node], bias.position, np.zeros(extents, np.float32))
-    _follow_reshapes(graph, node, old_outputs, classes)
+    return old_outputs
 
 
-def _output_axis(node: ir.Node, position: int) -> int:
-    """Axis of a Gemm's or MatMul's weight that holds its outputs."""
+def _is_transposed(node: ir.Node, weight: Parameter, name: str, head: str) -> bool:
+    """Whether the two axes of the weight are swapped on its way to the node.
+
+    Raises:
+        ModelError: something other than Identity and Transpose is on the way.
+    """
+    transposed = False
+    value = node.inputs[weight.position]
+    while value is not None and not value.is_initializer():
+        producer = value.producer()
+        assert producer is not None
+        if producer.op_type == "Transpose" and len(weight.shape) == 2:
+            transposed ^= list(producer.attributes.get_ints("perm", [1, 0])) == [1, 0]
+        elif producer.op_type != "Identity":
+            raise ModelError(
+                f"{name}: the weight of {head!r} reaches it through {producer.op_type}; change the head in the source "
+                "framework."
+            )
+        value = producer.inputs[0]
+    return transposed
+
+
+def _bias_axis(head: Layer, weight: Parameter, bias: Parameter) -> int:
+    """Axis of the channels in a bias of ones only: before a Conv's spatial axes, else the last."""
+    spatial = len(weight.shape) - 2 if head.op_type == "Conv" and len(bias.shape) > 1 else 0
+    return len(bias.shape) - 1 - spatial
+
+
+def _output_axis(node: ir.Node, weight: Parameter, name: str) -> int:
+    """Axis of a Gemm's or MatMul's weight that holds its outputs, as the node sees it."""
+    rank, position = len(weight.shape), weight.position
+    if rank < 2 or (node.op_type == "Gemm" and position != 1):
+        raise ModelError(
+            f"{name}: the head {node.name!r} multiplies its input by {weight.name!r} of shape {weight.shape} in a way "
+            "that is not x @ W. Change the head in the source framework."
+        )
     if node.op_type == "MatMul":
-        return -1 if position == 1 else 0
-    if position != 1:
-        raise ModelError(f"the head {node.name!r} has its weight as the first operand; export it as x @ W.")
+        return rank - 1 if position == 1 else rank - 2
     return 0 if node.attributes.get_int("transB", 0) else 1
 
 
 def _replace(graph: ir.Model, node: ir.Node, position: int, array: np.ndarray) -> None:
     """Put a new tensor under the old initializer's name, or under a new name where another node uses it too."""
-    value = node.inputs[position]
+    value = source_initializer(node.inputs[position])
     assert value is not None
-    user, at = node, position
-    while not value.is_initializer():
-        producer = value.producer()
-        assert producer is not None
-        user, at = producer, 0
-        value = producer.inputs[0]
-        assert value is not None
     name = value.name or ""
-    if len(value.uses()) > 1:
+    if len(list(consumers(value))) > 1:
         fresh = ir.Value(name=f"{name}/new_head", const_value=ir.tensor(array))
         graph.graph.register_initializer(fresh)
-        user.replace_input_with(at, fresh)
+        feed(node, position, value, fresh)
         return
     value.const_value = ir.tensor(array, name=name)
     value.shape = ir.Shape(array.shape)
     value.type = ir.TensorType(ir.DataType.FLOAT)
-
-
-def _follow_reshapes(graph: ir.Model, node: ir.Node, old: int, new: int) -> None:
-    """After the head, Reshape targets that name the old number of outputs name the new one."""
-    reached = set(node.outputs)
-    for later in graph.graph:
-        if not any(value in reached for value in later.inputs if value is not None):
-            continue
-        reached.update(later.outputs)
-        shape = later.inputs[1] if later.op_type == "Reshape" else None
-        constant = ir.convenience.get_const_tensor(shape) if shape is not None else None
-        if constant is None or old not in constant.numpy():
-            continue
-        target = constant.numpy().astype(np.int64).copy()
-        target[target == old] = new
-        value = ir.Value(name=f"{later.name}/new_shape", const_value=ir.tensor(target))
-        graph.graph.register_initializer(value)
-        later.replace_input_with(1, value)

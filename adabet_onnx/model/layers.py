@@ -6,6 +6,7 @@ bounds of a Clip and running statistics of a BatchNormalization are not.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ _TRAINABLE = {
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 # What an exporter may put between an initializer and the node that uses it.
-_PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
+PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
 _WITHOUT_MEANING = re.compile(r"^(onnx::|_?v_?\d+$|\d+$|val_\d+$|t_?\d+$)")
 
 
@@ -57,10 +58,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """Number of elements."""
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ class Layer:
         parameters: its trainable initializers.
         activation: name of the value after the bias is added.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
+        batch_axis: axis of the batch in the activation, maybe as the outer part of a product (batch * tokens).
     """
 
     name: str
@@ -82,6 +81,7 @@ class Layer:
     parameters: tuple[Parameter, ...]
     activation: str
     activation_shape: tuple[int, ...] | None = None
+    batch_axis: int = 0
 
     @property
     def parameter_count(self) -> int:
@@ -91,12 +91,7 @@ class Layer:
     @property
     def activation_size(self) -> int | None:
         """D: elements of one sample's activation."""
-        if self.activation_shape is None:
-            return None
-        size = 1
-        for extent in self.activation_shape:
-            size *= extent
-        return size
+        return None if self.activation_shape is None else math.prod(self.activation_shape)
 
     @property
     def is_norm(self) -> bool:
@@ -122,9 +117,10 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
             continue
         taken.add(node.name)
         activation = node.outputs[0]
-        follower = _bias_add(node, activation, depends)
+        one_output = _has_one_output(node.op_type, parameters[0])
+        follower = _bias_add(node, activation, depends, one_output)
         if follower is not None:
-            parameters += _parameters(follower, depends)
+            parameters += _parameters(follower, depends, single=one_output)
             assert follower.name is not None
             taken.add(follower.name)
             activation = follower.outputs[0]
@@ -147,7 +143,7 @@ def source_initializer(value: ir.Value | None) -> ir.Value | None:
         if value.is_initializer():
             return value
         producer = value.producer()
-        if producer is None or producer.op_type not in _PASSED_THROUGH:
+        if producer is None or producer.op_type not in PASSED_THROUGH:
             return None
         value = producer.inputs[0]
     return None
@@ -162,7 +158,8 @@ def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
     return depends
 
 
-def _parameters(node: ir.Node, depends: set[ir.Value]) -> Iterator[Parameter]:
+def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) -> Iterator[Parameter]:
+    """The node's trainable initializers; ``single``: an elementwise one may hold a single number."""
     inputs = node.inputs
     positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
@@ -180,23 +177,31 @@ def _parameters(node: ir.Node, depends: set[ir.Value]) -> Iterator[Parameter]:
         if tensor.dtype != ir.DataType.FLOAT:
             continue
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
-        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, tensor.size):
+        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 
 
-def _is_learned(node: ir.Node, position: int, size: int) -> bool:
+def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bool) -> bool:
     """Whether a tensor in an elementwise Mul or Add is a learned one rather than a constant of a formula.
 
-    A single number is a constant; and what is applied to the graph's input itself is preprocessing.
+    A single number is a constant, unless it is a vector with one element that follows a layer of one output; and
+    what is applied to the graph's input itself is preprocessing.
     """
     other = node.inputs[1 - position]
-    return size > 1 and other is not None and not other.is_graph_input()
+    enough = math.prod(shape) > 1 or (single and len(shape) > 0)
+    return enough and other is not None and not other.is_graph_input()
 
 
-def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value]) -> ir.Node | None:
+def _has_one_output(op_type: str, weight: Parameter) -> bool:
+    """Whether the layer has a single output channel, so that its bias is a single number."""
+    axis = {"MatMul": -1 if weight.position == 1 else 0, "Conv": 0, "ConvTranspose": 1}.get(op_type)
+    return axis is not None and weight.shape[axis] == 1
+
+
+def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_output: bool) -> ir.Node | None:
     """The Add of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
     if node.op_type not in ("MatMul", "Conv", "ConvTranspose", "Mul") or output.is_graph_output():
         return None
@@ -205,7 +210,7 @@ def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value]) -> ir.Nod
     consumers = output.consumers()
     if len(consumers) != 1 or consumers[0].op_type != "Add":
         return None
-    return consumers[0] if any(True for _ in _parameters(consumers[0], depends)) else None
+    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, single=one_output)) else None
 
 
 def _names(nodes: list[tuple[ir.Node, list[Parameter]]]) -> list[str]:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 
 _AFTER_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+_SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 
 
 def find_logits(model: ir.Model, name: str) -> ir.Value:
@@ -30,13 +31,25 @@ def find_logits(model: ir.Model, name: str) -> ir.Value:
             f"the model "
             "before it (an ArgMax or Cast?), for instance with onnx.utils.extract_model."
         )
-    producer = value.producer()
-    while producer is not None and producer.op_type in ("Identity", *_AFTER_LOGITS):
-        source = producer.inputs[0]
-        if source is None or source.producer() is None:
-            break
-        value, producer = source, source.producer()
+    before = _before_probabilities(value)
+    while before is not None:
+        value, before = before, _before_probabilities(before)
     return value
+
+
+def _before_probabilities(value: ir.Value) -> ir.Value | None:
+    """What a final Softmax or Sigmoid, maybe with changes of shape or an Identity after it, was computed from.
+
+    onnx converts a Softmax of opset 12 or lower to Reshape(Softmax(Flatten(x)), Shape(x)); that gives Flatten(x).
+    """
+    producer = value.producer()
+    while producer is not None and producer.op_type in _SHAPE_ONLY:
+        source = producer.inputs[0]
+        producer = source.producer() if source is not None else None
+    if producer is None or producer.op_type not in _AFTER_LOGITS:
+        return None
+    source = producer.inputs[0]
+    return source if source is not None and source.producer() is not None else None
 
 
 def ends_in_probabilities(model: ir.Model, logits: str) -> bool:

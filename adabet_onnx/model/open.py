@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
@@ -28,11 +29,12 @@ from ..files import sha256_of_files
 from .batch import make_batch_dynamic
 from .layers import Layer, find_layers, head_of
 from .logits import find_logits
-from .shapes import infer_shapes, measured_shapes
+from .shapes import Shapes, infer_shapes, measured_shapes
 
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
 CONVERTED_OPSET = 17  # what older models are converted to: read by every supported runtime
+_PROBE_BATCH = 7919
 METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
 
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger", "QGemm", "DynamicQuant")
@@ -246,9 +248,8 @@ def _refuse(proto: onnx.ModelProto, name: str) -> None:
         onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise ModelError(
-            f"{name} is not a valid ONNX model: {lines[0] if lines else error}. Export it again."
-        ) from error
+        reason = (lines[0] if lines else str(error)).strip().rstrip(".")
+        raise ModelError(f"{name} is not a valid ONNX model: {reason}. Export it again.") from error
 
 
 def _normalise(proto: onnx.ModelProto, name: str, notes: list[str]) -> ir.Model:
@@ -261,22 +262,25 @@ def _normalise(proto: onnx.ModelProto, name: str, notes: list[str]) -> ir.Model:
         notes.append(f"opset {opset} was converted to {target}")
     model = ir.from_proto(proto)
     lifting = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    for step in (passes.InlinePass(), passes.RemoveInitializersFromInputsPass(), lifting, passes.NameFixPass()):
+    for step in (passes.InlinePass(), passes.RemoveInitializersFromInputsPass(), lifting):
         step(model)
     _fill_constants(model)
     _name_nodes(model)
-    if make_batch_dynamic(model, name):
-        notes.append("the fixed batch dimension was made dynamic")
+    passes.NameFixPass()(model)
     low, high = IR_VERSIONS
     if not low <= model.ir_version <= high:
         notes.append(f"IR version {model.ir_version} was set to {high if model.ir_version > high else 8}")
         model.ir_version = high if model.ir_version > high else 8
+    if make_batch_dynamic(model, name):
+        notes.append("the fixed batch dimension was made dynamic")
     return model
 
 
 def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx.ModelProto:
     metadata = list(proto.metadata_props)
     try:
+        if proto.functions:  # the converter would leave calls of functions it has dropped
+            proto = onnx.inliner.inline_local_functions(proto)
         converted = onnx.version_converter.convert_version(proto, target)
     except Exception as error:  # the C++ converter raises its own kinds
         raise ModelError(
@@ -291,7 +295,8 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx
 def _fill_constants(model: ir.Model) -> None:
     """ConstantOfShape of a constant shape becomes an initializer: it may be a weight."""
     for node in list(model.graph):
-        extents = ir.convenience.get_const_tensor(node.inputs[0]) if node.op_type == "ConstantOfShape" else None  # type: ignore[arg-type]
+        shape = node.inputs[0] if node.op_type == "ConstantOfShape" else None
+        extents = ir.convenience.get_const_tensor(shape) if shape is not None else None
         output = node.outputs[0]
         if extents is None or output.is_graph_output():
             continue
@@ -318,18 +323,33 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def _with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str) -> tuple[Layer, ...]:
-    """Fill in activation shapes: by inference, and by a run on zeros where inference cannot tell."""
-    shapes = infer_shapes(model)
+    """Fill in activation shapes: by inference, and by a run on zeros where inference cannot tell.
+
+    The batch, a large prime, shows in which axis it is (an LSTM's is the third) and what is merged with it.
+    """
+    shapes = infer_shapes(model, _PROBE_BATCH)
     missing = [layer.activation for layer in layers if layer.activation not in shapes]
+    measured: Shapes = {}
     if missing:
         try:
-            shapes.update(measured_shapes(model, missing, batch=1))
+            measured = measured_shapes(model, missing, batch=3)
         except ModelError as error:
-            raise ModelError(f"{name}: the shape of {missing[0]!r} is unknown: {error}") from error
+            raise ModelError(
+                f"{name}: the shape of {missing[0]!r} is unknown: {error}. Export it again, with shapes that fit."
+            ) from error
     filled = []
     for layer in layers:
-        shape = shapes[layer.activation]
-        filled.append(dataclasses.replace(layer, activation_shape=tuple(shape[1:])))
+        inferred = layer.activation in shapes
+        shape, batch = (shapes if inferred else measured)[layer.activation], _PROBE_BATCH if inferred else 3
+        axis = next((index for index, extent in enumerate(shape) if extent and extent % batch == 0), None)
+        if axis is None:
+            raise ModelError(
+                f"{name}: the activation {layer.activation!r} of layer {layer.name!r} has shape {shape} for a batch of "
+                f"{batch}, so it has no batch dimension. Export the model with a dynamic batch dimension."
+            )
+        merged = shape[axis] // batch
+        rest = (*shape[:axis], *((merged,) if merged > 1 else ()), *shape[axis + 1 :])
+        filled.append(dataclasses.replace(layer, activation_shape=rest, batch_axis=axis))
     return tuple(filled)
 
 

@@ -87,15 +87,16 @@ def prepare(model: Model, selection: Selection) -> Prepared:
     LogitsOnly(model.logits)(graph)
     common.RemoveUnusedNodesPass()(graph)
     RemoveInferenceNoOps()(graph)
+    UnshareVectors()(graph)  # frozen ones too: a LayerNormalization's gradient fails where another shares its scale
     shapes = infer_shapes(graph)
     clashes = RenameClashes()
     for step in (
         ExplicitPads(shapes),
         AveragePoolToConv(shapes),
         DecomposeBatchNormalization(trainable, shapes),
-        CompleteLayerNormalization(),
         clashes,
         common.RemoveUnusedNodesPass(),
+        CompleteLayerNormalization(),  # after what would take its unused outputs away again
         common.TopologicalSortPass(),
     ):
         step(graph)

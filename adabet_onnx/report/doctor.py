@@ -19,7 +19,7 @@ _PACKAGES = ("adabet-onnx", "onnx", "onnx-ir", "numpy", "ripser", "scipy", "clic
 def diagnosis() -> tuple[RenderableType, bool]:
     """What to print, and whether at least scoring works."""
     found = runtime.installed()
-    table = Table("package", "version", title=f"Python {platform.python_version()}, {platform.platform()}")
+    table = Table("package", "version")
     for name in _PACKAGES:
         try:
             table.add_row(name, importlib.metadata.version(name))
@@ -27,7 +27,7 @@ def diagnosis() -> tuple[RenderableType, bool]:
             table.add_row(name, "not installed")
     for name, version in {**found.inference, **found.training}.items():
         table.add_row(name, version)
-    lines: list[RenderableType] = [table]
+    lines: list[RenderableType] = [Text(f"Python {platform.python_version()} on {platform.platform()}"), table]
     if found.conflict:
         lines.append(Text(f"conflict  {found.conflict}"))
     inference, reason = _tried(runtime.onnxruntime)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from ..errors import UsageError
 from ..files import replacing
@@ -15,10 +16,11 @@ from ..scoring.record import Scores
 _FORMATS = (".png", ".svg", ".pdf")
 
 
-def check_plot_path(path: str | os.PathLike[str]) -> None:
+def check_plot_path(path: str | os.PathLike[str]) -> Path:
     """Raise UsageError unless the suffix is one that plots can be written as."""
     if Path(path).suffix.lower() not in _FORMATS:
         raise UsageError(f"{path}: a plot must end in {', '.join(_FORMATS)}.")
+    return Path(path)
 
 
 def plot_scores(scores: Scores, path: str | os.PathLike[str], chosen: tuple[str, ...] = ()) -> None:
@@ -53,6 +55,10 @@ def plot_scores(scores: Scores, path: str | os.PathLike[str], chosen: tuple[str,
         axis.set_title(title, loc="left", fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].set_yscale("log")
+    if any(layer.b1_hat > 0 for layer in layers):
+        axes[2].set_yscale("log")
+    if chosen:
+        axes[0].legend(handles=[Patch(color="tab:orange", label="selected"), Patch(color="tab:blue", label="frozen")])
     axes[2].set_xticks(depth, [layer.name for layer in layers], rotation=90, fontsize="x-small")
     axes[2].set_xlim(-0.6, len(layers) - 0.4)
     save_figure(figure, path)

@@ -28,10 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecordError
-from ..files import read_record, write_json
+from ..data.preprocess import preprocessing_from_json
+from ..files import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
+_MADE_BY = "adabet-onnx score"
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
 
     For Betti numbers of B disjoint batches (B * points <= samples) this is s / sqrt(B). Random subsets overlap, so
     dividing by sqrt(B) would claim too much. Their mean over all subsets is a U-statistic of order m = ``points`` on
-    n = ``samples`` independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of statistics
-    with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2); drawing B of them adds a part
-    (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's samples.
+    n = ``samples`` independent points, whose variance is at most (m / n) times that of one (W. Hoeffding, "A class of
+    statistics with asymptotically normal distribution", Ann. Math. Stat. 19, 1948, theorem 5.2); drawing B of them
+    adds a part (1 - m / n) / B. So this is an upper bound on the error of the mean over the domain's samples.
 
     Args:
         b1: Betti numbers, at least one.
@@ -116,36 +117,50 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
     Raises:
         RecordError: it is not one, or is damaged.
     """
-    value = read_record(path, FORMAT, VERSION, "adabet-onnx score")
-    for key in ("format", "version"):
-        value.pop(key)
-    try:
-        layers = tuple(_layer(entry) for entry in value.pop("layers"))
-        samples = tuple(tuple(int(index) for index in group) for group in value.pop("samples"))
-        notes = tuple(str(note) for note in value.pop("notes", ()))
-        known = {key: value[key] for key in Scores.__dataclass_fields__ if key in value}
-        scores = Scores(layers=layers, samples=samples, notes=notes, **known)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RecordError(
-            f"{path} is damaged: {type(error).__name__} {error}. Make it again with adabet-onnx score."
-        ) from error
-    sizes_right = all(layer.activation_size > 0 and math.isfinite(layer.b1_hat) for layer in layers)
-    if not layers or not sizes_right or not isinstance(scores.model_sha256, str):
-        raise RecordError(f"{path} is damaged: layers are missing or have impossible values. Score again.")
-    return scores
-
-
-def _layer(entry: dict[str, Any]) -> LayerScore:
-    return LayerScore(
-        name=str(entry["name"]),
-        op_type=str(entry["op_type"]),
-        parameters=tuple(str(name) for name in entry["parameters"]),
-        parameter_count=int(entry.get("parameter_count", 0)),
-        activation_size=int(entry["activation_size"]),
-        is_norm=bool(entry.get("is_norm", False)),
-        b1=tuple(int(number) for number in entry["b1"]),
-        b1_mean=float(entry["b1_mean"]),
-        b1_hat=float(entry["b1_hat"]),
-        stderr=float(entry["stderr"]),
-        rank=int(entry["rank"]),
+    value = read_record(path, FORMAT, VERSION, _MADE_BY)
+    record = Entries(value, str(path), _MADE_BY)
+    groups = record.take_list("samples", list)
+    if not all(type(index) is int for group in groups for index in group):
+        raise record.damaged("'samples' must be lists of whole numbers")
+    layers = tuple(
+        _layer(Entries(entry, f"{path}, layer {index},", _MADE_BY))
+        for index, entry in enumerate(record.take_list("layers", dict))
     )
+    if not layers or len({layer.name for layer in layers}) < len(layers):
+        raise record.damaged("it has no layers, or two of the same name")
+    preprocessing = record.take_if_there("preprocessing", None, dict, type(None))
+    if preprocessing is not None:
+        preprocessing_from_json(preprocessing, str(path))
+    there = record.take_if_there("classes", None, list, type(None)) is not None
+    return Scores(
+        model_sha256=record.take("model_sha256", str),
+        estimator=record.take("estimator", str),
+        points=record.take("points", int),
+        samples=tuple(tuple(group) for group in groups),
+        layers=layers,
+        settings=record.take_if_there("settings", {}, dict),
+        notes=record.names("notes") if "notes" in value else (),
+        head=record.take_if_there("head", None, str, type(None)),
+        new_head=record.take_if_there("new_head", False, bool),
+        preprocessing=preprocessing,
+        classes=list(record.names("classes")) if there else None,
+    )
+
+
+def _layer(record: Entries) -> LayerScore:
+    layer = LayerScore(
+        name=record.take("name", str),
+        op_type=record.take("op_type", str),
+        parameters=record.names("parameters"),
+        parameter_count=record.take_if_there("parameter_count", 0, int),
+        activation_size=record.take("activation_size", int),
+        is_norm=record.take_if_there("is_norm", False, bool),
+        b1=tuple(record.take_list("b1", int)),
+        b1_mean=float(record.take("b1_mean", float)),
+        b1_hat=float(record.take("b1_hat", float)),
+        stderr=float(record.take("stderr", float)),
+        rank=record.take("rank", int),
+    )
+    if layer.activation_size < 1:
+        raise record.damaged(f"'activation_size' must be at least 1, found {layer.activation_size}")
+    return layer

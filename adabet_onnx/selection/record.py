@@ -25,10 +25,11 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import RecordError
-from ..files import read_record, write_json
+from ..data.preprocess import preprocessing_from_json
+from ..files import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
+_MADE_BY = "adabet-onnx select"
 
 
 @dataclass(frozen=True)
@@ -85,52 +86,50 @@ def load_selection(path: str | os.PathLike[str]) -> Selection:
     Raises:
         RecordError: it is not one, or is damaged.
     """
-    value = read_record(path, FORMAT, VERSION, "adabet-onnx select")
+    value = read_record(path, FORMAT, VERSION, _MADE_BY)
     return selection_from_json(value, str(path))
 
 
-def selection_from_json(value: dict[str, Any], where: str) -> Selection:
+def selection_from_json(value: Any, where: str) -> Selection:
     """Rebuild a selection from the content of its file.
 
     Raises:
         RecordError: an entry is missing or of the wrong type.
     """
 
-    def names(key: str) -> tuple[str, ...]:
-        found = value.get(key)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise RecordError(f"{where}: {key!r} must be a list of names. Make it again with adabet-onnx select.")
-        return tuple(found)
-
-    def typed(key: str, *types: type) -> Any:
-        if not isinstance(value.get(key), types):
-            wanted = " or ".join(kind.__name__ for kind in types)
-            raise RecordError(f"{where}: {key!r} must be {wanted}, found {value.get(key)!r}.")
-        return value[key]
-
-    firmness = value.get("firmness")
-    try:
-        firm = Firmness(**firmness) if firmness is not None else None
-    except TypeError as error:
-        raise RecordError(f"{where}: 'firmness' is damaged ({error}).") from error
+    record = Entries(value, where, _MADE_BY)
     nothing = type(None)
-    known = {
-        "seed": (int,),
-        "head": (str,),
-        "scored": (dict, nothing),
-        "why": (str,),
-        "size_tau": (float, int, nothing),
-        "estimator": (dict, nothing),
-        "preprocessing": (dict, nothing),
-        "classes": (list, nothing),
-    }
-    optional = {key: typed(key, *types) for key, types in known.items() if key in value}
+    firmness = None
+    if record.take_if_there("firmness", None, dict, nothing) is not None:
+        inner = record.inside("firmness")
+        firmness = Firmness(
+            last=inner.take("last", str),
+            next=inner.take("next", str),
+            margin=inner.take("margin", float),
+            margin_stderr=inner.take("margin_stderr", float, nothing),
+            ties=list(inner.names("ties")),
+        )
+    preprocessing = record.take_if_there("preprocessing", None, dict, nothing)
+    if preprocessing is not None:
+        preprocessing_from_json(preprocessing, where)
+    classes = record.take_if_there("classes", None, list, nothing)
+    scored = record.take_if_there("scored", None, dict, nothing)
+    if scored is not None:
+        for name in scored:
+            record.inside("scored").take(name, float)
     return Selection(
-        model_sha256=typed("model_sha256", str),
-        strategy=typed("strategy", str),
-        rho=typed("rho", float, int, nothing) if "rho" in value else None,
-        layers=names("layers"),
-        parameters=names("parameters"),
-        firmness=firm,
-        **optional,
+        model_sha256=record.take("model_sha256", str),
+        strategy=record.take("strategy", str),
+        layers=record.names("layers"),
+        parameters=record.names("parameters"),
+        rho=record.take_if_there("rho", None, float, nothing),
+        seed=record.take_if_there("seed", 0, int),
+        head=record.take_if_there("head", "auto", str),
+        scored=scored,
+        firmness=firmness,
+        why=record.take_if_there("why", "", str),
+        size_tau=record.take_if_there("size_tau", None, float, nothing),
+        estimator=record.take_if_there("estimator", None, dict, nothing),
+        preprocessing=preprocessing,
+        classes=None if classes is None else list(record.names("classes")),
     )

@@ -74,12 +74,7 @@ def select(
     """
     if not isinstance(scores, Scores):
         scores = load_scores(scores)
-    if strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
-    if head not in HEADS:
-        raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
-    if not 0 < rho <= 1:
-        raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
+    check_choices(strategy, rho, head)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     count = max(1, math.floor(rho * len(scores.layers) + 1e-9))
     pool = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
@@ -91,7 +86,8 @@ def select(
     used_rho: float | None = rho
     if layers:
         strategy, used_rho, rule = "layers", None, "pool"
-        chosen, why = _matching(scores, layers), f"named by {', '.join(layers)}"
+        chosen = matching([layer.name for layer in scores.layers], layers)
+        why = f"named by {', '.join(layers)}"
     elif strategy in _RANKED:
         rank, reason = _RANKED[strategy]
         chosen, firmness, scored = _top(scores, rank(scores), pool, count)
@@ -127,6 +123,16 @@ def select(
         preprocessing=scores.preprocessing,
         classes=scores.classes,
     )
+
+
+def check_choices(strategy: str, rho: float, head: str) -> None:
+    """Raise UsageError for an unknown strategy or head rule, or rho out of range."""
+    if strategy not in STRATEGIES:
+        raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
+    if head not in HEADS:
+        raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
+    if not 0 < rho <= 1:
+        raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
 
 
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:
@@ -169,12 +175,17 @@ def _top(
     )
 
 
-def _matching(scores: Scores, patterns: Sequence[str]) -> list[int]:
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
+    """Indices of the layers that shell patterns name, in the patterns' order.
+
+    Raises:
+        UsageError: a pattern that matches none.
+    """
     chosen: list[int] = []
     for pattern in patterns:
-        found = [i for i, layer in enumerate(scores.layers) if fnmatch.fnmatchcase(layer.name, pattern)]
+        found = [i for i, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
         if not found:
-            some = ", ".join(layer.name for layer in scores.layers[-3:])
+            some = ", ".join(names[-3:])
             raise UsageError(f"no layer matches {pattern!r}. Layers are called, for example, {some}.")
         chosen += [i for i in found if i not in chosen]
     return chosen

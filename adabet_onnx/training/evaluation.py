@@ -62,7 +62,11 @@ def compute_logits(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Logits of every sample, in order: float32 (N, ...)."""
+    """Logits of every sample, in order: float32 (N, ...).
+
+    Raises:
+        DataError: data that does not fit the model, or logits that are NaN or infinite.
+    """
     session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
@@ -71,7 +75,13 @@ def compute_logits(
         parts.append(runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0])
         if progress is not None:
             progress("evaluating", int(indices[-1]) + 1, len(dataset))
-    return np.concatenate(parts)
+    logits = np.concatenate(parts)
+    if not np.isfinite(logits).all():
+        raise DataError(
+            f"the outputs of {model.name} are NaN or infinite for {dataset.name}. Is the preprocessing right "
+            f"({preprocessing.to_json()})? Otherwise the model itself is damaged."
+        )
+    return logits
 
 
 def evaluate(

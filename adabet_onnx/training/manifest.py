@@ -30,12 +30,29 @@ from typing import Any
 
 from ..data.preprocess import Preprocessing, preprocessing_from_json
 from ..errors import RecordError
-from ..files import read_record, sha256_of_files
+from ..files import Entries, read_record, sha256_of_files
+from ..selection.record import selection_from_json
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
 FILE = "manifest.json"
 BACKEND = "ort"
+_MADE_BY = "adabet-onnx artifacts"
+_DTYPES = (
+    "float32",
+    "float64",
+    "float16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint64",
+    "uint32",
+    "uint16",
+    "uint8",
+    "bool",
+)
+_FILES = ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")
 
 
 @dataclass(frozen=True)
@@ -105,21 +122,11 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}); adabet-onnx artifacts makes one.")
-    content = read_record(path, FORMAT, VERSION, "adabet-onnx artifacts")
+    content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)
-    try:
-        if content["backend"] != BACKEND:
-            raise RecordError(f"{path}: backend {content['backend']!r} is not known to this release (it knows 'ort').")
-        names = {
-            what: manifest.file(what)
-            for what in ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")
-        }
-        hashes = dict(content["sha256"])
-        _ = manifest.parameters, manifest.feed_names, manifest.loss_function, manifest.num_outputs, manifest.classes
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(
-            f"{path} is damaged: {type(error).__name__} {error}. Make the artifacts again with adabet-onnx artifacts."
-        ) from error
+    _check(Entries(content, str(path), _MADE_BY), manifest, path)
+    names = {what: manifest.file(what) for what in _FILES}
+    hashes = content["sha256"]
     for what, file in names.items():
         if file.parent != folder or not file.is_file():
             raise RecordError(
@@ -128,3 +135,45 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         if verify and sha256_of_files([file]) != hashes.get(what):
             raise RecordError(f"{file} was changed or cut short since it was made. Make the artifacts again.")
     return manifest
+
+
+def _check(record: Entries, manifest: Manifest, path: Path) -> None:
+    """See that every entry that is used is there and of the right type."""
+    backend = record.take("backend", str)
+    if backend != BACKEND:
+        raise RecordError(
+            f"{path}: backend {backend!r} is not known to this release (it knows {BACKEND!r}). Update adabet-onnx or "
+            "make the artifacts again."
+        )
+    files, hashes = record.inside("files"), record.inside("sha256")
+    for what in _FILES:
+        files.take(what, str)
+        hashes.take(what, str)
+    for key in ("model_sha256", "loss", "logits", "model_logits", "loss_function", "frozen"):
+        record.take(key, str)
+    if manifest.loss_function not in ort.LOSSES:
+        raise record.damaged(f"'loss_function' is {manifest.loss_function!r}, not one of {', '.join(ort.LOSSES)}")
+    optimizer = record.inside("optimizer").take("name", str)
+    if optimizer not in ort.OPTIMIZERS:
+        raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(ort.OPTIMIZERS)}")
+    record.take("num_outputs", int)
+    record.take("logits_shape", list)
+    for key in ("inputs", "parameters"):
+        if not record.take(key, list):
+            raise record.damaged(f"{key!r} is empty")
+    for entry in record.take_list("inputs", dict):
+        given = Entries(entry, f"{path}, 'inputs',", _MADE_BY)
+        _ = given.take("name", str), given.take("feed", str)
+        if given.take("dtype", str) not in _DTYPES:
+            raise given.damaged(f"'dtype' is {entry['dtype']!r}, not one of {', '.join(_DTYPES)}")
+        if not all(type(extent) is int for extent in given.take("shape", list)[1:]):
+            raise given.damaged("'shape' must be the batch dimension followed by whole numbers")
+    for entry in record.take_list("parameters", dict):
+        given = Entries(entry, f"{path}, 'parameters',", _MADE_BY)
+        _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
+    selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
+    if record.take_if_there("classes", None, list, type(None)) is not None:
+        record.names("classes")
+    if record.take_if_there("preprocessing", None, dict, type(None)) is not None:
+        _ = manifest.preprocessing
+    record.take_if_there("notes", [], list)

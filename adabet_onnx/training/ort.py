@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import re
 import sys
 import tempfile
 import types
@@ -24,7 +25,7 @@ import numpy as np
 import onnx
 
 from .. import runtime
-from ..errors import ModelError, OutputError, RuntimeMissingError, TrainingError, UsageError
+from ..errors import ModelError, RuntimeMissingError, TrainingError, UsageError
 
 IR_VERSION = 10  # the newest that 1.19.2 reads
 LOSSES = {
@@ -71,7 +72,7 @@ def load() -> Api:
         if not _has_training(ort):
             raise _missing("the installed onnxruntime is the inference package")
         _api = Api()
-        ort.set_default_logger_severity(3)
+        ort.set_default_logger_severity(4)  # what goes wrong is an exception as well
     return _api
 
 
@@ -154,16 +155,11 @@ def generate(
 
     Raises:
         ModelError: onnxruntime-training cannot build gradients for this graph.
-        OutputError: a file cannot be written.
+        OSError: a file cannot be written.
         UsageError: an unknown loss or optimizer, or an option the optimizer does not have.
     """
     api = load()
-    if loss not in LOSSES:
-        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}.")
-    if optimizer not in OPTIMIZERS:
-        raise UsageError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
-    if optimizer == "sgd" and weight_decay:
-        raise UsageError("the sgd of onnxruntime-training has no weight decay; leave it out or use adamw.")
+    check_choices(loss, optimizer, weight_decay)
     blocks = api.onnxblock.optim
     optimizer_block = blocks.SGD() if optimizer == "sgd" else blocks.AdamW(weight_decay=weight_decay)
     output = model.graph.output[0].name
@@ -179,13 +175,36 @@ def generate(
                 ort_format=ort_format,
                 additional_output_names=[output],
             )
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}.") from error
+    except OSError:
+        raise
     except Exception as error:  # the C++ gradient builder and onnx's checker raise their own kinds
+        if _FAILED_TO_SAVE in str(error):
+            raise _as_oserror(error) from error
         raise ModelError(
             f"onnxruntime-training cannot make a training graph for this selection: {runtime.first_line(error)} "
             "A node between the selected layers and the loss may have no gradient; select later layers."
         ) from error
+
+
+def check_choices(loss: str, optimizer: str, weight_decay: float) -> None:
+    """Raise UsageError for an unknown loss or optimizer, or an option the optimizer does not have."""
+    if loss not in LOSSES:
+        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}.")
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+    if optimizer == "sgd" and weight_decay:
+        raise UsageError("the sgd of onnxruntime-training has no weight decay; leave it out or use adamw.")
+
+
+_FAILED_TO_SAVE = "Failed to save"  # what C++ says when it cannot write a file
+
+
+def _as_oserror(error: Exception) -> OSError:
+    """The OSError behind a native failure to write a file, which gives its number in the text or not at all."""
+    number = re.search(r"errno:(\d+)", str(error))
+    if number is not None:
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    return OSError("a file could not be saved (disk full, or too large?)")
 
 
 @contextlib.contextmanager
@@ -258,8 +277,9 @@ class Session:
             self._optimizer = api.Optimizer(str(folder / f"optimizer_model.{suffix}"), self._module)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise TrainingError(
-                f"the artifacts in {folder} cannot be loaded: {runtime.first_line(error)} Make them again with "
-                "adabet-onnx artifacts."
+                f"the artifacts in {folder} cannot be loaded with the checkpoint {checkpoint}: "
+                f"{runtime.first_line(error)} If it is one of an earlier training, train again without --resume; "
+                "otherwise make the artifacts again."
             ) from error
 
     def gradients(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
@@ -322,7 +342,7 @@ class Session:
         try:
             self._api.CheckpointState.save_checkpoint(self._state, str(path), include_optimizer_state=True)
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise OSError(runtime.first_line(error)) from error
+            raise _as_oserror(error) from error
 
 
 def checkpoint_parameters(path: Path) -> dict[str, np.ndarray]:
@@ -337,4 +357,7 @@ def checkpoint_parameters(path: Path) -> dict[str, np.ndarray]:
     except RuntimeMissingError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise TrainingError(f"the checkpoint {path} cannot be read: {runtime.first_line(error)}") from error
+        raise TrainingError(
+            f"the checkpoint {path} cannot be read: {runtime.first_line(error)} If it is one of an earlier training, "
+            "train again without --resume; otherwise make the artifacts again."
+        ) from error

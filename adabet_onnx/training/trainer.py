@@ -172,11 +172,11 @@ class Trainer:
 
         rows: list[dict[str, Any]] = state["metrics"] if state else []
         target = Path(metrics) if metrics is not None else self.folder / METRICS
-        make_folder(last.parent)
+        feeder.feeds(training, np.arange(1))  # data that does not fit must not cost an earlier training's checkpoints
         if state is None:
-            for old in (last, self.folder / BEST):
-                old.unlink(missing_ok=True)
             rows = [{"epoch": 0, "train_loss": None, **self._evaluated(session, held_out, feeder, settings, 0.0)}]
+            make_folder(last.parent)
+            (self.folder / BEST).unlink(missing_ok=True)  # last is replaced when the new one is complete
             self._store(session, rows, settings, fingerprint, target)
         steps = math.ceil(len(training) / settings.batch_size)
         for epoch in range(len(rows), settings.epochs + 1):

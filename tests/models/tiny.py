@@ -6,7 +6,39 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+node = helper.make_node
+
+
+def normal(*shape: int, scale: float = 0.3) -> np.ndarray:
+    """Normal float32 numbers, the same ones for the same shape."""
+    return (scale * np.random.default_rng(shape).standard_normal(shape)).astype(np.float32)
+
+
+def run(model: onnx.ModelProto | ir.Model, *inputs: np.ndarray, output: str | None = None) -> np.ndarray:
+    """The first output, or the value of that name, in onnxruntime; inputs are given in the graph's order."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(ir.to_proto(model) if isinstance(model, ir.Model) else model)
+    if output is not None:
+        del proto.graph.output[:]
+        proto.graph.output.append(onnx.ValueInfoProto(name=output))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    names = [value.name for value in proto.graph.input if value.name not in stored]
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, relative to the largest expected number where that is above 1; infinite for other shapes."""
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max(initial=0)) / max(1.0, float(np.abs(expected).max(initial=0)))
 
 
 def build(
@@ -100,3 +132,66 @@ def mlp(*, seed: int = 0, features: int = 10, hidden: int = 16, classes: int = 3
         helper.make_node("Add", ["m2", "out.bias"], ["logits"], "/out/Add"),
     ]
     return build(nodes, values, input_shape=("N", features), output_shape=("N", classes))
+
+
+def attention(layout: str, *, batch: int | str = 1, heads: int = 2, size: int = 4, length: int = 5) -> onnx.ModelProto:
+    """One attention layer on (1, length, heads * size), with the batch of one repeated in every Reshape.
+
+    ``layout``: "four axes" (batch, heads, length, size); "heads merged into the batch", as (heads, length, size);
+    or "sequence first", where tokens come before the batch.
+    """
+    h, d, s, c = heads, size, length, heads * size
+    targets = {
+        "four axes": ([1, -1, h, d], [0, 2, 1, 3], None),
+        "heads merged into the batch": ([1, s, h, d], [0, 2, 1, 3], [h, s, d]),
+        "sequence first": ([s, h, d], [1, 0, 2], None),
+    }
+    split, swap, merge = targets[layout]
+    values = {"split": np.array(split), "fc.weight": normal(s * c, 3)}
+    nodes, tokens = [], "input"
+    if layout == "sequence first":
+        nodes.append(node("Transpose", ["input"], ["tokens"], "tokens", perm=[1, 0, 2]))
+        tokens = "tokens"
+    for key in ("query", "key", "value"):
+        values[f"{key}.weight"] = normal(c, c, scale=0.2 + len(key) / 10)
+        nodes += [
+            node("MatMul", [tokens, f"{key}.weight"], [f"{key}/m"], f"/{key}"),
+            node("Reshape", [f"{key}/m", "split"], [f"{key}/r"], f"/{key}/reshape"),
+            node("Transpose", [f"{key}/r"], [f"{key}/t"], f"/{key}/transpose", perm=swap),
+        ]
+        if merge:
+            values["merge"] = np.array(merge)
+            nodes.append(node("Reshape", [f"{key}/t", "merge"], [f"{key}/h"], f"/{key}/merge"))
+    suffix = "h" if merge else "t"
+    nodes += [
+        node(
+            "Transpose",
+            [f"key/{suffix}"],
+            ["key/last"],
+            "/key/last",
+            perm=[0, 1, 3, 2] if layout == "four axes" else [0, 2, 1],
+        ),
+        node("MatMul", [f"query/{suffix}", "key/last"], ["scores"], "/scores"),
+        node("Softmax", ["scores"], ["weights"], "/softmax", axis=-1),
+        node("MatMul", ["weights", f"value/{suffix}"], ["mixed"], "/mix"),
+    ]
+    value = "mixed"
+    if merge:
+        values["unmerge"] = np.array([1, h, s, d])
+        nodes.append(node("Reshape", [value, "unmerge"], ["unmerged"], "/unmerge"))
+        value = "unmerged"
+    values["join"] = np.array([s, 1, c] if layout == "sequence first" else [1, s, c])
+    nodes += [
+        node("Transpose", [value], ["swapped"], "/swap", perm=swap),
+        node("Reshape", ["swapped", "join"], ["joined"], "/join"),
+    ]
+    value = "joined"
+    if layout == "sequence first":
+        nodes.append(node("Transpose", [value], ["last"], "/last", perm=[1, 0, 2]))
+        value = "last"
+    values["flat"] = np.array([1, -1])
+    nodes += [
+        node("Reshape", [value, "flat"], ["features"], "/flat"),
+        node("MatMul", ["features", "fc.weight"], ["logits"], "/fc"),
+    ]
+    return build(nodes, values, input_shape=(batch, s, c), output_shape=(batch, 3))

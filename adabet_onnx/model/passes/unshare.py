@@ -6,16 +6,19 @@ one would train the other, and its gradient would be the sum of both.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
+
+from ..layers import PASSED_THROUGH
 
 
 class UnshareVectors(ir.passes.InPlacePass):
     """Give every further consumer of a one-dimensional initializer a copy of its own.
 
-    The first consumer keeps the name; the copy for node ``n`` at input ``i`` is called ``name/n/i``. Tensors of two
-    or more dimensions may be truly tied (an embedding and its head), so they are left alone.
+    The first consumer keeps the name; the copy for node ``n`` at input ``i`` is called ``name/n/i``. A consumer behind
+    an Identity, Reshape or the like is one of its own, and gets that node for itself too. Tensors of two or more
+    dimensions may be truly tied (an embedding and its head), so they are left alone.
 
     Args:
         names: initializers to look at; None for all.
@@ -35,18 +38,48 @@ class UnshareVectors(ir.passes.InPlacePass):
                 continue
             if self._names is not None and value.name not in self._names:
                 continue
-            uses = sorted(value.uses(), key=lambda use: (order.get(use.node, -1), use.idx))
-            for use in uses[1:]:
+            uses = sorted(consumers(value), key=lambda use: (order.get(use[0], -1), use[1]))
+            for node, position in uses[1:]:
                 copy = ir.Value(
-                    name=f"{value.name}/{use.node.name}/{use.idx}",
+                    name=f"{value.name}/{node.name}/{position}",
                     const_value=ir.tensor(tensor.numpy().copy()),
                     type=value.type,
                     shape=value.shape,
                 )
                 model.graph.register_initializer(copy)
-                use.node.replace_input_with(use.idx, copy)
+                feed(node, position, value, copy)
                 modified = True
         return ir.passes.PassResult(model, modified)
+
+
+def consumers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """The uses (node, input position) of a value, or of what an Identity or Reshape makes of it."""
+    for node, position in value.uses():
+        output = node.outputs[0]
+        if position == 0 and node.op_type in PASSED_THROUGH and output.uses() and not output.is_graph_output():
+            yield from consumers(output)
+        else:
+            yield node, position
+
+
+def feed(node: ir.Node, position: int, old: ir.Value, new: ir.Value) -> None:
+    """Let an input that comes from ``old`` come from ``new``, by the same steps; other consumers keep theirs."""
+    source = node.inputs[position]
+    assert source is not None
+    if source is old:
+        node.replace_input_with(position, new)
+        return
+    step = source.producer()
+    assert step is not None
+    if len(source.uses()) > 1:
+        name = f"{source.name}/{node.name}/{position}"
+        step = ir.Node(step.domain, step.op_type, step.inputs, step.attributes.values(), name=name)
+        step.outputs[0].name = name
+        step.outputs[0].type, step.outputs[0].shape = source.type, source.shape
+        assert node.graph is not None
+        node.graph.insert_before(node, step)
+        node.replace_input_with(position, step.outputs[0])
+    feed(step, 0, old, new)
 
 
 def tied_tensors(model: ir.Model, names: Collection[str]) -> list[str]:
@@ -56,6 +89,6 @@ def tied_tensors(model: ir.Model, names: Collection[str]) -> list[str]:
         value = model.graph.initializers.get(name)
         if value is None or value.const_value is None or len(value.const_value.shape) < 2:
             continue
-        if len({use.node for use in value.uses()}) > 1:
+        if len({node for node, _ in consumers(value)}) > 1:
             tied.append(name)
     return tied
