@@ -35,13 +35,17 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         OutputError: a folder or device is in its place, or its folder does not exist or takes no files.
     """
     target = _target(path)
-    part = _beside(target)
+    _try_out(_beside(target), target)
+    return target
+
+
+def _try_out(file: Path, target: Path) -> None:
+    """Make and remove an empty file: permissions, read-only disks and long names show no other way."""
     try:
-        part.touch(exist_ok=False)
-        part.unlink()
+        file.touch(exist_ok=False)
+        file.unlink()
     except OSError as error:
         raise _cannot_write(target, error.strerror or str(error)) from error
-    return target
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -131,7 +135,7 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     new = [part for part in (folder, *folder.absolute().parents) if not os.path.lexists(part)]
     try:
         make_folder(folder)
-        check_output(folder / "any")
+        _try_out(_beside(folder / "any"), folder)
     finally:
         for part in new:
             with contextlib.suppress(OSError):

@@ -644,16 +644,16 @@ def test_selection_files(case, refused):
 WRONG: tuple[Any, ...] = (None, True, "x", -1.5, [], [3], [{}], {"a": 1})
 
 
-def spoilt_entries(content: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def spoilt_entries(content: dict[str, Any], values: Sequence[Any] = WRONG) -> list[tuple[str, dict[str, Any]]]:
     """The content with every entry (and every entry of objects in it) missing or of another type."""
     spoilt = []
     for key, value in content.items():
         spoilt.append((f"{key} missing", {k: v for k, v in content.items() if k != key}))
-        for wrong in WRONG:
+        for wrong in values:
             spoilt.append((f"{key}={wrong!r}", {**content, key: wrong}))
         inner = value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else value
         if isinstance(inner, dict):
-            for what, changed_inner in spoilt_entries(inner):
+            for what, changed_inner in spoilt_entries(inner, WRONG[1:3]):
                 put = [changed_inner, *value[1:]] if isinstance(value, list) else changed_inner
                 spoilt.append((f"{key}.{what}", {**content, key: put}))
     return spoilt
@@ -681,19 +681,19 @@ def assert_no_fault(
 
 
 def test_scores_with_any_entry_spoilt(work, monkeypatch, capfd):
-    assert assert_no_fault(f"{SELECT} -q", "scores.json", monkeypatch, capfd) > 150
+    assert assert_no_fault(f"{SELECT} -q", "scores.json", monkeypatch, capfd) > 70
 
 
 @needs_training
 def test_selection_with_any_entry_spoilt(work, monkeypatch, capfd):
     command = "artifacts model.onnx selection.json -o out --no-check -q"
-    assert assert_no_fault(command, "selection.json", monkeypatch, capfd) > 100
+    assert assert_no_fault(command, "selection.json", monkeypatch, capfd) > 70
 
 
 @needs_training
 @pytest.mark.parametrize("command", ["export artifacts -o out.onnx -q", "train artifacts data.npz --epochs 1 -q"])
 def test_manifest_with_any_entry_spoilt(command, work, monkeypatch, capfd):
-    assert assert_no_fault(command, "artifacts/manifest.json", monkeypatch, capfd) > 200
+    assert assert_no_fault(command, "artifacts/manifest.json", monkeypatch, capfd) > 120
 
 
 # --- artifact folders ------------------------------------------------------------------------------------------------
@@ -859,6 +859,7 @@ def test_an_index_out_of_range_inside_the_model_is_one_message(work, refused):
 # --- places to write -------------------------------------------------------------------------------------------------
 
 LONG = "x" * 300
+linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc, in which not even root can make files, is Linux's")
 
 
 @pytest.mark.parametrize(
@@ -880,9 +881,7 @@ LONG = "x" * 300
         ("model.onnx/out.png", "model.onnx is not a folder"),
         ("folder.png", "it is a folder"),
         (f"{LONG}.png", "too long"),
-        pytest.param(
-            "/proc/out.png", "cannot write", marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")
-        ),
+        pytest.param("/proc/out.png", "cannot write", marks=linux),
     ],
     ids=["no folder", "file as folder", "is a folder", "long name", "proc"],
 )
@@ -899,9 +898,7 @@ def test_a_file_that_cannot_be_written(command, output, reason, refused):
         ("data.npz", ("data.npz", "not a folder")),
         ("data.npz/deep/er", ("data.npz", "ot a")),
         (LONG, ("too long",)),
-        pytest.param(
-            "/proc/out", ("/proc/out",), marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")
-        ),
+        pytest.param("/proc/out", ("/proc/out",), marks=linux),
     ],
     ids=["file", "below a file", "long name", "proc"],
 )

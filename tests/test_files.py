@@ -13,6 +13,8 @@ import pytest
 from adabet_onnx import files
 from adabet_onnx.errors import OutputError, RecordError
 from adabet_onnx.files import (
+    check_folder,
+    check_output,
     make_folder,
     read_record,
     replacing,
@@ -213,6 +215,28 @@ def test_make_folder(tmp_path):
         make_folder(tmp_path / "file")
     with pytest.raises(OutputError, match="file"):
         make_folder(tmp_path / "file" / "a")
+
+
+def test_looking_ahead_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    assert check_output(tmp_path / "file") == tmp_path / "file"
+    assert check_output(tmp_path / "new") == tmp_path / "new"
+    assert check_folder(tmp_path / "deep" / "er") == tmp_path / "deep" / "er"
+    assert check_folder(tmp_path) == tmp_path
+    assert listing(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_looking_ahead_finds_a_place_that_takes_no_files(tmp_path, monkeypatch):
+    def denied(path, **settings):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.raises(OutputError, match=r"cannot write \S*/a: Permission denied"):
+        check_output(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"cannot write \S*/b: Permission denied"):
+        check_folder(tmp_path / "b")
+    assert listing(tmp_path) == []
 
 
 def record(**entries: object) -> bytes:

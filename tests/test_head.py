@@ -70,7 +70,9 @@ def test_gemm(trans: int, classes: int) -> None:
 
 
 def test_gemm_without_bias() -> None:
-    made = with_new_head(tiny.build([node("Gemm", ["input", "w"], ["logits"], "fc")], {"w": normal(6, 4)}, **ROWS), LARGE)
+    made = with_new_head(
+        tiny.build([node("Gemm", ["input", "w"], ["logits"], "fc")], {"w": normal(6, 4)}, **ROWS), LARGE
+    )
     assert weights(made)["w"].shape == (6, LARGE)
 
 

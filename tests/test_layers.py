@@ -108,7 +108,12 @@ def test_recurrent_layers(operator: str) -> None:
 
 def test_activation_with_the_batch_merged_with_tokens() -> None:
     """Two-dimensional dense layers on tokens: Reshape to (batch * tokens, features) and back."""
-    values = {"rows": np.array([-1, 4]), "back": np.array([-1, 35]), "fc.weight": normal(4, 7), "out.weight": normal(35, 2)}
+    values = {
+        "rows": np.array([-1, 4]),
+        "back": np.array([-1, 35]),
+        "fc.weight": normal(4, 7),
+        "out.weight": normal(35, 2),
+    }
     nodes = [
         node("Reshape", ["input", "rows"], ["r"], "rows"),
         node("Gemm", ["r", "fc.weight"], ["g"], "fc"),
@@ -166,7 +171,10 @@ def test_conv_and_add() -> None:
 
 def test_conv_with_a_bias_does_not_take_another() -> None:
     values = {"conv.weight": normal(3, 4, 1, 1), "conv.bias": normal(3), "shift": normal(3, 1, 1)}
-    nodes = [node("Conv", ["input", *list(values)[:2]], ["c"], "conv"), node("Add", ["c", "shift"], ["last"], "shifted")]
+    nodes = [
+        node("Conv", ["input", *list(values)[:2]], ["c"], "conv"),
+        node("Add", ["c", "shift"], ["last"], "shifted"),
+    ]
     layers = layers_of(nodes, values, **IMAGE)
     assert names(layers["conv"]) == ["conv.weight", "conv.bias"]
     assert names(layers["shifted"]) == ["shift"]

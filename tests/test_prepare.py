@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,8 +17,11 @@ from onnx import helper, numpy_helper
 from adabet_onnx import CheckError, ModelError, RecordError, UsageError, make_artifacts, open_model, prepare
 from adabet_onnx.model import prepare as prepare_module
 from adabet_onnx.model.open import Model
+from adabet_onnx.model.passes.unshare import consumers
 from adabet_onnx.model.prepare import Prepared
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.training import selfcheck
+from adabet_onnx.training.manifest import Manifest
 
 
 def selecting(model: Model, *layers: str) -> Selection:
@@ -43,6 +47,12 @@ def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
     operators = {item.op_type for item in made.graph.graph}
     assert not operators & {"BatchNormalization", "AveragePool", "Dropout", "Identity"}
     return made
+
+
+def checked(model: Model, selection: Selection, folder: Path, **options: Any) -> tuple[Manifest, dict[str, Any]]:
+    """Artifacts, and what their check finds; in this process, which is quicker."""
+    manifest = make_artifacts(model, selection, folder / "artifacts", check=False, **options)
+    return manifest, selfcheck.check(manifest)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +132,9 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_a_parameter_with_a_reserved_name_is_refused() -> None:
-    proto = tiny.build([node("Gemm", ["input", "w_grad"], ["logits"], "fc")], {"w_grad": normal(6, 3)}, input_shape=("N", 6))
+    proto = tiny.build(
+        [node("Gemm", ["input", "w_grad"], ["logits"], "fc")], {"w_grad": normal(6, 3)}, input_shape=("N", 6)
+    )
     model = open_model(proto)
     with pytest.raises(UsageError, match="w_grad"):
         prepare(model, selecting(model, "fc"))
@@ -148,7 +160,7 @@ def test_an_input_named_labels(training: None, tmp_path: Path) -> None:
     made = prepared(proto, "fc")
     assert made.inputs == (("labels", "labels_value"),)
     model = open_model(proto)
-    manifest = make_artifacts(model, selecting(model, "conv1", "fc"), tmp_path / "artifacts")
+    manifest, _ = checked(model, selecting(model, "conv1", "fc"), tmp_path)
     assert manifest.feed_names == [("labels", "labels_value")]
 
 
@@ -166,19 +178,16 @@ def shared_bias() -> onnx.ModelProto:
     return tiny.build(nodes, {**values, "zero": np.zeros(5, np.float32)}, input_shape=("N", 5))
 
 
-@pytest.mark.parametrize(
-    ("layer", "bias"), [("first", "zero"), ("second", "zero/second/2"), ("third", "zero/third/2")]
-)
+@pytest.mark.parametrize(("layer", "bias"), [("first", "zero"), ("second", "zero/second/2"), ("third", "zero/third/2")])
 def test_only_the_selected_layers_own_bias_is_trained(training: None, tmp_path: Path, layer: str, bias: str) -> None:
     made = prepared(shared_bias(), layer)
     assert made.trainable == (f"{layer}.weight", bias)
     for graph in (made.graph.graph, made.original.graph):
-        consumers = [item.name for item, _ in graph.initializers[bias].uses()]
-        assert consumers == [layer]
+        assert [item.name for item, _ in consumers(graph.initializers[bias])] == [layer]
     model = open_model(shared_bias())
-    manifest = make_artifacts(model, selecting(model, layer), tmp_path / "artifacts")
+    manifest, found = checked(model, selecting(model, layer), tmp_path)
     assert manifest.parameters == list(made.trainable)
-    assert manifest.content["checked"]["changed"] == 2
+    assert found["changed"] == 2
 
 
 def test_tied_matrices_are_noted() -> None:
@@ -238,19 +247,17 @@ FAULTS: dict[str, tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults_are_caught(
-    training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_planted_faults_are_caught(training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     forgotten, build, layers, message = FAULTS[fault]
     model = open_model(build())
-    good = make_artifacts(model, selecting(model, *layers), tmp_path / "good")  # nothing to complain of
-    assert good.content["checked"]["outputs"] <= 1e-5
-    assert good.content["checked"]["gradient"]["error"] <= 0.01
+    _, good = checked(model, selecting(model, *layers), tmp_path)  # nothing to complain of
+    assert good["outputs"] <= 1e-5
+    assert good["gradient"]["error"] <= 0.01
     monkeypatch.setattr(prepare_module, forgotten, Nothing)
     with pytest.raises(CheckError, match=message):
         make_artifacts(model, selecting(model, *layers), tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts"]
 
 
 def test_a_wrong_rewrite_is_caught(training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,15 +276,17 @@ def test_a_wrong_rewrite_is_caught(training: None, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("frozen", ["embedded", "checkpoint"])
 def test_good_artifacts_pass(training: None, tmp_path: Path, frozen: str) -> None:
     model = open_model(tiny.conv_net(softmax=True))
-    manifest = make_artifacts(model, selecting(model, "bn1", "conv2", "fc"), tmp_path / "artifacts", frozen=frozen)
-    found = manifest.content["checked"]
+    _, found = checked(model, selecting(model, "bn1", "conv2", "fc"), tmp_path, frozen=frozen)
     assert found["changed"] == 5
     assert max(found["outputs"], found["loss"], found["after_step"]) <= 1e-5
 
 
 @pytest.mark.parametrize(("bias", "layers"), [(True, "hidden"), (False, "hidden"), (False, "first"), (True, "out")])
 def test_layer_norms_that_share_a_scale(training: None, tmp_path: Path, bias: bool, layers: str) -> None:
-    """Without all outputs, a bias and a scale of its own, a LayerNormalization has no gradient."""
+    """Without all outputs, a bias and a scale of its own, a LayerNormalization has no gradient.
+
+    (Vectors of up to 8 equal constants onnxruntime shares again, by itself: then it says that it has none.)
+    """
     norm = ["norm.weight", "norm.bias"] if bias else ["norm.weight"]
     nodes = [
         node("MatMul", ["input", "hidden.weight"], ["h"], "hidden"),
@@ -286,13 +295,13 @@ def test_layer_norms_that_share_a_scale(training: None, tmp_path: Path, bias: bo
         node("LayerNormalization", ["t", *norm], ["n2"], "second", axis=-1),
         node("MatMul", ["n2", "out.weight"], ["logits"], "out"),
     ]
-    values = {"hidden.weight": normal(6, 7), "norm.weight": 1 + normal(7), "out.weight": normal(7, 3)}
+    values = {"hidden.weight": normal(6, 12), "norm.weight": 1 + normal(12), "out.weight": normal(12, 3)}
     if bias:
-        values["norm.bias"] = normal(7)
+        values["norm.bias"] = normal(12)
     proto = tiny.build(nodes, values, input_shape=("N", 6))
     made = prepared(proto, layers)
     model = open_model(proto)
-    manifest = make_artifacts(model, selecting(model, layers), tmp_path / "artifacts")
+    manifest, _ = checked(model, selecting(model, layers), tmp_path)
     assert manifest.parameters == list(made.trainable)
 
 
@@ -311,5 +320,5 @@ def test_a_model_of_integer_tokens(training: None, tmp_path: Path) -> None:
         [numpy_helper.from_array(array, name) for name, array in tensors.items()],
     )
     model = open_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-    manifest = make_artifacts(model, selecting(model, "tokens", "fc"), tmp_path / "artifacts")
+    manifest, _ = checked(model, selecting(model, "tokens", "fc"), tmp_path)
     assert manifest.parameters == ["tokens.weight", "fc.weight"]

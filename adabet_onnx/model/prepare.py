@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..errors import RecordError, UsageError
+from ..errors import CheckError, RecordError, UsageError
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization
@@ -22,7 +22,7 @@ from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
 from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
-from .passes.unshare import UnshareVectors, tied_tensors
+from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .shapes import infer_shapes
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def prepare(model: Model, selection: Selection) -> Prepared:
         RecordError: the selection was made for another model.
         UsageError: nothing is selected, or a parameter is not in the model.
         ModelError: a node stands in the way.
+        CheckError: what would be trained is not the selected layers' alone.
     """
     if selection.model_sha256 != model.sha256:
         raise RecordError(
@@ -79,6 +80,7 @@ def prepare(model: Model, selection: Selection) -> Prepared:
     UnshareVectors({name for _, _, name in slots})(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
+    _check_unshared(original, trainable, {node for node, _, _ in slots})
     notes = [
         f"{name!r} is used by several layers (tied): training it changes all of them"
         for name in tied_tensors(original, trainable)
@@ -131,6 +133,20 @@ def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, 
     if not slots:
         raise UsageError("the selection is empty: select at least one layer.")
     return slots
+
+
+def _check_unshared(graph: ir.Model, trainable: tuple[str, ...], selected: set[str]) -> None:
+    """No vector that is trained may reach a node that was not selected: no later check could tell."""
+    for name in trainable:
+        value = graph.graph.initializers[name]
+        if value.const_value is None or len(value.const_value.shape) != 1:
+            continue
+        strays = sorted({node.name or "" for node, _ in consumers(value)} - selected)
+        if strays:
+            raise CheckError(
+                f"training {name!r} would change node {strays[0]!r} too, which was not selected: the two were not "
+                "given tensors of their own. Nothing was written; please report this with the model."
+            )
 
 
 def _initializer_at(node: ir.Node, position: int) -> str:

@@ -18,11 +18,10 @@ import onnx
 from onnx import numpy_helper
 
 _FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-_SHAPE_ONLY = ("Reshape", "Unsqueeze")
 _SIGNED = ("Conv", "Gemm", "BatchNormalization")  # as often negative as positive
-_BATCH = "N"
 
-_Array = npt.NDArray[np.generic]
+_Arrays = dict[str, npt.NDArray[np.generic]]
+_Shapes = dict[str, tuple[int, ...]]
 
 
 def light_model(name: str, *, seed: int = 0) -> onnx.ModelProto:
@@ -38,13 +37,12 @@ def light_model(name: str, *, seed: int = 0) -> onnx.ModelProto:
     Returns
     -------
     onnx.ModelProto
-        Opset 9 as shipped. Its only input are the images, `("N", 3, 224, 224)`; weights are initializers.
+        Opset 9 as shipped. Its only input is the images, `("N", 3, 224, 224)`; weights are initializers.
 
     Raises
     ------
     ValueError
         If the installed onnx package has no such light model.
-
     """
     path = _FOLDER / f"light_{name}.onnx"
     if not path.is_file():
@@ -66,19 +64,18 @@ def light_model(name: str, *, seed: int = 0) -> onnx.ModelProto:
             kept[node.input[1]] = target
     images = [value for value in graph.input if value.name in used and value.name not in shapes | stored]
     for value in (*images, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = _BATCH
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
 
-    for field, content in (("node", nodes), ("input", images), ("value_info", [])):
+    tensors = [numpy_helper.from_array(array, key) for key, array in (kept | weights).items()]
+    for field, content in (("node", nodes), ("input", images), ("initializer", tensors), ("value_info", [])):
         graph.ClearField(field)
         getattr(graph, field).extend(content)
-    graph.ClearField("initializer")
-    graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in (kept | weights).items())
     model.ir_version = max(model.ir_version, 4)  # from 4 on, an initializer need not be a graph input
     onnx.checker.check_model(model)
     return model
 
 
-def _weight_shapes(graph: onnx.GraphProto, stored: dict[str, _Array]) -> dict[str, tuple[int, ...]]:
+def _weight_shapes(graph: onnx.GraphProto, stored: _Arrays) -> _Shapes:
     """Return the shape of each float weight: some are stored, the others are made by ConstantOfShape."""
     shapes = {key: array.shape for key, array in stored.items() if array.dtype == np.float32}
     for node in graph.node:
@@ -87,9 +84,9 @@ def _weight_shapes(graph: onnx.GraphProto, stored: dict[str, _Array]) -> dict[st
     return shapes
 
 
-def _draw(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, _Array]:
+def _draw(graph: onnx.GraphProto, shapes: _Shapes, rng: np.random.Generator) -> _Arrays:
     """Draw each weight by its role in the node that uses it, following the activations' second moments."""
-    weights: dict[str, _Array] = {}
+    weights: _Arrays = {}
     source = {key: key for key in shapes}  # a value that is a weight, maybe reshaped -> that weight
     moment: dict[str, float] = {}
     positive: set[str] = set()  # values that are mostly positive
@@ -102,22 +99,21 @@ def _draw(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]], rng: np.ra
 
     for node in graph.node:
         data, params = node.input[0], node.input[1:]
-        if node.op_type in _SHAPE_ONLY and data in source:
+        if node.op_type in ("Reshape", "Unsqueeze") and data in source:
             source[node.output[0]] = source[data]
             continue
         before = after = moment.get(data, 1.0)
         if node.op_type in ("Conv", "Gemm"):
-            fan_in = int(np.prod(shapes[source[params[0]]][1:]))  # every Gemm here has transB = 1
+            fan_in = int(np.prod(shapes[source[params[0]]][1:]))  # Gemm: transB = 1 in all
             normal(params[0], float(np.sqrt(2.0 / fan_in)))
             for bias in params[1:]:
                 normal(bias, 0.1)
             after = 2.0 * before
-        elif node.op_type == "BatchNormalization":
-            scale, bias, mean, variance = params
-            near_one(scale)
-            normal(bias, 0.1)
-            normal(mean, 0.1 * float(np.sqrt(before)))
-            near_one(variance, before)
+        elif node.op_type == "BatchNormalization":  # params: scale, bias, mean, variance
+            near_one(params[0])
+            normal(params[1], 0.1)
+            normal(params[2], 0.1 * float(np.sqrt(before)))
+            near_one(params[3], before)
             after = 1.0
         elif node.op_type == "Mul":  # the learned scale and bias of a Caffe BatchNormalization
             near_one(params[0])

@@ -52,8 +52,15 @@ class AveragePoolToConv(ir.passes.InPlacePass):
         include = bool(attributes.get_int("count_include_pad", 0))
         counts = self._counts(shape[2:], result[2:], kernel, strides, dilations, pads, include)
         for axis in range(spatial):  # ceil_mode: pad what the last window reaches over the end
-            reach = (result[2 + axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-            pads[spatial + axis] = max(pads[spatial + axis], reach - shape[2 + axis] - pads[axis])
+            start = (result[2 + axis] - 1) * strides[axis] - pads[axis]
+            end = start + (kernel[axis] - 1) * dilations[axis] + 1 - shape[2 + axis]
+            if start >= shape[2 + axis] or (include and end > pads[spatial + axis]):
+                raise ModelError(
+                    f"node {node.name!r} (AveragePool): with ceil_mode, its last window reaches over the padding, and "
+                    "releases of onnxruntime do not agree on what that gives. Export the model without ceil_mode, or "
+                    "with count_include_pad off."
+                )
+            pads[spatial + axis] = max(pads[spatial + axis], end)
         channels = shape[1]
         even = bool(np.all(counts == counts.flat[0]))
         each = 1 / counts.flat[0] if even else 1.0

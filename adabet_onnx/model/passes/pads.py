@@ -52,8 +52,8 @@ class ExplicitPads(ir.passes.InPlacePass):
         dilations = node.attributes.get_ints("dilations", [1] * len(extents))
         if node.op_type != "Conv" and any(d > 1 < k for k, d in zip(kernel, dilations, strict=True)):
             raise ModelError(
-                f"node {node.name!r} is a dilated {node.op_type} with auto_pad, which onnxruntime pads as if it were not "
-                "dilated. Export the model with explicit pads."
+                f"node {node.name!r} is a dilated {node.op_type} with auto_pad, which onnxruntime pads as if it were "
+                "not dilated. Export the model with explicit pads."
             )
         begins, ends = [], []
         for extent, size, stride, dilation in zip(extents, kernel, strides, dilations, strict=True):
@@ -61,9 +61,9 @@ class ExplicitPads(ir.passes.InPlacePass):
             total = (outputs - 1) * stride + (size - 1) * dilation + 1 - extent
             if total < -1:
                 raise ModelError(
-                    f"node {node.name!r} ({node.op_type}) has auto_pad and strides {list(strides)} well above its kernel "
-                    f"{list(kernel)}; where onnxruntime then places the windows is not standard. Export the model with "
-                    "explicit pads."
+                    f"node {node.name!r} ({node.op_type}) has auto_pad and strides {list(strides)} well above its "
+                    f"kernel {list(kernel)}; where onnxruntime then places the windows is not standard. Export the "
+                    "model with explicit pads."
                 )
             total = max(0, total)
             small, large = total // 2, total - total // 2
