@@ -98,12 +98,14 @@ def score(
     dataset = open_data(data, model, seed=seed, limit=wanted).train
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
-    probed, outputs = add_probes(model, "gram")
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
-    plan, notes, left_out = _fit(plan, estimator, samples, probed, limit, len(dataset), model.name)
+    plan, notes, left_out = _fit(plan, estimator, samples, model, limit, len(dataset))
+    probed, outputs = add_probes(model, "gram", group=plan.group)
     indices = _draw(len(dataset), plan, order, seed)
 
-    session = _session(probed, model.name, threads)
+    session = runtime.inference_session(
+        ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
+    )
     feeder = Feeder(model, preprocessing)
     names = list(outputs.values())
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
@@ -170,7 +172,7 @@ def _plan(estimator: str, samples: int, subset_size: int, subsets: int, batch_si
 
 
 def _fit(
-    plan: _Plan, estimator: str, samples: int, probed: ir.Model, limit: int, available: int, name: str
+    plan: _Plan, estimator: str, samples: int, model: Model, limit: int, available: int
 ) -> tuple[_Plan, list[str], int]:
     """Keep to the samples there are and to the memory limit: (plan, notes, samples left out)."""
     notes: list[str] = []
@@ -184,12 +186,15 @@ def _fit(
             f"{available}. Give "
             f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
         )
-    one, base = forward_bytes(probed, batch=1), weight_bytes(probed)
+    # A probe may copy the activation it reads into another layout.
+    one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
+    base = weight_bytes(model.graph)
     fits = int((limit - base) / (_ARENA_FACTOR * max(1, one)))
     if fits < plan.points:
         need = int(base + _ARENA_FACTOR * one * plan.points)
         raise DataError(
-            f"scoring {name} in groups of {plan.points} needs about {_mb(need)}, over the limit of {_mb(limit)}. Raise "
+            f"scoring {model.name} in groups of {plan.points} needs about {_mb(need)}, over the limit of "
+            f"{_mb(limit)}. Raise "
             "--max-memory, or give a smaller --subset-size (or --batch-size)."
         )
     group = plan.group
@@ -224,11 +229,15 @@ def _subsets(plan: _Plan, seed: int, group: int) -> list[np.ndarray]:
     return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
 
 
-def _session(probed: ir.Model, name: str, threads: int | None) -> Any:
+def probing_options(threads: int | None = None) -> Any:
+    """Session options for a graph with Gram probes, which take much less memory this way.
+
+    Memory patterns help the 1.19.2 of the training package and harm the newest stock runtime; both were measured
+    (tests/benchmarks/bench_scoring.py).
+    """
     options = runtime.session_options(threads)
-    # Run each probe as soon as its activation is there, so that the activation can be freed.
-    options.execution_order = runtime.onnxruntime().ExecutionOrder.PRIORITY_BASED
-    return runtime.inference_session(ir.to_proto(probed).SerializeToString(), f"{name} with probes", options)
+    options.enable_mem_pattern = bool(runtime.installed().training)
+    return options
 
 
 def _ranked(model: Model, betti: dict[str, list[int]], plan: _Plan) -> tuple[LayerScore, ...]:

@@ -35,7 +35,8 @@ def main() -> None:
             result = json.loads((Path(folder) / "run.json").read_text())
         costs = result["costs"]
         ratios = [
-            f"{costs['selection'][key] / costs['all'][key]:.2f} / {costs['selection'][key] / costs['inference'][key]:.2f}"
+            f"{costs['selection'][key] / costs['all'][key]:.2f} / "
+            f"{costs['selection'][key] / costs['inference'][key]:.2f}"
             for key in ("seconds", "memory_bytes")
         ]
         cells = [
