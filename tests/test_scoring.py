@@ -225,3 +225,44 @@ def test_standard_error_is_that_of_disjoint_batches_or_larger():
     naive = np.std(many, ddof=1) / np.sqrt(64)
     assert standard_error(many, 32, 128) > 3 * naive
     assert standard_error(np.array([3]), 32, 32) == 0
+
+
+def test_batch_that_is_not_the_first_axis_or_is_merged(rng):
+    """An LSTM puts the batch third, and a model may merge it with the tokens: one point is one sample all the same."""
+    float32 = onnx.TensorProto.FLOAT
+    weights = {
+        "lstm.W": rng.standard_normal((1, 24, 5)).astype(np.float32),
+        "lstm.R": rng.standard_normal((1, 24, 6)).astype(np.float32),
+        "mix.weight": rng.standard_normal((6, 4)).astype(np.float32),
+        "fc.weight": rng.standard_normal((28, 3)).astype(np.float32),
+    }
+    shapes = {"tokens": [-1, 6], "flat": [-1, 28], "axes": [1]}
+    nodes = [
+        onnx.helper.make_node("Transpose", ["input"], ["steps"], perm=[1, 0, 2]),
+        onnx.helper.make_node("LSTM", ["steps", "lstm.W", "lstm.R"], ["y"], "/lstm", hidden_size=6),
+        onnx.helper.make_node("Squeeze", ["y", "axes"], ["states"]),
+        onnx.helper.make_node("Transpose", ["states"], ["by_sample"], perm=[1, 0, 2]),
+        onnx.helper.make_node("Reshape", ["by_sample", "tokens"], ["rows"]),
+        onnx.helper.make_node("MatMul", ["rows", "mix.weight"], ["mixed"], "/mix"),
+        onnx.helper.make_node("Reshape", ["mixed", "flat"], ["samples"]),
+        onnx.helper.make_node("MatMul", ["samples", "fc.weight"], ["logits"], "/fc"),
+    ]
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    tensors += [onnx.numpy_helper.from_array(np.array(value, np.int64), name) for name, value in shapes.items()]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "steps",
+        [onnx.helper.make_tensor_value_info("input", float32, ["N", 7, 5])],
+        [onnx.helper.make_tensor_value_info("logits", float32, ["N", 3])],
+        tensors,
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = open_model(proto)
+    assert {layer.name: layer.activation_size for layer in model.layers} == {"lstm": 42, "mix": 28, "fc": 3}
+    points = rng.standard_normal((32, 7, 5)).astype(np.float32)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ("y", "mixed"))
+    session = runtime.inference_session(proto.SerializeToString(), "outputs")
+    logits, y, mixed = session.run(None, {"input": points})
+    scores = score(model, points, samples=32, order="sequential")
+    expected = {"lstm": np.moveaxis(y, 2, 0), "mix": mixed.reshape(32, 28), "fc": logits}
+    assert {layer.name: layer.b1 for layer in scores.layers} == {name: (raw_b1(x),) for name, x in expected.items()}

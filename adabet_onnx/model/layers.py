@@ -72,7 +72,8 @@ class Layer:
         parameters: its trainable initializers.
         activation: name of the value after the bias is added.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
-        batch_axis: axis of the batch in the activation, maybe as the outer part of a product (batch * tokens).
+        batch_axis: axis of the batch in the activation.
+        batch_merged: whether that axis is a product, the batch its outer part (batch * tokens).
     """
 
     name: str
@@ -82,6 +83,7 @@ class Layer:
     activation: str
     activation_shape: tuple[int, ...] | None = None
     batch_axis: int = 0
+    batch_merged: bool = False
 
     @property
     def parameter_count(self) -> int:

@@ -349,7 +349,7 @@ def _with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str) -> tuple
             )
         merged = shape[axis] // batch
         rest = (*shape[:axis], *((merged,) if merged > 1 else ()), *shape[axis + 1 :])
-        filled.append(dataclasses.replace(layer, activation_shape=rest, batch_axis=axis))
+        filled.append(dataclasses.replace(layer, activation_shape=rest, batch_axis=axis, batch_merged=merged > 1))
     return tuple(filled)
 
 

@@ -3,7 +3,8 @@
 Two kinds of probe:
 
 * ``activations``: the activation itself becomes an output, named as it is in the graph. All of them at once cost
-  memory that grows with depth.
+  memory that grows with depth. (Where the batch is not its first axis, or is merged with another, the output is
+  ``LAYER/activation`` of shape (N, D).)
 * ``gram``: the centred Gram matrix (X - mean)(X - mean)^T of each activation X, flattened to (N, D), is computed
   inside the graph, and only that (N, N) matrix becomes an output, named ``LAYER/gram``. Distances between the points
   follow from it. Centring keeps float32 exact enough when activations lie far from the origin. How it is computed
@@ -15,10 +16,12 @@ output name. It takes any batch size.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import UsageError
+from ..model.layers import Layer
 from ..model.open import Model, set_metadata
 from .gram import GramProbes
 
@@ -46,12 +49,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}
-    activations = {layer.name: values[layer.activation] for layer in model.layers}
-    for layer in model.layers:
-        value = activations[layer.name]
-        assert layer.activation_shape is not None
-        value.dtype = ir.DataType.FLOAT
-        value.shape = ir.Shape(["N", *layer.activation_shape])
+    activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in model.layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
     common.RemoveUnusedNodesPass()(probed)
@@ -64,3 +62,27 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     names = {name: value.name or "" for name, value in outputs.items()}
     set_metadata(probed, "probes", names)
     return probed, names
+
+
+def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
+    """The activation with the batch as its first axis, its shape written down."""
+    assert layer.activation_shape is not None
+    assert layer.activation_size is not None
+    shape: tuple[int, ...] = layer.activation_shape
+    if layer.batch_axis or layer.batch_merged:
+        rank = len(layer.activation_shape) + (not layer.batch_merged)
+        order = [layer.batch_axis, *(axis for axis in range(rank) if axis != layer.batch_axis)]
+        name, shape = f"{layer.name}/activation", (layer.activation_size,)
+        first = ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose")
+        first.outputs[0].name = f"{name}/transposed"
+        target = ir.Value(name=f"{name}/shape", const_value=ir.tensor(np.array([-1, *shape], np.int64)))
+        graph.register_initializer(target)
+        flat = ir.node("Reshape", [first.outputs[0], target], name=f"{name}/reshape")
+        flat.outputs[0].name = name
+        producer = value.producer()
+        assert producer is not None
+        graph.insert_after(producer, [first, flat])
+        value = flat.outputs[0]
+    value.dtype = ir.DataType.FLOAT
+    value.shape = ir.Shape(["N", *shape])
+    return value
