@@ -6,6 +6,7 @@ must name the culprit and say what to do; `refused` checks what is common to all
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,22 @@ def work(good, tmp_path, monkeypatch) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def limited_files(size: int | None) -> Iterator[None]:
+    """Limit the size of files this process may write, no longer than needed: pytest's own output may be a file."""
+    if size is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture
 def refused(work, monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
     """Run a command in this process and check everything that a refusal has in common."""
@@ -106,11 +123,13 @@ def refused(work, monkeypatch, capfd, tmp_path) -> Callable[..., Result]:
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
-    def run(command: str, code: int, *words: str, leaves: Sequence[str] = ()) -> Result:
+    def run(
+        command: str, code: int, *words: str, leaves: Sequence[str] = (), file_size_limit: int | None = None
+    ) -> Result:
         before = listing(work)
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["adabet-onnx", *command.split()])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as left, limited_files(file_size_limit):
             main()
         result = Result(left.value.code, *capfd.readouterr())
         check(result, code, *words)
@@ -940,16 +959,6 @@ def process(work: Path, *arguments: str, limit: int | None = None, **environment
 posix = pytest.mark.skipif(os.name != "posix", reason="file-size limits are of POSIX systems")
 
 
-@pytest.fixture
-def file_size_limit():
-    """Limit the size of files this process may write, until the end of the test."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @posix
 @pytest.mark.parametrize(
     ("command", "limit"),
@@ -966,35 +975,33 @@ def file_size_limit():
         pytest.param("run model.onnx data.npz -o out --samples 32 --subsets 2", 500, marks=needs_training),
     ],
 )
-def test_file_size_limit(command, limit, refused, file_size_limit):
+def test_file_size_limit(command, limit, refused):
     if command.startswith("run"):
         Path("out").mkdir()  # a folder of the user's, which stays
-    file_size_limit(limit)
-    refused(command, FAILURE, "cannot write out" if " out" in command else "cannot write", "free some space")
+    said = "cannot write out" if " out" in command else "cannot write"
+    refused(command, FAILURE, said, "free some space", file_size_limit=limit)
 
 
 @posix
-def test_file_size_limit_of_a_plot(refused, file_size_limit):
-    file_size_limit(5_000)
+def test_file_size_limit_of_a_plot(refused):
     command = "score model.onnx data.npz --samples 32 --subsets 2 -o out.json --plot out.png"
-    refused(command, FAILURE, "cannot write out.png", "File too large", leaves=["out.json"])
+    refused(command, FAILURE, "cannot write out.png", "File too large", leaves=["out.json"], file_size_limit=5_000)
     assert json.loads(Path("out.json").read_text())["layers"], "the scores were complete before: they stay"
 
 
 @posix
 @needs_training
-def test_file_size_limit_of_a_checkpoint(work, refused, file_size_limit):
+def test_file_size_limit_of_a_checkpoint(work, refused):
     trained(work)
-    file_size_limit(1_000)
-    refused("train artifacts data.npz", FAILURE, "last.ckpt: File too large", "free some space")
+    said = "last.ckpt: File too large"
+    refused("train artifacts data.npz", FAILURE, said, "free some space", file_size_limit=1_000)
 
 
 @posix
 @needs_training
-def test_a_failed_export_leaves_the_earlier_file(refused, file_size_limit):
+def test_a_failed_export_leaves_the_earlier_file(refused):
     Path("out.onnx").write_bytes(b"earlier")
-    file_size_limit(2_000)
-    refused("export artifacts -o out.onnx", FAILURE, "out.onnx", "File too large")
+    refused("export artifacts -o out.onnx", FAILURE, "out.onnx", "File too large", file_size_limit=2_000)
 
 
 @posix
