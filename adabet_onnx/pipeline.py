@@ -18,10 +18,11 @@ from .data.labels import fit_labels
 from .data.preprocess import choose
 from .data.source import open_data
 from .errors import ModelError, RecordError
-from .files import check_folder, make_folder, write_bytes, write_json
+from .files import check_folder, make_folder, write_bytes
 from .model.head import new_head
 from .model.open import Model, open_model
 from .model.shapes import infer_shapes
+from .records import write_json
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.record import Selection, load_selection

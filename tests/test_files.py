@@ -16,13 +16,12 @@ from adabet_onnx.files import (
     check_folder,
     check_output,
     make_folder,
-    read_record,
     replacing,
     replacing_folder,
     sha256_of_files,
     write_bytes,
-    write_json,
 )
+from adabet_onnx.records import read_record, write_json
 
 MARKER = "manifest.json"
 

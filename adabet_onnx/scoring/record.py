@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..data.preprocess import preprocessing_from_json
-from ..files import Entries, read_record, write_json
+from ..records import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
 _MADE_BY = "adabet-onnx score"

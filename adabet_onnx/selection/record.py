@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
-from ..files import Entries, read_record, write_json
+from ..records import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
 _MADE_BY = "adabet-onnx select"

@@ -12,10 +12,11 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import ModelError, UsageError
-from ..files import replacing_folder, sha256_of_files, write_json
+from ..files import replacing_folder, sha256_of_files
 from ..model.open import Model
 from ..model.prepare import Prepared, prepare
 from ..model.shapes import infer_shapes
+from ..records import write_json
 from ..selection.record import Selection, load_selection
 from . import ort
 from .manifest import BACKEND, FILE, FORMAT, VERSION, Manifest, load_manifest

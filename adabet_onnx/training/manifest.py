@@ -30,7 +30,8 @@ from typing import Any
 
 from ..data.preprocess import Preprocessing, preprocessing_from_json
 from ..errors import RecordError
-from ..files import Entries, read_record, sha256_of_files
+from ..files import sha256_of_files
+from ..records import Entries, read_record
 from ..selection.record import selection_from_json
 from . import ort
 
