@@ -167,13 +167,13 @@ def test_too_few_samples(model, images):
 
 
 def test_a_memory_limit_makes_groups_smaller_and_says_so(model, images):
-    scores = score(model, images, samples=256, max_memory=600_000)
+    scores = score(model, images, samples=256, max_memory=20_600_000)
     group = scores.settings["group"]
     assert 32 <= group < 128
     assert all(len(indices) == group for indices in scores.samples)
     assert any(f"groups of {group} samples instead of 128" in note for note in scores.notes)
     with pytest.raises(DataError, match="max-memory"):
-        score(model, images, max_memory=10_000)
+        score(model, images, max_memory=20_010_000)
 
 
 def test_nan_activations_are_named(model, images):

@@ -28,6 +28,7 @@ GROUP = 128  # samples forwarded together under the subsets estimator
 MEMORY_SHARE = 0.75  # of free memory, the default limit
 # ONNX Runtime's arena rounds up and keeps freed blocks: what it takes over the liveness prediction.
 _ARENA_FACTOR = 1.5
+_SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
 
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
@@ -188,7 +189,7 @@ def _fit(
         )
     # A probe may copy the activation it reads into another layout.
     one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
-    base = weight_bytes(model.graph)
+    base = _SESSION_BYTES + 2 * weight_bytes(model.graph)  # as read, and as the session keeps them
     fits = int((limit - base) / (_ARENA_FACTOR * max(1, one)))
     if fits < plan.points:
         need = int(base + _ARENA_FACTOR * one * plan.points)
