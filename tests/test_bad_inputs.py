@@ -1070,7 +1070,7 @@ def test_both_packages_at_once(work, tmp_path):
     [
         "artifacts model.onnx selection.json -o out",
         "train artifacts data.npz",
-        "export artifacts -o out.onnx",
+        pytest.param("export artifacts -o out.onnx", marks=needs_training),
         "run model.onnx data.npz -o out",
         "demo -o out",
     ],
