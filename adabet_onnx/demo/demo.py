@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..data.preprocess import choose
 from ..data.source import open_data
@@ -52,6 +51,8 @@ def run_demo(
 
 def _draw(outcome: Outcome, data: Path, path: Path) -> None:
     """Digits of the new domain with the answers before and after, wrong ones in red; learning curve below."""
+    from matplotlib.figure import Figure  # slow to import
+
     adapted = open_model(outcome.folder / "adapted.onnx")
     held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
     preprocessing = choose(outcome.model, integer_data=True)

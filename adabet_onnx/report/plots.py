@@ -1,17 +1,20 @@
-"""Plots, as files; the format is that of the file's suffix."""
+"""Plots, as files; the format is that of the file's suffix.
+
+matplotlib takes half a second to import, so that is left until something is drawn.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..files import replacing
 from ..scoring.record import Scores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -35,6 +38,9 @@ def plot_scores(scores: Scores, path: str | os.PathLike[str], chosen: tuple[str,
         UsageError: another suffix.
         OutputError: the file cannot be written.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     layers = scores.layers
     depth = list(range(len(layers)))
     figure = Figure(figsize=(max(7.0, 0.16 * len(layers)), 7.5), layout="constrained")
@@ -66,6 +72,8 @@ def plot_scores(scores: Scores, path: str | os.PathLike[str], chosen: tuple[str,
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure, whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     check_plot_path(path)
     FigureCanvasAgg(figure)
     with replacing(path) as part:

@@ -7,7 +7,6 @@ coefficients mod 2 and no threshold: how many loops the points form at some scal
 from __future__ import annotations
 
 import numpy as np
-from ripser import ripser
 
 from ..errors import DataError
 
@@ -48,5 +47,7 @@ def first_betti_number(distance: np.ndarray) -> int:
     """
     if len(distance) < 4:
         return 0
+    from ripser import ripser  # a second to import (it brings scikit-learn), which most commands need not wait for
+
     bars = ripser(distance, maxdim=1, distance_matrix=True)["dgms"][1]
     return int(np.count_nonzero(bars[:, 1] > bars[:, 0]))

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
@@ -141,6 +140,8 @@ def size_agreement(layers: Sequence[LayerScore]) -> float | None:
     Source: M. G. Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945). None where it is
     undefined (fewer than two layers, or all equal).
     """
+    from scipy.stats import kendalltau  # slow to import
+
     if len(layers) < 2:
         return None
     ours, sizes = [layer.b1_hat for layer in layers], [1 / layer.activation_size for layer in layers]
