@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import onnx
 
 from .cost.measure import Cost, measure_inference, measure_training
 from .data.dataset import Splits
-from .data.labels import fit_labels
+from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
 from .data.source import open_data
-from .errors import ModelError, RecordError
+from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.head import new_head
 from .model.open import Model, open_model
@@ -50,7 +50,8 @@ class Outcome:
         after: the same of the adapted model.
         evaluated_on: which data these figures are of.
         trainable_share: trained parameters over all parameters.
-        costs: of a training step of the selection and of all layers, and of inference; None if not measured.
+        costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
+        not_measured: why something was not, or None.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
     """
@@ -62,7 +63,8 @@ class Outcome:
     after: dict[str, Any]
     evaluated_on: str
     trainable_share: float
-    costs: dict[str, Cost] | None
+    costs: dict[str, Cost]
+    not_measured: str | None
     metrics: list[dict[str, Any]]
     folder: Path
 
@@ -83,6 +85,7 @@ def adapt(
     optimizer: str = "adamw",
     weight_decay: float = 0.0,
     frozen: str = "embedded",
+    ort_format: bool = False,
     training: dict[str, Any] | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -111,6 +114,7 @@ def adapt(
         optimizer: adamw or sgd.
         weight_decay: of adamw.
         frozen: embedded or checkpoint.
+        ort_format: train from ``.ort`` files.
         training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
         seed: of everything that is random.
         threads: for ONNX Runtime.
@@ -132,13 +136,25 @@ def adapt(
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     model, headed = _with_head(open_model(source), num_classes, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
-    splits = open_data(data, model, seed=seed)
+    splits = open_data(data, model)
+    known = model.metadata("classes")
+    splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
     _check_labels(model, splits, loss)
 
     artifacts = target / "artifacts"
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
+        again = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
+        made = load_manifest(artifacts).content
+        asked = {"name": optimizer, "weight_decay": weight_decay}
+        same = again == selection and used.to_json() == selection.preprocessing and made["optimizer"] == asked
+        if not (same and made["loss_function"] == loss and made["frozen"] == frozen):
+            raise UsageError(
+                f"{target} was made with other options (preprocessing, selection, loss, optimizer or --frozen). Give "
+                f"the same "
+                "ones to --resume, or start again without it."
+            )
     else:
         scores = score(
             model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
@@ -159,6 +175,7 @@ def adapt(
             optimizer=optimizer,
             weight_decay=weight_decay,
             frozen=frozen,
+            ort_format=ort_format,
             check=check,
         )
         say("making artifacts", 1, 1)
@@ -170,7 +187,15 @@ def adapt(
     )
     adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
     after = evaluate(adapted, held, used, loss=loss, threads=threads, progress=progress)
-    batch_size = int(settings.get("batch_size") or 32)
+    costs: dict[str, Cost] = {}
+    not_measured: str | None = None
+    if measure:
+        batch_size = int(settings.get("batch_size") or 32)
+        try:
+            for what, cost in _costs(model, scores, artifacts, batch_size, optimizer, loss, threads, progress):
+                costs[what] = cost
+        except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
+            not_measured = str(error)
     return Outcome(
         model=model,
         scores=scores,
@@ -179,7 +204,8 @@ def adapt(
         after=after,
         evaluated_on=f"{len(held)} {'test' if splits.test is not None else 'training'} samples",
         trainable_share=_trainable_share(model, selection),
-        costs=_costs(model, scores, artifacts, batch_size, optimizer, loss, threads, progress) if measure else None,
+        costs=costs,
+        not_measured=not_measured,
         metrics=metrics,
         folder=target,
     )
@@ -192,9 +218,9 @@ def _with_head(
     if num_classes is None:
         return model, None
     path = folder / _MODEL
-    if resume and path.is_file():
-        return open_model(path), None
     proto = new_head(model, num_classes, seed=seed).proto()
+    if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
+        raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")
     return dataclasses.replace(open_model(proto), name=str(path)), proto.SerializeToString()
 
 
@@ -231,27 +257,23 @@ def _costs(
     loss: str,
     threads: int | None,
     progress: Progress | None,
-) -> dict[str, Cost]:
+) -> Iterator[tuple[str, Cost]]:
     say = progress or (lambda what, done, total: None)
     say("measuring", 0, 3)
-    costs = {
-        "selection": measure_training(artifacts, batch_size=batch_size, threads=threads),
-        "inference": measure_inference(artifacts, batch_size=batch_size, threads=threads),
-    }
+    yield "selection", measure_training(artifacts, batch_size=batch_size, threads=threads)
+    yield "inference", measure_inference(artifacts, batch_size=batch_size, threads=threads)
     say("measuring", 1, 3)
     with tempfile.TemporaryDirectory() as folder:
         everything = select(scores, strategy="all")
         made = Path(folder) / "all"
         make_artifacts(model, everything, made, optimizer=optimizer, loss=loss, check=False)
         say("measuring", 2, 3)
-        costs["all"] = measure_training(made, batch_size=batch_size, threads=threads)
+        yield "all", measure_training(made, batch_size=batch_size, threads=threads)
     say("measuring", 3, 3)
-    return costs
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The outcome's figures as JSON values; `adapt`'s caller may save them."""
-    costs = outcome.costs
     return {
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
@@ -260,9 +282,8 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "evaluated_on": outcome.evaluated_on,
         "trainable_share": outcome.trainable_share,
         "size_tau": outcome.selection.size_tau,
-        "costs": None
-        if costs is None
-        else {what: {"memory_bytes": cost.memory_bytes, "seconds": cost.seconds} for what, cost in costs.items()},
+        "costs": {what: dataclasses.asdict(cost) for what, cost in outcome.costs.items()},
+        "not_measured": outcome.not_measured,
     }
 
 

@@ -81,6 +81,15 @@ def test_explicit_layers(scores):
         select(scores, layers=["layer4.*"])
 
 
+def test_the_head_rule_holds_for_explicit_layers_too(scores):
+    assert select(scores, layers=["conv1"], head="always").layers == ("conv1", "fc")
+    assert select(dataclasses.replace(scores, new_head=True), layers=["conv1"]).layers == ("conv1", "fc")
+    assert select(scores, layers=["conv1", "fc"], head="never").layers == ("conv1",)
+    for wrong in ({"layers": ["fc"]}, {"strategy": "head"}):
+        with pytest.raises(UsageError, match="never"):
+            select(scores, head="never", **wrong)
+
+
 def test_firmness_counts_standard_errors_and_ties(scores):
     firm = select(scores, rho=0.2).firmness
     assert (firm.last, firm.next) == ("bn2", "conv2")

@@ -25,7 +25,7 @@ from adabet_onnx import (
     score,
     select,
 )
-from adabet_onnx.data.preprocess import NONE
+from adabet_onnx.data.preprocess import NONE, Preprocessing
 from adabet_onnx.data.source import open_data
 from adabet_onnx.training.evaluation import evaluate, open_trained
 from adabet_onnx.training.trainer import LAST
@@ -186,6 +186,21 @@ def test_validation_is_split_off_training_data_and_test_data_is_not_looked_at(fo
     assert rows[1]["eval_accuracy"] * 20 == pytest.approx(round(rows[1]["eval_accuracy"] * 20))
     none = Trainer(folder).fit((x_train, y_train), epochs=1, validation=0)
     assert none[1]["eval_loss"] is None
+
+
+def test_early_stopping_without_validation_data_is_refused(folder):
+    with pytest.raises(UsageError, match="--validation"):
+        Trainer(folder).fit(toy_data(5, 0), patience=3)
+
+
+def test_what_it_was_trained_with_is_exported(folder, data):
+    """Class names and preprocessing of the training data count more than those of the scored data."""
+    x, y = toy_data(60, 3)
+    Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Preprocessing(scale=0.5))
+    export_model(folder, folder.parent / "adapted.onnx")
+    adapted = open_model(folder.parent / "adapted.onnx")
+    assert adapted.metadata("classes") == list("abcd")
+    assert adapted.metadata("preprocessing")["scale"] == 0.5
 
 
 def test_a_loss_that_explodes_is_an_error_and_keeps_the_last_epoch(folder, data):

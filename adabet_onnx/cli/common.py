@@ -130,6 +130,7 @@ artifact_options = together(
         show_default=True,
         help="Where frozen weights live.",
     ),
+    click.option("--ort-format", is_flag=True, help="Write .ort models instead of .onnx."),
     click.option(
         "--check/--no-check", default=True, show_default=True, help="Verify outputs, loss and a gradient first."
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -46,6 +47,9 @@ for _command in (
 
 def main() -> None:
     """Run the command line; exit with 2 for usage errors, 1 for failures, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal or file that cannot show a sign gets a ? for it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(_run())
 
 

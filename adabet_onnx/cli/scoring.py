@@ -66,7 +66,7 @@ def score(
     if plot is not None:
         check_output(check_plot_path(plot))
     opened = open_model(model)
-    splits = open_data(data, opened, seed=seed)
+    splits = open_data(data, opened)
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
     )

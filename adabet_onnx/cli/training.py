@@ -12,7 +12,7 @@ from ..data.source import open_data
 from ..model.open import Model, open_model
 from ..training.artifacts import make_artifacts
 from ..training.evaluation import evaluate as compute_evaluation
-from ..training.evaluation import open_trained
+from ..training.evaluation import open_trained, trained_loss
 from ..training.evaluation import predict as compute_predictions
 from ..training.export import export_model
 from ..training.ort import LOSSES
@@ -39,7 +39,6 @@ from .common import (
 @click.argument("selection", type=FILE)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @artifact_options
-@click.option("--ort-format", is_flag=True, help="Write .ort models instead of .onnx.")
 @quiet_option
 def artifacts(model: Path, selection: Path, output: Path, momentum: float | None, quiet: bool, **settings: Any) -> None:
     """Write onnxruntime-training artifacts in which only the selected layers are trainable.
@@ -92,13 +91,13 @@ def _row(row: dict[str, Any]) -> str:
 @click.command()
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
-@click.option("--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To report.")
+@click.option("--loss", type=click.Choice(tuple(LOSSES)), help="To report.  [default: DIR's, or cross-entropy]")
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy and samples as JSON.")
 @threads_option
 @quiet_option
 def evaluate(
-    model: Path, data: Path, loss: str, as_json: bool, threads: int | None, quiet: bool, **settings: Any
+    model: Path, data: Path, loss: str | None, as_json: bool, threads: int | None, quiet: bool, **settings: Any
 ) -> None:
     """Loss and accuracy of a model, or of an artifact folder's trained state, on the data's test part.
 
@@ -111,6 +110,7 @@ def evaluate(
     held = splits.for_evaluation
     preprocessing = choose(opened, integer_data=held.rows.integer, **settings)
     with progress_bar(quiet) as progress:
+        loss = loss or trained_loss(model)
         result = compute_evaluation(opened, held, preprocessing, loss=loss, threads=threads, progress=progress)
     if as_json:
         show_json(result)

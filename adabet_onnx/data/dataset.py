@@ -43,8 +43,8 @@ class ArrayRows:
 
     @property
     def integer(self) -> bool:
-        """Whether the only array holds 8-bit integers."""
-        return all(array.dtype == np.uint8 for array in self.arrays.values())
+        """Whether all arrays hold integers."""
+        return all(array.dtype.kind in "iu" for array in self.arrays.values())
 
 
 @dataclass(frozen=True)

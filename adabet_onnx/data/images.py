@@ -17,6 +17,7 @@ from .dataset import Dataset, Splits
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 TEST_FRACTION = 0.2
+_SPLIT_SEED = 2  # always the same, so that no command tests on what another has trained on
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,13 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def read_image_folder(folder: Path, size: tuple[int, int], channels: int, *, seed: int = 0) -> Splits:
+def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Splits:
     """List the images of a folder.
 
     Args:
         folder: see the module.
         size: height and width the model takes in.
         channels: 1, 3 or 4.
-        seed: of the split, where the folder has none.
 
     Raises:
         DataError: no class folders, no images, or train and test have different classes.
@@ -85,7 +85,7 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int, *, see
             test = [(path, names.index(test_names[label])) for path, label in test]
     else:
         names, items = _list(folder)
-        order = np.random.default_rng([seed, 2]).permutation(len(items))
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(items))
         count = round(TEST_FRACTION * len(items))
         test = [items[index] for index in np.sort(order[:count])] or None
         train = [items[index] for index in np.sort(order[count:])]

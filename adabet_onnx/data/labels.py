@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from ..errors import DataError
+from .dataset import Dataset
 
 
 def fit_labels(labels: np.ndarray, loss: str, outputs: int, where: str) -> np.ndarray:
@@ -39,6 +43,37 @@ def fit_labels(labels: np.ndarray, loss: str, outputs: int, where: str) -> np.nd
     if not np.isfinite(targets).all():
         raise DataError(f"{where}: the targets have NaN or infinite values.")
     return targets
+
+
+def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:
+    """Give labels the indices that a model or an artifact folder has for the classes' names.
+
+    The labels of a folder of images are positions among its own folders, which may be only some of the model's.
+
+    Args:
+        dataset: the data.
+        classes: names in the order of the model's outputs; anything but a list of names changes nothing.
+        strict: refuse names that are not among them; otherwise such data stays as it is.
+
+    Raises:
+        DataError: with ``strict``, a class of the data is unknown.
+    """
+    known = isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
+    if not known or dataset.classes is None or dataset.classes == classes:
+        return dataset
+    unknown = [name for name in dataset.classes if name not in classes]
+    if unknown and strict:
+        raise DataError(
+            f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename "
+            f"or remove it."
+        )
+    if unknown:
+        return dataset
+    labels = dataset.labels
+    in_range = labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
+    if labels is not None and in_range and labels.min() >= 0 and labels.max() < len(dataset.classes):
+        labels = np.array([classes.index(name) for name in dataset.classes], np.int64)[labels]
+    return replace(dataset, labels=labels, classes=classes)
 
 
 def _class_indices(labels: np.ndarray, outputs: int, where: str) -> np.ndarray:

@@ -34,7 +34,7 @@ def read_npz(path: Path) -> Splits:
             f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled "
             "objects in it. Save plain arrays with numpy.savez."
         ) from error
-    classes = _classes(arrays.get("classes"), path)
+    classes = as_classes(arrays.get("classes"), str(path))
     if "x_train" in arrays:
         train = _dataset(arrays, "x_train", "y_train", classes, path)
         test = _dataset(arrays, "x_test", "y_test", classes, path) if "x_test" in arrays else None
@@ -87,9 +87,15 @@ def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
     raise DataError(f"{what} must be integers (class indices from 0) or float targets, not {array.dtype}.")
 
 
-def _classes(array: np.ndarray | None, path: Path) -> list[str] | None:
-    if array is None:
+def as_classes(names: Any, where: str) -> list[str] | None:
+    """Class names as a list of strings; None stays None.
+
+    Raises:
+        DataError: they are not a list of names.
+    """
+    if names is None:
         return None
+    array = np.asarray(names)
     if array.ndim != 1:
-        raise DataError(f"{path}: classes must be a list of names, one per class; it has shape {array.shape}.")
+        raise DataError(f"{where}: classes must be a list of names, one per class; it has shape {array.shape}.")
     return [str(name) for name in array]

@@ -3,7 +3,8 @@
     fed = (x * scale - mean) / std          per channel
 
 It travels with scores, selection, manifest and the exported model's metadata (key ``adabet_onnx.preprocessing``)
-as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all).
+as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all), and ``data``,
+the kind of data it is for: "integer" or "float". It is never applied to the other kind unasked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ PRESETS = ("auto", "unit", "imagenet", "none")
 class Preprocessing:
     """fed = (x * scale - mean) / std, per channel; see the module.
 
+    Attributes:
+        scale: a number.
+        mean: one number, or one per channel.
+        std: likewise.
+        data: what it is for, ``integer`` (images of 0 to 255) or ``float``.
+
     Raises:
         UsageError: a number is not finite, or a standard deviation is zero.
     """
@@ -33,6 +40,7 @@ class Preprocessing:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    data: str = "integer"
 
     def __post_init__(self) -> None:
         numbers = (self.scale, *self.mean, *self.std)
@@ -82,7 +90,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in our files."""
-        return {"scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+        return {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
 
 
 UNIT = Preprocessing(scale=1 / 255)
@@ -101,25 +109,28 @@ def preprocessing_from_json(value: Any, where: str) -> Preprocessing:
             float(value["scale"]),
             tuple(float(number) for number in value["mean"]),
             tuple(float(number) for number in value["std"]),
+            str(value.get("data", "integer")),
         )
     except (TypeError, ValueError, KeyError, UsageError) as error:
         raise RecordError(f"{where}: the preprocessing entry is damaged ({error}). Make it again.") from error
 
 
-def from_metadata(model: ir.Model) -> Preprocessing | None:
-    """What a model's metadata_props say: ours, or ``mean`` and ``std`` of x / 255 as JSON lists."""
-    ours = model.metadata_props.get(METADATA + "preprocessing")
+def _from_metadata(model: ir.Model, data: str) -> Preprocessing | None:
+    """What a model's metadata_props say for this kind of data: ours, or ``mean`` and ``std`` of x / 255 "
+    "as JSON lists."""
+    props = model.metadata_props
+    where = "the model's metadata"
     try:
-        if ours is not None:
-            return preprocessing_from_json(json.loads(ours), "the model's metadata")
-        mean, std = (model.metadata_props.get(key) for key in ("mean", "std"))
-        if mean is None or std is None:
-            return None
-        return preprocessing_from_json(
-            {"scale": 1 / 255, "mean": json.loads(mean), "std": json.loads(std)}, "the model's metadata"
-        )
+        if METADATA + "preprocessing" in props:
+            ours = preprocessing_from_json(json.loads(props[METADATA + "preprocessing"]), where)
+            if ours.data == data:
+                return ours
+        if data == "integer" and "mean" in props and "std" in props:
+            mean, std = json.loads(props["mean"]), json.loads(props["std"])
+            return preprocessing_from_json({"scale": 1 / 255, "mean": mean, "std": std}, where)
     except (ValueError, RecordError):
         return None
+    return None
 
 
 def choose(
@@ -130,8 +141,12 @@ def choose(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     integer_data: bool,
+    stored: Preprocessing | None = None,
 ) -> Preprocessing:
-    """The preprocessing to use.
+    """The preprocessing to use: the one place that decides, for scoring, training, evaluation and prediction.
+
+    ``auto`` takes, in this order, what was stored earlier for the same kind of data (integers or floats), what the
+    model's metadata say, and for float data nothing at all: it is fed as it is.
 
     Args:
         model: the model, whose metadata ``auto`` reads.
@@ -139,18 +154,23 @@ def choose(
         scale: by hand, in place of the preset's; likewise ``mean`` and ``std``.
         mean: per channel, after scaling.
         std: per channel, after scaling.
-        integer_data: whether the data are integers (images of 0 to 255). Float data is fed as it is under ``auto``.
+        integer_data: whether the data are integers (images of 0 to 255).
+        stored: from a selection or manifest.
 
     Raises:
         UsageError: the preset is unknown, or ``auto`` finds nothing to go by.
     """
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
+    takes_floats = any(spec.dtype == "float32" for spec in model.inputs)
+    data = "integer" if integer_data and takes_floats else "float"
     by_hand = any(value is not None for value in (scale, mean, std))
     if preset == "auto" and by_hand:
         base: Preprocessing | None = NONE
+    elif preset == "auto" and stored is not None and stored.data == data:
+        base = stored
     elif preset == "auto":
-        base = from_metadata(model.graph) if integer_data else NONE
+        base = _from_metadata(model.graph, data) or (NONE if data == "float" else None)
     else:
         base = {"unit": UNIT, "imagenet": IMAGENET, "none": NONE}[preset]
     if base is None:
@@ -160,5 +180,8 @@ def choose(
             "(x/255), --preset imagenet, --preset none (as they are), or --scale, --mean and --std."
         )
     return Preprocessing(
-        base.scale if scale is None else scale, base.mean if mean is None else mean, base.std if std is None else std
+        base.scale if scale is None else scale,
+        base.mean if mean is None else mean,
+        base.std if std is None else std,
+        data,
     )

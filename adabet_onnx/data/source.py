@@ -14,10 +14,10 @@ from ..model.open import Model
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
 from .layout import image_layout
-from .npz import as_labels, read_npz
+from .npz import as_classes, as_labels, read_npz
 
 
-def open_data(source: Any, model: Model, *, seed: int = 0, limit: int | None = None) -> Splits:
+def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     """Open data.
 
     Args:
@@ -25,7 +25,6 @@ def open_data(source: Any, model: Model, *, seed: int = 0, limit: int | None = N
             (or of the names an .npz has) to arrays; or a re-iterable of batches, each an array, a mapping of named
             inputs, or a pair of either with labels.
         model: the model it is for (its input decides size and channels of images).
-        seed: of the split of an image folder.
         limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
 
     Raises:
@@ -37,7 +36,7 @@ def open_data(source: Any, model: Model, *, seed: int = 0, limit: int | None = N
     if isinstance(source, Dataset):
         return Splits(source, None)
     if isinstance(source, (str, os.PathLike)):
-        return _open_path(Path(source), model, seed)
+        return _open_path(Path(source), model)
     if isinstance(source, np.ndarray):
         return Splits(_from_arrays(source, None), None)
     if isinstance(source, tuple) and len(source) == 2:
@@ -49,12 +48,12 @@ def open_data(source: Any, model: Model, *, seed: int = 0, limit: int | None = N
     raise UsageError(f"expected a path, arrays or batches as data, not {type(source).__name__}.")
 
 
-def _open_path(path: Path, model: Model, seed: int) -> Splits:
+def _open_path(path: Path, model: Model) -> Splits:
     if path.is_dir():
         layout = image_layout(model)
         if layout is None:
             raise DataError(f"{path} is a folder of images, but {model.name} does not take in images; give an .npz.")
-        return read_image_folder(path, layout.size, layout.channels, seed=seed)
+        return read_image_folder(path, layout.size, layout.channels)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
     if path.suffix.lower() != ".npz":
@@ -87,7 +86,7 @@ def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
     return dataset, [str(index) for index in range(len(dataset))]
 
 
-def _from_arrays(x: Any, y: Any) -> Dataset:
+def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
     named = x if isinstance(x, Mapping) else {"": x}
     try:
         arrays = {str(name): np.asarray(array) for name, array in named.items()}
@@ -99,16 +98,17 @@ def _from_arrays(x: Any, y: Any) -> Dataset:
     if any(array.dtype.kind not in "uifb" for array in arrays.values()):
         raise DataError("the data must be arrays of numbers.")
     labels = None if y is None else as_labels(y, counts.pop(), "y")
-    return Dataset(ArrayRows(arrays), labels)
+    return Dataset(ArrayRows(arrays), labels, classes)
 
 
 def _from_mapping(source: Mapping[str, Any]) -> Splits:
     names = set(source)
+    classes = as_classes(source.get("classes"), "the data")
     if "x_train" in names:
-        test = _from_arrays(source["x_test"], source.get("y_test")) if "x_test" in names else None
-        return Splits(_from_arrays(source["x_train"], source.get("y_train")), test)
-    if "x" in names and names <= {"x", "y"}:
-        return Splits(_from_arrays(source["x"], source.get("y")), None)
+        test = _from_arrays(source["x_test"], source.get("y_test"), classes) if "x_test" in names else None
+        return Splits(_from_arrays(source["x_train"], source.get("y_train"), classes), test)
+    if "x" in names and names <= {"x", "y", "classes"}:
+        return Splits(_from_arrays(source["x"], source.get("y"), classes), None)
     return Splits(_from_arrays(source, None), None)
 
 

@@ -37,6 +37,7 @@ CONVERTED_OPSET = 17  # what older models are converted to: read by every suppor
 _PROBE_BATCH = 7919
 METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
 
+_MOST_BYTES = 2_000_000_000  # protobuf and onnx's checker end at 2 GiB
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinear", "ConvInteger", "MatMulInteger", "QGemm", "DynamicQuant")
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
@@ -200,12 +201,16 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
             if entry.key == "location"
         }
     )
-    folder = path.resolve().parent
+    folder = path.parent
     files = []
     for location in locations:
         file = folder / location
-        if Path(location).is_absolute() or not file.resolve().is_relative_to(folder):
-            raise ModelError(f"{path}: external data {location!r} lies outside the model's folder, which is not read.")
+        if Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(
+                f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not "
+                f"read. "
+                "Copy it beside the model."
+            )
         if not file.is_file():
             raise ModelError(
                 f"{path}: its external data file {location!r} is missing. It must lie beside the model: copy it too."
@@ -221,6 +226,12 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> list[Path]:
 
 def _refuse(proto: onnx.ModelProto, name: str) -> None:
     """Turn away, by name, the kinds of file that cannot be scored or trained."""
+    size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    if size >= _MOST_BYTES:
+        raise ModelError(
+            f"{name} has {size / 1e9:.1f} GB of weights; models of 2 GB and more are not supported yet. Give a "
+            f"smaller one."
+        )
     operators = Counter(node.op_type for node in proto.graph.node)
     functions = {(function.domain, function.name) for function in proto.functions}
     quantised = sorted(operator for operator in operators if operator.startswith(_QUANTISED))

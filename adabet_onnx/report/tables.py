@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..cost.measure import Cost
 from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
@@ -102,28 +103,32 @@ def outcome_text(outcome: Outcome) -> RenderableType:
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
     lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
-    if outcome.costs is None:
+    if outcome.not_measured is not None:
+        lines.append(Text(f"not everything was measured: {outcome.not_measured}"))
+    if not outcome.costs:
         return Group(*lines)
+    return Group(*lines, *_costs(outcome.costs))
+
+
+def _costs(costs: dict[str, Cost]) -> list[RenderableType]:
+    """The costs in a table, under their ratios in a sentence."""
     table = Table()
     for heading in ("one step", "time", "memory"):
         table.add_column(heading, justify="left" if heading == "one step" else "right")
-    for what, label in (
-        ("inference", "inference"),
-        ("selection", "training, selected layers"),
-        ("all", "training, all layers"),
-    ):
-        cost = outcome.costs[what]
-        table.add_row(label, f"{cost.seconds * 1000:.1f} ms", f"{cost.memory_bytes / 1e6:.1f} MB")
-    chosen, everything, forward = (outcome.costs[what] for what in ("selection", "all", "inference"))
-    lines.append(
-        Text(
-            f"a step takes {chosen.seconds / everything.seconds:.2f} of the time and "
-            f"{chosen.memory_bytes / everything.memory_bytes:.2f} of the memory of training all layers "
-            f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times "
-            f"inference)"
-        )
+    labels = {"inference": "inference", "selection": "training, selected layers", "all": "training, all layers"}
+    for what, label in labels.items():
+        if what in costs:
+            cost = costs[what]
+            table.add_row(label, f"{cost.seconds * 1000:.1f} ms", f"{cost.memory_bytes / 1e6:.1f} MB")
+    if set(costs) != set(labels):
+        return [table]
+    chosen, everything, forward = (costs[what] for what in ("selection", "all", "inference"))
+    sentence = (
+        f"a step takes {chosen.seconds / everything.seconds:.2f} of the time and "
+        f"{chosen.memory_bytes / everything.memory_bytes:.2f} of the memory of training all layers "
+        f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
     )
-    return Group(*lines, table)
+    return [Text(sentence), table]
 
 
 def _short(parameter: str, layer: str) -> str:

@@ -102,7 +102,7 @@ class GramProbes:
     def _slopes(self, value: ir.Value) -> np.ndarray | None:
         """Slope per channel if a BatchNormalization makes ``value`` and its input follows from it, else None."""
         node = value.producer()
-        if node is None or node.op_type != "BatchNormalization":
+        if node is None or node.op_type != "BatchNormalization" or _trains(node):
             return None
         x = node.inputs[0]
         conv = x.producer() if x is not None else None
@@ -197,6 +197,12 @@ class GramProbes:
             self._constants[key] = ir.Value(name=name, const_value=ir.tensor(array))
             self._graph.register_initializer(self._constants[key])
         return self._constants[key]
+
+
+def _trains(node: ir.Node) -> bool:
+    """Whether a BatchNormalization uses the batch's own statistics."""
+    mode: int = node.attributes.get_int("training_mode", 0)
+    return mode == 1
 
 
 def _elements(value: ir.Value, axis: int) -> int:

@@ -13,6 +13,7 @@ import psutil
 
 from .. import runtime
 from ..cost.liveness import forward_bytes, weight_bytes
+from ..data.labels import align_classes
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
@@ -95,8 +96,9 @@ def score(
     plan = _plan(estimator, samples, subset_size, subsets, batch_size, batches)
     if order not in ORDERS:
         raise UsageError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}.")
-    wanted = plan.group * plan.groups if order == "sequential" else None
-    dataset = open_data(data, model, seed=seed, limit=wanted).train
+    wanted = samples if estimator == "subsets" else plan.group * plan.groups
+    dataset = open_data(data, model, limit=wanted if order == "sequential" else None).train
+    dataset = align_classes(dataset, model.metadata("classes"))
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
@@ -189,7 +191,8 @@ def _fit(
         )
     # A probe may copy the activation it reads into another layout.
     one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
-    base = _SESSION_BYTES + 2 * weight_bytes(model.graph)  # as read, and as the session keeps them
+    # Weights are in memory as they were opened, in the probed copy, as bytes, and twice in the session being made.
+    base = _SESSION_BYTES + 5 * weight_bytes(model.graph)
     fits = int((limit - base) / (_ARENA_FACTOR * max(1, one)))
     if fits < plan.points:
         need = int(base + _ARENA_FACTOR * one * plan.points)
@@ -200,7 +203,8 @@ def _fit(
         )
     group = plan.group
     if fits < group:
-        group = fits
+        parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
+        group = usable // parts if usable // parts >= plan.points else fits
         notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory")
     if usable < asked:
         notes.append(f"the data has {available} samples, fewer than the {asked} asked for")

@@ -61,7 +61,8 @@ def select(
             norm-bias (scales and biases of all normalisations) or all.
         rho: fraction of layers, above 0 and at most 1; not used by head, norm-bias and all.
         head: auto, always, pool or never.
-        layers: shell patterns of layer names; where given, they are the selection and ``strategy`` is not used.
+        layers: shell patterns of layer names; where given, they are the selection and ``strategy`` and ``rho`` are not
+            used. The rule for the head holds here too.
         seed: of the random strategy.
 
     Returns:
@@ -84,8 +85,11 @@ def select(
     firmness: Firmness | None = None
     used_rho: float | None = rho
     if layers:
-        strategy, used_rho, rule = "layers", None, "pool"
-        chosen = matching([layer.name for layer in scores.layers], layers)
+        strategy, used_rho = "layers", None
+        named = matching([layer.name for layer in scores.layers], layers)
+        chosen = [i for i in named if i in pool]
+        if not chosen:
+            raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
         why = f"named by {', '.join(layers)}"
     elif strategy in _RANKED:
         rank, reason = _RANKED[strategy]
@@ -198,6 +202,8 @@ def _whole(scores: Scores, strategy: str, pool: list[int]) -> tuple[list[int], s
         return pool, "all layers"
     if strategy == "head":
         at = [i for i, layer in enumerate(scores.layers) if layer.name == scores.head]
+        if at and at[0] not in pool:
+            raise UsageError("the strategy head selects the head, and head='never' leaves it out: nothing to select.")
         if not at:
             raise UsageError("the model has no head (a Gemm, MatMul or Conv with parameters); choose another strategy.")
         return at, "the head alone"

@@ -13,14 +13,13 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
-from ..data.labels import fit_labels
+from ..data.labels import align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
 from ..data.source import open_inputs
 from ..errors import DataError
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
-from .manifest import FILE
 
 _BATCH = 64
 Progress = Callable[[str, int, int], None]
@@ -41,9 +40,13 @@ def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Mo
     return open_model(source)
 
 
-def is_artifact_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder has a manifest."""
-    return (Path(path) / FILE).is_file()
+def trained_loss(source: str | os.PathLike[str]) -> str:
+    """The loss of an artifact folder; cross-entropy for a model."""
+    if not Path(source).is_dir():
+        return "cross-entropy"
+    from .manifest import load_manifest  # imports the training side
+
+    return load_manifest(Path(source)).loss_function
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
@@ -109,6 +112,7 @@ def evaluate(
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
     """
+    dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     if loss == "cross-entropy" and first.ndim != 2:

@@ -17,7 +17,7 @@ from . import ort
 from .evaluation import logits_session
 from .manifest import Manifest, load_manifest
 from .samples import sample_feeds, sample_labels
-from .trainer import trained_checkpoint
+from .trainer import PROPERTY, trained_checkpoint, trained_on
 
 TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
 
@@ -56,7 +56,8 @@ def export_model(
 def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     """The adapted model in memory."""
     checkpoint, _ = trained_checkpoint(manifest)
-    values = ort.checkpoint_parameters(checkpoint)
+    values, state = ort.read_checkpoint(checkpoint, PROPERTY)
+    trained = trained_on(state)
     model = ir.load(manifest.file("model"))
     initializers = model.graph.initializers
     for name in manifest.parameters:
@@ -71,10 +72,11 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
                 f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate."
             )
         value.const_value = ir.tensor(array, name=name)
-    if manifest.preprocessing is not None:
-        set_metadata(model, "preprocessing", manifest.preprocessing.to_json())
-    if manifest.classes is not None:
-        set_metadata(model, "classes", manifest.classes)
+    about = {"preprocessing": manifest.content.get("preprocessing"), "classes": manifest.classes}
+    for key, of_manifest in about.items():  # what it was trained with counts more than what it was scored with
+        found = trained.get(key) or of_manifest
+        if found is not None:
+            set_metadata(model, key, found)
     selection = manifest.content["selection"]
     set_metadata(
         model,

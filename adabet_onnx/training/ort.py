@@ -76,15 +76,6 @@ def load() -> Api:
     return _api
 
 
-def available() -> bool:
-    """Whether onnxruntime.training can be imported."""
-    try:
-        load()
-    except RuntimeMissingError:
-        return False
-    return True
-
-
 def _has_training(ort: Any) -> bool:
     try:
         state = importlib.import_module("onnxruntime.capi._pybind_state")
@@ -345,15 +336,16 @@ class Session:
             raise _as_oserror(error) from error
 
 
-def checkpoint_parameters(path: Path) -> dict[str, np.ndarray]:
-    """All parameters of a checkpoint file, by name.
+def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
+    """All parameters of a checkpoint file by name, and one of its properties (None if it has not got it).
 
     Raises:
         TrainingError: it cannot be read.
     """
     try:
         state = load().CheckpointState.load_checkpoint(str(path))
-        return {name: np.array(parameter.data, copy=True) for name, parameter in state.parameters}
+        values = {name: np.array(parameter.data, copy=True) for name, parameter in state.parameters}
+        return values, state.properties[key] if key in state.properties else None  # noqa: SIM401 (no dict)
     except RuntimeMissingError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no public base class

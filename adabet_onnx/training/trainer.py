@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset, split_off
-from ..data.labels import fit_labels
+from ..data.labels import align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
@@ -37,7 +37,7 @@ from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
-_PROPERTY = "adabet_onnx"
+PROPERTY = "adabet_onnx"
 _EVAL_BATCH = 64
 
 Progress = Callable[[str, int, int], None]
@@ -156,7 +156,8 @@ class Trainer:
         state = self._stored(session) if resume else None
         settings = _settings(asked, state, str(self.manifest.content["optimizer"]["name"]))
 
-        dataset = open_data(data, self._model, seed=settings.seed).train
+        dataset = open_data(data, self._model).train
+        dataset = align_classes(dataset, self.manifest.classes, strict=True)
         labels = fit_labels(
             dataset.need_labels("training"), self.manifest.loss_function, self.manifest.num_outputs, dataset.name
         )
@@ -168,7 +169,16 @@ class Trainer:
             )
         dataset = replace(dataset, labels=labels)
         training, held_out = split_off(dataset, settings.validation, settings.seed)
-        feeder = Feeder(self._model, preprocessing or self._preprocessing(dataset))
+        if settings.patience is not None and held_out is None:
+            raise UsageError(
+                f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is "
+                f"none. Raise "
+                "--validation, or leave out --patience."
+            )
+        stored = self.manifest.preprocessing
+        used = preprocessing or choose(self._model, integer_data=dataset.rows.integer, stored=stored)
+        feeder = Feeder(self._model, used)
+        about = {"data": fingerprint, "classes": dataset.classes, "preprocessing": used.to_json()}
 
         rows: list[dict[str, Any]] = state["metrics"] if state else []
         target = Path(metrics) if metrics is not None else self.folder / METRICS
@@ -177,7 +187,7 @@ class Trainer:
             rows = [{"epoch": 0, "train_loss": None, **self._evaluated(session, held_out, feeder, settings, 0.0)}]
             make_folder(last.parent)
             (self.folder / BEST).unlink(missing_ok=True)  # last is replaced when the new one is complete
-            self._store(session, rows, settings, fingerprint, target)
+            self._store(session, rows, settings, about, target)
         steps = math.ceil(len(training) / settings.batch_size)
         for epoch in range(len(rows), settings.epochs + 1):
             if _stopped_early(rows, settings):
@@ -185,20 +195,18 @@ class Trainer:
             began = time.perf_counter()
             loss, rate = self._epoch(session, training, feeder, settings, epoch, steps, progress)
             row = {"epoch": epoch, "train_loss": loss, **self._evaluated(session, held_out, feeder, settings, rate)}
+            if held_out is not None and row["eval_loss"] is None:
+                raise _exploded("validation loss is not finite after", epoch, settings)
             row["seconds"] = round(time.perf_counter() - began, 3)
             rows.append(row)
-            self._store(session, rows, settings, fingerprint, target)
+            self._store(session, rows, settings, about, target)
         else:
             _write_metrics(target, rows)
         return rows
 
-    def _preprocessing(self, dataset: Dataset) -> Preprocessing:
-        stored = self.manifest.preprocessing
-        return stored or choose(self._model, integer_data=dataset.rows.integer)
-
     def _stored(self, session: ort.Session) -> dict[str, Any]:
         try:
-            state = json.loads(session.property(_PROPERTY))
+            state = json.loads(session.property(PROPERTY))
             _ = state["settings"], state["metrics"], state["data"]
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(
@@ -207,11 +215,11 @@ class Trainer:
         return dict(state)
 
     def _store(
-        self, session: ort.Session, rows: list[dict[str, Any]], settings: Settings, fingerprint: str, metrics: Path
+        self, session: ort.Session, rows: list[dict[str, Any]], settings: Settings, about: dict[str, Any], metrics: Path
     ) -> None:
         """Write the checkpoint, then the metrics (which the checkpoint holds too)."""
-        state = {"settings": asdict(settings), "metrics": rows, "data": fingerprint}
-        session.set_property(_PROPERTY, json.dumps(state))
+        state = {"settings": asdict(settings), "metrics": rows, **about}
+        session.set_property(PROPERTY, json.dumps(state))
         if settings.patience is not None and _best(rows) == len(rows) - 1:
             with replacing(self.folder / BEST) as part:
                 session.save(part)
@@ -233,22 +241,23 @@ class Trainer:
         assert settings.learning_rate is not None
         order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
         share = SCHEDULES[settings.schedule]
-        total, rate = 0.0, 0.0
+        total, rate, right, seen = 0.0, 0.0, 0, 0
         for step in range(steps):
             batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             rate = settings.learning_rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
-            loss, _ = session.gradients(feeder.feeds(data, batch), _labels(data, batch))
+            labels = _labels(data, batch)
+            loss, logits = session.gradients(feeder.feeds(data, batch), labels)
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} in epoch {epoch}, step {step + 1}. Lower the learning rate (now "
-                    f"{settings.learning_rate:g}) and check the preprocessing. The last good epoch is kept."
-                )
+                raise _exploded(f"loss became {loss} in", epoch, settings)
             session.update(rate)
             total += loss * len(batch)
             if progress is not None:
-                mean = total / min(len(data), (step + 1) * settings.batch_size)
-                done = (epoch - 1) * steps + step + 1
-                progress(f"epoch {epoch}/{settings.epochs}, loss {mean:.3f}", done, settings.epochs * steps)
+                seen += len(batch)
+                what = f"epoch {epoch}/{settings.epochs}, loss {total / seen:.3f}"
+                if self.manifest.loss_function == "cross-entropy":
+                    right += int(np.count_nonzero(logits.argmax(-1) == labels))
+                    what += f", accuracy {right / seen:.1%}"
+                progress(what, (epoch - 1) * steps + step + 1, settings.epochs * steps)
         return total / len(data), rate
 
     def _evaluated(
@@ -291,6 +300,13 @@ def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: st
     return replace(stored, epochs=asked["epochs"]) if longer else stored
 
 
+def _exploded(what: str, epoch: int, settings: Settings) -> TrainingError:
+    return TrainingError(
+        f"the {what} epoch {epoch}. Lower the learning rate (now {settings.learning_rate:g}) and check the "
+        "preprocessing. The last good epoch is kept."
+    )
+
+
 def _best(rows: list[dict[str, Any]]) -> int:
     """Index of the row with the lowest eval_loss, the earliest of equals."""
     losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in rows]
@@ -313,6 +329,15 @@ def _labels(data: Dataset, indices: np.ndarray) -> np.ndarray:
 
 def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def trained_on(state: str | None) -> dict[str, Any]:
+    """What a checkpoint says about the data it was trained on: ``classes`` and ``preprocessing``, where it says so."""
+    try:
+        content = json.loads(state or "{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
