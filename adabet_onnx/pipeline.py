@@ -202,7 +202,9 @@ def adapt(
         selection=selection,
         before=before,
         after=after,
-        evaluated_on=f"{len(held)} {'test' if splits.test is not None else 'training'} samples",
+        evaluated_on=f"{len(held)} test samples"
+        if splits.test is not None
+        else f"the {len(held)} samples it was trained on: give x_test and y_test for honest figures",
         trainable_share=_trainable_share(model, selection),
         costs=costs,
         not_measured=not_measured,

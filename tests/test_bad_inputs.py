@@ -331,8 +331,20 @@ INSPECT = "inspect bad.onnx"
         ("'weights.bin' is missing", "beside the model"),
         external(spoil=lambda: Path("weights.bin").unlink()),
     ),
-    Case("external data outside", INSPECT, FAILURE, ("'../weights.bin' lies (or is a link to) outside",), external("../weights.bin")),
-    Case("external data absolute", INSPECT, FAILURE, ("'/etc/passwd' lies (or is a link to) outside",), external("/etc/passwd")),
+    Case(
+        "external data outside",
+        INSPECT,
+        FAILURE,
+        ("'../weights.bin' lies (or is a link to) outside",),
+        external("../weights.bin"),
+    ),
+    Case(
+        "external data absolute",
+        INSPECT,
+        FAILURE,
+        ("'/etc/passwd' lies (or is a link to) outside",),
+        external("/etc/passwd"),
+    ),
     Case(
         "external data truncated",
         INSPECT,

@@ -324,10 +324,16 @@ def test_images_of_different_sizes_are_resized_to_the_models(tmp_path):
     assert rows.integer
 
 
-@pytest.mark.parametrize("layout", ["empty", "flat", "classes without images"])
+def test_a_folder_of_images_alone_is_data_without_labels(tmp_path):
+    for index in range(3):
+        paint(tmp_path / f"{index}.png", (10 * index,) * 3)
+    splits = open_data(tmp_path, taking(3, 8, 6))
+    assert (len(splits.train), splits.train.labels, splits.test) == (3, None, None)
+    assert shades(splits.train) == [0, 10, 20]
+
+
+@pytest.mark.parametrize("layout", ["empty", "classes without images"])
 def test_a_folder_without_class_folders_of_images_says_what_was_expected(tmp_path, layout):
-    if layout == "flat":
-        paint(tmp_path / "1.png", (0, 0, 0))
     if layout == "classes without images":
         (tmp_path / "cat").mkdir()
     with pytest.raises(DataError, match=r"no images.*one folder per class"):
@@ -511,7 +517,7 @@ def test_auto_takes_mean_and_std_from_the_models_metadata():
 
 
 def test_auto_refuses_images_where_the_model_says_nothing():
-    with pytest.raises(UsageError, match=r"--preset unit.*--preset imagenet.*--scale"):
+    with pytest.raises(UsageError, match=r"--preset unit.*imagenet.*--scale"):
         choose(taking(3, 8, 6), integer_data=True)
 
 

@@ -305,7 +305,8 @@ def test_weights_behind_other_nodes(shape: tuple[int, ...], steps: list[tuple[st
     [
         ("layer3.0.conv1.weight", "layer3.0.conv1.bias", "n", "layer3.0.conv1"),
         ("block/dense/kernel:0", "block/dense/bias:0", "n", "block/dense"),
-        ("fc_weight", "fc_bias", "/fc/Gemm", "/fc/Gemm"),
+        ("fc_weight", "fc_bias", "/fc/Gemm", "fc"),
+        ("fc/x_w_0", "fc/x_b_0", "/fc/Gemm", "fc/x"),
         ("weight", "bias", "/fc/Gemm", "/fc/Gemm"),
         ("onnx::MatMul_12", "fc.bias", "/fc/Gemm", "/fc/Gemm"),
         ("onnx::Conv_1", "onnx::Conv_2", "/fc/Gemm", "/fc/Gemm"),

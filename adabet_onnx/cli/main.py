@@ -63,7 +63,7 @@ def _run() -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. Finished epochs are kept: train and run go on with --resume.", err=True)
+        click.echo("Interrupted. A training goes on after its last finished epoch with --resume.", err=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

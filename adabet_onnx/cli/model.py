@@ -70,7 +70,7 @@ def _description(model: Model) -> dict[str, Any]:
 @seed_option
 @quiet_option
 def new_head(model: Path, num_classes: int, output: Path, seed: int, quiet: bool) -> None:
-    """Give the last layer a new number of outputs, with fresh weights.
+    """Give the last layer a new number of outputs, with fresh weights. A final Softmax or Sigmoid is dropped.
 
     \b
     Example:
@@ -79,7 +79,9 @@ def new_head(model: Path, num_classes: int, output: Path, seed: int, quiet: bool
     made = make_new_head(open_model(model), num_classes, seed=seed)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
-    show(f"{output}: new head {made.head.name if made.head else ''} with {num_classes} outputs", quiet)
+    show(
+        f"{output}: new head {made.head.name if made.head else ''} with {num_classes} outputs, which are logits", quiet
+    )
 
 
 @click.command()

@@ -51,7 +51,7 @@ def artifacts(model: Path, selection: Path, output: Path, momentum: float | None
     manifest = make_artifacts(open_model(model), selection, output, **settings)
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
-    show(f"{output}: {len(manifest.parameters)} trainable parameters", quiet)
+    show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """Data from a folder of images, one folder per class, read when they are needed.
 
 Either ``FOLDER/train/CLASS/*.jpg`` with ``FOLDER/test/CLASS/*.jpg``, or ``FOLDER/CLASS/*.jpg`` of which a seeded
-fifth becomes test data. Class names in sorted order are the labels 0, 1, ...
+fifth becomes test data. Class names in sorted order are the labels 0, 1, ... A folder that holds images and no folders
+is data without labels.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Spl
             if unknown:
                 raise DataError(f"{folder / 'test'} has class {unknown[0]!r}, which {folder / 'train'} does not have.")
             test = [(path, names.index(test_names[label])) for path, label in test]
+    elif not _class_names(folder) and _images(folder):
+        rows = ImageRows(tuple(_images(folder)), size, channels)  # good for scoring and predicting
+        return Splits(Dataset(rows, None, None, str(folder)), None)
     else:
         names, items = _list(folder)
         order = np.random.default_rng(_SPLIT_SEED).permutation(len(items))
@@ -97,15 +101,19 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Spl
     return Splits(dataset(train), dataset(test) if test else None)
 
 
+def _class_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    """All images anywhere below a folder, in order of path."""
+    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+
+
 def _list(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        items = [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-        ]
+        names = _class_names(folder)
+        items = [(path, label) for label, name in enumerate(names) for path in _images(folder / name)]
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error.strerror}.") from error
     if not items:

@@ -31,8 +31,8 @@ def fit_labels(labels: np.ndarray, loss: str, outputs: int, where: str) -> np.nd
     """
     if loss == "cross-entropy":
         return _class_indices(labels, outputs, where)
-    if loss == "bce-with-logits" and labels.dtype.kind in "iu" and labels.ndim == 1 and outputs > 1:
-        raise DataError(f"{where}: bce-with-logits needs targets of shape (N, {outputs}), found class indices.")
+    if labels.dtype.kind in "iu" and labels.ndim == 1 and outputs > 1:
+        raise DataError(f"{where}: {loss} needs targets of shape (N, {outputs}), found class indices.")
     targets = labels.astype(np.float32)
     if targets.ndim == 1:
         targets = targets[:, np.newaxis]
@@ -65,7 +65,7 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
     if unknown and strict:
         raise DataError(
             f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename "
-            f"or remove it."
+            "or remove it."
         )
     if unknown:
         return dataset
@@ -80,11 +80,14 @@ def _class_indices(labels: np.ndarray, outputs: int, where: str) -> np.ndarray:
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: cross-entropy needs one integer class index per sample, found {labels.dtype} of shape "
-            f"{labels.shape}. For float targets make artifacts with --loss mse."
+            f"{labels.shape}. Cast them, or use another loss (--loss) for float targets."
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs:
-        advice = f"Give the model a head of {high + 1} outputs (--num-classes {high + 1}), or fix the labels."
+        f"Give the model a head of {high + 1} outputs (new-head, or run --num-classes {high + 1}), "
+        "or fix the labels."
+        if low == 1 and high == outputs:
+            advice = "Count classes from 0: subtract 1."
         raise DataError(
             f"{where}: labels go from {low} to {high}, but the model has {outputs} outputs, so they must be 0 to "
             f"{outputs - 1}. {advice if low >= 0 else 'Fix the labels.'}"

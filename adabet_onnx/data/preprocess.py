@@ -177,7 +177,8 @@ def choose(
         raise UsageError(
             f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
             f"--preset unit "
-            "(x/255), --preset imagenet, --preset none (as they are), or --scale, --mean and --std."
+            "(x/255), imagenet or none (as they are), or --scale, --mean and --std; in Python preset='unit' and "
+            "the like."
         )
     return Preprocessing(
         base.scale if scale is None else scale,

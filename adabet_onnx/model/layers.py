@@ -36,6 +36,8 @@ NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNo
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 # What an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
+# What a parameter is in its layer, where its name has no other separator than an underscore.
+_ROLE = re.compile(r"(w|b|weights?|bias|kernel|gamma|beta|scale|shift)(_\d+)?(:\d+)?", re.IGNORECASE)
 _WITHOUT_MEANING = re.compile(r"^(onnx::|_?v_?\d+$|\d+$|val_\d+$|t_?\d+$)")
 
 
@@ -242,6 +244,9 @@ def _candidates(node: ir.Node, parameters: list[Parameter], index: int) -> tuple
     if len(parameters) == 1 or any(parameter.name == prefix for parameter in parameters):
         prefix = parameters[0].name
     cut = max(prefix.rfind(separator) for separator in "./:")
+    ends = [parameter.name[len(prefix) :] for parameter in parameters]
+    if len(parameters) > 1 and prefix.endswith("_") and all(_ROLE.fullmatch(end) for end in ends):
+        cut = len(prefix) - 1  # fire2/squeeze1x1_w_0 and fire2/squeeze1x1_b_0
     prefix = prefix[:cut].rstrip("./:") if cut > 0 else ""
     if any(_WITHOUT_MEANING.match(parameter.name) for parameter in parameters):
         prefix = ""

@@ -33,6 +33,7 @@ from .shapes import Shapes, infer_shapes, measured_shapes
 
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
+_OLDEST_RUNTIME = (20, 9)  # the newest opset and IR version that onnxruntime 1.17 reads
 CONVERTED_OPSET = 17  # what older models are converted to: read by every supported runtime
 _PROBE_BATCH = 7919
 METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
@@ -76,8 +77,8 @@ class Model:
 
     name: str
     sha256: str
-    graph: ir.Model
-    layers: tuple[Layer, ...]
+    graph: ir.Model = field(repr=False)
+    layers: tuple[Layer, ...] = field(repr=False)
     logits: str
     inputs: tuple[Tensor, ...]
     notes: tuple[str, ...] = field(default=())
@@ -279,9 +280,12 @@ def _normalise(proto: onnx.ModelProto, name: str, notes: list[str]) -> ir.Model:
     _name_nodes(model)
     passes.NameFixPass()(model)
     low, high = IR_VERSIONS
+    if (model.opset_imports.get("") or 0) <= _OLDEST_RUNTIME[0]:
+        high = _OLDEST_RUNTIME[1]
     if not low <= model.ir_version <= high:
-        notes.append(f"IR version {model.ir_version} was set to {high if model.ir_version > high else 8}")
-        model.ir_version = high if model.ir_version > high else 8
+        wanted = high if model.ir_version > high else 8
+        notes.append(f"IR version {model.ir_version} was set to {wanted}")
+        model.ir_version = wanted
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
     return model

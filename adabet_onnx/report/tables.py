@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ..cost.measure import Cost
+from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
@@ -42,12 +44,16 @@ def layers_table(model: Model) -> RenderableType:
         )
     lines = [Text(f"input   {spec.name}  {spec.dtype}  ({', '.join(map(str, spec.shape))})") for spec in model.inputs]
     lines.append(Text(f"logits  {model.logits}" + ("  (new, untrained head)" if model.new_head else "")))
+    if ends_in_probabilities(model.graph, model.logits):
+        lines.append(
+            Text(f"output  {model.graph.graph.outputs[0].name}, made from the logits by a Softmax or the like")
+        )
     lines += [Text(f"note    {note}") for note in model.notes]
     return Group(*lines, table)
 
 
 def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
-    """Scores of all layers in model order, with bars of b1_hat."""
+    """Scores of all layers in model order, with bars of b1_hat on a logarithmic scale."""
     count = sum(map(len, scores.samples))
     table = Table(title=f"b1_hat of {len(scores.layers)} layers ({scores.estimator}, {count} samples)")
     for heading, justify in (
@@ -60,20 +66,31 @@ def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
         ("", "left"),
     ):
         table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    highest = max((layer.b1_hat for layer in scores.layers), default=0) or 1
+    bar = _log_bars([layer.b1_hat for layer in scores.layers])
     for layer in scores.layers:
-        bar = "█" * round(_BAR * layer.b1_hat / highest)
         table.add_row(
             str(layer.rank),
             Text(layer.name),
             layer.op_type,
             f"{layer.activation_size:,}",
             f"{layer.b1_mean:.2f}",
-            f"{layer.b1_hat:.2e}",
-            Text(bar),
+            f"{layer.b1_hat:.2e} ± {layer.stderr:.0e}",
+            Text(bar(layer.b1_hat)),
             style="bold" if layer.name in chosen else None,
         )
     return Group(table, *(Text(f"note: {note}") for note in scores.notes))
+
+
+def _log_bars(values: list[float]) -> Callable[[float], str]:
+    """A bar from one sign for the lowest positive value to the full width for the highest; none for zero."""
+    positive = [value for value in values if value > 0]
+    low, high = (math.log(min(positive)), math.log(max(positive))) if positive else (0.0, 1.0)
+
+    def bar(value: float) -> str:
+        share = (math.log(value) - low) / ((high - low) or 1) if value > 0 else 0
+        return "█" * (1 + round((_BAR - 1) * share)) if value > 0 else ""
+
+    return bar
 
 
 def selection_text(selection: Selection) -> Text:
@@ -86,8 +103,8 @@ def selection_text(selection: Selection) -> Text:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
     if selection.size_tau is not None and selection.strategy == "adabet":
         text.append(
-            f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} (1: it "
-            f"says no more)\n"
+            f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} "
+            "(at 1 the ranking is just activation size)\n"
         )
     text.rstrip()
     return text
@@ -102,7 +119,12 @@ def outcome_text(outcome: Outcome) -> RenderableType:
             Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
+    if after["loss"] > before["loss"]:
+        lines.append(Text("          the loss rose: try a lower learning rate (--lr)"))
     lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
+    if outcome.selection.strategy == "adabet":
+        advice = "if the input itself has shifted (noise, light, another sensor), compare --strategy norm-bias and all"
+        lines.append(Text(f"hint      {advice}"))
     if outcome.not_measured is not None:
         lines.append(Text(f"not everything was measured: {outcome.not_measured}"))
     if not outcome.costs:
@@ -119,7 +141,7 @@ def _costs(costs: dict[str, Cost]) -> list[RenderableType]:
     for what, label in labels.items():
         if what in costs:
             cost = costs[what]
-            table.add_row(label, f"{cost.seconds * 1000:.1f} ms", f"{cost.memory_bytes / 1e6:.1f} MB")
+            table.add_row(label, f"{cost.seconds * 1000:.3g} ms", f"{cost.memory_bytes / 1e6:.3g} MB")
     if set(costs) != set(labels):
         return [table]
     chosen, everything, forward = (costs[what] for what in ("selection", "all", "inference"))

@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,11 @@ class Manifest:
     def parameters(self) -> list[str]:
         """Names of the trainable parameters."""
         return [str(entry["name"]) for entry in self.content["parameters"]]
+
+    @property
+    def trainable_count(self) -> int:
+        """Number of trainable elements."""
+        return sum(math.prod(entry["shape"]) for entry in self.content["parameters"])
 
     @property
     def feed_names(self) -> list[tuple[str, str]]:
@@ -122,7 +128,9 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """
     path = folder / FILE
     if not path.is_file():
-        raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}); adabet-onnx artifacts makes one.")
+        inside = folder / "artifacts"
+        hint = f"Give {inside}." if (inside / FILE).is_file() else "adabet-onnx artifacts makes one."
+        raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}). {hint}")
     content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)
     _check(Entries(content, str(path), _MADE_BY), manifest, path)
