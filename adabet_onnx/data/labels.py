@@ -84,8 +84,10 @@ def _class_indices(labels: np.ndarray, outputs: int, where: str) -> np.ndarray:
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs:
-        f"Give the model a head of {high + 1} outputs (new-head, or run --num-classes {high + 1}), "
-        "or fix the labels."
+        needed = high + 1
+        advice = (
+            f"Give the model a head of {needed} outputs (new-head, or run --num-classes {needed}), or fix the labels."
+        )
         if low == 1 and high == outputs:
             advice = "Count classes from 0: subtract 1."
         raise DataError(
