@@ -1,0 +1,73 @@
+"""The main job as one call: what it leaves, what --resume accepts, and what may fail without losing the result."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from models import tiny
+
+from adabet_onnx import ModelError, RecordError, UsageError, pipeline
+from adabet_onnx.pipeline import adapt, save_summary
+
+pytestmark = pytest.mark.usefixtures("training")
+SETTINGS = {"scoring": {"samples": 32, "subsets": 2}, "training": {"epochs": 1}, "check": False}
+
+
+@pytest.fixture
+def data(rng):
+    x, y = rng.standard_normal((48, 3, 8, 8)).astype(np.float32), np.arange(48) % 3
+    return {"x_train": x[:40], "y_train": y[:40], "x_test": x[40:], "y_test": y[40:]}
+
+
+@pytest.fixture
+def model(tmp_path):
+    onnx.save(tiny.conv_net(), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_it_measures_and_sums_up(model, data, tmp_path):
+    outcome = adapt(model, data, tmp_path / "out", num_classes=3, **SETTINGS)
+    assert outcome.selection.layers[-1] == "fc", "a new head is always trained"
+    assert set(outcome.costs) == {"selection", "all", "inference"}
+    assert all(cost.seconds > 0 and cost.memory_bytes > 0 for cost in outcome.costs.values())
+    assert outcome.evaluated_on == "8 test samples"
+    sizes = {p.name: p.size for layer in outcome.model.layers for p in layer.parameters}
+    trained = sum(sizes[name] for name in outcome.selection.parameters)
+    assert outcome.trainable_share == pytest.approx(trained / sum(sizes.values()))
+    save_summary(outcome)
+    summary = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert summary["after"]["samples"] == 8
+    assert summary["costs"]["all"]["memory_bytes"] == outcome.costs["all"].memory_bytes
+
+
+def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_path):
+    settings = {**SETTINGS, "measure": False}
+    folder = tmp_path / "out"
+    first = adapt(model, data, folder, num_classes=3, **settings)
+    again = adapt(model, data, folder, num_classes=3, resume=True, **settings)
+    assert again.metrics == first.metrics
+    assert again.after == first.after
+    for other in ({"strategy": "last"}, {"rho": 0.5}, {"optimizer": "sgd"}, {"preprocessing": {"scale": 0.5}}):
+        with pytest.raises(UsageError, match="other options"):
+            adapt(model, data, folder, num_classes=3, resume=True, **{**settings, **other})
+    with pytest.raises(RecordError, match="not this model with this head"):
+        adapt(tiny.conv_net(seed=5), data, folder, num_classes=3, resume=True, **settings)
+
+
+def test_a_measurement_that_fails_does_not_lose_the_adapted_model(model, data, tmp_path, monkeypatch):
+    """All layers may be impossible to train where the selected ones are not."""
+    make = pipeline.make_artifacts
+
+    def refuse_all(model, selection, *arguments, **settings):
+        if selection.strategy == "all":
+            raise ModelError("a node has no gradient")
+        return make(model, selection, *arguments, **settings)
+
+    monkeypatch.setattr(pipeline, "make_artifacts", refuse_all)
+    outcome = adapt(model, data, tmp_path / "out", **SETTINGS)
+    assert set(outcome.costs) == {"selection", "inference"}
+    assert outcome.not_measured == "a node has no gradient"
+    assert (tmp_path / "out" / "adapted.onnx").is_file()
