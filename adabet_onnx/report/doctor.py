@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -37,9 +38,9 @@ def diagnosis() -> tuple[RenderableType, bool]:
     return Group(*lines), inference and not found.conflict
 
 
-def _tried(door: object) -> tuple[bool, str]:
+def _tried(door: Callable[[], object]) -> tuple[bool, str]:
     try:
-        door()  # type: ignore[operator]
+        door()
     except RuntimeMissingError as error:
         return False, str(error)
     return True, ""

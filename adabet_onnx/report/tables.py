@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -22,15 +23,17 @@ _BAR = 16  # characters
 def layers_table(model: Model) -> RenderableType:
     """Inputs, logits and layers of a model."""
     table = Table(title=f"{model.name}: {len(model.layers)} layers, {model.parameter_count:,} parameters")
-    for heading, justify in (
-        ("", "right"),
-        ("layer", "left"),
-        ("operator", "left"),
-        ("parameters", "left"),
-        ("count", "right"),
-        ("activation", "right"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    _columns(
+        table,
+        {
+            "": "right",
+            "layer": "left",
+            "operator": "left",
+            "parameters": "left",
+            "count": "right",
+            "activation": "right",
+        },
+    )
     head = model.head
     for index, layer in enumerate(model.layers):
         mark = " (head)" if head is not None and layer.name == head.name else ""
@@ -56,16 +59,18 @@ def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
     """Scores of all layers in model order, with bars of b1_hat on a logarithmic scale."""
     count = sum(map(len, scores.samples))
     table = Table(title=f"b1_hat of {len(scores.layers)} layers ({scores.estimator}, {count} samples)")
-    for heading, justify in (
-        ("rank", "right"),
-        ("layer", "left"),
-        ("operator", "left"),
-        ("D", "right"),
-        ("b1", "right"),
-        ("b1_hat", "right"),
-        ("", "left"),
-    ):
-        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    _columns(
+        table,
+        {
+            "rank": "right",
+            "layer": "left",
+            "operator": "left",
+            "D": "right",
+            "b1": "right",
+            "b1_hat": "right",
+            "": "left",
+        },
+    )
     bar = _log_bars([layer.b1_hat for layer in scores.layers])
     for layer in scores.layers:
         table.add_row(
@@ -151,6 +156,11 @@ def _costs(costs: dict[str, Cost]) -> list[RenderableType]:
         f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
     )
     return [Text(sentence), table]
+
+
+def _columns(table: Table, headings: dict[str, Literal["left", "right"]]) -> None:
+    for heading, justify in headings.items():
+        table.add_column(heading, justify=justify, overflow="fold")
 
 
 def _short(parameter: str, layer: str) -> str:
