@@ -282,10 +282,15 @@ def _weights(model: ModelProto, dtype: torch.dtype) -> Values:
 
 def _execute(model: ModelProto, weights: Values, feeds: Feeds, dtype: torch.dtype) -> Values:
     """Every named value of the graph; a feed takes the place of an initializer of its name."""
+    return execute(model, {**weights, **{name: _tensor(v, dtype) for name, v in feeds.items()}}, dtype)
+
+
+def execute(model: ModelProto, given: Values, dtype: torch.dtype = torch.float64) -> Values:
+    """Every named value of the graph, from the tensors of its inputs and initializers."""
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if opset < 7:
         raise NotImplementedError(f"opset {opset}")
-    values: Values = {"": None, **weights, **{name: _tensor(v, dtype) for name, v in feeds.items()}}
+    values: Values = {"": None, **given}
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
             raise NotImplementedError(f"{node.domain}.{node.op_type}".lstrip("."))

@@ -1,0 +1,182 @@
+"""Reverse-mode differentiation of an ONNX graph, at build time.
+
+`plan` finds the nodes on a path from a trained parameter to the output, and every obstacle on it, before anything
+is built; `differentiate` then walks that path backwards, one rule per node. Nothing before the earliest trained
+parameter is differentiated, and no gradient of a frozen weight is computed, because nobody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..errors import ModelError
+from .builder import Builder, dims_or_none
+from .rules import find
+from .rules.registry import Look, Step
+
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
+# Their results change in steps: the gradient is zero wherever there is one.
+_CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign"})
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A node that cannot be differentiated.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        reason: why.
+        remedy: what to do about it.
+        value: name of its first output.
+    """
+
+    node: str
+    op_type: str
+    reason: str
+    remedy: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"node {self.node!r} ({self.op_type}) {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way back.
+
+    Attributes:
+        output: the value whose gradient is given.
+        trainable: the trained values.
+        steps: nodes on a path from one of them to the output, in the graph's order, each with the positions of the
+            inputs whose gradient is wanted.
+        obstacles: nodes among them that cannot be differentiated.
+        unreached: trained values with no way to the output.
+    """
+
+    output: ir.Value
+    trainable: tuple[ir.Value, ...]
+    steps: tuple[tuple[ir.Node, tuple[int, ...]], ...]
+    obstacles: tuple[Obstacle, ...]
+    unreached: tuple[ir.Value, ...]
+
+
+def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> Plan:
+    """Find the way back from a value to trained parameters.
+
+    Args:
+        graph: a sorted graph whose values have shapes and dtypes (see `shapes.annotate`).
+        output: a float value of it, the logits.
+        trainable: float initializers or inputs.
+        opset: of the graph.
+    """
+    active: set[ir.Value] = set(trainable)
+    for node in graph:
+        if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
+            continue
+        if any(value in active for value in node.inputs if value is not None):
+            active.update(value for value in node.outputs if value.dtype in _FLOATS or value.dtype is None)
+    needed: set[ir.Value] = {output}
+    reached: set[ir.Value] = set()
+    steps: list[tuple[ir.Node, tuple[int, ...]]] = []
+    obstacles: list[Obstacle] = []
+    for node in reversed(list(graph)):
+        if not any(value in needed and value in active for value in node.outputs):
+            continue
+        wanted = tuple(i for i, value in enumerate(node.inputs) if value is not None and value in active)
+        if not wanted:
+            continue
+        obstacle = _obstacle(node, wanted, needed, opset)
+        if obstacle is not None:
+            obstacles.append(obstacle)
+        steps.append((node, wanted))
+        for i in wanted:
+            value = node.inputs[i]
+            assert value is not None
+            needed.add(value)
+            reached.add(value)
+    unreached = tuple(value for value in trainable if value not in reached)
+    return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
+
+
+def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
+    reason = _reason(node, wanted, needed, opset)
+    if reason is None:
+        return None
+    remedy = "Select layers after it, or export the model with other operators in its place."
+    return Obstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
+
+
+def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> str | None:
+    if node.domain not in ("", "ai.onnx"):
+        return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
+    entry = find(node.op_type)
+    if entry is None:
+        return "has no gradient here"
+    for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):
+        if value.dtype is not None and value.dtype in _FLOATS and dims_or_none(value) is None:
+            return f"has a value of unknown shape ({value.name!r})"
+    if entry.inputs is not None and not set(wanted) <= entry.inputs:
+        position = min(set(wanted) - entry.inputs)
+        return f"has no gradient for its input {position} ({node.inputs[position].name!r})"  # type: ignore[union-attr]
+    if entry.outputs is not None:
+        others = [v for i, v in enumerate(node.outputs) if i not in entry.outputs and v in needed]
+        if others:
+            return f"has no gradient for its output {others[0].name!r}"
+    return None if entry.check is None else entry.check(Look(node, wanted, opset))
+
+
+def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, ir.Value]:
+    """Write the nodes of the gradient.
+
+    Args:
+        plan: without obstacles.
+        seed: gradient of the loss with respect to the plan's output, in its shape.
+        build: takes the nodes.
+
+    Returns:
+        The gradient of each trained value, in its shape.
+
+    Raises:
+        ModelError: a parameter has none.
+    """
+    if plan.obstacles:
+        raise ModelError(str(plan.obstacles[0]))
+    gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
+    for node, wanted in reversed(plan.steps):
+        outputs = [_summed(gradients, value, build) for value in node.outputs]
+        if not any(outputs):
+            continue
+        build.begin(f"{node.name}/grad")
+        entry = find(node.op_type)
+        assert entry is not None
+        found = entry.rule(Step(node, wanted, build, outputs))
+        for position, gradient in found.items():
+            value = node.inputs[position]
+            assert value is not None
+            assert position in wanted, f"{node.op_type} gave a gradient nobody asked for ({position})"
+            gradients.setdefault(value, []).append(gradient)
+    result = {}
+    for parameter in plan.trainable:
+        build.begin(f"{parameter.name}/grad")
+        gradient = _summed(gradients, parameter, build)
+        if gradient is None:
+            raise ModelError(
+                f"parameter {parameter.name!r} has no gradient: the logits do not depend on it. Select other layers."
+            )
+        result[parameter] = gradient
+    return result
+
+
+def _summed(gradients: dict[ir.Value, list[ir.Value]], value: ir.Value, build: Builder) -> ir.Value | None:
+    """The gradient of a value: the sum over its uses."""
+    parts = gradients.get(value)
+    if not parts:
+        return None
+    while len(parts) > 1:
+        second = parts.pop(1)
+        parts[0] = build.add(parts[0], second)
+    return parts[0]

@@ -1,0 +1,317 @@
+"""Appending nodes to a graph: names, constants, and the shape and dtype of everything that is made.
+
+A dimension is an int or a string: ``"N"`` is the batch, ``"49*N"`` a multiple of it (batch and tokens merged).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import ModelError
+from ..model.shapes import BATCH
+
+Dim = int | str
+Dims = tuple[Dim, ...]
+_REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
+_DEDUPLICATED = 1 << 12  # elements
+
+
+def dims(value: ir.Value) -> Dims:
+    """The shape of a value.
+
+    Raises:
+        ModelError: it is unknown.
+    """
+    found = dims_or_none(value)
+    if found is None:
+        raise ModelError(
+            f"the shape of {value.name!r} is unknown. Export the model with static shapes (but the batch)."
+        )
+    return found
+
+
+def dims_or_none(value: ir.Value) -> Dims | None:
+    """The shape of a value, or None where a dimension is unknown."""
+    if value.shape is None:
+        return None
+    found = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    return None if any(d is None for d in found) else found  # type: ignore[return-value]
+
+
+def multiple(dim: str) -> int:
+    """How many times the batch a symbolic dimension is."""
+    return int(dim.split("*")[0]) if "*" in dim else 1
+
+
+def times(dim: Dim, factor: int) -> Dim:
+    """A dimension multiplied by a number."""
+    if isinstance(dim, int):
+        return dim * factor
+    count = multiple(dim) * factor
+    return BATCH if count == 1 else f"{count}*{BATCH}"
+
+
+def product(extents: Iterable[Dim]) -> Dim:
+    """The product of dimensions, of which one at most is symbolic.
+
+    Raises:
+        ModelError: two are.
+    """
+    extents = list(extents)
+    symbolic = [d for d in extents if isinstance(d, str)]
+    number = math.prod(d for d in extents if isinstance(d, int))
+    if len(symbolic) > 1:
+        raise ModelError(f"a value has the batch in two dimensions ({extents}); export the model with one.")
+    return times(symbolic[0], number) if symbolic else number
+
+
+class Builder:
+    """Makes nodes, in order, and keeps them until a graph takes them.
+
+    Args:
+        graph: the graph the nodes will belong to; its names are not used again.
+        opset: of the graph.
+        batch: a value with the batch in its first dimension, for what needs the batch size at run time.
+        allowed: operators that may be used; None: all of the opset.
+
+    Attributes:
+        nodes: what was made so far.
+        masks: bool values made from an activation so that the activation itself need not be kept.
+        initializers: constants that were made.
+    """
+
+    def __init__(
+        self, graph: ir.Graph, *, opset: int, batch: ir.Value | None = None, allowed: Collection[str] | None = None
+    ) -> None:
+        self.opset = opset
+        self.nodes: list[ir.Node] = []
+        self.masks: list[ir.Value] = []
+        self.initializers: list[ir.Value] = []
+        self._allowed = None if allowed is None else frozenset(allowed)
+        self._batch = batch
+        self._batch_size: ir.Value | None = None
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._names = {value.name for node in graph for value in node.outputs}
+        self._names |= {node.name for node in graph} | set(graph.initializers)
+        self._names |= {value.name for value in graph.inputs}
+        self._prefix = "grad"
+
+    def allows(self, op_type: str) -> bool:
+        """Whether the profile has this operator."""
+        return self._allowed is None or op_type in self._allowed
+
+    def begin(self, prefix: str) -> None:
+        """Let the names of what follows begin with ``prefix``."""
+        self._prefix = prefix
+
+    def unique(self, name: str) -> str:
+        """A name nobody has, made from this one; it is taken from now on."""
+        found, count = name, 1
+        while found in self._names:
+            count += 1
+            found = f"{name}_{count}"
+        self._names.add(found)
+        return found
+
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, shape: Sequence[Dim] | None = None, **attributes: Any
+    ) -> ir.Value:
+        """A node with one output.
+
+        Args:
+            op_type: a standard operator.
+            inputs: its inputs; None for one left out.
+            shape: of the output, where it is known better than ONNX shape inference can (which is asked otherwise).
+            attributes: of the node; None values are left out.
+        """
+        return self.ops(op_type, *inputs, outputs=1, shapes=[shape], **attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        outputs: int,
+        shapes: Sequence[Sequence[Dim] | None] | None = None,
+        **attributes: Any,
+    ) -> Sequence[ir.Value]:
+        """A node with several outputs; see `op`."""
+        given = {key: value for key, value in attributes.items() if value is not None}
+        name = self.unique(f"{self._prefix}/{op_type}")
+        node = ir.node(op_type, list(inputs), given, num_outputs=outputs, name=name)
+        for position, value in enumerate(node.outputs):
+            value.name = self.unique(f"{name}:{position}")
+        self._infer(node)
+        for value, shape in zip(node.outputs, shapes or [None] * outputs, strict=True):
+            if shape is not None:
+                value.shape = ir.Shape(shape)
+        self.nodes.append(node)
+        return node.outputs
+
+    def _infer(self, node: ir.Node) -> None:
+        schema = onnx.defs.get_schema(node.op_type, self.opset, "")
+        types: dict[str, onnx.TypeProto] = {}
+        data: dict[str, onnx.TensorProto] = {}
+        for value in node.inputs:
+            if value is None or value.dtype is None:
+                continue
+            shape = dims_or_none(value)
+            input_name = value.name or ""
+            types[input_name] = onnx.helper.make_tensor_type_proto(
+                int(value.dtype), None if shape is None else [None if d == "?" else d for d in shape]
+            )
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype == ir.DataType.INT64:
+                data[input_name] = onnx.numpy_helper.from_array(tensor.numpy(), input_name)
+        proto = ir.to_proto(node)
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, proto, types, data, opset_imports=[onnx.helper.make_opsetid("", self.opset)]
+        )
+        for value in node.outputs:
+            tensor_type = found[value.name].tensor_type if value.name in found else None
+            if tensor_type is None:
+                continue
+            value.dtype = ir.DataType(tensor_type.elem_type)
+            if tensor_type.HasField("shape"):
+                value.shape = ir.Shape(
+                    [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor_type.shape.dim]
+                )
+
+    def constant(self, array: np.ndarray | Sequence[int], name: str = "constant") -> ir.Value:
+        """An initializer; equal small ones are made once."""
+        array = np.asarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _DEDUPLICATED else None
+        if key is not None and key in self._constants:
+            return self._constants[key]
+        value = ir.Value(
+            name=self.unique(f"{self._prefix}/{name}"),
+            const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape)),
+        )
+        value.dtype = ir.DataType.from_numpy(array.dtype)
+        value.shape = ir.Shape(array.shape)
+        self.initializers.append(value)
+        if key is not None:
+            self._constants[key] = value
+        return value
+
+    def ints(self, *numbers: int) -> ir.Value:
+        """A one-dimensional int64 constant."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def scalar(self, number: float, like: ir.Value) -> ir.Value:
+        """A constant of another value's dtype and rank with one element.
+
+        Its rank matters: broadcasting a number of lower rank over (..., 1, 1) took ONNX Runtime 40 times as long.
+        """
+        assert like.dtype is not None
+        return self.constant(np.full([1] * len(dims(like)), number, like.dtype.numpy()))
+
+    def batch_size(self) -> ir.Value:
+        """The batch size at run time, int64 of shape (1,)."""
+        assert self._batch is not None
+        if self._batch_size is None:
+            self._batch_size = self.op("Shape", self._batch, start=0, end=1, shape=[1])
+        return self._batch_size
+
+    def runtime_dims(self, extents: Sequence[Dim]) -> ir.Value:
+        """Dimensions as an int64 tensor, computed where the batch is among them."""
+        if all(isinstance(d, int) for d in extents):
+            return self.constant(np.array(extents, np.int64))
+        parts: list[ir.Value] = []
+        known: list[int] = []
+        for extent in extents:
+            if isinstance(extent, int):
+                known.append(extent)
+                continue
+            if known:
+                parts.append(self.ints(*known))
+                known = []
+            size = self.batch_size()
+            count = multiple(extent)
+            parts.append(size if count == 1 else self.op("Mul", size, self.ints(count)))
+        if known:
+            parts.append(self.ints(*known))
+        return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0, shape=[len(extents)])
+
+    # What most rules need.
+
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Sum."""
+        return self.op("Add", a, b)
+
+    def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Difference."""
+        return self.op("Sub", a, b)
+
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Product, by element."""
+        return self.op("Mul", a, b)
+
+    def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """Quotient, by element."""
+        return self.op("Div", a, b)
+
+    def scale(self, value: ir.Value, number: float) -> ir.Value:
+        """A value times a number."""
+        return value if number == 1 else self.mul(value, self.scalar(number, value))
+
+    def masked(self, value: ir.Value, mask: ir.Value) -> ir.Value:
+        """The value where the bool mask is true, else zero (two passes; Where takes three and two temporaries)."""
+        return self.mul(value, self.op("Cast", mask, to=int(value.dtype or 1)))
+
+    def mask(self, op_type: str, *inputs: ir.Value) -> ir.Value:
+        """A bool value that a rule takes from an activation, so that the activation itself need not be kept."""
+        value = self.op(op_type, *inputs)
+        self.masks.append(value)
+        return value
+
+    def reshape(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
+        """Another shape for the same elements; the batch is found at run time."""
+        shape = tuple(shape)
+        if dims_or_none(value) == shape:
+            return value
+        symbolic = sum(isinstance(d, str) for d in shape)
+        if symbolic <= 1 and 0 not in shape:
+            target = self.ints(*(d if isinstance(d, int) else -1 for d in shape))
+        else:
+            target = self.runtime_dims(shape)
+        return self.op("Reshape", value, target, shape=shape)
+
+    def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+        """Axes in another order."""
+        return value if list(perm) == list(range(len(perm))) else self.op("Transpose", value, perm=list(perm))
+
+    def expand(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
+        """Broadcast to a shape."""
+        if dims_or_none(value) == tuple(shape):
+            return value
+        return self.op("Expand", value, self.runtime_dims(shape), shape=shape)
+
+    def reduce(self, op_type: str, value: ir.Value, axes: Sequence[int], *, keepdims: bool = True) -> ir.Value:
+        """ReduceSum, ReduceMean, ReduceMax or ReduceMin over axes."""
+        shape = dims(value)
+        axes = sorted(axis % len(shape) for axis in axes)
+        if not axes:
+            return value
+        left: list[Dim] = [1 if i in axes else d for i, d in enumerate(shape)]
+        if not keepdims:
+            left = [d for i, d in enumerate(shape) if i not in axes]
+        if op_type != "ReduceSum" and self.opset <= _REDUCTIONS_BY_ATTRIBUTE:
+            return self.op(op_type, value, axes=axes, keepdims=int(keepdims), shape=left)
+        return self.op(op_type, value, self.ints(*axes), keepdims=int(keepdims), shape=left)
+
+    def total(self, value: ir.Value, axes: Sequence[int], *, keepdims: bool = True) -> ir.Value:
+        """Sum over axes."""
+        return self.reduce("ReduceSum", value, axes, keepdims=keepdims)
+
+    def sum_to(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
+        """Undo a broadcast: sum over the axes that were added or stretched, so that the value has this shape."""
+        have = dims(value)
+        extra = len(have) - len(shape)
+        axes = [*range(extra), *(i + extra for i, d in enumerate(shape) if d == 1 and have[i + extra] != 1)]
+        return self.reshape(self.total(value, axes), shape) if axes else value
