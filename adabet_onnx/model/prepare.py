@@ -1,4 +1,4 @@
-"""From an opened model and a selection to a graph that onnxruntime-training trains rightly.
+"""From an opened model and a selection to a graph that a backend trains rightly.
 
 The order matters: the logits before anything that could hide them, un-sharing before anything that looks at
 parameters, shapes before what needs them, BatchNormalization after its neighbours are settled.
@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from ..errors import CheckError, RecordError, UsageError
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
-from .passes.batchnorm import DecomposeBatchNormalization
+from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
@@ -24,6 +24,8 @@ from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .shapes import infer_shapes
+
+BACKENDS = ("ort", "portable")
 
 if TYPE_CHECKING:
     from ..selection.record import Selection
@@ -54,22 +56,25 @@ class Prepared:
         return ir.to_proto(self.graph)
 
 
-def prepare(model: Model, selection: Selection) -> Prepared:
+def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:
         model: the opened model.
         selection: what is to be trained; it must have been made for this model.
+        backend: ``ort`` (onnxruntime-training, which needs more rewrites) or ``portable``.
 
     Returns:
         The trainable graph, whose logits equal the model's.
 
     Raises:
         RecordError: the selection was made for another model.
-        UsageError: nothing is selected, or a parameter is not in the model.
+        UsageError: nothing is selected, a parameter is not in the model, or the backend is unknown.
         ModelError: a node stands in the way.
         CheckError: what would be trained is not the selected layers' alone.
     """
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
     if selection.model_sha256 != model.sha256:
         raise RecordError(
             f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
@@ -89,6 +94,14 @@ def prepare(model: Model, selection: Selection) -> Prepared:
     LogitsOnly(model.logits)(graph)
     common.RemoveUnusedNodesPass()(graph)
     RemoveInferenceNoOps()(graph)
+    renamed = _for_ort(graph, trainable) if backend == "ort" else _for_portable(graph, trainable)
+    _infer(graph)
+    inputs = tuple((spec.name, renamed.get(spec.name, spec.name)) for spec in model.inputs)
+    return Prepared(model, graph, original, trainable, inputs, tuple(notes))
+
+
+def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
+    """What onnxruntime-training's gradient builder needs; returns the names that had to be changed."""
     UnshareVectors()(graph)  # frozen ones too: a LayerNormalization's gradient fails where another shares its scale
     shapes = infer_shapes(graph)
     clashes = RenameClashes()
@@ -102,16 +115,25 @@ def prepare(model: Model, selection: Selection) -> Prepared:
         common.TopologicalSortPass(),
     ):
         step(graph)
-    _infer(graph)
-    inputs = tuple((spec.name, clashes.renamed.get(spec.name, spec.name)) for spec in model.inputs)
-    renamed = tuple(clashes.renamed.get(name, name) for name in trainable)
-    if renamed != trainable:
+    clashing = [name for name in trainable if name in clashes.renamed]
+    if clashing:
         raise UsageError(
-            f"parameter {next(n for n in trainable if n in clashes.renamed)!r} has a name that "
-            f"onnxruntime-training uses "
-            "itself; rename it in the source framework."
+            f"parameter {clashing[0]!r} has a name that onnxruntime-training uses itself; rename it in the source "
+            "framework, or use the portable backend."
         )
-    return Prepared(model, graph, original, trainable, inputs, tuple(notes))
+    return clashes.renamed
+
+
+def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
+    """Rules take operators as they are; what is left to do is explicit pads, and fewer nodes."""
+    for step in (
+        ExplicitPads(infer_shapes(graph)),
+        FoldBatchNormalization(trainable),
+        common.RemoveUnusedNodesPass(),
+        common.TopologicalSortPass(),
+    ):
+        step(graph)
+    return {}
 
 
 def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, str]]:

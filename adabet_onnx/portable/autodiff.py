@@ -155,19 +155,19 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
         assert entry is not None
         found = entry.rule(Step(node, wanted, build, outputs))
         for position, gradient in found.items():
-            value = node.inputs[position]
-            assert value is not None
+            operand = node.inputs[position]
+            assert operand is not None
             assert position in wanted, f"{node.op_type} gave a gradient nobody asked for ({position})"
-            gradients.setdefault(value, []).append(gradient)
+            gradients.setdefault(operand, []).append(gradient)
     result = {}
     for parameter in plan.trainable:
         build.begin(f"{parameter.name}/grad")
-        gradient = _summed(gradients, parameter, build)
-        if gradient is None:
+        whole = _summed(gradients, parameter, build)
+        if whole is None:
             raise ModelError(
                 f"parameter {parameter.name!r} has no gradient: the logits do not depend on it. Select other layers."
             )
-        result[parameter] = gradient
+        result[parameter] = whole
     return result
 
 

@@ -84,6 +84,7 @@ class Builder:
         nodes: what was made so far.
         masks: bool values made from an activation so that the activation itself need not be kept.
         initializers: constants that were made.
+        exported: values that are outputs of the graph under a name of their own.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Builder:
         self.nodes: list[ir.Node] = []
         self.masks: list[ir.Value] = []
         self.initializers: list[ir.Value] = []
+        self.exported: set[ir.Value] = set()
         self._allowed = None if allowed is None else frozenset(allowed)
         self._batch = batch
         self._batch_size: ir.Value | None = None
@@ -105,6 +107,15 @@ class Builder:
     def allows(self, op_type: str) -> bool:
         """Whether the profile has this operator."""
         return self._allowed is None or op_type in self._allowed
+
+    def take(self) -> list[ir.Node]:
+        """Hand over the nodes made so far."""
+        nodes, self.nodes = self.nodes, []
+        return nodes
+
+    def use_batch_size(self, value: ir.Value) -> None:
+        """Take the batch size from this value from now on."""
+        self._batch_size = value
 
     def begin(self, prefix: str) -> None:
         """Let the names of what follows begin with ``prefix``."""

@@ -1,4 +1,4 @@
-"""BatchNormalization becomes multiplications and additions by its stored statistics.
+"""BatchNormalization by its stored statistics becomes multiplications and additions, or part of the Conv before it.
 
 onnxruntime-training swaps every BatchNormalization, frozen ones included, for one that normalises by the
 batch's own statistics and updates the stored ones. Decomposed, with inv = 1 / sqrt(var + epsilon):
@@ -47,13 +47,8 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
         assert x is not None
         assert scale is not None
         assert bias is not None
-        if node.attributes.get_int("training_mode", 0):
-            raise ModelError(
-                f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not "
-                "by stored statistics. Export the model in evaluation mode (model.eval())."
-            )
-        epsilon = np.float64(node.attributes.get_float("epsilon", 1e-5))
-        inv = 1 / np.sqrt(_array(var) + epsilon)
+        _check_mode(node)
+        inv = 1 / np.sqrt(_array(var) + _epsilon(node))
         shift = -_array(mean) * inv
         shape = self._shapes.get(node.outputs[0].name or "") or self._shapes.get(x.name or "")
         if shape is None:
@@ -70,7 +65,7 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
             factor, offset = factor * _array(scale), offset * _array(scale)
             if not trains_bias:
                 offset = offset + _array(bias)
-        value = self._fold_into_conv(graph, x, node, factor, offset)
+        value = x if _fold_into_conv(graph, x, node, factor, offset, self._trainable) else None
         edit = Replacement(graph, node)
         if value is None:
             value = edit.apply("Mul", x, edit.constant("inv", factor.reshape(tail)))
@@ -85,25 +80,69 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
         initializer = source_initializer(value)
         return initializer is not None and initializer.name in self._trainable
 
-    def _fold_into_conv(
-        self, graph: ir.Graph, x: ir.Value, node: ir.Node, factor: np.ndarray, offset: np.ndarray
-    ) -> ir.Value | None:
-        """Merge x * factor + offset into the frozen Conv that makes x for this node alone."""
-        conv = x.producer()
-        if conv is None or conv.op_type != "Conv" or x.is_graph_output() or len(x.uses()) != 1:
-            return None
-        inputs = [value for value in conv.inputs[1:] if value is not None]
-        if any(not value.is_initializer() or value.name in self._trainable for value in inputs):
-            return None
-        weight = _array(inputs[0])
-        merged = weight * factor.reshape([-1, *[1] * (weight.ndim - 1)])
-        if len(inputs) > 1:
-            offset = offset + _array(inputs[1]) * factor
-        edit = Replacement(graph, node)
-        conv.resize_inputs(3)
-        conv.replace_input_with(1, edit.constant("folded_weight", merged))
-        conv.replace_input_with(2, edit.constant("folded_bias", offset))
-        return x
+
+class FoldBatchNormalization(ir.passes.InPlacePass):
+    """Merge every frozen BatchNormalization into the frozen Conv that makes its input for it alone; leave the others.
+
+    Args:
+        trainable: names of initializers that will be trained.
+    """
+
+    def __init__(self, trainable: Collection[str]) -> None:
+        super().__init__()
+        self._trainable = frozenset(trainable)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        nodes = [node for node in model.graph if node.op_type == "BatchNormalization"]
+        folded = [node for node in nodes if self._fold(model.graph, node)]
+        return ir.passes.PassResult(model, bool(folded))
+
+    def _fold(self, graph: ir.Graph, node: ir.Node) -> bool:
+        _check_mode(node)
+        x = node.inputs[0]
+        stored = [source_initializer(value) for value in node.inputs[1:5]]
+        if x is None or any(value is None or value.name in self._trainable for value in stored):
+            return False
+        scale, bias, mean, var = (_array(value) for value in stored)
+        factor = scale / np.sqrt(var + _epsilon(node))
+        if not _fold_into_conv(graph, x, node, factor, bias - mean * factor, self._trainable):
+            return False
+        Replacement(graph, node).finish(x)
+        return True
+
+
+def _check_mode(node: ir.Node) -> None:
+    if node.attributes.get_int("training_mode", 0):
+        raise ModelError(
+            f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not "
+            "by stored statistics. Export the model in evaluation mode (model.eval())."
+        )
+
+
+def _epsilon(node: ir.Node) -> float:
+    return float(node.attributes.get_float("epsilon", 1e-5))
+
+
+def _fold_into_conv(
+    graph: ir.Graph, x: ir.Value, node: ir.Node, factor: np.ndarray, offset: np.ndarray, trainable: Collection[str]
+) -> bool:
+    """Merge x * factor + offset into the frozen Conv that makes x for this node alone, if there is one."""
+    conv = x.producer()
+    if conv is None or conv.op_type != "Conv" or x.is_graph_output() or len(x.uses()) != 1:
+        return False
+    inputs = [value for value in conv.inputs[1:] if value is not None]
+    if any(not value.is_initializer() or value.name in trainable for value in inputs):
+        return False
+    weight = _array(inputs[0])
+    merged = weight * factor.reshape([-1, *[1] * (weight.ndim - 1)])
+    if len(inputs) > 1:
+        offset = offset + _array(inputs[1]) * factor
+    edit = Replacement(graph, node)
+    conv.resize_inputs(3)
+    conv.replace_input_with(1, edit.constant("folded_weight", merged))
+    conv.replace_input_with(2, edit.constant("folded_bias", offset))
+    return True
 
 
 def _reshaped(edit: Replacement, value: ir.Value, suffix: str, shape: list[int]) -> ir.Value:

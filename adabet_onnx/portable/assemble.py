@@ -1,0 +1,332 @@
+"""The graphs of a training: a step, gradients alone, an update alone, and an evaluation.
+
+All of them take the trained parameters as inputs and have everything else inside. In the file of a step stand, in this
+order, the forward part, what the way back needs of it, the loss, the way back, and the updates from the first layer
+to the last; `order` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import ModelError
+from ..model.prepare import Prepared
+from ..model.shapes import BATCH
+from .autodiff import differentiate, plan
+from .builder import Builder, dims, dims_or_none
+from .losses import Loss, build_loss
+from .optimizers import Optimizer, Updates
+from .order import mask_chain, split_by_use
+from .shapes import annotate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training graph computes.
+
+    Attributes:
+        loss: one of losses.LOSSES.
+        label_smoothing: of cross-entropy.
+        class_axis: of the logits; None: see `losses.class_axis`.
+        optimizer: the update.
+        allowed: operators that may be used; None: all.
+    """
+
+    loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    class_axis: int | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    allowed: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A parameter, or a piece of state, on its way through a step.
+
+    Attributes:
+        name: the parameter's, or of the state.
+        input: name of the input it comes in by.
+        output: name of the output its new value comes out by.
+        shape: its shape.
+        parameter: the parameter that a piece of state belongs to; its own name for a parameter.
+        gradient: name of a parameter's gradient in the gradient graph; "" for state.
+    """
+
+    name: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    parameter: str
+    gradient: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What inputs and outputs of the graphs are called; the same in all of them."""
+
+    labels: str
+    learning_rate: str
+    step: str
+    loss: str
+    logits: str
+    parameters: tuple[Tensor, ...]
+    state: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The graphs of a training.
+
+    Attributes:
+        step: inputs, labels, parameters, state, learning rate and step number in; loss, logits, new parameters and
+            new state out.
+        gradients: inputs, labels and parameters in; loss, logits and gradients out.
+        update: parameters, gradients, state, learning rate and step number in; new parameters and new state out.
+        evaluation: inputs, labels and parameters in; loss and logits out.
+        names: of inputs and outputs.
+        labels: the labels' input.
+    """
+
+    step: ir.Model
+    gradients: ir.Model
+    update: ir.Model
+    evaluation: ir.Model
+    names: Names
+    labels: ir.Value
+
+
+def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
+    """Write all graphs of a training.
+
+    Args:
+        prepared: the trainable graph.
+        recipe: what to compute.
+
+    Raises:
+        ModelError: a node has no gradient, or the profile lacks an operator.
+    """
+    drafts = [_Draft(prepared, recipe) for _ in range(3)]
+    step, gradients, evaluation = drafts
+    names = step.names
+    for draft in (step, gradients):
+        draft.differentiate()
+    labels = [draft.add_loss(gradient=draft is not evaluation) for draft in drafts]
+    return Graphs(
+        step=step.finish_step(),
+        gradients=gradients.finish_gradients(),
+        update=_update_graph(prepared, recipe, names),
+        evaluation=evaluation.finish_evaluation(),
+        names=names,
+        labels=labels[0],
+    )
+
+
+class _Draft:
+    """One graph in the making, from the prepared one."""
+
+    def __init__(self, prepared: Prepared, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._model = prepared.graph.clone()
+        annotate(self._model)
+        self._graph = self._model.graph
+        self._opset = self._model.opset_imports[""] or 0
+        self._parameters = [self._graph.initializers[name] for name in prepared.trainable]
+        self._logits = self._graph.outputs[0]
+        self._data = list(self._graph.inputs)
+        batch = _with_batch(self._data, prepared.model.name)
+        self._build = Builder(self._graph, opset=self._opset, batch=batch, allowed=recipe.allowed)
+        self.names = _names(self._build, prepared, self._logits, recipe)
+        self._early: list[ir.Node] = []  # what the way back needs of the forward part
+        self._late: list[ir.Node] = []  # the way back
+        self._gradients: list[ir.Value] = []
+        self._loss: Loss | None = None
+
+    def differentiate(self) -> None:
+        """Write the way back, from a placeholder for the gradient of the logits."""
+        forward = {node: i for i, node in enumerate(self._graph)}
+        route = plan(self._graph, self._logits, self._parameters, opset=self._opset)
+        if route.obstacles:
+            raise ModelError(" ".join(str(obstacle) for obstacle in route.obstacles[:3]))
+        self._seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
+        found = differentiate(route, self._seed, self._build)
+        self._gradients = [found[value] for value in self._parameters]
+        waits = mask_chain(self._build, forward)
+        self._early, self._late = split_by_use(self._build.take(), self._seed)
+        self._build.use_batch_size(waits)
+
+    def add_loss(self, *, gradient: bool) -> ir.Value:
+        """Write the loss between the forward part and the way back, and give its labels."""
+        recipe, build = self._recipe, self._build
+        build.begin("loss")
+        logits = self._logits
+        if gradient and build.masks:  # the loss, and so the way back, begins when all masks are made
+            shape = dims(logits)
+            logits = build.op("Reshape", logits, build.runtime_dims(shape), shape=shape)
+        self._loss = build_loss(
+            build,
+            logits,
+            recipe.loss,
+            self.names.labels,
+            label_smoothing=recipe.label_smoothing,
+            axis=recipe.class_axis,
+            gradient=gradient,
+        )
+        if self._loss.gradient is not None:
+            seed, made = self._seed, self._loss.gradient
+            seed.replace_all_uses_with(made)
+            self._gradients = [made if value is seed else value for value in self._gradients]
+        self._graph.extend(self._early)
+        self._graph.extend(build.take())
+        self._graph.extend(self._late)
+        return self._loss.labels
+
+    def finish_step(self) -> ir.Model:
+        """Add the updates, from the first layer to the last."""
+        build, names = self._build, self.names
+        rate, step = _rate(names), _step(names)
+        updates = Updates(build, self._recipe.optimizer, rate, step)
+        state = [_input(tensor.input, tensor.shape) for tensor in names.state]
+        moments = _by_parameter(names, state)
+        build.begin("clip")
+        gradients = updates.clipped(self._gradients)
+        new, kept = [], []
+        for tensor, parameter, gradient in zip(names.parameters, self._parameters, gradients, strict=True):
+            build.begin(f"{tensor.name}/update")
+            value, its = updates.update(parameter, gradient, moments[tensor.name])
+            new.append(value)
+            kept += its
+        outputs = [*zip(_outputs(names.parameters), new, strict=True), *zip(_outputs(names.state), kept, strict=True)]
+        return self._finish([*state, rate, step], outputs)
+
+    def finish_gradients(self) -> ir.Model:
+        """Let the gradients be outputs."""
+        outputs = [
+            (tensor.gradient, gradient) for tensor, gradient in zip(self.names.parameters, self._gradients, strict=True)
+        ]
+        return self._finish([], outputs)
+
+    def finish_evaluation(self) -> ir.Model:
+        """No more than loss and logits."""
+        return self._finish([], [])
+
+    def _finish(self, inputs: list[ir.Value], outputs: list[tuple[str, ir.Value]]) -> ir.Model:
+        assert self._loss is not None
+        graph, build = self._graph, self._build
+        build.begin("outputs")
+        # The last ones stand last in the file, and so are run first.
+        renamed = [(name, _own(build, value)) for name, value in outputs]
+        graph.extend(build.take())
+        _move_last(graph, [value for _, value in renamed])
+        for value, tensor in zip(self._parameters, self.names.parameters, strict=True):
+            graph.initializers.pop(value.name or "", None)
+            value.const_value = None
+            value.name = tensor.input
+        for value in build.initializers:
+            if value.uses():
+                graph.register_initializer(value)
+        shown = [(self.names.loss, self._loss.value), (self.names.logits, self._logits)]
+        for name, value in (*shown, *renamed):
+            value.name = name
+        graph.inputs.clear()
+        graph.inputs.extend([*self._data, self._loss.labels, *self._parameters, *inputs])
+        graph.outputs.clear()
+        graph.outputs.extend([value for _, value in (*shown, *renamed)])
+        common.RemoveUnusedNodesPass()(self._model)
+        return self._model
+
+
+def _own(build: Builder, value: ir.Value) -> ir.Value:
+    """A value that may be given a name: not an input, not the output of somebody else already."""
+    if value.producer() is None or value in build.exported:
+        value = build.op("Identity", value)
+    build.exported.add(value)
+    return value
+
+
+def _move_last(graph: ir.Graph, values: list[ir.Value]) -> None:
+    """Let the nodes that make these values stand last, in this order, where nothing else uses them."""
+    for value in values:
+        node = value.producer()
+        if node is not None and not any(output.uses() for output in node.outputs):
+            graph.remove(node)
+            graph.append(node)
+
+
+def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
+    """The optimizer alone, from gradients."""
+    opset = prepared.graph.opset_imports[""] or 0
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
+    build = Builder(graph, opset=opset, allowed=recipe.allowed)
+    rate, step = _rate(names), _step(names)
+    parameters = [_input(tensor.input, tensor.shape) for tensor in names.parameters]
+    gradients = [_input(tensor.gradient, tensor.shape) for tensor in names.parameters]
+    state = [_input(tensor.input, tensor.shape) for tensor in names.state]
+    moments = _by_parameter(names, state)
+    updates = Updates(build, recipe.optimizer, rate, step)
+    new: list[ir.Value] = []
+    kept: list[ir.Value] = []
+    for tensor, value, gradient in zip(names.parameters, parameters, updates.clipped(gradients), strict=True):
+        build.begin(f"{tensor.name}/update")
+        changed, its = updates.update(value, gradient, moments[tensor.name])
+        new.append(changed)
+        kept += its
+    graph.extend(build.take())
+    for value in build.initializers:
+        graph.register_initializer(value)
+    for name, value in zip(_outputs((*names.parameters, *names.state)), (*new, *kept), strict=True):
+        value.name = name
+    graph.inputs.extend([*parameters, *gradients, *state, rate, step])
+    graph.outputs.extend([*new, *kept])
+    return ir.Model(graph, ir_version=prepared.graph.ir_version)
+
+
+def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe) -> Names:
+    labels = build.unique("labels" if recipe.loss == "cross-entropy" else "target")
+    rate, step, loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
+    parameters, state = [], []
+    for name in prepared.trainable:
+        tensor = prepared.graph.graph.initializers[name].const_value
+        assert tensor is not None
+        shape = tuple(int(extent) for extent in tensor.shape.numpy())
+        output, gradient = build.unique(f"{name}.new"), build.unique(f"{name}.gradient")
+        parameters.append(Tensor(name, name, output, shape, name, gradient))
+        for moment in recipe.optimizer.moments:
+            own = build.unique(f"{name}.{moment}")
+            state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
+    return Names(labels, rate, step, loss, logits.name or "", tuple(parameters), tuple(state))
+
+
+def _outputs(tensors: Sequence[Tensor]) -> list[str]:
+    return [tensor.output for tensor in tensors]
+
+
+def _by_parameter(names: Names, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
+    found: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
+    for tensor, value in zip(names.state, values, strict=True):
+        found[tensor.parameter].append(value)
+    return found
+
+
+def _input(name: str, shape: Sequence[int]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+
+
+def _rate(names: Names) -> ir.Value:
+    """Of any rank: callers feed () or (1,)."""
+    return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT))
+
+
+def _step(names: Names) -> ir.Value:
+    return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64))
+
+
+def _with_batch(inputs: Sequence[ir.Value], name: str) -> ir.Value:
+    for value in inputs:
+        extents = dims_or_none(value)
+        if extents and extents[0] == BATCH:
+            return value
+    raise ModelError(f"{name}: no input has the batch as its first dimension. Export it with a dynamic batch.")

@@ -1,0 +1,173 @@
+"""Losses and their gradients with respect to the logits.
+
+With x the logits, t the target and C classes:
+
+cross-entropy    mean over labels of -sum_c q_c log softmax(x)_c, where q is 1 - s + s/C at the label and s/C elsewhere
+                 (s: label smoothing; torch.nn.CrossEntropyLoss); gradient (softmax(x) - q) / count
+mse              mean of (x - t)^2
+l1               mean of |x - t|
+bce-with-logits  mean of max(x, 0) - x t + log(1 + exp(-|x|))
+
+Per-pixel or per-token labels equal to -100 are left out of the cross-entropy and of its mean, as in torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import ModelError, UsageError
+from .builder import Builder, Dim, Dims, dims, product
+
+LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss in a graph.
+
+    Attributes:
+        labels: the graph input it needs.
+        value: the loss, float32 of shape ().
+        gradient: its gradient with respect to the logits, in their shape; None where it was not asked for.
+    """
+
+    labels: ir.Value
+    value: ir.Value
+    gradient: ir.Value | None
+
+
+def class_axis(shape: Dims, given: int | None, loss: str) -> int:
+    """Which axis of the logits holds the classes: 1 for (N, C) and (N, C, H, W), the last of (N, tokens, C).
+
+    Raises:
+        UsageError: ``given`` is no axis of the logits but the batch's.
+    """
+    if given is None:
+        return len(shape) - 1 if len(shape) == 3 or loss != "cross-entropy" else 1
+    axis = given % len(shape) if -len(shape) <= given < len(shape) else 0
+    if axis == 0:
+        raise UsageError(f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {shape}, not {given}.")
+    return axis
+
+
+def label_shape(shape: Dims, loss: str, axis: int) -> Dims:
+    """Shape of the labels for logits of this shape."""
+    return tuple(d for i, d in enumerate(shape) if i != axis) if loss == "cross-entropy" else shape
+
+
+def build_loss(
+    build: Builder,
+    logits: ir.Value,
+    loss: str,
+    labels: str,
+    *,
+    label_smoothing: float = 0.0,
+    axis: int | None = None,
+    gradient: bool = True,
+) -> Loss:
+    """Write a loss.
+
+    Args:
+        build: takes the nodes.
+        logits: float32, with the batch first.
+        loss: one of LOSSES.
+        labels: name of the labels' input.
+        label_smoothing: of cross-entropy, 0 to 1.
+        axis: of the classes; see `class_axis`.
+        gradient: also write the gradient.
+
+    Raises:
+        ModelError: the logits have a shape the loss cannot take.
+        UsageError: a wrong class axis.
+    """
+    shape = dims(logits)
+    if loss == "cross-entropy" and len(shape) < 2:
+        raise ModelError(f"cross-entropy needs logits of shape (N, classes), found {shape}. Use another loss.")
+    where = class_axis(shape, axis, loss)
+    given = ir.Value(
+        name=build.unique(labels),
+        type=ir.TensorType(ir.DataType.INT64 if loss == "cross-entropy" else ir.DataType.FLOAT),
+        shape=ir.Shape(label_shape(shape, loss, where)),
+    )
+    if loss == "cross-entropy":
+        value, seed = _cross_entropy(build, logits, given, where, label_smoothing, gradient)
+    else:
+        value, seed = _ELEMENTWISE[loss](build, logits, given, gradient)
+    return Loss(given, value, seed)
+
+
+def _cross_entropy(
+    build: Builder, x: ir.Value, labels: ir.Value, axis: int, smoothing: float, gradient: bool
+) -> tuple[ir.Value, ir.Value | None]:
+    shape = dims(x)
+    classes = shape[axis]
+    assert isinstance(classes, int)
+    z = build.sub(x, build.reduce("ReduceMax", x, [axis]))
+    e = build.op("Exp", z)
+    s = build.total(e, [axis])
+    one_each = [1] * len(shape)
+    one_each[axis] = classes
+    index = build.constant(np.arange(classes, dtype=np.int64).reshape(one_each))
+    expanded = build.op("Unsqueeze", labels, build.ints(axis))
+    q = build.op("Cast", build.op("Equal", expanded, index), to=int(ir.DataType.FLOAT))
+    if smoothing:
+        q = build.add(build.scale(q, 1 - smoothing), build.scalar(smoothing / classes, q))
+    each = build.sub(build.op("Log", s), build.total(build.mul(q, z), [axis]))
+    if len(shape) == 2:
+        valid, count = None, _number(build, shape[:1], x)
+    else:
+        ignored = build.op("Equal", expanded, build.constant(np.full([1] * len(shape), IGNORED, np.int64)))
+        ones = build.scalar(1, x)
+        valid = build.sub(ones, build.op("Cast", ignored, to=int(ir.DataType.FLOAT)))
+        count = build.op("Max", build.total(valid, range(len(shape))), ones)
+        each = build.mul(each, valid)
+    value = _total(build, build.div(each, count))
+    if not gradient:
+        return value, None
+    seed = build.sub(build.div(e, s), q)
+    if valid is not None:
+        seed = build.mul(seed, valid)
+    return value, build.div(seed, count)
+
+
+def _mse(build: Builder, x: ir.Value, t: ir.Value, gradient: bool) -> tuple[ir.Value, ir.Value | None]:
+    difference = build.sub(x, t)
+    count = _number(build, dims(x), x)
+    value = _total(build, build.div(build.mul(difference, difference), count))
+    return value, build.div(build.scale(difference, 2), count) if gradient else None
+
+
+def _l1(build: Builder, x: ir.Value, t: ir.Value, gradient: bool) -> tuple[ir.Value, ir.Value | None]:
+    difference = build.sub(x, t)
+    count = _number(build, dims(x), x)
+    value = _total(build, build.div(build.op("Abs", difference), count))
+    return value, build.div(build.op("Sign", difference), count) if gradient else None
+
+
+def _bce_with_logits(build: Builder, x: ir.Value, t: ir.Value, gradient: bool) -> tuple[ir.Value, ir.Value | None]:
+    count = _number(build, dims(x), x)
+    decayed = build.op("Exp", build.op("Neg", build.op("Abs", x)))
+    softplus = build.op("Log", build.add(decayed, build.scalar(1, x)))
+    each = build.add(build.sub(build.op("Relu", x), build.mul(x, t)), softplus)
+    value = _total(build, build.div(each, count))
+    return value, build.div(build.sub(build.op("Sigmoid", x), t), count) if gradient else None
+
+
+_ELEMENTWISE = {"mse": _mse, "l1": _l1, "bce-with-logits": _bce_with_logits}
+
+
+def _number(build: Builder, extents: Dims, like: ir.Value) -> ir.Value:
+    """How many elements, as a float of another value's rank."""
+    count: Dim = product(extents)
+    rank = len(dims(like))
+    if isinstance(count, int):
+        return build.scalar(count, like)
+    return build.reshape(build.op("Cast", build.runtime_dims([count]), to=int(ir.DataType.FLOAT)), [1] * rank)
+
+
+def _total(build: Builder, value: ir.Value) -> ir.Value:
+    return build.total(value, range(len(dims(value))), keepdims=False)

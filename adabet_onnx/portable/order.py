@@ -1,0 +1,109 @@
+"""The order ONNX Runtime runs a graph's nodes in, and how a graph is written so that it is a frugal one.
+
+ONNX Runtime does not run nodes in the order of the file. It searches depth first, backwards from the nodes whose
+outputs no other node uses (the one that stands last in the file first), visits the inputs of a node from the one
+whose node stands last to the one that stands first, and runs each node when its inputs are there.
+
+So a training step runs frugally if the nodes that end a parameter's update stand in the file in the order of the
+layers: then the last layer's gradient is taken and used first, and what the way back needs of the layers before it
+is not computed ahead of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ..model.shapes import BATCH
+from .builder import Builder, dims_or_none
+
+
+def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
+    """The nodes in the order ONNX Runtime runs them, as far as its optimizers leave them as they are."""
+    index = {node: i for i, node in enumerate(nodes)}
+    leaves = [n for n in nodes if not any(user in index for value in n.outputs for user, _ in value.uses())]
+    order: list[ir.Node] = []
+    visited: set[ir.Node] = set()
+    stack = [(node, False) for node in leaves]
+    while stack:
+        node, leave = stack.pop()
+        if leave:
+            order.append(node)
+            continue
+        if node in visited:
+            continue
+        visited.add(node)
+        stack.append((node, True))
+        producers = {value.producer() for value in node.inputs if value is not None}
+        before = [p for p in producers if p is not None and p in index and p not in visited]
+        stack.extend((p, False) for p in sorted(before, key=index.__getitem__))
+    return order
+
+
+def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
+    """The batch size, known only when all masks are made that allow an activation to be freed.
+
+    A mask that only the way back uses would be made on the way back, and its activation would live till then. A loss
+    that gets the batch size from the masks' shapes cannot run before they are there. The shapes stand in the file
+    before the maxima over them, so that they are visited, and the masks made, from the first layer to the last.
+
+    Args:
+        build: holds the masks of the way back, all of whose nodes are made.
+        forward: position of each node of the forward part.
+
+    Returns:
+        The batch size, int64 of shape (1,).
+    """
+    batch = build.batch_size()
+    made = {mask: _made_from(mask, forward) for mask in build.masks}
+    making = {node for nodes, _ in made.values() for node in nodes}
+    useful = [mask for mask in build.masks if _frees(mask, *made[mask], making, forward)]
+    useful.sort(key=lambda mask: max(forward[node] for value in made[mask][1] if (node := value.producer())))
+    build.begin("masks")
+    sizes = [build.op("Shape", mask, start=0, end=1, shape=[1]) for mask in useful]
+    for size in sizes:
+        batch = build.op("Max", batch, size)
+    return batch
+
+
+def _frees(
+    mask: ir.Value, nodes: set[ir.Node], sources: set[ir.Value], making: set[ir.Node], forward: dict[ir.Node, int]
+) -> bool:
+    """Whether a mask is used, and nothing on the way back but masks uses the activations it is made from."""
+    extents = dims_or_none(mask)
+    if not sources or not extents or extents[0] != BATCH or all(user in making for user, _ in mask.uses()):
+        return False
+    return all(user in forward or user in making for value in sources for user, _ in value.uses())
+
+
+def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node], set[ir.Value]]:
+    """The nodes after the forward part that make a mask, and the activations they start from."""
+    nodes: set[ir.Node] = set()
+    sources: set[ir.Value] = set()
+    stack = [mask]
+    while stack:
+        value = stack.pop()
+        node = value.producer()
+        if node is None:
+            continue
+        if node in forward:
+            sources.add(value)
+        elif node not in nodes:
+            nodes.add(node)
+            stack.extend(v for v in node.inputs if v is not None)
+    return nodes, sources
+
+
+def split_by_use(nodes: Sequence[ir.Node], start: ir.Value) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Nodes that do not depend on a value, and those that do, each in the order given."""
+    dependent: set[ir.Value] = {start}
+    early: list[ir.Node] = []
+    late: list[ir.Node] = []
+    for node in nodes:
+        if any(value in dependent for value in node.inputs if value is not None):
+            dependent.update(node.outputs)
+            late.append(node)
+        else:
+            early.append(node)
+    return early, late
