@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from .files import check_folder, make_folder, write_bytes
 from .model.head import new_head
 from .model.open import Model, open_model
 from .model.shapes import infer_shapes
+from .portable.losses import class_axis
 from .records import write_json
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.record import Selection, load_selection
 from .selection.strategies import check_choices, matching, select
-from .training import ort
 from .training.artifacts import make_artifacts
+from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.manifest import FILE, load_manifest
@@ -81,11 +82,8 @@ def adapt(
     rho: float = 0.1,
     head: str = "auto",
     layers: Sequence[str] = (),
-    loss: str = "cross-entropy",
-    optimizer: str = "adamw",
-    weight_decay: float = 0.0,
-    frozen: str = "embedded",
-    ort_format: bool = False,
+    backend: str = "auto",
+    choices: Choices | None = None,
     training: dict[str, Any] | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -110,11 +108,8 @@ def adapt(
         rho: fraction of layers.
         head: auto, always, pool or never.
         layers: patterns of layer names, in place of a strategy.
-        loss: of `make_artifacts`, as are ``optimizer``, ``weight_decay``, ``frozen`` and ``check``.
-        optimizer: adamw or sgd.
-        weight_decay: of adamw.
-        frozen: embedded or checkpoint.
-        ort_format: train from ``.ort`` files.
+        backend: of `make_artifacts`.
+        choices: loss, optimizer and form of the training.
         training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
         seed: of everything that is random.
         threads: for ONNX Runtime.
@@ -129,10 +124,11 @@ def adapt(
     Raises:
         AdabetError: see the functions this one calls.
     """
-    ort.load()  # say at once if training is not possible
+    choices = choices or Choices()
+    backend = choose_backend(backend, choices)
+    need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
     check_choices(strategy, rho, head)
-    ort.check_choices(loss, optimizer, weight_decay)
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     model, headed = _with_head(open_model(source), num_classes, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
@@ -140,20 +136,18 @@ def adapt(
     known = model.metadata("classes")
     splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
-    _check_labels(model, splits, loss)
+    _check_labels(model, splits, choices)
 
     artifacts = target / "artifacts"
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
         again = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
         made = load_manifest(artifacts).content
-        asked = {"name": optimizer, "weight_decay": weight_decay}
-        same = again == selection and used.to_json() == selection.preprocessing and made["optimizer"] == asked
-        if not (same and made["loss_function"] == loss and made["frozen"] == frozen):
+        same = again == selection and used.to_json() == selection.preprocessing
+        if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
             raise UsageError(
-                f"{target} was made with other options (preprocessing, selection, loss, optimizer or --frozen). Give "
-                f"the same "
-                "ones to --resume, or start again without it."
+                f"{target} was made with other options (preprocessing, selection, backend, loss, optimizer or the "
+                "like). Give the same ones to --resume, or start again without it."
             )
     else:
         scores = score(
@@ -167,32 +161,25 @@ def adapt(
         selection.save(target / "selection.json")
         say = progress or (lambda what, done, total: None)
         say("making artifacts", 0, 1)
-        make_artifacts(
-            model,
-            selection,
-            artifacts,
-            loss=loss,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            frozen=frozen,
-            ort_format=ort_format,
-            check=check,
-        )
+        make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))
         say("making artifacts", 1, 1)
     held = splits.for_evaluation
-    before = evaluate(model, held, used, loss=loss, threads=threads, progress=progress)
+    how: dict[str, Any] = {"loss": choices.loss, "axis": choices.class_axis, "threads": threads, "progress": progress}
+    before = evaluate(model, held, used, **how)
     settings = {"seed": seed, **(training or {})}
     metrics = Trainer(artifacts, threads=threads).fit(
         splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
     )
     adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
-    after = evaluate(adapted, held, used, loss=loss, threads=threads, progress=progress)
+    after = evaluate(
+        adapted, held, used, loss=choices.loss, axis=choices.class_axis, threads=threads, progress=progress
+    )
     costs: dict[str, Cost] = {}
     not_measured: str | None = None
     if measure:
         batch_size = int(settings.get("batch_size") or 32)
         try:
-            for what, cost in _costs(model, scores, artifacts, batch_size, optimizer, loss, threads, progress):
+            for what, cost in _costs(model, scores, artifacts, batch_size, backend, choices, threads, progress):
                 costs[what] = cost
         except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
             not_measured = str(error)
@@ -226,14 +213,17 @@ def _with_head(
     return dataclasses.replace(open_model(proto), name=str(path)), proto.SerializeToString()
 
 
-def _check_labels(model: Model, splits: Splits, loss: str) -> None:
+def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     """Say before anything long begins that labels are missing or out of range."""
     shape = infer_shapes(model.graph).get(model.logits)
     if shape is None or len(shape) < 2:
         raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
     for part in (splits.train, splits.test):
         if part is not None:
-            fit_labels(part.need_labels("training"), loss, shape[-1], part.name)
+            labels = part.need_labels("training")
+            axis = class_axis(("N", *shape[1:]), choices.class_axis, choices.loss)
+            dense = tuple(extent for i, extent in enumerate(shape) if i not in (0, axis))
+            fit_labels(labels, choices.loss, shape[axis], part.name, dense or None)
 
 
 def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
@@ -255,8 +245,8 @@ def _costs(
     scores: Scores,
     artifacts: Path,
     batch_size: int,
-    optimizer: str,
-    loss: str,
+    backend: str,
+    choices: Choices,
     threads: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[str, Cost]]:
@@ -268,7 +258,7 @@ def _costs(
     with tempfile.TemporaryDirectory() as folder:
         everything = select(scores, strategy="all")
         made = Path(folder) / "all"
-        make_artifacts(model, everything, made, optimizer=optimizer, loss=loss, check=False)
+        make_artifacts(model, everything, made, backend=backend, check=False, **asdict(choices))
         say("measuring", 2, 3)
         yield "all", measure_training(made, batch_size=batch_size, threads=threads)
     say("measuring", 3, 3)

@@ -96,6 +96,11 @@ def session_options(threads: int | None = None) -> Any:
     return options
 
 
+def training_options(threads: int | None = None) -> Any:
+    """Session options for a training step in plain ONNX."""
+    return session_options(threads)
+
+
 def inference_session(model: bytes | str | Path, name: str, options: Any | None = None) -> Any:
     """Make a CPU inference session.
 

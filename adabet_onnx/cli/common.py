@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..data.preprocess import PRESETS
 from ..scoring.score import ESTIMATORS, ORDERS
 from ..selection.strategies import HEADS, STRATEGIES
-from ..training.ort import LOSSES, OPTIMIZERS
+from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
 from ..training.schedule import SCHEDULES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -116,16 +116,47 @@ selection_options = together(
 )
 artifact_options = together(
     click.option(
-        "--loss", type=click.Choice(tuple(LOSSES)), default="cross-entropy", show_default=True, help="To minimise."
+        "--backend",
+        type=click.Choice(BACKENDS),
+        default="auto",
+        show_default=True,
+        help="portable: plain ONNX for any onnxruntime; ort: onnxruntime-training; auto: portable if it can.",
+    ),
+    click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="To minimise."),
+    click.option(
+        "--optimizer",
+        type=click.Choice(OPTIMIZERS),
+        default="adamw",
+        show_default=True,
+        help="adamw is onnxruntime-training's, adamw-torch torch's.",
+    ),
+    click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True, help="Of the optimizer."),
+    click.option(
+        "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True, help="Of sgd."
+    ),
+    click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Clip gradients by their global norm."),
+    click.option(
+        "--label-smoothing",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        show_default=True,
+        help="Of cross-entropy.",
     ),
     click.option(
-        "--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="sgd is plain."
+        "--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: 1; the last of three]"
     ),
-    click.option("--weight-decay", type=click.FloatRange(0), default=0.0, show_default=True, help="Of adamw."),
-    click.option("--momentum", type=float, hidden=True),
+    click.option(
+        "--batch-norm",
+        type=click.Choice(BATCH_NORMS),
+        default="frozen",
+        show_default=True,
+        help="Statistics of selected BatchNormalization layers: stored, or of the batch.",
+    ),
+    click.option("--recompute", is_flag=True, help="Less memory for more time: compute activations again."),
+    click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Use only operators that this target has."),
     click.option(
         "--frozen",
-        type=click.Choice(("embedded", "checkpoint")),
+        type=click.Choice(FROZEN),
         default="embedded",
         show_default=True,
         help="Where frozen weights live.",
@@ -137,7 +168,8 @@ artifact_options = together(
 )
 training_options = together(
     click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: 10]"),
-    click.option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 0.001 adamw, 0.01 sgd]"),
+    click.option("--accumulate", type=click.IntRange(1), help="Batches gathered for one update.  [default: 1]"),
+    click.option("--lr", "learning_rate", type=float, help="Learning rate.  [default: 0.001; sgd: 0.01]"),
     click.option("--schedule", type=click.Choice(tuple(SCHEDULES)), help="Of the learning rate.  [default: cosine]"),
     click.option("--validation", type=float, help="Fraction of the training data kept for eval_loss.  [default: 0.1]"),
     click.option("--patience", type=int, help="Stop after so many epochs without a lower eval_loss; keep the best."),
@@ -145,10 +177,9 @@ training_options = together(
 )
 
 
-def refuse_momentum(momentum: float | None) -> None:
-    """onnxruntime-training's SGD is plain; say so rather than ignore the option."""
-    if momentum:
-        raise click.UsageError("the sgd of onnxruntime-training has no momentum. Leave --momentum out, or use adamw.")
+def take_choices(options: dict[str, Any]) -> Choices:
+    """Take what `artifact_options` gave, but --backend and --check, out of the options."""
+    return Choices(**{name: options.pop(name) for name in Choices.__dataclass_fields__})
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:

@@ -21,11 +21,11 @@ from .common import (
     preprocessing_options,
     progress_bar,
     quiet_option,
-    refuse_momentum,
     scoring_options,
     seed_option,
     selection_options,
     show,
+    take_choices,
     threads_option,
     training_options,
 )
@@ -53,9 +53,7 @@ from .common import (
 @click.option("--plot", type=OUTPUT, help="Also draw the scores (.png, .svg, .pdf).")
 @threads_option
 @quiet_option
-def run(
-    model: Path, data: Path, output: Path, momentum: float | None, plot: Path | None, quiet: bool, **options: Any
-) -> None:
+def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, **options: Any) -> None:
     """Do everything: score, select, make artifacts, train, export; say what it gained and cost.
 
     DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder of images, one folder per
@@ -65,12 +63,11 @@ def run(
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
     """
-    refuse_momentum(momentum)
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
     batch_size = options.pop("batch_size")
     scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order", "max_memory")
-    training = _take(options, "epochs", "learning_rate", "schedule", "validation", "patience")
+    training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
     preprocessing = _take(options, "preset", "scale", "mean", "std")
     with progress_bar(quiet) as progress:
         outcome = adapt(
@@ -80,6 +77,7 @@ def run(
             scoring={**scoring, "batch_size": batch_size},
             training={**training, "batch_size": batch_size},
             preprocessing=preprocessing,
+            choices=take_choices(options),
             progress=progress,
             **options,
         )

@@ -11,11 +11,11 @@ from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..model.open import Model, open_model
 from ..training.artifacts import make_artifacts
+from ..training.choices import LOSSES
 from ..training.evaluation import evaluate as compute_evaluation
 from ..training.evaluation import open_trained, trained_loss
 from ..training.evaluation import predict as compute_predictions
 from ..training.export import export_model
-from ..training.ort import LOSSES
 from ..training.trainer import Trainer
 from .common import (
     ANY,
@@ -26,7 +26,6 @@ from .common import (
     preprocessing_options,
     progress_bar,
     quiet_option,
-    refuse_momentum,
     show,
     show_json,
     threads_option,
@@ -40,18 +39,23 @@ from .common import (
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @artifact_options
 @quiet_option
-def artifacts(model: Path, selection: Path, output: Path, momentum: float | None, quiet: bool, **settings: Any) -> None:
-    """Write onnxruntime-training artifacts in which only the selected layers are trainable.
+def artifacts(model: Path, selection: Path, output: Path, quiet: bool, **settings: Any) -> None:
+    """Write training artifacts in which only the selected layers are trainable.
+
+    By default a training step in plain ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
 
     \b
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
     """
-    refuse_momentum(momentum)
     manifest = make_artifacts(open_model(model), selection, output, **settings)
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
+    memory = manifest.content.get("predicted_step_bytes")
+    if memory:
+        figures = ", ".join(f"{size / 1e6:,.1f} MB at batch {batch}" for batch, size in memory.items())
+        show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 
 @click.command()
@@ -91,13 +95,21 @@ def _row(row: dict[str, Any]) -> str:
 @click.command()
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
-@click.option("--loss", type=click.Choice(tuple(LOSSES)), help="To report.  [default: DIR's, or cross-entropy]")
+@click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
+@click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy and samples as JSON.")
 @threads_option
 @quiet_option
 def evaluate(
-    model: Path, data: Path, loss: str | None, as_json: bool, threads: int | None, quiet: bool, **settings: Any
+    model: Path,
+    data: Path,
+    loss: str | None,
+    class_axis: int | None,
+    as_json: bool,
+    threads: int | None,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Loss and accuracy of a model, or of an artifact folder's trained state, on the data's test part.
 
@@ -110,8 +122,11 @@ def evaluate(
     held = splits.for_evaluation
     preprocessing = choose(opened, integer_data=held.rows.integer, **settings)
     with progress_bar(quiet) as progress:
-        loss = loss or trained_loss(model)
-        result = compute_evaluation(opened, held, preprocessing, loss=loss, threads=threads, progress=progress)
+        trained, axis = trained_loss(model)
+        axis = class_axis if class_axis is not None else axis if loss in (None, trained) else None
+        result = compute_evaluation(
+            opened, held, preprocessing, loss=loss or trained, axis=axis, threads=threads, progress=progress
+        )
     if as_json:
         show_json(result)
         return

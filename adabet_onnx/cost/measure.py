@@ -94,27 +94,26 @@ def _forget_peak() -> None:
 def _step(what: str, folder: Path, batch: int, threads: int | None) -> tuple[int, Callable[[], object]]:
     """Resident bytes before anything is loaded, and a function that runs one step."""
     from .. import runtime
-    from ..training import ort
+    from ..training.choices import need_runtime
     from ..training.manifest import load_manifest
     from ..training.samples import sample_feeds, sample_labels
 
     runtime.onnxruntime()
+    manifest = load_manifest(folder, verify=False)
     if what == "training":
-        ort.load()
+        need_runtime(manifest.backend)
     _forget_peak()
     base = int(psutil.Process().memory_info().rss)
-    manifest = load_manifest(folder, verify=False)
     feeds = sample_feeds(manifest, batch)
     if what == "inference":
         session = runtime.inference_session(manifest.file("model"), "the model", runtime.session_options(threads))
         return base, lambda: session.run(None, feeds)
-    trainer = manifest.session(manifest.file("checkpoint"), threads=threads)
+    trainer = manifest.session(manifest.initial, threads=threads)
     shape = [batch, *manifest.content["logits_shape"][1:]]
     labels = sample_labels(manifest, np.empty(shape, np.float32))
 
     def step() -> None:
-        trainer.gradients(feeds, labels)
-        trainer.update(1e-4)
+        trainer.step(feeds, labels, 1e-4)
 
     return base, step
 

@@ -10,8 +10,12 @@ import numpy as np
 from ..errors import DataError
 from .dataset import Dataset
 
+IGNORED = -100  # a label per pixel or token that does not count, as in torch
 
-def fit_labels(labels: np.ndarray, loss: str, outputs: int, where: str) -> np.ndarray:
+
+def fit_labels(
+    labels: np.ndarray, loss: str, outputs: int, where: str, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Check labels against a loss and the model's outputs.
 
     onnxruntime-training computes a wrong loss, without an error, for class indices out of range, so nothing is
@@ -20,17 +24,18 @@ def fit_labels(labels: np.ndarray, loss: str, outputs: int, where: str) -> np.nd
     Args:
         labels: one per sample.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        outputs: size of the logits' last axis.
+        outputs: number of classes, or size of the logits' last axis.
         where: what to call the data in a message.
+        shape: of one sample's labels, for cross-entropy per pixel or token; there -100 means a label to be ignored.
 
     Returns:
-        int64 (N,) class indices for cross-entropy, else float32 targets (N, ..., outputs).
+        int64 (N,) or (N, *shape) class indices for cross-entropy, else float32 targets (N, ..., outputs).
 
     Raises:
         DataError: of another type or shape, out of range, NaN or infinite.
     """
     if loss == "cross-entropy":
-        return _class_indices(labels, outputs, where)
+        return _class_indices(labels, outputs, where, shape)
     if labels.dtype.kind in "iu" and labels.ndim == 1 and outputs > 1:
         raise DataError(f"{where}: {loss} needs targets of shape (N, {outputs}), found class indices.")
     targets = labels.astype(np.float32)
@@ -76,7 +81,18 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
     return replace(dataset, labels=labels, classes=classes)
 
 
-def _class_indices(labels: np.ndarray, outputs: int, where: str) -> np.ndarray:
+def _class_indices(labels: np.ndarray, outputs: int, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
+    if shape is not None and (labels.dtype.kind not in "iu" or labels.shape[1:] != shape):
+        raise DataError(
+            f"{where}: cross-entropy needs integer class indices of shape {('N', *shape)}, one per pixel or token, "
+            f"found {labels.dtype} of shape {labels.shape}."
+        )
+    if shape is not None:
+        counted = labels[labels != IGNORED]
+        if counted.size == 0:
+            raise DataError(f"{where}: every label is {IGNORED}, which means to ignore it.")
+        _class_indices(counted.reshape(-1), outputs, where, None)
+        return labels.astype(np.int64)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: cross-entropy needs one integer class index per sample, found {labels.dtype} of shape "

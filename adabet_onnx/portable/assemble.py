@@ -34,6 +34,9 @@ class Recipe:
         class_axis: of the logits; None: see `losses.class_axis`.
         optimizer: the update.
         allowed: operators that may be used; None: all.
+        batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
+            statistics.
+        recompute: compute activations again on the way back rather than keep them.
     """
 
     loss: str = "cross-entropy"
@@ -41,6 +44,8 @@ class Recipe:
     class_axis: int | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     allowed: frozenset[str] | None = None
+    batch_norm: str = "frozen"
+    recompute: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Tensor:
         shape: its shape.
         parameter: the parameter that a piece of state belongs to; its own name for a parameter.
         gradient: name of a parameter's gradient in the gradient graph; "" for state.
+        moves: whether the forward pass moves it (running statistics), not the optimizer.
     """
 
     name: str
@@ -62,6 +68,7 @@ class Tensor:
     shape: tuple[int, ...]
     parameter: str
     gradient: str = ""
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,7 @@ class _Draft:
 def _own(build: Builder, value: ir.Value) -> ir.Value:
     """A value that may be given a name: not an input, not the output of somebody else already."""
     if value.producer() is None or value in build.exported:
-        value = build.op("Identity", value)
+        value = build.copy(value)
     build.exported.add(value)
     return value
 

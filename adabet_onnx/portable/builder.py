@@ -1,74 +1,20 @@
-"""Appending nodes to a graph: names, constants, and the shape and dtype of everything that is made.
-
-A dimension is an int or a string: ``"N"`` is the batch, ``"49*N"`` a multiple of it (batch and tokens merged).
-"""
+"""Appending nodes to a graph: names, constants, and the shape and dtype of everything that is made."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError
-from ..model.shapes import BATCH
+from ..model.dims import Dim, Dims, dims, dims_or_none, multiple, product, times
 
-Dim = int | str
-Dims = tuple[Dim, ...]
+__all__ = ["Builder", "Dim", "Dims", "dims", "dims_or_none", "multiple", "product", "times"]
+_SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
 _DEDUPLICATED = 1 << 12  # elements
-
-
-def dims(value: ir.Value) -> Dims:
-    """The shape of a value.
-
-    Raises:
-        ModelError: it is unknown.
-    """
-    found = dims_or_none(value)
-    if found is None:
-        raise ModelError(
-            f"the shape of {value.name!r} is unknown. Export the model with static shapes (but the batch)."
-        )
-    return found
-
-
-def dims_or_none(value: ir.Value) -> Dims | None:
-    """The shape of a value, or None where a dimension is unknown."""
-    if value.shape is None:
-        return None
-    found = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-    return None if any(d is None for d in found) else found  # type: ignore[return-value]
-
-
-def multiple(dim: str) -> int:
-    """How many times the batch a symbolic dimension is."""
-    return int(dim.split("*")[0]) if "*" in dim else 1
-
-
-def times(dim: Dim, factor: int) -> Dim:
-    """A dimension multiplied by a number."""
-    if isinstance(dim, int):
-        return dim * factor
-    count = multiple(dim) * factor
-    return BATCH if count == 1 else f"{count}*{BATCH}"
-
-
-def product(extents: Iterable[Dim]) -> Dim:
-    """The product of dimensions, of which one at most is symbolic.
-
-    Raises:
-        ModelError: two are.
-    """
-    extents = list(extents)
-    symbolic = [d for d in extents if isinstance(d, str)]
-    number = math.prod(d for d in extents if isinstance(d, int))
-    if len(symbolic) > 1:
-        raise ModelError(f"a value has the batch in two dimensions ({extents}); export the model with one.")
-    return times(symbolic[0], number) if symbolic else number
 
 
 class Builder:
@@ -271,6 +217,32 @@ class Builder:
         """A value times a number."""
         return value if number == 1 else self.mul(value, self.scalar(number, value))
 
+    def cast_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
+        """A value in another one's dtype."""
+        return value if value.dtype == like.dtype else self.op("Cast", value, to=int(like.dtype or 1))
+
+    def at_least(self, value: ir.Value, number: float) -> ir.Value:
+        """The larger of a value and a number."""
+        return self.op("Clip", value, self.constant(np.array(number, (value.dtype or ir.DataType.FLOAT).numpy())))
+
+    def at_most(self, value: ir.Value, number: float) -> ir.Value:
+        """The smaller of a value and a number."""
+        return self.op("Clip", value, None, self.constant(np.array(number, (value.dtype or ir.DataType.FLOAT).numpy())))
+
+    def sign(self, value: ir.Value) -> ir.Value:
+        """1, 0 or -1."""
+        if self.allows("Sign"):
+            return self.op("Sign", value)
+        zero, dtype = self.scalar(0, value), int(value.dtype or 1)
+        above, below = self.op("Greater", value, zero), self.op("Less", value, zero)
+        return self.sub(self.op("Cast", above, to=dtype), self.op("Cast", below, to=dtype))
+
+    def copy(self, value: ir.Value) -> ir.Value:
+        """The same under another name."""
+        if self.allows("Identity"):
+            return self.op("Identity", value)
+        return self.op("Reshape", value, self.runtime_dims(dims(value)), shape=dims(value))
+
     def masked(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """The value where the bool mask is true, else zero (two passes; Where takes three and two temporaries)."""
         return self.mul(value, self.op("Cast", mask, to=int(value.dtype or 1)))
@@ -298,13 +270,16 @@ class Builder:
         return value if list(perm) == list(range(len(perm))) else self.op("Transpose", value, perm=list(perm))
 
     def expand(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
-        """Broadcast to a shape."""
-        if dims_or_none(value) == tuple(shape):
+        """Broadcast to a shape; the batch is looked up only where the value lacks it."""
+        have = dims(value)
+        if have == tuple(shape):
             return value
-        return self.op("Expand", value, self.runtime_dims(shape), shape=shape)
+        lead = len(shape) - len(have)
+        target = [1 if i >= lead and isinstance(d, str) and have[i - lead] == d else d for i, d in enumerate(shape)]
+        return self.op("Expand", value, self.runtime_dims(target), shape=shape)
 
     def reduce(self, op_type: str, value: ir.Value, axes: Sequence[int], *, keepdims: bool = True) -> ir.Value:
-        """ReduceSum, ReduceMean, ReduceMax or ReduceMin over axes."""
+        """ReduceSum, ReduceMean, ReduceMax, ReduceMin or ReduceProd over axes."""
         shape = dims(value)
         axes = sorted(axis % len(shape) for axis in axes)
         if not axes:
@@ -312,7 +287,7 @@ class Builder:
         left: list[Dim] = [1 if i in axes else d for i, d in enumerate(shape)]
         if not keepdims:
             left = [d for i, d in enumerate(shape) if i not in axes]
-        if op_type != "ReduceSum" and self.opset <= _REDUCTIONS_BY_ATTRIBUTE:
+        if self.opset <= (_SUM_BY_ATTRIBUTE if op_type == "ReduceSum" else _REDUCTIONS_BY_ATTRIBUTE):
             return self.op(op_type, value, axes=axes, keepdims=int(keepdims), shape=left)
         return self.op(op_type, value, self.ints(*axes), keepdims=int(keepdims), shape=left)
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..data.labels import IGNORED
 from ..errors import ModelError, UsageError
 from .builder import Builder, Dim, Dims, dims, product
 
 LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _cross_entropy(
         ignored = build.op("Equal", expanded, build.constant(np.full([1] * len(shape), IGNORED, np.int64)))
         ones = build.scalar(1, x)
         valid = build.sub(ones, build.op("Cast", ignored, to=int(ir.DataType.FLOAT)))
-        count = build.op("Max", build.total(valid, range(len(shape))), ones)
+        count = build.at_least(build.total(valid, range(len(shape))), 1)
         each = build.mul(each, valid)
     value = _total(build, build.div(each, count))
     if not gradient:
@@ -145,7 +145,7 @@ def _l1(build: Builder, x: ir.Value, t: ir.Value, gradient: bool) -> tuple[ir.Va
     difference = build.sub(x, t)
     count = _number(build, dims(x), x)
     value = _total(build, build.div(build.op("Abs", difference), count))
-    return value, build.div(build.op("Sign", difference), count) if gradient else None
+    return value, build.div(build.sign(difference), count) if gradient else None
 
 
 def _bce_with_logits(build: Builder, x: ir.Value, t: ir.Value, gradient: bool) -> tuple[ir.Value, ir.Value | None]:

@@ -56,6 +56,8 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
         The batch size, int64 of shape (1,).
     """
     batch = build.batch_size()
+    if not build.allows("Max"):
+        return batch
     made = {mask: _made_from(mask, forward) for mask in build.masks}
     making = {node for nodes, _ in made.values() for node in nodes}
     useful = [mask for mask in build.masks if _frees(mask, *made[mask], making, forward)]

@@ -13,13 +13,14 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
-from ..data.labels import align_classes, fit_labels
+from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
 from ..data.source import open_inputs
 from ..errors import DataError
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
+from ..portable.losses import class_axis
 
 _BATCH = 64
 Progress = Callable[[str, int, int], None]
@@ -40,13 +41,14 @@ def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Mo
     return open_model(source)
 
 
-def trained_loss(source: str | os.PathLike[str]) -> str:
-    """The loss of an artifact folder; cross-entropy for a model."""
+def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None]:
+    """The loss of an artifact folder and the axis of its classes; cross-entropy and None for a model."""
     if not Path(source).is_dir():
-        return "cross-entropy"
+        return "cross-entropy", None
     from .manifest import load_manifest  # imports the training side
 
-    return load_manifest(Path(source)).loss_function
+    manifest = load_manifest(Path(source))
+    return manifest.loss_function, manifest.class_axis
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
@@ -93,6 +95,7 @@ def evaluate(
     preprocessing: Preprocessing,
     *,
     loss: str = "cross-entropy",
+    axis: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float | int | None]:
@@ -103,6 +106,7 @@ def evaluate(
         dataset: labelled data.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
+        axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
         threads: for ONNX Runtime.
         progress: called with samples done.
 
@@ -115,11 +119,18 @@ def evaluate(
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
-    if loss == "cross-entropy" and first.ndim != 2:
+    if loss == "cross-entropy" and first.ndim < 2:
         raise DataError(f"{model.name} gives outputs of shape {first.shape[1:]} per sample, not one logit per class.")
-    labels = fit_labels(labels, loss, first.shape[-1], dataset.name)
+    where = class_axis(("N", *first.shape[1:]), axis, loss)
+    dense = tuple(extent for i, extent in enumerate(first.shape) if i not in (0, where))
+    classes = first.shape[where]
+    labels = fit_labels(labels, loss, classes, dataset.name, (dense or None) if loss == "cross-entropy" else None)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
-    accuracy = float((logits.argmax(-1) == labels).mean()) if loss == "cross-entropy" else None
+    accuracy = None
+    if loss == "cross-entropy":  # of each pixel or token, if there are such
+        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, classes), labels.reshape(-1)
+        logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
+        accuracy = float((logits.argmax(-1) == labels).mean())
     return {
         "loss": float(_LOSSES[loss](logits.astype(np.float64), labels)),
         "accuracy": accuracy,

@@ -13,7 +13,6 @@ from .. import runtime
 from ..errors import CheckError, RecordError
 from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
-from . import ort
 from .evaluation import logits_session
 from .manifest import Manifest, load_manifest
 from .samples import sample_feeds, sample_labels
@@ -42,7 +41,7 @@ def export_model(
         CheckError: the logits differ by more than 1e-5 of the largest.
         RecordError: the folder is not an artifact folder, or damaged.
         OutputError: the file cannot be written.
-        RuntimeMissingError: onnxruntime-training is not installed (it wrote the checkpoint).
+        RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
     """
     manifest = load_manifest(Path(folder))
     proto = adapted_proto(manifest)
@@ -56,11 +55,11 @@ def export_model(
 def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     """The adapted model in memory."""
     checkpoint, _ = trained_checkpoint(manifest)
-    values, state = ort.read_checkpoint(checkpoint, PROPERTY)
+    values, state = manifest.read_checkpoint(checkpoint, PROPERTY)
     trained = trained_on(state)
     model = ir.load(manifest.file("model"))
     initializers = model.graph.initializers
-    for name in manifest.parameters:
+    for name in (*manifest.parameters, *manifest.statistics):
         value = initializers.get(name)
         if value is None or value.const_value is None or name not in values:
             raise RecordError(

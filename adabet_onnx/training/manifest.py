@@ -1,25 +1,43 @@
 """The manifest of an artifact folder: what is in it and how to use it.
 
 ``manifest.json``: format "adabet-onnx/manifest", version 1, with
-    backend         "ort" (onnxruntime-training)
-    files           names of training_model, eval_model, optimizer_model, checkpoint, model (the graph to export into)
+    backend         "ort" (onnxruntime-training) or "portable" (plain ONNX)
+    files           names of the backend's files (below) and of model (the graph to export into)
     sha256          of each of these files
     model_sha256    of the model the artifacts were made from
+    model_logits    the logits' name in ``model``
+    loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, batch_norm,
+    recompute, frozen, ort_format, profile     training/choices.py
+    num_outputs     number of classes or outputs; logits_shape: the logits' whole shape (batch dimension "N")
+    selection       the selection file's content
+    preprocessing   data/preprocess.py, or null
+    classes         class names, or null
+    notes           what a user should know, a sentence each
+    checked         results of the self-check, or null if it was left out
+    versions        of adabet-onnx, the runtime and onnx
+
+and, of the backend "ort",
+    files           training_model, eval_model, optimizer_model, checkpoint
     inputs          in the order training feeds them: name (of the original model), feed (name in training), dtype,
                     shape (batch dimension "N")
     labels          name, dtype and rank of the labels' input, fed after the inputs
     outputs         order of the outputs of training and eval model: loss, logits
-    loss, logits    names of these outputs; model_logits is the logits' name in ``model``
-    loss_function   cross-entropy, mse, bce-with-logits or l1
-    optimizer       name and weight_decay
+    loss, logits    names of these outputs
     parameters      the trainable ones in the order of the flat parameter buffer: name, shape, offset (in elements)
-    frozen          "embedded" (constants in both models) or "checkpoint"
-    num_outputs     size of the logits' last axis; logits_shape: their whole shape (batch dimension "N")
-    selection       the selection file's content
-    preprocessing   data/preprocess.py, or null
-    classes         class names, or null
-    checked         results of the self-check, or null if it was left out
-    versions        of adabet-onnx, onnxruntime-training and onnx
+
+or, of the backend "portable",
+    files           step, gradients, update, evaluation (graphs) and state (initial values)
+    inputs          names of the inputs; input_details: name (of the original model), feed (name here), dtype, shape
+    labels          name of the labels' input; label_details: dtype, shape
+    learning_rate   name of the input for the learning rate, float32 of one element
+    step            name of the input for the number of the step, int64 of one element, 1 for the first
+    loss, logits    names of these outputs
+    parameters      name, input and output (names in step and update), gradient (name in gradients and update), shape,
+                    offset and bytes (in state, float32 little-endian)
+    state           of the optimizer, and running statistics: the same but gradient; parameter it belongs to; moves: the
+                    forward pass changes it, not the update
+    opset, ir_version, oldest_onnxruntime   what is needed to read the graphs
+    predicted_step_bytes  by batch size: see portable/memory.py
 """
 
 from __future__ import annotations
@@ -29,16 +47,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.preprocess import Preprocessing, preprocessing_from_json
 from ..errors import RecordError
 from ..files import sha256_of_files
+from ..portable import checkpoint as portable_checkpoint
+from ..portable.losses import LOSSES, class_axis
+from ..portable.optimizers import OPTIMIZERS
+from ..portable.session import Session
 from ..records import Entries, read_record
 from ..selection.record import selection_from_json
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
 FILE = "manifest.json"
-BACKEND = "ort"
 _MADE_BY = "adabet-onnx artifacts"
 _DTYPES = (
     "float32",
@@ -54,7 +77,11 @@ _DTYPES = (
     "uint8",
     "bool",
 )
-_FILES = ("training_model", "eval_model", "optimizer_model", "checkpoint", "model")
+_FILES = {
+    "ort": ("training_model", "eval_model", "optimizer_model", "checkpoint", "model"),
+    "portable": ("step", "gradients", "update", "evaluation", "state", "model"),
+}
+TrainingSession = ort.Session | Session
 
 
 @dataclass(frozen=True)
@@ -74,19 +101,58 @@ class Manifest:
         return [str(entry["name"]) for entry in self.content["parameters"]]
 
     @property
+    def statistics(self) -> list[str]:
+        """Names of the running statistics that training moves."""
+        return [str(entry["name"]) for entry in self.content.get("state", []) if entry.get("moves")]
+
+    @property
     def trainable_count(self) -> int:
         """Number of trainable elements."""
         return sum(math.prod(entry["shape"]) for entry in self.content["parameters"])
 
     @property
+    def backend(self) -> str:
+        """ort or portable."""
+        return str(self.content["backend"])
+
+    @property
+    def input_details(self) -> list[dict[str, Any]]:
+        """name (in the original model), feed (name in training), dtype and shape of each input."""
+        return list(self.content["inputs" if self.backend == "ort" else "input_details"])
+
+    @property
     def feed_names(self) -> list[tuple[str, str]]:
         """(name in the original model, name in training) of each input."""
-        return [(str(entry["name"]), str(entry["feed"])) for entry in self.content["inputs"]]
+        return [(str(entry["name"]), str(entry["feed"])) for entry in self.input_details]
 
     @property
     def loss_function(self) -> str:
         """The loss."""
         return str(self.content["loss_function"])
+
+    @property
+    def optimizer(self) -> str:
+        """The optimizer's name."""
+        return str(self.content["optimizer"]["name"])
+
+    @property
+    def class_axis(self) -> int:
+        """Axis of the classes in the logits."""
+        shape = self.content["logits_shape"]
+        return class_axis(tuple(shape), self.content.get("class_axis"), self.loss_function)
+
+    @property
+    def label_shape(self) -> tuple[int, ...] | None:
+        """Shape of one sample's labels, where there are more than one; None: one class index, or the outputs."""
+        if self.loss_function != "cross-entropy" or len(self.content["logits_shape"]) == 2:
+            return None
+        shape = [extent for i, extent in enumerate(self.content["logits_shape"]) if i != self.class_axis]
+        return tuple(int(extent) for extent in shape[1:])
+
+    @property
+    def initial(self) -> Path:
+        """The file training starts from."""
+        return self.file("checkpoint" if self.backend == "ort" else "state")
 
     @property
     def num_outputs(self) -> int:
@@ -110,10 +176,24 @@ class Manifest:
         value = self.content.get("preprocessing")
         return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))
 
-    def session(self, checkpoint: Path, *, threads: int | None = None) -> ort.Session:
+    def session(self, checkpoint: Path, *, threads: int | None = None) -> TrainingSession:
         """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
-        names = [name for name, _ in self.feed_names]
-        return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
+        if self.backend == "ort":
+            names = [name for name, _ in self.feed_names]
+            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
+        files = {what: self.file(what) for what in _FILES["portable"]}
+        return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
+
+    def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
+        """All parameters (and state) in a checkpoint by name, and one of its properties (None if it has not got it)."""
+        if self.backend == "ort":
+            return ort.read_checkpoint(checkpoint, key)
+        entries = [*self.content["parameters"], *self.content["state"]]
+        if checkpoint == self.initial:
+            state = portable_checkpoint.read_initial(checkpoint, entries)
+        else:
+            state = portable_checkpoint.load(checkpoint, entries)
+        return state.tensors, state.properties.get(key)
 
 
 def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
@@ -134,7 +214,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)
     _check(Entries(content, str(path), _MADE_BY), manifest, path)
-    names = {what: manifest.file(what) for what in _FILES}
+    names = {what: manifest.file(what) for what in _FILES[manifest.backend]}
     hashes = content["sha256"]
     for what, file in names.items():
         if file.parent != folder or not file.is_file():
@@ -149,37 +229,48 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
 def _check(record: Entries, manifest: Manifest, path: Path) -> None:
     """See that every entry that is used is there and of the right type."""
     backend = record.take("backend", str)
-    if backend != BACKEND:
+    if backend not in _FILES:
         raise RecordError(
-            f"{path}: backend {backend!r} is not known to this release (it knows {BACKEND!r}). Update adabet-onnx or "
-            "make the artifacts again."
+            f"{path}: backend {backend!r} is not known to this release (it knows {', '.join(_FILES)}). Update "
+            "adabet-onnx or make the artifacts again."
         )
     files, hashes = record.inside("files"), record.inside("sha256")
-    for what in _FILES:
+    for what in _FILES[backend]:
         files.take(what, str)
         hashes.take(what, str)
-    for key in ("model_sha256", "loss", "logits", "model_logits", "loss_function", "frozen"):
+    for key in ("model_sha256", "loss", "logits", "model_logits"):
         record.take(key, str)
-    if manifest.loss_function not in ort.LOSSES:
-        raise record.damaged(f"'loss_function' is {manifest.loss_function!r}, not one of {', '.join(ort.LOSSES)}")
+    if record.take("loss_function", str) not in LOSSES:
+        raise record.damaged(f"'loss_function' is {manifest.loss_function!r}, not one of {', '.join(LOSSES)}")
     optimizer = record.inside("optimizer").take("name", str)
-    if optimizer not in ort.OPTIMIZERS:
-        raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(ort.OPTIMIZERS)}")
+    if optimizer not in OPTIMIZERS:
+        raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
+    record.take_if_there("class_axis", None, int, type(None))
     record.take("num_outputs", int)
-    record.take("logits_shape", list)
-    for key in ("inputs", "parameters"):
+    if not all(type(extent) is int for extent in record.take("logits_shape", list)[1:]):
+        raise record.damaged("'logits_shape' must be the batch dimension followed by whole numbers")
+    details = "inputs" if backend == "ort" else "input_details"
+    for key in (details, "parameters"):
         if not record.take(key, list):
             raise record.damaged(f"{key!r} is empty")
-    for entry in record.take_list("inputs", dict):
-        given = Entries(entry, f"{path}, 'inputs',", _MADE_BY)
+    for entry in record.take_list(details, dict):
+        given = Entries(entry, f"{path}, {details!r},", _MADE_BY)
         _ = given.take("name", str), given.take("feed", str)
         if given.take("dtype", str) not in _DTYPES:
             raise given.damaged(f"'dtype' is {entry['dtype']!r}, not one of {', '.join(_DTYPES)}")
         if not all(type(extent) is int for extent in given.take("shape", list)[1:]):
             raise given.damaged("'shape' must be the batch dimension followed by whole numbers")
-    for entry in record.take_list("parameters", dict):
-        given = Entries(entry, f"{path}, 'parameters',", _MADE_BY)
+    tensors = [("parameters", entry) for entry in record.take_list("parameters", dict)]
+    if backend == "portable":
+        for key in ("labels", "learning_rate", "step"):
+            record.take(key, str)
+        tensors += [("state", entry) for entry in record.take_list("state", dict)]
+    for what, entry in tensors:
+        given = Entries(entry, f"{path}, {what!r},", _MADE_BY)
         _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
+        if backend == "portable":
+            keys = ("input", "output", "gradient") if what == "parameters" else ("input", "output", "parameter")
+            _ = [given.take(key, str) for key in keys]
     selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
     if record.take_if_there("classes", None, list, type(None)) is not None:
         record.names("classes")

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import math
 import os
 import re
 import sys
@@ -25,16 +26,15 @@ import numpy as np
 import onnx
 
 from .. import runtime
-from ..errors import ModelError, RuntimeMissingError, TrainingError, UsageError
+from ..errors import ModelError, RuntimeMissingError, TrainingError
 
 IR_VERSION = 10  # the newest that 1.19.2 reads
-LOSSES = {
+_LOSSES = {
     "cross-entropy": "CrossEntropyLoss",
     "mse": "MSELoss",
     "bce-with-logits": "BCEWithLogitsLoss",
     "l1": "L1Loss",
 }
-OPTIMIZERS = ("adamw", "sgd")
 
 
 class Api:
@@ -138,7 +138,7 @@ def generate(
         model: trainable graph.
         trainable: names of the initializers to train.
         folder: an existing, empty folder.
-        loss: one of LOSSES.
+        loss: cross-entropy, mse, bce-with-logits or l1.
         optimizer: adamw or sgd.
         weight_decay: of adamw; sgd has none.
         frozen: initializers that live in the checkpoint instead of being embedded in both models.
@@ -147,10 +147,8 @@ def generate(
     Raises:
         ModelError: onnxruntime-training cannot build gradients for this graph.
         OSError: a file cannot be written.
-        UsageError: an unknown loss or optimizer, or an option the optimizer does not have.
     """
     api = load()
-    check_choices(loss, optimizer, weight_decay)
     blocks = api.onnxblock.optim
     optimizer_block = blocks.SGD() if optimizer == "sgd" else blocks.AdamW(weight_decay=weight_decay)
     output = model.graph.output[0].name
@@ -160,7 +158,7 @@ def generate(
                 model,
                 requires_grad=list(trainable),
                 frozen_params=list(frozen) or None,
-                loss=getattr(api.artifacts.LossType, LOSSES[loss]),
+                loss=getattr(api.artifacts.LossType, _LOSSES[loss]),
                 optimizer=optimizer_block,
                 artifact_directory=str(folder),
                 ort_format=ort_format,
@@ -175,16 +173,6 @@ def generate(
             f"onnxruntime-training cannot make a training graph for this selection: {runtime.first_line(error)} "
             "A node between the selected layers and the loss may have no gradient; select later layers."
         ) from error
-
-
-def check_choices(loss: str, optimizer: str, weight_decay: float) -> None:
-    """Raise UsageError for an unknown loss or optimizer, or an option the optimizer does not have."""
-    if loss not in LOSSES:
-        raise UsageError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}.")
-    if optimizer not in OPTIMIZERS:
-        raise UsageError(f"unknown optimizer {optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
-    if optimizer == "sgd" and weight_decay:
-        raise UsageError("the sgd of onnxruntime-training has no weight decay; leave it out or use adamw.")
 
 
 _FAILED_TO_SAVE = "Failed to save"  # what C++ says when it cannot write a file
@@ -272,6 +260,18 @@ class Session:
                 f"{runtime.first_line(error)} If it is one of an earlier training, train again without --resume; "
                 "otherwise make the artifacts again."
             ) from error
+
+    def step(self, feeds: dict[str, np.ndarray], labels: np.ndarray, learning_rate: float) -> tuple[float, np.ndarray]:
+        """One training step: (loss, logits), both from before the update.
+
+        A loss that is not finite changes nothing.
+        """
+        loss, logits = self.gradients(feeds, labels)
+        if math.isfinite(loss):
+            self.update(learning_rate)
+        else:
+            self.forget_gradients()
+        return loss, logits
 
     def gradients(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits); gradients are added to what has gathered since `update`."""

@@ -23,9 +23,8 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import AdabetError, CheckError
-from . import ort
 from .evaluation import logits_session
-from .manifest import Manifest, load_manifest
+from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
 _BATCH = 4
@@ -72,7 +71,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
         CheckError: one of them failed.
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
-    checkpoint = manifest.file("checkpoint")
+    checkpoint = manifest.initial
     name = str(manifest.content["model_logits"])
     original = ir.load(manifest.file("model"))
     expected = _logits(original, name, feeds)
@@ -123,7 +122,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _finite_differences(
-    session: ort.Session, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray
+    session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray
 ) -> dict[str, Any] | None:
     """Compare the gradient's length with the loss's slope along it; None where every gradient is (nearly) zero.
 
@@ -170,7 +169,7 @@ def _in_model_order(manifest: Manifest) -> list[str]:
     return selected + [name for name in manifest.parameters if name not in selected]
 
 
-def _only_selected(session: ort.Session, manifest: Manifest, before: dict[str, np.ndarray]) -> int:
+def _only_selected(session: TrainingSession, manifest: Manifest, before: dict[str, np.ndarray]) -> int:
     """How many selected parameters a step changed; the others must not have."""
     trainable = set(manifest.parameters)
     changed = {name for name, value in before.items() if not np.array_equal(value, session.parameter(name))}

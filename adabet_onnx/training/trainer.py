@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset, split_off
-from ..data.labels import align_classes, fit_labels
+from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
-from . import ort
-from .manifest import Manifest, load_manifest
+from .choices import need_runtime
+from .manifest import Manifest, TrainingSession, load_manifest
 from .schedule import SCHEDULES
 
-LEARNING_RATES = {"adamw": 1e-3, "sgd": 1e-2}
+LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
 PROPERTY = "adabet_onnx"
 _EVAL_BATCH = 64
@@ -50,6 +50,8 @@ class Settings:
     Attributes:
         epochs: passes over the training data.
         batch_size: samples per step; the last step of an epoch may have fewer.
+        accumulate: batches whose gradients are gathered for one update, as if they were one batch; a step is then
+            so many batches.
         learning_rate: of the first step; None: 1e-3 for adamw, 1e-2 for sgd.
         schedule: constant, linear or cosine (the latter two fall to zero).
         seed: of the data order and the validation split.
@@ -59,6 +61,7 @@ class Settings:
 
     epochs: int = 10
     batch_size: int = 32
+    accumulate: int = 1
     learning_rate: float | None = None
     schedule: str = "cosine"
     seed: int = 0
@@ -69,6 +72,8 @@ class Settings:
         """Raise UsageError for a value that is out of range."""
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"epochs and batch size must be at least 1, not {self.epochs} and {self.batch_size}.")
+        if self.accumulate < 1:
+            raise UsageError(f"an update takes the gradients of at least 1 batch, not {self.accumulate}.")
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise UsageError(f"the learning rate must be above 0, not {rate}.")
@@ -89,13 +94,13 @@ class Trainer:
 
     Raises:
         RecordError: it is no artifact folder, or its files were changed.
-        RuntimeMissingError: onnxruntime-training is not installed.
+        RuntimeMissingError: the runtime that the folder's backend needs is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, threads: int | None = None) -> None:
-        ort.load()
         self.folder = Path(folder)
         self.manifest: Manifest = load_manifest(self.folder)
+        need_runtime(self.manifest.backend)
         self._threads = threads
         self._model: Model = open_model(self.manifest.file("model"))
 
@@ -105,6 +110,7 @@ class Trainer:
         *,
         epochs: int | None = None,
         batch_size: int | None = None,
+        accumulate: int | None = None,
         learning_rate: float | None = None,
         schedule: str | None = None,
         seed: int | None = None,
@@ -119,8 +125,9 @@ class Trainer:
 
         Args:
             data: labelled data in any form `open_data` takes; its test split is not touched.
-            epochs: see `Settings`, as for the next six (None is its default, or the resumed training's value).
+            epochs: see `Settings`, as for the next seven (None is its default, or the resumed training's value).
             batch_size: see `Settings`.
+            accumulate: see `Settings`.
             learning_rate: see `Settings`.
             schedule: see `Settings`.
             seed: see `Settings`.
@@ -143,6 +150,7 @@ class Trainer:
         given = {
             "epochs": epochs,
             "batch_size": batch_size,
+            "accumulate": accumulate,
             "learning_rate": learning_rate,
             "schedule": schedule,
             "seed": seed,
@@ -152,14 +160,23 @@ class Trainer:
         asked = {key: value for key, value in given.items() if value is not None}
         last = self.folder / LAST
         resume = resume and last.is_file()
-        session = self.manifest.session(last if resume else self.manifest.file("checkpoint"), threads=self._threads)
+        session = self.manifest.session(last if resume else self.manifest.initial, threads=self._threads)
         state = self._stored(session) if resume else None
-        settings = _settings(asked, state, str(self.manifest.content["optimizer"]["name"]))
+        settings = _settings(asked, state, self.manifest.optimizer)
+        if settings.accumulate > 1 and self.manifest.backend == "ort":
+            raise UsageError(
+                "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
+                "or leave --accumulate out."
+            )
 
         dataset = open_data(data, self._model).train
         dataset = align_classes(dataset, self.manifest.classes, strict=True)
         labels = fit_labels(
-            dataset.need_labels("training"), self.manifest.loss_function, self.manifest.num_outputs, dataset.name
+            dataset.need_labels("training"),
+            self.manifest.loss_function,
+            self.manifest.num_outputs,
+            dataset.name,
+            self.manifest.label_shape,
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
         if state is not None and state["data"] != fingerprint:
@@ -188,7 +205,7 @@ class Trainer:
             make_folder(last.parent)
             (self.folder / BEST).unlink(missing_ok=True)  # last is replaced when the new one is complete
             self._store(session, rows, settings, about, target)
-        steps = math.ceil(len(training) / settings.batch_size)
+        steps = math.ceil(len(training) / (settings.batch_size * settings.accumulate))
         for epoch in range(len(rows), settings.epochs + 1):
             if _stopped_early(rows, settings):
                 break
@@ -204,9 +221,9 @@ class Trainer:
             _write_metrics(target, rows)
         return rows
 
-    def _stored(self, session: ort.Session) -> dict[str, Any]:
+    def _stored(self, session: TrainingSession) -> dict[str, Any]:
         try:
-            state = json.loads(session.property(PROPERTY))
+            state = json.loads(str(session.property(PROPERTY)))
             _ = state["settings"], state["metrics"], state["data"]
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(
@@ -215,7 +232,12 @@ class Trainer:
         return dict(state)
 
     def _store(
-        self, session: ort.Session, rows: list[dict[str, Any]], settings: Settings, about: dict[str, Any], metrics: Path
+        self,
+        session: TrainingSession,
+        rows: list[dict[str, Any]],
+        settings: Settings,
+        about: dict[str, Any],
+        metrics: Path,
     ) -> None:
         """Write the checkpoint, then the metrics (which the checkpoint holds too)."""
         state = {"settings": asdict(settings), "metrics": rows, **about}
@@ -229,7 +251,7 @@ class Trainer:
 
     def _epoch(
         self,
-        session: ort.Session,
+        session: TrainingSession,
         data: Dataset,
         feeder: Feeder,
         settings: Settings,
@@ -241,43 +263,46 @@ class Trainer:
         assert settings.learning_rate is not None
         order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
         share = SCHEDULES[settings.schedule]
-        total, rate, right, seen = 0.0, 0.0, 0, 0
+        total, rate, right, seen = 0.0, 0.0, Accuracy(self.manifest), 0
         for step in range(steps):
-            batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
             rate = settings.learning_rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
-            labels = _labels(data, batch)
-            loss, logits = session.gradients(feeder.feeds(data, batch), labels)
-            if not math.isfinite(loss):
-                raise _exploded(f"loss became {loss} in", epoch, settings)
-            session.update(rate)
-            total += loss * len(batch)
-            if progress is not None:
+            size = settings.batch_size * settings.accumulate
+            parts = _parts(order[step * size : (step + 1) * size], settings.batch_size)
+            for batch in parts:
+                feeds, labels = feeder.feeds(data, batch), _labels(data, batch)
+                if len(parts) == 1:
+                    loss, logits = session.step(feeds, labels, rate)
+                else:
+                    loss, logits = session.gradients(feeds, labels)
+                if not math.isfinite(loss):
+                    raise _exploded(f"loss became {loss} in", epoch, settings)
+                total += loss * len(batch)
                 seen += len(batch)
+                right.add(logits, labels)
+            if len(parts) > 1:
+                session.update(rate)
+            if progress is not None:
                 what = f"epoch {epoch}/{settings.epochs}, loss {total / seen:.3f}"
-                if self.manifest.loss_function == "cross-entropy":
-                    right += int(np.count_nonzero(logits.argmax(-1) == labels))
-                    what += f", accuracy {right / seen:.1%}"
+                if right.share is not None:
+                    what += f", accuracy {right.share:.1%}"
                 progress(what, (epoch - 1) * steps + step + 1, settings.epochs * steps)
         return total / len(data), rate
 
     def _evaluated(
-        self, session: ort.Session, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
+        self, session: TrainingSession, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
     ) -> dict[str, Any]:
         """The eval part of a metrics row."""
         row: dict[str, Any] = {"eval_loss": None, "eval_accuracy": None, "learning_rate": rate, "seconds": 0.0}
         if data is None:
             return row
-        loss = 0.0
-        right = 0
+        loss, right = 0.0, Accuracy(self.manifest)
         for batch in _in_order(len(data), max(settings.batch_size, _EVAL_BATCH)):
             labels = _labels(data, batch)
             each, logits = session.evaluate(feeder.feeds(data, batch), labels)
             loss += each * len(batch)
-            if self.manifest.loss_function == "cross-entropy":
-                right += int(np.count_nonzero(logits.argmax(-1) == labels))
+            right.add(logits, labels)
         row["eval_loss"] = loss / len(data) if math.isfinite(loss) else None
-        if self.manifest.loss_function == "cross-entropy":
-            row["eval_accuracy"] = right / len(data)
+        row["eval_accuracy"] = right.share
         return row
 
 
@@ -317,6 +342,31 @@ def _stopped_early(rows: list[dict[str, Any]], settings: Settings) -> bool:
     return settings.patience is not None and len(rows) - 1 - _best(rows) >= settings.patience
 
 
+class Accuracy:
+    """Share of labels that the logits get right, over batches; of class labels only."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._axis = manifest.class_axis if manifest.loss_function == "cross-entropy" else None
+        self._right = self._seen = 0
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """Count a batch; labels that the loss ignores do not count."""
+        if self._axis is None:
+            return
+        counted = labels != IGNORED
+        self._right += int(np.count_nonzero((logits.argmax(self._axis) == labels) & counted))
+        self._seen += int(np.count_nonzero(counted))
+
+    @property
+    def share(self) -> float | None:
+        """0 to 1, or None where there is none."""
+        return self._right / self._seen if self._seen else None
+
+
+def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
 def _in_order(count: int, size: int) -> Iterator[np.ndarray]:
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
@@ -346,4 +396,4 @@ def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
         path = manifest.folder / name
         if path.is_file():
             return path, True
-    return manifest.file("checkpoint"), False
+    return manifest.initial, False

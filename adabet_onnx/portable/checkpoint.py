@@ -1,0 +1,108 @@
+"""State of a training in a file.
+
+``state.bin``: the initial values, float32 little-endian, one after another at the offsets the manifest gives.
+Checkpoints: safetensors files with every parameter and every piece of state by name, and two entries of metadata:
+``step`` (updates so far) and ``properties`` (a JSON object of strings).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import RecordError, TrainingError
+from .assemble import Tensor
+
+_FLOAT = np.dtype("<f4")
+
+
+@dataclass
+class State:
+    """Parameters and optimizer state by name, how many updates they have seen, and properties."""
+
+    tensors: dict[str, np.ndarray]
+    step: int = 0
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+def offsets(tensors: Sequence[Tensor]) -> list[int]:
+    """Where in state.bin each tensor begins, in bytes."""
+    found, total = [], 0
+    for tensor in tensors:
+        found.append(total)
+        total += _FLOAT.itemsize * math.prod(tensor.shape)
+    return found
+
+
+def write_initial(path: Path, tensors: Sequence[Tensor], values: Mapping[str, np.ndarray]) -> None:
+    """Write state.bin; what has no value given is zero."""
+    with path.open("wb") as file:
+        for tensor in tensors:
+            value = values.get(tensor.name)
+            array = np.zeros(tensor.shape, _FLOAT) if value is None else value.astype(_FLOAT).reshape(tensor.shape)
+            file.write(np.ascontiguousarray(array).tobytes())
+
+
+def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
+    """Read state.bin by the manifest's entries of parameters and state.
+
+    Raises:
+        RecordError: it is shorter than the manifest says.
+    """
+    data = path.read_bytes()
+    tensors = {}
+    for entry in entries:
+        count, offset = math.prod(entry["shape"]), int(entry["offset"])
+        if offset < 0 or offset + count * _FLOAT.itemsize > len(data):
+            raise RecordError(f"{path} is too short for {entry['name']!r}. Make the artifacts again.")
+        array = np.frombuffer(data, _FLOAT, count, offset)
+        tensors[str(entry["name"])] = array.astype(np.float32).reshape(entry["shape"])
+    return State(tensors)
+
+
+def save(path: Path, state: State) -> None:
+    """Write a checkpoint.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    metadata = {"step": str(state.step), "properties": json.dumps(state.properties)}
+    tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in state.tensors.items()}
+    try:
+        save_file(tensors, str(path), metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
+    """Read a checkpoint, and see that it is one of a training with these parameters and state.
+
+    Raises:
+        TrainingError: it is damaged, or one of another training.
+    """
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no dict)
+        properties = json.loads(metadata["properties"])
+        state = State(tensors, int(metadata["step"]), {str(k): str(v) for k, v in properties.items()})
+    except (SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise TrainingError(f"the checkpoint {path} cannot be read: {error}. {_REMEDY}") from error
+    for entry in entries:
+        found = tensors.get(str(entry["name"]))
+        if found is None or list(found.shape) != list(entry["shape"]) or found.dtype != np.float32:
+            raise TrainingError(
+                f"the checkpoint {path} does not fit: {entry['name']!r} is missing or differs. {_REMEDY}"
+            )
+    return state
+
+
+_REMEDY = "If it is one of an earlier training, train again without --resume; otherwise make the artifacts again."

@@ -1,0 +1,31 @@
+"""Memory of a training step, predicted from the graph that will run."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from ..cost.liveness import peak_bytes
+from ..model.dims import count, dims_or_none
+from .order import execution_order
+
+
+def step_bytes(model: ir.Model, batch: int) -> int:
+    """Peak bytes of what is alive at once in a run, in the order ONNX Runtime runs the nodes.
+
+    Counted are inputs (parameters and state included), activations, gradients and outputs, with their dtypes; not
+    counted are frozen weights, which are constants, and what single operators need for themselves.
+
+    Args:
+        model: a graph of `assemble.make_graphs`.
+        batch: number of samples.
+    """
+
+    def size(value: ir.Value) -> int:
+        shape = dims_or_none(value)
+        if shape is None or value.dtype is None:
+            return 0
+        return math.ceil(count(shape, batch) * value.dtype.itemsize)
+
+    return peak_bytes(model.graph, execution_order(list(model.graph)), size, inputs_stay=True)

@@ -1,0 +1,187 @@
+"""A training in memory, from the graphs of an artifact folder, with any onnxruntime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import runtime
+from ..errors import AdabetError, TrainingError
+from . import checkpoint
+
+
+class Session:
+    """Parameters, optimizer state and gradients of one artifact folder, in memory.
+
+    A graph is loaded when it is first needed. The step's serves evaluation too once it is there (only the nodes the
+    loss needs are run), so that weights are not held twice.
+
+    Args:
+        files: paths of step, gradients, update and evaluation graph.
+        names: the manifest's entries: parameters, state, labels, learning_rate, step, loss and logits.
+        start: checkpoint to start from, or state.bin.
+        feeds: (name in the original model, name in the graphs) of each input.
+        threads: for ONNX Runtime; None is its own choice.
+
+    Raises:
+        TrainingError: a file cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        names: Mapping[str, Any],
+        start: Path,
+        *,
+        feeds: Sequence[tuple[str, str]],
+        threads: int | None = None,
+    ) -> None:
+        self._files, self._names, self._feeds, self._threads = dict(files), names, tuple(feeds), threads
+        self._parameters: list[Mapping[str, Any]] = list(names["parameters"])
+        self._state: list[Mapping[str, Any]] = list(names["state"])
+        entries = [*self._parameters, *self._state]
+        initial = start == files["state"]
+        stored = checkpoint.read_initial(start, entries) if initial else checkpoint.load(start, entries)
+        self._steps, self._properties = stored.step, stored.properties
+        self._ort = runtime.onnxruntime()
+        self._values = {entry["name"]: self._held(stored.tensors[entry["name"]]) for entry in entries}
+        self._sessions: dict[str, Any] = {}
+        self._gradients: dict[str, np.ndarray] = {}
+        self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
+        self._samples = 0
+
+    def _held(self, array: np.ndarray) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
+
+    def _session(self, what: str) -> Any:
+        if what not in self._sessions:
+            try:
+                self._sessions[what] = runtime.inference_session(
+                    self._files[what], str(self._files[what]), runtime.training_options(self._threads)
+                )
+            except AdabetError as error:
+                raise TrainingError(f"{error} Make the artifacts again.") from error
+        return self._sessions[what]
+
+    def step(
+        self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
+    ) -> tuple[float, np.ndarray]:
+        """One training step: (loss, logits), both from before the update.
+
+        A loss that is not finite changes nothing.
+        """
+        given = self._given(feeds, labels, state=True)
+        given |= self._hyperparameters(learning_rate)
+        entries = [*self._parameters, *self._state]
+        wanted = [self._names["loss"], self._names["logits"], *(entry["output"] for entry in entries)]
+        loss, logits, *new = self._run("step", wanted, given)
+        found = _number(loss)
+        if math.isfinite(found):
+            self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+            self._steps += 1
+        return found, logits.numpy()
+
+    def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Forward and backward: (loss, logits).
+
+        Gradients are gathered since the last `update`, each batch weighted by its samples, so that several batches give
+        the gradient of one that holds them all.
+        """
+        moved = [entry for entry in self._state if entry.get("moves")]
+        wanted = [self._names["loss"], self._names["logits"]]
+        wanted += [entry["gradient"] for entry in self._parameters]
+        wanted += [entry["output"] for entry in moved]
+        given = self._given(feeds, labels, state=False)
+        loss, logits, *found = self._run("gradients", wanted, given)
+        for entry, value in zip(self._parameters, found, strict=False):
+            name, gradient = entry["name"], value.numpy() * np.float32(len(labels))
+            self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
+        self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
+        self._values.update(self._moved)
+        self._samples += len(labels)
+        return _number(loss), logits.numpy()
+
+    def update(self, learning_rate: float) -> None:
+        """One optimizer step with the gathered gradients, which are then forgotten."""
+        moving = [entry for entry in self._state if not entry.get("moves")]
+        given = {entry["input"]: self._values[entry["name"]] for entry in (*self._parameters, *moving)}
+        given |= {entry["gradient"]: self._held(self.gradient(entry["name"])) for entry in self._parameters}
+        given |= self._hyperparameters(learning_rate)
+        entries = [*self._parameters, *moving]
+        new = self._run("update", [entry["output"] for entry in entries], given)
+        self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+        self._steps += 1
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Drop the gathered gradients without a step."""
+        self._gradients.clear()
+        self._samples = 0
+
+    def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        """Forward only: (loss, logits)."""
+        wanted = [self._names["loss"], self._names["logits"]]
+        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels, state=False))
+        return _number(loss), logits.numpy()
+
+    def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, *, state: bool) -> dict[str, Any]:
+        value = self._ort.OrtValue.ortvalue_from_numpy
+        given = {name: value(np.ascontiguousarray(feeds[original])) for original, name in self._feeds}
+        given[self._names["labels"]] = value(np.ascontiguousarray(labels))
+        entries = [*self._parameters, *(entry for entry in self._state if state or entry.get("moves"))]
+        return given | {entry["input"]: self._values[entry["name"]] for entry in entries}
+
+    def _hyperparameters(self, learning_rate: float) -> dict[str, Any]:
+        value = self._ort.OrtValue.ortvalue_from_numpy
+        return {
+            self._names["learning_rate"]: value(np.array([learning_rate], np.float32)),
+            self._names["step"]: value(np.array([self._steps + 1], np.int64)),
+        }
+
+    def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:
+        session = self._session(what)
+        try:
+            return list(session.run_with_ort_values(wanted, given))
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise TrainingError(f"a training step failed: {runtime.first_line(error)}") from error
+
+    def parameter_names(self) -> list[str]:
+        """All parameters; frozen ones are constants of the graphs."""
+        return [str(entry["name"]) for entry in self._parameters]
+
+    def parameter(self, name: str) -> np.ndarray:
+        """A copy of a parameter's or a piece of state's value, float32."""
+        return np.array(self._values[name].numpy(), copy=True)
+
+    def set_parameter(self, name: str, value: np.ndarray) -> None:
+        """Set a parameter's value."""
+        self._values[name] = self._held(value)
+
+    def gradient(self, name: str) -> np.ndarray:
+        """A copy of a parameter's gathered gradient, float32 in its shape."""
+        return np.asarray(self._gradients[name] / np.float32(self._samples), np.float32)
+
+    def property(self, name: str) -> str | None:
+        """A property stored in the checkpoint, or None."""
+        return self._properties.get(name)
+
+    def set_property(self, name: str, value: str) -> None:
+        """Store a property in the next saved checkpoint."""
+        self._properties[name] = value
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint with optimizer state and properties.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        tensors = {name: value.numpy() for name, value in self._values.items()}
+        checkpoint.save(path, checkpoint.State(tensors, self._steps, self._properties))
+
+
+def _number(loss: Any) -> float:
+    return float(np.asarray(loss.numpy()).reshape(-1)[0])

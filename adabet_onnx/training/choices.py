@@ -1,0 +1,142 @@
+"""What a training computes and which backend does it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .. import runtime
+from ..errors import UsageError
+from ..portable.losses import LOSSES as LOSSES
+from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
+from ..portable.optimizers import Optimizer
+from ..portable.profiles import PROFILES as PROFILES
+from . import ort
+
+BACKENDS = ("auto", "ort", "portable")
+FROZEN = ("embedded", "checkpoint")
+BATCH_NORMS = ("frozen", "batch")
+_PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Loss, optimizer and form of a training.
+
+    Attributes:
+        loss: cross-entropy, mse, bce-with-logits or l1.
+        optimizer: adamw (onnxruntime-training's), adamw-torch or sgd; see portable/optimizers.py.
+        weight_decay: of the optimizer.
+        momentum: of sgd.
+        clip_norm: scale gradients down to this global norm; None: never.
+        label_smoothing: of cross-entropy, 0 to below 1.
+        class_axis: of the logits, where cross-entropy is per pixel or token; None: 1, or the last of three axes.
+        batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
+            the batch and update their statistics.
+        recompute: spend time to save memory: compute activations again on the way back.
+        frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
+        ort_format: train from ``.ort`` files.
+        profile: allow only operators of ``webgpu``; None: all.
+    """
+
+    loss: str = "cross-entropy"
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    class_axis: int | None = None
+    batch_norm: str = "frozen"
+    recompute: bool = False
+    frozen: str = "embedded"
+    ort_format: bool = False
+    profile: str | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for a value that is unknown or out of range."""
+        for what, value, known in (
+            ("loss", self.loss, LOSSES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("place for frozen weights", self.frozen, FROZEN),
+            ("way of batch normalisation", self.batch_norm, BATCH_NORMS),
+            ("profile", self.profile, (None, *PROFILES)),
+        ):
+            if value not in known:
+                choices = ", ".join(str(choice) for choice in known if choice is not None)
+                raise UsageError(f"unknown {what} {value!r}: choose one of {choices}.")
+        self.update.check()
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"label smoothing must be at least 0 and below 1, not {self.label_smoothing}.")
+        if self.loss != "cross-entropy" and (self.label_smoothing or self.class_axis is not None):
+            raise UsageError(f"label smoothing and a class axis belong to cross-entropy, not to {self.loss}.")
+
+    @property
+    def update(self) -> Optimizer:
+        """The optimizer."""
+        return Optimizer(self.optimizer, self.weight_decay, self.momentum, self.clip_norm)
+
+    def lacking(self, backend: str) -> list[str]:
+        """What is asked for that a backend has not got, in words."""
+        if backend == "portable":
+            asked = {"frozen weights in a checkpoint": self.frozen == "checkpoint", ".ort files": self.ort_format}
+        else:
+            asked = {
+                "adamw-torch": self.optimizer == "adamw-torch",
+                "momentum": bool(self.momentum),
+                "weight decay in sgd": self.optimizer == "sgd" and bool(self.weight_decay),
+                "clipping": self.clip_norm is not None,
+                "label smoothing": bool(self.label_smoothing),
+                "a class axis": self.class_axis is not None,
+                "batch normalisation by the batch": self.batch_norm == "batch",
+                "recomputing": self.recompute,
+                "profiles": self.profile is not None,
+            }
+        return [what for what, is_asked in asked.items() if is_asked]
+
+    @classmethod
+    def from_manifest(cls, content: dict[str, Any]) -> Choices:
+        """What a manifest says."""
+        stored = {key: content[key] for key in cls.__dataclass_fields__ if key in content and key != "optimizer"}
+        optimizer = dict(content["optimizer"])
+        return cls(loss=content["loss_function"], optimizer=optimizer.pop("name"), **optimizer, **stored)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the manifest."""
+        entries = asdict(self)
+        optimizer = {"name": entries.pop("optimizer")}
+        optimizer |= {key: entries.pop(key) for key in ("weight_decay", "momentum", "clip_norm")}
+        return {"loss_function": entries.pop("loss"), "optimizer": optimizer, **entries}
+
+
+def choose_backend(asked: str, choices: Choices) -> str:
+    """Which backend makes and trains artifacts.
+
+    ``auto`` is the portable one, except where something is asked for that only onnxruntime-training has.
+
+    Raises:
+        UsageError: an unknown backend, or it lacks what is asked for.
+    """
+    if asked not in BACKENDS:
+        raise UsageError(f"unknown backend {asked!r}: choose one of {', '.join(BACKENDS)}.")
+    choices.check()
+    backend = asked
+    if asked == "auto":
+        backend = "ort" if choices.lacking("portable") and not choices.lacking("ort") else "portable"
+    missing = choices.lacking(backend)
+    if missing:
+        other = "ort" if backend == "portable" else "portable"
+        hint = f"Use --backend {other}" if not choices.lacking(other) else "No backend has all that is asked for"
+        raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
+    return backend
+
+
+def need_runtime(backend: str) -> None:
+    """See that what a backend runs on is installed.
+
+    Raises:
+        RuntimeMissingError: it is not.
+    """
+    if backend == "ort":
+        ort.load()
+    else:
+        runtime.onnxruntime()
