@@ -21,6 +21,13 @@ from adabet_onnx.portable.shapes import annotate
 _SEED_INPUT = "output_gradient"
 
 
+def values(*shape: int, seed: int = 0, low: float | None = None, high: float = 2.0) -> np.ndarray:
+    """Random float32 numbers: normal, or uniform between two bounds."""
+    rng = np.random.default_rng([seed, *shape])
+    drawn = rng.standard_normal(shape) if low is None else rng.uniform(low, high, shape)
+    return drawn.astype(np.float32)
+
+
 def graph_of(
     nodes: onnx.NodeProto | Sequence[onnx.NodeProto],
     feeds: dict[str, np.ndarray],
@@ -45,10 +52,19 @@ def graph_of(
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
+def obstacles(model: onnx.ModelProto, wrt: Sequence[str]) -> list[str]:
+    """Why gradients of ``wrt`` cannot be had; an empty list if they can."""
+    made = ir.from_proto(model)
+    annotate(made)
+    found = {value.name: value for value in (*made.graph.inputs, *made.graph.initializers.values())}
+    route = plan(made.graph, made.graph.outputs[0], [found[name] for name in wrt], opset=made.opset_imports[""])
+    return [str(obstacle) for obstacle in route.obstacles]
+
+
 def gradient_graph(model: onnx.ModelProto, wrt: Sequence[str], allowed: Sequence[str] | None = None) -> onnx.ModelProto:
     """The model with one more input, the output's gradient, and the gradients of ``wrt`` as further outputs."""
     made = ir.from_proto(model)
-    annotate(made, measure=False)
+    annotate(made)
     opset = made.opset_imports[""]
     values = {value.name: value for value in (*made.graph.inputs, *made.graph.initializers.values())}
     output = made.graph.outputs[0]

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import CheckError, RecordError, UsageError
+from .layers import source_initializer
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -82,7 +83,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         )
     slots = _selected_slots(model, selection)
     original = model.graph.clone()
-    UnshareVectors({name for _, _, name in slots})(original)
+    UnshareVectors({name for _, _, name in slots} | _statistics(original, {node for node, _, _ in slots}))(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
     _check_unshared(original, trainable, {node for node, _, _ in slots})
@@ -157,6 +158,17 @@ def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, 
     return slots
 
 
+def _statistics(graph: ir.Model, nodes: set[str]) -> set[str]:
+    """Names of running statistics of these nodes, which training may move."""
+    found = {
+        source_initializer(value)
+        for node in graph.graph
+        if node.op_type == "BatchNormalization" and node.name in nodes
+        for value in node.inputs[3:5]
+    }
+    return {value.name or "" for value in found if value is not None}
+
+
 def _check_unshared(graph: ir.Model, trainable: tuple[str, ...], selected: set[str]) -> None:
     """No vector that is trained may reach a node that was not selected: no later check could tell."""
     for name in trainable:
@@ -172,8 +184,6 @@ def _check_unshared(graph: ir.Model, trainable: tuple[str, ...], selected: set[s
 
 
 def _initializer_at(node: ir.Node, position: int) -> str:
-    from .layers import source_initializer
-
     initializer = source_initializer(node.inputs[position])
     assert initializer is not None
     return initializer.name or ""

@@ -17,11 +17,19 @@ from ..errors import ModelError
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from .autodiff import differentiate, plan
+from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder, dims, dims_or_none
 from .losses import Loss, build_loss
+from .memory import step_bytes
+from .obstacles import explain
+from .opset import TARGET, lower_opset
 from .optimizers import Optimizer, Updates
 from .order import mask_chain, split_by_use
+from .recompute import recompute
 from .shapes import annotate
+
+_SEGMENTS = (2, 3, 4, 6, 8, 12)  # tried for recomputing
+_NOMINAL_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,16 @@ class Names:
     parameters: tuple[Tensor, ...]
     state: tuple[Tensor, ...]
 
+    @property
+    def moments(self) -> tuple[Tensor, ...]:
+        """The optimizer's state."""
+        return tuple(tensor for tensor in self.state if not tensor.moves)
+
+    @property
+    def statistics(self) -> tuple[Tensor, ...]:
+        """Running statistics."""
+        return tuple(tensor for tensor in self.state if tensor.moves)
+
 
 @dataclass(frozen=True)
 class Graphs:
@@ -116,28 +134,47 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
-    drafts = [_Draft(prepared, recipe) for _ in range(3)]
-    step, gradients, evaluation = drafts
-    names = step.names
-    for draft in (step, gradients):
-        draft.differentiate()
-    labels = [draft.add_loss(gradient=draft is not evaluation) for draft in drafts]
+    segments = _best_segments(prepared, recipe) if recipe.recompute else 0
+    step = _step_graph(prepared, recipe, segments)
+    gradients = _Draft(prepared, recipe)
+    gradients.differentiate(segments)
+    labels = gradients.add_loss()
+    evaluation = _Draft(prepared, recipe, training=False)
+    evaluation.add_loss()
     return Graphs(
-        step=step.finish_step(),
+        step=step,
         gradients=gradients.finish_gradients(),
-        update=_update_graph(prepared, recipe, names),
+        update=_update_graph(prepared, recipe, gradients.names),
         evaluation=evaluation.finish_evaluation(),
-        names=names,
-        labels=labels[0],
+        names=gradients.names,
+        labels=labels,
     )
+
+
+def _step_graph(prepared: Prepared, recipe: Recipe, segments: int) -> ir.Model:
+    draft = _Draft(prepared, recipe)
+    draft.differentiate(segments)
+    draft.add_loss()
+    return draft.finish_step()
+
+
+def _best_segments(prepared: Prepared, recipe: Recipe) -> int:
+    """How many segments to compute again so that the step's memory is least; 0 for none."""
+    sizes = {n: step_bytes(_step_graph(prepared, recipe, n), _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
+    return min(sizes, key=lambda n: (sizes[n], n))
 
 
 class _Draft:
     """One graph in the making, from the prepared one."""
 
-    def __init__(self, prepared: Prepared, recipe: Recipe) -> None:
-        self._recipe = recipe
+    def __init__(self, prepared: Prepared, recipe: Recipe, *, training: bool = True) -> None:
+        self._recipe, self._prepared = recipe, prepared
         self._model = prepared.graph.clone()
+        if (self._model.opset_imports.get("") or 0) < TARGET:
+            lower_opset(self._model)  # rules write no older form
+        by_batch = moving_nodes(self._model.graph, prepared.trainable) if recipe.batch_norm == "batch" else []
+        if training:
+            normalise_by_batch(by_batch)
         annotate(self._model)
         self._graph = self._model.graph
         self._opset = self._model.opset_imports[""] or 0
@@ -146,28 +183,37 @@ class _Draft:
         self._data = list(self._graph.inputs)
         batch = _with_batch(self._data, prepared.model.name)
         self._build = Builder(self._graph, opset=self._opset, batch=batch, allowed=recipe.allowed)
-        self.names = _names(self._build, prepared, self._logits, recipe)
+        self._statistics = [value for node in by_batch for value in statistics(node)]
+        self._moved = [value for node in by_batch for value in node.outputs[1:3]]
+        self.names = _names(self._build, prepared, self._logits, recipe, self._statistics)
         self._early: list[ir.Node] = []  # what the way back needs of the forward part
         self._late: list[ir.Node] = []  # the way back
         self._gradients: list[ir.Value] = []
         self._loss: Loss | None = None
+        self._seed: ir.Value | None = None  # gradient of the logits
 
-    def differentiate(self) -> None:
-        """Write the way back, from a placeholder for the gradient of the logits."""
+    def differentiate(self, segments: int = 0) -> None:
+        """Write the way back, from a placeholder for the gradient of the logits.
+
+        Args:
+            segments: of the forward part, computed again; 0: none.
+        """
         forward = {node: i for i, node in enumerate(self._graph)}
         route = plan(self._graph, self._logits, self._parameters, opset=self._opset)
         if route.obstacles:
-            raise ModelError(" ".join(str(obstacle) for obstacle in route.obstacles[:3]))
-        self._seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
-        found = differentiate(route, self._seed, self._build)
+            raise ModelError(explain(route.obstacles, self._prepared))
+        self._seed = seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
+        found = differentiate(route, seed, self._build)
         self._gradients = [found[value] for value in self._parameters]
+        if segments:
+            recompute(self._build, list(forward), seed, segments)
         waits = mask_chain(self._build, forward)
-        self._early, self._late = split_by_use(self._build.take(), self._seed)
+        self._early, self._late = split_by_use(self._build.take(), seed)
         self._build.use_batch_size(waits)
 
-    def add_loss(self, *, gradient: bool) -> ir.Value:
-        """Write the loss between the forward part and the way back, and give its labels."""
-        recipe, build = self._recipe, self._build
+    def add_loss(self) -> ir.Value:
+        """Write the loss between the forward part and the way back, if there is one, and give its labels."""
+        recipe, build, gradient = self._recipe, self._build, self._seed is not None
         build.begin("loss")
         logits = self._logits
         if gradient and build.masks:  # the loss, and so the way back, begins when all masks are made
@@ -182,7 +228,7 @@ class _Draft:
             axis=recipe.class_axis,
             gradient=gradient,
         )
-        if self._loss.gradient is not None:
+        if self._loss.gradient is not None and self._seed is not None:
             seed, made = self._seed, self._loss.gradient
             seed.replace_all_uses_with(made)
             self._gradients = [made if value is seed else value for value in self._gradients]
@@ -196,7 +242,7 @@ class _Draft:
         build, names = self._build, self.names
         rate, step = _rate(names), _step(names)
         updates = Updates(build, self._recipe.optimizer, rate, step)
-        state = [_input(tensor.input, tensor.shape) for tensor in names.state]
+        state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
         moments = _by_parameter(names, state)
         build.begin("clip")
         gradients = updates.clipped(self._gradients)
@@ -206,29 +252,32 @@ class _Draft:
             value, its = updates.update(parameter, gradient, moments[tensor.name])
             new.append(value)
             kept += its
-        outputs = [*zip(_outputs(names.parameters), new, strict=True), *zip(_outputs(names.state), kept, strict=True)]
-        return self._finish([*state, rate, step], outputs)
+        outputs = list(zip(_outputs((*names.parameters, *names.moments)), (*new, *kept), strict=True))
+        return self._finish([*state, rate, step], outputs, moves=True)
 
     def finish_gradients(self) -> ir.Model:
         """Let the gradients be outputs."""
         outputs = [
             (tensor.gradient, gradient) for tensor, gradient in zip(self.names.parameters, self._gradients, strict=True)
         ]
-        return self._finish([], outputs)
+        return self._finish([], outputs, moves=True)
 
     def finish_evaluation(self) -> ir.Model:
         """No more than loss and logits."""
         return self._finish([], [])
 
-    def _finish(self, inputs: list[ir.Value], outputs: list[tuple[str, ir.Value]]) -> ir.Model:
+    def _finish(self, inputs: list[ir.Value], outputs: list[tuple[str, ir.Value]], *, moves: bool = False) -> ir.Model:
         assert self._loss is not None
+        if moves:
+            outputs += zip(_outputs(self.names.statistics), self._moved, strict=True)
         graph, build = self._graph, self._build
         build.begin("outputs")
         # The last ones stand last in the file, and so are run first.
         renamed = [(name, _own(build, value)) for name, value in outputs]
         graph.extend(build.take())
         _move_last(graph, [value for _, value in renamed])
-        for value, tensor in zip(self._parameters, self.names.parameters, strict=True):
+        fed = [*self._parameters, *self._statistics]
+        for value, tensor in zip(fed, (*self.names.parameters, *self.names.statistics), strict=True):
             graph.initializers.pop(value.name or "", None)
             value.const_value = None
             value.name = tensor.input
@@ -239,7 +288,7 @@ class _Draft:
         for name, value in (*shown, *renamed):
             value.name = name
         graph.inputs.clear()
-        graph.inputs.extend([*self._data, self._loss.labels, *self._parameters, *inputs])
+        graph.inputs.extend([*self._data, self._loss.labels, *fed, *inputs])
         graph.outputs.clear()
         graph.outputs.extend([value for _, value in (*shown, *renamed)])
         common.RemoveUnusedNodesPass()(self._model)
@@ -265,13 +314,13 @@ def _move_last(graph: ir.Graph, values: list[ir.Value]) -> None:
 
 def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
     """The optimizer alone, from gradients."""
-    opset = prepared.graph.opset_imports[""] or 0
+    opset = max(prepared.graph.opset_imports.get("") or 0, TARGET)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
     build = Builder(graph, opset=opset, allowed=recipe.allowed)
     rate, step = _rate(names), _step(names)
     parameters = [_input(tensor.input, tensor.shape) for tensor in names.parameters]
     gradients = [_input(tensor.gradient, tensor.shape) for tensor in names.parameters]
-    state = [_input(tensor.input, tensor.shape) for tensor in names.state]
+    state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
     moments = _by_parameter(names, state)
     updates = Updates(build, recipe.optimizer, rate, step)
     new: list[ir.Value] = []
@@ -284,14 +333,14 @@ def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
     graph.extend(build.take())
     for value in build.initializers:
         graph.register_initializer(value)
-    for name, value in zip(_outputs((*names.parameters, *names.state)), (*new, *kept), strict=True):
+    for name, value in zip(_outputs((*names.parameters, *names.moments)), (*new, *kept), strict=True):
         value.name = name
     graph.inputs.extend([*parameters, *gradients, *state, rate, step])
     graph.outputs.extend([*new, *kept])
     return ir.Model(graph, ir_version=prepared.graph.ir_version)
 
 
-def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe) -> Names:
+def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe, moving: Sequence[ir.Value]) -> Names:
     labels = build.unique("labels" if recipe.loss == "cross-entropy" else "target")
     rate, step, loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
     parameters, state = [], []
@@ -304,6 +353,10 @@ def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe)
         for moment in recipe.optimizer.moments:
             own = build.unique(f"{name}.{moment}")
             state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
+    for value in moving:
+        own = value.name or ""
+        shape = tuple(d for d in dims(value) if isinstance(d, int))
+        state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
     return Names(labels, rate, step, loss, logits.name or "", tuple(parameters), tuple(state))
 
 
@@ -313,7 +366,7 @@ def _outputs(tensors: Sequence[Tensor]) -> list[str]:
 
 def _by_parameter(names: Names, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
     found: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
-    for tensor, value in zip(names.state, values, strict=True):
+    for tensor, value in zip(names.moments, values, strict=True):
         found[tensor.parameter].append(value)
     return found
 
@@ -323,12 +376,12 @@ def _input(name: str, shape: Sequence[int]) -> ir.Value:
 
 
 def _rate(names: Names) -> ir.Value:
-    """Of any rank: callers feed () or (1,)."""
-    return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT))
+    """A single number; onnxruntime takes one of shape (1,) for it as well."""
+    return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
 
 
 def _step(names: Names) -> ir.Value:
-    return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64))
+    return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
 
 
 def _with_batch(inputs: Sequence[ir.Value], name: str) -> ir.Value:

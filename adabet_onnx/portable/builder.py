@@ -14,6 +14,7 @@ from ..model.dims import Dim, Dims, dims, dims_or_none, multiple, product, times
 __all__ = ["Builder", "Dim", "Dims", "dims", "dims_or_none", "multiple", "product", "times"]
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
+_SHAPE_OF_SOME_AXES = 15  # Shape has start and end from this opset on
 _DEDUPLICATED = 1 << 12  # elements
 
 
@@ -172,7 +173,10 @@ class Builder:
         """The batch size at run time, int64 of shape (1,)."""
         assert self._batch is not None
         if self._batch_size is None:
-            self._batch_size = self.op("Shape", self._batch, start=0, end=1, shape=[1])
+            if self.opset >= _SHAPE_OF_SOME_AXES:
+                self._batch_size = self.op("Shape", self._batch, start=0, end=1, shape=[1])
+            else:
+                self._batch_size = self.op("Slice", self.op("Shape", self._batch), self.ints(0), self.ints(1))
         return self._batch_size
 
     def runtime_dims(self, extents: Sequence[Dim]) -> ir.Value:

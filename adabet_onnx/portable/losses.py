@@ -89,7 +89,7 @@ def build_loss(
         raise ModelError(f"cross-entropy needs logits of shape (N, classes), found {shape}. Use another loss.")
     where = class_axis(shape, axis, loss)
     given = ir.Value(
-        name=build.unique(labels),
+        name=labels,
         type=ir.TensorType(ir.DataType.INT64 if loss == "cross-entropy" else ir.DataType.FLOAT),
         shape=ir.Shape(label_shape(shape, loss, where)),
     )

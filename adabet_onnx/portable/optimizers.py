@@ -76,8 +76,8 @@ class Updates:
     Args:
         build: takes the nodes.
         optimizer: which update.
-        learning_rate: float32 input of one element, of any rank.
-        step: int64 input of one element, of any rank.
+        learning_rate: float32 input of one element.
+        step: int64 input of one element.
     """
 
     def __init__(self, build: Builder, optimizer: Optimizer, learning_rate: ir.Value, step: ir.Value) -> None:

@@ -138,8 +138,8 @@ class Session:
     def _hyperparameters(self, learning_rate: float) -> dict[str, Any]:
         value = self._ort.OrtValue.ortvalue_from_numpy
         return {
-            self._names["learning_rate"]: value(np.array([learning_rate], np.float32)),
-            self._names["step"]: value(np.array([self._steps + 1], np.int64)),
+            self._names["learning_rate"]: value(np.array(learning_rate, np.float32)),
+            self._names["step"]: value(np.array(self._steps + 1, np.int64)),
         }
 
     def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:

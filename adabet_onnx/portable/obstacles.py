@@ -1,0 +1,63 @@
+"""Saying which nodes cannot be differentiated, in words a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ..model.prepare import Prepared
+from .autodiff import Obstacle
+
+_SHOWN = 3
+
+
+def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
+    """A message: each node, the layer it belongs to or comes after, why, and what to do.
+
+    Args:
+        obstacles: at least one.
+        prepared: the graph they stand in.
+    """
+    lines = [_line(obstacle, prepared) for obstacle in obstacles[:_SHOWN]]
+    if len(obstacles) > _SHOWN:
+        lines.append(f"{len(obstacles) - _SHOWN} more nodes have no gradient.")
+    last = obstacles[-1]
+    free = _layers_after(last, prepared)
+    if free:
+        shown = ", ".join(free[-3:])
+        lines.append(f"Layers that can be trained come after {last.node!r}: select among them (the last are {shown}).")
+    else:
+        lines.append("No layer comes after it: export the model with another operator in its place.")
+    return f"{prepared.model.name} cannot be trained with this selection: {' '.join(lines)}"
+
+
+def _line(obstacle: Obstacle, prepared: Prepared) -> str:
+    layer = _layer_of(obstacle, prepared)
+    where = f", in layer {layer!r}," if layer else ""
+    return f"node {obstacle.node!r} ({obstacle.op_type}){where} {obstacle.reason}."
+
+
+def _layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
+    """The layer a node is, or else the nearest one before it."""
+    layers = {layer.node: layer.name for layer in prepared.model.layers}
+    nodes = {node.name: node for node in prepared.graph.graph}
+    level = [nodes[obstacle.node]] if obstacle.node in nodes else []
+    seen: set[ir.Node] = set(level)
+    while level:
+        for node in level:
+            if node.name in layers:
+                return layers[node.name]
+        before = [value.producer() for node in level for value in node.inputs if value is not None]
+        level = [node for node in before if node is not None and node not in seen]
+        seen.update(level)
+    return None
+
+
+def _layers_after(obstacle: Obstacle, prepared: Prepared) -> list[str]:
+    """Layers that stand after a node in the order of the graph."""
+    names = [node.name for node in prepared.graph.graph]
+    if obstacle.node not in names:
+        return []
+    after = set(names[names.index(obstacle.node) + 1 :])
+    return [layer.name for layer in prepared.model.layers if layer.node in after]

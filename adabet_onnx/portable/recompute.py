@@ -1,0 +1,192 @@
+"""Less memory for more time: activations computed again on the way back instead of being kept.
+
+The forward part is cut into segments where one value alone goes from one side to the other. The values at the cuts are
+kept; what the way back needs from inside a segment is computed again from the value at its beginning, when the way back
+gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
+
+ONNX has no way to say "later", and ONNX Runtime merges a node with another of the same operator and inputs. So a
+segment is computed again from a Reshape of the kept value whose shape contains the batch size read off a gradient: no
+other node is like it, it cannot run before the gradient is there, and it copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ..model.dims import count, dims_or_none
+from ..model.shapes import BATCH
+from .builder import Builder
+
+_NOMINAL = 8  # batch at which segments are weighed
+
+
+def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
+    """Values that alone lead from the nodes before them to the nodes after, in order."""
+    at = {node: i for i, node in enumerate(forward)}
+    last_use: dict[ir.Value, int] = {}
+    for node, i in at.items():
+        for value in node.inputs:
+            if value is not None and value.producer() in at:
+                last_use[value] = i
+    alive: set[ir.Value] = set()
+    found = []
+    for node, i in at.items():
+        alive = {value for value in alive if last_use[value] > i}
+        alive.update(value for value in node.outputs if last_use.get(value, -1) > i)
+        if len(alive) == 1:
+            (value,) = alive
+            extents = dims_or_none(value)
+            if extents and extents[0] == BATCH and value.dtype is not None and value.dtype.is_floating_point():
+                found.append(value)
+    return list(dict.fromkeys(found))
+
+
+def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segments: int) -> bool:
+    """Rewrite what was built so that it uses values computed again.
+
+    Args:
+        build: holds the nodes of the way back, in the order they were made.
+        forward: the forward part.
+        seed: the value the way back starts from.
+        segments: how many to cut the forward part into.
+
+    Returns:
+        Whether anything is computed again.
+    """
+    at = {node: i for i, node in enumerate(forward)}
+    masks = _mask_nodes(build, at)
+    kept = [v for v in _used(build.nodes, at) if any(u not in at and u not in masks for u, _ in v.uses())]
+    cuts = _choose(cut_points(forward), kept, at, segments)
+    changed = False
+    for begin, end in zip(cuts, [*cuts[1:], None], strict=True):
+        if end is None:
+            break  # the last segment is needed at once: nothing would be saved
+        first, last = _made_at(begin, at), _made_at(end, at)
+        inside = [v for v in kept if first < _made_at(v, at) < last]
+        if inside:
+            _again(build, forward, at, begin, inside, seed, masks)
+            changed = True
+    return changed
+
+
+def _made_at(value: ir.Value, at: dict[ir.Node, int]) -> int:
+    node = value.producer()
+    return -1 if node is None else at[node]
+
+
+def _used(nodes: Sequence[ir.Node], at: dict[ir.Node, int]) -> list[ir.Value]:
+    """Float values of the forward part that these nodes use, in the order they are made."""
+    found = {v for node in nodes for v in node.inputs if v is not None and v.producer() in at}
+    floats = [v for v in found if v.dtype is not None and v.dtype.is_floating_point()]
+    return sorted(floats, key=lambda value: _made_at(value, at))
+
+
+def _mask_nodes(build: Builder, at: dict[ir.Node, int]) -> set[ir.Node]:
+    """Nodes that make the masks: those stay, being small."""
+    found: set[ir.Node] = set()
+    stack = [mask.producer() for mask in build.masks]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in at and node not in found:
+            found.add(node)
+            stack.extend(value.producer() for value in node.inputs if value is not None)
+    return found
+
+
+def _choose(cuts: list[ir.Value], kept: list[ir.Value], at: dict[ir.Node, int], segments: int) -> list[ir.Value]:
+    """Cuts that divide the bytes of what is kept into parts of much the same size."""
+    if not kept or segments < 2:
+        return []
+    begin = _made_at(kept[0], at)
+    usable = [cut for cut in cuts if begin - 1 <= _made_at(cut, at)]
+    weights = {value: count(dims_or_none(value) or (), _NOMINAL) for value in kept}
+    total = sum(weights.values())
+    chosen: list[ir.Value] = usable[:1]
+    for part in range(1, segments):
+        goal = total * part / segments
+        before = [c for c in usable if _weight_until(c, weights, at) <= goal]
+        if before and before[-1] not in chosen:
+            chosen.append(before[-1])
+    return chosen
+
+
+def _weight_until(cut: ir.Value, weights: dict[ir.Value, int], at: dict[ir.Node, int]) -> int:
+    end = _made_at(cut, at)
+    return sum(weight for value, weight in weights.items() if _made_at(value, at) <= end)
+
+
+def _again(
+    build: Builder,
+    forward: Sequence[ir.Node],
+    at: dict[ir.Node, int],
+    begin: ir.Value,
+    inside: list[ir.Value],
+    seed: ir.Value,
+    masks: set[ir.Node],
+) -> None:
+    """Compute values again from the beginning of their segment, just before the first node that uses one."""
+    made, build.nodes = build.nodes, []
+    wanted = set(inside)
+    first = next(i for i, node in enumerate(made) if node not in masks and any(v in wanted for v in node.inputs))
+    build.begin("recompute")
+    size = build.op("Shape", _gradient_before(made[:first], seed), start=0, end=1, shape=[1])
+    kept_batch = build.batch_size()
+    build.use_batch_size(size)
+    shape = dims_or_none(begin) or ()
+    copies = {begin: build.op("Reshape", begin, build.runtime_dims(shape), shape=shape)}
+    build.use_batch_size(kept_batch)
+    needed = _between(forward, at, begin, wanted)
+    for node in needed:
+        inputs = [copies.get(value, value) if value is not None else None for value in node.inputs]
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            list(node.attributes.values()),
+            num_outputs=len(node.outputs),
+            name=build.unique(f"{node.name}/again"),
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name = build.unique(f"{old.name}/again")
+            new.type, new.shape = old.type, old.shape
+            copies[old] = new
+        build.nodes.append(copy)
+    again = build.take()
+    for node in made[first:]:
+        if node in masks:
+            continue
+        for position, value in enumerate(node.inputs):
+            if value in wanted:
+                node.replace_input_with(position, copies[value])
+    build.nodes = [*made[:first], *again, *made[first:]]
+
+
+def _between(
+    forward: Sequence[ir.Node], at: dict[ir.Node, int], begin: ir.Value, wanted: set[ir.Value]
+) -> list[ir.Node]:
+    """Nodes after ``begin`` that the wanted values depend on, in order."""
+    needed: set[ir.Node] = set()
+    stack = [value.producer() for value in wanted]
+    first = _made_at(begin, at)
+    while stack:
+        node = stack.pop()
+        if node is None or node in needed or at.get(node, -1) <= first:
+            continue
+        needed.add(node)
+        stack.extend(value.producer() for value in node.inputs if value is not None)
+    return sorted(needed, key=at.__getitem__)
+
+
+def _gradient_before(nodes: Sequence[ir.Node], seed: ir.Value) -> ir.Value:
+    """The last gradient made by these nodes that has the batch in front; the seed if there is none."""
+    dependent: set[ir.Value] = {seed}
+    last = seed
+    for node in nodes:
+        if any(value in dependent for value in node.inputs if value is not None):
+            dependent.update(node.outputs)
+            extents = dims_or_none(node.outputs[0])
+            if extents and extents[0] == BATCH and len(extents) > 1:
+                last = node.outputs[0]
+    return last
