@@ -257,6 +257,57 @@ OPS.update(BatchNormalization=_batch_normalization, LRN=_lrn, Split=_split, Slic
 OPS.update(Reshape=_reshape, Unsqueeze=_unsqueeze, Gather=_gather, Constant=_constant)
 
 
+def _cum_sum(x: Inputs, a: Attributes, opset: int) -> Any:
+    axis, backwards = int(x[1]), bool(a.get("reverse", 0))
+    values = x[0].flip(axis) if backwards else x[0]
+    sums = values.cumsum(axis) - (values if a.get("exclusive", 0) else 0)
+    return sums.flip(axis) if backwards else sums
+
+
+def _top_k(x: Inputs, a: Attributes, opset: int) -> Any:
+    found = torch.topk(x[0], int(x[1]), a.get("axis", -1), bool(a.get("largest", 1)), bool(a.get("sorted", 1)))
+    return found.values, found.indices
+
+
+def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = x.prod(axis, keep)
+    return x
+
+
+OPS.update(
+    ArgMax=lambda x, a, v: x[0].argmax(a.get("axis", 0), bool(a.get("keepdims", 1))),
+    CastLike=lambda x, a, v: x[0].to(x[1].dtype),
+    Celu=lambda x, a, v: F.celu(x[0], a.get("alpha", 1.0)),
+    CumSum=_cum_sum,
+    Elu=lambda x, a, v: F.elu(x[0], a.get("alpha", 1.0)),
+    Greater=_elementwise(torch.gt),
+    Less=_elementwise(torch.lt),
+    Mean=_elementwise(lambda *x: reduce(torch.add, x) / len(x)),
+    Mish=_elementwise(F.mish),
+    ReduceL1=_reduction(lambda x, axes, keep: torch.linalg.vector_norm(x, 1, axes, keep)),
+    ReduceLogSum=_reduction(lambda x, axes, keep: x.sum(axes, keep).log()),
+    ReduceLogSumExp=_reduction(torch.logsumexp),
+    ReduceMax=_reduction(torch.amax),
+    ReduceMin=_reduction(torch.amin),
+    ReduceProd=_reduction(_product),
+    ReduceSumSquare=_reduction(lambda x, axes, keep: (x * x).sum(axes, keep)),
+    Selu=lambda x, a, v: a.get("gamma", 1.0507009873554805) * F.elu(x[0], a.get("alpha", 1.6732632423543772)),
+    Shrink=lambda x, a, v: torch.where(
+        x[0].abs() > a.get("lambd", 0.5), x[0] - a.get("bias", 0.0) * x[0].sign(), torch.zeros_like(x[0])
+    ),
+    Softplus=_elementwise(F.softplus),
+    Softsign=_elementwise(F.softsign),
+    Swish=lambda x, a, v: x[0] * torch.sigmoid(a.get("alpha", 1.0) * x[0]),
+    ThresholdedRelu=lambda x, a, v: torch.where(x[0] > a.get("alpha", 1.0), x[0], torch.zeros_like(x[0])),
+    TopK=_top_k,
+    Trilu=lambda x, a, v: (torch.triu if a.get("upper", 1) else torch.tril)(x[0], int(_input(x, 1, 0))),
+)
+_SAME_NAME = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Floor", "Reciprocal", "Round")
+for name in (*_SAME_NAME, "Sign", "Sin", "Sinh", "Tan"):
+    OPS[name] = _elementwise(getattr(torch, name.lower()))
+
+
 def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
     """A copy of `array`: in `dtype` if it holds floats (bfloat16 included), else in its own integer type."""
     if array.dtype.kind in "biu":
