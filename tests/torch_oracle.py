@@ -188,8 +188,25 @@ def _average_pool(x: Inputs, a: Attributes, opset: int) -> Any:
 
 
 def _batch_normalization(x: Inputs, a: Attributes, opset: int) -> Any:
+    if a.get("training_mode", 0):
+        scale, bias, across = x[1], x[2], [i for i in range(x[0].dim()) if i != 1]
+        y = F.batch_norm(x[0], None, None, scale, bias, training=True, eps=a["epsilon"])
+        kept = a.get("momentum", 0.9)
+        found = x[0].mean(across), x[0].var(across, unbiased=False)
+        return y, *(old * kept + new * (1 - kept) for old, new in zip(x[3:5], found, strict=True))
     scale, bias, mean, var = (_channels(v, x[0]) for v in x[1:5])
     return (x[0] - mean) / torch.sqrt(var + a["epsilon"]) * scale + bias, x[3], x[4]
+
+
+def _group_normalization(x: Inputs, a: Attributes, opset: int) -> Any:
+    groups, channels = a["num_groups"], x[0].shape[1]
+    scale, bias = (v if opset >= 21 else v.repeat_interleave(channels // groups) for v in x[1:3])
+    return F.group_norm(x[0], groups, scale, bias, a["epsilon"])
+
+
+def _mean_variance_normalization(x: Inputs, a: Attributes, opset: int) -> Any:
+    axes = a.get("axes", [0, 2, 3])
+    return (x[0] - x[0].mean(axes, True)) / (x[0].std(axes, False, keepdim=True) + 1e-9)
 
 
 def _lrn(x: Inputs, a: Attributes, opset: int) -> Any:
@@ -306,6 +323,14 @@ OPS.update(
 _SAME_NAME = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Floor", "Reciprocal", "Round")
 for name in (*_SAME_NAME, "Sign", "Sin", "Sinh", "Tan"):
     OPS[name] = _elementwise(getattr(torch, name.lower()))
+
+
+OPS.update(
+    Einsum=lambda x, a, v: torch.einsum(a["equation"], *x),
+    GroupNormalization=_group_normalization,
+    LpNormalization=lambda x, a, v: F.normalize(x[0], a.get("p", 2), a.get("axis", -1)),
+    MeanVarianceNormalization=_mean_variance_normalization,
+)
 
 
 def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
