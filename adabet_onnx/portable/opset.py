@@ -1,0 +1,174 @@
+"""Bringing a graph to opset 17, which every supported ONNX Runtime reads, from an older or a newer one.
+
+Nothing is changed unless every node can be: a graph has one opset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from .builder import Builder
+from .opset_downward import DOWNWARD
+from .opset_edits import Edit, Edited
+from .opset_upward import UPWARD
+
+TARGET = 17
+# The newest opset and IR version that each release reads, found by loading models with them.
+_RUNTIMES = (
+    ("1.17", 20, 9),
+    ("1.18", 21, 10),
+    ("1.21", 22, 10),
+    ("1.23", 23, 11),
+    ("1.24", 25, 13),
+)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A node that keeps a graph from opset 17.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        reason: what it has that opset 17 lacks.
+    """
+
+    node: str
+    op_type: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.node!r} ({self.op_type}) {self.reason}"
+
+
+def lower_opset(model: ir.Model) -> list[Kept]:
+    """Rewrite a graph, in place, for opset 17, whether its opset is older or newer.
+
+    Args:
+        model: a graph of opset 12 to 21. Shapes and dtypes on its values are used where a node needs them.
+
+    Returns:
+        The nodes that keep the graph from opset 17; if there are any, nothing was changed.
+    """
+    opset = model.opset_imports.get("") or 0
+    if opset == TARGET:
+        return []
+    edits: list[tuple[ir.Node, Edit]] = []
+    kept = []
+    for node in model.graph:
+        found = None if node.domain not in ("", "ai.onnx") else _edit(node, opset)
+        if isinstance(found, str):
+            kept.append(Kept(node.name or "", node.op_type, found))
+        elif found is not None:
+            edits.append((node, found))
+    if kept:
+        return kept
+    build = Builder(model.graph, opset=TARGET)
+    before = {value for node, _ in edits for value in node.inputs if value is not None}
+    for node, edit in edits:
+        build.begin(node.name or node.op_type)
+        edit(Edited(node, build))
+        model.graph.insert_before(node, build.take())
+    for value in build.initializers:
+        if value.uses():
+            model.graph.register_initializer(value)
+    for value in before:  # axes that became attributes
+        if value.is_initializer() and not value.uses() and not value.is_graph_input() and not value.is_graph_output():
+            del model.graph.initializers[value.name or ""]
+    model.opset_imports[""] = TARGET
+    return []
+
+
+def _edit(node: ir.Node, opset: int) -> Edit | str | None:
+    """What to do to a node for opset 17: nothing, an edit, or why nothing can be done."""
+    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _attributes(node)):
+        return "holds a graph of its own"
+    have, want = _schema(node.op_type, opset), _schema(node.op_type, TARGET)
+    if have is not None and want is not None and have.since_version == want.since_version:
+        return None
+    special = (UPWARD if opset < TARGET else DOWNWARD).get(node.op_type)
+    # What the operator's own entry leaves as it is must still fit the other schema.
+    found = special(node, opset) if special is not None else None
+    if found is not None or want is None:
+        return found or f"is not in opset {TARGET}"
+    return _carried_over(node, have, want)
+
+
+def _attributes(node: ir.Node) -> list[ir.Attr]:
+    return list(node.attributes.values())
+
+
+def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
+    try:
+        return onnx.defs.get_schema(op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _carried_over(node: ir.Node, have: onnx.defs.OpSchema | None, want: onnx.defs.OpSchema) -> Edit | str | None:
+    """Compare what a node uses with another version of its operator."""
+    if have is None:
+        return "is unknown"
+    if want.deprecated:
+        return f"is deprecated in opset {TARGET}"
+    if len(node.inputs) > want.max_input or len(node.outputs) > want.max_output:
+        return f"has more inputs or outputs than in opset {TARGET}"
+    unneeded = []
+    for name in sorted({*have.attributes, *want.attributes}):
+        given = node.attributes.get(name)
+        if name in want.attributes and name in have.attributes:
+            if given is None and _default(have, name) != _default(want, name):
+                return f"has no {name!r}, which has another default in opset {TARGET}"
+        elif name in want.attributes:
+            # A new attribute's default is what was done before it, but one that went became something else.
+            if want.since_version < have.since_version:
+                return f"has no attribute {name!r} any more, as in opset {TARGET}"
+        elif given is not None:
+            if given.value != _default(have, name):
+                return f"has the attribute {name!r}, which opset {TARGET} lacks"
+            unneeded.append(name)
+    wrong = _foreign_type(node, want)
+    if wrong is not None:
+        return f"takes or gives {wrong}, which it does not in opset {TARGET}"
+    return (lambda edited: edited.without(*unneeded)) if unneeded else None
+
+
+def _default(schema: onnx.defs.OpSchema, name: str) -> object:
+    value = schema.attributes[name].default_value
+    return onnx.helper.get_attribute_value(value) if value.name else None
+
+
+def _foreign_type(node: ir.Node, schema: onnx.defs.OpSchema) -> str | None:
+    """The first type of a node's inputs and outputs that a schema does not have."""
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    for values, formals in ((node.inputs, schema.inputs), (node.outputs, schema.outputs)):
+        for i, value in enumerate(values):
+            if value is None or value.dtype is None:
+                continue
+            type_str = formals[min(i, len(formals) - 1)].type_str
+            name = f"tensor({value.dtype.name.lower()})"
+            if name not in allowed.get(type_str, {type_str}):
+                return name
+    return None
+
+
+def oldest_runtime(opset: int, ir_version: int, op_types: Collection[str]) -> str:
+    """The oldest release of ONNX Runtime (from 1.17 on) that reads a graph.
+
+    Args:
+        opset: of the graph.
+        ir_version: of the file.
+        op_types: operators it has.
+
+    Returns:
+        Such as ``"1.17"``; with a plus sign after it if no release up to that one is known to read the graph.
+    """
+    del op_types
+    for release, newest_opset, newest_ir in _RUNTIMES:
+        if opset <= newest_opset and ir_version <= newest_ir:
+            return release
+    return f"{_RUNTIMES[-1][0]}+"

@@ -1,0 +1,98 @@
+"""Changing one node in place while a graph is brought to another opset.
+
+The node stays the same object and keeps its outputs, so that whatever names or holds them need not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .builder import Builder
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A node being changed.
+
+    Attributes:
+        node: the node.
+        build: makes the nodes that go before it, and constants.
+    """
+
+    node: ir.Node
+    build: Builder
+
+    def x(self, position: int = 0) -> ir.Value:
+        """An input."""
+        value = self.node.inputs[position]
+        assert value is not None
+        return value
+
+    def without(self, *names: str) -> None:
+        """Take attributes away."""
+        for name in names:
+            self.node.attributes.pop(name, None)
+
+    def set(self, name: str, value: Any) -> None:
+        """Give an attribute a value."""
+        self.node.attributes[name] = ir.convenience.convert_attribute(name, value)
+
+    def put(self, position: int, value: ir.Value | None) -> None:
+        """Give the node this input; those between it and the present last one are left out."""
+        if position >= len(self.node.inputs):
+            self.node.resize_inputs(position + 1)
+        self.node.replace_input_with(position, value)
+
+    def cut(self, count: int) -> None:
+        """Keep so many inputs only."""
+        if len(self.node.inputs) > count:
+            self.node.resize_inputs(count)
+
+    def attribute_to_input(self, name: str, position: int) -> None:
+        """An attribute of integers becomes a constant input, where it is given."""
+        found = ints(self.node, name)
+        if found is not None:
+            self.put(position, self.build.ints(*found))
+            self.without(name)
+
+    def become(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> None:
+        """Be another operator, with the same outputs."""
+        self.node.op_type = op_type
+        self.node.attributes.clear()
+        self.node.resize_inputs(len(inputs))
+        for position, value in enumerate(inputs):
+            self.node.replace_input_with(position, value)
+        for name, value in attributes.items():
+            self.set(name, value)
+
+
+Edit = Callable[[Edited], None]
+Rule = Callable[[ir.Node, int], Edit | str | None]  # a node and its opset; an edit, or why there is none, or nothing
+
+
+def has(node: ir.Node, position: int) -> bool:
+    """Whether the node has this input."""
+    return position < len(node.inputs) and node.inputs[position] is not None
+
+
+def constant(node: ir.Node, position: int) -> np.ndarray | None:
+    """The value of an input that is a constant, else None."""
+    value = node.inputs[position]
+    return None if value is None or value.const_value is None else value.const_value.numpy()
+
+
+def numbers(node: ir.Node, position: int) -> list[int] | None:
+    """The integers of an input that is a constant, else None."""
+    found = constant(node, position)
+    return None if found is None else [int(n) for n in found.reshape(-1)]
+
+
+def ints(node: ir.Node, name: str) -> Sequence[int] | None:
+    """An attribute of integers, where it is given."""
+    found = node.attributes.get(name)
+    return None if found is None else [int(n) for n in found.as_ints()]
