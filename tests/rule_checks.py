@@ -43,7 +43,8 @@ def graph_of(
         shape = ["N", *array.shape[1:]] if name in batched else list(array.shape)
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
     tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    dtype = TensorProto.DOUBLE if any(a.dtype == np.float64 for a in feeds.values()) else TensorProto.FLOAT
+    arrays = (*feeds.values(), *(constants or {}).values())
+    dtype = TensorProto.DOUBLE if any(a.dtype == np.float64 for a in arrays) else TensorProto.FLOAT
     output = helper.make_tensor_value_info(nodes[-1].output[0], dtype, None)
     for i, node in enumerate(nodes):
         node.name = node.name or f"{node.op_type}_{i}"

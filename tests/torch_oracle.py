@@ -227,10 +227,10 @@ def _slice(x: Inputs, a: Attributes, opset: int) -> Any:
     starts, ends = _ints(x, 1, a, "starts"), _ints(x, 2, a, "ends")
     axes = _ints(x, 3, a, "axes") or range(len(starts))
     steps = _ints(x, 4, a, "steps") or [1] * len(starts)
-    index = [slice(None)] * x[0].dim()
+    y = x[0]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        index[axis] = slice(start, end, step)  # torch raises on a negative step
-    return x[0][tuple(index)]
+        y = y.index_select(axis, torch.tensor(range(y.shape[axis])[slice(start, end, step)], dtype=torch.long))
+    return y
 
 
 def _op_pad(x: Inputs, a: Attributes, opset: int) -> Any:
@@ -262,6 +262,53 @@ def _gather(x: Inputs, a: Attributes, opset: int) -> Any:
     return x[0].index_select(axis, index.reshape(-1)).reshape(shape)
 
 
+def _positive(index: Tensor, extents: Any) -> Tensor:
+    """Indices of which negative ones count from the end."""
+    return torch.where(index < 0, index + extents, index)
+
+
+def _gather_elements(x: Inputs, a: Attributes, opset: int) -> Any:
+    axis = a.get("axis", 0)
+    return x[0].gather(axis, _positive(x[1], x[0].shape[axis]))
+
+
+def _scatter_elements(x: Inputs, a: Attributes, opset: int) -> Any:
+    axis = a.get("axis", 0)
+    index = _positive(x[1], x[0].shape[axis])
+    if a.get("reduction", "none") == "add":
+        return x[0].scatter_add(axis, index, x[2])
+    return x[0].scatter(axis, index, x[2])
+
+
+def _tuples(x: Inputs, lead: int) -> tuple[Tensor, ...]:
+    """The index of each axis after the first `lead`, for advanced indexing; those get indices of their own."""
+    depth = x[1].shape[-1]
+    extents = torch.tensor(x[0].shape[lead : lead + depth])
+    rows = [
+        torch.arange(n).reshape([-1 if i == j else 1 for j in range(x[1].dim() - 1)])
+        for i, n in enumerate(x[0].shape[:lead])
+    ]
+    return (*rows, *_positive(x[1], extents).unbind(-1))
+
+
+def _scatter_nd(x: Inputs, a: Attributes, opset: int) -> Any:
+    return x[0].index_put(_tuples(x, 0), x[2], accumulate=a.get("reduction", "none") == "add")
+
+
+def _depth_to_space(x: Inputs, a: Attributes, opset: int) -> Any:
+    if a.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x[0], a["blocksize"])
+    n, depth, *size = x[0].shape
+    last = x[0].reshape(n, a["blocksize"] ** 2, -1, *size).transpose(1, 2).reshape(n, depth, *size)
+    return F.pixel_shuffle(last, a["blocksize"])
+
+
+def _space_to_depth(x: Inputs, a: Attributes, opset: int) -> Any:
+    n, channels = x[0].shape[:2]
+    y = F.pixel_unshuffle(x[0], a["blocksize"])
+    return y.reshape(n, channels, -1, *y.shape[2:]).transpose(1, 2).reshape(y.shape)
+
+
 def _constant(x: Inputs, a: Attributes, opset: int) -> Any:
     (name,) = (name for name in a if name.startswith("value"))
     return a[name] if name == "value" else _tensor(np.array(a[name]), a["_zero"].dtype)
@@ -272,6 +319,15 @@ for name in ("Abs", "Add", "Erf", "Exp", "Log", "MatMul", "Mul", "Neg", "Relu", 
 OPS.update(Conv=_conv, ConvTranspose=_conv_transpose, Gemm=_gemm, Clip=_clip, AveragePool=_average_pool)
 OPS.update(BatchNormalization=_batch_normalization, LRN=_lrn, Split=_split, Slice=_slice, Pad=_op_pad)
 OPS.update(Reshape=_reshape, Unsqueeze=_unsqueeze, Gather=_gather, Constant=_constant)
+OPS.update(
+    DepthToSpace=_depth_to_space,
+    GatherElements=_gather_elements,
+    GatherND=lambda x, a, v: x[0][_tuples(x, a.get("batch_dims", 0))],
+    ScatterElements=_scatter_elements,
+    ScatterND=_scatter_nd,
+    SpaceToDepth=_space_to_depth,
+    Tile=lambda x, a, v: x[0].tile(tuple(x[1].tolist())),
+)
 
 
 def _cum_sum(x: Inputs, a: Attributes, opset: int) -> Any:

@@ -18,8 +18,8 @@ from .rules import find
 from .rules.registry import Look, Step
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
-# Their results change in steps: the gradient is zero wherever there is one.
-_CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign"})
+# Their results change in steps, or not at all: the gradient is zero wherever there is one.
+_CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
 
 
 @dataclass(frozen=True)

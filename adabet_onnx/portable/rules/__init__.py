@@ -5,10 +5,13 @@ from . import (
     einsum,
     elementwise,
     functions,
+    indexing,
     linear,
     local_normalization,
     normalization,
     reductions,
+    shaping,
+    slicing,
     softmax,
 )
 from .registry import differentiable_operators, find
@@ -20,9 +23,12 @@ __all__ = [
     "elementwise",
     "find",
     "functions",
+    "indexing",
     "linear",
     "local_normalization",
     "normalization",
     "reductions",
+    "shaping",
+    "slicing",
     "softmax",
 ]

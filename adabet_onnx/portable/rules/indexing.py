@@ -1,0 +1,166 @@
+"""Lookups and their inverses: Gather, GatherElements, GatherND, ScatterElements, ScatterND."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..builder import Dims, dims, dims_or_none, product
+from .registry import Gradients, Look, Step, rule
+from .scatter import REDUCTIONS_SINCE, scatter_elements, scatter_rows, wrap
+from .slicing import place, unslice, zeros
+
+
+def _too_old(look: Look) -> str | None:
+    if look.opset >= REDUCTIONS_SINCE:
+        return None
+    return f"needs ScatterElements with a reduction, of opset {REDUCTIONS_SINCE}, and the graph has opset {look.opset}"
+
+
+def _split_at(look: Look) -> tuple[Dims, Dims, Dims]:
+    """A Gather's output shape: what is before, from and after the indices."""
+    rank, out = len(look.shape()), look.out_shape()
+    axis = look.int("axis", 0) % rank
+    end = axis + len(out) - (rank - 1)
+    return out[:axis], out[axis:end], out[end:]
+
+
+def _check_gather(look: Look) -> str | None:
+    axis = look.int("axis", 0) % len(look.shape())
+    if isinstance(look.shape()[axis], str):
+        return f"picks from the batch (axis {axis})"
+    if sum(isinstance(d, str) for d in look.out_shape()) > 1:
+        return "has the batch in both its data and its indices"
+    return None
+
+
+@rule("Gather", inputs={0}, check=_check_gather)
+def gather(step: Step) -> Gradients:
+    """Each row's gradients, added up."""
+    build, shape = step.build, step.shape()
+    axis = step.int("axis", 0) % len(shape)
+    count = shape[axis]
+    assert isinstance(count, int)
+    parts = _split_at(step)
+    before, many, after = (product(part) for part in parts)
+    picked = step.array(1)
+    if 0 in step.out_shape():
+        return {0: zeros(build, shape, step.dy())}
+    if picked is None:
+        updates = build.reshape(step.dy(), (before, many, after))
+        rows = build.reshape(step.x(1), [many])
+        return {0: build.reshape(scatter_rows(build, rows, updates, count), shape)}
+    picked = picked.reshape(-1).astype(np.int64) % count
+    if len(set(picked.tolist())) == picked.size:
+        in_place = build.reshape(step.dy(), (*parts[0], picked.size, *parts[2]))
+        return {0: _unpick(step, in_place, picked, axis)}
+    updates = build.reshape(step.dy(), (before, many, after))
+    return {0: build.reshape(scatter_rows(build, picked, updates, count), shape)}
+
+
+def _unpick(step: Step, value: ir.Value, picked: np.ndarray, axis: int) -> ir.Value:
+    """Rows put back where they were picked; none was picked twice."""
+    build, shape = step.build, step.shape()
+    count = shape[axis]
+    assert isinstance(count, int)
+    strides = np.unique(np.diff(picked))
+    if picked.size == 1 or strides.size == 1:
+        stride = int(strides[0]) if strides.size else 1
+        return unslice(build, value, shape, {axis: (int(picked[0]), stride)})
+    came_from = np.full(count, picked.size)
+    came_from[picked] = np.arange(picked.size)
+    if picked.size < count:  # with a row of zeros for those that were not picked
+        value = place(build, value, (*shape[:axis], picked.size + 1, *shape[axis + 1 :]), {axis: 0})
+    return build.op("Gather", value, build.constant(came_from), axis=axis, shape=shape)
+
+
+@rule("GatherElements", inputs={0}, check=_too_old)
+def gather_elements(step: Step) -> Gradients:
+    """Each element's gradients, added up."""
+    build, shape, axis = step.build, step.shape(), step.int("axis", 0)
+    base = zeros(build, shape, step.dy())
+    return {0: build.op("ScatterElements", base, step.x(1), step.dy(), axis=axis, reduction="add", shape=shape)}
+
+
+def _check_gather_nd(look: Look) -> str | None:
+    indices = dims_or_none(look.x(1))
+    if indices is None or isinstance(indices[-1], str):
+        return f"has indices of unknown shape ({look.x(1).name!r})"
+    lead = look.int("batch_dims", 0)
+    groups = (look.shape()[:lead], look.shape()[lead : lead + indices[-1]], look.shape()[lead + indices[-1] :])
+    if any(sum(isinstance(d, str) for d in group) > 1 for group in (*groups, indices)):
+        return "has the batch in two dimensions"
+    if lead or any(isinstance(d, str) for d in groups[1]):
+        return _too_old(look)
+    return None
+
+
+@rule("GatherND", inputs={0}, check=_check_gather_nd)
+def gather_nd(step: Step) -> Gradients:
+    """Each slice's gradients, added up, with the indices of several axes made one."""
+    build, shape, lead = step.build, step.shape(), step.int("batch_dims", 0)
+    indices = step.x(1)
+    depth = dims(indices)[-1]
+    assert isinstance(depth, int)
+    picked, rest = shape[lead : lead + depth], shape[lead + depth :]
+    before, count, after = product(shape[:lead]), product(picked), product(rest)
+    across = (*[1] * (len(dims(indices)) - 1), depth)
+    strides = build.runtime_dims([product(picked[axis + 1 :]) for axis in range(depth)])
+    wrapped = wrap(build, indices, build.reshape(build.runtime_dims(picked), across))
+    rows = build.total(build.mul(wrapped, build.reshape(strides, across)), [-1], keepdims=False)
+    many = product(dims(indices)[lead:-1])
+    updates = build.reshape(step.dy(), (before, many, after))
+    if lead:
+        scattered = scatter_elements(build, build.reshape(rows, (before, many, 1)), updates, count)
+    else:
+        scattered = scatter_rows(build, build.reshape(rows, [many]), updates, count)
+    return {0: build.reshape(scattered, shape)}
+
+
+def _check_scatter(look: Look) -> str | None:
+    reduction = look.string("reduction", "none")
+    if reduction not in ("none", "add"):
+        return f"has the reduction {reduction!r}"
+    indices = look.array(1)
+    if reduction == "none" and indices is not None and _repeats(look, indices):
+        return "writes an element twice (its indices repeat)"
+    return None
+
+
+def _repeats(look: Look, indices: np.ndarray) -> bool:
+    shape = look.shape()
+    if look.node.op_type == "ScatterND":
+        extents = [d if isinstance(d, int) else 1 << 40 for d in shape[: indices.shape[-1]]]
+        rows = np.where(indices < 0, indices + extents, indices).reshape(-1, indices.shape[-1])
+        return len(np.unique(rows, axis=0)) < len(rows)
+    axis = look.int("axis", 0) % len(shape)
+    extent = shape[axis]
+    lines = np.sort(indices % extent if isinstance(extent, int) else indices, axis=axis)
+    return bool((np.diff(lines, axis=axis) == 0).any())
+
+
+@rule("ScatterElements", inputs={0, 2}, check=_check_scatter)
+def scatter_elements_(step: Step) -> Gradients:
+    """Of the data: zero where it was replaced. Of the updates: what they were written to."""
+    build, dy, axis, found = step.build, step.dy(), step.int("axis", 0), {}
+    if step.wants(0):
+        found[0] = dy
+        if step.string("reduction", "none") == "none":
+            nothing = zeros(build, step.shape(2), dy)
+            found[0] = build.op("ScatterElements", dy, step.x(1), nothing, axis=axis, shape=step.shape())
+    if step.wants(2):
+        found[2] = build.op("GatherElements", dy, step.x(1), axis=axis, shape=step.shape(2))
+    return found
+
+
+@rule("ScatterND", inputs={0, 2}, check=_check_scatter)
+def scatter_nd(step: Step) -> Gradients:
+    """Of the data: zero where it was replaced. Of the updates: what they were written to."""
+    build, dy, found = step.build, step.dy(), {}
+    if step.wants(0):
+        found[0] = dy
+        if step.string("reduction", "none") == "none":
+            found[0] = build.op("ScatterND", dy, step.x(1), zeros(build, step.shape(2), dy), shape=step.shape())
+    if step.wants(2):
+        found[2] = build.op("GatherND", dy, step.x(1), shape=step.shape(2))
+    return found

@@ -1,0 +1,117 @@
+"""Adding rows up where an index says: what the gradient of every lookup comes down to.
+
+ScatterND with a reduction would be the natural operator, but ONNX Runtime's CPU kernel (1.17 to 1.32) adds without
+a lock in several threads, and loses updates where an index repeats. ScatterElements adds in one thread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..builder import Builder, Dim, dims, multiple, times
+from .slicing import zeros
+
+REDUCTIONS_SINCE = 16  # the opset that gave ScatterElements and ScatterND a reduction
+_SPARSE = 16  # a table with this many times more rows than are looked up is filled by a Gather
+_NOMINAL_BATCH = 8
+
+
+def can_add(build: Builder) -> bool:
+    """Whether ScatterElements can add, in this opset and profile."""
+    return build.opset >= REDUCTIONS_SINCE and build.allows("ScatterElements")
+
+
+def scatter_elements(build: Builder, indices: ir.Value, updates: ir.Value, count: Dim) -> ir.Value:
+    """Rows added up along the middle one of three axes.
+
+    Args:
+        build: makes the nodes; without `can_add`, the operator is one that the profile lacks.
+        indices: of shape (P or 1, K, 1).
+        updates: of shape (P, K, R).
+        count: rows of the result.
+
+    Returns:
+        A value of shape (P, count, R).
+    """
+    before, _, width = dims(updates)
+    if indices.dtype == ir.DataType.INT64 and indices.const_value is None:
+        indices = build.op("Cast", indices, to=int(ir.DataType.INT32))  # one for each element: half the memory
+    everywhere = build.expand(indices, dims(updates))
+    base = zeros(build, (before, count, width), updates)
+    return build.op("ScatterElements", base, everywhere, updates, axis=1, reduction="add", shape=(before, count, width))
+
+
+def scatter_rows(build: Builder, indices: ir.Value | np.ndarray, updates: ir.Value, count: Dim) -> ir.Value:
+    """Rows added up along the middle one of three axes, by the same indices for all of the first axis.
+
+    Args:
+        build: makes the nodes.
+        indices: K row numbers, of one axis; negative ones count from the end. A constant as an array without
+            negative ones.
+        updates: of shape (P, K, R).
+        count: rows of the result. A number, unless the opset can add.
+
+    Returns:
+        A value of shape (P, count, R).
+    """
+    many = dims(updates)[1]
+    if isinstance(indices, np.ndarray):
+        if can_add(build) or not isinstance(count, int):
+            return scatter_elements(build, build.constant(indices.astype(np.int32).reshape(1, -1, 1)), updates, count)
+        assert updates.dtype is not None
+        return _multiplied(build, build.constant(np.eye(count, dtype=updates.dtype.numpy())[:, indices]), updates)
+    looked_up = many if isinstance(many, int) else multiple(many) * _NOMINAL_BATCH
+    if isinstance(count, int) and count >= _SPARSE * looked_up:
+        return _sparse(build, indices, updates, count)
+    if can_add(build) or not isinstance(count, int):
+        return scatter_elements(build, build.reshape(indices, [1, many, 1]), updates, count)
+    wrapped = wrap(build, indices, build.ints(count))
+    rows = build.constant(np.arange(count, dtype=(indices.dtype or ir.DataType.INT64).numpy()).reshape(-1, 1))
+    return _multiplied(build, _matches(build, rows, wrapped, updates), updates)
+
+
+def _sparse(build: Builder, indices: ir.Value, updates: ir.Value, count: int) -> ir.Value:
+    """The rows of a table much larger than what is looked up: most are zero.
+
+    Equal indices are given one number, the updates are added up by it, and one Gather makes the large result, whose
+    other rows are a row of zeros. Scattering into zeros would write the large tensor twice: 12 ms and 92 MB against
+    7 ms and 46 MB for 1,024 rows of 30,000 x 384.
+    """
+    before, many, width = dims(updates)
+    size = build.runtime_dims([many])
+    first, one = build.constant(np.array(0, np.int64)), build.constant(np.array(1, np.int64))
+    number = build.op("Range", first, build.op("Reshape", size, build.ints(), shape=[]), one, shape=[many])
+    column = build.reshape(indices, [many, 1])
+    if column.dtype != ir.DataType.INT64:
+        column = build.op("Cast", column, to=int(ir.DataType.INT64))
+    # Where an index repeats, any of its numbers will do: it is read back.
+    numbers = build.op("ScatterND", build.op("Expand", size, build.ints(count), shape=[count]), column, number)
+    mine = build.op("Gather", numbers, build.reshape(column, [many]), axis=0, shape=[many])
+    room = (before, times(many, 2), width)  # the second half stays zero
+    if can_add(build):
+        sums = scatter_elements(build, build.reshape(mine, [1, many, 1]), updates, room[1])
+    else:
+        same = _matches(build, build.reshape(mine, [many, 1]), mine, updates)
+        sums = _multiplied(build, same, updates)
+        sums = build.op("Concat", sums, zeros(build, (before, many, width), updates), axis=1, shape=room)
+    return build.op("Gather", sums, numbers, axis=1, shape=(before, count, width))
+
+
+def wrap(build: Builder, indices: ir.Value, extents: ir.Value) -> ir.Value:
+    """Indices of which negative ones count from the end of axes of these extents."""
+    extents = build.cast_like(extents, indices)
+    zero = build.constant(np.zeros([1] * len(dims(indices)), (indices.dtype or ir.DataType.INT64).numpy()))
+    return build.op("Where", build.op("Less", indices, zero), build.add(indices, extents), indices)
+
+
+def _matches(build: Builder, rows: ir.Value, indices: ir.Value, like: ir.Value) -> ir.Value:
+    """A matrix of 1 where a row (of a column of them) is an index, else 0."""
+    across = build.reshape(indices, [1, *dims(indices)])
+    shape = (dims(rows)[0], dims(across)[1])
+    return build.cast_like(build.op("Equal", rows, across, shape=shape), like)
+
+
+def _multiplied(build: Builder, matrix: ir.Value, updates: ir.Value) -> ir.Value:
+    before, _, width = dims(updates)
+    return build.op("MatMul", matrix, updates, shape=(before, dims(matrix)[0], width))
