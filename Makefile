@@ -13,7 +13,7 @@ EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
-test: $(VENV)/.test .venv-inference/.installed check
+test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test
@@ -45,5 +45,22 @@ $(VENV)/.test: $(VENV)/.installed
 	.venv-inference/bin/python -m pip install --quiet --editable '.[inference]'
 	touch $@
 
+# The oldest onnxruntime that training steps run on, with nothing of ours.
+.venv-oldest/.installed:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet 'onnxruntime==1.17.3' 'numpy<2' || \
+	  echo "onnxruntime 1.17.3 could not be installed (it is for Python 3.8 to 3.12): its tests are skipped"
+	touch $@
+
+# The newest onnxruntime for node and for browsers, and a real browser.
+tests/js/node_modules/.installed: tests/js/package.json
+	mkdir -p $(dir $@)
+	cd tests/js && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts || \
+	  echo "npm could not install onnxruntime for node and browsers: their tests are skipped"
+	command -v chromium || command -v google-chrome || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 || \
+	  echo "there is no Chromium, and apt-get could not install it: its test is skipped"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-inference adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-inference .venv-oldest tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache

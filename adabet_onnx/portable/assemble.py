@@ -207,7 +207,7 @@ class _Draft:
         self._gradients = [found[value] for value in self._parameters]
         if segments:
             recompute(self._build, list(forward), seed, segments)
-        waits = mask_chain(self._build, forward)
+        waits = mask_chain(self._build, forward, seed)
         self._early, self._late = split_by_use(self._build.take(), seed)
         self._build.use_batch_size(waits)
 
@@ -217,8 +217,7 @@ class _Draft:
         build.begin("loss")
         logits = self._logits
         if gradient and build.masks:  # the loss, and so the way back, begins when all masks are made
-            shape = dims(logits)
-            logits = build.op("Reshape", logits, build.runtime_dims(shape), shape=shape)
+            logits = build.after(logits, build.batch_size())
         self._loss = build_loss(
             build,
             logits,

@@ -18,6 +18,7 @@ from .rules import find
 from .rules.registry import Look, Step
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 # Their results change in steps, or not at all: the gradient is zero wherever there is one.
 _CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
 
@@ -78,7 +79,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
         if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
             continue
         if any(value in active for value in node.inputs if value is not None):
-            active.update(value for value in node.outputs if value.dtype in _FLOATS or value.dtype is None)
+            active.update(value for value in node.outputs if value.dtype is None or value.dtype in _FLOATS | _HALVES)
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
     steps: list[tuple[ir.Node, tuple[int, ...]]] = []
@@ -116,6 +117,8 @@ def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset
     entry = find(node.op_type)
     if entry is None:
         return "has no gradient here"
+    if any(value is not None and value.dtype in _HALVES for value in (*node.inputs, *node.outputs)):
+        return "computes in half precision, and gradients are of float32"
     for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):
         if value.dtype is not None and value.dtype in _FLOATS and dims_or_none(value) is None:
             return f"has a value of unknown shape ({value.name!r})"

@@ -269,6 +269,24 @@ class Builder:
             target = self.runtime_dims(shape)
         return self.op("Reshape", value, target, shape=shape)
 
+    def after(self, value: ir.Value, size: ir.Value) -> ir.Value:
+        """The same value, but not before ``size`` is known.
+
+        A Reshape to the shape it has, computed from the batch size. (The shape is a sum, since ONNX Runtime replaces a
+        Concat with a constant that holds -1, and the order with it.)
+
+        Args:
+            value: with the batch in its first dimension alone.
+            size: the batch size, int64 of shape (1,).
+        """
+        shape = dims(value)
+        assert isinstance(shape[0], str)
+        first = np.zeros(len(shape), np.int64)
+        first[0] = multiple(shape[0])
+        rest = np.array([0, *shape[1:]], np.int64)
+        target = self.add(self.mul(size, self.constant(first)), self.constant(rest))
+        return self.op("Reshape", value, target, shape=shape)
+
     def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
         """Axes in another order."""
         return value if list(perm) == list(range(len(perm))) else self.op("Transpose", value, perm=list(perm))

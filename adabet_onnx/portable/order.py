@@ -41,7 +41,7 @@ def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     return order
 
 
-def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
+def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> ir.Value:
     """The batch size, known only when all masks are made that allow an activation to be freed.
 
     A mask that only the way back uses would be made on the way back, and its activation would live till then. A loss
@@ -51,6 +51,7 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
     Args:
         build: holds the masks of the way back, all of whose nodes are made.
         forward: position of each node of the forward part.
+        seed: the value the way back starts from.
 
     Returns:
         The batch size, int64 of shape (1,).
@@ -58,9 +59,11 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
     batch = build.batch_size()
     if not build.allows("Max"):
         return batch
-    made = {mask: _made_from(mask, forward) for mask in build.masks}
+    late = set(split_by_use(build.nodes, seed)[1])
+    masks = [mask for mask in build.masks if mask.producer() not in late]  # the others are of recomputed activations
+    made = {mask: _made_from(mask, forward) for mask in masks}
     making = {node for nodes, _ in made.values() for node in nodes}
-    useful = [mask for mask in build.masks if _frees(mask, *made[mask], making, forward)]
+    useful = [mask for mask in masks if _frees(mask, *made[mask], making, forward)]
     useful.sort(key=lambda mask: max(forward[node] for value in made[mask][1] if (node := value.producer())))
     build.begin("masks")
     sizes = [build.op("Shape", mask, start=0, end=1, shape=[1]) for mask in useful]
@@ -72,11 +75,11 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int]) -> ir.Value:
 def _frees(
     mask: ir.Value, nodes: set[ir.Node], sources: set[ir.Value], making: set[ir.Node], forward: dict[ir.Node, int]
 ) -> bool:
-    """Whether a mask is used, and nothing on the way back but masks uses the activations it is made from."""
+    """Whether a mask is used, and an activation it is made from is not kept for anything but masks."""
     extents = dims_or_none(mask)
-    if not sources or not extents or extents[0] != BATCH or all(user in making for user, _ in mask.uses()):
+    if not extents or extents[0] != BATCH or all(user in making for user, _ in mask.uses()):
         return False
-    return all(user in forward or user in making for value in sources for user, _ in value.uses())
+    return any(all(user in forward or user in making for user, _ in value.uses()) for value in sources)
 
 
 def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node], set[ir.Value]]:

@@ -5,8 +5,8 @@ kept; what the way back needs from inside a segment is computed again from the v
 gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
 
 ONNX has no way to say "later", and ONNX Runtime merges a node with another of the same operator and inputs. So a
-segment is computed again from a Reshape of the kept value whose shape contains the batch size read off a gradient: no
-other node is like it, it cannot run before the gradient is there, and it copies nothing.
+segment is computed again from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read off
+a gradient: no other node is like it, it cannot run before the gradient is there, and it copies nothing.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segmen
         Whether anything is computed again.
     """
     at = {node: i for i, node in enumerate(forward)}
-    masks = _mask_nodes(build, at)
-    kept = [v for v in _used(build.nodes, at) if any(u not in at and u not in masks for u, _ in v.uses())]
+    kept = _used(build.nodes, at)
     cuts = _choose(cut_points(forward), kept, at, segments)
     changed = False
     for begin, end in zip(cuts, [*cuts[1:], None], strict=True):
@@ -66,7 +65,7 @@ def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segmen
         first, last = _made_at(begin, at), _made_at(end, at)
         inside = [v for v in kept if first < _made_at(v, at) < last]
         if inside:
-            _again(build, forward, at, begin, inside, seed, masks)
+            _again(build, forward, at, begin, inside, seed)
             changed = True
     return changed
 
@@ -81,18 +80,6 @@ def _used(nodes: Sequence[ir.Node], at: dict[ir.Node, int]) -> list[ir.Value]:
     found = {v for node in nodes for v in node.inputs if v is not None and v.producer() in at}
     floats = [v for v in found if v.dtype is not None and v.dtype.is_floating_point()]
     return sorted(floats, key=lambda value: _made_at(value, at))
-
-
-def _mask_nodes(build: Builder, at: dict[ir.Node, int]) -> set[ir.Node]:
-    """Nodes that make the masks: those stay, being small."""
-    found: set[ir.Node] = set()
-    stack = [mask.producer() for mask in build.masks]
-    while stack:
-        node = stack.pop()
-        if node is not None and node not in at and node not in found:
-            found.add(node)
-            stack.extend(value.producer() for value in node.inputs if value is not None)
-    return found
 
 
 def _choose(cuts: list[ir.Value], kept: list[ir.Value], at: dict[ir.Node, int], segments: int) -> list[ir.Value]:
@@ -124,19 +111,14 @@ def _again(
     begin: ir.Value,
     inside: list[ir.Value],
     seed: ir.Value,
-    masks: set[ir.Node],
 ) -> None:
     """Compute values again from the beginning of their segment, just before the first node that uses one."""
     made, build.nodes = build.nodes, []
     wanted = set(inside)
-    first = next(i for i, node in enumerate(made) if node not in masks and any(v in wanted for v in node.inputs))
+    first = next(i for i, node in enumerate(made) if any(v in wanted for v in node.inputs))
     build.begin("recompute")
     size = build.op("Shape", _gradient_before(made[:first], seed), start=0, end=1, shape=[1])
-    kept_batch = build.batch_size()
-    build.use_batch_size(size)
-    shape = dims_or_none(begin) or ()
-    copies = {begin: build.op("Reshape", begin, build.runtime_dims(shape), shape=shape)}
-    build.use_batch_size(kept_batch)
+    copies = {begin: build.after(begin, size)}
     needed = _between(forward, at, begin, wanted)
     for node in needed:
         inputs = [copies.get(value, value) if value is not None else None for value in node.inputs]
@@ -155,8 +137,6 @@ def _again(
         build.nodes.append(copy)
     again = build.take()
     for node in made[first:]:
-        if node in masks:
-            continue
         for position, value in enumerate(node.inputs):
             if value in wanted:
                 node.replace_input_with(position, copies[value])

@@ -137,14 +137,17 @@ def where(step: Step) -> Gradients:
 
 @rule("Clip", inputs={0})
 def clip(step: Step) -> Gradients:
-    """1 where the output is between the bounds, 0 where it is one of them (as torch's hardtanh has it)."""
+    """1 where the input was left as it is, bounds included (as torch.clip and onnxruntime-training have it), else 0.
+
+    A channel that died at a bound is told from one below it by the input alone.
+    """
     build, dy = step.build, step.dy()
     low, high = _clip_bound(step, 1, "min", -1), _clip_bound(step, 2, "max", 1)
     if low is None and high is None:
         return {0: dy}
     if isinstance(low, float) and isinstance(high, float) and low >= high:
         return {0: build.scale(dy, 0)}
-    return {0: build.masked(dy, between(build, step.y(), low, high))}
+    return {0: build.masked(dy, build.mask("Equal", step.x(), step.y()))}
 
 
 def _clip_bound(step: Step, position: int, attribute: str, sign: int) -> Bound:

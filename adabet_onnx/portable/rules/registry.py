@@ -59,7 +59,7 @@ class Look:
 
     def array(self, position: int) -> np.ndarray | None:
         """The value of an input that is a constant (a frozen weight, axes, pads), else None."""
-        if not self.has(position):
+        if not self.has(position) or self.wants(position):  # what is trained has a value for now, but is no constant
             return None
         tensor = self.x(position).const_value
         return None if tensor is None else tensor.numpy()
