@@ -17,14 +17,18 @@ from .opset_edits import Edit, Edited
 from .opset_upward import UPWARD
 
 TARGET = 17
-# The newest opset and IR version that each release reads, found by loading models with them.
+# The newest opset and IR version that releases read (those between two of them as the first), found by loading
+# models with them.
 _RUNTIMES = (
-    ("1.17", 20, 9),
-    ("1.18", 21, 10),
-    ("1.21", 22, 10),
-    ("1.23", 23, 11),
-    ("1.24", 25, 13),
+    ((1, 17), 20, 9),
+    ((1, 18), 21, 10),
+    ((1, 21), 22, 10),
+    ((1, 23), 23, 11),
+    ((1, 24), 25, 13),
+    ((1, 32), 26, 14),
 )
+# Operators whose CPU kernel came later than their opset: 1.24 had none, 1.32 has one.
+_KERNELS = {"DeformConv": (1, 32)}
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,23 @@ def lower_opset(model: ir.Model) -> list[Kept]:
 
 def _edit(node: ir.Node, opset: int) -> Edit | str | None:
     """What to do to a node for opset 17: nothing, an edit, or why nothing can be done."""
-    if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in _attributes(node)):
+    if any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
+    ):
         return "holds a graph of its own"
     have, want = _schema(node.op_type, opset), _schema(node.op_type, TARGET)
     if have is not None and want is not None and have.since_version == want.since_version:
         return None
+    wrong = None if want is None else _foreign_type(node, want)
+    if wrong is not None:
+        return f"takes or gives {wrong}, which it does not in opset {TARGET}"
     special = (UPWARD if opset < TARGET else DOWNWARD).get(node.op_type)
-    # What the operator's own entry leaves as it is must still fit the other schema.
     found = special(node, opset) if special is not None else None
-    if found is not None or want is None:
-        return found or f"is not in opset {TARGET}"
+    if found is not None:
+        return found
+    if have is None or want is None:
+        return f"is not in opset {opset if have is None else TARGET}"
     return _carried_over(node, have, want)
-
-
-def _attributes(node: ir.Node) -> list[ir.Attr]:
-    return list(node.attributes.values())
 
 
 def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
@@ -109,10 +115,8 @@ def _schema(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
         return None
 
 
-def _carried_over(node: ir.Node, have: onnx.defs.OpSchema | None, want: onnx.defs.OpSchema) -> Edit | str | None:
+def _carried_over(node: ir.Node, have: onnx.defs.OpSchema, want: onnx.defs.OpSchema) -> Edit | str | None:
     """Compare what a node uses with another version of its operator."""
-    if have is None:
-        return "is unknown"
     if want.deprecated:
         return f"is deprecated in opset {TARGET}"
     if len(node.inputs) > want.max_input or len(node.outputs) > want.max_output:
@@ -120,26 +124,23 @@ def _carried_over(node: ir.Node, have: onnx.defs.OpSchema | None, want: onnx.def
     unneeded = []
     for name in sorted({*have.attributes, *want.attributes}):
         given = node.attributes.get(name)
-        if name in want.attributes and name in have.attributes:
-            if given is None and _default(have, name) != _default(want, name):
-                return f"has no {name!r}, which has another default in opset {TARGET}"
-        elif name in want.attributes:
-            # A new attribute's default is what was done before it, but one that went became something else.
+        if name not in have.attributes:
+            # A new attribute's default is what was done before it; one that is gone became something else.
             if want.since_version < have.since_version:
                 return f"has no attribute {name!r} any more, as in opset {TARGET}"
-        elif given is not None:
-            if given.value != _default(have, name):
+        elif name not in want.attributes:
+            if given is not None and given.value != _default(have, name):
                 return f"has the attribute {name!r}, which opset {TARGET} lacks"
             unneeded.append(name)
-    wrong = _foreign_type(node, want)
-    if wrong is not None:
-        return f"takes or gives {wrong}, which it does not in opset {TARGET}"
+        elif given is None and _default(have, name) != _default(want, name):
+            return f"leaves {name!r} at its default, which is another one in opset {TARGET}"
     return (lambda edited: edited.without(*unneeded)) if unneeded else None
 
 
 def _default(schema: onnx.defs.OpSchema, name: str) -> object:
-    value = schema.attributes[name].default_value
-    return onnx.helper.get_attribute_value(value) if value.name else None
+    attribute = schema.attributes[name].default_value
+    value = onnx.helper.get_attribute_value(attribute) if attribute.name else None
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _foreign_type(node: ir.Node, schema: onnx.defs.OpSchema) -> str | None:
@@ -165,10 +166,10 @@ def oldest_runtime(opset: int, ir_version: int, op_types: Collection[str]) -> st
         op_types: operators it has.
 
     Returns:
-        Such as ``"1.17"``; with a plus sign after it if no release up to that one is known to read the graph.
+        Such as ``"1.17"``; with a plus sign after it where no release up to that one is known to read the graph.
     """
-    del op_types
+    needed = max((_KERNELS[op_type] for op_type in op_types if op_type in _KERNELS), default=(1, 17))
     for release, newest_opset, newest_ir in _RUNTIMES:
-        if opset <= newest_opset and ir_version <= newest_ir:
-            return release
-    return f"{_RUNTIMES[-1][0]}+"
+        if opset <= newest_opset and ir_version <= newest_ir and release >= needed:
+            return ".".join(map(str, release))
+    return ".".join(map(str, _RUNTIMES[-1][0])) + "+"

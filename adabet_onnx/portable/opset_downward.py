@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .builder import Builder, dims, dims_or_none, product
+from .builder import dims, dims_or_none, product
 from .opset_edits import Edit, Edited, Rule, constant, has, ints, numbers
 
 _SCALE_BY_CHANNEL = 21  # GroupNormalization has a scale for each channel from this opset on, and before for each group
@@ -153,7 +153,7 @@ def _needs_shape(node: ir.Node) -> str | None:
 
 
 def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
-    """As exporters write it: ONNX Runtime recognises that form."""
+    """X times its cumulative normal distribution, or the formula with tanh; (1 + tanh u) / 2 is sigmoid(2 u)."""
     reason = _needs_shape(node)
     if reason is not None:
         return reason
@@ -161,15 +161,16 @@ def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
 
     def edit(edited: Edited) -> None:
         build, x = edited.build, edited.x()
-        one, half = _number(build, x, 1), _number(build, x, 0.5)
+        assert x.dtype is not None
         if by_tanh:
-            cube = build.op("Pow", x, _number(build, x, 3))
-            inner = build.add(x, build.mul(cube, _number(build, x, 0.044715)))
-            part = build.op("Tanh", build.mul(inner, _number(build, x, math.sqrt(2 / math.pi))))
-            edited.become("Mul", build.mul(x, half), build.add(part, one))
-        else:
-            part = build.op("Erf", build.div(x, _number(build, x, math.sqrt(2))))
-            edited.become("Mul", build.mul(x, build.add(part, one)), half)
+            c = 2 * math.sqrt(2 / math.pi)
+            slope = build.add(build.scale(build.mul(x, x), 0.044715 * c), build.scalar(c, like=x))
+            edited.become("Mul", x, build.op("Sigmoid", build.mul(x, slope)))
+            return
+        # As exporters write it, with numbers of rank 0: ONNX Runtime makes it one node again.
+        root, one, half = (build.constant(np.array(n, x.dtype.numpy())) for n in (math.sqrt(2), 1, 0.5))
+        part = build.op("Erf", build.div(x, root))
+        edited.become("Mul", build.mul(x, build.add(part, one)), half)
 
     return edit
 
@@ -182,12 +183,6 @@ def _mish(node: ir.Node, opset: int) -> Edit | str | None:
             "Mul", edited.x(), edited.build.op("Tanh", edited.build.op("Softplus", edited.x()))
         )
     )
-
-
-def _number(build: Builder, like: ir.Value, number: float) -> ir.Value:
-    """A constant of rank 0: ONNX Runtime recognises a Gelu with such numbers only."""
-    assert like.dtype is not None
-    return build.constant(np.array(number, like.dtype.numpy()))
 
 
 def _group_normalization(node: ir.Node, opset: int) -> Edit | str | None:

@@ -25,11 +25,9 @@ def annotate(model: ir.Model, *, measure: bool = True) -> None:
     if missing and measure:
         first |= measured_shapes(model, missing, _SIZES[0])
         second |= measured_shapes(model, missing, _SIZES[1])
-    dtypes = _dtypes(model)
+    _set_dtypes(model)
     for value in values:
         name = value.name or ""
-        if name in dtypes:
-            value.dtype = dtypes[name]
         shape = _symbolic(first.get(name), second.get(name))
         value.shape = None if shape is None else ir.Shape(shape)
     for value in model.graph.initializers.values():
@@ -51,8 +49,29 @@ def _symbolic(first: Iterable[int] | None, second: Iterable[int] | None) -> list
     return found
 
 
-def _dtypes(model: ir.Model) -> dict[str, ir.DataType]:
+def _set_dtypes(model: ir.Model) -> None:
     proto = fix_batch(ir.to_proto(model), _SIZES[0])
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
-    return {info.name: ir.DataType(info.type.tensor_type.elem_type) for info in infos}
+    found = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
+    for node in model.graph:
+        for position, value in enumerate(node.outputs):
+            if value.name in found:
+                value.dtype = ir.DataType(found[value.name])
+            elif value.name and value.dtype in (None, ir.DataType.UNDEFINED):
+                value.dtype = _dtype_by_schema(node, position, model.opset_imports.get("") or 0)
+
+
+def _dtype_by_schema(node: ir.Node, position: int, opset: int) -> ir.DataType | None:
+    """The dtype of an output that must have the dtype of an input.
+
+    ONNX shape inference finds nothing after a GroupNormalization.
+    """
+    if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, opset, ""):
+        return None
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    kind = schema.outputs[min(position, len(schema.outputs) - 1)].type_str
+    for i, value in enumerate(node.inputs):
+        if value is not None and schema.inputs[min(i, len(schema.inputs) - 1)].type_str == kind:
+            return value.dtype
+    return None
