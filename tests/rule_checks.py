@@ -136,12 +136,26 @@ def check_torch(
 
 
 def check_differences(
-    nodes, feeds, wrt, constants=None, *, tolerance=1e-5, opset=17, batched=("x",), count=12, seed=0
+    nodes,
+    feeds,
+    wrt,
+    constants=None,
+    *,
+    tolerance=1e-5,
+    opset=17,
+    batched=("x",),
+    allowed=None,
+    single=(),
+    count=12,
+    seed=0,
 ) -> None:
-    """Our rules, in float64 on the ONNX reference evaluator, agree with central finite differences."""
+    """Our rules, in float64 on the ONNX reference evaluator, agree with central finite differences.
+
+    Constants named in ``single`` stay in float32.
+    """
     double = lambda a: a.astype(np.float64) if a.dtype == np.float32 else a  # noqa: E731
     feeds = {name: double(a) for name, a in feeds.items()}
-    constants = {name: double(a) for name, a in (constants or {}).items()}
+    constants = {name: a if name in single else double(a) for name, a in (constants or {}).items()}
     model = graph_of(nodes, feeds, constants, opset=opset, batched=batched)
     stored = {t.name for t in model.graph.initializer}
     forward = ReferenceEvaluator(_with_inputs(model))
@@ -153,7 +167,7 @@ def check_differences(
     y = run(values)
     rng = np.random.default_rng([seed, 9])
     upstream = rng.standard_normal(y.shape)
-    backward = ReferenceEvaluator(gradient_graph(model, wrt))
+    backward = ReferenceEvaluator(gradient_graph(model, wrt, allowed))
     names = [f"gradient of {name}" for name in wrt]
     graph_feeds = {k: v for k, v in values.items() if k not in stored}
     ours = dict(zip(wrt, backward.run(names, {**graph_feeds, _SEED_INPUT: upstream}), strict=True))

@@ -80,6 +80,7 @@ OPS: dict[str, Op] = {
     "Flatten": lambda x, a, v: _flatten(x[0], a.get("axis", 1)),
     "Gelu": lambda x, a, v: F.gelu(x[0], approximate=a.get("approximate", "none")),
     "GlobalAveragePool": _elementwise(lambda x: x.mean(list(range(2, x.dim())), keepdim=True)),
+    "GlobalLpPool": lambda x, a, v: _lp_pool(x, {**a, "kernel_shape": x[0].shape[2:]}, v),
     "GlobalMaxPool": lambda x, a, v: OPS["MaxPool"](x, {"kernel_shape": x[0].shape[2:]}, v),
     "HardSigmoid": lambda x, a, v: torch.clip(a.get("alpha", 0.2) * x[0] + a.get("beta", 0.5), 0, 1),
     "HardSwish": _elementwise(F.hardswish),
@@ -234,14 +235,45 @@ def _slice(x: Inputs, a: Attributes, opset: int) -> Any:
 
 
 def _op_pad(x: Inputs, a: Attributes, opset: int) -> Any:
-    if a.get("mode", "constant") != "constant":
-        raise NotImplementedError(f"Pad with mode {a['mode']}")
     pads, value = _ints(x, 1, a, "pads"), float(_input(x, 2, a.get("value", 0.0)))
     axes = _ints(x, 3, a, "axes") or range(x[0].dim())
     both = [(0, 0)] * x[0].dim()
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         both[axis] = (before, after)
+    mode = a.get("mode", "constant")
+    if mode != "constant":  # torch pads the spatial axes only
+        if any(both[0] + both[1]):
+            raise NotImplementedError(f"Pad with mode {mode} of axis 0 or 1")
+        names = {"edge": "replicate", "reflect": "reflect", "wrap": "circular"}
+        return F.pad(x[0], [n for pair in both[:1:-1] for n in pair], names[mode])
     return _pad(x[0], both, value)
+
+
+def _lp_pool(x: Inputs, a: Attributes, opset: int) -> Any:
+    p = a.get("p", 2)
+    return _windows(x[0].abs() ** p, a, 0.0, 0.0).sum(-1) ** (1 / p)
+
+
+def _resize(x: Inputs, a: Attributes, opset: int) -> Any:
+    mode, way = a.get("mode", "nearest"), a.get("coordinate_transformation_mode", "half_pixel")
+    scales, sizes = _ints(x, 2, a, "scales"), _ints(x, 3, a, "sizes")
+    if [axis % x[0].dim() for axis in a.get("axes", [])] == list(range(2, x[0].dim())):
+        scales, sizes = scales and [1, 1, *scales], sizes and [*x[0].shape[:2], *sizes]
+    elif "axes" in a or (scales or [1, 1])[:2] != [1, 1] or (sizes or list(x[0].shape))[:2] != list(x[0].shape[:2]):
+        raise NotImplementedError("Resize of other axes than the spatial ones")
+    antialias = bool(a.get("antialias", 0))
+    if bool(a.get("exclude_outside", 0)) != antialias or a.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise NotImplementedError("Resize with exclude_outside and antialias unlike torch's, or keeping the ratio")
+    how: dict[str, Any] = {"size": sizes[2:]} if sizes else {"scale_factor": scales[2:]}
+    how["mode"] = {"cubic": "bicubic", "linear": ("linear", "bilinear", "trilinear")[x[0].dim() - 3]}.get(mode, mode)
+    if mode == "nearest":
+        near = (way, a.get("nearest_mode", "round_prefer_floor"))
+        how["mode"] = {("asymmetric", "floor"): "nearest", ("half_pixel", "round_prefer_ceil"): "nearest-exact"}[near]
+    elif way in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        how |= {"align_corners": way == "align_corners", "antialias": antialias}
+    else:
+        raise NotImplementedError(f"Resize with {way}")
+    return F.interpolate(x[0], **how)
 
 
 def _reshape(x: Inputs, a: Attributes, opset: int) -> Any:
@@ -328,6 +360,7 @@ OPS.update(
     SpaceToDepth=_space_to_depth,
     Tile=lambda x, a, v: x[0].tile(tuple(x[1].tolist())),
 )
+OPS.update(LpPool=_lp_pool, Resize=_resize)
 
 
 def _cum_sum(x: Inputs, a: Attributes, opset: int) -> Any:

@@ -1,0 +1,135 @@
+"""The gradient of MaxPool by comparisons, one axis after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..builder import Builder, dims, times
+from .windows import Windows
+
+
+def to_maxima(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, found: Windows) -> ir.Value:
+    """The gradient of the input of a MaxPool, each window's to its first largest element.
+
+    Windows are boxes, so the maxima are taken along the last axis first, then along the one before, and so on. On the
+    way back, the first place along the first axis that has the maximum takes the gradient, there the first place
+    along the second axis, and so on: that is the first place of the whole window. So 3 x 3 places are found by
+    3 + 3 comparisons.
+
+    Args:
+        build: makes the nodes.
+        x: the input.
+        y: the output.
+        gradient: of the output.
+        found: the windows.
+    """
+    rank = len(found.sizes)
+    stages = [axis for axis in reversed(range(rank)) if not _whole(found, axis)]
+    padded: dict[int, ir.Value] = {}
+    maxima: dict[int, ir.Value] = {}
+    value = x
+    for axis in stages:
+        padded[axis] = _reachable(build, value, found, axis)
+        value = y if axis == stages[-1] else _largest(build, padded[axis], found, axis)
+        maxima[axis] = value
+    for axis in reversed(stages):
+        gradient = _along(build, padded[axis], maxima[axis], gradient, found, axis)
+    return gradient
+
+
+def _whole(found: Windows, axis: int) -> bool:
+    """Whether the windows change nothing along an axis."""
+    return found.kernel[axis] == found.strides[axis] == 1 and not found.before[axis] and not found.overruns[axis]
+
+
+def _reachable(build: Builder, value: ir.Value, found: Windows, axis: int) -> ir.Value:
+    """The value with the padding of an axis, as far as windows reach."""
+    before, after = found.before[axis], max(found.overruns[axis], 0)
+    if not before and not after:
+        return value
+    assert value.dtype is not None
+    lowest = np.array(np.finfo(value.dtype.numpy()).min, value.dtype.numpy())
+    return _pad(build, value, axis + 2, before, after, build.constant(lowest))
+
+
+def _largest(build: Builder, value: ir.Value, found: Windows, axis: int) -> ir.Value:
+    """The maxima along an axis."""
+
+    def along(number: int) -> list[int]:
+        return [number if i == axis else 1 for i in range(len(found.sizes))]
+
+    shape = [found.counts[axis] if i == axis + 2 else d for i, d in enumerate(dims(value))]
+    return build.op(
+        "MaxPool",
+        value,
+        kernel_shape=along(found.kernel[axis]),
+        strides=along(found.strides[axis]),
+        dilations=along(found.dilations[axis]),
+        shape=shape,
+    )
+
+
+def _along(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, found: Windows, axis: int) -> ir.Value:
+    """The gradient of the maxima along one axis.
+
+    What is left of a gradient after a place has taken it is zero, so that only the first place with the maximum does.
+    The places of all windows that leave the same rest when divided by the stride lie a stride apart: each rest has a
+    sum of its own, and these are interleaved.
+    """
+    stride, count, size = found.strides[axis], found.counts[axis], found.sizes[axis]
+    offsets = [j * found.dilations[axis] for j in range(found.kernel[axis])]
+    length = count + offsets[-1] // stride
+    sums: dict[int, ir.Value] = {}
+    left = gradient
+    for offset in offsets:
+        there = _slice(build, x, axis + 2, offset, count, stride)
+        part = build.masked(left, build.op("Equal", there, y))
+        if offset != offsets[-1]:
+            left = build.sub(left, part)
+        skipped, rest = divmod(offset, stride)
+        part = _pad(build, part, axis + 2, skipped, length - count - skipped)
+        sums[rest] = build.add(sums[rest], part) if rest in sums else part
+    whole = _interleave(build, sums, axis + 2, stride)
+    start, end = found.before[axis], found.before[axis] + size
+    whole = _pad(build, whole, axis + 2, 0, max(end - length * stride, 0))
+    return _slice(build, whole, axis + 2, start, size, 1)
+
+
+def _interleave(build: Builder, parts: dict[int, ir.Value], axis: int, count: int) -> ir.Value:
+    """One element of each in turn along an axis; zeros for those that are missing."""
+    if count == 1:
+        return parts[0]
+    shape = dims(parts[0])
+    dtype = parts[0].dtype
+    assert dtype is not None
+    apart = (*shape[: axis + 1], 1, *shape[axis + 1 :])
+    some = [build.reshape(parts[i], apart) if i in parts else None for i in range(count)]
+    if None in some:
+        zero = build.constant(np.zeros([1] * len(apart), dtype.numpy()))
+        zeros = build.expand(zero, apart)
+        some = [zeros if part is None else part for part in some]
+    beside = (*shape[: axis + 1], count, *shape[axis + 1 :])
+    joined = build.op("Concat", *some, axis=axis + 1, shape=beside)
+    return build.reshape(joined, (*shape[:axis], times(shape[axis], count), *shape[axis + 1 :]))
+
+
+def _pad(
+    build: Builder, value: ir.Value, axis: int, before: int, after: int, number: ir.Value | None = None
+) -> ir.Value:
+    if not before and not after:
+        return value
+    shape = list(dims(value))
+    pads = [0] * 2 * len(shape)
+    pads[axis], pads[axis + len(shape)] = before, after
+    shape[axis] = int(shape[axis]) + before + after
+    return build.op("Pad", value, build.ints(*pads), number, shape=shape)
+
+
+def _slice(build: Builder, value: ir.Value, axis: int, start: int, count: int, step: int) -> ir.Value:
+    shape = list(dims(value))
+    if not start and count == shape[axis]:
+        return value
+    shape[axis] = count
+    end = start + (count - 1) * step + 1
+    return build.op("Slice", value, build.ints(start), build.ints(end), build.ints(axis), build.ints(step), shape=shape)

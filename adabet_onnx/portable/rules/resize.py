@@ -1,0 +1,229 @@
+"""Resize: each axis is multiplied by a matrix of interpolation weights, its gradient by the transpose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..builder import Builder, Dim, dims
+from .registry import Gradients, Look, Step, rule
+
+_MODES = ("nearest", "linear", "cubic")
+_SPATIAL_RANKS = (1, 2, 3)  # that pooling has
+_TRANSFORMS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
+_ROUNDING = 1e-5  # more than single precision is off by
+
+
+def _resized(look: Look) -> dict[int, float] | None:
+    """The scales of the axes that are resized; None where they are not constant."""
+    shape, out = look.shape(0), look.out_shape(0)
+    scales = dict.fromkeys(range(len(shape)), 1.0)
+    given, sizes = look.array(2), look.array(3)
+    if given is not None and given.size:
+        axes = look.ints("axes") or list(range(len(shape)))
+        scales |= {axis % len(shape): float(scale) for axis, scale in zip(axes, given.reshape(-1), strict=True)}
+    elif look.has(3) and (sizes is None or sizes.size):  # need not be constant: the output's shape says as much
+        pairs = enumerate(zip(shape, out, strict=True))
+        scales |= {i: y / x for i, (x, y) in pairs if isinstance(x, int) and isinstance(y, int)}
+    else:
+        return None
+    return {axis: scale for axis, scale in scales.items() if scale != 1 or shape[axis] != out[axis]}
+
+
+def _check(look: Look) -> str | None:
+    mode = look.string("mode", "nearest")
+    transform = look.string("coordinate_transformation_mode", "half_pixel")
+    if mode not in _MODES or transform not in _TRANSFORMS:
+        return f"has the mode {mode!r} with the coordinates {transform!r}, which is not known here"
+    if look.string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "keeps the aspect ratio, which runtimes do differently"
+    scales = _resized(look)
+    if scales is None:
+        return "has scales that are not constant"
+    for axis, scale in scales.items():
+        size, count = look.shape(0)[axis], look.out_shape(0)[axis]
+        if isinstance(size, str) or isinstance(count, str):
+            return "resizes the batch"
+        if size == count:
+            # ONNX Runtime may leave such an axis as it is; the definition does not.
+            return f"has a scale of {scale} that does not change the size of axis {axis}"
+        if mode == "nearest" and _matrix(look, axis, scale) is None:
+            return f"takes, on axis {axis}, elements between two that not every runtime rounds to the same one"
+    return None
+
+
+@rule("Resize", inputs=(0,), check=_check)
+def resize(step: Step) -> Gradients:
+    """Each axis that was resized, times its matrix."""
+    scales = _resized(step)
+    assert scales is not None
+    matrices: dict[int, np.ndarray] = {}
+    for axis, scale in scales.items():
+        matrix = _matrix(step, axis, scale)
+        assert matrix is not None
+        matrices[axis] = matrix
+    if not matrices:
+        return {0: step.dy()}
+    factors = {axis: _repeats(matrix) for axis, matrix in matrices.items()}
+    if all(factors.values()):
+        return {0: _sum_blocks(step.build, step.dy(), step.shape(0), factors)}
+    gradient = step.dy()
+    # The axis that shrinks most comes first: less is left for the others.
+    for axis in sorted(matrices, key=lambda axis: matrices[axis].shape[1] / matrices[axis].shape[0]):
+        gradient = _times(step.build, gradient, axis, matrices[axis])
+    return {0: gradient}
+
+
+def _repeats(matrix: np.ndarray) -> int:
+    """How often each element is repeated, if that is all that happens, or 0."""
+    count, size = matrix.shape
+    repeated = count % size == 0 and bool((matrix == np.repeat(np.eye(size), count // size, axis=0)).all())
+    return count // size if repeated else 0
+
+
+def _sum_blocks(build: Builder, gradient: ir.Value, shape: tuple[Dim, ...], factors: dict[int, int]) -> ir.Value:
+    """The sum over what each element was repeated to."""
+    rank = len(shape)
+    if min(factors) >= 2 and rank - 2 in _SPATIAL_RANKS:
+        kernel = [factors.get(axis, 1) for axis in range(2, rank)]
+        average = build.op("AveragePool", gradient, kernel_shape=kernel, strides=kernel, shape=shape)
+        return build.scale(average, math.prod(kernel))
+    split: list[Dim] = []
+    summed: list[int] = []
+    for axis, d in enumerate(shape):
+        split.append(d)
+        if axis in factors:
+            summed.append(len(split))
+            split.append(factors[axis])
+    return build.total(build.reshape(gradient, split), summed, keepdims=False)
+
+
+def _times(build: Builder, value: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
+    """The value with an axis multiplied by the transpose of a matrix."""
+    assert value.dtype is not None
+    matrix = matrix.astype(value.dtype.numpy())
+    shape = dims(value)
+    result = [matrix.shape[1] if i == axis else d for i, d in enumerate(shape)]
+    if axis == len(shape) - 1:
+        return build.op("MatMul", value, build.constant(matrix), shape=result)
+    rest = math.prod(int(d) for d in shape[axis + 1 :])
+    rows = build.reshape(value, (*shape[: axis + 1], rest))
+    left = build.constant(np.ascontiguousarray(matrix.T))
+    product = build.op("MatMul", left, rows, shape=(*shape[:axis], matrix.shape[1], rest))
+    return build.reshape(product, result)
+
+
+def _matrix(look: Look, axis: int, scale: float) -> np.ndarray | None:
+    """The interpolation weights of an axis; see `interpolation`."""
+    return interpolation(
+        int(look.shape(0)[axis]),
+        int(look.out_shape(0)[axis]),
+        scale,
+        mode=look.string("mode", "nearest"),
+        transform=look.string("coordinate_transformation_mode", "half_pixel"),
+        rounding=look.string("nearest_mode", "round_prefer_floor"),
+        cubic=look.float("cubic_coeff_a", -0.75),
+        exclude_outside=bool(look.int("exclude_outside", 0)),
+        antialias=bool(look.int("antialias", 0)),
+    )
+
+
+def interpolation(
+    size: int,
+    count: int,
+    scale: float,
+    *,
+    mode: str,
+    transform: str = "half_pixel",
+    rounding: str = "round_prefer_floor",
+    cubic: float = -0.75,
+    exclude_outside: bool = False,
+    antialias: bool = False,
+) -> np.ndarray | None:
+    """The matrix that resizing an axis multiplies it by, (count, size), from the definition of the operator.
+
+    Args:
+        size: elements of the input.
+        count: elements of the output.
+        scale: about ``count / size``.
+        mode: ``nearest``, ``linear`` or ``cubic``.
+        transform: from places in the output to places in the input.
+        rounding: of places, with ``nearest``.
+        cubic: the coefficient of ``cubic``.
+        exclude_outside: whether elements outside the input weigh nothing, rather than as the outermost one.
+        antialias: whether the weights spread as far as the output's elements are apart.
+
+    Returns:
+        The weights; None where floating-point arithmetic decides which element is the nearest.
+    """
+    if mode == "nearest":
+        return _nearest(size, count, scale, transform, rounding)
+    places = np.array([_place(i, size, count, scale, transform, float) for i in range(count)])
+    if mode == "linear" and not antialias:
+        places = places.clip(0, size - 1)
+    spread = max(1 / scale, 1.0) if antialias else 1.0
+    reach = math.ceil((2 if mode == "cubic" else 1) * spread) + 1
+    found = np.floor(places)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
+    distance = np.abs(found - places[:, None]) / spread
+    weights = _cubic(distance, cubic) if mode == "cubic" else (1 - distance).clip(0)
+    if exclude_outside:
+        weights = np.where((found >= 0) & (found < size), weights, 0)
+    weights /= weights.sum(1, keepdims=True)
+    matrix = np.zeros((count, size))
+    np.add.at(matrix, (np.arange(count)[:, None], found.clip(0, size - 1)), weights)
+    return matrix
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((distance - 5) * distance + 8) * distance * a - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+def _nearest(size: int, count: int, scale: float, transform: str, rounding: str) -> np.ndarray | None:
+    """The matrix of ``nearest``, or None if it depends on how places are computed."""
+    ratio = Fraction(count, size)
+    exactly = ratio if abs(scale / ratio - 1) < _ROUNDING else Fraction(float(np.float32(scale)))
+    single = np.float32(scale)
+    matrix = np.zeros((count, size))
+    for i in range(count):
+        place = _place(i, size, count, exactly, transform, Fraction)
+        slack = Fraction(_ROUNDING) * (1 + abs(place))
+        below, nearest, above = (
+            min(max(_rounded(x, rounding), 0), size - 1) for x in (place - slack, place, place + slack)
+        )
+        if below != above:  # on an edge, which runtimes meet only where no number has to be rounded on the way there
+            met = Fraction(float(_place(i, size, count, single, transform, np.float32))) == place
+            if not met or transform == "half_pixel_symmetric":
+                return None
+        matrix[i, nearest] = 1
+    return matrix
+
+
+def _rounded(place: Fraction, rounding: str) -> int:
+    if rounding == "floor":
+        return math.floor(place)
+    if rounding == "ceil":
+        return math.ceil(place)
+    half = Fraction(1, 2)
+    return math.floor(place + half) if rounding == "round_prefer_ceil" else math.ceil(place - half)
+
+
+def _place(i: int, size: int, count: int, scale: Any, transform: str, kind: Callable[[int], Any]) -> Any:
+    """Where in the input element ``i`` of the output is, in the arithmetic of ``kind``."""
+    half = kind(1) / kind(2)
+    if transform == "asymmetric":
+        return kind(i) / scale
+    if count == 1 and transform in ("align_corners", "pytorch_half_pixel"):
+        return kind(0)
+    if transform == "align_corners":
+        return kind(i) * kind(size - 1) / kind(count - 1)
+    place = (kind(i) + half) / scale - half
+    if transform == "half_pixel_symmetric":
+        place += kind(size) * half * (kind(1) - kind(count) / (scale * kind(size)))
+    return place
