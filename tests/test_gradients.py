@@ -1,4 +1,4 @@
-"""Gradients and training steps of onnxruntime-training against torch, and what a step may change."""
+"""Gradients and training steps of both backends against torch, and what a step may change."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
 from adabet_onnx.training.samples import sample_feeds
 
-pytestmark = pytest.mark.usefixtures("training")
 TOLERANCE = 1e-4
+
+
+@pytest.fixture(params=["portable", "ort"])
+def backend(request):
+    if request.param == "ort":
+        request.getfixturevalue("training")
+    return request.param
 
 
 def selections(model, images):
@@ -29,15 +35,15 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-12))
 
 
-def compare(model, selection, folder, oracle, batch=4, loss="cross-entropy", targets=None):
+def compare(model, selection, folder, oracle, backend, batch=4, loss="cross-entropy", targets=None):
     """Gradients of the artifacts against torch's on the graph before any repair.
 
     A Relu whose input is within rounding of zero may open in one and stay shut in the other (about one input in four on
     ResNet-20, worth 1e-4): up to three inputs are tried, of which one must be free of that.
     """
-    manifest = make_artifacts(model, selection, folder, loss=loss, check=False)
+    manifest = make_artifacts(model, selection, folder, backend=backend, loss=loss, check=False)
     original = onnx.load(manifest.file("model"))
-    session = manifest.session(manifest.file("checkpoint"))
+    session = manifest.session(manifest.initial)
     for seed in range(3):
         feeds = sample_feeds(manifest, batch, seed)
         labels = np.random.default_rng(1).integers(0, manifest.num_outputs, batch) if targets is None else targets
@@ -62,13 +68,15 @@ def compare(model, selection, folder, oracle, batch=4, loss="cross-entropy", tar
         ("mobilenetv2_035_imagenet128", 5),
     ],
 )
-def test_gradients_equal_torch_and_only_selected_parameters_change(shared, tmp_path, torch_oracle, name, classes, rng):
+def test_gradients_equal_torch_and_only_selected_parameters_change(
+    shared, tmp_path, torch_oracle, backend, name, classes, rng
+):
     model = open_model(shared / "models" / f"{name}.onnx")
     if classes:
         model = new_head(model, classes)
     images = rng.standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)
     for what, selection in selections(model, images):
-        manifest, session, feeds, labels = compare(model, selection, tmp_path / what, torch_oracle)
+        manifest, session, feeds, labels = compare(model, selection, tmp_path / what, torch_oracle, backend)
         before = {key: session.parameter(key) for key in session.parameter_names()}
         assert set(before) == set(manifest.parameters)  # frozen weights are constants: there is nothing to change
         session.update(1e-2)
@@ -82,15 +90,15 @@ def test_gradients_equal_torch_and_only_selected_parameters_change(shared, tmp_p
         assert relative(session.evaluate(feeds, labels)[1], logits) <= TOLERANCE
 
 
-def test_frozen_weights_in_the_checkpoint_train_the_same(tmp_path, torch_oracle, rng):
+def test_frozen_weights_in_the_checkpoint_train_the_same(training, tmp_path, torch_oracle, rng):
     model = open_model(tiny.conv_net())
     scores = score(model, rng.standard_normal((32, 3, 8, 8)).astype(np.float32), samples=32)
     for strategy in ("last", "first"):
         selection = select(scores, strategy=strategy, rho=0.4)
         results = []
         for frozen in ("embedded", "checkpoint"):
-            manifest = make_artifacts(model, selection, tmp_path / f"{strategy}-{frozen}", frozen=frozen)
-            session = manifest.session(manifest.file("checkpoint"))
+            manifest = make_artifacts(model, selection, tmp_path / f"{strategy}-{frozen}", backend="ort", frozen=frozen)
+            session = manifest.session(manifest.initial)
             feeds, labels = sample_feeds(manifest, 6), np.arange(6) % 4
             before = {key: session.parameter(key) for key in session.parameter_names()}
             for _ in range(3):
@@ -106,20 +114,22 @@ def test_frozen_weights_in_the_checkpoint_train_the_same(tmp_path, torch_oracle,
 
 
 @pytest.mark.parametrize("loss", ["mse", "bce-with-logits", "l1"])
-def test_other_losses_equal_torch(tmp_path, torch_oracle, loss, rng):
+def test_other_losses_equal_torch(tmp_path, torch_oracle, backend, loss, rng):
     model = open_model(tiny.mlp())
     scores = score(model, rng.standard_normal((32, 10)).astype(np.float32), samples=32)
     labels = rng.integers(0, 2, (4, 3)).astype(np.float32)
-    compare(model, select(scores, strategy="all"), tmp_path / loss, torch_oracle, loss=loss, targets=labels)
+    compare(model, select(scores, strategy="all"), tmp_path / loss, torch_oracle, backend, loss=loss, targets=labels)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_ten_steps_equal_torch(tmp_path, torch_oracle, optimizer, rng):
+def test_ten_steps_equal_torch(tmp_path, torch_oracle, backend, optimizer, rng):
     model = open_model(tiny.conv_net())
     images = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
     selection = select(score(model, images, samples=64), strategy="all")
-    manifest = make_artifacts(model, selection, tmp_path / "artifacts", optimizer=optimizer, check=False)
-    session = manifest.session(manifest.file("checkpoint"))
+    manifest = make_artifacts(
+        model, selection, tmp_path / "artifacts", backend=backend, optimizer=optimizer, check=False
+    )
+    session = manifest.session(manifest.initial)
     batches = [({"input": images[i : i + 8]}, rng.integers(0, 4, 8)) for i in range(0, 64, 8)]
     rate = 1e-2 if optimizer == "sgd" else 1e-3
     ours = []

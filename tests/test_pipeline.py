@@ -11,8 +11,8 @@ from models import tiny
 
 from adabet_onnx import ModelError, RecordError, UsageError, pipeline
 from adabet_onnx.pipeline import adapt, save_summary
+from adabet_onnx.training.choices import Choices
 
-pytestmark = pytest.mark.usefixtures("training")
 SETTINGS = {"scoring": {"samples": 32, "subsets": 2}, "training": {"epochs": 1}, "check": False}
 
 
@@ -50,7 +50,7 @@ def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_pa
     again = adapt(model, data, folder, num_classes=3, resume=True, **settings)
     assert again.metrics == first.metrics
     assert again.after == first.after
-    for other in ({"strategy": "last"}, {"rho": 0.5}, {"optimizer": "sgd"}, {"preprocessing": {"scale": 0.5}}):
+    for other in ({"strategy": "last"}, {"rho": 0.5}, {"choices": Choices(optimizer="sgd")}, {"backend": "ort"}, {"preprocessing": {"scale": 0.5}}):
         with pytest.raises(UsageError, match="other options"):
             adapt(model, data, folder, num_classes=3, resume=True, **{**settings, **other})
     with pytest.raises(RecordError, match="not this model with this head"):

@@ -30,8 +30,6 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.training.evaluation import evaluate, open_trained
 from adabet_onnx.training.trainer import LAST
 
-pytestmark = pytest.mark.usefixtures("training")
-
 
 def toy_data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of four classes: which quadrant is bright."""
@@ -53,11 +51,13 @@ def data(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def folder(tmp_path, data):
+@pytest.fixture(params=["portable", "ort"])
+def folder(request, tmp_path, data):
+    if request.param == "ort":
+        request.getfixturevalue("training")
     model = open_model(tiny.conv_net(softmax=True))
     selection = select(score(model, data), rho=0.4, head="always")
-    make_artifacts(model, selection, tmp_path / "artifacts", check=False)
+    make_artifacts(model, selection, tmp_path / "artifacts", backend=request.param, check=False)
     return tmp_path / "artifacts"
 
 
@@ -250,19 +250,19 @@ def test_exported_model_runs_on_the_stock_runtime(folder, data, inference_python
     assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
 
 
-def test_ort_format_trains_the_same(tmp_path, data):
+def test_ort_format_trains_the_same(training, tmp_path, data):
     model = open_model(tiny.conv_net())
     selection = select(score(model, data), strategy="last", rho=0.4)
     losses = []
     for ort_format in (False, True):
-        make_artifacts(model, selection, tmp_path / "artifacts", ort_format=ort_format)
+        make_artifacts(model, selection, tmp_path / "artifacts", backend="ort", ort_format=ort_format)
         losses.append([row["train_loss"] for row in Trainer(tmp_path / "artifacts").fit(data, epochs=2)][1:])
         export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx")
     assert (tmp_path / "artifacts" / "training_model.ort").is_file()
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_training_package_imports_without_torch():
+def test_training_package_imports_without_torch(training):
     """onnxruntime itself imports torch where it is installed, so it is hidden here."""
     code = (
         "import sys, importlib.machinery as machinery\n"
@@ -277,10 +277,14 @@ def test_training_package_imports_without_torch():
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_generation_prints_nothing(tmp_path, data):
+@pytest.mark.parametrize("backend", ["portable", "ort"])
+def test_generation_prints_nothing(backend, request, tmp_path, data):
+    if backend == "ort":
+        request.getfixturevalue("training")
     code = (
         "from models import tiny\nfrom adabet_onnx import *\n"
-        f"m = open_model(tiny.conv_net()); make_artifacts(m, select(score(m, {str(data)!r})), {str(tmp_path / 'a')!r})"
+        f"m = open_model(tiny.conv_net()); make_artifacts(m, select(score(m, {str(data)!r})), {str(tmp_path / 'a')!r}, "
+        f"backend={backend!r})"
     )
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)

@@ -96,7 +96,8 @@ class Choices:
     @classmethod
     def from_manifest(cls, content: dict[str, Any]) -> Choices:
         """What a manifest says."""
-        stored = {key: content[key] for key in cls.__dataclass_fields__ if key in content and key != "optimizer"}
+        own = cls.__dataclass_fields__.keys() - {"loss", "optimizer"}  # "loss" is an output's name there
+        stored = {key: content[key] for key in own if key in content}
         optimizer = dict(content["optimizer"])
         return cls(loss=content["loss_function"], optimizer=optimizer.pop("name"), **optimizer, **stored)
 
