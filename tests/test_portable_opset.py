@@ -7,9 +7,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from models import tiny
 from onnx import TensorProto, helper, numpy_helper
 from rule_checks import values
 
+from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.portable.opset import lower_opset, oldest_runtime
 from adabet_onnx.portable.shapes import annotate
 
@@ -524,3 +526,84 @@ def test_this_runtime_reads_what_it_is_said_to():
     for opset, ir_version in ((17, 8), (20, 9), (21, 9), (20, 10), (21, 10), (22, 10)):
         said = tuple(map(int, oldest_runtime(opset, ir_version, ()).split("."))) <= version
         assert reads(opset, ir_version) == said, (opset, ir_version)
+
+
+def transformer(opset: int) -> onnx.ModelProto:
+    """A class token, positions, one layer of attention with two heads, and a mean over tokens; (N, 5, 8)."""
+    attribute = opset < 13
+    axes = {"axes": [3]} if attribute else {}
+    mean = {"axes": [1]} if opset < 18 else {}
+    given = {
+        "token": tiny.normal(1, 1, 8),
+        "positions": tiny.normal(6, 8),
+        "qkv.weight": tiny.normal(8, 24),
+        "out.weight": tiny.normal(8, 8),
+        "head.weight": tiny.normal(16, 4),
+        "head.bias": tiny.normal(4),
+        "one, eight": ints(1, 8),
+        "heads": ints(0, 0, 6, 4),
+        "flat": ints(0, -1, 8),
+        "first": np.array(0),
+        **({} if attribute else {"axis 3": ints(3)}),
+        **({} if opset < 18 else {"axis 1": ints(1)}),
+    }
+    activation = [node("Gelu", ["o"], ["g"])] if opset >= 20 else [node("HardSigmoid", ["o"], ["g"])]
+    nodes = [
+        node("Shape", ["input"], ["s"]),
+        node("Gather", ["s", "first"], ["n"]),
+        node("Unsqueeze", ["n"] if attribute else ["n", "zero"], ["n1"], **({"axes": [0]} if attribute else {})),
+        node("Concat", ["n1", "one, eight"], ["wide"], axis=0),
+        node("Expand", ["token", "wide"], ["tokens"]),
+        node("Concat", ["tokens", "input"], ["c"], axis=1),
+        node("Add", ["c", "positions"], ["x"]),
+        node("MatMul", ["x", "qkv.weight"], ["m"]),
+        node("Reshape", ["m", "heads"], ["h"]),
+        node("Transpose", ["h"], ["t"], perm=[0, 2, 1, 3]),
+        node("Split", ["t"], ["q", "k", "v"], axis=1, **({} if opset < 18 else {"num_outputs": 3})),
+        node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
+        node("MatMul", ["q", "kt"], ["scores"]),
+        node("Softmax", ["scores"], ["a"], axis=3),
+        node("MatMul", ["a", "v"], ["av"]),
+        node("Transpose", ["av"], ["back"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["back", "flat"], ["joined"]),
+        node("MatMul", ["joined", "out.weight"], ["o"]),
+        *activation,
+        node("Unsqueeze", ["g"] if attribute else ["g", "axis 3"], ["g4"], **axes),
+        node("Squeeze", ["g4"] if attribute else ["g4", "axis 3"], ["g3"], **axes),
+        node("Gather", ["g3", "first"], ["class"], axis=1),
+        node("ReduceMean", ["g3"] if opset < 18 else ["g3", "axis 1"], ["mean"], keepdims=0, **mean),
+        node("Concat", ["class", "mean"], ["both"], axis=-1),
+        node("Gemm", ["both", "head.weight", "head.bias"], ["logits"]),
+    ]
+    for i, one in enumerate(nodes):
+        one.name = f"/{one.op_type}_{i}"
+    if not attribute:
+        given["zero"] = ints(0)
+    return tiny.build(nodes, given, input_shape=["N", 5, 8], output_shape=["N", 4], opset=opset, ir_version=8)
+
+
+@pytest.mark.parametrize("opset", [12, 13, 18, 21])
+def test_a_transformer_of_any_opset_trains_at_17(opset, tmp_path, torch_oracle, rng):
+    import torch
+
+    model = transformer(opset)
+    opened = open_model(model)
+    data = rng.standard_normal((32, 5, 8)).astype(np.float32)
+    selection = select(score(opened, data, samples=32), strategy="all")
+    manifest = make_artifacts(opened, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    assert manifest.content["opset"] == 17
+    assert manifest.content["oldest_onnxruntime"] == "1.17"
+    session = manifest.session(manifest.initial)
+    stored = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in model.graph.initializer}
+    given = {k: v.double() if v.is_floating_point() else v for k, v in stored.items()}
+    leaves = [given[name].requires_grad_(True) for name in manifest.parameters]
+    assert {"qkv.weight", "out.weight", "head.weight"} <= set(manifest.parameters)
+    stepper = torch.optim.SGD(leaves, lr=0.5)
+    for _ in range(5):
+        x, labels = rng.standard_normal((4, 5, 8)).astype(np.float32), rng.integers(0, 4, 4)
+        logits = torch_oracle.execute(model, {**given, "input": torch.from_numpy(x).double()})["logits"]
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        assert session.step({"input": x}, labels, 0.5)[0] == pytest.approx(loss.item(), rel=1e-4)

@@ -59,7 +59,9 @@ def _set_dtypes(model: ir.Model) -> None:
             if value.name in found:
                 value.dtype = ir.DataType(found[value.name])
             elif value.name and value.dtype in (None, ir.DataType.UNDEFINED):
-                value.dtype = _dtype_by_schema(node, position, model.opset_imports.get("") or 0)
+                dtype = _dtype_by_schema(node, position, model.opset_imports.get("") or 0)
+                if dtype is not None:
+                    value.dtype = dtype
 
 
 def _dtype_by_schema(node: ir.Node, position: int, opset: int) -> ir.DataType | None:
