@@ -6,6 +6,8 @@ hard dependency: which one is there is found out here, and said clearly when it 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import sys
@@ -97,8 +99,20 @@ def session_options(threads: int | None = None) -> Any:
 
 
 def training_options(threads: int | None = None) -> Any:
-    """Session options for a training step in plain ONNX."""
-    return session_options(threads)
+    """Session options for a training step in plain ONNX.
+
+    Without the memory pattern: it would lie beside what the first step has allocated, and nearly doubles the peak
+    (measured with 1.17.3, 1.19.2 and 1.32 on steps of a ResNet-like network; no difference in time).
+    """
+    options = session_options(threads)
+    options.enable_mem_pattern = False
+    return options
+
+
+def return_freed_memory() -> None:
+    """Give what loading a model has freed back to the system, where the C library can (glibc keeps it otherwise)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def inference_session(model: bytes | str | Path, name: str, options: Any | None = None) -> Any:

@@ -86,8 +86,9 @@ def good(tmp_path_factory) -> Path:
     scores.save(folder / "scores.json")
     selection = select(scores, strategy="last", rho=0.4)
     selection.save(folder / "selection.json")
+    make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
     if TRAINING:
-        make_artifacts(model, selection, folder / "artifacts", check=False)
+        make_artifacts(model, selection, folder / "ort", backend="ort", check=False)
     return folder
 
 
@@ -597,7 +598,20 @@ ARTIFACTS = "artifacts model.onnx selection.json -o out"
 @cases(
     Case("momentum", f"{ARTIFACTS} --momentum 0.9", USAGE, ("sgd", "no momentum", "adamw")),
     Case("run with momentum", "run model.onnx data.npz -o out --momentum 0.9", USAGE, ("no momentum",)),
-    Case("sgd with decay", f"{ARTIFACTS} --optimizer sgd --weight-decay 0.1", USAGE, ("sgd", "weight decay", "adamw")),
+    Case(
+        "sgd with decay",
+        f"{ARTIFACTS} --backend ort --optimizer sgd --weight-decay 0.1",
+        USAGE,
+        ("no weight decay in sgd", "--backend portable"),
+    ),
+    Case("nothing has both", f"{ARTIFACTS} --ort-format --clip-norm 1", USAGE, ("No backend has all",)),
+    Case("portable .ort", f"{ARTIFACTS} --backend portable --ort-format", USAGE, ("no .ort files", "--backend ort")),
+    Case("unknown backend", f"{ARTIFACTS} --backend tf", USAGE, ("'tf'", "portable")),
+    Case("unknown profile", f"{ARTIFACTS} --profile phone", USAGE, ("'phone'", "webgpu")),
+    Case("clip at 0", f"{ARTIFACTS} --clip-norm 0", USAGE, ("--clip-norm",)),
+    Case("smoothing 1", f"{ARTIFACTS} --label-smoothing 1", USAGE, ("--label-smoothing",)),
+    Case("class axis", f"{ARTIFACTS} --class-axis 5", USAGE, ("class axis", "from 1 to 1", "5")),
+    Case("accumulate nothing", "train artifacts data.npz --accumulate 0", USAGE, ("--accumulate",)),
     Case("unknown optimizer", f"{ARTIFACTS} --optimizer lion", USAGE, ("'lion'", "adamw")),
     Case("negative decay", f"{ARTIFACTS} --weight-decay -1", USAGE, ("--weight-decay",)),
     Case("no epochs", "train artifacts data.npz --epochs 0", USAGE, ("--epochs",)),
@@ -611,7 +625,9 @@ ARTIFACTS = "artifacts model.onnx selection.json -o out"
     Case("run with no such layer", "run model.onnx data.npz -o out --layers nine", USAGE, ("'nine'",)),
     Case("run with rate zero", "run model.onnx data.npz -o out --lr 0", USAGE, ("learning rate",)),
     Case("run with validation 1", "run model.onnx data.npz -o out --validation 1", USAGE, ("validation",)),
-    Case("run with sgd and decay", "run model.onnx data.npz -o out --optimizer sgd --weight-decay 1", USAGE, ("sgd",)),
+    Case(
+        "run on ort with clipping", "run model.onnx data.npz -o out --backend ort --clip-norm 1", USAGE, ("clipping",)
+    ),
     Case("run with plot suffix", "run model.onnx data.npz -o out --plot a.bmp", USAGE, ("a.bmp",)),
 )
 def test_training_options(case, refused):
@@ -722,9 +738,16 @@ def test_selection_with_any_entry_spoilt(work, monkeypatch, capfd):
 
 
 @needs_training
-@pytest.mark.parametrize("command", ["export artifacts -o out.onnx -q", "train artifacts data.npz --epochs 1 -q"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export artifacts -o out.onnx -q",
+        "train artifacts data.npz --epochs 1 -q",
+        pytest.param("export ort -o out.onnx -q", marks=needs_training),
+    ],
+)
 def test_manifest_with_any_entry_spoilt(command, work, monkeypatch, capfd):
-    assert assert_no_fault(command, "artifacts/manifest.json", monkeypatch, capfd) > 120
+    assert assert_no_fault(command, f"{command.split()[1]}/manifest.json", monkeypatch, capfd) > 120
 
 
 # --- artifact folders ------------------------------------------------------------------------------------------------
@@ -767,29 +790,29 @@ MANIFEST = "artifacts/manifest.json"
         "other backend",
         "export artifacts -o o.onnx",
         FAILURE,
-        ("'tflite'", "'ort'"),
+        ("'tflite'", "ort, portable"),
         entry(MANIFEST, backend="tflite"),
     ),
     Case(
         "model changed",
         "train artifacts data.npz",
         FAILURE,
-        ("training_model.onnx", "changed", "again"),
-        flip("artifacts/training_model.onnx"),
+        ("step.onnx", "changed", "again"),
+        flip("artifacts/step.onnx"),
     ),
     Case(
         "checkpoint cut",
         "export artifacts -o o.onnx",
         FAILURE,
-        ("checkpoint", "cut short", "again"),
-        cut("artifacts/checkpoint"),
+        ("state.bin", "cut short", "again"),
+        cut("artifacts/state.bin"),
     ),
     Case(
         "file missing",
         "export artifacts -o o.onnx",
         FAILURE,
-        ("eval_model.onnx", "not in the folder"),
-        lambda: Path("artifacts/eval_model.onnx").unlink(),
+        ("eval.onnx", "not in the folder"),
+        lambda: Path("artifacts/eval.onnx").unlink(),
     ),
     Case(
         "files elsewhere",
@@ -979,12 +1002,16 @@ posix = pytest.mark.skipif(os.name != "posix", reason="file-size limits are of P
         ("select scores.json -o out.json", 300),
         ("surgery model.onnx --outputs gram -o out.onnx", 2_000),
         ("new-head model.onnx --num-classes 3 -o out.onnx", 2_000),
-        pytest.param("export artifacts -o out.onnx", 2_000, marks=needs_training),
-        pytest.param("artifacts model.onnx selection.json -o out --no-check", 400, marks=needs_training),
-        pytest.param("artifacts model.onnx selection.json -o out --no-check", 9_000, marks=needs_training),
+        ("export artifacts -o out.onnx", 2_000),
+        ("artifacts model.onnx selection.json -o out --no-check", 400),
+        ("artifacts model.onnx selection.json -o out --no-check", 9_000),
+        pytest.param("artifacts model.onnx selection.json -o out --no-check --backend ort", 400, marks=needs_training),
+        pytest.param(
+            "artifacts model.onnx selection.json -o out --no-check --backend ort", 9_000, marks=needs_training
+        ),
         pytest.param("artifacts model.onnx selection.json -o a/b/out --frozen checkpoint", 2_400, marks=needs_training),
         pytest.param("artifacts model.onnx selection.json -o out --ort-format", 9_800, marks=needs_training),
-        pytest.param("run model.onnx data.npz -o out --samples 32 --subsets 2", 500, marks=needs_training),
+        ("run model.onnx data.npz -o out --samples 32 --subsets 2", 500),
     ],
 )
 def test_file_size_limit(command, limit, refused):
@@ -1080,16 +1107,13 @@ def test_both_packages_at_once(work, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        "artifacts model.onnx selection.json -o out",
-        "train artifacts data.npz",
-        pytest.param("export artifacts -o out.onnx", marks=needs_training),
-        "run model.onnx data.npz -o out",
-        "demo -o out",
+        "artifacts model.onnx selection.json -o out --backend ort",
+        pytest.param("train ort data.npz", marks=needs_training),
+        pytest.param("export ort -o out.onnx", marks=needs_training),
+        "run model.onnx data.npz -o out --backend ort",
     ],
 )
 def test_no_training_package(command, refused, monkeypatch):
-    if not Path("artifacts").is_dir():
-        Path("artifacts").mkdir()
     monkeypatch.setattr(ort, "_api", None)
     monkeypatch.setattr(ort, "_has_training", lambda module: False)
     monkeypatch.setattr(runtime, "installed", lambda: runtime.Installed({"onnxruntime": "1.22.0"}, {}))

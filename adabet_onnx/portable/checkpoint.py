@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialised
 
 from ..errors import RecordError, TrainingError
 from .assemble import Tensor
@@ -76,10 +76,7 @@ def save(path: Path, state: State) -> None:
     """
     metadata = {"step": str(state.step), "properties": json.dumps(state.properties)}
     tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in state.tensors.items()}
-    try:
-        save_file(tensors, str(path), metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    path.write_bytes(serialised(tensors, metadata=metadata))
 
 
 def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:

@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from ..files import write_bytes
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from . import checkpoint
@@ -66,7 +65,7 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
             onnx.checker.check_model(proto)
         except onnx.checker.ValidationError as error:
             raise ModelError(f"the {what} graph is not valid ONNX: {str(error).strip()[:300]}") from error
-        write_bytes(folder / FILES[what], proto.SerializeToString(deterministic=True))
+        (folder / FILES[what]).write_bytes(proto.SerializeToString(deterministic=True))
     names = graphs.names
     tensors = (*names.parameters, *names.state)
     initial = {}

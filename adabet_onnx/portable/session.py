@@ -65,6 +65,7 @@ class Session:
                 )
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
+            runtime.return_freed_memory()
         return self._sessions[what]
 
     def step(
@@ -129,6 +130,12 @@ class Session:
         return _number(loss), logits.numpy()
 
     def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, *, state: bool) -> dict[str, Any]:
+        missing = [original for original, _ in self._feeds if original not in feeds]
+        if missing:
+            raise TrainingError(
+                f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the artifacts "
+                "again."
+            )
         value = self._ort.OrtValue.ortvalue_from_numpy
         given = {name: value(np.ascontiguousarray(feeds[original])) for original, name in self._feeds}
         given[self._names["labels"]] = value(np.ascontiguousarray(labels))
