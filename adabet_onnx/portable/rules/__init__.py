@@ -2,6 +2,7 @@
 
 from . import (
     activations,
+    conv,
     einsum,
     elementwise,
     functions,
@@ -21,6 +22,7 @@ from .registry import differentiable_operators, find
 
 __all__ = [
     "activations",
+    "conv",
     "differentiable_operators",
     "einsum",
     "elementwise",

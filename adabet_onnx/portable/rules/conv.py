@@ -1,0 +1,146 @@
+"""Convolutions and their transposes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ..builder import Builder, dims
+from .conv_geometry import Geometry, check, geometry
+from .conv_weight import crop, weight_gradient
+from .registry import Gradients, Step, rule
+
+_FEW_CHANNELS = 8
+_LARGE = 128  # positions
+
+
+@rule("Conv", check=check)
+def conv(step: Step) -> Gradients:
+    """The image's gradient is a transposed convolution of the output's."""
+    g = geometry(step)
+    found: Gradients = {}
+    if step.wants(0):
+        frozen = step.array(1) is not None and not step.wants(1)
+        found[0] = image_gradient(step.build, step.dy(), step.x(1), g, frozen=frozen)
+    if step.wants(1):
+        found[1] = weight_gradient(step.build, step.x(0), step.dy(), g)
+    return found | _bias(step)
+
+
+@rule("ConvTranspose", check=check)
+def conv_transpose(step: Step) -> Gradients:
+    """Image and result change places: the input's gradient is a convolution of the output's."""
+    b, g = step.build, geometry(step)
+    found: Gradients = {}
+    if step.wants(0):
+        found[0] = _convolved(b, step.dy(), step.x(1), g)
+    if step.wants(1):
+        found[1] = weight_gradient(b, step.dy(), step.x(0), g)
+    return found | _bias(step)
+
+
+def image_gradient(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry, *, frozen: bool) -> ir.Value:
+    """The gradient of what is convolved, by ConvTranspose or by Conv with the weight turned around.
+
+    Args:
+        build: makes the nodes.
+        gradient: of the result.
+        weight: the kernel.
+        g: the geometry.
+        frozen: whether the weight is a constant.
+    """
+    turned = not g.strided and (_turn_frozen(g) if frozen else _turn_trained(g))
+    return (by_conv if turned else by_conv_transpose)(build, gradient, weight, g)
+
+
+# Measured by tests/benchmarks/bench_conv_rules.py.
+
+
+def _turn_frozen(g: Geometry) -> bool:
+    """ONNX Runtime folds the turning away, and its Conv of a constant is 1.2 times as fast as ConvTranspose, and up to
+    7 times when depthwise. Not so for few channels or a single window, nor for 1x1 on large images, which it copies.
+    """
+    if g.groups == 1 and g.channels <= _FEW_CHANNELS:
+        return False
+    if g.taps == 1:
+        return g.groups > 1 or g.positions < _LARGE
+    return g.positions > 1
+
+
+def _turn_trained(g: Geometry) -> bool:
+    """Both take equally long. Conv makes copies of the weight, ConvTranspose the columns of an image, which is less
+    than that for deep layers; neither matters for 1x1, where Conv is faster.
+    """
+    if g.groups > 1 or g.channels <= _FEW_CHANNELS:
+        return False
+    copies, columns = 2 * g.features, g.positions  # each times channels and kernel elements
+    return g.taps == 1 or copies <= columns
+
+
+def by_conv_transpose(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """ConvTranspose with the weight as it is."""
+    return build.op(
+        "ConvTranspose",
+        gradient,
+        weight,
+        group=g.groups,
+        dilations=list(g.dilations),
+        output_padding=[max(-end, 0) for end in g.ends],
+        pads=[*g.begins, *(max(end, 0) for end in g.ends)],
+        # On an axis with one element any stride does; output_padding has to be less.
+        strides=[max(s, 1 - end) for s, end in zip(g.strides, g.ends, strict=True)],
+        shape=[dims(gradient)[0], g.channels, *g.size],
+    )
+
+
+def by_conv(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """Conv with the weight turned around; there are no strides."""
+    margins = [(k - 1) * d for k, d in zip(g.kernel, g.dilations, strict=True)]
+    begins = [m - b for m, b in zip(margins, g.begins, strict=True)]
+    ends = [m - e for m, e in zip(margins, g.ends, strict=True)]
+    found = build.op(
+        "Conv",
+        gradient,
+        _turn(build, weight, g),
+        group=g.groups,
+        dilations=list(g.dilations),
+        pads=[max(p, 0) for p in (*begins, *ends)],
+    )
+    # Padding beyond the kernel's margin: the gradient of the padding is cut off.
+    return crop(build, found, [max(-b, 0) for b in begins], g.size)
+
+
+def _turn(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The weight with its channels exchanged, (C, O/g, ...), and every spatial axis reversed."""
+    if not g.depthwise:
+        split = (g.groups, g.group_features, g.group_channels, *g.kernel)
+        weight = build.transpose(build.reshape(weight, split), [0, 2, 1, *range(3, g.rank + 3)])
+    weight = build.reshape(weight, (g.channels, g.group_features, *g.kernel))
+    turned = [(axis, k) for axis, k in enumerate(g.kernel, 2) if k > 1]
+    if not turned:
+        return weight
+    starts, ends, steps = [-1] * len(turned), [-1 - k for _, k in turned], [-1] * len(turned)
+    axes = [axis for axis, _ in turned]
+    inputs = [build.ints(*numbers) for numbers in (starts, ends, axes, steps)]
+    return build.op("Slice", weight, *inputs, shape=dims(weight))
+
+
+def _convolved(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The convolution that a geometry is of."""
+    found = build.op(
+        "Conv",
+        image,
+        weight,
+        group=g.groups,
+        dilations=list(g.dilations),
+        pads=[*g.begins, *(max(end, 0) for end in g.ends)],
+        strides=list(g.strides),
+    )
+    return crop(build, found, [0] * g.rank, g.out)
+
+
+def _bias(step: Step) -> Gradients:
+    """Its gradient is the sum over samples and positions."""
+    if not step.wants(2):
+        return {}
+    axes = [axis for axis in range(len(step.out_shape())) if axis != 1]
+    return {2: step.build.total(step.dy(), axes, keepdims=False)}

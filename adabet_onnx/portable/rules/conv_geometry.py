@@ -1,0 +1,172 @@
+"""The geometry of a convolution: which elements of the image meet which element of the kernel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .registry import Look
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution of an image with a kernel; a ConvTranspose is one of its output, whose result is its input.
+
+    Output o and kernel element k meet image element ``o * stride + k * dilation - begin``, on every spatial axis.
+
+    Attributes:
+        channels: of the image.
+        features: channels of the result.
+        groups: of channels.
+        kernel: its size.
+        strides: 1 where the result has one element, for they have no meaning there.
+        dilations: 1 where the kernel has one element.
+        begins: padding before the image.
+        size: of the image.
+        out: size of the result.
+    """
+
+    channels: int
+    features: int
+    groups: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    size: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel)
+
+    @property
+    def taps(self) -> int:
+        """Number of kernel elements."""
+        return math.prod(self.kernel)
+
+    @property
+    def positions(self) -> int:
+        """Number of elements of a channel of the result."""
+        return math.prod(self.out)
+
+    @property
+    def group_channels(self) -> int:
+        """Channels of the image in a group."""
+        return self.channels // self.groups
+
+    @property
+    def group_features(self) -> int:
+        """Channels of the result in a group."""
+        return self.features // self.groups
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the kernel with its channels."""
+        return (self.features, self.group_channels, *self.kernel)
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every channel is on its own."""
+        return self.group_channels == self.group_features == 1
+
+    @property
+    def strided(self) -> bool:
+        """Whether a stride is more than 1."""
+        return max(self.strides) > 1
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How many elements of the padded image the windows span."""
+        rows = zip(self.out, self.strides, self.kernel, self.dilations, strict=True)
+        return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in rows)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Padding that the windows need after the image; negative where they leave elements of it out."""
+        return tuple(r - b - n for r, b, n in zip(self.reach, self.begins, self.size, strict=True))
+
+
+def geometry(look: Look) -> Geometry:
+    """The geometry of a Conv or ConvTranspose that `check` has nothing against."""
+    transposed = look.node.op_type == "ConvTranspose"
+    image, result = (look.out_shape(), look.shape(0)) if transposed else (look.shape(0), look.out_shape())
+    kernel = _numbers(look.shape(1)[2:])
+    size, out = _numbers(image[2:]), _numbers(result[2:])
+    strides, dilations = _attributes(look)
+    begins, _ = _pads(look)
+    return Geometry(
+        channels=int(image[1]),
+        features=int(result[1]),
+        groups=look.int("group", 1),
+        kernel=kernel,
+        strides=tuple(1 if o == 1 else s for o, s in zip(out, strides, strict=True)),
+        dilations=tuple(1 if k == 1 else d for k, d in zip(kernel, dilations, strict=True)),
+        begins=begins,
+        size=size,
+        out=out,
+    )
+
+
+def check(look: Look) -> str | None:
+    """Why a Conv or ConvTranspose cannot be differentiated, or None."""
+    x, w, y = look.shape(0), look.shape(1), look.out_shape()
+    if any(isinstance(d, str) for d in (*x[1:], *y[1:])):
+        return f"has dynamic axes besides the batch (input {list(x)}, output {list(y)}), and its gradient needs numbers"
+    if any(isinstance(d, str) for d in w):
+        return f"has a weight of dynamic shape ({list(w)})"
+    auto = look.string("auto_pad", "NOTSET")
+    if auto not in ("NOTSET", "VALID"):
+        return f"has auto_pad {auto}, which is to be written as pads"
+    if 0 in (*x, *w, *y):
+        return "has a value without elements"
+    if len(x) < 3:
+        return "has an input without spatial axes"
+    transposed = look.node.op_type == "ConvTranspose"
+    size, out = (_numbers(d[2:]) for d in ((y, x) if transposed else (x, y)))
+    strides, dilations = _attributes(look)
+    begins, ends = _pads(look)
+    if min(*begins, *ends) < 0:
+        return "has negative pads"
+    extra = look.ints("output_padding", [0] * len(size)) or []
+    for n, o, k, s, d, b, e, more in zip(
+        size, out, _numbers(w[2:]), strides, dilations, begins, ends, extra, strict=True
+    ):
+        span = (k - 1) * d + 1
+        found = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
+        if found != (n if transposed else o):
+            return f"has a shape that its attributes do not give (input {list(x)}, output {list(y)})"
+    return None
+
+
+def _numbers(extents: tuple[int | str, ...]) -> tuple[int, ...]:
+    return tuple(int(d) for d in extents)
+
+
+def _attributes(look: Look) -> tuple[list[int], list[int]]:
+    """Strides and dilations."""
+    ones = [1] * (len(look.shape(0)) - 2)
+    return look.ints("strides", ones) or ones, look.ints("dilations", ones) or ones
+
+
+def _pads(look: Look) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding before and after the spatial axes."""
+    shape, out = look.shape(0), look.out_shape()
+    rank = len(shape) - 2
+    pads = look.ints("pads", [0] * 2 * rank) or [0] * 2 * rank
+    if look.string("auto_pad", "NOTSET") == "VALID":
+        pads = [0] * 2 * rank
+    if look.node.op_type == "ConvTranspose" and look.ints("output_shape"):
+        pads = _pads_for_output_shape(look, _numbers(shape[2:]), _numbers(out[2:]))
+    return tuple(pads[:rank]), tuple(pads[rank:])
+
+
+def _pads_for_output_shape(look: Look, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
+    """The pads that a ConvTranspose with output_shape has: what is too much, the larger half before."""
+    strides, dilations = _attributes(look)
+    extra = look.ints("output_padding", [0] * len(size)) or []
+    totals = []
+    for n, o, k, s, d, more in zip(size, out, _numbers(look.shape(1)[2:]), strides, dilations, extra, strict=True):
+        totals.append((n - 1) * s + (k - 1) * d + 1 + more - o)
+    return [*(total - total // 2 for total in totals), *(total // 2 for total in totals)]

@@ -1,0 +1,65 @@
+"""How the gradient of a convolution's weight is computed, chosen by geometry from what was measured.
+
+Measured by tests/benchmarks/bench_conv_rules.py: ONNX Runtime 1.32, x86-64 with AVX-512, one thread, batches of 8. A
+strategy was preferred to a faster one where it takes about 15 % more time and far less memory. C channels of the
+image, O of the result, P positions in it, g groups:
+
+- ``windows``: for each kernel element, the window of the image it meets, the product of the result's gradient with it
+  in each sample, and the sum over samples. Little memory while products (O C / g) are smaller than images (P (O + C)).
+  Depthwise these are products of two vectors, for which ONNX Runtime has a kernel of its own on x86-64 (0.6 times the
+  time of Mul and ReduceSum, two thirds of the memory); elsewhere it has none, and that was not measured.
+- ``merged``: the same with the batch inside the product, which is then done once: both sides are transposed first. For
+  many channels, small images and short rows.
+- ``columns``: like ``windows``, a few kernel elements at once. For few channels, whose products would be thin.
+- ``whole``: a single window is a product of matrices, its elements the channels of a 1x1 convolution.
+- ``rows``: depthwise on small images, or with a wide kernel: products of whole rows of image and gradient, of which
+  the diagonals are summed. It multiplies more than is needed, and takes half the time of ``windows`` at 14x14.
+- ``exchanged``: a Conv of the transposed image with the transposed gradient as its kernel, stride and dilation
+  exchanged. One node whatever the kernel's size: for large kernels of few channels, and for groups whose windows are
+  slow to cut out because of strides.
+"""
+
+from __future__ import annotations
+
+from .conv_geometry import Geometry
+
+_MANY_TAPS = 64  # as many nodes in the graph would be too many; a product of so many columns is efficient
+_FEW_CHANNELS = 8
+_TAPS_AS_COLUMNS = 32, 16  # from here on ``exchanged`` is efficient for few channels; the second with strides
+_WIDE = 28 * 28  # positions from which a window of a group is worth a node, and a strided one slow to cut out
+_WIDE_KERNEL = 5
+_LONG = 512  # positions from which a product for each sample is as efficient as one for all
+_LONG_ROW = 24  # elements from which a row is copied fast
+
+
+def strategy(g: Geometry) -> str:
+    """The name of the strategy for this geometry."""
+    if g.taps == 1:
+        return _product(g)
+    if g.positions == 1:
+        return "whole"
+    if g.depthwise:
+        return _depthwise(g)
+    if g.taps > _MANY_TAPS:
+        return "exchanged"
+    if g.groups > 1:
+        slow = g.group_channels == 1 or (g.strided and g.positions >= _WIDE)
+        return "exchanged" if slow else _product(g)
+    if g.channels <= _FEW_CHANNELS:
+        return "exchanged" if g.taps >= _TAPS_AS_COLUMNS[g.strided] else "columns"
+    return "merged" if g.positions < _LONG or g.out[-1] < _LONG_ROW else _product(g)
+
+
+def _product(g: Geometry) -> str:
+    """A product for each sample, unless products of all samples are larger than half of image and gradient."""
+    small = g.features * g.group_channels <= g.positions * (g.features + g.channels) / 2
+    return "windows" if small else "merged"
+
+
+def _depthwise(g: Geometry) -> str:
+    wide = g.positions >= _WIDE
+    if g.rank == 1:
+        return "exchanged" if g.strided else "windows" if wide else "merged"
+    if g.strided:
+        return "exchanged" if wide else "rows"
+    return "windows" if wide and g.kernel[-1] < _WIDE_KERNEL else "rows"
