@@ -71,6 +71,12 @@ GATHERS = {
         ["x"],
         {"i": ints(1, -1, 4, 0)},
     ),
+    "elements of the flattened batch": (
+        [node("Reshape", ["x", "all"], ["flat"]), node("Gather", ["flat", "i"], ["y"])],
+        {"x": X, "i": np.arange(60).reshape(3, 20)[:, [0, 19, 4, 4]]},
+        ["x"],
+        {"all": ints(-1)},
+    ),
     "no indices": (node("Gather", ["x", "i"], ["y"], axis=1), {"x": X}, ["x"], {"i": np.zeros(0, np.int64)}),
 }
 PICKS = {
@@ -117,6 +123,7 @@ PICKS = {
 BATCHED = {
     "elements": ("x", "i"),
     "one element": ("x", "i"),
+    "elements of the flattened batch": ("x", "i"),
     "tuples for each sample": ("x", "i"),
     "tuples for each sample, several axes": ("x", "i"),
     "elements of tuples": ("x", "i"),
@@ -262,10 +269,13 @@ def test_gather_with_the_batch_on_both_sides_is_refused():
     assert "has the batch in both its data and its indices" in found
 
 
-@pytest.mark.parametrize("case", ["elements", "elements of tuples", "tuples for each sample"])
+NEED_REDUCTION = ("elements", "elements of tuples", "tuples for each sample", "elements of the flattened batch")
+
+
+@pytest.mark.parametrize("case", NEED_REDUCTION)
 def test_what_needs_a_reduction_is_refused_before_opset_16(case):
-    nodes, feeds, *_ = CASES[case]
-    found = refusal(nodes, feeds, opset=15, batched=batched(case))
+    nodes, feeds, _, *constants = CASES[case]
+    found = refusal(nodes, feeds, *constants, opset=15, batched=batched(case))
     assert "needs ScatterElements with a reduction, of opset 16, and the graph has opset 15" in found
 
 

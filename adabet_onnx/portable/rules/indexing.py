@@ -27,11 +27,13 @@ def _split_at(look: Look) -> tuple[Dims, Dims, Dims]:
 
 def _check_gather(look: Look) -> str | None:
     axis = look.int("axis", 0) % len(look.shape())
-    if isinstance(look.shape()[axis], str):
-        return f"picks from the batch (axis {axis})"
     if sum(isinstance(d, str) for d in look.out_shape()) > 1:
         return "has the batch in both its data and its indices"
-    return None
+    if not isinstance(look.shape()[axis], str):
+        return None
+    if not any(isinstance(d, str) for d in _split_at(look)[1]):
+        return f"picks from the batch (axis {axis})"
+    return _too_old(look)  # as many elements of the flattened batch as it has samples: torch.export's as_strided
 
 
 @rule("Gather", inputs={0}, check=_check_gather)
@@ -40,7 +42,6 @@ def gather(step: Step) -> Gradients:
     build, shape = step.build, step.shape()
     axis = step.int("axis", 0) % len(shape)
     count = shape[axis]
-    assert isinstance(count, int)
     parts = _split_at(step)
     before, many, after = (product(part) for part in parts)
     picked = step.array(1)
@@ -50,6 +51,7 @@ def gather(step: Step) -> Gradients:
         updates = build.reshape(step.dy(), (before, many, after))
         rows = build.reshape(step.x(1), [many])
         return {0: build.reshape(scatter_rows(build, rows, updates, count), shape)}
+    assert isinstance(count, int)
     picked = picked.reshape(-1).astype(np.int64) % count
     if len(set(picked.tolist())) == picked.size:
         in_place = build.reshape(step.dy(), (*parts[0], picked.size, *parts[2]))
