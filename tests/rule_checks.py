@@ -43,14 +43,16 @@ def graph_of(
         shape = ["N", *array.shape[1:]] if name in batched else list(array.shape)
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
     tensors = [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()]
-    arrays = (*feeds.values(), *(constants or {}).values())
-    dtype = TensorProto.DOUBLE if any(a.dtype == np.float64 for a in arrays) else TensorProto.FLOAT
-    output = helper.make_tensor_value_info(nodes[-1].output[0], dtype, None)
+    output = onnx.ValueInfoProto(name=nodes[-1].output[0])
     for i, node in enumerate(nodes):
         node.name = node.name or f"{node.op_type}_{i}"
     graph = helper.make_graph(nodes, "rule", inputs, [output], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    if not inferred.graph.output[0].type.tensor_type.elem_type:  # nothing is inferred after a GroupNormalization
+        double = any(array.dtype == np.float64 for array in (*feeds.values(), *(constants or {}).values()))
+        inferred.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE if double else TensorProto.FLOAT
+    return inferred
 
 
 def obstacles(model: onnx.ModelProto, wrt: Sequence[str]) -> list[str]:

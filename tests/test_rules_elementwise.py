@@ -154,12 +154,6 @@ def test_against_finite_differences(case, monkeypatch):
     check_differences(*arguments, **options)
 
 
-def test_clip_with_attributes(torch_oracle):
-    """Before opset 11, and so before float Equal: the mask must not need it."""
-    check_torch(torch_oracle, node("Clip", ["x"], ["y"], min=-0.5, max=0.5), {"x": X}, ["x"], opset=10)
-    check_torch(torch_oracle, node("Clip", ["x"], ["y"], min=0.1), {"x": X}, ["x"], opset=10)
-
-
 def test_cast_to_double_and_back(torch_oracle):
     nodes = [
         node("Cast", ["x"], ["a"], to=TensorProto.DOUBLE),

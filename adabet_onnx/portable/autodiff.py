@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .builder import Builder, dims_or_none
+from .composites import find_composite
 from .rules import find
 from .rules.registry import Look, Step
 
@@ -154,10 +155,14 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
         if not any(outputs):
             continue
         build.begin(f"{node.name}/grad")
-        entry = find(node.op_type)
-        assert entry is not None
-        found = entry.rule(Step(node, wanted, build, outputs))
-        for position, gradient in found.items():
+        composite = find_composite(node)
+        if composite is not None:
+            stand_in = composite.node()
+            gradient = _apply(stand_in, (0,), build, outputs)[0]
+            composite.release(stand_in)
+            gradients.setdefault(composite.x, []).append(gradient)
+            continue
+        for position, gradient in _apply(node, wanted, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
             assert position in wanted, f"{node.op_type} gave a gradient nobody asked for ({position})"
@@ -172,6 +177,14 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
             )
         result[parameter] = whole
     return result
+
+
+def _apply(
+    node: ir.Node, wanted: tuple[int, ...], build: Builder, outputs: list[ir.Value | None]
+) -> dict[int, ir.Value]:
+    entry = find(node.op_type)
+    assert entry is not None
+    return entry.rule(Step(node, wanted, build, outputs))
 
 
 def _summed(gradients: dict[ir.Value, list[ir.Value]], value: ir.Value, build: Builder) -> ir.Value | None:

@@ -5,8 +5,8 @@ kept; what the way back needs from inside a segment is computed again from the v
 gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
 
 ONNX has no way to say "later", and ONNX Runtime merges a node with another of the same operator and inputs. So a
-segment is computed again from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read off
-a gradient: no other node is like it, it cannot run before the gradient is there, and it copies nothing.
+segment is computed again from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read
+off a gradient: no other node is like it, it cannot run before the gradient is there, and it copies nothing.
 """
 
 from __future__ import annotations

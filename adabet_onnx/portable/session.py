@@ -133,8 +133,8 @@ class Session:
         missing = [original for original, _ in self._feeds if original not in feeds]
         if missing:
             raise TrainingError(
-                f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the artifacts "
-                "again."
+                f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the "
+                "artifacts again."
             )
         value = self._ort.OrtValue.ortvalue_from_numpy
         given = {name: value(np.ascontiguousarray(feeds[original])) for original, name in self._feeds}

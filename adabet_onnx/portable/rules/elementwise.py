@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -142,7 +141,7 @@ def clip(step: Step) -> Gradients:
     A channel that died at a bound is told from one below it by the input alone.
     """
     build, dy = step.build, step.dy()
-    low, high = _clip_bound(step, 1, "min", -1), _clip_bound(step, 2, "max", 1)
+    low, high = _clip_bound(step, 1), _clip_bound(step, 2)
     if low is None and high is None:
         return {0: dy}
     if isinstance(low, float) and isinstance(high, float) and low >= high:
@@ -150,13 +149,12 @@ def clip(step: Step) -> Gradients:
     return {0: build.masked(dy, build.mask("Equal", step.x(), step.y()))}
 
 
-def _clip_bound(step: Step, position: int, attribute: str, sign: int) -> Bound:
-    """A bound of Clip: an input, or an attribute before opset 11; None where it bounds nothing."""
+def _clip_bound(step: Step, position: int) -> Bound:
+    """A bound of Clip; None where it bounds nothing."""
     if step.has(position) and step.array(position) is None:
         return step.x(position)
-    given = number(step, position)
-    bound = step.float(attribute, sign * math.inf) if given is None else given
-    return None if sign * bound >= np.finfo(np.float32).max else bound
+    bound = number(step, position)
+    return None if bound is None or abs(bound) >= np.finfo(np.float32).max else bound
 
 
 @rule("Pow")
