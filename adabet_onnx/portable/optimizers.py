@@ -92,7 +92,7 @@ class Updates:
         if limit is None:
             return list(gradients)
         sums = [b.reshape(b.total(b.mul(g, g), range(len(dims(g)))), [1]) for g in gradients]
-        norm = b.op("Sqrt", sums[0] if len(sums) == 1 else b.op("Sum", *sums))
+        norm = b.op("Sqrt", b.total(sums[0] if len(sums) == 1 else b.op("Concat", *sums, axis=0), [0]))
         factor = b.div(b.scalar(limit, norm), b.add(norm, b.scalar(1e-6, norm)))
         factor = b.at_most(factor, 1)
         return [b.mul(g, self._at_rank(factor, g)) for g in gradients]

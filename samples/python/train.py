@@ -1,4 +1,4 @@
-"""Train a folder made by ``adabet-onnx artifacts`` with numpy and onnxruntime alone: python train.py FOLDER DATA.npz."""
+"""Train artifacts with numpy and onnxruntime alone: python train.py FOLDER DATA.npz (x and y, ready for the model)."""
 
 import json
 import sys

@@ -1,0 +1,172 @@
+"""The same step.onnx on every runtime it is made for: oldest and newest onnxruntime, node, WebAssembly, a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, missing
+from models import tiny
+
+from adabet_onnx import UsageError, make_artifacts, open_model, score, select
+from adabet_onnx.portable.profiles import PROFILES
+
+JS = ROOT / "tests" / "js"
+WEB = JS / "node_modules" / "onnxruntime-web"
+OLDEST = ROOT / ".venv-oldest" / "bin" / "python"
+STEPS, BATCH, RATE = 6, 8, 1e-3  # of samples/python/train.py
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module", params=["conv", "attention"])
+def job(request, tmp_path_factory):
+    """Artifacts, data in the forms the runtimes read, and this runtime's losses."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "conv":
+        model = open_model(tiny.conv_net())
+    else:
+        model = open_model(tiny.attention("four axes"))
+    rng = np.random.default_rng(0)
+    shape = model.inputs[0].shape[1:]
+    x = rng.standard_normal((STEPS * BATCH, *shape)).astype(np.float32)
+    y = rng.integers(0, 3, STEPS * BATCH)
+    selection = select(score(model, x[:32], samples=32), strategy="all")
+    manifest = make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
+    np.savez(folder / "data.npz", x=x, y=y)
+    parts = [slice(i * BATCH, (i + 1) * BATCH) for i in range(STEPS)]
+    batches = [{"x": x[p].ravel().tolist(), "xShape": [BATCH, *shape], "y": y[p].tolist()} for p in parts]
+    (folder / "batches.json").write_text(json.dumps({"batches": batches, "rate": RATE}))
+    session = manifest.session(manifest.initial)
+    losses = [session.step({model.inputs[0].name: x[p]}, y[p], RATE)[0] for p in parts]
+    assert losses[-1] != losses[0]
+    return folder, losses
+
+
+def close(found: list[float], expected: list[float]) -> None:
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def sample(python: Path, folder: Path) -> list[float]:
+    """Losses of samples/python/train.py, which knows nothing of us."""
+    script = ROOT / "samples" / "python" / "train.py"
+    return [float(line) for line in run(python, script, folder / "artifacts", folder / "data.npz").split()]
+
+
+def test_on_the_oldest_onnxruntime(job):
+    folder, losses = job
+    if not OLDEST.exists() or "onnxruntime" not in run(OLDEST, "-m", "pip", "list"):
+        missing("no environment with onnxruntime 1.17.3 (make test makes one)")
+    version = run(OLDEST, "-c", "import onnxruntime; print(onnxruntime.__version__)")
+    assert version.strip() == "1.17.3"
+    close(sample(OLDEST, folder), losses)
+
+
+def test_on_the_newest_onnxruntime(job, inference_python):
+    folder, losses = job
+    close(sample(inference_python, folder), losses)
+
+
+def test_the_sample_is_twenty_lines_of_numpy_and_onnxruntime():
+    text = (ROOT / "samples" / "python" / "train.py").read_text()
+    imports = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    assert imports == {"json", "sys", "pathlib", "numpy", "onnxruntime"}
+
+
+def node(package: str) -> str:
+    found = shutil.which("node")
+    if found is None or not (JS / "node_modules" / package).is_dir():
+        missing(f"no node with {package} (make test installs the package)")
+    return found
+
+
+@pytest.mark.parametrize("package", ["onnxruntime-node", "onnxruntime-web"])
+def test_in_node(job, package):
+    folder, losses = job
+    said = json.loads(run(node(package), JS / "node.mjs", package, folder / "artifacts", folder / "batches.json"))
+    close(said["losses"], losses)
+
+
+def test_in_a_real_browser(job):
+    folder, losses = job
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        missing("no Chromium (make test installs it where apt-get can)")
+    script = JS / "chromium.mjs"
+    said = json.loads(run(node("playwright-core"), script, browser, folder / "artifacts", folder / "batches.json"))
+    assert "error" not in said, said
+    close(said["losses"], losses)
+
+
+def test_the_webgpu_profile_is_the_packages_own_table():
+    table = WEB / "docs" / "webgpu-operators.md"
+    if not table.is_file():
+        missing("onnxruntime-web is not installed (make test does)")
+    listed = set(re.findall(r"^\| (\w+) \| [^|]*ai\.onnx\(", table.read_text(), re.MULTILINE))
+    missing_now = PROFILES["webgpu"] - listed
+    assert not missing_now, f"the newest onnxruntime-web has no {missing_now}"
+
+
+def webgpu(model, folder, strategy="all"):
+    opened = open_model(model)
+    x = np.random.default_rng(0).standard_normal((32, *opened.inputs[0].shape[1:])).astype(np.float32)
+    selection = select(score(opened, x, samples=32), strategy=strategy)
+    settings = {"backend": "portable", "optimizer": "adamw", "clip_norm": 1.0}
+    plain = make_artifacts(opened, selection, folder / "plain", **settings)
+    profiled = make_artifacts(opened, selection, folder / "webgpu", profile="webgpu", **settings)
+    return plain, profiled, x
+
+
+@pytest.mark.parametrize("name", ["conv", "attention", "pool"])
+def test_the_webgpu_profile_uses_only_what_is_listed_and_trains_the_same(name, tmp_path, rng):
+    if name == "pool":
+        nodes = [
+            onnx.helper.make_node("Conv", ["input", "a.weight"], ["c"], "/a", pads=[1] * 4),
+            onnx.helper.make_node("Clip", ["c", "zero", "six"], ["r"], "/clip"),
+            onnx.helper.make_node("MaxPool", ["r"], ["p"], "/pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+            onnx.helper.make_node("Conv", ["p", "b.weight"], ["d"], "/b", group=2, strides=[2, 2]),
+            onnx.helper.make_node("Flatten", ["d"], ["f"], "/flat"),
+            onnx.helper.make_node("Gemm", ["f", "fc.weight"], ["logits"], "/fc"),
+        ]
+        values = {
+            "a.weight": tiny.normal(4, 3, 3, 3),
+            "b.weight": tiny.normal(6, 2, 2, 2),
+            "fc.weight": tiny.normal(24, 3),
+            "zero": np.array(0, np.float32),
+            "six": np.array(6, np.float32),
+        }
+        model = tiny.build(nodes, values)
+    else:
+        model = tiny.conv_net() if name == "conv" else tiny.attention("four axes")
+    plain, profiled, x = webgpu(model, tmp_path)
+    for what in ("step", "gradients", "update", "evaluation"):
+        operators = {n.op_type for n in onnx.load(profiled.file(what)).graph.node}
+        assert operators <= PROFILES["webgpu"], operators - PROFILES["webgpu"]
+    labels = rng.integers(0, 3, 8)
+    losses = []
+    for manifest in (plain, profiled):
+        session = manifest.session(manifest.initial)
+        losses.append([session.step({manifest.feed_names[0][0]: x[:8]}, labels, 1e-2)[0] for _ in range(4)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_what_a_profile_lacks_is_named(tmp_path):
+    nodes = [
+        onnx.helper.make_node("MatMul", ["input", "a.weight"], ["h"], "/a"),
+        onnx.helper.make_node("Softsign", ["h"], ["s"], "/odd"),
+        onnx.helper.make_node("MatMul", ["s", "b.weight"], ["logits"], "/b"),
+    ]
+    model = tiny.build(nodes, {"a.weight": tiny.normal(6, 8), "b.weight": tiny.normal(8, 3)}, input_shape=["N", 6])
+    with pytest.raises(UsageError, match="the profile webgpu has no Softsign, which node '/odd'"):
+        webgpu(model, tmp_path)
