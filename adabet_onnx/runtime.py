@@ -73,8 +73,8 @@ def onnxruntime() -> Any:
         module = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise RuntimeMissingError(
-            f"ONNX Runtime cannot be imported ({error}). To score, evaluate and predict: {INSTALL_INFERENCE}. "
-            f"To train as well: {INSTALL_TRAINING}."
+            f"ONNX Runtime cannot be imported ({error}). Install it: {INSTALL_INFERENCE}; or, to train with the ort "
+            f"backend too: {INSTALL_TRAINING}."
         ) from error
     if not hasattr(module, "InferenceSession"):
         raise RuntimeMissingError(

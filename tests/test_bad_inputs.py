@@ -1117,7 +1117,12 @@ def test_no_training_package(command, refused, monkeypatch):
     monkeypatch.setattr(ort, "_api", None)
     monkeypatch.setattr(ort, "_has_training", lambda module: False)
     monkeypatch.setattr(runtime, "installed", lambda: runtime.Installed({"onnxruntime": "1.22.0"}, {}))
-    words = ("onnxruntime-training-cpu 1.19.2", "pip uninstall -y onnxruntime,", "pip install 'adabet-onnx[training]'")
+    words = (
+        "onnxruntime-training-cpu 1.19.2",
+        "portable backend",
+        "pip uninstall -y onnxruntime,",
+        "pip install 'adabet-onnx[training]'",
+    )
     refused(command, FAILURE, *words)
 
 

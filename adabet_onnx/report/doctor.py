@@ -14,11 +14,23 @@ from .. import runtime
 from ..errors import RuntimeMissingError
 from ..training import ort
 
-_PACKAGES = ("adabet-onnx", "onnx", "onnx-ir", "numpy", "ripser", "scipy", "click", "rich", "pillow", "matplotlib")
+_PACKAGES = (
+    "adabet-onnx",
+    "onnx",
+    "onnx-ir",
+    "numpy",
+    "ripser",
+    "scipy",
+    "click",
+    "rich",
+    "pillow",
+    "matplotlib",
+    "safetensors",
+)
 
 
 def diagnosis() -> tuple[RenderableType, bool]:
-    """What to print, and whether at least scoring works."""
+    """What to print, and whether anything works."""
     found = runtime.installed()
     table = Table("package", "version")
     for name in _PACKAGES:
@@ -32,9 +44,9 @@ def diagnosis() -> tuple[RenderableType, bool]:
     if found.conflict:
         lines.append(Text(f"conflict  {found.conflict}"))
     inference, reason = _tried(runtime.onnxruntime)
-    lines.append(Text(f"score, select, surgery, evaluate, predict: {'yes' if inference else f'no: {reason}'}"))
+    lines.append(Text(f"everything, with the portable backend: {'yes' if inference else f'no: {reason}'}"))
     training, reason = _tried(ort.load) if inference else (False, "see above")
-    lines.append(Text(f"artifacts, train, export, run, demo:       {'yes' if training else f'no: {reason}'}"))
+    lines.append(Text(f"the ort backend:                       {'yes' if training else f'no: {reason}'}"))
     return Group(*lines), inference and not found.conflict
 
 
