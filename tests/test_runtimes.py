@@ -28,10 +28,7 @@ TOLERANCE = 1e-5
 def job(request, tmp_path_factory):
     """Artifacts, data in the forms the runtimes read, and this runtime's losses."""
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "conv":
-        model = open_model(tiny.conv_net())
-    else:
-        model = open_model(tiny.attention("four axes"))
+    model = open_model(tiny.conv_net() if request.param == "conv" else tiny.attention("four axes"))
     rng = np.random.default_rng(0)
     shape = model.inputs[0].shape[1:]
     x = rng.standard_normal((STEPS * BATCH, *shape)).astype(np.float32)

@@ -92,8 +92,8 @@ def _missing(reason: str) -> RuntimeMissingError:
     inference = " ".join(runtime.installed().inference)
     first = f"pip uninstall -y {inference}, then " if inference else ""
     return RuntimeMissingError(
-        f"the ort backend needs onnxruntime-training-cpu 1.19.2, but {reason}. Use the portable backend, or install it: "
-        f"{first}{runtime.INSTALL_TRAINING}.{hint}"
+        f"the ort backend needs onnxruntime-training-cpu 1.19.2, but {reason}. Use the portable backend, or install "
+        f"it: {first}{runtime.INSTALL_TRAINING}.{hint}"
     )
 
 
