@@ -383,3 +383,28 @@ def test_a_squeezed_batch_cannot_be_freed() -> None:
     proto = tiny.build(nodes, values, input_shape=(1, 8), output_shape=(1, 3))
     with pytest.raises(ModelError, match="dynamic batch"):
         open_model(proto)
+
+
+@pytest.mark.parametrize("opset", [9, 10])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_old_upsampling_keeps_its_coordinates(opset, mode, rng):
+    """onnx's converter leaves Resize at the default of opset 11, which is another function."""
+    op_type = "Upsample" if opset == 9 else "Resize"
+    nodes = [
+        tiny.node(op_type, ["input", "scales"], ["u"], "/up", mode=mode),
+        tiny.node("Conv", ["u", "w"], ["logits"], "/conv"),
+    ]
+    values = {"scales": np.array([1, 1, 2, 2], np.float32), "w": tiny.normal(2, 3, 16, 16)}
+    model = tiny.build(nodes, values, output_shape=["N", 2, 1, 1], opset=opset)
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    if mode == "nearest":
+        up = x.repeat(2, 2).repeat(2, 3)
+    else:  # asymmetric: positions 0, 0.5, 1, ..., the last one repeated
+        up = x
+        for axis in (2, 3):
+            after = np.concatenate([np.take(up, range(1, 8), axis), np.take(up, [7], axis)], axis)
+            up = np.stack([up, (up + after) / 2], axis + 1).reshape(
+                [n * (2 if i == axis else 1) for i, n in enumerate(up.shape)]
+            )
+    expected = np.einsum("nchw,ochw->no", up, values["w"])[..., None, None]
+    assert tiny.difference(tiny.run(open_model(model).graph, x), expected) < 1e-5

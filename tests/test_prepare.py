@@ -51,7 +51,7 @@ def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
 
 def checked(model: Model, selection: Selection, folder: Path, **options: Any) -> tuple[Manifest, dict[str, Any]]:
     """Artifacts, and what their check finds; in this process, which is quicker."""
-    manifest = make_artifacts(model, selection, folder / "artifacts", check=False, **options)
+    manifest = make_artifacts(model, selection, folder / "artifacts", backend="ort", check=False, **options)
     return manifest, selfcheck.check(manifest)
 
 
@@ -255,7 +255,7 @@ def test_planted_faults_are_caught(training: None, tmp_path: Path, monkeypatch: 
     assert good["gradient"]["error"] <= 0.01
     monkeypatch.setattr(prepare_module, forgotten, Nothing)
     with pytest.raises(CheckError, match=message):
-        make_artifacts(model, selecting(model, *layers), tmp_path / "bad")
+        make_artifacts(model, selecting(model, *layers), tmp_path / "bad", backend="ort")
     assert not (tmp_path / "bad").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts"]
 
@@ -270,7 +270,7 @@ def test_a_wrong_rewrite_is_caught(training: None, tmp_path: Path, monkeypatch: 
     model = open_model(tiny.conv_net())
     monkeypatch.setattr(prepare_module, "CompleteLayerNormalization", Wrong)
     with pytest.raises(CheckError, match="logits differ"):
-        make_artifacts(model, selecting(model, "conv2"), tmp_path / "bad")
+        make_artifacts(model, selecting(model, "conv2"), tmp_path / "bad", backend="ort")
 
 
 @pytest.mark.parametrize("frozen", ["embedded", "checkpoint"])

@@ -34,6 +34,7 @@ from .shapes import Shapes, infer_shapes, measured_shapes
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
 _OLDEST_RUNTIME = (20, 9)  # the newest opset and IR version that onnxruntime 1.17 reads
+_FIRST_RESIZE_WITH_A_MODE, _COORDINATES = 11, "coordinate_transformation_mode"
 CONVERTED_OPSET = 17  # what older models are converted to: read by every supported runtime
 _PROBE_BATCH = 7919
 METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
@@ -304,6 +305,11 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx
         ) from error
     if not converted.metadata_props:
         converted.metadata_props.extend(metadata)
+    if opset < _FIRST_RESIZE_WITH_A_MODE:
+        for node in converted.graph.node:
+            if node.op_type == "Resize" and not any(a.name == _COORDINATES for a in node.attribute):
+                # What Upsample and the Resize of opset 10 do; the converter leaves the new default, half_pixel.
+                node.attribute.append(onnx.helper.make_attribute(_COORDINATES, "asymmetric"))
     return converted
 
 

@@ -130,6 +130,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
     for step in (
         ExplicitPads(infer_shapes(graph)),
         FoldBatchNormalization(trainable),
+        CompleteLayerNormalization(outputs=False),
         common.RemoveUnusedNodesPass(),
         common.TopologicalSortPass(),
     ):

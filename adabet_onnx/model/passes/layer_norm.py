@@ -1,4 +1,8 @@
-"""LayerNormalization gets all three outputs and a bias: without them its gradient crashes or is missing."""
+"""LayerNormalization gets a bias and all three outputs.
+
+Without them onnxruntime-training's gradient crashes or is missing; and without a bias, onnxruntime 1.17 kills the
+process when it loads a graph in which several nodes use the result.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,15 @@ import onnx_ir as ir
 
 
 class CompleteLayerNormalization(ir.passes.InPlacePass):
-    """Name the optional outputs of LayerNormalization and give it a zero bias where it has none."""
+    """Give LayerNormalization a zero bias where it has none, and name its optional outputs.
+
+    Args:
+        outputs: whether to name those too.
+    """
+
+    def __init__(self, *, outputs: bool = True) -> None:
+        super().__init__()
+        self._outputs = outputs
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""
@@ -27,6 +39,8 @@ class CompleteLayerNormalization(ir.passes.InPlacePass):
                 node.resize_inputs(3)
                 node.replace_input_with(2, bias)
                 modified = True
+            if not self._outputs:
+                continue
             if len(node.outputs) < 3:
                 node.resize_outputs(3)
                 modified = True
