@@ -1,0 +1,625 @@
+"""Real architectures for tests, as torch modules with random weights, and their export to ONNX.
+
+`module` makes one, ``small`` (narrow, few pixels, every kind of block once or twice) or, for some, ``full`` (as
+published, 224 pixels). `export` gives the bytes of an ONNX model that keeps the names of the module's parameters.
+
+All modules are in eval mode. Their weights are drawn anew, so that no two tensors are equal (exporters merge those)
+and no signal dies out; the running statistics of BatchNormalization are those of the network's own activations.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Act = Callable[[], nn.Module]
+IMAGES = ("input",)
+TEXT = ("input_ids",)
+MASKED = ("input_ids", "attention_mask")
+
+
+def conv_bn(inputs: int, outputs: int, kernel: Any = 3, stride: int = 1, *, groups: int = 1, act: Act | None = nn.ReLU):
+    """Convolution of the same size, BatchNormalization, activation."""
+    padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
+    parts = [nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*parts, *([act()] if act else []))
+
+
+def classifier(width: int, classes: int) -> list[nn.Module]:
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)]
+
+
+class Residual(nn.Module):
+    """x + inner(x), or another way past it, and an activation after the sum."""
+
+    def __init__(self, inner: nn.Module, shortcut: nn.Module | None = None, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner, self.shortcut, self.after = inner, shortcut or nn.Identity(), after or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.shortcut(x) + self.inner(x))
+
+
+def resnet18(width: int = 64, classes: int = 1000) -> nn.Module:
+    parts: list[nn.Module] = [conv_bn(3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    inputs = width
+    for outputs, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
+        for step in (stride, 1):
+            inner = nn.Sequential(conv_bn(inputs, outputs, 3, step), conv_bn(outputs, outputs, act=None))
+            shortcut = None if inputs == outputs and step == 1 else conv_bn(inputs, outputs, 1, step, act=None)
+            parts.append(Residual(inner, shortcut, nn.ReLU()))
+            inputs = outputs
+    return nn.Sequential(*parts, *classifier(inputs, classes))
+
+
+def mobilenetv1(width: int = 32, classes: int = 1000, layers: Sequence[tuple[int, int]] = ()) -> nn.Module:
+    """`layers`: (width in multiples of the first, stride) of each depthwise-separable convolution."""
+    parts, inputs = [conv_bn(3, width, 3, 2)], width
+    for factor, stride in layers:
+        parts += [conv_bn(inputs, inputs, 3, stride, groups=inputs), conv_bn(inputs, width * factor, 1)]
+        inputs = width * factor
+    return nn.Sequential(*parts, *classifier(inputs, classes))
+
+
+def inverted(inputs: int, expanded: int, outputs: int, kernel: int, stride: int, act: Act, gate: nn.Module | None):
+    """An inverted residual: widen, depthwise, perhaps squeeze and excite, narrow."""
+    parts = [conv_bn(inputs, expanded, 1, act=act)] if expanded != inputs else []
+    parts.append(conv_bn(expanded, expanded, kernel, stride, groups=expanded, act=act))
+    inner = nn.Sequential(*parts, *([gate] if gate else []), conv_bn(expanded, outputs, 1, act=None))
+    return Residual(inner) if stride == 1 and inputs == outputs else inner
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self, width: int, squeezed: int, act: Act, gate: Act) -> None:
+        super().__init__()
+        self.reduce, self.expand = nn.Conv2d(width, squeezed, 1), nn.Conv2d(squeezed, width, 1)
+        self.act, self.gate = act(), gate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = F.adaptive_avg_pool2d(x, 1)
+        return x * self.gate(self.expand(self.act(self.reduce(scale))))
+
+
+def mobilenetv2(
+    stem: int = 32, last: int = 1280, classes: int = 1000, stages: Sequence[tuple[int, int, int, int]] = ()
+) -> nn.Module:
+    """`stages`: (expansion, width, blocks, stride)."""
+    parts, inputs = [conv_bn(3, stem, 3, 2, act=nn.ReLU6)], stem
+    for expansion, outputs, blocks, stride in stages:
+        for step in (stride, *[1] * (blocks - 1)):
+            parts.append(inverted(inputs, inputs * expansion, outputs, 3, step, nn.ReLU6, None))
+            inputs = outputs
+    head = classifier(last, classes)
+    return nn.Sequential(*parts, conv_bn(inputs, last, 1, act=nn.ReLU6), *head[:2], nn.Dropout(0.2), head[2])
+
+
+def mobilenetv3(stem: int, last: int, classes: int, blocks: Sequence[tuple[int, int, int, bool, bool, int]]):
+    """`blocks`: (kernel, expanded width, width, squeeze and excite, hard swish, stride)."""
+    parts, inputs = [conv_bn(3, stem, 3, 2, act=nn.Hardswish)], stem
+    for kernel, expanded, outputs, squeezes, swish, stride in blocks:
+        gate = SqueezeExcite(expanded, max(expanded // 4, 2), nn.ReLU, nn.Hardsigmoid) if squeezes else None
+        parts.append(inverted(inputs, expanded, outputs, kernel, stride, nn.Hardswish if swish else nn.ReLU, gate))
+        inputs = outputs
+    parts.append(conv_bn(inputs, 6 * inputs, 1, act=nn.Hardswish))
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6 * inputs, last), nn.Hardswish(), nn.Dropout(0.2)]
+    return nn.Sequential(*parts, *head, nn.Linear(last, classes))
+
+
+def efficientnet(stem: int, last: int, classes: int, blocks: Sequence[tuple[int, int, int, int]]) -> nn.Module:
+    """`blocks`: (expansion, width, kernel, stride)."""
+    parts, inputs = [conv_bn(3, stem, 3, 2, act=nn.SiLU)], stem
+    for expansion, outputs, kernel, stride in blocks:
+        expanded = inputs * expansion
+        gate = SqueezeExcite(expanded, max(inputs // 4, 2), nn.SiLU, nn.Sigmoid)
+        parts.append(inverted(inputs, expanded, outputs, kernel, stride, nn.SiLU, gate))
+        inputs = outputs
+    return nn.Sequential(*parts, conv_bn(inputs, last, 1, act=nn.SiLU), *classifier(last, classes))
+
+
+class DenseLayer(nn.Module):
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(),
+            conv_bn(inputs, 4 * growth, 1),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.inner(x)], 1)
+
+
+def densenet(width: int, growth: int, classes: int, stages: Sequence[int]) -> nn.Module:
+    """`stages`: number of layers of each."""
+    parts: list[nn.Module] = [conv_bn(3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    for index, layers in enumerate(stages):
+        if index:
+            narrow = nn.Conv2d(width, width // 2, 1, bias=False)
+            parts += [nn.BatchNorm2d(width), nn.ReLU(), narrow, nn.AvgPool2d(2)]
+            width //= 2
+        for _ in range(layers):
+            parts.append(DenseLayer(width, growth))
+            width += growth
+    return nn.Sequential(*parts, nn.BatchNorm2d(width), nn.ReLU(), *classifier(width, classes))
+
+
+class Branches(nn.Module):
+    """Several ways side by side, their results concatenated."""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def inception(width: int, classes: int) -> nn.Module:
+    def square(inputs: int) -> nn.Module:
+        return Branches(
+            conv_bn(inputs, width, 1),
+            nn.Sequential(conv_bn(inputs, width, 1), conv_bn(width, width, 5)),
+            nn.Sequential(conv_bn(inputs, width, 1), conv_bn(width, width), conv_bn(width, width)),
+            nn.Sequential(nn.AvgPool2d(3, 1, 1), conv_bn(inputs, width, 1)),
+        )
+
+    def asymmetric(inputs: int) -> nn.Module:
+        return Branches(
+            conv_bn(inputs, width, 1),
+            nn.Sequential(conv_bn(inputs, width, 1), conv_bn(width, width, (1, 7)), conv_bn(width, 2 * width, (7, 1))),
+            nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), conv_bn(inputs, width, 1)),
+        )
+
+    def smaller(inputs: int) -> nn.Module:
+        return Branches(conv_bn(inputs, width, 3, 2), nn.MaxPool2d(3, 2, 1))
+
+    blocks = [square(width), smaller(4 * width), asymmetric(5 * width)]
+    return nn.Sequential(conv_bn(3, width, 3, 2), *blocks, *classifier(4 * width, classes))
+
+
+class ShuffleUnit(nn.Module):
+    """Of ShuffleNetV2: half of the channels (or, with a stride, all) through convolutions, then shuffle."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        entering = inputs if stride > 1 else inputs // 2
+        self.stride = stride
+        self.right = nn.Sequential(
+            conv_bn(entering, half, 1), conv_bn(half, half, 3, stride, groups=half, act=None), conv_bn(half, half, 1)
+        )
+        if stride > 1:
+            self.left = nn.Sequential(
+                conv_bn(inputs, inputs, 3, stride, groups=inputs, act=None), conv_bn(inputs, half, 1)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            y = torch.cat([self.left(x), self.right(x)], 1)
+        else:
+            kept, changed = x.chunk(2, 1)
+            y = torch.cat([kept, self.right(changed)], 1)
+        n, channels, height, width = y.shape
+        return y.view(n, 2, channels // 2, height, width).transpose(1, 2).reshape(n, channels, height, width)
+
+
+def shufflenetv2(stem: int, stages: Sequence[tuple[int, int]], last: int, classes: int) -> nn.Module:
+    """`stages`: (width, units)."""
+    parts, inputs = [conv_bn(3, stem, 3, 2), nn.MaxPool2d(3, 2, 1)], stem
+    for outputs, units in stages:
+        parts.append(ShuffleUnit(inputs, outputs, 2))
+        parts += [ShuffleUnit(outputs, outputs, 1) for _ in range(units - 1)]
+        inputs = outputs
+    return nn.Sequential(*parts, conv_bn(inputs, last, 1), *classifier(last, classes))
+
+
+class UNet(nn.Module):
+    """Logits per pixel; up by transposed convolutions, or by resizing and a convolution."""
+
+    def __init__(self, width: int, depth: int, classes: int, *, resize: bool) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(depth + 1)]
+        double = [(3, width), *pairwise(widths)]
+        self.down = nn.ModuleList(nn.Sequential(conv_bn(a, b), conv_bn(b, b)) for a, b in double)
+        pairs = list(pairwise(widths[::-1]))
+        if resize:
+            enlarge = [
+                nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(a, b, 1)) for a, b in pairs
+            ]
+        else:
+            enlarge = [nn.ConvTranspose2d(a, b, 2, 2) for a, b in pairs]
+        self.enlarge = nn.ModuleList(enlarge)
+        self.up = nn.ModuleList(nn.Sequential(conv_bn(2 * b, b), conv_bn(b, b)) for _, b in pairs)
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        passed = []
+        for block in self.down[:-1]:
+            passed.append(block(x))
+            x = F.max_pool2d(passed[-1], 2)
+        x = self.down[-1](x)
+        for enlarge, block in zip(self.enlarge, self.up, strict=True):
+            x = block(torch.cat([passed.pop(), enlarge(x)], 1))
+        return self.head(x)
+
+
+class ChannelsFirstNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (N, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.wider, self.narrower = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.gamma * self.narrower(F.gelu(self.wider(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+def convnext(widths: Sequence[int], depths: Sequence[int], classes: int) -> nn.Module:
+    parts: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 4), ChannelsFirstNorm(widths[0], eps=1e-6)]
+    for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        if index:
+            parts += [ChannelsFirstNorm(widths[index - 1], eps=1e-6), nn.Conv2d(widths[index - 1], width, 2, 2)]
+        parts += [ConvNeXtBlock(width) for _ in range(depth)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(widths[-1], eps=1e-6), nn.Linear(widths[-1], classes)]
+    return nn.Sequential(*parts, *head)
+
+
+class Attention(nn.Module):
+    """Self-attention; `fused` takes torch's own function, else Softmax is written out."""
+
+    def __init__(self, width: int, heads: int, *, fused: bool) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, fused
+        self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        n, tokens, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            weights = q @ k.transpose(-2, -1) / (width // self.heads) ** 0.5
+            y = torch.softmax(weights if mask is None else weights + mask, -1) @ v
+        return self.project(y.transpose(1, 2).reshape(n, tokens, width))
+
+
+def feed_forward(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+class ViT(nn.Module):
+    """Normalisation first, as published; a class token and position embeddings."""
+
+    def __init__(
+        self, pixels: int, patch: int, width: int, depth: int, heads: int, classes: int, *, fused: bool = True
+    ) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.zeros(1, (pixels // patch) ** 2 + 1, width))
+        norms = [nn.LayerNorm(width, eps=1e-6) for _ in range(2 * depth + 1)]
+        self.norms = nn.ModuleList(norms)
+        self.attentions = nn.ModuleList(Attention(width, heads, fused=fused) for _ in range(depth))
+        self.forwards = nn.ModuleList(feed_forward(width) for _ in range(depth))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
+        for i, (attention, forward) in enumerate(zip(self.attentions, self.forwards, strict=True)):
+            x = x + attention(self.norms[2 * i](x))
+            x = x + forward(self.norms[2 * i + 1](x))
+        return self.head(self.norms[-1](x)[:, 0])
+
+
+class Bert(nn.Module):
+    """Normalisation after each sum, as published; classes from the first token."""
+
+    def __init__(self, tokens: int, vocabulary: int, width: int, depth: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.word, self.position = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.register_buffer("positions", torch.arange(tokens)[None])
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-12) for _ in range(2 * depth + 1))
+        self.attentions = nn.ModuleList(Attention(width, heads, fused=False) for _ in range(depth))
+        self.forwards = nn.ModuleList(feed_forward(width) for _ in range(depth))
+        self.pooler, self.head = nn.Linear(width, width), nn.Linear(width, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        positions = self.positions.expand(input_ids.shape[0], -1)  # in every sample, so that it is a layer
+        x = self.norms[0](self.word(input_ids) + self.position(positions))
+        mask = None
+        if attention_mask is not None:
+            mask = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(torch.float32).min
+        for i, (attention, forward) in enumerate(zip(self.attentions, self.forwards, strict=True)):
+            x = self.norms[2 * i + 1](x + attention(x, mask))
+            x = self.norms[2 * i + 2](x + forward(x))
+        return self.head(torch.tanh(self.pooler(x[:, 0])))
+
+
+def audio(width: int, classes: int) -> nn.Module:
+    """Of raw sound (N, 1, samples), after M5."""
+    parts: list[nn.Module] = []
+    inputs = 1
+    for outputs, kernel, stride in ((width, 16, 4), (width, 3, 1), (2 * width, 3, 1)):
+        conv = nn.Conv1d(inputs, outputs, kernel, stride, padding=kernel // 4)
+        parts += [conv, nn.BatchNorm1d(outputs), nn.ReLU(), nn.MaxPool1d(4)]
+        inputs = outputs
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(inputs, classes))
+
+
+def vgg(width: int, classes: int, layers: Sequence[int]) -> nn.Module:
+    """`layers`: width in multiples of the first, 0 for pooling."""
+    parts: list[nn.Module] = []
+    inputs = 3
+    for factor in layers:
+        if factor:
+            parts += [nn.Conv2d(inputs, width * factor, 3, padding=1), nn.ReLU()]
+            inputs = width * factor
+        else:
+            parts.append(nn.MaxPool2d(2))
+    parts += [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * inputs, 16), nn.ReLU(), nn.Dropout()]
+    return nn.Sequential(*parts, nn.Linear(16, classes))
+
+
+class Fire(nn.Module):
+    def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
+        self.one, self.three = nn.Conv2d(squeezed, expanded, 1), nn.Conv2d(squeezed, expanded, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat([F.relu(self.one(x)), F.relu(self.three(x))], 1)
+
+
+def squeezenet(width: int, classes: int) -> nn.Module:
+    """The head is a convolution with a Relu after it."""
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    fires = [Fire(2 * width, width // 2, width), Fire(2 * width, width // 2, width), Fire(2 * width, width, 2 * width)]
+    body = [nn.Conv2d(3, 2 * width, 3, 2), nn.ReLU(), pool(), *fires[:2], pool(), fires[2]]
+    head = [nn.Dropout(), nn.Conv2d(4 * width, classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*body, *head)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to make one.
+
+    Attributes:
+        make: the module, from its arguments.
+        small: arguments.
+        shape: of one sample of the small one.
+        full: arguments of the published size, for (3, 224, 224); None: there is none.
+        names: of the inputs.
+        vocabulary: of token ids.
+    """
+
+    make: Callable[..., nn.Module]
+    small: dict[str, Any]
+    shape: tuple[int, ...] = (3, 32, 32)
+    full: dict[str, Any] | None = None
+    names: tuple[str, ...] = IMAGES
+    vocabulary: int = 50
+
+
+_V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_V3 = (
+    (3, 8, 8, True, False, 2),
+    (3, 24, 8, False, False, 1),
+    (5, 24, 12, True, True, 2),
+    (5, 40, 12, True, True, 1),
+)
+_VIT = {"pixels": 16, "patch": 4, "width": 24, "depth": 2, "heads": 3, "classes": 5}
+_BERT = {"tokens": 7, "vocabulary": 50, "width": 16, "depth": 2, "heads": 2, "classes": 5}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet18": Architecture(resnet18, {"width": 4, "classes": 5}, (3, 40, 40), full={}),
+    "mobilenetv1": Architecture(
+        mobilenetv1, {"width": 4, "classes": 5, "layers": ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1))}
+    ),
+    "mobilenetv2": Architecture(
+        mobilenetv2,
+        {"stem": 4, "last": 16, "classes": 5, "stages": ((1, 4, 1, 1), (6, 6, 2, 2), (6, 8, 2, 2))},
+        full={"stages": _V2},
+    ),
+    "mobilenetv3": Architecture(mobilenetv3, {"stem": 8, "last": 16, "classes": 5, "blocks": _V3}),
+    "efficientnet": Architecture(
+        efficientnet,
+        {"stem": 4, "last": 16, "classes": 5, "blocks": ((1, 4, 3, 1), (6, 6, 3, 2), (6, 6, 5, 1), (6, 8, 5, 2))},
+    ),
+    "densenet": Architecture(densenet, {"width": 8, "growth": 4, "classes": 5, "stages": (2, 2)}),
+    "inception": Architecture(inception, {"width": 4, "classes": 5}),
+    "shufflenetv2": Architecture(shufflenetv2, {"stem": 4, "stages": ((8, 2), (16, 2)), "last": 16, "classes": 5}),
+    "unet_transpose": Architecture(UNet, {"width": 4, "depth": 2, "classes": 3, "resize": False}, (3, 16, 16)),
+    "unet_resize": Architecture(UNet, {"width": 4, "depth": 2, "classes": 3, "resize": True}, (3, 16, 16)),
+    "convnext": Architecture(convnext, {"widths": (8, 12), "depths": (2, 1), "classes": 5}),
+    "vit_tiny": Architecture(
+        ViT,
+        _VIT,
+        (3, 16, 16),
+        full={"pixels": 224, "patch": 16, "width": 192, "depth": 12, "heads": 3, "classes": 1000},
+    ),
+    "vit_explicit": Architecture(ViT, {**_VIT, "fused": False}, (3, 16, 16)),
+    "bert": Architecture(Bert, _BERT, (7,), names=TEXT),
+    "bert_masked": Architecture(Bert, _BERT, (7,), names=MASKED),
+    "audio": Architecture(audio, {"width": 8, "classes": 5}, (1, 800)),
+    "vgg": Architecture(vgg, {"width": 4, "classes": 5, "layers": (1, 0, 2, 0, 4, 4, 0)}),
+    "squeezenet": Architecture(squeezenet, {"width": 8, "classes": 5}, (3, 36, 36)),
+}
+
+
+def feeds(name: str, *, size: str = "small", batch: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random inputs by name: normal floats, token ids, masks of sequences of differing lengths."""
+    architecture, rng = ARCHITECTURES[name], np.random.default_rng(seed)
+    shape = architecture.shape if size == "small" else (3, 224, 224)
+    if architecture.names == IMAGES:
+        return {"input": rng.standard_normal((batch, *shape)).astype(np.float32)}
+    found = {"input_ids": rng.integers(0, architecture.vocabulary, (batch, *shape))}
+    if "attention_mask" in architecture.names:
+        lengths = rng.integers(2, shape[0] + 1, (batch, 1))
+        found["attention_mask"] = (np.arange(shape[0]) < lengths).astype(np.int64)
+    return found
+
+
+def module(name: str, *, size: str = "small") -> tuple[nn.Module, tuple[np.ndarray, ...], tuple[str, ...]]:
+    """A module in eval mode, inputs for it (two samples) and their names; always the same ones.
+
+    Args:
+        name: one of ARCHITECTURES.
+        size: ``small`` or, where there is one, ``full``.
+    """
+    architecture = ARCHITECTURES[name]
+    arguments = architecture.small if size == "small" else architecture.full
+    if arguments is None:
+        raise ValueError(f"{name} has no size {size!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = architecture.make(**arguments)
+        _draw(made)
+        _settle(made, tuple(feeds(name, size=size, batch=16 if size == "small" else 4, seed=100).values()))
+    given = feeds(name, size=size, batch=2)
+    return made.eval().requires_grad_(True), tuple(given.values()), tuple(given)
+
+
+@torch.no_grad()
+def _draw(made: nn.Module) -> None:
+    """Weights of every layer anew: a signal keeps its size, no vector is constant."""
+    for part in made.modules():
+        if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_normal_(part.weight)
+            if part.bias is not None:
+                part.bias.normal_(0, 0.1)
+        elif isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
+            part.weight.uniform_(0.5, 1.5)
+            part.bias.normal_(0, 0.1)
+        else:
+            for parameter in part.parameters(recurse=False):
+                parameter.normal_(0, 0.5)
+
+
+@torch.no_grad()
+def _settle(made: nn.Module, inputs: Sequence[np.ndarray]) -> None:
+    """Running statistics as the network's own activations have them."""
+    norms = [part for part in made.modules() if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    momentum = [norm.momentum for norm in norms]
+    made.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    if norms:
+        made(*map(torch.from_numpy, inputs))
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.eval()
+        norm.momentum = value
+
+
+def folded(made: nn.Module) -> nn.Module:
+    """In place: every BatchNormalization after a convolution folded into it, as ``dynamo`` does."""
+    for part in made.modules():
+        children = list(part.named_children()) if isinstance(part, nn.Sequential) else []
+        for (at, conv), (after, norm) in pairwise(children):
+            if isinstance(conv, (nn.Conv1d, nn.Conv2d)) and isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                setattr(part, at, fuse_conv_bn_eval(conv, norm))
+                setattr(part, after, nn.Identity())
+    return made.requires_grad_(True)
+
+
+def export(
+    name: str,
+    size: str = "small",
+    path: Any = None,
+    exporter: str = "torchscript",
+    opset: int = 17,
+    *,
+    optimize: bool = True,
+) -> bytes:
+    """The module as ONNX with a dynamic batch ``N``, its parameters under their own names.
+
+    Without constant folding, the TorchScript exporter keeps BatchNormalization, and a Transpose before the weight of
+    a Linear that is no Gemm. The exporter by torch.export needs opset 18 or newer; with `optimize` it folds
+    BatchNormalization into the convolution before it, whose weight then is another one under the old name.
+
+    Args:
+        name: one of ARCHITECTURES.
+        size: ``small`` or ``full``.
+        path: also write it there.
+        exporter: ``torchscript`` or ``dynamo``.
+        opset: 17, 18 or 20.
+        optimize: for ``dynamo``, which is its default.
+    """
+    made, given, names = module(name, size=size)
+    inputs = tuple(map(torch.from_numpy, given))
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            data = _EXPORTERS[exporter](made, inputs, names, opset, optimize)
+        finally:
+            logger.setLevel(level)
+    if path is not None:
+        with open(path, "wb") as file:
+            file.write(data)
+    return data
+
+
+def _torchscript(made: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], opset: int, _: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        made,
+        inputs,
+        buffer,  # type: ignore[arg-type]
+        dynamo=False,
+        opset_version=opset,
+        input_names=list(names),
+        output_names=["logits"],
+        dynamic_axes={name: {0: "N"} for name in (*names, "logits")},
+        do_constant_folding=False,
+    )
+    return buffer.getvalue()
+
+
+def _dynamo(made: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], opset: int, optimize: bool) -> bytes:
+    batch = torch.export.Dim("N")
+    program = torch.onnx.export(
+        made,
+        inputs,
+        dynamo=True,
+        opset_version=opset,
+        input_names=list(names),
+        output_names=["logits"],
+        dynamic_shapes=tuple({0: batch} for _ in names),
+        optimize=optimize,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+_EXPORTERS = {"torchscript": _torchscript, "dynamo": _dynamo}
