@@ -21,7 +21,7 @@ from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.head import new_head
 from .model.open import Model, open_model
-from .model.shapes import infer_shapes
+from .model.shapes import shape_of
 from .portable.losses import class_axis
 from .records import write_json
 from .scoring.record import Scores, load_scores
@@ -215,7 +215,7 @@ def _with_head(
 
 def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     """Say before anything long begins that labels are missing or out of range."""
-    shape = infer_shapes(model.graph).get(model.logits)
+    shape = shape_of(model.graph, model.logits)
     if shape is None or len(shape) < 2:
         raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
     for part in (splits.train, splits.test):

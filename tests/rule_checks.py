@@ -1,4 +1,4 @@
-"""Checks of one gradient rule: against torch, finite differences in float64, and the onnx-ad package.
+"""Checks of one gradient rule: against torch and finite differences in float64.
 
 A rule is tried on a graph of one or a few nodes; the loss is the sum of the output times fixed random numbers.
 """

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from adabet_onnx import ModelError, make_artifacts, open_model, select
+from adabet_onnx import make_artifacts, open_model, select
 from adabet_onnx.scoring.record import LayerScore, Scores
 
 TOLERANCE = 1e-4
@@ -45,26 +45,10 @@ ARCHITECTURES = (
 )
 DYNAMO = ("bert_masked", "convnext", "mobilenetv2", "resnet18", "vit_tiny")
 NEWER = (("unet_resize", 18), ("mobilenetv3", 20), ("vit_explicit", 20))
-# Sizes and scales that these compute in the graph are not seen to be constant, so that shapes stay unknown.
-REFUSED = {
-    ("bert", "torchscript"),
-    ("bert_masked", "torchscript"),
-    ("convnext", "dynamo"),
-    ("shufflenetv2", "torchscript"),
-    ("unet_resize", "torchscript"),
-}
-
-
-def export(name: str, exporter: str, opset: int) -> Any:
-    reason = "sizes computed in the graph are not known before it runs"
-    marks = [pytest.mark.xfail(raises=ModelError, strict=True, reason=reason)] if (name, exporter) in REFUSED else []
-    return pytest.param(name, exporter, opset, marks=marks, id=f"{name}-{exporter}-{opset}")
-
-
 EXPORTS = [
-    *(export(name, "torchscript", 17) for name in ARCHITECTURES),
-    *(export(name, "torchscript", opset) for name, opset in NEWER),
-    *(export(name, "dynamo", 18) for name in DYNAMO),
+    *((name, "torchscript", 17) for name in ARCHITECTURES),
+    *((name, "torchscript", opset) for name, opset in NEWER),
+    *((name, "dynamo", 18) for name in DYNAMO),
 ]
 
 

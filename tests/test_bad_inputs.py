@@ -365,7 +365,6 @@ def test_models(case, refused):
     refused(case.command, case.code, *case.words)
 
 
-@needs_training
 @pytest.mark.parametrize("command", ["artifacts bad.onnx selection.json -o out", "run bad.onnx data.npz -o out"])
 def test_models_to_train(command, refused):
     write("bad.onnx", RANDOM)()
@@ -490,7 +489,6 @@ def test_data(case, refused):
     refused(case.command, case.code, *case.words)
 
 
-@needs_training
 @cases(
     Case("no labels", TRAIN, FAILURE, ("bad.npz has no labels", "add y"), npz(x=X)),
     Case("labels too large", TRAIN, FAILURE, ("bad.npz", "4 outputs"), npz(x=X, y=np.arange(48) % 8)),
@@ -527,7 +525,6 @@ def test_data_to_train_on(case, refused):
     refused(case.command, case.code, *case.words)
 
 
-@needs_training
 def test_bad_data_does_not_cost_an_earlier_training(refused, work, monkeypatch):
     trained(work)
     npz(x=np.zeros((48, 7)), y=Y)()
@@ -594,7 +591,6 @@ def plain_scores() -> None:
 ARTIFACTS = "artifacts model.onnx selection.json -o out"
 
 
-@needs_training
 @cases(
     Case("momentum", f"{ARTIFACTS} --momentum 0.9", USAGE, ("sgd", "no momentum", "adamw")),
     Case("run with momentum", "run model.onnx data.npz -o out --momentum 0.9", USAGE, ("no momentum",)),
@@ -667,7 +663,6 @@ def test_scores_files(case, refused):
     refused(case.command, case.code, *case.words)
 
 
-@needs_training
 @cases(
     Case("cut", ARTIFACTS, FAILURE, ("selection.json", "not valid JSON"), cut("selection.json")),
     Case("newer", ARTIFACTS, FAILURE, ("selection.json", "version 2"), entry("selection.json", version=2)),
@@ -731,13 +726,11 @@ def test_scores_with_any_entry_spoilt(work, monkeypatch, capfd):
     assert assert_no_fault(f"{SELECT} -q", "scores.json", monkeypatch, capfd) > 70
 
 
-@needs_training
 def test_selection_with_any_entry_spoilt(work, monkeypatch, capfd):
     command = "artifacts model.onnx selection.json -o out --no-check -q"
     assert assert_no_fault(command, "selection.json", monkeypatch, capfd) > 70
 
 
-@needs_training
 @pytest.mark.parametrize(
     "command",
     [
@@ -765,7 +758,6 @@ def flip(name: str) -> Callable[[], Any]:
 MANIFEST = "artifacts/manifest.json"
 
 
-@needs_training
 @cases(
     Case("missing folder", "train nowhere data.npz", USAGE, ("nowhere", "does not exist")),
     Case("file as folder", "train model.onnx data.npz", USAGE, ("model.onnx", "is a file")),
@@ -837,7 +829,6 @@ def point_manifest_outside() -> None:
 LAST = "artifacts/training/last.ckpt"
 
 
-@needs_training
 @pytest.mark.parametrize("spoil", [cut(LAST), write(LAST, b""), write(LAST, RANDOM)], ids=["cut", "empty", "random"])
 @pytest.mark.parametrize("command", ["train artifacts data.npz --resume", "export artifacts -o o.onnx"])
 def test_a_damaged_training_checkpoint(command, spoil, work, refused):
@@ -846,7 +837,6 @@ def test_a_damaged_training_checkpoint(command, spoil, work, refused):
     refused(command, FAILURE, LAST, "without --resume")
 
 
-@needs_training
 def test_resuming_with_other_settings_or_data(refused, work):
     trained(work)
     np.savez("bad.npz", x=X, y=Y[::-1])
@@ -877,7 +867,6 @@ def test_infinite_activations(command, words, refused):
     refused(command, FAILURE, *words)
 
 
-@needs_training
 def test_a_loss_that_is_not_finite_keeps_the_last_good_epoch(work, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["adabet-onnx", "train", "artifacts", "data.npz", "--lr", "1e30", "--epochs", "3"])
     with pytest.raises(SystemExit) as left:
@@ -944,7 +933,6 @@ def test_a_file_that_cannot_be_written(command, output, reason, refused):
     refused(command.replace("OUT", output), FAILURE, output, reason, "Choose another output path")
 
 
-@needs_training
 @pytest.mark.parametrize("command", ["artifacts model.onnx selection.json", "run model.onnx data.npz"])
 @pytest.mark.parametrize(
     ("output", "words"),
@@ -960,7 +948,6 @@ def test_a_folder_that_cannot_be_written(command, output, words, refused):
     refused(f"{command} -o {output}", FAILURE, *words, "Choose another output path")
 
 
-@needs_training
 def test_a_folder_with_other_files_is_not_replaced(refused):
     Path("photos").mkdir()
     Path("photos/cat.jpg").write_bytes(b"meow")
@@ -1029,7 +1016,6 @@ def test_file_size_limit_of_a_plot(refused):
 
 
 @posix
-@needs_training
 def test_file_size_limit_of_a_checkpoint(work, refused):
     trained(work)
     said = "last.ckpt: File too large"
@@ -1037,7 +1023,6 @@ def test_file_size_limit_of_a_checkpoint(work, refused):
 
 
 @posix
-@needs_training
 def test_a_failed_export_leaves_the_earlier_file(refused):
     Path("out.onnx").write_bytes(b"earlier")
     refused("export artifacts -o out.onnx", FAILURE, "out.onnx", "File too large", file_size_limit=2_000)

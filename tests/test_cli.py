@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import TRAINING
 from models import tiny
 from PIL import Image
 
@@ -20,7 +19,6 @@ from adabet_onnx import __version__, open_model
 from adabet_onnx.cli.main import cli, main
 from adabet_onnx.report import doctor as doctor_report
 
-needs_training = pytest.mark.skipif(not TRAINING, reason="onnxruntime-training exists for Python 3.10 to 3.12 only")
 COMMANDS = (
     "artifacts",
     "demo",
@@ -321,14 +319,13 @@ def test_select_by_patterns(adabet, here):
 # --- the chain -------------------------------------------------------------------------------------------------------
 
 
-@needs_training
 def test_artifact_folder(chain):
     files = {path.name for path in (chain / "artifacts").iterdir()}
-    models = {"training_model.onnx", "eval_model.onnx", "optimizer_model.onnx"}
-    assert files >= {*models, "checkpoint", "manifest.json", "metrics.jsonl"}
+    graphs = {"step.onnx", "grads.onnx", "update.onnx", "eval.onnx", "model.onnx"}
+    assert files >= {*graphs, "state.bin", "manifest.json", "metrics.jsonl"}
     manifest = read(chain / "artifacts" / "manifest.json")
     assert manifest["format"] == "adabet-onnx/manifest"
-    assert manifest["backend"] == "ort"
+    assert manifest["backend"] == "portable"
     assert manifest["classes"] == CLASSES
     assert sorted(entry["name"] for entry in manifest["parameters"]) == sorted(
         read(chain / "selection.json")["parameters"]
@@ -336,7 +333,6 @@ def test_artifact_folder(chain):
     assert manifest["checked"]["changed"] == len(manifest["parameters"])
 
 
-@needs_training
 def test_metrics_jsonl(chain):
     rows = [json.loads(line) for line in (chain / "artifacts" / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
@@ -350,7 +346,6 @@ def test_metrics_jsonl(chain):
     assert [line.split()[1] for line in printed.splitlines()] == ["0", "1", "2", "3", "4"]
 
 
-@needs_training
 def test_evaluate_json(chain):
     before, after = read(chain / "before.out"), read(chain / "evaluate.out")
     for result in (before, after):
@@ -360,7 +355,6 @@ def test_evaluate_json(chain):
     assert after["accuracy"] > before["accuracy"]
 
 
-@needs_training
 def test_the_exported_model_is_the_trained_one(chain, adabet, monkeypatch):
     monkeypatch.chdir(chain)
     trained, exported = read(chain / "evaluate.out"), json.loads(adabet("evaluate adapted.onnx data.npz --json").out)
@@ -373,7 +367,6 @@ def test_the_exported_model_is_the_trained_one(chain, adabet, monkeypatch):
     assert changed == set(read(chain / "selection.json")["parameters"])
 
 
-@needs_training
 def test_evaluate_for_people(chain, adabet, monkeypatch):
     monkeypatch.chdir(chain)
     result = json.loads(adabet("evaluate adapted.onnx data.npz --json --quiet").out)
@@ -383,7 +376,6 @@ def test_evaluate_for_people(chain, adabet, monkeypatch):
     assert adabet("evaluate adapted.onnx data.npz -q").out == ""
 
 
-@needs_training
 def test_predict(chain, adabet, monkeypatch):
     monkeypatch.chdir(chain)
     rows = json.loads(adabet("predict adapted.onnx data.npz --json").out)
@@ -402,7 +394,6 @@ def test_predict(chain, adabet, monkeypatch):
     assert trained["logits"] == pytest.approx(photo["logits"], abs=1e-4)
 
 
-@needs_training
 def test_resume_continues_to_the_same_end(chain, adabet, monkeypatch):
     monkeypatch.chdir(chain)
     before = (chain / "artifacts" / "metrics.jsonl").read_bytes()
@@ -413,7 +404,6 @@ def test_resume_continues_to_the_same_end(chain, adabet, monkeypatch):
 # --- the whole job ---------------------------------------------------------------------------------------------------
 
 
-@needs_training
 def test_run_leaves_its_files(adabet, here):
     options = f"{QUICK} --epochs 2 --num-classes 4 --no-measure --plot out/scores.png --rho 0.4 --lr 0.01"
     text = adabet(f"run model.onnx data.npz -o out {options}").out

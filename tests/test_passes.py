@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from adabet_onnx import ModelError
 from adabet_onnx.model.passes.average_pool import AveragePoolToConv
 from adabet_onnx.model.passes.batchnorm import DecomposeBatchNormalization
+from adabet_onnx.model.passes.constants import FoldShapeArithmetic
 from adabet_onnx.model.passes.inference_only import RemoveInferenceNoOps
 from adabet_onnx.model.passes.layer_norm import CompleteLayerNormalization
 from adabet_onnx.model.passes.logits_only import LogitsOnly
@@ -560,3 +561,69 @@ def test_a_value_used_beside_its_identity() -> None:
     graph = graph_of(nodes, {"w": normal(4, 3)}, (4,))
     same_after(graph, RemoveInferenceNoOps())
     assert operators(graph) == ["MatMul", "Relu", "Neg"]
+
+
+# --- Constants and shape arithmetic ----------------------------------------------------------------------------
+
+
+def halves() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """The second half of the channels, and all of them reshaped by the batch, as torch writes both."""
+    nodes = [
+        node("Shape", ["input"], ["s"], "shape"),
+        node("Gather", ["s", "one"], ["c"], "channels"),
+        node("Div", ["c", "two"], ["h"], "half"),
+        node("Slice", ["input", "h", "c", "one"], ["y"], "slice"),
+        node("Gather", ["s", "zero"], ["n"], "batch"),
+        node("Concat", ["n", "h", "rest"], ["target"], "target", axis=0),
+        node("Reshape", ["y", "target"], ["logits"], "reshape"),
+    ]
+    numbers = {"zero": [0], "one": [1], "two": [2], "rest": [-1]}
+    return nodes, {name: np.array(value, np.int64) for name, value in numbers.items()}
+
+
+def test_shape_arithmetic_without_the_batch_becomes_constants() -> None:
+    graph = graph_of(*halves(), (6, 4, 4))
+    same_after(graph, FoldShapeArithmetic(()))
+    assert operators(graph) == ["Shape", "Slice", "Gather", "Concat", "Reshape"]  # the batch is not known
+    assert graph.graph.initializers["h"].const_value.numpy().tolist() == [3]
+    for batch in (1, 5):
+        x = normal(batch, 6, 4, 4)
+        np.testing.assert_array_equal(tiny.run(graph, x), x[:, 3:].reshape(batch, 3, 16))
+
+
+def test_numbers_computed_from_the_batch_stay() -> None:
+    nodes = [
+        node("Shape", ["input"], ["s"], "shape"),
+        node("Gather", ["s", "zero"], ["n"], "batch"),
+        node("Min", ["n", "five"], ["m"], "min"),
+        node("Slice", ["input", "zero", "m", "zero"], ["logits"], "slice"),
+    ]
+    values = {"zero": np.array([0], np.int64), "five": np.array([5], np.int64)}
+    graph = graph_of(nodes, values, (4,))
+    same_after(graph, FoldShapeArithmetic(()), modified=False)  # though 7 and 11 samples give the same
+    assert operators(graph) == ["Shape", "Gather", "Min", "Slice"]
+
+
+def test_a_number_stays_one_of_no_dimension() -> None:
+    nodes = [
+        node("Shape", ["input"], ["s"], "shape"),
+        node("Gather", ["s", "one"], ["c"], "channels"),
+        node("Sub", ["c", "one"], ["last"], "last"),
+        node("Gather", ["input", "last"], ["logits"], "gather", axis=1),
+    ]
+    graph = graph_of(nodes, {"one": np.array(1, np.int64)}, (6, 4))
+    same_after(graph, FoldShapeArithmetic(()))
+    assert tiny.run(graph, normal(2, 6, 4)).shape == (2, 4)
+
+
+def test_constants_in_parts_become_one_but_not_what_is_trained() -> None:
+    nodes = [
+        node("Concat", ["a", "b"], ["w"], "w", axis=0),
+        node("Concat", ["a", "c"], ["v"], "v", axis=0),
+        node("Mul", ["input", "w"], ["m"], "mul"),
+        node("Mul", ["m", "v"], ["logits"], "again"),
+    ]
+    graph = graph_of(nodes, {"a": normal(2), "b": normal(1), "c": normal(1)}, (3,))
+    same_after(graph, FoldShapeArithmetic({"c"}))
+    assert operators(graph) == ["Concat", "Mul", "Mul"]
+    assert graph.graph.node("v").inputs[1].name == "c"

@@ -18,6 +18,7 @@ from .layers import source_initializer
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
+from .passes.constants import FoldShapeArithmetic
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
@@ -126,7 +127,8 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
 
 
 def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
-    """Rules take operators as they are; what is left to do is explicit pads, and fewer nodes."""
+    """Rules take operators as they are; what is left to do is constants, explicit pads, and fewer nodes."""
+    FoldShapeArithmetic(trainable)(graph)
     for step in (
         ExplicitPads(infer_shapes(graph)),
         FoldBatchNormalization(trainable),

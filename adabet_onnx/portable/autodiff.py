@@ -7,7 +7,7 @@ parameter is differentiated, and no gradient of a frozen weight is computed, bec
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -79,7 +79,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     for node in graph:
         if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
             continue
-        if any(value in active for value in node.inputs if value is not None):
+        if any(value in active for value in _values(node) if value is not None):
             active.update(value for value in node.outputs if value.dtype is None or value.dtype in _FLOATS | _HALVES)
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
@@ -88,7 +88,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     for node in reversed(list(graph)):
         if not any(value in needed and value in active for value in node.outputs):
             continue
-        wanted = tuple(i for i, value in enumerate(node.inputs) if value is not None and value in active)
+        wanted = tuple(i for i, value in enumerate(_values(node)) if value is not None and value in active)
         if not wanted:
             continue
         obstacle = _obstacle(node, wanted, needed, opset)
@@ -102,6 +102,11 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
             reached.add(value)
     unreached = tuple(value for value in trainable if value not in reached)
     return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
+
+
+def _values(node: ir.Node) -> Sequence[ir.Value | None]:
+    """The inputs whose values a result depends on; of the second of a CastLike only the dtype counts."""
+    return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
 
 
 def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:

@@ -59,13 +59,12 @@ class Session:
 
     def _session(self, what: str) -> Any:
         if what not in self._sessions:
+            options = runtime.training_options(self._threads)
             try:
-                self._sessions[what] = runtime.inference_session(
-                    self._files[what], str(self._files[what]), runtime.training_options(self._threads)
-                )
+                with runtime.frugal_loading():
+                    self._sessions[what] = runtime.inference_session(self._files[what], str(self._files[what]), options)
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
-            runtime.return_freed_memory()
         return self._sessions[what]
 
     def step(

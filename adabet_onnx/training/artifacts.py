@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
 from ..model.open import Model
 from ..model.prepare import Prepared, prepare
-from ..model.shapes import infer_shapes
+from ..model.shapes import shape_of
 from ..portable import emit
 from ..portable.assemble import Recipe
 from ..portable.losses import class_axis
@@ -125,7 +125,7 @@ def make_artifacts(
 
 
 def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[str | int]:
-    shape = infer_shapes(prepared.graph).get(prepared.graph.graph.outputs[0].name or "")
+    shape = shape_of(prepared.graph, prepared.graph.graph.outputs[0].name or "")
     if shape is None:
         raise ModelError(
             f"{prepared.model.name}: the shape of the logits is unknown. Export the model with shape inference."

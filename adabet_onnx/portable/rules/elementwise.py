@@ -138,7 +138,8 @@ def where(step: Step) -> Gradients:
 def clip(step: Step) -> Gradients:
     """1 where the input was left as it is, bounds included (as torch.clip and onnxruntime-training have it), else 0.
 
-    A channel that died at a bound is told from one below it by the input alone.
+    Only the input tells a value at a bound from one beyond it. But values at a bound are seen only where a channel has
+    died there; where the layer before says that none has, the output is enough, and the input need not be kept.
     """
     build, dy = step.build, step.dy()
     low, high = _clip_bound(step, 1), _clip_bound(step, 2)
@@ -146,7 +147,30 @@ def clip(step: Step) -> Gradients:
         return {0: dy}
     if isinstance(low, float) and isinstance(high, float) and low >= high:
         return {0: build.scale(dy, 0)}
+    known = [bound for bound in (low, high) if isinstance(bound, float)]
+    if len(known) == (low is not None) + (high is not None) and _stays_off(step.x(), known):
+        return {0: build.masked(dy, between(build, step.y(), low, high))}
     return {0: build.masked(dy, build.mask("Equal", step.x(), step.y()))}
+
+
+def _stays_off(value: ir.Value, bounds: list[float]) -> bool:
+    """Whether a layer makes a value, and would not make it one of these numbers if all its inputs were zero."""
+    node = value.producer()
+    if node is None:
+        return False
+    at = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "BatchNormalization": 2}.get(node.op_type)
+    if at is None or at >= len(node.inputs):
+        return False
+    vectors = [None if v is None or v.const_value is None else v.const_value.numpy() for v in node.inputs[1:]]
+    offset = vectors[at - 1]
+    if offset is None:
+        return False
+    if node.op_type == "BatchNormalization":
+        scale, _, mean, variance = vectors[:4]
+        if scale is None or mean is None or variance is None:
+            return False
+        offset = offset - mean * scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return not np.isin(offset, np.array(bounds, offset.dtype)).any()
 
 
 def _clip_bound(step: Step, position: int) -> Bound:
