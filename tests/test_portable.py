@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -345,6 +346,31 @@ def test_predicted_memory_follows_the_selection(tmp_path):
         sizes[name] = manifest.content["predicted_step_bytes"]["8"]
         assert sizes[name] == step_bytes(with_shapes(manifest), 8)
     assert sizes["head"] < sizes["last"] < sizes["all"]
+
+
+def test_the_order_of_a_selection_does_not_matter(tmp_path, rng):
+    model = open_model(tiny.conv_net())
+    scores = score(model, images(rng), samples=32)
+    names = ["conv1", "bn2", "fc"]
+    steps = []
+    for order in (names, names[::-1]):
+        selection = dataclasses.replace(select(scores, layers=names), layers=tuple(order))
+        folder = tmp_path / order[0]
+        steps.append(
+            make_artifacts(model, selection, folder, backend="portable", check=False).file("step").read_bytes()
+        )
+    assert steps[0] == steps[1]
+
+
+def test_a_layer_normalization_without_bias_gets_one(tmp_path):
+    """onnxruntime 1.17 kills the process over one whose result several nodes use."""
+    model = tiny.mlp()
+    norm = next(n for n in model.graph.node if n.op_type == "LayerNormalization")
+    del norm.input[2]
+    del model.graph.initializer[[t.name for t in model.graph.initializer].index("norm.bias")]
+    manifest = made(model, tmp_path / "a")
+    nodes = onnx.load(manifest.file("step")).graph.node
+    assert [len(n.input) for n in nodes if n.op_type == "LayerNormalization"] == [3]
 
 
 def with_shapes(manifest) -> ir.Model:

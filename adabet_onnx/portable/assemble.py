@@ -178,7 +178,7 @@ class _Draft:
         annotate(self._model)
         self._graph = self._model.graph
         self._opset = self._model.opset_imports[""] or 0
-        self._parameters = [self._graph.initializers[name] for name in prepared.trainable]
+        self._parameters = [self._graph.initializers[name] for name in _in_order(prepared)]
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)
         batch = _with_batch(self._data, prepared.model.name)
@@ -343,7 +343,7 @@ def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe,
     labels = build.unique("labels" if recipe.loss == "cross-entropy" else "target")
     rate, step, loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
     parameters, state = [], []
-    for name in prepared.trainable:
+    for name in _in_order(prepared):
         tensor = prepared.graph.graph.initializers[name].const_value
         assert tensor is not None
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
@@ -357,6 +357,14 @@ def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe,
         shape = tuple(d for d in dims(value) if isinstance(d, int))
         state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
     return Names(labels, rate, step, loss, logits.name or "", tuple(parameters), tuple(state))
+
+
+def _in_order(prepared: Prepared) -> list[str]:
+    """The trained parameters in the order in which the graph first uses them."""
+    at = {node: i for i, node in enumerate(prepared.graph.graph)}
+    values = prepared.graph.graph.initializers
+    first = {name: min((at[node] for node, _ in values[name].uses()), default=0) for name in prepared.trainable}
+    return sorted(prepared.trainable, key=first.__getitem__)
 
 
 def _outputs(tensors: Sequence[Tensor]) -> list[str]:
