@@ -32,8 +32,9 @@ def dims_or_none(value: ir.Value) -> Dims | None:
     """The shape of a value, or None where a dimension is unknown."""
     if value.shape is None:
         return None
-    found = tuple(d if isinstance(d, int) else d.value for d in value.shape)
-    return None if any(d is None for d in found) else found  # type: ignore[return-value]
+    found = [d if isinstance(d, int) else d.value for d in value.shape]
+    known = tuple(d for d in found if d is not None)
+    return known if len(known) == len(found) else None
 
 
 def multiple(dim: str) -> int:

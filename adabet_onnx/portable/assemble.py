@@ -14,13 +14,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import ModelError
+from ..model.dims import dims_or_none
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from .autodiff import differentiate, plan
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
-from .builder import Builder, dims, dims_or_none
+from .builder import Builder
 from .losses import Loss, build_loss
 from .memory import step_bytes
+from .names import Names, Tensor, in_order, name_all
 from .obstacles import explain
 from .opset import TARGET, lower_opset
 from .optimizers import Optimizer, Updates
@@ -54,52 +56,6 @@ class Recipe:
     allowed: frozenset[str] | None = None
     batch_norm: str = "frozen"
     recompute: bool = False
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A parameter, or a piece of state, on its way through a step.
-
-    Attributes:
-        name: the parameter's, or of the state.
-        input: name of the input it comes in by.
-        output: name of the output its new value comes out by.
-        shape: its shape.
-        parameter: the parameter that a piece of state belongs to; its own name for a parameter.
-        gradient: name of a parameter's gradient in the gradient graph; "" for state.
-        moves: whether the forward pass moves it (running statistics), not the optimizer.
-    """
-
-    name: str
-    input: str
-    output: str
-    shape: tuple[int, ...]
-    parameter: str
-    gradient: str = ""
-    moves: bool = False
-
-
-@dataclass(frozen=True)
-class Names:
-    """What inputs and outputs of the graphs are called; the same in all of them."""
-
-    labels: str
-    learning_rate: str
-    step: str
-    loss: str
-    logits: str
-    parameters: tuple[Tensor, ...]
-    state: tuple[Tensor, ...]
-
-    @property
-    def moments(self) -> tuple[Tensor, ...]:
-        """The optimizer's state."""
-        return tuple(tensor for tensor in self.state if not tensor.moves)
-
-    @property
-    def statistics(self) -> tuple[Tensor, ...]:
-        """Running statistics."""
-        return tuple(tensor for tensor in self.state if tensor.moves)
 
 
 @dataclass(frozen=True)
@@ -178,14 +134,14 @@ class _Draft:
         annotate(self._model)
         self._graph = self._model.graph
         self._opset = self._model.opset_imports[""] or 0
-        self._parameters = [self._graph.initializers[name] for name in _in_order(prepared)]
+        self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)
         batch = _with_batch(self._data, prepared.model.name)
         self._build = Builder(self._graph, opset=self._opset, batch=batch, allowed=recipe.allowed)
         self._statistics = [value for node in by_batch for value in statistics(node)]
         self._moved = [value for node in by_batch for value in node.outputs[1:3]]
-        self.names = _names(self._build, prepared, self._logits, recipe, self._statistics)
+        self.names = name_all(self._build, prepared, self._logits, recipe.loss, recipe.optimizer, self._statistics)
         self._early: list[ir.Node] = []  # what the way back needs of the forward part
         self._late: list[ir.Node] = []  # the way back
         self._gradients: list[ir.Value] = []
@@ -337,34 +293,6 @@ def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
     graph.inputs.extend([*parameters, *gradients, *state, rate, step])
     graph.outputs.extend([*new, *kept])
     return ir.Model(graph, ir_version=prepared.graph.ir_version)
-
-
-def _names(build: Builder, prepared: Prepared, logits: ir.Value, recipe: Recipe, moving: Sequence[ir.Value]) -> Names:
-    labels = build.unique("labels" if recipe.loss == "cross-entropy" else "target")
-    rate, step, loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
-    parameters, state = [], []
-    for name in _in_order(prepared):
-        tensor = prepared.graph.graph.initializers[name].const_value
-        assert tensor is not None
-        shape = tuple(int(extent) for extent in tensor.shape.numpy())
-        output, gradient = build.unique(f"{name}.new"), build.unique(f"{name}.gradient")
-        parameters.append(Tensor(name, name, output, shape, name, gradient))
-        for moment in recipe.optimizer.moments:
-            own = build.unique(f"{name}.{moment}")
-            state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
-    for value in moving:
-        own = value.name or ""
-        shape = tuple(d for d in dims(value) if isinstance(d, int))
-        state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
-    return Names(labels, rate, step, loss, logits.name or "", tuple(parameters), tuple(state))
-
-
-def _in_order(prepared: Prepared) -> list[str]:
-    """The trained parameters in the order in which the graph first uses them."""
-    at = {node: i for i, node in enumerate(prepared.graph.graph)}
-    values = prepared.graph.graph.initializers
-    first = {name: min((at[node] for node, _ in values[name].uses()), default=0) for name in prepared.trainable}
-    return sorted(prepared.trainable, key=first.__getitem__)
 
 
 def _outputs(tensors: Sequence[Tensor]) -> list[str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .builder import Builder, dims_or_none
+from ..model.dims import dims_or_none
+from .builder import Builder
 from .composites import find_composite
 from .rules import find
 from .rules.registry import Look, Step
@@ -130,7 +131,8 @@ def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset
             return f"has a value of unknown shape ({value.name!r})"
     if entry.inputs is not None and not set(wanted) <= entry.inputs:
         position = min(set(wanted) - entry.inputs)
-        return f"has no gradient for its input {position} ({node.inputs[position].name!r})"  # type: ignore[union-attr]
+        operand = node.inputs[position]
+        return f"has no gradient for its input {position} ({operand.name if operand is not None else None!r})"
     if entry.outputs is not None:
         others = [v for i, v in enumerate(node.outputs) if i not in entry.outputs and v in needed]
         if others:

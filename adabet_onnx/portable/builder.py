@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..model.dims import Dim, Dims, dims, dims_or_none, multiple, product, times
+from ..model.dims import Dim, dims, dims_or_none, multiple
 
-__all__ = ["Builder", "Dim", "Dims", "dims", "dims_or_none", "multiple", "product", "times"]
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
 _SHAPE_OF_SOME_AXES = 15  # Shape has start and end from this opset on

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
 from ..errors import RecordError, TrainingError
-from .assemble import Tensor
+from .names import Tensor
 
 _FLOAT = np.dtype("<f4")
 

@@ -10,12 +10,13 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from . import checkpoint
-from .assemble import Recipe, Tensor, make_graphs
-from .builder import dims
+from .assemble import Recipe, make_graphs
 from .memory import step_bytes
+from .names import Tensor
 from .opset import lower_opset, oldest_runtime
 from .profiles import check_profile
 

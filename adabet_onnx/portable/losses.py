@@ -20,7 +20,8 @@ import onnx_ir as ir
 
 from ..data.labels import IGNORED
 from ..errors import ModelError, UsageError
-from .builder import Builder, Dim, Dims, dims, product
+from ..model.dims import Dim, Dims, dims, product
+from .builder import Builder
 
 LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .builder import dims, dims_or_none, product
+from ..model.dims import dims, dims_or_none, product
 from .opset_edits import Edit, Edited, Rule, constant, has, ints, numbers
 
 _SCALE_BY_CHANNEL = 21  # GroupNormalization has a scale for each channel from this opset on, and before for each group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .builder import dims_or_none
+from ..model.dims import dims_or_none
 from .opset_edits import Edit, Edited, Rule
 
 _INPUTS_FOR_ATTRIBUTES = 13  # Squeeze, Unsqueeze, Split, ReduceSum

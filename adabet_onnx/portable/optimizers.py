@@ -22,7 +22,8 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import UsageError
-from .builder import Builder, dims
+from ..model.dims import dims
+from .builder import Builder
 
 OPTIMIZERS = ("adamw", "adamw-torch", "sgd")
 _BETA1, _BETA2 = 0.9, 0.999

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from ..model.dims import dims_or_none
 from ..model.shapes import BATCH
-from .builder import Builder, dims_or_none
+from .builder import Builder
 
 
 def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:

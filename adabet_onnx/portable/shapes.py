@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import onnx
 import onnx_ir as ir
 
+from ..model.dims import Dim, times
 from ..model.shapes import BATCH, fix_batch, infer_shapes, measured_shapes
-from .builder import Dim, times
 
 _SIZES = (7, 11)  # two batch sizes: what differs between them is a multiple of the batch
 

@@ -20,7 +20,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from adabet_onnx.portable.builder import Builder, dims
+from adabet_onnx.model.dims import dims
+from adabet_onnx.portable.builder import Builder
 from adabet_onnx.portable.rules import conv as rules
 from adabet_onnx.portable.rules.conv_geometry import Geometry
 from adabet_onnx.portable.rules.conv_strategy import strategy

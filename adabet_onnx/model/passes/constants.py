@@ -77,7 +77,9 @@ class FoldShapeArithmetic(ir.passes.InPlacePass):
             return None
         if node.op_type == "Shape":
             part = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", None))
-            shapes = dims[node.inputs[0].name or ""]  # type: ignore[union-attr]
+            (measured,) = node.inputs
+            assert measured is not None
+            shapes = dims[measured.name or ""]
             return tuple(np.array(shape, np.int64)[part] for shape in shapes)
         if node.op_type not in _ARRANGING | _COMPUTING:
             return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..builder import Builder, dims
+from ...model.dims import dims
+from ..builder import Builder
 from .conv_geometry import Geometry, check, geometry
 from .conv_weight import crop, weight_gradient
 from .registry import Gradients, Step, rule

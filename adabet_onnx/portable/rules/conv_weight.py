@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, dims, times
+from ...model.dims import Dim, dims, times
+from ..builder import Builder
 from .conv_geometry import Geometry
 from .conv_strategy import strategy
 

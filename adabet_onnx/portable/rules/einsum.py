@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from ..builder import Dim
+from ...model.dims import Dim
 from .registry import Gradients, Look, Step, rule
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, dims
+from ...model.dims import dims
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 Bound = float | ir.Value | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Dims, dims, dims_or_none, product
+from ...model.dims import Dims, dims, dims_or_none, product
 from .registry import Gradients, Look, Step, rule
 from .scatter import REDUCTIONS_SINCE, scatter_elements, scatter_rows, wrap
 from .slicing import place, unslice, zeros

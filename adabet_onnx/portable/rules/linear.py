@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, Dims, dims, product
+from ...model.dims import Dim, Dims, dims, product
+from ..builder import Builder
 from .registry import Gradients, Step, rule
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, dims, times
+from ...model.dims import dims, times
+from ..builder import Builder
 from .windows import Windows
 
 

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, Dims, dims, multiple, product, times
+from ...model.dims import Dim, Dims, dims, multiple, product, times
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 _TRAINING_MODE = 14  # BatchNormalization has the attribute from this opset on

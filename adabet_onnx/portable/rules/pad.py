@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, dims
+from ...model.dims import dims
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 _LOWEST = -(2**31)  # as the end of a slice that goes backwards: up to and with the first element

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import dims, product
+from ...model.dims import dims, product
 from .maxima import to_maxima
 from .registry import Gradients, Look, Step, rule
 from .windows import check_windows, spread, windows

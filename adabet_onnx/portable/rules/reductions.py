@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, dims, multiple, product
+from ...model.dims import Dim, dims, multiple, product
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 # Without axes, these do nothing if the node says so.

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, Dims, dims
+from ...model.dims import Dims, dims
+from ..builder import Builder
 
 Gradients = dict[int, ir.Value]
 
@@ -169,9 +169,3 @@ def find(op_type: str) -> Entry | None:
 def differentiable_operators() -> list[str]:
     """All operators that have a rule."""
     return sorted(_RULES)
-
-
-def attribute_value(node: ir.Node, name: str) -> Any:
-    """An attribute's plain value, or None."""
-    found = node.attributes.get(name)
-    return None if found is None else found.value

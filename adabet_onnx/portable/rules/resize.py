@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, dims
+from ...model.dims import Dim, dims
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 _MODES = ("nearest", "linear", "cubic")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, Dim, dims, multiple, times
+from ...model.dims import Dim, dims, multiple, times
+from ..builder import Builder
 from .slicing import zeros
 
 REDUCTIONS_SINCE = 16  # the opset that gave ScatterElements and ScatterND a reduction

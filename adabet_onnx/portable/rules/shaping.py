@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ...model.dims import Dim, dims, multiple, times
 from ...model.shapes import BATCH
-from ..builder import Dim, dims, multiple, times
 from .registry import Gradients, Step, rule
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ...model.dims import Dim, Dims, dims, dims_or_none, multiple, product, times
 from ...model.shapes import BATCH
-from ..builder import Builder, Dim, Dims, dims, dims_or_none, multiple, product, times
+from ..builder import Builder
 from .registry import Gradients, Look, Step, rule
 
 _FIRST = np.iinfo(np.int64).min

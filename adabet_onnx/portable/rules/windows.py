@@ -10,7 +10,8 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from ..builder import Builder, dims, times
+from ...model.dims import dims, times
+from ..builder import Builder
 from .registry import Look
 
 _REGION_REQUIRED = 12  # up to this opset, Resize has to have its input roi

@@ -1,0 +1,99 @@
+"""What inputs and outputs of the training graphs are called; the same in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..model.dims import dims
+from ..model.prepare import Prepared
+from .builder import Builder
+from .optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A parameter, or a piece of state, on its way through a step.
+
+    Attributes:
+        name: the parameter's, or of the state.
+        input: name of the input it comes in by.
+        output: name of the output its new value comes out by.
+        shape: its shape.
+        parameter: the parameter that a piece of state belongs to; its own name for a parameter.
+        gradient: name of a parameter's gradient in the gradient graph; "" for state.
+        moves: whether the forward pass moves it (running statistics), not the optimizer.
+    """
+
+    name: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    parameter: str
+    gradient: str = ""
+    moves: bool = False
+
+
+@dataclass(frozen=True)
+class Names:
+    """What inputs and outputs of the graphs are called; the same in all of them."""
+
+    labels: str
+    learning_rate: str
+    step: str
+    loss: str
+    logits: str
+    parameters: tuple[Tensor, ...]
+    state: tuple[Tensor, ...]
+
+    @property
+    def moments(self) -> tuple[Tensor, ...]:
+        """The optimizer's state."""
+        return tuple(tensor for tensor in self.state if not tensor.moves)
+
+    @property
+    def statistics(self) -> tuple[Tensor, ...]:
+        """Running statistics."""
+        return tuple(tensor for tensor in self.state if tensor.moves)
+
+
+def name_all(
+    build: Builder, prepared: Prepared, logits: ir.Value, loss: str, optimizer: Optimizer, moving: Sequence[ir.Value]
+) -> Names:
+    """Names that nothing in the graph has.
+
+    Args:
+        build: knows the names of the graph.
+        prepared: the trainable graph.
+        logits: its output.
+        loss: one of losses.LOSSES.
+        optimizer: whose state is to be named.
+        moving: running statistics that training moves.
+    """
+    labels = build.unique("labels" if loss == "cross-entropy" else "target")
+    rate, step, value_of_loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
+    parameters, state = [], []
+    for name in in_order(prepared):
+        tensor = prepared.graph.graph.initializers[name].const_value
+        assert tensor is not None
+        shape = tuple(int(extent) for extent in tensor.shape.numpy())
+        output, gradient = build.unique(f"{name}.new"), build.unique(f"{name}.gradient")
+        parameters.append(Tensor(name, name, output, shape, name, gradient))
+        for moment in optimizer.moments:
+            own = build.unique(f"{name}.{moment}")
+            state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
+    for value in moving:
+        own = value.name or ""
+        shape = tuple(d for d in dims(value) if isinstance(d, int))
+        state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
+    return Names(labels, rate, step, value_of_loss, logits.name or "", tuple(parameters), tuple(state))
+
+
+def in_order(prepared: Prepared) -> list[str]:
+    """The trained parameters in the order in which the graph first uses them."""
+    at = {node: i for i, node in enumerate(prepared.graph.graph)}
+    values = prepared.graph.graph.initializers
+    first = {name: min((at.get(node, 0) for node, _ in values[name].uses()), default=0) for name in prepared.trainable}
+    return sorted(prepared.trainable, key=first.__getitem__)
