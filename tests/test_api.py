@@ -13,7 +13,20 @@ from adabet_onnx import errors
 FUNCTIONS = {"open_model", "score", "select", "prepare", "make_artifacts", "Trainer", "export_model"}
 PACKAGE = Path(adabet_onnx.__file__).parent
 # Who may import whom: a package may import those before it in this list (and itself), and what is below them all.
-ORDER = ["model", "data", "cost", "scoring", "selection", "portable", "training", "pipeline", "report", "demo", "cli"]
+ORDER = [
+    "model",
+    "data",
+    "scoring",
+    "selection",
+    "portable",
+    "training",
+    "cost",
+    "pipeline",
+    "study",
+    "report",
+    "demo",
+    "cli",
+]
 BELOW = {"errors", "files", "records", "runtime"}
 
 

@@ -6,8 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from ..cost.liveness import peak_bytes
 from ..model.dims import count, dims_or_none
+from ..model.liveness import peak_bytes
 from .order import execution_order
 
 

@@ -12,12 +12,12 @@ import onnx_ir as ir
 import psutil
 
 from .. import runtime
-from ..cost.liveness import forward_bytes, weight_bytes
 from ..data.labels import align_classes
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..errors import DataError, UsageError
+from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
 from .betti import distances, first_betti_number
 from .probes import add_probes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from ..model.shapes import infer_shapes
+from .shapes import infer_shapes
 
 _BYTES = 4  # float32; the few integer values of a graph are small
 # Nodes whose result lies in the same memory as their input.
