@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ..data.preprocess import PRESETS
 from ..scoring.score import ESTIMATORS, ORDERS
+from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
 from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
 from ..training.schedule import SCHEDULES
@@ -39,6 +40,39 @@ class Size(click.ParamType[int]):
         if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a size such as 500MB or 2GiB.", param, ctx)
         return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+class Share(float):
+    """A multiple of what training all layers takes."""
+
+
+class ShareType(click.ParamType[Share]):
+    """A multiple of what training all layers takes: 0.5x."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        """Parse, or fail as click does."""
+        match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
+        if match is None or not float(match[1]) > 0:
+            self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
+        return Share(match[1])
+
+
+_SHARE = ShareType()
+
+
+class Limit(click.ParamType["int | Share"]):
+    """A number of bytes, or a share of what training all layers takes: 64MB, 0.25x."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Share:
+        """Parse, or fail as click does."""
+        if isinstance(value, Share):
+            return value
+        kind = _SHARE if str(value).strip().lower().endswith("x") else Size()
+        return kind.convert(value, param, ctx)
 
 
 class Numbers(click.ParamType["tuple[float, ...]"]):
@@ -114,6 +148,28 @@ selection_options = together(
     ),
     click.option("--layers", multiple=True, metavar="GLOB", help="Select these layers instead; repeatable."),
 )
+budget_options = together(
+    click.option(
+        "--max-memory",
+        type=Limit(),
+        help="Step memory at most, e.g. 64MB, or 0.25x of what training all layers takes.",
+    ),
+    click.option("--max-step-time", type=_SHARE, help="Time of a step at most, e.g. 0.5x of training all layers."),
+    click.option("--max-update", type=Size(), help="Size of the trained parameters at most, e.g. 200KB."),
+)
+cost_options = together(
+    click.option(
+        "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Whose step a budget is for."
+    ),
+    click.option(
+        "--optimizer",
+        type=click.Choice(OPTIMIZERS),
+        default="adamw",
+        show_default=True,
+        help="Its state takes memory: adamw has two values per parameter.",
+    ),
+    click.option("--recompute", is_flag=True, help="Predict a step that computes activations again."),
+)
 artifact_options = together(
     click.option(
         "--backend",
@@ -180,6 +236,17 @@ training_options = together(
 def take_choices(options: dict[str, Any]) -> Choices:
     """Take what `artifact_options` gave, but --backend and --check, out of the options."""
     return Choices(**{name: options.pop(name) for name in Choices.__dataclass_fields__})
+
+
+def take_budget(options: dict[str, Any]) -> Budget:
+    """Take what `budget_options` gave out of the options."""
+    memory, time, update = (options.pop(name) for name in ("max_memory", "max_step_time", "max_update"))
+    return Budget(
+        max_memory=None if isinstance(memory, Share) else memory,
+        max_memory_share=float(memory) if isinstance(memory, Share) else None,
+        max_step_time=None if time is None else float(time),
+        max_update=update,
+    )
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:

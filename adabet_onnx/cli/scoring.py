@@ -7,18 +7,23 @@ from typing import Any
 
 import click
 
+from ..cost.scored import scored_model
 from ..data.preprocess import choose
 from ..data.source import open_data
 from ..files import check_output
 from ..model.open import open_model
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
+from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
 from ..selection.strategies import select as choose_layers
+from ..training.choices import Choices
 from .common import (
     ANY,
     FILE,
     OUTPUT,
+    budget_options,
+    cost_options,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -26,6 +31,7 @@ from .common import (
     seed_option,
     selection_options,
     show,
+    take_budget,
     threads_option,
 )
 
@@ -83,15 +89,43 @@ def score(
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The selection.json to write.")
 @selection_options
 @seed_option
+@budget_options
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Of the step in the budget.")
+@click.option("--model", type=FILE, help="The scored model, for a budget.  [default: the file that was scored]")
+@cost_options
 @quiet_option
-def select(scores: Path, output: Path, quiet: bool, **settings: Any) -> None:
+def select(
+    scores: Path,
+    output: Path,
+    batch_size: int,
+    model: Path | None,
+    backend: str,
+    optimizer: str,
+    recompute: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Choose the layers to train.
+
+    Within a budget, the best-scoring set that fits: the predicted memory of a whole training step counts, which the
+    earliest selected layer decides more than the number of layers.
 
     \b
     Example:
       adabet-onnx select scores.json -o selection.json --rho 0.1
       adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+      adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
-    selection = choose_layers(scores, **settings)
+    budget = take_budget(settings)
+    loaded = load_scores(scores)
+    costs = None
+    if budget:
+        from ..cost.predict import Predictor
+
+        opened = scored_model(loaded, model)
+        costs = Predictor(
+            opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)
+        )
+    selection = choose_layers(loaded, budget=budget, costs=costs, **settings)
     selection.save(output)
     show(selection_text(selection), quiet)

@@ -106,6 +106,8 @@ def selection_text(selection: Selection) -> Text:
         text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + "\n")
     if selection.firmness is not None:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
+    if selection.budget is not None:
+        text.append(f"the budget: {selection.budget.sentence()}\n")
     if selection.size_tau is not None and selection.strategy == "adabet":
         text.append(
             f"agreement of this ranking with activation size alone: Kendall tau {selection.size_tau:.2f} "

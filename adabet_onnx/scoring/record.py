@@ -2,6 +2,7 @@
 
 ``scores.json``: format "adabet-onnx/scores", version 1, with
     model_sha256    the model that was scored
+    model_file      its path as it was given, or null
     estimator       "subsets" or "batches"
     points          N: points of one Betti number (the subset size, or the batch size)
     samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
@@ -67,6 +68,7 @@ class Scores:
     new_head: bool = False
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
+    model_file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -144,6 +146,7 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         new_head=record.take_if_there("new_head", False, bool),
         preprocessing=preprocessing,
         classes=list(record.names("classes")) if there else None,
+        model_file=record.take_if_there("model_file", None, str, type(None)),
     )
 
 

@@ -150,6 +150,7 @@ def score(
         new_head=model.new_head,
         preprocessing=preprocessing.to_json(),
         classes=dataset.classes,
+        model_file=None if model.name.startswith("<") else model.name,
     )
 
 

@@ -17,6 +17,9 @@
     estimator       how the scores were estimated
     preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
     classes         class names, or null
+    budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
+                    step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
+                    without scores), gap, tried; see `budget.Spent`
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
 from ..records import Entries, read_record, write_json
+from .budget import Spent
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
 _MADE_BY = "adabet-onnx select"
@@ -70,6 +74,7 @@ class Selection:
     estimator: dict[str, Any] | None = None
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
+    budget: Spent | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -117,6 +122,9 @@ def selection_from_json(value: Any, where: str) -> Selection:
     if scored is not None:
         for name in scored:
             record.inside("scored").take(name, float)
+    spent = None
+    if record.take_if_there("budget", None, dict, nothing) is not None:
+        spent = _spent(record.inside("budget"))
     return Selection(
         model_sha256=record.take("model_sha256", str),
         strategy=record.take("strategy", str),
@@ -132,4 +140,22 @@ def selection_from_json(value: Any, where: str) -> Selection:
         estimator=record.take_if_there("estimator", None, dict, nothing),
         preprocessing=preprocessing,
         classes=None if classes is None else list(record.names("classes")),
+        budget=spent,
+    )
+
+
+def _spent(record: Entries) -> Spent:
+    limits = record.take("limits", dict)
+    return Spent(
+        batch_size=record.take("batch_size", int),
+        backend=record.take("backend", str),
+        memory_bytes=record.take("memory_bytes", int),
+        memory_share=record.take("memory_share", float),
+        step_time=record.take("step_time", float),
+        update_bytes=record.take("update_bytes", int),
+        limits={name: record.inside("limits").take(name, float) for name in limits},
+        given_up=list(record.names("given_up")),
+        score_share=record.take("score_share", float, type(None)),
+        gap=record.take("gap", float),
+        tried=record.take("tried", int),
     )

@@ -1,42 +1,21 @@
-"""Strategies: from scores to a selection, none of them with gradients or labels."""
+"""Choosing: from scores to a selection, without gradients or labels, within a budget where there is one."""
 
 from __future__ import annotations
 
 import fnmatch
 import math
 import os
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
+from .budget import Budget, Costs, Meter, Spent
+from .rankings import STRATEGIES as STRATEGIES
+from .rankings import WITHOUT_RHO, Ranking, by_name, rank
 from .record import Firmness, Selection
+from .search import best_set, longest
 
 HEADS = ("auto", "always", "pool", "never")
-
-
-def _by_b1_hat(scores: Scores) -> list[tuple[float, float]]:
-    return [(layer.b1_hat, layer.stderr) for layer in scores.layers]
-
-
-def _by_size(scores: Scores) -> list[tuple[float, float]]:
-    return [(1 / layer.activation_size, 0.0) for layer in scores.layers]
-
-
-def _by_b1(scores: Scores) -> list[tuple[float, float]]:
-    # b1_hat = b1 / (points * D), so the error of b1 is that of b1_hat times the same.
-    factor = [scores.points * layer.activation_size for layer in scores.layers]
-    return [(layer.b1_mean, layer.stderr * by) for layer, by in zip(scores.layers, factor, strict=True)]
-
-
-# Strategies that rank layers by a number: (score, its standard error), higher first, ties in model order.
-_RANKED: dict[str, tuple[Callable[[Scores], list[tuple[float, float]]], str]] = {
-    "adabet": (_by_b1_hat, "the highest first Betti numbers per element of activation"),
-    "size": (_by_size, "the smallest activations"),
-    "b1": (_by_b1, "the highest first Betti numbers, not divided by activation size"),
-}
-STRATEGIES = (*_RANKED, "random", "last", "first", "head", "norm-bias", "all")
 
 
 def select(
@@ -47,6 +26,8 @@ def select(
     head: str = "auto",
     layers: Sequence[str] = (),
     seed: int = 0,
+    budget: Budget | None = None,
+    costs: Costs | None = None,
 ) -> Selection:
     """Choose the layers to train.
 
@@ -54,6 +35,10 @@ def select(
     Gemm, MatMul or Conv: with ``head="pool"`` it competes like any layer, with ``"always"`` it comes on top of the
     k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked as new,
     else ``"pool"``.
+
+    Within a budget, strategies with scores get the set of at most k layers with the highest sum of scores that keeps to
+    every limit (`search.best_set`: exact, or with a bound on what was missed); the others get as many layers as fit, in
+    the order they want them. What that cost is in the selection's ``budget``.
 
     Args:
         scores: what `score` returned, or the path of a scores.json.
@@ -64,13 +49,15 @@ def select(
         layers: shell patterns of layer names; where given, they are the selection and ``strategy`` and ``rho`` are not
             used. The rule for the head holds here too.
         seed: of the random strategy.
+        budget: limits of memory, time and size of the training.
+        costs: predicts what a training takes (`Predictor`); needed with a budget.
 
     Returns:
         The selection, layers in model order.
 
     Raises:
-        UsageError: an unknown strategy or head rule, rho out of range, a pattern that matches no layer, or nothing
-            to select.
+        UsageError: an unknown strategy or head rule, rho out of range, a pattern that matches no layer, nothing
+            to select, or a budget that nothing fits.
     """
     if not isinstance(scores, Scores):
         scores = load_scores(scores)
@@ -81,51 +68,80 @@ def select(
     if not pool:
         raise UsageError("the head is the only layer, and head='never' leaves it out: nothing to select.")
 
-    scored: dict[str, float] | None = None
-    firmness: Firmness | None = None
-    used_rho: float | None = rho
     if layers:
-        strategy, used_rho = "layers", None
+        strategy = "layers"
         named = matching([layer.name for layer in scores.layers], layers)
-        chosen = [i for i in named if i in pool]
-        if not chosen:
+        kept = [i for i in named if i in pool]
+        if not kept:
             raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
-        why = f"named by {', '.join(layers)}"
-    elif strategy in _RANKED:
-        rank, reason = _RANKED[strategy]
-        chosen, firmness, scored = _top(scores, rank(scores), pool, count)
-        why = f"{count} of {len(scores.layers)} layers with {reason}"
-    elif strategy == "random":
-        picks = np.random.default_rng(seed).choice(len(pool), size=min(count, len(pool)), replace=False)
-        chosen, why = [pool[i] for i in picks], f"{count} layers drawn at random with seed {seed}"
-    elif strategy in ("last", "first"):
-        chosen = pool[-count:] if strategy == "last" else pool[:count]
-        why = f"the {strategy} {count} of {len(scores.layers)} layers"
+        ranking = by_name(kept, ", ".join(layers))
     else:
-        used_rho = None
-        chosen, why = _whole(scores, strategy, pool)
-    if rule == "always" and scores.head is not None:
-        at = next(i for i, layer in enumerate(scores.layers) if layer.name == scores.head)
-        if at not in chosen:
-            chosen = [*chosen, at]
-            why += ", and the head" + (", which is new" if scores.new_head else "")
+        ranking = rank(scores, strategy, pool, count, seed)
+    added = frozenset(
+        i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
+    )
+    chosen, spent = frozenset(ranking.chosen) | added, None
+    if budget:
+        if costs is None:
+            raise UsageError("a budget needs predictions of what training costs: give costs=Predictor(model, ...).")
+        chosen, spent = _within(scores, ranking, added, Meter(scores.layers, budget, costs))
+    why = ranking.why
+    if added - set(ranking.chosen):
+        why += ", and the head" + (", which is new" if scores.new_head else "")
+    if spent is not None and spent.given_up:
+        why += ", as far as the budget allows"
     picked = [scores.layers[i] for i in sorted(chosen)]
+    values = ranking.values
     return Selection(
         model_sha256=scores.model_sha256,
         strategy=strategy,
         layers=tuple(layer.name for layer in picked),
         parameters=tuple(dict.fromkeys(name for layer in picked for name in layer.parameters)),
-        rho=used_rho,
+        rho=None if layers or strategy in WITHOUT_RHO else rho,
         seed=seed,
         head=head,
-        scored=scored,
-        firmness=firmness,
+        scored=None if values is None else {scores.layers[i].name: values[i] for i in sorted(chosen) if i in values},
+        firmness=None if spent is not None and spent.given_up else _firmness(scores, ranking),
         why=why,
         size_tau=size_agreement(scores.layers),
         estimator=scores.estimator_summary(),
         preprocessing=scores.preprocessing,
         classes=scores.classes,
+        budget=spent,
     )
+
+
+def _within(scores: Scores, ranking: Ranking, added: frozenset[int], meter: Meter) -> tuple[frozenset[int], Spent]:
+    """The best of what fits, and what it takes."""
+    wanted = frozenset(ranking.chosen) | added
+    found: frozenset[int] | None
+    gap, values = 0.0, ranking.values
+    if meter.fits(wanted):
+        found = wanted
+    elif values is not None:
+        limit = meter.limits.get("max_update")
+        weights = {i: 4 * layer.parameter_count for i, layer in enumerate(scores.layers)}
+        # A head that is added does not count as one of the k; its score plays no part then.
+        candidates = {i: value for i, value in values.items() if i not in added}
+        best = best_set(
+            candidates,
+            meter.fits,
+            count=ranking.count,
+            required=added,
+            weights=weights if limit is not None else None,
+            capacity=None if limit is None else int(limit),
+        )
+        found, gap = best.chosen, best.gap
+    else:
+        found = longest([i for i in ranking.order if i not in added], meter.fits, required=added, count=ranking.count)
+    if found is None:
+        raise meter.impossible([i for i in ranking.order if i not in added], added)
+    share = None
+    if values is not None:
+        total = sum(values.get(i, 0.0) for i in wanted)
+        share = sum(values.get(i, 0.0) for i in found) / total if total > 0 else None
+    names = [scores.layers[i].name for i in sorted(wanted - found)]
+    return found, meter.spent(found, given_up=names, score_share=share, gap=gap)
 
 
 def check_choices(strategy: str, rho: float, head: str) -> None:
@@ -154,29 +170,23 @@ def size_agreement(layers: Sequence[LayerScore]) -> float | None:
     return float(kendalltau(ours, sizes).statistic)
 
 
-def _top(
-    scores: Scores, values: list[tuple[float, float]], pool: list[int], count: int
-) -> tuple[list[int], Firmness | None, dict[str, float]]:
-    ranking = sorted(pool, key=lambda i: -values[i][0])  # sorted() is stable: ties stay in model order
-    chosen, rest = ranking[:count], ranking[count:]
+def _firmness(scores: Scores, ranking: Ranking) -> Firmness | None:
+    """How far the last chosen layer is from the first that was left out."""
+    values, errors = ranking.values, ranking.errors
+    rest = ranking.order[len(ranking.chosen) :]
+    if values is None or errors is None or not rest:
+        return None
     names = [layer.name for layer in scores.layers]
-    scored = {names[i]: values[i][0] for i in sorted(chosen)}
-    if not rest:
-        return chosen, None, scored
-    last, following = chosen[-1], rest[0]
-    margin = values[last][0] - values[following][0]
-    error = math.hypot(values[last][1], values[following][1])
-    equal = [names[i] for i in ranking if values[i][0] == values[last][0]]
-    return (
-        chosen,
-        Firmness(
-            last=names[last],
-            next=names[following],
-            margin=margin,
-            margin_stderr=margin / error if error > 0 else None,
-            ties=equal if margin == 0 else [],
-        ),
-        scored,
+    last, following = ranking.chosen[-1], rest[0]
+    margin = values[last] - values[following]
+    error = math.hypot(errors[last], errors[following])
+    equal = [names[i] for i in ranking.order if values[i] == values[last]]
+    return Firmness(
+        last=names[last],
+        next=names[following],
+        margin=margin,
+        margin_stderr=margin / error if error > 0 else None,
+        ties=equal if margin == 0 else [],
     )
 
 
@@ -194,23 +204,3 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[int]:
             raise UsageError(f"no layer matches {pattern!r}. Layers are called, for example, {some}.")
         chosen += [i for i in found if i not in chosen]
     return chosen
-
-
-def _whole(scores: Scores, strategy: str, pool: list[int]) -> tuple[list[int], str]:
-    """Strategies that ignore rho."""
-    if strategy == "all":
-        return pool, "all layers"
-    if strategy == "head":
-        at = [i for i, layer in enumerate(scores.layers) if layer.name == scores.head]
-        if at and at[0] not in pool:
-            raise UsageError("the strategy head selects the head, and head='never' leaves it out: nothing to select.")
-        if not at:
-            raise UsageError("the model has no head (a Gemm, MatMul or Conv with parameters); choose another strategy.")
-        return at, "the head alone"
-    norms = [i for i in pool if scores.layers[i].is_norm]
-    if not norms:
-        raise UsageError(
-            "the model has no normalisation layers (they were folded into the convolutions on export?), so "
-            "norm-bias selects nothing. Export with normalisations kept, or choose another strategy."
-        )
-    return norms, "scales and biases of all normalisations"

@@ -1,0 +1,256 @@
+"""Budgets: what the training of a selection may cost on the device it is for.
+
+A budget is checked against predictions (`Costs`, which is `cost.predict.Predictor`), never against sums of what single
+layers cost: the earliest selected layer decides how far the way back goes, not the number of layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from ..errors import UsageError
+from ..scoring.record import LayerScore
+
+AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
+
+
+class Prediction(Protocol):
+    """What training a set of parameters takes; see `cost.predict.Prediction`."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Step memory."""
+
+    @property
+    def margin_bytes(self) -> int:
+        """By how much a measurement may be above it."""
+
+    @property
+    def update_bytes(self) -> int:
+        """Size of the trained parameters."""
+
+    @property
+    def step_multiply_adds(self) -> int:
+        """Of a whole step."""
+
+
+class Costs(Protocol):
+    """Predicts costs; see `cost.predict.Predictor`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a step."""
+
+    @property
+    def backend(self) -> str:
+        """Which backend trains."""
+
+    def training(self, parameters: Sequence[str]) -> Prediction:
+        """Of a training step of these parameters."""
+
+    def everything(self) -> Prediction:
+        """Of a training step of all layers."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits, each None where there is none.
+
+    Attributes:
+        max_memory: step memory in bytes.
+        max_memory_share: the same as a share of what training all layers takes.
+        max_step_time: time of a step as a share of what training all layers takes, by multiply-adds.
+        max_update: bytes of the trained parameters.
+    """
+
+    max_memory: int | None = None
+    max_memory_share: float | None = None
+    max_step_time: float | None = None
+    max_update: int | None = None
+
+    def __post_init__(self) -> None:
+        for what, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise UsageError(f"{what.replace('_', ' ')} must be above 0, not {value}.")
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a selection takes of its budget; part of the selection file.
+
+    Attributes:
+        batch_size: samples of the step all of this is of.
+        backend: which backend trains.
+        memory_bytes: predicted step memory, the prediction's margin included.
+        step_time: predicted share of the time of training all layers.
+        update_bytes: of the trained parameters.
+        memory_share: predicted share of the step memory of training all layers, both without a margin.
+        limits: bytes or shares, by the names of `Budget`.
+        given_up: layers that would have been selected without a budget and are not.
+        score_share: sum of the selected layers' scores over that without a budget; None where layers have no scores.
+        gap: share by which the best selection that fits could still be better; 0: this is the best.
+        tried: how many selections were predicted.
+    """
+
+    batch_size: int
+    backend: str
+    memory_bytes: int
+    memory_share: float
+    step_time: float
+    update_bytes: int
+    limits: dict[str, float]
+    given_up: list[str]
+    score_share: float | None
+    gap: float
+    tried: int
+
+    def sentence(self) -> str:
+        """The same in words."""
+        limits = self.limits
+        used = {
+            "max_memory": f"memory {megabytes(self.memory_bytes)}",
+            "max_memory_share": f"memory {self.memory_share:.3g}x",
+            "max_step_time": f"time {self.step_time:.3g}x",
+            "max_update": f"update {megabytes(self.update_bytes)}",
+        }
+        parts = [f"{used[key]} of {_written(key, limit)}" for key, limit in limits.items()]
+        text = f"predicted at batch {self.batch_size}: {', '.join(parts)}"
+        if {"max_memory_share", "max_step_time"} & limits.keys():
+            text += " (x: times training all layers)"
+        if not self.given_up:
+            return f"{text}; nothing had to be given up"
+        some = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")
+        text += f"; given up: {some}"
+        if self.score_share is not None:
+            text += f" (the selected layers have {self.score_share:.0%} of the score without a budget)"
+        return text if self.gap == 0 else f"{text}; a selection up to {self.gap:.1%} better may exist"
+
+
+class Meter:
+    """Asks what sets of layers cost, each once, and compares with a budget.
+
+    Args:
+        layers: all layers, in model order.
+        budget: the limits.
+        costs: predicts.
+    """
+
+    def __init__(self, layers: Sequence[LayerScore], budget: Budget, costs: Costs) -> None:
+        self._layers, self._costs = layers, costs
+        self._known: dict[tuple[str, ...], Prediction] = {}
+        self.limits = {key: float(value) for key, value in asdict(budget).items() if value is not None}
+
+    @property
+    def tried(self) -> int:
+        """How many sets were predicted."""
+        return len(self._known)
+
+    def parameters(self, chosen: frozenset[int]) -> tuple[str, ...]:
+        """Names of the initializers of some layers, in model order, each once."""
+        return tuple(dict.fromkeys(name for i in sorted(chosen) for name in self._layers[i].parameters))
+
+    def predict(self, chosen: frozenset[int]) -> Prediction:
+        """What training these layers takes."""
+        names = self.parameters(chosen)
+        if names not in self._known:
+            self._known[names] = self._costs.training(names)
+        return self._known[names]
+
+    def uses(self, chosen: frozenset[int]) -> dict[str, float]:
+        """What these layers take of everything that is limited."""
+        predicted = self.predict(chosen)
+        found: dict[str, float] = {
+            "max_memory": predicted.memory_bytes + predicted.margin_bytes,
+            "max_update": predicted.update_bytes,
+        }
+        if "max_memory_share" in self.limits:
+            found["max_memory_share"] = self.memory_share(predicted)
+        if "max_step_time" in self.limits:
+            found["max_step_time"] = self.time_share(predicted)
+        return {key: found[key] for key in self.limits}
+
+    def memory_share(self, predicted: Prediction) -> float:
+        """Step memory over that of training all layers; neither with its margin."""
+        return predicted.memory_bytes / max(1, self._costs.everything().memory_bytes)
+
+    def time_share(self, predicted: Prediction) -> float:
+        """Multiply-adds of a step over those of training all layers."""
+        return predicted.step_multiply_adds / max(1, self._costs.everything().step_multiply_adds)
+
+    def fits(self, chosen: frozenset[int]) -> bool:
+        """Whether these layers keep to every limit."""
+        return all(value <= self.limits[key] for key, value in self.uses(chosen).items())
+
+    def spent(self, chosen: frozenset[int], *, given_up: Sequence[str], score_share: float | None, gap: float) -> Spent:
+        """For the selection file."""
+        predicted = self.predict(chosen)
+        return Spent(
+            batch_size=self._costs.batch_size,
+            backend=self._costs.backend,
+            memory_bytes=predicted.memory_bytes + predicted.margin_bytes,
+            memory_share=self.memory_share(predicted),
+            step_time=self.time_share(predicted),
+            update_bytes=predicted.update_bytes,
+            limits=self.limits,
+            given_up=list(given_up),
+            score_share=score_share,
+            gap=gap,
+            tried=self.tried,
+        )
+
+    def impossible(self, candidates: Sequence[int], required: frozenset[int]) -> UsageError:
+        """What to say when nothing fits: the smallest budget that something fits."""
+        sets = [frozenset({i}) | required for i in candidates] or [required]
+        parts = []
+        for key, limit in self.limits.items():
+            least = min(sets, key=lambda chosen: self.uses(chosen)[key])
+            needed = self.uses(least)[key]
+            if needed > limit:
+                names = ", ".join(self._layers[i].name for i in sorted(least))
+                parts.append(
+                    f"{_OPTIONS[key]} {_written(key, limit)}: the least is {_written(key, _up(needed))}, with {names}"
+                )
+        if not parts:
+            parts = [f"each limit can be kept to alone, but no selection keeps to all of {_all(self.limits)}"]
+        memory = {"max_memory", "max_memory_share"} & self.limits.keys()
+        how = f" at batch size {self._costs.batch_size}" if memory else ""
+        return UsageError(
+            f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit"
+            + (", or lower --batch-size." if how else ".")
+        )
+
+
+_OPTIONS = {
+    "max_memory": "--max-memory",
+    "max_memory_share": "--max-memory",
+    "max_step_time": "--max-step-time",
+    "max_update": "--max-update",
+}
+
+
+def _written(key: str, value: float) -> str:
+    return f"{value:.3g}x" if key in ("max_memory_share", "max_step_time") else megabytes(value)
+
+
+def _up(value: float) -> float:
+    """Rounded up to three digits, so that what is read off a message is enough."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / digit * (1 - 1e-12)) * digit
+
+
+def _all(limits: dict[str, float]) -> str:
+    return ", ".join(f"{_OPTIONS[key]} {_written(key, value)}" for key, value in limits.items())
+
+
+def megabytes(count: float) -> str:
+    """Bytes for people: 512 B, 3.2 KB, 64 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,121 @@
+"""Rankings: in which order each strategy wants layers, and how many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UsageError
+from ..scoring.record import Scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a strategy wants.
+
+    Attributes:
+        order: indices of the layers that may be selected, the most wanted first.
+        count: how many are selected; None: all of ``order``.
+        why: the reason, in words.
+        values: each layer's score, where the strategy has scores; the best selection is that of the highest sum.
+        errors: their standard errors.
+    """
+
+    order: list[int]
+    count: int | None
+    why: str
+    values: dict[int, float] | None = None
+    errors: dict[int, float] | None = None
+
+    @property
+    def chosen(self) -> list[int]:
+        """What is selected where nothing limits it."""
+        return self.order[: self.count]
+
+
+def _by_b1_hat(scores: Scores) -> list[tuple[float, float]]:
+    return [(layer.b1_hat, layer.stderr) for layer in scores.layers]
+
+
+def _by_size(scores: Scores) -> list[tuple[float, float]]:
+    return [(1 / layer.activation_size, 0.0) for layer in scores.layers]
+
+
+def _by_b1(scores: Scores) -> list[tuple[float, float]]:
+    # b1_hat = b1 / (points * D), so the error of b1 is that of b1_hat times the same.
+    factor = [scores.points * layer.activation_size for layer in scores.layers]
+    return [(layer.b1_mean, layer.stderr * by) for layer, by in zip(scores.layers, factor, strict=True)]
+
+
+# Strategies that rank layers by a number: (score, its standard error), higher first, ties in model order.
+_SCORED: dict[str, tuple[Callable[[Scores], list[tuple[float, float]]], str]] = {
+    "adabet": (_by_b1_hat, "the highest first Betti numbers per element of activation"),
+    "size": (_by_size, "the smallest activations"),
+    "b1": (_by_b1, "the highest first Betti numbers, not divided by activation size"),
+}
+STRATEGIES = (*_SCORED, "random", "last", "first", "head", "norm-bias", "all")
+WITHOUT_RHO = ("head", "norm-bias", "all")
+
+
+def rank(scores: Scores, strategy: str, pool: list[int], count: int, seed: int) -> Ranking:
+    """What a strategy wants of the layers in ``pool``.
+
+    Args:
+        scores: of all layers.
+        strategy: one of STRATEGIES.
+        pool: indices of the layers that may be selected, in model order.
+        count: k, how many strategies with a rho select.
+        seed: of the random strategy.
+
+    Raises:
+        UsageError: the strategy finds nothing in this model.
+    """
+    layers = len(scores.layers)
+    if strategy in _SCORED:
+        score, reason = _SCORED[strategy]
+        pairs = score(scores)
+        order = sorted(pool, key=lambda i: -pairs[i][0])  # sorted() is stable: ties stay in model order
+        return Ranking(
+            order,
+            count,
+            f"{count} of {layers} layers with {reason}",
+            {i: pairs[i][0] for i in pool},
+            {i: pairs[i][1] for i in pool},
+        )
+    if strategy == "random":
+        rng = np.random.default_rng(seed)
+        picks = [int(i) for i in rng.choice(len(pool), size=min(count, len(pool)), replace=False)]
+        rest = [int(i) for i in rng.permutation(len(pool)) if i not in picks]
+        return Ranking([pool[i] for i in (*picks, *rest)], count, f"{count} layers drawn at random with seed {seed}")
+    if strategy in ("last", "first"):
+        order = pool[::-1] if strategy == "last" else list(pool)
+        return Ranking(order, count, f"the {strategy} {count} of {layers} layers")
+    if strategy == "all":
+        return Ranking(pool[::-1], None, "all layers")
+    return _head(scores, pool) if strategy == "head" else _norms(scores, pool)
+
+
+def by_name(chosen: list[int], patterns: str) -> Ranking:
+    """Layers that the user named."""
+    return Ranking(chosen, None, f"named by {patterns}")
+
+
+def _head(scores: Scores, pool: list[int]) -> Ranking:
+    at = [i for i, layer in enumerate(scores.layers) if layer.name == scores.head]
+    if at and at[0] not in pool:
+        raise UsageError("the strategy head selects the head, and head='never' leaves it out: nothing to select.")
+    if not at:
+        raise UsageError("the model has no head (a Gemm, MatMul or Conv with parameters); choose another strategy.")
+    return Ranking(at, None, "the head alone")
+
+
+def _norms(scores: Scores, pool: list[int]) -> Ranking:
+    norms = [i for i in reversed(pool) if scores.layers[i].is_norm]
+    if not norms:
+        raise UsageError(
+            "the model has no normalisation layers (they were folded into the convolutions on export?), so "
+            "norm-bias selects nothing. Export with normalisations kept, or choose another strategy."
+        )
+    return Ranking(norms, None, "scales and biases of all normalisations")
