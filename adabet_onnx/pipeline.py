@@ -26,8 +26,9 @@ from .portable.losses import class_axis
 from .records import write_json
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
+from .selection.budget import Budget
 from .selection.record import Selection, load_selection
-from .selection.strategies import check_choices, matching, select
+from .selection.strategies import NEEDS_COSTS, check_choices, matching, select
 from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
@@ -82,6 +83,7 @@ def adapt(
     rho: float = 0.1,
     head: str = "auto",
     layers: Sequence[str] = (),
+    budget: Budget | None = None,
     backend: str = "auto",
     choices: Choices | None = None,
     training: dict[str, Any] | None = None,
@@ -108,6 +110,7 @@ def adapt(
         rho: fraction of layers.
         head: auto, always, pool or never.
         layers: patterns of layer names, in place of a strategy.
+        budget: limits of what a training step may take, at the batch size of ``training``.
         backend: of `make_artifacts`.
         choices: loss, optimizer and form of the training.
         training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
@@ -138,10 +141,17 @@ def adapt(
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
     _check_labels(model, splits, choices)
 
+    batch_size = int((training or {}).get("batch_size") or 32)
+    asked: dict[str, Any] = {"strategy": strategy, "rho": rho, "head": head, "layers": layers, "seed": seed}
+    if budget or strategy in NEEDS_COSTS:
+        from .cost.predict import Predictor
+
+        costs_of = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
+        asked |= {"budget": budget, "costs": costs_of}
     artifacts = target / "artifacts"
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
-        again = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
+        again = select(scores, **asked)
         made = load_manifest(artifacts).content
         same = again == selection and used.to_json() == selection.preprocessing
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
@@ -157,7 +167,7 @@ def adapt(
         if headed is not None:
             write_bytes(target / _MODEL, headed)
         scores.save(target / "scores.json")
-        selection = select(scores, strategy=strategy, rho=rho, head=head, layers=layers, seed=seed)
+        selection = select(scores, **asked)
         selection.save(target / "selection.json")
         say = progress or (lambda what, done, total: None)
         say("making artifacts", 0, 1)
@@ -177,7 +187,6 @@ def adapt(
     costs: dict[str, Cost] = {}
     not_measured: str | None = None
     if measure:
-        batch_size = int(settings.get("batch_size") or 32)
         try:
             for what, cost in _costs(model, scores, artifacts, batch_size, backend, choices, threads, progress):
                 costs[what] = cost

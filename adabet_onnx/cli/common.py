@@ -132,7 +132,9 @@ scoring_options = together(
     click.option("--subsets", type=int, default=64, show_default=True, help="subsets: how many per group of 128."),
     click.option("--batches", type=int, default=4, show_default=True, help="batches: how many."),
     click.option("--order", type=click.Choice(ORDERS), default="shuffled", show_default=True, help="Which samples."),
-    click.option("--max-memory", type=Size(), help="For the forward pass, e.g. 2GB.  [default: 3/4 of what is free]"),
+    click.option(
+        "--scoring-memory", type=Size(), help="For scoring's forward pass, e.g. 2GB.  [default: 3/4 of what is free]"
+    ),
 )
 selection_options = together(
     click.option(

@@ -18,6 +18,7 @@ from .common import (
     FILE,
     OUTPUT,
     artifact_options,
+    budget_options,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -25,6 +26,7 @@ from .common import (
     seed_option,
     selection_options,
     show,
+    take_budget,
     take_choices,
     threads_option,
     training_options,
@@ -45,6 +47,7 @@ from .common import (
 )
 @training_options
 @selection_options
+@budget_options
 @scoring_options
 @preprocessing_options
 @artifact_options
@@ -62,11 +65,13 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
     \b
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
+      adabet-onnx run model.onnx new_domain.npz -o adapted/ --max-memory 64MB --batch-size 8
     """
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
     batch_size = options.pop("batch_size")
-    scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order", "max_memory")
+    scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order")
+    scoring["max_memory"] = options.pop("scoring_memory")
     training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
     preprocessing = _take(options, "preset", "scale", "mean", "std")
     with progress_bar(quiet) as progress:
@@ -78,6 +83,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
             training={**training, "batch_size": batch_size},
             preprocessing=preprocessing,
             choices=take_choices(options),
+            budget=take_budget(options),
             progress=progress,
             **options,
         )

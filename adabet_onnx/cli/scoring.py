@@ -16,12 +16,14 @@ from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
 from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
+from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
 from ..training.choices import Choices
 from .common import (
     ANY,
     FILE,
     OUTPUT,
+    Size,
     budget_options,
     cost_options,
     preprocessing_options,
@@ -43,6 +45,7 @@ from .common import (
 @click.option("--batch-size", type=int, default=32, show_default=True, help="batches: points of one Betti number.")
 @scoring_options
 @preprocessing_options
+@click.option("--max-memory", type=Size(), help="The same as --scoring-memory.")
 @seed_option
 @click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
 @threads_option
@@ -57,6 +60,8 @@ def score(
     std: tuple[float, ...] | None,
     seed: int,
     plot: Path | None,
+    scoring_memory: int | None,
+    max_memory: int | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -77,7 +82,15 @@ def score(
         opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
     )
     with progress_bar(quiet) as progress:
-        scores = compute_scores(opened, splits, preprocessing=preprocessing, seed=seed, progress=progress, **settings)
+        scores = compute_scores(
+            opened,
+            splits,
+            preprocessing=preprocessing,
+            seed=seed,
+            max_memory=scoring_memory or max_memory,
+            progress=progress,
+            **settings,
+        )
     scores.save(output)
     if plot is not None:
         plot_scores(scores, plot)
@@ -119,7 +132,7 @@ def select(
     budget = take_budget(settings)
     loaded = load_scores(scores)
     costs = None
-    if budget:
+    if budget or settings["strategy"] in NEEDS_COSTS:
         from ..cost.predict import Predictor
 
         opened = scored_model(loaded, model)

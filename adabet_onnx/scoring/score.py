@@ -200,7 +200,7 @@ def _fit(
         raise DataError(
             f"scoring {model.name} in groups of {plan.points} needs about {_mb(need)}, over the limit of "
             f"{_mb(limit)}. Raise "
-            "--max-memory, or give a smaller --subset-size (or --batch-size)."
+            "--scoring-memory, or give a smaller --subset-size (or --batch-size)."
         )
     group = plan.group
     if fits < group:

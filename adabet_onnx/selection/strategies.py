@@ -15,6 +15,7 @@ from .rankings import WITHOUT_RHO, Ranking, by_name, rank
 from .record import Firmness, Selection
 from .search import best_set, longest
 
+NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
 HEADS = ("auto", "always", "pool", "never")
 
 
