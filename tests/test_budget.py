@@ -1,0 +1,163 @@
+"""Budgets: what is selected, what is said, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from adabet_onnx import RecordError, UsageError, select
+from adabet_onnx.scoring.record import LayerScore, Scores
+from adabet_onnx.selection.budget import Budget, megabytes
+from adabet_onnx.selection.record import load_selection
+
+
+@dataclass(frozen=True)
+class Fixed:
+    memory_bytes: int
+    margin_bytes: int
+    update_bytes: int
+    step_multiply_adds: int
+
+
+class Chain:
+    """A network of six layers of 100 parameters: memory and time go up by a megabyte for each layer on the way back."""
+
+    batch_size, backend = 8, "portable"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def training(self, parameters: Sequence[str]) -> Fixed:
+        self.asked.append(tuple(parameters))
+        back = 6 - min(int(name[1]) for name in parameters)
+        memory = 10_000_000 + 1_000_000 * (back + len(parameters))
+        return Fixed(memory, 500_000, 400 * len(parameters), 100 + 10 * back + len(parameters))
+
+    def everything(self) -> Fixed:
+        return self.training([f"l{i}.w" for i in range(6)])
+
+
+@pytest.fixture
+def scores() -> Scores:
+    values = (5.0, 9.0, 1.0, 4.0, 2.0, 3.0)
+    layers = tuple(
+        LayerScore(f"l{i}", "Conv", (f"l{i}.w",), 100, 10, i == 1, (int(value),), value, value, 0.1, 0)
+        for i, value in enumerate(values)
+    )
+    return Scores("0" * 64, "subsets", 32, ((0, 1),), layers, {"seed": 0}, head="l5")
+
+
+def chosen(scores, **options):
+    return select(scores, rho=0.5, costs=Chain(), **options)
+
+
+def test_a_budget_that_is_not_reached_changes_nothing(scores):
+    free = select(scores, rho=0.5)
+    bound = chosen(scores, budget=Budget(max_memory=100_000_000))
+    assert bound.layers == free.layers == ("l0", "l1", "l3")
+    assert bound.firmness == free.firmness
+    assert bound.budget is not None
+    assert bound.budget.given_up == []
+    assert bound.budget.score_share == 1
+    assert "nothing had to be given up" in bound.budget.sentence()
+
+
+def test_the_best_set_that_fits_is_not_a_cut_of_the_ranking(scores):
+    # l1 alone takes 10 + 5 + 1 = 16 MB, and a margin of 0.5; l3, l4 and l5 take 10 + 3 + 3.
+    selection = chosen(scores, budget=Budget(max_memory=16_500_000))
+    assert selection.layers == ("l1",)  # 9 against 4 + 2 + 3, and the earlier one in a tie
+    selection = chosen(scores, budget=Budget(max_memory=16_400_000))
+    assert selection.layers == ("l3", "l5")
+    assert selection.budget is not None
+    assert selection.budget.given_up == ["l0", "l1"]
+    assert selection.budget.score_share == pytest.approx(7 / 18)
+    assert selection.budget.memory_bytes <= 16_400_000
+    assert selection.budget.gap == 0
+    assert "given up: l0, l1" in selection.budget.sentence()
+    assert selection.why.endswith("as far as the budget allows")
+    assert selection.firmness is None
+
+
+def test_shares_are_of_training_all_layers(scores):
+    everything = Chain().everything()
+    selection = chosen(scores, budget=Budget(max_memory_share=0.7))
+    assert selection.budget is not None
+    assert selection.budget.memory_share <= 0.7
+    assert selection.budget.memory_share == pytest.approx(
+        Chain().training(selection.parameters).memory_bytes / everything.memory_bytes
+    )
+    selection = chosen(scores, budget=Budget(max_step_time=0.8))
+    assert selection.budget is not None
+    assert selection.budget.step_time <= 0.8
+    assert "0.8x" in selection.budget.sentence()
+
+
+def test_update_size(scores):
+    selection = chosen(scores, budget=Budget(max_update=800))
+    assert selection.layers == ("l0", "l1")
+    assert selection.budget is not None
+    assert selection.budget.update_bytes == 800
+
+
+def test_a_new_head_is_kept(scores):
+    new = dataclasses.replace(scores, new_head=True)
+    selection = chosen(new, budget=Budget(max_memory=16_400_000))
+    assert "l5" in selection.layers
+    assert selection.layers == ("l3", "l5")
+    assert chosen(new, budget=Budget(max_memory=12_500_000)).layers == ("l5",)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "layers"), [("last", ("l4", "l5")), ("first", ("l2",)), ("all", ("l4", "l5")), ("norm-bias", ("l1",))]
+)
+def test_strategies_without_scores_get_what_fits(scores, strategy, layers):
+    limit = 14_500_000 if strategy in ("last", "all") else 16_500_000
+    if strategy == "first":
+        limit = 15_500_000
+    assert chosen(scores, strategy=strategy, budget=Budget(max_memory=limit)).layers == layers
+
+
+def test_an_impossible_budget_says_the_smallest_possible_one(scores):
+    with pytest.raises(UsageError, match=r"--max-memory 1 MB: the least is 12\.5 MB, with l5") as caught:
+        chosen(scores, budget=Budget(max_memory=1_000_000))
+    assert "batch size 8" in str(caught.value)
+    assert chosen(scores, budget=Budget(max_memory=12_500_000)).layers == ("l5",)
+    with pytest.raises(UsageError, match=r"--max-update 10 B: the least is 400 B, with l1"):
+        chosen(scores, budget=Budget(max_update=10))
+    with pytest.raises(UsageError, match=r"--max-step-time 0\.1x: the least is 0\.6\d+x, with l5"):
+        chosen(scores, budget=Budget(max_step_time=0.1))
+    with pytest.raises(UsageError, match=r"the least is 16\.5 MB, with l1"):
+        chosen(scores, strategy="norm-bias", budget=Budget(max_memory=1_000_000))
+
+
+@pytest.mark.parametrize("wrong", [{"max_memory": 0}, {"max_memory_share": -1.0}, {"max_update": -3}])
+def test_limits_must_be_positive(wrong):
+    with pytest.raises(UsageError, match="must be above 0"):
+        Budget(**wrong)
+
+
+def test_a_budget_needs_costs(scores):
+    with pytest.raises(UsageError, match="Predictor"):
+        select(scores, budget=Budget(max_update=100))
+
+
+def test_what_was_spent_survives_the_file(scores, tmp_path):
+    selection = chosen(scores, budget=Budget(max_memory=16_400_000, max_step_time=0.95))
+    selection.save(tmp_path / "selection.json")
+    assert load_selection(tmp_path / "selection.json") == selection
+    content = json.loads((tmp_path / "selection.json").read_text())
+    content["budget"]["memory_bytes"] = "much"
+    (tmp_path / "selection.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="memory_bytes"):
+        load_selection(tmp_path / "selection.json")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 B"), (1500, "1.5 KB"), (64_000_000, "64 MB"), (2_500_000_000, "2.5 GB")]
+)
+def test_sizes_for_people(count, text):
+    assert megabytes(count) == text
