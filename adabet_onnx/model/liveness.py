@@ -11,7 +11,7 @@ from .shapes import infer_shapes
 
 _BYTES = 4  # float32; the few integer values of a graph are small
 # Nodes whose result lies in the same memory as their input.
-_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
 def forward_bytes(model: ir.Model, *, batch: int) -> int:
@@ -48,7 +48,7 @@ def peak_bytes(
     last_use: dict[ir.Value, int] = {}
     for node, index in at.items():
         first = node.inputs[0] if node.inputs else None
-        if node.op_type in _VIEWS and first is not None:
+        if node.op_type in VIEWS and first is not None:
             owner[node.outputs[0]] = owner.get(first, first)
         for value in (*node.inputs, *node.outputs):
             if value is not None and not value.is_initializer():

@@ -91,7 +91,7 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
     segments = _best_segments(prepared, recipe) if recipe.recompute else 0
-    step = _step_graph(prepared, recipe, segments)
+    step = _step_draft(prepared, recipe, segments)[0].finish_step()
     gradients = _Draft(prepared, recipe)
     gradients.differentiate(segments)
     labels = gradients.add_loss()
@@ -107,16 +107,25 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     )
 
 
-def _step_graph(prepared: Prepared, recipe: Recipe, segments: int) -> ir.Model:
+def make_step(prepared: Prepared, recipe: Recipe) -> tuple[ir.Model, Names, str]:
+    """The step's graph alone, as `make_graphs` writes it, with its names and that of the labels.
+
+    Raises:
+        ModelError: a node has no gradient, or the profile lacks an operator.
+    """
+    draft, labels = _step_draft(prepared, recipe, _best_segments(prepared, recipe) if recipe.recompute else 0)
+    return draft.finish_step(), draft.names, labels.name or ""
+
+
+def _step_draft(prepared: Prepared, recipe: Recipe, segments: int) -> tuple[_Draft, ir.Value]:
     draft = _Draft(prepared, recipe)
     draft.differentiate(segments)
-    draft.add_loss()
-    return draft.finish_step()
+    return draft, draft.add_loss()
 
 
 def _best_segments(prepared: Prepared, recipe: Recipe) -> int:
     """How many segments to compute again so that the step's memory is least; 0 for none."""
-    sizes = {n: step_bytes(_step_graph(prepared, recipe, n), _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
+    sizes = {n: step_bytes(_step_draft(prepared, recipe, n)[0].finish_step(), _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
     return min(sizes, key=lambda n: (sizes[n], n))
 
 
