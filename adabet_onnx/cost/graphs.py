@@ -1,0 +1,125 @@
+"""The graphs that run when a set of parameters is trained, without writing an artifact folder."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from ..errors import UsageError
+from ..model.open import Model
+from ..model.prepare import prepare
+from ..portable.assemble import Recipe, make_step
+from ..portable.profiles import allowed
+from ..selection.record import Selection
+from ..training import ort
+from ..training.choices import Choices
+
+_LABELS = {"cross-entropy": "labels"}  # the input's name in onnxruntime-training's graphs; of other losses: target
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """The graph of a training step.
+
+    Attributes:
+        model: forward part, loss, way back; of the portable backend also the update.
+        labels: name of the labels' input.
+        logits: name of the logits.
+        data: names of the inputs that are data.
+        update_bytes: of the trained parameters.
+        state_bytes: of the optimizer's state, statistics that are moved included.
+    """
+
+    model: ir.Model
+    labels: str
+    logits: str
+    data: tuple[str, ...]
+    update_bytes: int
+    state_bytes: int
+
+
+def selection_of(model: Model, parameters: Sequence[str], layers: Sequence[str] | None = None) -> Selection:
+    """A selection of parameters.
+
+    Args:
+        model: the opened model.
+        parameters: names of initializers.
+        layers: names of the layers they are trained in; None: every layer that has one of them.
+
+    Raises:
+        UsageError: there are none, or one is in no layer.
+    """
+    wanted = set(parameters)
+    owners = [layer for layer in model.layers if any(parameter.name in wanted for parameter in layer.parameters)]
+    unknown = wanted - {parameter.name for layer in owners for parameter in layer.parameters}
+    if not wanted:
+        raise UsageError("no parameters are given whose training could be predicted: select at least one layer.")
+    if unknown:
+        raise UsageError(f"{model.name} has no layer with a parameter {sorted(unknown)[0]!r}.")
+    names = tuple(layer.name for layer in owners) if layers is None else tuple(layers)
+    return Selection(model.sha256, "layers", names, tuple(parameters))
+
+
+def portable_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
+    """The step graph of the portable backend.
+
+    Raises:
+        ModelError: a node has no gradient.
+        UsageError: the profile lacks an operator.
+    """
+    prepared = prepare(model, selection, backend="portable")
+    recipe = Recipe(
+        loss=choices.loss,
+        label_smoothing=choices.label_smoothing,
+        class_axis=choices.class_axis,
+        optimizer=choices.update,
+        allowed=allowed(choices.profile),
+        batch_norm=choices.batch_norm,
+        recompute=choices.recompute,
+    )
+    graph, names, labels = make_step(prepared, recipe)
+    return StepGraph(
+        model=graph,
+        labels=labels,
+        logits=names.logits,
+        data=tuple(name for _, name in prepared.inputs),
+        update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
+        state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
+    )
+
+
+def ort_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
+    """The training graph of the ort backend, as onnxruntime-training makes it.
+
+    Raises:
+        ModelError: it cannot build gradients for this graph.
+        RuntimeMissingError: it is not installed.
+    """
+    prepared = prepare(model, selection, backend="ort")
+    with tempfile.TemporaryDirectory() as folder:
+        ort.generate(
+            prepared.proto(),
+            prepared.trainable,
+            Path(folder),
+            loss=choices.loss,
+            optimizer=choices.optimizer,
+            weight_decay=choices.weight_decay,
+        )
+        proto = onnx.load(Path(folder) / "training_model.onnx", load_external_data=False)
+    graph = ir.from_proto(proto)
+    tensors = [prepared.graph.graph.initializers[name].const_value for name in prepared.trainable]
+    update = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return StepGraph(
+        model=graph,
+        labels=_LABELS.get(choices.loss, "target"),
+        logits=prepared.graph.graph.outputs[0].name or "",
+        data=tuple(name for _, name in prepared.inputs),
+        update_bytes=update,
+        state_bytes=2 * update if choices.optimizer != "sgd" else 0,
+    )

@@ -1,0 +1,171 @@
+"""What training a selection will cost, predicted from the graph that would run: memory, multiply-adds, bytes.
+
+Step memory is what `cost.measure` measures: the peak resident memory of a fresh process during steps minus its
+resident memory when imports are done and no model is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+from ..model.dims import count, dims_or_none
+from ..model.liveness import VIEWS, peak_bytes, weight_bytes
+from ..model.open import Model
+from ..portable.order import execution_order
+from ..portable.shapes import annotate
+from ..training.choices import Choices, choose_backend
+from .graphs import StepGraph, ort_step, portable_step, selection_of
+from .multiply_adds import Shapes, multiply_adds
+
+_BASE = 14_000_000
+_MARGIN = 0.5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a step takes; of inference, what a forward pass takes.
+
+    Attributes:
+        memory_bytes: step memory, see the module.
+        margin_bytes: what a measurement may be above it.
+        saved_bytes: activations kept for the way back.
+        state_bytes: the optimizer's state.
+        update_bytes: the trained parameters, float32.
+        weight_bytes: all weights of the model.
+        forward_multiply_adds: of the forward pass of the batch.
+        step_multiply_adds: of the whole step: forward and backward.
+    """
+
+    memory_bytes: int
+    margin_bytes: int
+    saved_bytes: int
+    state_bytes: int
+    update_bytes: int
+    weight_bytes: int
+    forward_multiply_adds: int
+    step_multiply_adds: int
+
+
+def relative_time(prediction: Prediction, other: Prediction) -> float:
+    """How long a step takes compared with another, by multiply-adds."""
+    return prediction.step_multiply_adds / max(1, other.step_multiply_adds)
+
+
+class Predictor:
+    """Predicts costs of training parts of one model; a set of parameters that was predicted is not predicted again.
+
+    Args:
+        model: the opened model.
+        batch_size: samples of a step.
+        backend: auto, portable or ort.
+        choices: loss, optimizer and form of the training.
+
+    Raises:
+        UsageError: the batch size is below 1, or the backend is unknown or lacks what is asked for.
+    """
+
+    def __init__(self, model: Model, *, batch_size: int, backend: str = "auto", choices: Choices | None = None) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, not {batch_size}.")
+        self.model, self.batch_size, self.choices = model, batch_size, choices or Choices()
+        self.backend = choose_backend(backend, self.choices)
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...] | None], Prediction] = {}
+
+    def training(self, parameters: Sequence[str], layers: Sequence[str] | None = None) -> Prediction:
+        """Of a training step.
+
+        Args:
+            parameters: names of the initializers to train, as in a selection.
+            layers: names of the layers they are trained in, where several share one; None: all that have one.
+
+        Raises:
+            UsageError: there are none, or one is in no layer.
+            ModelError: a node on the way has no gradient.
+            RuntimeMissingError: the ort backend's runtime is not installed.
+        """
+        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers))
+        if key not in self._known:
+            selection = selection_of(self.model, *key)
+            build = portable_step if self.backend == "portable" else ort_step
+            self._known[key] = self._of_step(build(self.model, selection, self.choices))
+        return self._known[key]
+
+    def everything(self) -> Prediction:
+        """Of a step that trains all layers."""
+        return self.training([parameter.name for layer in self.model.layers for parameter in layer.parameters])
+
+    def inference(self) -> Prediction:
+        """Of a forward pass."""
+        return self._inference
+
+    @functools.cached_property
+    def _inference(self) -> Prediction:
+        graph = self.model.graph.clone()
+        annotate(graph)
+        size, shape = _sizes(self.batch_size)
+        live = peak_bytes(graph.graph, execution_order(list(graph.graph)), size, inputs_stay=True)
+        work = multiply_adds(graph.graph, shape)
+        return self._prediction(live, 0, 0, 0, work, work)
+
+    def _of_step(self, step: StepGraph) -> Prediction:
+        graph = step.model.graph
+        size, shape = _sizes(self.batch_size)
+        order = execution_order(list(graph))
+        split = _split(order, step)
+        work = multiply_adds(order[:split], shape)
+        return self._prediction(
+            peak_bytes(graph, order, size, inputs_stay=True),
+            sum(size(value) for value in _saved(order, split, step)),
+            step.state_bytes,
+            step.update_bytes,
+            work,
+            work + multiply_adds(order[split:], shape),
+        )
+
+    def _prediction(self, live: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:
+        weights = weight_bytes(self.model.graph)
+        memory = _BASE + 2 * weights + int(1.4 * live)
+        return Prediction(memory, int(_MARGIN * memory), saved, state, update, weights, forward, step)
+
+
+def _sizes(batch: int) -> tuple[Callable[[ir.Value], int], Shapes]:
+    """Functions that give a value's bytes (0 if unknown) and its shape at a batch size."""
+
+    def size(value: ir.Value) -> int:
+        shape = dims_or_none(value)
+        if shape is None or value.dtype is None:
+            return 0
+        return math.ceil(count(shape, batch) * value.dtype.itemsize)
+
+    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+        found = None if value is None else dims_or_none(value)
+        return None if found is None else tuple(count((extent,), batch) for extent in found)
+
+    return size, shape
+
+
+def _split(order: Sequence[ir.Node], step: StepGraph) -> int:
+    """How many nodes run before the first that needs the labels."""
+    needing = (i for i, node in enumerate(order) for value in node.inputs if value and value.name == step.labels)
+    return next(needing, len(order))
+
+
+def _saved(order: Sequence[ir.Node], split: int, step: StepGraph) -> list[ir.Value]:
+    """What is made from the data before the loss, the data itself included, and read after it; the logits are not."""
+    owner: dict[ir.Value, ir.Value] = {}
+    made: set[ir.Value] = set()
+    for node in order[:split]:
+        inputs = [value for value in node.inputs if value is not None]
+        made.update(value for value in inputs if value.name in step.data)
+        if any(value in made for value in inputs):
+            made.update(node.outputs)
+        if node.op_type in VIEWS and inputs:
+            owner[node.outputs[0]] = owner.get(inputs[0], inputs[0])
+    read = (value for node in order[split:] for value in node.inputs if value is not None and value in made)
+    return [value for value in dict.fromkeys(owner.get(v, v) for v in read) if value.name != step.logits]
