@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 
 from .cost.measure import Cost, measure_inference, measure_training
+from .cost.predict import Predictor
 from .data.dataset import Splits
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
@@ -144,8 +145,6 @@ def adapt(
     batch_size = int((training or {}).get("batch_size") or 32)
     asked: dict[str, Any] = {"strategy": strategy, "rho": rho, "head": head, "layers": layers, "seed": seed}
     if budget or strategy in NEEDS_COSTS:
-        from .cost.predict import Predictor
-
         costs_of = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
         asked |= {"budget": budget, "costs": costs_of}
     artifacts = target / "artifacts"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..cost.predict import Predictor
 from ..cost.scored import scored_model
 from ..data.preprocess import choose
 from ..data.source import open_data
@@ -133,8 +134,6 @@ def select(
     loaded = load_scores(scores)
     costs = None
     if budget or settings["strategy"] in NEEDS_COSTS:
-        from ..cost.predict import Predictor
-
         opened = scored_model(loaded, model)
         costs = Predictor(
             opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)

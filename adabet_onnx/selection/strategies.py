@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
-from .budget import Budget, Costs, Meter, Spent
+from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent
 from .rankings import STRATEGIES as STRATEGIES
 from .rankings import WITHOUT_RHO, Ranking, by_name, rank
 from .record import Firmness, Selection
@@ -81,6 +81,8 @@ def select(
     added = frozenset(
         i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
     )
+    if strategy in NEEDS_COSTS and not budget:
+        budget = Budget(max_memory_share=AUTO_SHARE)
     chosen, spent = frozenset(ranking.chosen) | added, None
     if budget:
         if costs is None:
