@@ -1,0 +1,160 @@
+"""Fisher information of layers: the rival of b1_hat that needs labels and a way back.
+
+For the activation a of a layer and the gradient g of the loss of one labelled batch with respect to it,
+
+    Fisher = mean over all elements of (a g)^2 / 2,
+
+as the AdaBet authors (arXiv 2510.03101) define it for comparison, after L. Theis et al., "Faster gaze prediction with
+dense networks and Fisher pruning" (arXiv 1801.05787). Higher is more worth training. The gradients are written in
+plain ONNX by the rules the portable backend trains with, and each layer's number is reduced in the graph.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from .. import runtime
+from ..data.labels import align_classes, fit_labels
+from ..data.layout import Feeder
+from ..data.preprocess import Preprocessing, choose
+from ..data.source import open_data
+from ..errors import DataError, ModelError
+from ..model.dims import dims, dims_or_none
+from ..model.open import Model
+from ..model.prepare import prepare
+from ..portable.autodiff import differentiate, plan
+from ..portable.builder import Builder
+from ..portable.losses import LOSSES as LOSSES
+from ..portable.losses import build_loss, class_axis
+from ..portable.opset import TARGET, lower_opset
+from ..portable.shapes import annotate
+from ..selection.record import Selection
+
+
+def fisher_information(
+    model: Model,
+    data: Any,
+    *,
+    samples: int = 128,
+    seed: int = 0,
+    loss: str = "cross-entropy",
+    axis: int | None = None,
+    preset: str = "auto",
+    preprocessing: Preprocessing | None = None,
+    threads: int | None = None,
+) -> dict[str, float]:
+    """Fisher information of every layer, from one labelled batch.
+
+    A new head is random, and so is what reaches the layers from it: their order is then that of a network that has not
+    yet learnt the task.
+
+    Args:
+        model: the opened model.
+        data: labelled data in any form `open_data` takes; training data where it is split.
+        samples: of the batch, drawn at random.
+        seed: of the drawing.
+        loss: cross-entropy, mse, bce-with-logits or l1.
+        axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
+        preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
+        preprocessing: in place of a preset.
+        threads: for ONNX Runtime.
+
+    Returns:
+        The information by layer name, in model order.
+
+    Raises:
+        DataError: there are no labels, or they do not fit.
+        ModelError: a node on the way back has no gradient; it is named.
+    """
+    dataset = align_classes(open_data(data, model).train, model.metadata("classes"))
+    labels = dataset.need_labels("Fisher information")
+    if preprocessing is None:
+        preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+    graph, names, inputs, label_name = _graph(model, loss, axis)
+    shape = dims(graph.graph.outputs[0])
+    at = class_axis(shape, axis, loss)
+    extents = [extent if isinstance(extent, int) else -1 for extent in shape]
+    dense = tuple(extent for i, extent in enumerate(extents) if i not in (0, at))
+    fitted = fit_labels(labels, loss, extents[at], dataset.name, dense or None)
+    drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
+    session = runtime.inference_session(
+        ir.to_proto(graph).SerializeToString(),
+        f"{model.name} with Fisher information",
+        runtime.training_options(threads),
+    )
+    given = Feeder(model, preprocessing).feeds(dataset, drawn)
+    feeds = {feed: given[original] for original, feed in inputs}
+    feeds[label_name] = np.ascontiguousarray(fitted[drawn])
+    wanted = list(names.values())
+    found = runtime.run_session(session, wanted, feeds, model.name)
+    values = {name: float(np.asarray(value)) for name, value in zip(names, found, strict=True)}
+    wrong = [name for name, value in values.items() if not np.isfinite(value)]
+    if wrong:
+        raise DataError(
+            f"the Fisher information of layer {wrong[0]!r} is not finite. Is the preprocessing right "
+            f"({preprocessing.to_json()})?"
+        )
+    return values
+
+
+def _graph(
+    model: Model, loss: str, axis: int | None
+) -> tuple[ir.Model, dict[str, str], tuple[tuple[str, str], ...], str]:
+    """Forward, loss and way back; each layer's output, each input's name here by its name in the model, the labels'."""
+    everything = Selection(
+        model_sha256=model.sha256,
+        strategy="all",
+        layers=tuple(layer.name for layer in model.layers),
+        parameters=tuple(dict.fromkeys(p.name for layer in model.layers for p in layer.parameters)),
+    )
+    prepared = prepare(model, everything, backend="portable")
+    made = prepared.graph.clone()
+    if (made.opset_imports.get("") or 0) < TARGET:
+        lower_opset(made)  # rules write no older form
+    annotate(made)
+    graph = made.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    activations = {layer.name: values[layer.activation] for layer in model.layers if layer.activation in values}
+    lost = [layer.name for layer in model.layers if layer.name not in activations]
+    if lost:
+        raise ModelError(f"the activation of layer {lost[0]!r} is not in the graph that is differentiated.")
+    logits = graph.outputs[0]
+    opset = made.opset_imports[""] or TARGET
+    batch = next((value for value in graph.inputs if (dims_or_none(value) or (0,))[0] == "N"), None)
+    if batch is None:
+        raise ModelError(f"{model.name}: no input has the batch as its first dimension.")
+    build = Builder(graph, opset=opset, batch=batch)
+    route = plan(graph, logits, list(dict.fromkeys(activations.values())), opset=opset)
+    if route.obstacles:
+        raise ModelError(f"{model.name}: {route.obstacles[0]}")
+    seed = ir.Value(name="seed", type=logits.type, shape=logits.shape)
+    gradients = differentiate(route, seed, build)
+    way_back = build.take()
+    build.begin("loss")
+    made_loss = build_loss(build, logits, loss, build.unique("labels"), axis=axis, gradient=True)
+    assert made_loss.gradient is not None
+    graph.extend(build.take())
+    seed.replace_all_uses_with(made_loss.gradient)
+    graph.extend(way_back)
+    names: dict[str, str] = {}
+    outputs = []
+    for layer, activation in activations.items():
+        build.begin(f"{layer}/fisher")
+        gradient = gradients[activation]
+        product = build.mul(activation, made_loss.gradient if gradient is seed else gradient)
+        value = build.scale(build.op("ReduceMean", build.mul(product, product), keepdims=0, shape=()), 0.5)
+        outputs.append(value)
+        names[layer] = value.name or ""
+    graph.extend(build.take())
+    for value in build.initializers:
+        if value.uses():
+            graph.register_initializer(value)
+    graph.inputs.append(made_loss.labels)
+    graph.outputs.clear()
+    graph.outputs.extend([logits, *outputs])
+    common.RemoveUnusedNodesPass()(made)
+    return made, names, tuple(prepared.inputs), made_loss.labels.name or ""
