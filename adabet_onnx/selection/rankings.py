@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,24 @@ def rank(scores: Scores, strategy: str, pool: list[int], count: int, seed: int) 
     if strategy == "all":
         return Ranking(pool[::-1], None, "all layers")
     return _head(scores, pool) if strategy == "head" else _norms(scores, pool)
+
+
+def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values: Mapping[str, float]) -> Ranking:
+    """Layers by numbers from elsewhere, such as Fisher information.
+
+    Raises:
+        UsageError: a layer has none, or one that is negative or not finite.
+    """
+    for i in pool:
+        value = values.get(scores.layers[i].name)
+        if value is None or not (math.isfinite(value) and value >= 0):
+            raise UsageError(
+                f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, "
+                f"found {value}."
+            )
+    numbers = {i: float(values[scores.layers[i].name]) for i in pool}
+    order = sorted(pool, key=lambda i: -numbers[i])
+    return Ranking(order, count, f"{count} of {len(scores.layers)} layers with the highest {strategy}", numbers)
 
 
 def by_name(chosen: list[int], patterns: str) -> Ranking:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import fnmatch
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
 from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent
 from .rankings import STRATEGIES as STRATEGIES
-from .rankings import WITHOUT_RHO, Ranking, by_name, rank
+from .rankings import WITHOUT_RHO, Ranking, by_name, by_values, rank
 from .record import Firmness, Selection
 from .search import best_set, longest
 
@@ -29,6 +29,7 @@ def select(
     seed: int = 0,
     budget: Budget | None = None,
     costs: Costs | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> Selection:
     """Choose the layers to train.
 
@@ -52,6 +53,8 @@ def select(
         seed: of the random strategy.
         budget: limits of memory, time and size of the training.
         costs: predicts what a training takes (`Predictor`); needed with a budget.
+        values: a number of your own for each layer by name, in place of a strategy's; higher is selected first.
+            ``strategy`` is what to call it.
 
     Returns:
         The selection, layers in model order.
@@ -62,7 +65,7 @@ def select(
     """
     if not isinstance(scores, Scores):
         scores = load_scores(scores)
-    check_choices(strategy, rho, head)
+    check_choices(strategy if values is None else "all", rho, head)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     count = max(1, math.floor(rho * len(scores.layers) + 1e-9))
     pool = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
@@ -76,12 +79,14 @@ def select(
         if not kept:
             raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
         ranking = by_name(kept, ", ".join(layers))
+    elif values is not None:
+        ranking = by_values(scores, strategy, pool, count, values)
     else:
         ranking = rank(scores, strategy, pool, count, seed)
     added = frozenset(
         i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
     )
-    if strategy in NEEDS_COSTS and not budget:
+    if strategy in NEEDS_COSTS and values is None and not budget:
         budget = Budget(max_memory_share=AUTO_SHARE)
     chosen, spent = frozenset(ranking.chosen) | added, None
     if budget:
@@ -94,7 +99,7 @@ def select(
     if spent is not None and spent.given_up:
         why += ", as far as the budget allows"
     picked = [scores.layers[i] for i in sorted(chosen)]
-    values = ranking.values
+    numbers = ranking.values
     return Selection(
         model_sha256=scores.model_sha256,
         strategy=strategy,
@@ -103,7 +108,7 @@ def select(
         rho=None if layers or strategy in WITHOUT_RHO else rho,
         seed=seed,
         head=head,
-        scored=None if values is None else {scores.layers[i].name: values[i] for i in sorted(chosen) if i in values},
+        scored=None if numbers is None else {scores.layers[i].name: numbers[i] for i in sorted(chosen) if i in numbers},
         firmness=None if spent is not None and spent.given_up else _firmness(scores, ranking),
         why=why,
         size_tau=size_agreement(scores.layers),
