@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 from adabet_onnx import DataError, open_model
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.study.fisher import fisher_information
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's older exporter
 
 
 @pytest.fixture
@@ -28,14 +28,20 @@ def small(torch_oracle):
 
 
 def exported(module, tmp_path):
+    path = tmp_path / "small.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's older exporter has much to say
+        _export(module, path)
+    return path
+
+
+def _export(module, path):
     import torch
 
-    path = tmp_path / "small.onnx"
     torch.onnx.export(
         module, (torch.zeros(2, 3, 8, 8),), str(path), dynamo=False, opset_version=17, input_names=["x"],
         dynamic_axes={"x": {0: "N"}}, do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE,
     )  # fmt: skip
-    return path
 
 
 def test_it_is_what_torch_gives(small, tmp_path, rng):
