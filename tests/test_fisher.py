@@ -66,7 +66,7 @@ def test_it_is_what_torch_gives(small, tmp_path, rng):
     small.double()
     order = torch.from_numpy(x).double()
     torch.nn.functional.cross_entropy(small(order), torch.from_numpy(y)).backward()
-    expected = [float(((a * a.grad) ** 2).mean() / 2) for a in activations]
+    expected = [((a * a.grad) ** 2).mean().item() / 2 for a in activations]
     assert list(found) == [layer.name for layer in model.layers]
     np.testing.assert_allclose(list(found.values()), expected, rtol=2e-4)
 
