@@ -1,0 +1,410 @@
+"""Strategies compared on the user's model and data: the same epochs for all, each with its own best learning rate.
+
+For each seed the model is scored anew. For each strategy (and rho) the learning rate is chosen on a validation split of
+the training data, with the first seed's selection; then each seed trains on all training data, and is measured on the
+test data. Each distinct selection's step is measured in a fresh process, one at a time, after all trainings.
+
+Everything finished is in the folder, and is not done again: plan.json, scores/, runs/, costs/, and at the end
+results.json, results.csv. (artifacts/ is made again where it is missing.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..cost.measure import measure_training
+from ..cost.predict import Predictor
+from ..data.dataset import Splits
+from ..data.labels import align_classes
+from ..data.preprocess import Preprocessing, choose
+from ..data.source import open_data
+from ..errors import CheckError, RecordError, UsageError
+from ..files import check_folder, make_folder, write_bytes
+from ..model.head import new_head
+from ..model.open import Model, open_model
+from ..records import Entries, read_record, write_json
+from ..scoring.record import Scores, load_scores
+from ..scoring.score import score
+from ..selection.budget import Budget
+from ..selection.record import Selection
+from ..selection.strategies import NEEDS_COSTS, select
+from ..training.artifacts import make_artifacts
+from ..training.choices import choose_backend, need_runtime
+from ..training.evaluation import evaluate
+from . import runs
+from .fisher import fisher_information
+from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
+from .results import Result, Summary, save_results, summarise
+
+Progress = Callable[[str, int, int], None]
+_COST, _VERSION = "adabet-onnx/measured-cost", 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        folder: where everything is.
+        results: one per strategy, rho and seed.
+        summaries: one per strategy and rho.
+        test_samples: how many samples the accuracies are of.
+        before: accuracy of the model as it was (with its new head, where it got one).
+        source_before: the same on the old domain, or None.
+    """
+
+    folder: Path
+    results: list[Result]
+    summaries: list[Summary]
+    test_samples: int
+    before: float | None
+    source_before: float | None
+
+
+def compare(
+    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    data: Any,
+    folder: str | os.PathLike[str],
+    plan: Plan | None = None,
+    *,
+    num_classes: int | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    old_domain: Any = None,
+    processes: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare strategies.
+
+    Args:
+        source: the trained model.
+        data: labelled data with a test part, in any form `open_data` takes.
+        folder: where results go; a comparison that was interrupted there goes on.
+        plan: what to compare.
+        num_classes: first give the model a new head of so many outputs.
+        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
+            forgotten.
+        processes: trainings at once.
+        threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
+        progress: called with what is going on, steps done and steps in all.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UsageError: an unknown strategy, a number out of range, a folder begun with other options, or an old domain for
+            a model with a new head.
+        DataError: there are no labels, or no test part.
+        AdabetError: see the functions this one calls.
+    """
+    plan = plan or Plan()
+    plan.check()
+    if processes < 1:
+        raise UsageError(f"at least one training at a time, not {processes}.")
+    backend = choose_backend(plan.backend, plan.choices)
+    need_runtime(backend)
+    target = check_folder(folder)
+    model, headed = _with_head(open_model(source), num_classes)
+    if old_domain is not None and model.new_head:
+        raise UsageError(
+            "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
+            "--source, or --num-classes."
+        )
+    splits = _labelled(data, model)
+    used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    splits = runs.used_data(splits, plan.train_samples)
+    facts = {
+        "model_sha256": model.sha256,
+        "data_sha256": fingerprint((splits.train, splits.test)),
+        "preprocessing": used.to_json(),
+    }
+    make_folder(target)
+    keep_plan(target / "plan.json", plan, facts)
+    path = target / "model.onnx"
+    if not path.is_file():
+        write_bytes(path, headed or model.proto().SerializeToString())
+    study = _Study(model, splits, used, plan, backend, target, threads if processes == 1 else threads or 1, progress)
+    task = runs.Task(
+        model=path,
+        data=data,
+        source=old_domain,
+        preprocessing=used.to_json(),
+        train_samples=plan.train_samples,
+        epochs=plan.epochs,
+        batch_size=plan.batch_size,
+        accumulate=plan.accumulate,
+        threads=study.threads,
+        loss=plan.choices.loss,
+        axis=plan.choices.class_axis,
+    )
+    how: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis, "threads": threads}
+    before = evaluate(model, splits.for_evaluation, used, **how)["accuracy"]
+    old = None
+    if old_domain is not None:
+        old = evaluate(model, open_data(old_domain, model).for_evaluation, used, **how)["accuracy"]
+    selections = study.selections()
+    study.train(task, study.rate_jobs(selections), processes)
+    rates = study.rates(selections)
+    study.train(task, study.final_jobs(selections, rates), processes)
+    results = study.results(selections, rates, old)
+    save_results(target, results)
+    shutil.rmtree(target / "artifacts", ignore_errors=True)
+    samples = len(splits.for_evaluation)
+    return Comparison(target, results, summarise(results, samples), samples, before, old)
+
+
+def _with_head(model: Model, num_classes: int | None) -> tuple[Model, bytes | None]:
+    if num_classes is None:
+        return model, None
+    proto = new_head(model, num_classes, seed=0).proto()
+    return dataclasses.replace(open_model(proto), name=model.name), proto.SerializeToString()
+
+
+def _labelled(data: Any, model: Model) -> Splits:
+    splits = open_data(data, model)
+    splits.train.need_labels("comparing")
+    if splits.test is None:
+        raise UsageError(
+            "comparing needs test data that no strategy has trained on: give x_test and y_test, or a folder with test/."
+        )
+    known = model.metadata("classes")
+    return Splits(align_classes(splits.train, known), align_classes(splits.test, known))
+
+
+class _Study:
+    """The steps of one comparison."""
+
+    def __init__(
+        self,
+        model: Model,
+        splits: Splits,
+        preprocessing: Preprocessing,
+        plan: Plan,
+        backend: str,
+        folder: Path,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.splits, self.preprocessing, self.plan = model, splits, preprocessing, plan
+        self.backend, self.folder, self.threads = backend, folder, threads
+        self._say = progress or (lambda what, done, total: None)
+        self._selected: dict[str, Selection] = {}  # by what its artifacts are called
+        self._costs = Predictor(model, batch_size=plan.batch_size, backend=backend, choices=plan.choices)
+
+    def selections(self) -> dict[tuple[Setting, int], Selection]:
+        """What each setting selects with each seed."""
+        found: dict[tuple[Setting, int], Selection] = {}
+        settings = self.plan.settings()
+        for seed in range(self.plan.seeds):
+            self._say("scoring", seed, self.plan.seeds)
+            scores = self._scores(seed)
+            for setting in settings:
+                selection = found[setting, seed] = self._select(scores, setting, seed)
+                self._selected[_key(selection)] = selection
+        self._say("scoring", self.plan.seeds, self.plan.seeds)
+        return found
+
+    def _scores(self, seed: int) -> Scores:
+        path = self.folder / "scores" / f"{seed}.json"
+        if path.is_file():
+            scores = load_scores(path)
+            if scores.model_sha256 != self.model.sha256:
+                raise RecordError(f"{path} holds scores of another model. Give another folder.")
+            return scores
+        make_folder(path.parent)
+        made = score(
+            self.model,
+            self.splits,
+            preprocessing=self.preprocessing,
+            seed=seed,
+            threads=self.threads,
+            **self.plan.scoring,
+        )
+        made.save(path)
+        return made
+
+    def _select(self, scores: Scores, setting: Setting, seed: int) -> Selection:
+        values = self._fisher(seed) if setting.strategy == FISHER else None
+        # All layers are what everything else is compared with.
+        budget = Budget() if setting.strategy == "all" else self.plan.budget
+        costs = self._costs if budget or setting.strategy in NEEDS_COSTS else None
+        return select(
+            scores,
+            strategy=setting.strategy,
+            rho=setting.rho or 1.0,
+            head=self.plan.head,
+            seed=seed,
+            budget=budget,
+            costs=costs,
+            values=values,
+        )
+
+    def _fisher(self, seed: int) -> dict[str, float]:
+        path = self.folder / "scores" / f"fisher-{seed}.json"
+        kind = "adabet-onnx/fisher"
+        if path.is_file():
+            inner = Entries(read_record(path, kind, 1, "adabet-onnx compare"), str(path), "adabet-onnx compare")
+            layers = inner.inside("layers")
+            return {layer.name: float(layers.take(layer.name, float)) for layer in self.model.layers}
+        found = fisher_information(
+            self.model,
+            self.splits,
+            samples=min(128, len(self.splits.train)),
+            seed=seed,
+            loss=self.plan.choices.loss,
+            axis=self.plan.choices.class_axis,
+            preprocessing=self.preprocessing,
+            threads=self.threads,
+        )
+        write_json(path, {"format": kind, "version": 1, "layers": found})
+        return found
+
+    def artifacts(self, selection: Selection) -> Path:
+        """The folder that trainings of a selection start from; the same for equal parameters."""
+        path = self.folder / "artifacts" / _key(selection)
+        if not path.is_dir():
+            make_folder(path.parent)
+            choices = asdict(self.plan.choices)
+            make_artifacts(self.model, selection, path, backend=self.backend, check=False, **choices)
+        return path
+
+    def rate_jobs(self, selections: dict[tuple[Setting, int], Selection]) -> list[runs.Job]:
+        """Trainings that rates are chosen by, with the first seed's selection."""
+        if len(self.plan.grid) == 1:
+            return []
+        return [
+            runs.Job(
+                name=_rate_name(setting, selections[setting, 0], rate),
+                artifacts=self.folder / "artifacts" / _key(selections[setting, 0]),
+                rate=rate,
+                seed=0,
+                validation=self.plan.rate_validation,
+                what=f"choosing a rate: {setting}, {rate:g}",
+            )
+            for setting in self.plan.settings()
+            for rate in self.plan.grid
+        ]
+
+    def rates(self, selections: dict[tuple[Setting, int], Selection]) -> dict[Setting, float]:
+        """The rate of each setting: highest validation accuracy (without one, lowest loss); the lower rate in a tie."""
+        if len(self.plan.grid) == 1:
+            return dict.fromkeys(self.plan.settings(), self.plan.grid[0])
+        found = {}
+        for setting in self.plan.settings():
+            outcomes = []
+            for rate in self.plan.grid:
+                name = _rate_name(setting, selections[setting, 0], rate)
+                outcome = runs.read(self.folder / "runs" / f"{name}.json")
+                if outcome["failed"] is None:
+                    accuracy = outcome["accuracy"] if outcome["accuracy"] is not None else 0.0
+                    outcomes.append((-accuracy, outcome["loss"], rate))
+            # Where all failed the lowest is tried again on all data, and its failure is the result.
+            found[setting] = min(outcomes)[2] if outcomes else min(self.plan.grid)
+        return found
+
+    def final_jobs(
+        self, selections: dict[tuple[Setting, int], Selection], rates: dict[Setting, float]
+    ) -> list[runs.Job]:
+        """The trainings that count."""
+        return [
+            runs.Job(
+                name=_final_name(setting, seed, selection, rates[setting]),
+                artifacts=self.folder / "artifacts" / _key(selection),
+                rate=rates[setting],
+                seed=seed,
+                validation=0.0,
+                what=f"{setting}, seed {seed}",
+            )
+            for (setting, seed), selection in selections.items()
+        ]
+
+    def train(self, task: runs.Task, jobs: Sequence[runs.Job], processes: int) -> None:
+        """Do what has not been done."""
+        folder = self.folder / "runs"
+        make_folder(folder)
+        wanted = {job.name: job for job in jobs}
+        left = [job for job in wanted.values() if not (folder / f"{job.name}.json").is_file()]
+        missing = {job.artifacts.name for job in left}
+        for key, selection in self._selected.items():
+            if key in missing:
+                self.artifacts(selection)
+        done = len(wanted) - len(left)
+        self._say("training", done, len(wanted))
+        for job in runs.run_all(task, left, folder, processes):
+            done += 1
+            self._say(job.what, done, len(wanted))
+
+    def results(
+        self,
+        selections: dict[tuple[Setting, int], Selection],
+        rates: dict[Setting, float],
+        source_before: float | None,
+    ) -> list[Result]:
+        """Everything about each training."""
+        sizes = {parameter.name: parameter.size for layer in self.model.layers for parameter in layer.parameters}
+        found = []
+        for number, ((setting, seed), selection) in enumerate(selections.items()):
+            self._say("measuring", number, len(selections))
+            outcome = runs.read(self.folder / "runs" / f"{_final_name(setting, seed, selection, rates[setting])}.json")
+            seconds, memory = self._measured(selection)
+            trained = sum(sizes[name] for name in selection.parameters)
+            old = outcome["source"]
+            found.append(
+                Result(
+                    strategy=setting.strategy,
+                    rho=setting.rho,
+                    seed=seed,
+                    accuracy=outcome["accuracy"],
+                    loss=outcome["loss"],
+                    trainable_share=trained / self.model.parameter_count,
+                    step_seconds=seconds,
+                    step_memory_bytes=memory,
+                    update_bytes=4 * trained,
+                    layers=selection.layers,
+                    learning_rate=rates[setting],
+                    predicted_memory_bytes=self._costs.training(selection.parameters).memory_bytes,
+                    source_accuracy=None if old is None else old.get("accuracy"),
+                    source_accuracy_before=source_before,
+                    failed=outcome["failed"],
+                )
+            )
+        self._say("measuring", len(selections), len(selections))
+        return found
+
+    def _measured(self, selection: Selection) -> tuple[float, int]:
+        """Seconds and memory of a step; once for equal parameters."""
+        path = self.folder / "costs" / f"{_key(selection)}.json"
+        if path.is_file():
+            entries = Entries(
+                read_record(path, _COST, _VERSION, "adabet-onnx compare"), str(path), "adabet-onnx compare"
+            )
+            return float(entries.take("seconds", float)), int(entries.take("memory_bytes", int))
+        make_folder(path.parent)
+        try:
+            cost = measure_training(self.artifacts(selection), batch_size=self.plan.batch_size, threads=self.threads)
+        except CheckError as error:
+            raise CheckError(f"{error} What was trained is kept: start again to measure the rest.") from error
+        write_json(path, {"format": _COST, "version": _VERSION, **asdict(cost)})
+        return cost.seconds, cost.memory_bytes
+
+
+def _key(selection: Selection) -> str:
+    return hashlib.sha256("\n".join(selection.parameters).encode()).hexdigest()[:16]
+
+
+def _rate_name(setting: Setting, selection: Selection, rate: float) -> str:
+    return f"rate-{setting.key}-{_key(selection)}-{rate:g}"
+
+
+def _final_name(setting: Setting, seed: int, selection: Selection, rate: float) -> str:
+    return f"final-{setting.key}-{seed}-{_key(selection)}-{rate:g}"

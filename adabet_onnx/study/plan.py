@@ -1,0 +1,173 @@
+"""The plan of a comparison: which strategies, with what, how often; and what must not change when it is resumed.
+
+``plan.json``: format "adabet-onnx/compare-plan", version 1, with the attributes of `Plan` and
+    model_sha256    the model (with its new head, where it got one)
+    data_sha256     of labels and samples as fed (`fingerprint`), training and test data
+    preprocessing   how data becomes model input
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..errors import UsageError
+from ..records import Entries, read_record, write_json
+from ..selection.budget import Budget
+from ..selection.rankings import STRATEGIES as SELECTABLE
+from ..selection.rankings import WITHOUT_RHO
+from ..training.choices import Choices
+
+FORMAT, VERSION = "adabet-onnx/compare-plan", 1
+FISHER = "fisher"
+STRATEGIES = (*SELECTABLE, FISHER)
+DEFAULT_STRATEGIES = ("adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
+RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
+_MADE_BY = "adabet-onnx compare"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A strategy, and the share of layers it may select (None where it has none)."""
+
+    strategy: str
+    rho: float | None
+
+    @property
+    def key(self) -> str:
+        """For file names."""
+        return self.strategy if self.rho is None else f"{self.strategy}-{self.rho:g}"
+
+    def __str__(self) -> str:
+        return self.strategy if self.rho is None else f"{self.strategy} {self.rho:.0%}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        strategies: of STRATEGIES.
+        rhos: fractions of layers, for the strategies that have one.
+        seeds: how many, from 0 on; each scores, draws and trains by itself.
+        epochs: of every training.
+        batch_size: samples of a step.
+        accumulate: batches of an update.
+        rates: learning rates that each strategy may choose from; empty: by the optimizer.
+        rate_validation: share of the training data that rates are chosen on; the test data plays no part.
+        head: the rule for the head, as in `select`.
+        train_samples: how many of the training samples are used, the first ones; None: all.
+        budget: limits that every selection but the strategy ``all`` keeps to.
+        backend: of the artifacts.
+        choices: loss, optimizer and form.
+        scoring: keyword arguments of `score`.
+    """
+
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
+    rhos: tuple[float, ...] = (0.1,)
+    seeds: int = 3
+    epochs: int = 10
+    batch_size: int = 32
+    accumulate: int = 1
+    rates: tuple[float, ...] = ()
+    rate_validation: float = 0.2
+    head: str = "auto"
+    train_samples: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    backend: str = "auto"
+    choices: Choices = field(default_factory=Choices)
+    scoring: dict[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise UsageError for what is unknown or out of range."""
+        for name in self.strategies:
+            if name not in STRATEGIES:
+                raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(STRATEGIES)}.")
+        if not self.strategies or not self.rhos:
+            raise UsageError("give at least one strategy and one rho to compare.")
+        for rho in self.rhos:
+            if not 0 < rho <= 1:
+                raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
+        for what, number in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
+            if number < 1:
+                raise UsageError(f"{what} must be at least 1, not {number}.")
+        for rate in self.rates:
+            if not (math.isfinite(rate) and rate > 0):
+                raise UsageError(f"a learning rate must be above 0, not {rate}.")
+        if not 0 < self.rate_validation < 1:
+            raise UsageError(f"the validation share must be between 0 and 1, not {self.rate_validation}.")
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Learning rates to choose from."""
+        return self.rates or RATES["sgd" if self.choices.optimizer == "sgd" else "adamw"]
+
+    def settings(self) -> list[Setting]:
+        """Strategies with their rhos, in the order asked for, each once."""
+        found: dict[Setting, None] = {}
+        for strategy in self.strategies:
+            for rho in (None,) if strategy in WITHOUT_RHO else self.rhos:
+                found[Setting(strategy, rho)] = None
+        return list(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
+
+
+def fingerprint(parts: Sequence[Dataset | None]) -> str:
+    """SHA-256 of the samples and labels of datasets, 64 of each spread evenly, and of how many there are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if part is None:
+            digest.update(b"none")
+            continue
+        some = np.unique(np.linspace(0, len(part) - 1, min(64, len(part))).astype(np.int64))
+        digest.update(str(len(part)).encode())
+        for name, array in sorted(part.subset(some).rows.fetch(np.arange(len(some))).items()):
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        if part.labels is not None:
+            digest.update(np.ascontiguousarray(part.labels).tobytes())
+    return digest.hexdigest()
+
+
+def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
+    """Write the plan, or see that the one that is there is the same.
+
+    Args:
+        path: of plan.json.
+        plan: what is asked for.
+        facts: model_sha256, data_sha256 and preprocessing.
+
+    Raises:
+        UsageError: the folder was begun with another plan.
+        RecordError: its plan is damaged.
+    """
+    wanted = {"format": FORMAT, "version": VERSION, **plan.to_json(), **facts}
+    if path.is_file():
+        there = read_record(path, FORMAT, VERSION, _MADE_BY)
+        Entries(there, str(path), _MADE_BY)
+        # More strategies, rhos or seeds only add to what is there.
+        free = {"strategies", "rhos", "seeds"}
+        other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
+        if other:
+            key = other[0]
+            raise UsageError(
+                f"{path.parent} was begun with other options: {key} was {there.get(key)}, now it is "
+                f"{_plain(wanted[key])}. Give the same ones, or another folder."
+            )
+    write_json(path, wanted)
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,182 @@
+"""Results of a comparison: one row a training, and a summary a strategy.
+
+``results.json`` is a list with, for each strategy, rho and seed,
+    strategy, rho (null where it has none), seed
+    accuracy            on the test data, 0 to 1 (null where the loss has none, or the training failed)
+    loss                likewise
+    trainable_share     trained parameters over all
+    step_seconds, step_memory_bytes    of a training step, measured in a fresh process
+    update_bytes        of the trained parameters
+    layers              their names, in model order
+    learning_rate       the one chosen on validation data
+    predicted_memory_bytes
+    source_accuracy, source_accuracy_before    on the old domain, where it was given (else null)
+    failed              null, or why the training failed
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecordError
+from ..files import replacing, write_bytes
+from ..records import Entries
+from .plan import Setting
+from .ties import tied
+
+_MADE_BY = "adabet-onnx compare"
+FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training; the attributes are those of the file."""
+
+    strategy: str
+    rho: float | None
+    seed: int
+    accuracy: float | None
+    loss: float | None
+    trainable_share: float
+    step_seconds: float
+    step_memory_bytes: int
+    update_bytes: int
+    layers: tuple[str, ...]
+    learning_rate: float
+    predicted_memory_bytes: int
+    source_accuracy: float | None = None
+    source_accuracy_before: float | None = None
+    failed: str | None = None
+
+    @property
+    def setting(self) -> Setting:
+        """Strategy and rho."""
+        return Setting(self.strategy, self.rho)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A setting over its seeds.
+
+    Attributes:
+        setting: strategy and rho.
+        accuracies: one per seed that did not fail, 0 to 1.
+        failed: how many seeds failed.
+        mean, deviation: of the accuracies (standard deviation over seeds; 0 for one).
+        trainable_share, step_seconds, step_memory_bytes, update_bytes, source_accuracy: means.
+        best: whether its mean is the highest.
+        ties: whether it ties with the best (see `ties`); the best ties with itself.
+    """
+
+    setting: Setting
+    accuracies: tuple[float, ...]
+    failed: int
+    mean: float
+    deviation: float
+    trainable_share: float
+    step_seconds: float
+    step_memory_bytes: float
+    update_bytes: float
+    source_accuracy: float | None
+    best: bool = False
+    ties: bool = False
+
+
+def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
+    """A summary for each setting, in the order they come in; those without any accuracy have a mean of 0."""
+    groups: dict[Setting, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.setting, []).append(result)
+    found = []
+    for setting, rows in groups.items():
+        accuracies = tuple(row.accuracy for row in rows if row.accuracy is not None)
+        old = [row.source_accuracy for row in rows if row.source_accuracy is not None]
+        found.append(
+            Summary(
+                setting=setting,
+                accuracies=accuracies,
+                failed=sum(row.failed is not None for row in rows),
+                mean=statistics.fmean(accuracies) if accuracies else 0.0,
+                deviation=statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+                trainable_share=statistics.fmean(row.trainable_share for row in rows),
+                step_seconds=statistics.fmean(row.step_seconds for row in rows),
+                step_memory_bytes=statistics.fmean(row.step_memory_bytes for row in rows),
+                update_bytes=statistics.fmean(row.update_bytes for row in rows),
+                source_accuracy=statistics.fmean(old) if old else None,
+            )
+        )
+    ranked = [summary for summary in found if summary.accuracies]
+    if not ranked:
+        return found
+    best = max(ranked, key=lambda summary: summary.mean)
+    return [
+        Summary(
+            **{
+                **{entry.name: getattr(summary, entry.name) for entry in fields(summary)},
+                "best": summary is best,
+                "ties": bool(summary.accuracies) and tied(summary.accuracies, best.accuracies, test_samples),
+            }
+        )
+        for summary in found
+    ]
+
+
+def save_results(folder: Path, results: Sequence[Result]) -> None:
+    """Write results.json and results.csv, each whole or not at all."""
+    rows = [{**asdict(result), "layers": list(result.layers)} for result in results]
+    write_bytes(folder / FILE, (json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [entry.name for entry in fields(Result)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "layers": " ".join(row["layers"])})
+    with replacing(folder / "results.csv") as part:
+        Path(part).write_text(text.getvalue(), encoding="utf-8")
+
+
+def load_results(path: str | os.PathLike[str]) -> list[Result]:
+    """Read results.json.
+
+    Raises:
+        RecordError: it is not one, or is damaged.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(f"{path} cannot be read as JSON ({error}). Make it again with {_MADE_BY}.") from error
+    if not isinstance(content, list):
+        raise RecordError(f"{path} is damaged: expected a list. Make it again with {_MADE_BY}.")
+    return [_result(Entries(entry, f"{path}, entry {i},", _MADE_BY)) for i, entry in enumerate(content)]
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _result(entry: Entries) -> Result:
+    nothing = type(None)
+    return Result(
+        strategy=entry.take("strategy", str),
+        rho=entry.take("rho", float, nothing),
+        seed=entry.take("seed", int),
+        accuracy=entry.take("accuracy", float, nothing),
+        loss=entry.take_if_there("loss", None, float, nothing),
+        trainable_share=entry.take("trainable_share", float),
+        step_seconds=entry.take("step_seconds", float),
+        step_memory_bytes=entry.take("step_memory_bytes", int),
+        update_bytes=entry.take("update_bytes", int),
+        layers=entry.names("layers"),
+        learning_rate=entry.take("learning_rate", float),
+        predicted_memory_bytes=entry.take("predicted_memory_bytes", int),
+        source_accuracy=entry.take_if_there("source_accuracy", None, float, nothing),
+        source_accuracy_before=entry.take_if_there("source_accuracy_before", None, float, nothing),
+        failed=entry.take_if_there("failed", None, str, nothing),
+    )

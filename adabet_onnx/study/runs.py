@@ -1,0 +1,194 @@
+"""One training of a comparison, in this process or in a worker, and the file it leaves.
+
+``runs/NAME.json``: format "adabet-onnx/run", version 1, with
+    accuracy, loss    on the test data (a final run) or on validation data split off the training data (a run that a
+                      learning rate is chosen by); accuracy null where the loss has none; both null if training failed
+    source            {accuracy, loss} on the old domain's test data, or null
+    curve             per epoch: train_loss, eval_loss, eval_accuracy
+    failed            null, or why the training failed (its loss was not finite)
+A run that has its file is not done again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset import Dataset, Splits
+from ..data.preprocess import preprocessing_from_json
+from ..data.source import open_data
+from ..errors import TrainingError
+from ..model.open import Model, open_model
+from ..records import Entries, read_record, write_json
+from ..training.evaluation import evaluate
+from ..training.export import export_model
+from ..training.trainer import Trainer
+
+FORMAT, VERSION = "adabet-onnx/run", 1
+_MADE_BY = "adabet-onnx compare"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all trainings of a comparison; workers get it once.
+
+    Attributes:
+        model: path of the model (with its new head).
+        data: what `open_data` takes.
+        source: the same for the old domain, or None.
+        preprocessing: as JSON.
+        train_samples: how many training samples are used; None: all.
+        epochs, batch_size, accumulate: of a training.
+        threads: of a training.
+        loss, axis: of the evaluation.
+    """
+
+    model: Path
+    data: Any
+    source: Any
+    preprocessing: dict[str, Any]
+    train_samples: int | None
+    epochs: int
+    batch_size: int
+    accumulate: int
+    threads: int | None
+    loss: str
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        name: of its file, without suffix.
+        artifacts: the folder it starts from; it is not changed.
+        rate: learning rate.
+        seed: of the order of samples (and of the validation split).
+        validation: share of the training data to measure on; 0: measure on the test data.
+        what: for people.
+    """
+
+    name: str
+    artifacts: Path
+    rate: float
+    seed: int
+    validation: float
+    what: str
+
+
+@dataclass(frozen=True)
+class _World:
+    task: Task
+    model: Model
+    splits: Splits
+    source: Dataset | None
+
+
+_worlds: dict[str, _World] = {}  # of this process: data is read once
+
+
+def _world(task: Task) -> _World:
+    if "here" not in _worlds or _worlds["here"].task != task:
+        model = open_model(task.model)
+        splits = used_data(open_data(task.data, model), task.train_samples)
+        source = None if task.source is None else open_data(task.source, model).for_evaluation
+        _worlds["here"] = _World(task, model, splits, source)
+    return _worlds["here"]
+
+
+def used_data(splits: Splits, train_samples: int | None) -> Splits:
+    """The data with no more than so many training samples, the first ones."""
+    if train_samples is None or train_samples >= len(splits.train):
+        return splits
+    return replace(splits, train=splits.train.subset(list(range(train_samples))))
+
+
+def run(task: Task, job: Job) -> dict[str, Any]:
+    """Train and measure; what comes back is the content of the run's file."""
+    world = _world(task)
+    preprocessing = preprocessing_from_json(task.preprocessing, "the plan")
+    found: dict[str, Any] = {"accuracy": None, "loss": None, "source": None, "curve": [], "failed": None}
+    with tempfile.TemporaryDirectory(prefix="adabet-") as scratch:
+        folder = Path(scratch) / "artifacts"
+        shutil.copytree(job.artifacts, folder)
+        try:
+            rows = Trainer(folder, threads=task.threads).fit(
+                world.splits,
+                epochs=task.epochs,
+                batch_size=task.batch_size,
+                accumulate=task.accumulate,
+                learning_rate=job.rate,
+                seed=job.seed,
+                validation=job.validation,
+                preprocessing=preprocessing,
+            )
+        except TrainingError as error:
+            return {**found, "failed": str(error)}
+        keys = ("epoch", "train_loss", "eval_loss", "eval_accuracy")
+        found["curve"] = [{key: row.get(key) for key in keys} for row in rows]
+        if job.validation:
+            return {**found, "accuracy": rows[-1]["eval_accuracy"], "loss": rows[-1]["eval_loss"]}
+        adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
+    how: dict[str, Any] = {"loss": task.loss, "axis": task.axis, "threads": task.threads}
+    after = evaluate(adapted, world.splits.for_evaluation, preprocessing, **how)
+    found |= {"accuracy": after["accuracy"], "loss": after["loss"]}
+    if world.source is not None:
+        old = evaluate(adapted, world.source, preprocessing, **how)
+        found["source"] = {"accuracy": old["accuracy"], "loss": old["loss"]}
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A run's file.
+
+    Raises:
+        RecordError: it is damaged.
+    """
+    content = Entries(read_record(path, FORMAT, VERSION, _MADE_BY), str(path), _MADE_BY)
+    nothing = type(None)
+    return {
+        "accuracy": content.take("accuracy", float, nothing),
+        "loss": content.take("loss", float, nothing),
+        "source": content.take("source", dict, nothing),
+        "curve": content.take_list("curve", dict),
+        "failed": content.take("failed", str, nothing),
+    }
+
+
+def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[Job]:
+    """Do the trainings that have no file yet; each is given when its file is written.
+
+    Args:
+        task: what they share.
+        jobs: the trainings.
+        folder: of their files.
+        processes: how many at once; 1: in this process.
+    """
+    left = [job for job in jobs if not (folder / f"{job.name}.json").is_file()]
+
+    def keep(job: Job, found: dict[str, Any]) -> Job:
+        write_json(folder / f"{job.name}.json", {"format": FORMAT, "version": VERSION, **found})
+        return job
+
+    if processes == 1 or len(left) < 2:
+        for job in left:
+            yield keep(job, run(task, job))
+        return
+    # "spawn": a forked child would share locks of the native libraries' threads.
+    with ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn")) as pool:
+        try:
+            pending = {pool.submit(run, task, job): job for job in left}
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield keep(pending.pop(future), future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
