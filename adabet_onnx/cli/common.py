@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +88,27 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
+
+
+class Words(click.ParamType["tuple[str, ...]"]):
+    """Known words separated by commas: adabet,last,all."""
+
+    name = "words"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = tuple(known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        words = tuple(word.strip() for word in str(value).split(",") if word.strip())
+        for word in words:
+            if word not in self._known:
+                self.fail(f"{word!r} is not one of {', '.join(self._known)}.", param, ctx)
+        if not words:
+            self.fail(f"give at least one of {', '.join(self._known)}.", param, ctx)
+        return words
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

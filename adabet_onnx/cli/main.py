@@ -10,6 +10,7 @@ import click
 
 from .. import __version__
 from ..errors import AdabetError
+from .compare import compare
 from .model import inspect, new_head, surgery
 from .run import demo, doctor, run
 from .scoring import score, select
@@ -40,6 +41,7 @@ for _command in (
     evaluate,
     predict,
     export,
+    compare,
     doctor,
 ):
     cli.add_command(_command)

@@ -47,6 +47,7 @@ from .results import Result, Summary, save_results, summarise
 
 Progress = Callable[[str, int, int], None]
 _COST, _VERSION = "adabet-onnx/measured-cost", 1
+_MADE_BY = "adabet-onnx compare"
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ class _Study:
         path = self.folder / "scores" / f"fisher-{seed}.json"
         kind = "adabet-onnx/fisher"
         if path.is_file():
-            inner = Entries(read_record(path, kind, 1, "adabet-onnx compare"), str(path), "adabet-onnx compare")
+            inner = Entries(read_record(path, kind, 1, _MADE_BY), str(path), _MADE_BY)
             layers = inner.inside("layers")
             return {layer.name: float(layers.take(layer.name, float)) for layer in self.model.layers}
         found = fisher_information(

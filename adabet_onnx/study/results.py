@@ -30,7 +30,7 @@ from ..errors import RecordError
 from ..files import replacing, write_bytes
 from ..records import Entries
 from .plan import Setting
-from .ties import tied
+from .ties import Chance
 
 _MADE_BY = "adabet-onnx compare"
 FILE = "results.json"
@@ -116,13 +116,14 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
     ranked = [summary for summary in found if summary.accuracies]
     if not ranked:
         return found
+    chance = Chance.of([summary.accuracies for summary in ranked], test_samples)
     best = max(ranked, key=lambda summary: summary.mean)
     return [
         Summary(
             **{
                 **{entry.name: getattr(summary, entry.name) for entry in fields(summary)},
                 "best": summary is best,
-                "ties": bool(summary.accuracies) and tied(summary.accuracies, best.accuracies, test_samples),
+                "ties": bool(summary.accuracies) and chance.tied(summary.accuracies, best.accuracies),
             }
         )
         for summary in found

@@ -3,46 +3,59 @@
 Two settings were trained with the same seeds and measured on the same test samples. Their mean accuracies differ by
 chance for two reasons, which add:
 
-* training: the variance of the difference over seeds, s^2 / n for n paired seeds;
-* the test data: a finite sample. With p the mean accuracy of both, the difference of two accuracies on the same m
-  samples has at most the variance 2 p (1 - p) / m (that of independent errors; on the same samples it is smaller).
+* training: the variance of an accuracy over seeds, pooled over all settings that were compared (few seeds of one
+  setting say little), s^2; the difference of two means over n and m seeds has the variance s^2 (1 / n + 1 / m);
+* the test data: a finite sample. With p the mean accuracy of both, the difference of two accuracies on the same k
+  samples has at most the variance 2 p (1 - p) / k (that of independent errors; on the same samples it is smaller).
 
-A difference is called a tie if it is within t times the root of their sum, t being the two-sided 95 % point of
-Student's t with n - 1 degrees of freedom for the part of training (W. S. Gosset, "The probable error of a mean",
-Biometrika 6, 1908), and 1.96 for the part of the test data. With one seed the part of training is unknown, and only
-the test data's is used.
+A difference is called a tie if it is within the root of the sum of squares of t times the first's root (t: the
+two-sided 95 % point of Student's t with the pooled variance's degrees of freedom; "Student", "The probable error of a
+mean", Biometrika 6, 1908) and 1.96 times the second's. With one seed the first is unknown, and only the second counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def tied(first: Sequence[float], second: Sequence[float], test_samples: int) -> bool:
-    """Whether two settings' accuracies (0 to 1, one per seed, in the same order) differ by no more than chance.
+@dataclass(frozen=True)
+class Chance:
+    """How much accuracies differ by chance.
 
-    Args:
-        first: of one setting.
-        second: of the other.
-        test_samples: how many samples they were measured on.
+    Attributes:
+        variance: of an accuracy (0 to 1) over seeds, pooled over settings.
+        freedom: its degrees of freedom; 0: unknown.
+        test_samples: how many samples accuracies were measured on.
     """
-    return abs(_mean(first) - _mean(second)) <= tolerance(first, second, test_samples)
 
+    variance: float
+    freedom: int
+    test_samples: int
 
-def tolerance(first: Sequence[float], second: Sequence[float], test_samples: int) -> float:
-    """How far apart two mean accuracies may be and still be a tie."""
-    from scipy.stats import t  # slow to import
+    @classmethod
+    def of(cls, settings: Sequence[Sequence[float]], test_samples: int) -> Chance:
+        """From the accuracies of every setting, one per seed."""
+        freedom = sum(max(0, len(values) - 1) for values in settings)
+        squares = sum((value - _mean(values)) ** 2 for values in settings for value in values)
+        return cls(squares / freedom if freedom else 0.0, freedom, test_samples)
 
-    paired = [a - b for a, b in zip(first, second, strict=False)]
-    training = 0.0
-    if len(paired) > 1:
-        mean = _mean(paired)
-        variance = sum((value - mean) ** 2 for value in paired) / (len(paired) - 1)
-        training = float(t.ppf(0.975, len(paired) - 1)) * math.sqrt(variance / len(paired))
-    both = (_mean(first) + _mean(second)) / 2
-    data = 1.96 * math.sqrt(max(0.0, 2 * both * (1 - both) / max(1, test_samples)))
-    return math.hypot(training, data)
+    def tolerance(self, first: Sequence[float], second: Sequence[float]) -> float:
+        """How far apart the means of two settings' accuracies may be and still be a tie."""
+        from scipy.stats import t  # slow to import
+
+        training = 0.0
+        if self.freedom:
+            spread = self.variance * (1 / len(first) + 1 / len(second))
+            training = float(t.ppf(0.975, self.freedom)) * math.sqrt(spread)
+        both = (_mean(first) + _mean(second)) / 2
+        data = 1.96 * math.sqrt(max(0.0, 2 * both * (1 - both) / max(1, self.test_samples)))
+        return math.hypot(training, data)
+
+    def tied(self, first: Sequence[float], second: Sequence[float]) -> bool:
+        """Whether two settings differ by no more than chance."""
+        return abs(_mean(first) - _mean(second)) <= self.tolerance(first, second)
 
 
 def _mean(values: Sequence[float]) -> float:

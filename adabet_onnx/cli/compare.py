@@ -1,0 +1,120 @@
+"""The command that compares strategies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..report.comparison import comparison_table, plot_comparison, write_markdown
+from ..selection.strategies import HEADS
+from ..study.compare import compare as compare_strategies
+from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
+from .common import (
+    ANY,
+    FILE,
+    OUTPUT,
+    Numbers,
+    Words,
+    artifact_options,
+    budget_options,
+    preprocessing_options,
+    progress_bar,
+    quiet_option,
+    scoring_options,
+    show,
+    take_budget,
+    take_choices,
+    threads_option,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=ANY)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write; one that was begun goes on.")
+@click.option(
+    "--strategies",
+    type=Words(STRATEGIES),
+    default=",".join(DEFAULT_STRATEGIES),
+    show_default=True,
+    help="What to compare; fisher needs labels and gradients.",
+)
+@click.option("--rho", type=Numbers(), default="0.1", show_default=True, help="Fractions of layers, e.g. 0.1,0.2.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="The same for all.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples per step.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Steps per update.")
+@click.option(
+    "--lr", "rates", type=Numbers(), help="Learning rates each strategy chooses from.  [default: by optimizer]"
+)
+@click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
+@click.option("--head", type=click.Choice(HEADS), default="auto", show_default=True, help="As in select.")
+@click.option("--train-samples", type=click.IntRange(1), help="Use only the first so many training samples.")
+@click.option("--source", "old_domain", type=ANY, help="Data of the old domain: how much of it is forgotten.")
+@budget_options
+@scoring_options
+@preprocessing_options
+@artifact_options
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Trainings at once."
+)
+@threads_option
+@quiet_option
+def compare(
+    model: Path,
+    data: Path,
+    output: Path,
+    strategies: tuple[str, ...],
+    rho: tuple[float, ...],
+    rates: tuple[float, ...] | None,
+    num_classes: int | None,
+    old_domain: Path | None,
+    jobs: int,
+    threads: int | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Train with several strategies and seeds, and say which differences are more than chance.
+
+    Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. Stopped
+    and called again, it goes on where it was. The folder gets results.json, results.csv, results.md, results.svg.
+
+    \b
+    Example:
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ --strategies adabet,last,all --max-memory 64MB
+    """
+    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
+    scoring = {name: options.pop(name) for name in names}
+    scoring["max_memory"] = options.pop("scoring_memory")
+    preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std")}
+    backend, _ = options.pop("backend"), options.pop("check")
+    plan = Plan(
+        strategies=strategies,
+        rhos=rho,
+        rates=rates or (),
+        budget=take_budget(options),
+        backend=backend,
+        choices=take_choices(options),
+        scoring=scoring,
+        **options,
+    )
+    with progress_bar(quiet) as progress:
+        found = compare_strategies(
+            model,
+            data,
+            output,
+            plan,
+            num_classes=num_classes,
+            preprocessing=preprocessing,
+            old_domain=old_domain,
+            processes=jobs,
+            threads=threads,
+            progress=progress,
+        )
+    write_markdown(found, output / "results.md")
+    plot_comparison(found, output / "results.svg")
+    show(comparison_table(found), quiet)
