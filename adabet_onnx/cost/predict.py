@@ -7,23 +7,22 @@ resident memory when imports are done and no model is loaded.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ..errors import UsageError
-from ..model.dims import count, dims_or_none
-from ..model.liveness import VIEWS, peak_bytes, weight_bytes
+from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import Model
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..training.choices import Choices, choose_backend
 from .graphs import StepGraph, ort_step, portable_step, selection_of
-from .multiply_adds import Shapes, multiply_adds
+from .memory import Simulation, inference_bytes, ort_bytes, portable_bytes
+from .multiply_adds import multiply_adds
+from .optimized import Sizes
 
-_BASE = 14_000_000
 _MARGIN = 0.5
 
 
@@ -108,46 +107,28 @@ class Predictor:
     def _inference(self) -> Prediction:
         graph = self.model.graph.clone()
         annotate(graph)
-        size, shape = _sizes(self.batch_size)
-        live = peak_bytes(graph.graph, execution_order(list(graph.graph)), size, inputs_stay=True)
-        work = multiply_adds(graph.graph, shape)
-        return self._prediction(live, 0, 0, 0, work, work)
+        work = multiply_adds(graph.graph, Sizes(graph.graph, {}, self.batch_size).shape)
+        memory = inference_bytes(Simulation(graph, frugal=False).parts(self.batch_size))
+        return self._prediction(memory, 0, 0, 0, work, work)
 
     def _of_step(self, step: StepGraph) -> Prediction:
-        graph = step.model.graph
-        size, shape = _sizes(self.batch_size)
-        order = execution_order(list(graph))
+        sizes = Sizes(step.model.graph, {}, self.batch_size)
+        order = execution_order(list(step.model.graph))
         split = _split(order, step)
-        work = multiply_adds(order[:split], shape)
-        return self._prediction(
-            peak_bytes(graph, order, size, inputs_stay=True),
-            sum(size(value) for value in _saved(order, split, step)),
-            step.state_bytes,
-            step.update_bytes,
-            work,
-            work + multiply_adds(order[split:], shape),
-        )
+        forward, whole = multiply_adds(order[:split], sizes.shape), multiply_adds(order, sizes.shape)
+        saved = sum(sizes.size(value) for value in _saved(order, split, step))
+        portable = self.backend == "portable"
+        parts = Simulation(step.model, frugal=portable).parts(self.batch_size)
+        if portable:
+            memory = portable_bytes(parts, step.update_bytes + step.state_bytes)
+        else:
+            weights = weight_bytes(self.model.graph)
+            memory = ort_bytes(parts, weights, step.update_bytes, step.state_bytes)
+        return self._prediction(memory, saved, step.state_bytes, step.update_bytes, forward, whole)
 
-    def _prediction(self, live: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:
-        weights = weight_bytes(self.model.graph)
-        memory = _BASE + 2 * weights + int(1.4 * live)
-        return Prediction(memory, int(_MARGIN * memory), saved, state, update, weights, forward, step)
-
-
-def _sizes(batch: int) -> tuple[Callable[[ir.Value], int], Shapes]:
-    """Functions that give a value's bytes (0 if unknown) and its shape at a batch size."""
-
-    def size(value: ir.Value) -> int:
-        shape = dims_or_none(value)
-        if shape is None or value.dtype is None:
-            return 0
-        return math.ceil(count(shape, batch) * value.dtype.itemsize)
-
-    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
-        found = None if value is None else dims_or_none(value)
-        return None if found is None else tuple(count((extent,), batch) for extent in found)
-
-    return size, shape
+    def _prediction(self, memory: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:
+        margin = int(_MARGIN * memory)
+        return Prediction(memory, margin, saved, state, update, weight_bytes(self.model.graph), forward, step)
 
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:

@@ -1,0 +1,112 @@
+"""Step memory, predicted: what a process holds besides the arena, and the arena of simulated runs.
+
+The figures that no graph tells (the runtime's code and tables, what each node takes) were fitted to the measurements
+of tests/benchmarks/bench_cost.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .. import runtime
+from .optimized import Sizes, optimized
+from .run import Run
+
+_RUNS = 3  # after which no run asks for more
+_BASE = 12_000_000  # of the runtime, once it is used
+_BASE_ORT = 15_000_000  # the same with onnxruntime-training's modules
+_NODE = 5_500  # of a node: its kernel, names and shapes
+_NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
+_WHILE_LOADING = 2.1  # copies of the constants that there are at once, with `runtime.frugal_loading`
+_WHILE_LOADING_ORT = 3.7  # and without it
+_LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
+_STATE_COPIES = 2  # of parameters and state, while they are read
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a process with a graph in it holds, in bytes.
+
+    Attributes:
+        nodes: how many nodes run.
+        inputs: that the caller holds: data, labels, and what a step takes and gives back.
+        constants: weights in the graph.
+        arena: what is resident of the arena, constants included.
+    """
+
+    nodes: int
+    inputs: int
+    constants: int
+    arena: int
+
+
+class Simulation:
+    """A graph, ready to be run at any batch size.
+
+    Args:
+        model: as it stands in the file.
+        frugal: whether it runs with `runtime.training_options`.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the graph.
+        RuntimeMissingError: it is not installed.
+    """
+
+    def __init__(self, model: ir.Model, *, frugal: bool) -> None:
+        self._frugal = frugal
+        options = runtime.training_options(1) if frugal else runtime.session_options(1)
+        self._graph = optimized(model, options).graph
+        self._known = {value.name or "": value for node in model.graph for value in node.outputs}
+
+    def parts(self, batch: int) -> Parts:
+        """Simulate runs of a batch size."""
+        graph = self._graph
+        sizes = Sizes(graph, self._known, batch)
+        run = Run(
+            graph,
+            list(graph),
+            sizes.size,
+            sizes.shape,
+            frugal=self._frugal,
+            ahead=bool(runtime.installed().training),
+            unresolved=sizes.unresolved,
+        )
+        for _ in range(_RUNS):
+            run.step()
+        inputs = sum(sizes.size(value) for value in graph.inputs)
+        return Parts(run.nodes, inputs, run.constant_bytes, run.arena.resident)
+
+
+def portable_bytes(parts: Parts, carried: int) -> int:
+    """Step memory of the portable backend.
+
+    Args:
+        parts: of the step's graph.
+        carried: bytes of parameters and state.
+    """
+    held = _BASE + _NODE * parts.nodes + parts.inputs
+    loading = held + int(_WHILE_LOADING * parts.constants)
+    return max(held + parts.arena, loading, _BASE + _STATE_COPIES * carried)
+
+
+def ort_bytes(parts: Parts, weights: int, update: int, state: int) -> int:
+    """Step memory of the ort backend, which loads a graph for evaluation as well.
+
+    Args:
+        parts: of the training graph; its inputs are parameters and gradients too.
+        weights: bytes of all weights.
+        update: of the trained parameters.
+        state: of the optimizer's state.
+    """
+    frozen = weights - update
+    held = _BASE_ORT + _NODE_ORT * parts.nodes + parts.inputs + state
+    loading = held + parts.constants + int(_WHILE_LOADING_ORT * frozen)
+    return max(loading, held + parts.arena + frozen + min(_LEFT, int(frozen * (_WHILE_LOADING_ORT - 1))))
+
+
+def inference_bytes(parts: Parts) -> int:
+    """Memory of a forward pass."""
+    held = _BASE + _NODE * parts.nodes + parts.inputs
+    return held + max(parts.arena, int(_WHILE_LOADING_ORT * parts.constants))

@@ -1,0 +1,239 @@
+"""A run of a graph in ONNX Runtime, simulated: which memory is asked for and given back, node by node.
+
+Constants lie in the arena from loading on; what nodes make is taken from it when the node runs and given back after
+the last node that reads it. A view lies in its input's memory, and an elementwise result too where nothing else reads
+that input. What some operators need for themselves is taken and given back around their run.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import onnx_ir as ir
+
+from ..model.liveness import VIEWS
+from .arena import Arena, Piece
+from .multiply_adds import Shapes
+
+Size = Callable[[ir.Value], int]
+# Elementwise operators that may write over an input.
+_IN_PLACE = frozenset(
+    {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
+    | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
+)
+
+
+class Run:
+    """Runs of one graph, one after the other, in one arena.
+
+    Args:
+        graph: what is run.
+        order: its nodes in the order they run.
+        size: bytes of a value.
+        shape: of a value.
+        frugal: without memory reuse and memory pattern, as `runtime.training_options` sets it.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        order: Sequence[ir.Node],
+        size: Size,
+        shape: Shapes,
+        *,
+        frugal: bool = True,
+        ahead: bool = True,
+        unresolved: Collection[ir.Value] = (),
+    ) -> None:
+        self._unresolved = frozenset(unresolved)
+        self._size, self._shape, self._frugal = size, shape, frugal
+        self.arena = Arena()
+        self._order, constant = without_folded(order)
+        self._shown = set(graph.outputs)
+        read = dict.fromkeys(value for node in self._order for value in node.inputs if value is not None)
+        self.constants = [value for value in read if value in constant or value.is_initializer()]
+        self._buffer = self._buffers({*self.constants, *graph.inputs})
+        self._last: dict[ir.Value, int] = {}
+        for index, node in enumerate(self._order):
+            for value in (*node.inputs, *node.outputs):
+                if value is not None:
+                    self._last[self._buffer.get(value, value)] = index
+        for value in self._shown:
+            self._last[self._buffer.get(value, value)] = len(self._order)
+        self._ending: dict[int, list[ir.Value]] = {}
+        for value, index in self._last.items():
+            self._ending.setdefault(index, []).append(value)
+        self._kept: list[Piece] = []
+        self._pattern: int | None = None
+        for value in self.constants:
+            self.arena.allocate(size(value))
+        if ahead and not frugal:
+            self._pattern = self._planned()
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes run."""
+        return len(self._order)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of the constants that nodes read."""
+        return sum(self._size(value) for value in self.constants)
+
+    def _buffers(self, outside: set[ir.Value]) -> dict[ir.Value, ir.Value]:
+        """In whose memory a value lies, for those that get none of their own."""
+        uses: dict[ir.Value, int] = dict.fromkeys(self._shown, 1)
+        for node in self._order:
+            for value in dict.fromkeys(v for v in node.inputs if v is not None):
+                uses[value] = uses.get(value, 0) + 1
+        left = dict(uses)  # reads of a buffer that are still to come
+        owner: dict[ir.Value, ir.Value] = {}
+        idle: list[ir.Value] = []  # buffers nobody reads any more, the latest first
+        shown = {*self._shown}
+
+        def lies_in(value: ir.Value, buffer: ir.Value) -> None:
+            owner[value] = buffer
+            left[buffer] = left.get(buffer, 0) + uses.get(value, 0)
+            if value in shown:
+                shown.add(buffer)
+
+        for node in self._order:
+            first = node.inputs[0] if node.inputs else None
+            if node.op_type in VIEWS and first is not None:
+                lies_in(node.outputs[0], owner.get(first, first))
+            else:
+                for made in node.outputs:
+                    buffer = self._over_an_input(node, made, owner, left, outside) if made is node.outputs[0] else None
+                    if buffer is None and not self._frugal and made not in shown:
+                        buffer = next((value for value in idle if self._alike(value, made)), None)
+                        if buffer is not None:
+                            idle.remove(buffer)
+                    if buffer is not None:
+                        lies_in(made, buffer)
+            for value in dict.fromkeys(v for v in (*node.inputs, *node.outputs) if v is not None):
+                buffer = owner.get(value, value)
+                if value in node.inputs:
+                    left[buffer] = left.get(buffer, 0) - 1
+                if left.get(buffer, 0) <= 0 and buffer not in outside and buffer not in shown and buffer not in idle:
+                    idle.insert(0, buffer)
+        return owner
+
+    def _over_an_input(
+        self,
+        node: ir.Node,
+        made: ir.Value,
+        owner: dict[ir.Value, ir.Value],
+        left: dict[ir.Value, int],
+        outside: set[ir.Value],
+    ) -> ir.Value | None:
+        """The buffer of an input that an elementwise result may be written over."""
+        if node.op_type not in _IN_PLACE:
+            return None
+        for value in node.inputs[:2]:
+            if value is None:
+                continue
+            buffer = owner.get(value, value)
+            if buffer in outside or buffer in self._shown:
+                continue
+            if left.get(buffer) == 1 and self._alike(value, made):
+                return buffer
+        return None
+
+    def _alike(self, value: ir.Value, other: ir.Value) -> bool:
+        """Whether ONNX Runtime knows, before a run, that one can lie in the other's memory."""
+        if value in self._unresolved or other in self._unresolved:
+            return False
+        return self._shape(value) == self._shape(other) and self._size(value) == self._size(other)
+
+    def _in_pattern(self, value: ir.Value) -> bool:
+        kept = self._last.get(value, 0) == len(self._order)
+        return bool(value.name) and not kept and value not in self._buffer and value not in self._unresolved
+
+    def _planned(self) -> int | None:
+        """Bytes of the block of the memory pattern."""
+        offsets = _Offsets()
+        for index, node in enumerate(self._order):
+            for value in node.outputs:
+                if self._in_pattern(value):
+                    offsets.take(value, self._size(value))
+            for value in self._ending.get(index, ()):
+                offsets.give_back(value)
+        return offsets.size or None
+
+    def step(self) -> None:
+        """Run once; the outputs of the run before are given back after it."""
+        arena, size = self.arena, self._size
+        block = arena.allocate(self._pattern) if self._pattern is not None else None
+        live: dict[ir.Value, Piece] = {}
+        for index, node in enumerate(self._order):
+            for value in node.outputs:
+                if not value.name or value in self._buffer:
+                    continue
+                if block is not None and self._in_pattern(value):
+                    continue
+                live[value] = arena.allocate(size(value))
+            scratch = _scratch(node, self._shape)
+            if scratch:
+                arena.free(arena.allocate(scratch))
+            for value in self._ending.get(index, ()):
+                if value in live:
+                    arena.free(live.pop(value))
+        if block is not None:
+            arena.free(block)
+        if not self._frugal:
+            self._pattern = self._planned()
+        for piece in self._kept:
+            arena.free(piece)
+        self._kept = list(live.values())
+
+
+class _Offsets:
+    """ONNX Runtime's memory pattern: places in one block for what a run makes, each in the tightest gap there is."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._taken: list[tuple[int, int, ir.Value]] = []  # offset, end, value; by offset
+
+    def take(self, value: ir.Value, size: int) -> None:
+        """Find a place."""
+        size = max(256, math.ceil(size / 256) * 256)
+        best, waste, end = None, None, 0
+        for start, stop in (*((start, stop) for start, stop, _ in self._taken), (self.size, self.size)):
+            gap = start - end
+            if gap >= size and (waste is None or gap - size < waste):
+                best, waste = end, gap - size
+            end = max(end, stop) if start < self.size or stop > end else end
+        if best is None:
+            best = max((stop for _, stop, _ in self._taken), default=0)
+        bisect.insort(self._taken, (best, best + size, value), key=lambda entry: entry[0])
+        self.size = max(self.size, best + size)
+
+    def give_back(self, value: ir.Value) -> None:
+        """Its place is free."""
+        self._taken = [entry for entry in self._taken if entry[2] is not value]
+
+
+def without_folded(order: Sequence[ir.Node]) -> tuple[list[ir.Node], set[ir.Value]]:
+    """The nodes that are left when those with constant inputs alone are done at loading, and what those make."""
+    constant: set[ir.Value] = set()
+    left = []
+    for node in order:
+        inputs = [value for value in node.inputs if value is not None]
+        if inputs and all(value in constant or value.is_initializer() for value in inputs):
+            constant.update(node.outputs)
+        else:
+            left.append(node)
+    return left, constant
+
+
+def _scratch(node: ir.Node, shape: Shapes) -> int:
+    """Bytes an operator needs for itself: the columns of one image and one group."""
+    if node.op_type == "ConvTranspose":
+        image, weight = shape(node.inputs[0]), shape(node.inputs[1])
+    elif node.op_type == "ConvGrad":
+        image, weight = shape(node.inputs[0]), shape(node.inputs[2])
+    else:
+        return 0
+    return 0 if image is None or weight is None else 4 * math.prod(weight[1:]) * math.prod(image[2:])
