@@ -11,6 +11,7 @@ import click
 from .. import __version__
 from ..errors import AdabetError
 from .compare import compare
+from .cost import cost
 from .model import inspect, new_head, surgery
 from .run import demo, doctor, run
 from .scoring import score, select
@@ -36,6 +37,7 @@ for _command in (
     surgery,
     score,
     select,
+    cost,
     artifacts,
     train,
     evaluate,
