@@ -81,7 +81,7 @@ def adapt(
     preprocessing: dict[str, Any] | None = None,
     scoring: dict[str, Any] | None = None,
     strategy: str = "adabet",
-    rho: float = 0.1,
+    rho: float | None = None,
     head: str = "auto",
     layers: Sequence[str] = (),
     budget: Budget | None = None,
@@ -108,7 +108,7 @@ def adapt(
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
         strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
-        rho: fraction of layers.
+        rho: fraction of layers; None: of `select`.
         head: auto, always, pool or never.
         layers: patterns of layer names, in place of a strategy.
         budget: limits of what a training step may take, at the batch size of ``training``.

@@ -21,6 +21,8 @@ from adabet_onnx.report import doctor as doctor_report
 
 COMMANDS = (
     "artifacts",
+    "compare",
+    "cost",
     "demo",
     "doctor",
     "evaluate",

@@ -161,7 +161,7 @@ selection_options = together(
     click.option(
         "--strategy", type=click.Choice(STRATEGIES), default="adabet", show_default=True, help="How to choose."
     ),
-    click.option("--rho", type=float, default=0.1, show_default=True, help="Fraction of layers to select."),
+    click.option("--rho", type=float, help="Fraction of layers to select.  [default: 0.1; auto: no cap]"),
     click.option(
         "--head",
         type=click.Choice(HEADS),

@@ -18,6 +18,7 @@
         b1_hat      b1_mean / (points * activation_size)
         stderr      standard error of b1_hat (see `standard_error`)
         rank        1 for the highest b1_hat; equal ones in model order
+        shift, dead, effective_rank    see `signals`; numbers or null, and null in files of older versions
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class LayerScore:
     b1_hat: float
     stderr: float
     rank: int
+    shift: float | None = None
+    dead: float | None = None
+    effective_rank: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,9 @@ def _layer(record: Entries) -> LayerScore:
         b1_hat=float(record.take("b1_hat", float)),
         stderr=float(record.take("stderr", float)),
         rank=record.take("rank", int),
+        shift=record.take_if_there("shift", None, float, type(None)),
+        dead=record.take_if_there("dead", None, float, type(None)),
+        effective_rank=record.take_if_there("effective_rank", None, float, type(None)),
     )
     if layer.activation_size < 1:
         raise record.damaged(f"'activation_size' must be at least 1, found {layer.activation_size}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..model.open import Model
 from .betti import distances, first_betti_number
 from .probes import add_probes
 from .record import LayerScore, Scores, standard_error
+from .signals import Statistics
 
 ESTIMATORS = ("subsets", "batches")
 ORDERS = ("shuffled", "sequential")
@@ -104,18 +105,21 @@ def score(
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
     plan, notes, left_out = _fit(plan, estimator, samples, model, limit, len(dataset))
     probed, outputs = add_probes(model, "gram", group=plan.group)
+    statistics = Statistics(model, probed, outputs)
     indices = _draw(len(dataset), plan, order, seed)
 
     session = runtime.inference_session(
         ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
     )
     feeder = Feeder(model, preprocessing)
-    names = list(outputs.values())
+    names = [*outputs.values(), *statistics.outputs]
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
     total = plan.groups * (1 + len(model.layers))
     done = 0
     for number, group in enumerate(indices):
-        grams = runtime.run_session(session, names, feeder.feeds(dataset, group), model.name)
+        values = runtime.run_session(session, names, feeder.feeds(dataset, group), model.name)
+        grams = values[: len(outputs)]
+        statistics.add(dict(zip(names, values, strict=True)), dict(zip(outputs, grams, strict=True)))
         done += 1
         chosen = _subsets(plan, seed, number)
         for layer, gram in zip(model.layers, grams, strict=True):
@@ -137,7 +141,7 @@ def score(
         estimator=estimator,
         points=plan.points,
         samples=tuple(tuple(int(index) for index in group) for group in indices),
-        layers=_ranked(model, betti, plan),
+        layers=_ranked(model, betti, plan, statistics),
         settings={
             "seed": seed,
             "order": order,
@@ -246,7 +250,7 @@ def probing_options(threads: int | None = None) -> Any:
     return options
 
 
-def _ranked(model: Model, betti: dict[str, list[int]], plan: _Plan) -> tuple[LayerScore, ...]:
+def _ranked(model: Model, betti: dict[str, list[int]], plan: _Plan, statistics: Statistics) -> tuple[LayerScore, ...]:
     rows = []
     for layer in model.layers:
         numbers = np.array(betti[layer.name], np.int64)
@@ -270,6 +274,7 @@ def _ranked(model: Model, betti: dict[str, list[int]], plan: _Plan) -> tuple[Lay
             b1_hat=b1_hat,
             stderr=error,
             rank=ranks[index],
+            **asdict(statistics.signals(layer.name)),
         )
         for index, (layer, numbers, mean, b1_hat, error, size) in enumerate(rows)
     )

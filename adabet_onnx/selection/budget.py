@@ -54,6 +54,9 @@ class Costs(Protocol):
     def everything(self) -> Prediction:
         """Of a training step of all layers."""
 
+    def inference(self) -> Prediction:
+        """Of a forward pass."""
+
 
 @dataclass(frozen=True)
 class Budget:

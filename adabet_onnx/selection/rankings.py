@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import UsageError
 from ..scoring.record import Scores
+from .auto import wanted
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Ranking:
         why: the reason, in words.
         values: each layer's score, where the strategy has scores; the best selection is that of the highest sum.
         errors: their standard errors.
+        parts: the parameters that are trained of a layer, where not all of them are.
     """
 
     order: list[int]
@@ -29,6 +31,7 @@ class Ranking:
     why: str
     values: dict[int, float] | None = None
     errors: dict[int, float] | None = None
+    parts: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[int]:
@@ -56,24 +59,31 @@ _SCORED: dict[str, tuple[Callable[[Scores], list[tuple[float, float]]], str]] = 
     "size": (_by_size, "the smallest activations"),
     "b1": (_by_b1, "the highest first Betti numbers, not divided by activation size"),
 }
-STRATEGIES = (*_SCORED, "random", "last", "first", "head", "norm-bias", "all")
+STRATEGIES = ("auto", *_SCORED, "random", "last", "first", "head", "norm-bias", "all")
 WITHOUT_RHO = ("head", "norm-bias", "all")
 
 
-def rank(scores: Scores, strategy: str, pool: list[int], count: int, seed: int) -> Ranking:
+DEFAULT_RHO = 0.1  # of strategies that have one, but for auto
+
+
+def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed: int) -> Ranking:
     """What a strategy wants of the layers in ``pool``.
 
     Args:
         scores: of all layers.
         strategy: one of STRATEGIES.
         pool: indices of the layers that may be selected, in model order.
-        count: k, how many strategies with a rho select.
+        rho: strategies that have one select max(1, floor(rho L)) layers; None: DEFAULT_RHO, and for auto no cap.
         seed: of the random strategy.
 
     Raises:
         UsageError: the strategy finds nothing in this model.
     """
     layers = len(scores.layers)
+    if strategy == "auto":
+        order, most, parts, why = wanted(scores, pool, rho)
+        return Ranking(order, most, why, parts=parts)
+    count = top_count(layers, rho)
     if strategy in _SCORED:
         score, reason = _SCORED[strategy]
         pairs = score(scores)
@@ -96,6 +106,11 @@ def rank(scores: Scores, strategy: str, pool: list[int], count: int, seed: int) 
     if strategy == "all":
         return Ranking(pool[::-1], None, "all layers")
     return _head(scores, pool) if strategy == "head" else _norms(scores, pool)
+
+
+def top_count(layers: int, rho: float | None) -> int:
+    """k = max(1, floor(rho L))."""
+    return max(1, math.floor((DEFAULT_RHO if rho is None else rho) * layers + 1e-9))
 
 
 def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values: Mapping[str, float]) -> Ranking:

@@ -6,12 +6,13 @@ import fnmatch
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
 from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent
+from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
 from .rankings import STRATEGIES as STRATEGIES
-from .rankings import WITHOUT_RHO, Ranking, by_name, by_values, rank
 from .record import Firmness, Selection
 from .search import best_set, longest
 
@@ -23,7 +24,7 @@ def select(
     scores: Scores | str | os.PathLike[str],
     *,
     strategy: str = "adabet",
-    rho: float = 0.1,
+    rho: float | None = None,
     head: str = "auto",
     layers: Sequence[str] = (),
     seed: int = 0,
@@ -44,9 +45,10 @@ def select(
 
     Args:
         scores: what `score` returned, or the path of a scores.json.
-        strategy: adabet (b1_hat), size (1 / activation size), b1 (not normalised), random, last, first, head,
-            norm-bias (scales and biases of all normalisations) or all.
-        rho: fraction of layers, above 0 and at most 1; not used by head, norm-bias and all.
+        strategy: auto (see `auto`), adabet (b1_hat), size (1 / activation size), b1 (not normalised), random, last,
+            first, head, norm-bias (scales and biases of all normalisations) or all.
+        rho: fraction of layers, above 0 and at most 1; not used by head, norm-bias and all. None: 0.1; for auto, which
+            it only caps, see there.
         head: auto, always, pool or never.
         layers: shell patterns of layer names; where given, they are the selection and ``strategy`` and ``rho`` are not
             used. The rule for the head holds here too.
@@ -67,7 +69,6 @@ def select(
         scores = load_scores(scores)
     check_choices(strategy if values is None else "all", rho, head)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
-    count = max(1, math.floor(rho * len(scores.layers) + 1e-9))
     pool = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
     if not pool:
         raise UsageError("the head is the only layer, and head='never' leaves it out: nothing to select.")
@@ -80,32 +81,37 @@ def select(
             raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
         ranking = by_name(kept, ", ".join(layers))
     elif values is not None:
-        ranking = by_values(scores, strategy, pool, count, values)
+        ranking = by_values(scores, strategy, pool, top_count(len(scores.layers), rho), values)
     else:
-        ranking = rank(scores, strategy, pool, count, seed)
+        ranking = rank(scores, strategy, pool, rho, seed)
     added = frozenset(
         i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
     )
-    if strategy in NEEDS_COSTS and values is None and not budget:
-        budget = Budget(max_memory_share=AUTO_SHARE)
+    parts = [_part(layer, ranking.parts.get(i)) for i, layer in enumerate(scores.layers)]
     chosen, spent = frozenset(ranking.chosen) | added, None
-    if budget:
-        if costs is None:
-            raise UsageError("a budget needs predictions of what training costs: give costs=Predictor(model, ...).")
-        chosen, spent = _within(scores, ranking, added, Meter(scores.layers, budget, costs))
+    needed = strategy in NEEDS_COSTS and not layers and values is None
+    if (budget or needed) and costs is None:
+        raise UsageError(
+            f"{'a budget' if budget else f'the strategy {strategy}'} needs predictions of what training costs: give "
+            "costs=Predictor(model, ...)."
+        )
+    if budget and costs is not None:
+        chosen, spent = _within(scores, ranking, added, Meter(parts, budget, costs))
+    elif needed and costs is not None:
+        chosen, spent = _within_a_quarter(scores, ranking, added, parts, costs)
     why = ranking.why
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
         why += ", as far as the budget allows"
-    picked = [scores.layers[i] for i in sorted(chosen)]
+    picked = [parts[i] for i in sorted(chosen)]
     numbers = ranking.values
     return Selection(
         model_sha256=scores.model_sha256,
         strategy=strategy,
         layers=tuple(layer.name for layer in picked),
         parameters=tuple(dict.fromkeys(name for layer in picked for name in layer.parameters)),
-        rho=None if layers or strategy in WITHOUT_RHO else rho,
+        rho=None if layers or strategy in WITHOUT_RHO else DEFAULT_RHO if rho is None and strategy != "auto" else rho,
         seed=seed,
         head=head,
         scored=None if numbers is None else {scores.layers[i].name: numbers[i] for i in sorted(chosen) if i in numbers},
@@ -117,6 +123,22 @@ def select(
         classes=scores.classes,
         budget=spent,
     )
+
+
+def _within_a_quarter(
+    scores: Scores, ranking: Ranking, added: frozenset[int], layers: list[LayerScore], costs: Costs
+) -> tuple[frozenset[int], Spent]:
+    """Within a quarter of the step memory of training all layers.
+
+    Where no selection keeps to that (inference alone takes as much, as in small networks), a quarter of what training
+    all layers takes beyond inference.
+    """
+    try:
+        return _within(scores, ranking, added, Meter(layers, Budget(max_memory_share=AUTO_SHARE), costs))
+    except UsageError:
+        everything, forward = costs.everything().memory_bytes, costs.inference().memory_bytes
+        share = (forward + AUTO_SHARE * max(0, everything - forward)) / everything
+        return _within(scores, ranking, added, Meter(layers, Budget(max_memory_share=share), costs))
 
 
 def _within(scores: Scores, ranking: Ranking, added: frozenset[int], meter: Meter) -> tuple[frozenset[int], Spent]:
@@ -152,13 +174,18 @@ def _within(scores: Scores, ranking: Ranking, added: frozenset[int], meter: Mete
     return found, meter.spent(found, given_up=names, score_share=share, gap=gap)
 
 
-def check_choices(strategy: str, rho: float, head: str) -> None:
+def _part(layer: LayerScore, parameters: tuple[str, ...] | None) -> LayerScore:
+    """A layer of which only some parameters are trained."""
+    return layer if parameters is None else replace(layer, parameters=parameters)
+
+
+def check_choices(strategy: str, rho: float | None, head: str) -> None:
     """Raise UsageError for an unknown strategy or head rule, or rho out of range."""
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
     if head not in HEADS:
         raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
-    if not 0 < rho <= 1:
+    if rho is not None and not 0 < rho <= 1:
         raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
 
 

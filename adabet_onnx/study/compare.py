@@ -242,7 +242,7 @@ class _Study:
         return select(
             scores,
             strategy=setting.strategy,
-            rho=setting.rho or 1.0,
+            rho=setting.rho,
             head=self.plan.head,
             seed=seed,
             budget=budget,

@@ -4,7 +4,7 @@
 
 Runs `adabet-onnx compare` for ResNet-20 (CIFAR-10) on 20 classes of CIFAR-100 and on noisy CIFAR-10, and for
 MobileNetV1 (wake words) and MobileNetV2 (ImageNet) on flowers at 96 px: 1,000 training images, batches of 32, 6 epochs
-of SGD with momentum 0.9, the rate chosen by each strategy, three seeds. The head is always trained; on noisy CIFAR-10 it
+of SGD with momentum 0.9, rates chosen by each strategy, three seeds. The head is always trained; on noisy CIFAR-10 it
 starts from the trained one. A run that was stopped goes on. About an hour on two cores.
 """
 
