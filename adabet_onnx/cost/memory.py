@@ -19,10 +19,15 @@ _BASE = 12_000_000  # of the runtime, once it is used
 _BASE_ORT = 15_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
-_WHILE_LOADING = 2.1  # copies of the constants that there are at once, with `runtime.frugal_loading`
-_WHILE_LOADING_ORT = 3.7  # and without it
+_COPIES = 1.8  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`,
+_FILE_COPIES = 0.77  # and of those in the file
+_COPIES_ORT = 2.5  # of the constants, without it;
+_COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
 _LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
 _STATE_COPIES = 2  # of parameters and state, while they are read
+
+
+_CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,16 @@ class Parts:
         nodes: how many nodes run.
         inputs: that the caller holds: data, labels, and what a step takes and gives back.
         constants: weights in the graph.
-        arena: what is resident of the arena, constants included.
+        convolved: those of them that convolutions read.
+        first: what is resident of the arena after the first run, constants included.
+        arena: the same after several.
     """
 
     nodes: int
     inputs: int
     constants: int
+    convolved: int
+    first: int
     arena: int
 
 
@@ -73,40 +82,49 @@ class Simulation:
             ahead=bool(runtime.installed().training),
             unresolved=sizes.unresolved,
         )
+        resident = []
         for _ in range(_RUNS):
             run.step()
-        inputs = sum(sizes.size(value) for value in graph.inputs)
-        return Parts(run.nodes, inputs, run.constant_bytes, run.arena.resident)
+            resident.append(run.arena.resident)
+        inputs = sum(sizes.size(value) for value in graph.inputs if value not in run.buffers)
+        read = {value for node in graph if node.op_type in _CONVOLUTIONS for value in node.inputs[1:2]}
+        convolved = sum(sizes.size(value) for value in run.constants if value in read)
+        return Parts(run.nodes, inputs, run.constant_bytes, convolved, resident[0], resident[-1])
 
 
-def portable_bytes(parts: Parts, carried: int) -> int:
+def portable_bytes(parts: Parts, frozen: int, carried: int) -> int:
     """Step memory of the portable backend.
 
     Args:
         parts: of the step's graph.
+        frozen: bytes of the weights that are not trained, as they stand in the file.
         carried: bytes of parameters and state.
     """
     held = _BASE + _NODE * parts.nodes + parts.inputs
-    loading = held + int(_WHILE_LOADING * parts.constants)
-    return max(held + parts.arena, loading, _BASE + _STATE_COPIES * carried)
+    loading = held + int(_COPIES * parts.constants + _FILE_COPIES * frozen)
+    return max(loading, held + parts.arena, _BASE + _STATE_COPIES * carried)
 
 
-def ort_bytes(parts: Parts, weights: int, update: int, state: int) -> int:
+def ort_bytes(parts: Parts, frozen: int, state: int) -> int:
     """Step memory of the ort backend, which loads a graph for evaluation as well.
 
     Args:
         parts: of the training graph; its inputs are parameters and gradients too.
-        weights: bytes of all weights.
-        update: of the trained parameters.
+        frozen: bytes of the weights that are not trained.
         state: of the optimizer's state.
     """
-    frozen = weights - update
     held = _BASE_ORT + _NODE_ORT * parts.nodes + parts.inputs + state
-    loading = held + parts.constants + int(_WHILE_LOADING_ORT * frozen)
-    return max(loading, held + parts.arena + frozen + min(_LEFT, int(frozen * (_WHILE_LOADING_ORT - 1))))
+    copies = _copies(parts)
+    loading = held + parts.constants + int(copies * frozen)
+    return max(loading, held + parts.arena + frozen + min(_LEFT, int(frozen * (copies - 1))))
 
 
 def inference_bytes(parts: Parts) -> int:
     """Memory of a forward pass."""
     held = _BASE + _NODE * parts.nodes + parts.inputs
-    return held + max(parts.arena, int(_WHILE_LOADING_ORT * parts.constants))
+    return held + max(parts.arena, int(_copies(parts) * parts.constants))
+
+
+def _copies(parts: Parts) -> float:
+    """How many copies of its constants a process holds while it loads them."""
+    return _COPIES_ORT + _COPIES_CONVOLVED * parts.convolved / max(1, parts.constants)

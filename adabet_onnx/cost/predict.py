@@ -119,11 +119,11 @@ class Predictor:
         saved = sum(sizes.size(value) for value in _saved(order, split, step))
         portable = self.backend == "portable"
         parts = Simulation(step.model, frugal=portable).parts(self.batch_size)
+        frozen = weight_bytes(self.model.graph) - step.update_bytes
         if portable:
-            memory = portable_bytes(parts, step.update_bytes + step.state_bytes)
+            memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes)
         else:
-            weights = weight_bytes(self.model.graph)
-            memory = ort_bytes(parts, weights, step.update_bytes, step.state_bytes)
+            memory = ort_bytes(parts, frozen, step.state_bytes)
         return self._prediction(memory, saved, step.state_bytes, step.update_bytes, forward, whole)
 
     def _prediction(self, memory: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:

@@ -23,6 +23,7 @@ _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
+_BUFFER = "_grad.accumulation.buffer"
 
 
 class Run:
@@ -33,7 +34,10 @@ class Run:
         order: its nodes in the order they run.
         size: bytes of a value.
         shape: of a value.
-        frugal: without memory reuse and memory pattern, as `runtime.training_options` sets it.
+        frugal: without memory reuse and memory pattern, as `runtime.training_options` sets it, and with outputs that
+            stay in the arena till the next run's are there.
+        ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
+        unresolved: values whose shape ONNX Runtime does not know before they are made.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class Run:
             self._ending.setdefault(index, []).append(value)
         self._kept: list[Piece] = []
         self._pattern: int | None = None
-        for value in self.constants:
+        # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
+        self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
+        for value in (*self.constants, *self.buffers):
             self.arena.allocate(size(value))
         if ahead and not frugal:
             self._pattern = self._planned()
@@ -163,7 +169,7 @@ class Run:
         return offsets.size or None
 
     def step(self) -> None:
-        """Run once; the outputs of the run before are given back after it."""
+        """Run once. A caller that trains keeps the outputs till the next run is over; others copy them."""
         arena, size = self.arena, self._size
         block = arena.allocate(self._pattern) if self._pattern is not None else None
         live: dict[ir.Value, Piece] = {}
@@ -187,6 +193,9 @@ class Run:
         for piece in self._kept:
             arena.free(piece)
         self._kept = list(live.values())
+        if not self._frugal:  # outputs were copied
+            while self._kept:
+                arena.free(self._kept.pop())
 
 
 class _Offsets:

@@ -1,8 +1,10 @@
 """Step memory, predicted and measured: five networks, batches of 1, 8 and 32, six selections, both backends.
 
-    python tests/benchmarks/bench_cost.py [--models resnet18,...] [--batches 1,8] [--backends portable] [--measured FILE]
+    python tests/benchmarks/bench_cost.py [--models resnet18,...] [--batches 1,8] [--backends portable]
+        [--measured FILE]
 
-ResNet-20, MobileNetV1 and MobileNetV2 of ../shared/models, and a ResNet-18 and a ViT-Tiny with random weights at 224 px.
+ResNet-20, MobileNetV1 and MobileNetV2 of ../shared/models, and a ResNet-18 and a ViT-Tiny at 224 px with random
+weights.
 Selections: the last 10 % of the layers, 10 % spread evenly, the first 10 %, the head, all; and inference.
 Step memory is measured by `cost.measure` in a fresh process with one thread. Printed is a table in Markdown of
 predicted and measured memory, their difference, whether it is within 15 % or 4 MB, and whether the measurement is

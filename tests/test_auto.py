@@ -1,0 +1,130 @@
+"""The strategy auto: each case of its rule, on scores made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adabet_onnx import UsageError, select
+from adabet_onnx.scoring.record import LayerScore, Scores
+from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, case
+from adabet_onnx.selection.budget import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    memory_bytes: int
+    margin_bytes: int = 0
+    update_bytes: int = 0
+    step_multiply_adds: int = 1
+
+
+class Costs:
+    """Inference takes 20 of 100; each parameter that is trained takes 1, each layer on the way back 1."""
+
+    batch_size, backend = 32, "portable"
+
+    def __init__(self, forward: int = 20) -> None:
+        self._forward = forward
+
+    def training(self, parameters):
+        first = min(int(name[1:].split(".")[0]) for name in parameters)
+        return Fixed(self._forward + len(parameters) + (18 - first))
+
+    def everything(self):
+        return Fixed(100)
+
+    def inference(self):
+        return Fixed(self._forward)
+
+
+def scores(shift=0.01, dead=0.0, rank=40.0, norms=True) -> Scores:
+    """18 layers, Conv and BatchNormalization in turn, and a new head; the signals of late layers are those given."""
+    layers = []
+    for i in range(18):
+        norm = norms and i % 2 == 1
+        known = (shift, dead if i > 10 else 0.0) if norm else (None, None)
+        names = (f"l{i}.weight", f"l{i}.bias")
+        layers.append(
+            LayerScore(
+                f"l{i}", "BatchNormalization" if norm else "Conv", names, 10, 100, norm, (1,), 1.0, 0.01, 0.0, 0,
+                *known, rank if i > 10 else 40.0,
+            )
+        )  # fmt: skip
+    head = LayerScore("l18", "Gemm", ("l18.weight",), 10, 10, False, (0,), 0.0, 0.0, 0.0, 0, None, None, 4.0)
+    return Scores("0" * 64, "subsets", 32, ((0,),), (*layers, head), head="l18", new_head=True)
+
+
+def auto(made, forward=10, **options):
+    return select(made, strategy="auto", costs=Costs(forward), **options)
+
+
+def test_a_new_task_gets_the_last_layers():
+    selection = auto(scores())
+    assert case(scores()).name == "new-task"
+    assert selection.layers == ("l16", "l17", "l18")  # a fifth of 19, the head being one of the last
+    assert "has not shifted" in selection.why
+    assert selection.budget is not None
+    assert selection.budget.memory_share <= 0.25
+
+
+def test_a_shifted_input_gets_the_biases_of_normalisations_as_far_back_as_memory_allows():
+    selection = auto(scores(shift=0.2), budget=Budget(max_memory_share=1.0))
+    assert selection.parameters == (*(f"l{i}.bias" for i in range(1, 18, 2)), "l18.weight")
+    assert "the input has shifted" in selection.why
+    quarter = auto(scores(shift=0.2))
+    assert quarter.parameters == ("l9.bias", "l11.bias", "l13.bias", "l15.bias", "l17.bias", "l18.weight")
+    assert quarter.budget is not None
+    assert "l7" in quarter.budget.given_up
+    assert quarter.why.endswith("as far as the budget allows")
+
+
+@pytest.mark.parametrize("signs", [{"dead": 0.8}, {"rank": FEW_DIRECTIONS - 1}])
+def test_late_layers_that_carry_nothing_are_recognised(signs):
+    made = scores(**signs)
+    assert case(made).name == "collapsed"
+    selection = auto(made, budget=Budget(max_memory_share=1.0))
+    assert "l1.bias" in selection.parameters
+    assert "l17.weight" not in selection.parameters
+    without = auto(scores(norms=False, rank=2.0), budget=Budget(max_memory_share=1.0))
+    assert without.layers == ("l8", "l9", "l10", "l18")  # the last that have not collapsed, and the new head
+    assert "late layers" in without.why
+
+
+def test_without_stored_statistics_it_says_that_it_does_not_know():
+    assert "unknown" in auto(scores(norms=False)).why
+
+
+def test_where_a_quarter_is_less_than_inference_it_is_a_quarter_of_the_rest():
+    selection = auto(scores(shift=0.2), forward=40)
+    assert selection.budget is not None
+    assert selection.budget.limits == {"max_memory_share": pytest.approx(0.55)}
+    assert 0.25 < selection.budget.memory_share <= 0.55
+
+
+def test_rho_caps_the_number_of_layers():
+    selection = auto(scores(shift=0.2), rho=0.11, budget=Budget(max_memory_share=1.0))
+    assert selection.parameters == ("l15.bias", "l17.bias", "l18.weight")
+    assert selection.rho == 0.11
+    assert auto(scores(), rho=0.1).layers == ("l18",)
+
+
+def test_the_threshold_lies_between_the_measured_values():
+    # Medians over ResNet-20's normalisations, 128 samples: clean 0.006, new classes 0.007, noise 0.083, blur 0.13.
+    assert 0.007 < SHIFTED < 0.083
+    assert case(scores(shift=SHIFTED)).name == "new-task"
+    assert case(scores(shift=SHIFTED + 0.001)).name == "shifted"
+
+
+def test_it_is_deterministic_and_needs_costs():
+    assert auto(scores(shift=0.2)) == auto(scores(shift=0.2), seed=0)
+    with pytest.raises(UsageError, match="Predictor"):
+        select(scores(), strategy="auto")
+
+
+def test_the_papers_rule_is_not_touched():
+    made = scores(shift=0.2, dead=0.9)
+    selection = select(made, strategy="adabet", head="pool")
+    assert selection.layers == ("l0",)
+    assert selection.budget is None

@@ -1,0 +1,175 @@
+"""Comparing strategies: the results, resuming, rates, ties, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adabet_onnx import RecordError, UsageError
+from adabet_onnx.study.compare import compare
+from adabet_onnx.study.plan import Plan, Setting
+from adabet_onnx.study.results import load_results, summarise
+from adabet_onnx.study.ties import Chance
+
+DEMO = Path(__import__("adabet_onnx").__file__).parent / "demo"
+MODEL, DATA = DEMO / "digits.onnx", DEMO / "digits_shifted.npz"
+ENTRIES = {
+    "strategy", "rho", "seed", "accuracy", "trainable_share", "step_seconds", "step_memory_bytes", "update_bytes",
+    "layers",
+}  # fmt: skip
+PLAN = Plan(
+    strategies=("adabet", "fisher", "head"), seeds=2, epochs=1, rates=(0.001, 0.01), train_samples=200,
+    scoring={"samples": 64, "subset_size": 16, "subsets": 4},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    return compare(MODEL, DATA, folder, PLAN, threads=1)
+
+
+def accuracies(folder: Path) -> list[tuple]:
+    return [(row.strategy, row.rho, row.seed, row.accuracy, row.learning_rate) for row in load_results(folder)]
+
+
+def test_the_results_are_as_promised(compared):
+    rows = json.loads((compared.folder / "results.json").read_text())
+    assert len(rows) == 6
+    for row in rows:
+        assert row.keys() >= ENTRIES
+        assert 0 <= row["accuracy"] <= 1
+        assert row["step_seconds"] > 0
+        assert row["step_memory_bytes"] > 0
+        assert row["learning_rate"] in (0.001, 0.01)
+    assert {(row["strategy"], row["rho"], row["seed"]) for row in rows} == {
+        *((name, 0.1, seed) for name in ("adabet", "fisher") for seed in (0, 1)),
+        *(("head", None, seed) for seed in (0, 1)),
+    }
+    head = next(row for row in rows if row["strategy"] == "head")
+    assert len(head["layers"]) == 1
+    assert load_results(compared.folder / "results.json") == compared.results
+    assert (compared.folder / "results.csv").read_text().count("\n") == 7
+
+
+def test_a_finished_comparison_is_not_done_again(compared):
+    before = {path: path.stat().st_mtime_ns for path in (compared.folder / "runs").iterdir()}
+    again = compare(MODEL, DATA, compared.folder, PLAN, threads=1)
+    assert again.results == compared.results
+    assert {path: path.stat().st_mtime_ns for path in (compared.folder / "runs").iterdir()} == before
+
+
+def test_another_plan_is_refused_and_more_strategies_are_not(compared, tmp_path):
+    import dataclasses
+
+    with pytest.raises(UsageError, match="epochs was 1, now it is 2"):
+        compare(MODEL, DATA, compared.folder, dataclasses.replace(PLAN, epochs=2))
+    with np.load(DATA, allow_pickle=False) as stored:
+        other = {name: stored[name] for name in stored.files}
+    other["y_train"] = other["y_train"][::-1]
+    np.savez(tmp_path / "other.npz", **other)
+    with pytest.raises(UsageError, match="data_sha256"):
+        compare(MODEL, tmp_path / "other.npz", compared.folder, PLAN)
+
+
+def test_a_killed_comparison_goes_on_where_it_was(compared, tmp_path):
+    options = ["--strategies", "adabet,fisher,head", "--seeds", "2", "--epochs", "1", "--lr", "0.001,0.01"]
+    options += ["--train-samples", "200", "--samples", "64", "--subset-size", "16", "--subsets", "4", "--jobs", "1"]
+    command = [sys.executable, "-m", "adabet_onnx", "compare", MODEL, DATA, "-o", tmp_path / "c", *options]
+    process = subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = tmp_path / "c" / "runs"
+    while process.poll() is None and not (runs.is_dir() and len(list(runs.glob("*.json"))) >= 2):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "c" / "results.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in runs.glob("*.json")}
+    assert kept
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+    assert accuracies(tmp_path / "c" / "results.json") == accuracies(compared.folder / "results.json")
+    assert "adabet 10%" in done.stdout
+
+
+def test_the_test_data_plays_no_part_in_choosing_a_rate(compared, tmp_path):
+    with np.load(DATA, allow_pickle=False) as stored:
+        poisoned = {name: stored[name] for name in stored.files}
+    poisoned["y_test"] = (poisoned["y_test"] + 1) % 10
+    np.savez(tmp_path / "poisoned.npz", **poisoned)
+    found = compare(MODEL, tmp_path / "poisoned.npz", tmp_path / "c", PLAN, threads=1)
+    assert [row.learning_rate for row in found.results] == [row.learning_rate for row in compared.results]
+    assert all(b.accuracy < a.accuracy for a, b in zip(compared.results, found.results, strict=True))
+
+
+def test_ties():
+    close = Chance.of([[0.50, 0.52, 0.51], [0.51, 0.53, 0.52]], 1000)
+    assert close.freedom == 4
+    assert close.variance == pytest.approx(1e-4)
+    assert close.tied([0.50, 0.52, 0.51], [0.51, 0.53, 0.52])
+    assert not close.tied([0.50, 0.52, 0.51], [0.60, 0.62, 0.61])
+    # By hand: t(4) = 2.776; 2.776 sqrt(2e-4 / 3) = 0.0227; 1.96 sqrt(2 * 0.515 * 0.485 / 1000) = 0.0438.
+    assert close.tolerance([0.50, 0.52, 0.51], [0.51, 0.53, 0.52]) == pytest.approx(0.0493, abs=2e-4)
+    single = Chance.of([[0.5], [0.6]], 100)
+    assert single.freedom == 0
+    assert single.tied([0.5], [0.6])
+    assert not Chance.of([[0.5], [0.6]], 10_000).tied([0.5], [0.6])
+
+
+def test_the_summary_names_the_best_and_its_ties(compared):
+    rows = [row for row in compared.results if row.strategy == "head"]
+    import dataclasses
+
+    better = [dataclasses.replace(row, strategy="all", accuracy=0.9 + 0.01 * row.seed) for row in rows]
+    worse = [dataclasses.replace(row, strategy="random", rho=0.2, accuracy=0.2) for row in rows]
+    lost = [dataclasses.replace(row, strategy="last", accuracy=None, failed="the loss became nan") for row in rows]
+    found = {str(summary.setting): summary for summary in summarise([*worse, *better, *lost], 1000)}
+    assert found["all"].best
+    assert not found["random 20%"].ties
+    assert found["all"].mean == pytest.approx(0.905)
+    assert found["last"].failed == 2
+    assert not found["last"].ties
+
+
+def test_settings_are_strategies_with_their_rhos():
+    plan = Plan(strategies=("adabet", "all"), rhos=(0.1, 0.2))
+    assert plan.settings() == [Setting("adabet", 0.1), Setting("adabet", 0.2), Setting("all", None)]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(strategies=("magic",)), "unknown strategy 'magic'"),
+        (Plan(rhos=(0.0,)), "rho must be above 0"),
+        (Plan(seeds=0), "seeds must be at least 1"),
+        (Plan(rates=(-1.0,)), "learning rate must be above 0"),
+    ],
+)
+def test_wrong_plans(plan, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        compare(MODEL, DATA, tmp_path / "c", plan)
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    with np.load(DATA, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    np.savez(tmp_path / "no_test.npz", x=arrays["x_train"], y=arrays["y_train"])
+    with pytest.raises(UsageError, match="x_test and y_test"):
+        compare(MODEL, tmp_path / "no_test.npz", tmp_path / "c", PLAN)
+    with pytest.raises(UsageError, match="--source"):
+        compare(MODEL, DATA, tmp_path / "c", PLAN, num_classes=10, old_domain=DATA)
+
+
+def test_damaged_results_are_refused(tmp_path):
+    path = tmp_path / "results.json"
+    for content in ("", "{}", "[1]", '[{"strategy": 3}]', "[NaN]"):
+        path.write_text(content)
+        with pytest.raises(RecordError):
+            load_results(path)
