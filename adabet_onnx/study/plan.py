@@ -27,8 +27,9 @@ from ..training.choices import Choices
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 FISHER = "fisher"
+_BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
 STRATEGIES = (*SELECTABLE, FISHER)
-DEFAULT_STRATEGIES = ("adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
+DEFAULT_STRATEGIES = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
 _MADE_BY = "adabet-onnx compare"
 
@@ -113,7 +114,7 @@ class Plan:
         """Strategies with their rhos, in the order asked for, each once."""
         found: dict[Setting, None] = {}
         for strategy in self.strategies:
-            for rho in (None,) if strategy in WITHOUT_RHO else self.rhos:
+            for rho in (None,) if strategy in _BY_ITS_OWN_RULE else self.rhos:
                 found[Setting(strategy, rho)] = None
         return list(found)
 
