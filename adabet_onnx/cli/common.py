@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..data.preprocess import PRESETS
-from ..scoring.score import ESTIMATORS, ORDERS
+from ..scoring.groups import ESTIMATORS, ORDERS
 from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
 from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices

@@ -6,6 +6,8 @@ coefficients mod 2 and no threshold: how many loops the points form at some scal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import DataError
@@ -51,3 +53,13 @@ def first_betti_number(distance: np.ndarray) -> int:
 
     bars = ripser(distance, maxdim=1, distance_matrix=True)["dgms"][1]
     return int(np.count_nonzero(bars[:, 1] > bars[:, 0]))
+
+
+def betti_numbers(distance: np.ndarray, subsets: Sequence[np.ndarray]) -> list[int]:
+    """b1 of each subset of the points.
+
+    Args:
+        distance: (N, N), symmetric, zero diagonal.
+        subsets: indices of the points of each.
+    """
+    return [first_betti_number(distance[np.ix_(subset, subset)]) for subset in subsets]

@@ -20,7 +20,7 @@ None of them needs a label or a gradient. Layers without stored statistics have 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,92 +42,134 @@ class Signals:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """What a BatchNormalization's output is expected to be: mean and variance of each channel."""
 
     mean: np.ndarray
     variance: np.ndarray
 
 
-class Statistics:
-    """Adds outputs for the statistics of BatchNormalization layers to a graph with Gram probes, and reads them.
+@dataclass(frozen=True)
+class Sums:
+    """Of a layer's channels over the positions of each sample.
+
+    Attributes:
+        sums: (N, C), as the next.
+        squares: sums of squares.
+        elements: positions that were summed.
+    """
+
+    sums: np.ndarray
+    squares: np.ndarray
+    elements: int
+
+    def of(self, rows: np.ndarray) -> Sums:
+        """The same of some of the samples."""
+        return Sums(self.sums[rows], self.squares[rows], self.elements)
+
+
+@dataclass(frozen=True)
+class SumOutputs:
+    """Names of a layer's two outputs that `Sums` are read from, and how many positions they sum."""
+
+    outputs: tuple[str, str]
+    elements: int
+
+    def read(self, found: Mapping[str, np.ndarray]) -> Sums:
+        """From the outputs of a run, by name."""
+        sums, squares = (np.asarray(found[name]) for name in self.outputs)
+        return Sums(sums, squares, self.elements)
+
+
+def stored_statistics(model: Model, graph: ir.Model) -> dict[str, Stored]:
+    """Of the layers that have them, by name.
 
     Args:
         model: the opened model.
-        probed: its graph with probes, to which outputs are added.
-        grams: name of each layer's Gram output.
+        graph: its graph, or a copy of it.
     """
+    producers = {value.name: node for node in graph.graph for value in node.outputs}
+    found = {}
+    for layer in model.layers:
+        node = producers.get(layer.activation)
+        stored = None if node is None else _stored(node)
+        if stored is None or layer.activation_shape is None or layer.batch_axis or layer.batch_merged:
+            continue
+        found[layer.name] = stored
+    return found
 
-    def __init__(self, model: Model, probed: ir.Model, grams: dict[str, str]) -> None:
-        graph = probed.graph
-        self._stored: dict[str, _Stored] = {}
-        self._sums: dict[str, list[np.ndarray]] = {}
-        self._ranks: dict[str, list[float]] = {}
-        self.outputs: list[str] = []
-        self._elements: dict[str, int] = {}
-        values = {value.name: value for node in graph for value in node.outputs}
-        for layer in model.layers:
-            value = values.get(layer.activation)
-            node = None if value is None else value.producer()
-            stored = None if node is None else _stored(node)
-            shape = layer.activation_shape
-            if value is None or stored is None or shape is None or layer.batch_axis or layer.batch_merged:
-                continue
-            self._stored[layer.name] = stored
-            self._elements[layer.name] = math.prod(shape[1:])
-            self._add(graph, layer.name, value, values[grams[layer.name]], len(shape))
 
-    def _add(self, graph: ir.Graph, layer: str, value: ir.Value, gram: ir.Value, rank: int) -> None:
-        """Sum and sum of squares over positions, (N, C) each, beside the layer's Gram probe: so they run with it."""
-        axes = list(range(2, rank + 1))
+def add_sums(
+    model: Model, probed: ir.Model, grams: Mapping[str, str], layers: Collection[str]
+) -> dict[str, SumOutputs]:
+    """Add outputs for sums and sums of squares over positions, (N, C) each, beside the layers' Gram probes.
+
+    There they run with the probe, while the activation is alive.
+
+    Args:
+        model: the opened model.
+        probed: its graph with Gram probes, to which outputs are added.
+        grams: name of each layer's Gram output.
+        layers: names of the layers that get them.
+    """
+    graph = probed.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    found = {}
+    for layer in model.layers:
+        shape = layer.activation_shape
+        if layer.name not in layers or shape is None:
+            continue
+        value, axes = values[layer.activation], list(range(2, len(shape) + 1))
         made = []
         for op_type, suffix in (("ReduceSum", "sum"), ("ReduceSumSquare", "squares")):
-            name = f"{layer}/{suffix}"
-            node = self._reduce(graph, op_type, value, axes, name) if axes else self._point(op_type, value, name)
+            name = f"{layer.name}/{suffix}"
+            node = _reduce(graph, op_type, value, axes, name) if axes else _point(op_type, value, name)
             node.outputs[0].name = name
             node.outputs[0].dtype = ir.DataType.FLOAT
             made.append(node)
-        after = gram.producer()
+        after = values[grams[layer.name]].producer()
         assert after is not None
         graph.insert_before(after, made)
         graph.outputs.extend(node.outputs[0] for node in made)
-        self.outputs += [f"{layer}/sum", f"{layer}/squares"]
+        found[layer.name] = SumOutputs((f"{layer.name}/sum", f"{layer.name}/squares"), math.prod(shape[1:]))
+    return found
 
-    @staticmethod
-    def _point(op_type: str, value: ir.Value, name: str) -> ir.Node:
-        """(N, C) already: the values, or their squares."""
-        inputs = [value] if op_type == "ReduceSum" else [value, value]
-        return ir.node("Identity" if len(inputs) == 1 else "Mul", inputs, name=name)
 
-    @staticmethod
-    def _reduce(graph: ir.Graph, op_type: str, value: ir.Value, axes: list[int], name: str) -> ir.Node:
-        opset = graph.opset_imports.get("") or 17
-        if opset < (13 if op_type == "ReduceSum" else 18):
-            return ir.node(op_type, [value], {"axes": axes, "keepdims": 0}, name=name)
-        where = ir.Value(name=f"{name}/axes", const_value=ir.tensor(np.array(axes, np.int64), name=f"{name}/axes"))
-        graph.register_initializer(where)
-        return ir.node(op_type, [value, where], {"keepdims": 0}, name=name)
+def _point(op_type: str, value: ir.Value, name: str) -> ir.Node:
+    """(N, C) already: the values, or their squares."""
+    inputs = [value] if op_type == "ReduceSum" else [value, value]
+    return ir.node("Identity" if len(inputs) == 1 else "Mul", inputs, name=name)
 
-    def add(self, found: dict[str, np.ndarray], grams: dict[str, np.ndarray]) -> None:
-        """Take in what a group's forward pass gave, by output name, and its Gram matrices, by layer name."""
-        for layer in self._stored:
-            sums, squares = (np.asarray(found[f"{layer}/{key}"], np.float64) for key in ("sum", "squares"))
-            count = np.full(sums.shape[1], sums.shape[0] * self._elements[layer], np.float64)
-            self._sums.setdefault(layer, []).append(np.stack([sums.sum(0), squares.sum(0), count]))
-        for layer, gram in grams.items():
-            self._ranks.setdefault(layer, []).append(effective_rank(gram))
 
-    def signals(self, layer: str) -> Signals:
-        """Of a layer, over all groups."""
-        ranks = self._ranks.get(layer, [0.0])
-        if layer not in self._stored:
-            return Signals(None, None, float(np.mean(ranks)))
-        total, squares, count = np.sum(self._sums[layer], axis=0)
-        mean = total / count
-        variance = np.maximum(squares / count - mean**2, 0)
-        stored = self._stored[layer]
-        shift, dead = divergence(mean, variance, stored.mean, stored.variance)
-        return Signals(shift, dead, float(np.mean(ranks)))
+def _reduce(graph: ir.Graph, op_type: str, value: ir.Value, axes: list[int], name: str) -> ir.Node:
+    opset = graph.opset_imports.get("") or 17
+    if opset < (13 if op_type == "ReduceSum" else 18):
+        return ir.node(op_type, [value], {"axes": axes, "keepdims": 0}, name=name)
+    where = ir.Value(name=f"{name}/axes", const_value=ir.tensor(np.array(axes, np.int64), name=f"{name}/axes"))
+    graph.register_initializer(where)
+    return ir.node(op_type, [value, where], {"keepdims": 0}, name=name)
+
+
+def signals(grams: Sequence[np.ndarray], sums: Sequence[Sums], stored: Stored | None) -> Signals:
+    """Of a layer, over all groups.
+
+    Args:
+        grams: a centred Gram matrix (N, N) of each group.
+        sums: of each group; not used without stored statistics.
+        stored: the layer's, or None.
+    """
+    rank = float(np.mean([effective_rank(gram) for gram in grams]))
+    if stored is None:
+        return Signals(None, None, rank)
+    total, squares = (
+        np.sum([np.asarray(getattr(part, key), np.float64).sum(0) for part in sums], axis=0)
+        for key in ("sums", "squares")
+    )
+    count = sum(len(part.sums) * part.elements for part in sums)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    shift, dead = divergence(mean, variance, stored.mean, stored.variance)
+    return Signals(shift, dead, rank)
 
 
 def divergence(
@@ -159,7 +201,7 @@ def effective_rank(gram: np.ndarray) -> float:
     return float(np.trace(matrix)) ** 2 / squares if squares > 0 else 0.0
 
 
-def _stored(node: ir.Node) -> _Stored | None:
+def _stored(node: ir.Node) -> Stored | None:
     """Expected mean and variance of the output of a BatchNormalization that uses stored statistics."""
     if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
         return None
@@ -173,4 +215,4 @@ def _stored(node: ir.Node) -> _Stored | None:
         return None
     scale, bias, _, variance = arrays
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return _Stored(bias, scale**2 * variance / (variance + epsilon))
+    return Stored(bias, scale**2 * variance / (variance + epsilon))

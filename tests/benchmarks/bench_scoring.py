@@ -37,7 +37,7 @@ THREADS = (1, 2)
 def child(model: str, probed: bool, threads: int) -> None:
     """One process: forward passes of a file, figures as JSON."""
     from adabet_onnx import runtime
-    from adabet_onnx.scoring.score import probing_options
+    from adabet_onnx.scoring.forward import probing_options
 
     options = probing_options(threads) if probed else runtime.session_options(threads)
     session = runtime.inference_session(Path(model), model, options)

@@ -1,0 +1,154 @@
+"""How samples are grouped for scoring: what is forwarded together, and which points a Betti number is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DataError, UsageError
+from ..model.liveness import forward_bytes, weight_bytes
+from ..model.open import Model
+
+ESTIMATORS = ("subsets", "batches")
+ORDERS = ("shuffled", "sequential")
+GROUP = 128  # samples forwarded together under the subsets estimator
+# ONNX Runtime's arena rounds up and keeps freed blocks: what it takes over the liveness prediction.
+_ARENA_FACTOR = 1.5
+_SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How samples are grouped and how many subsets of each group are taken.
+
+    Attributes:
+        points: of one Betti number.
+        group: samples forwarded together.
+        groups: how many.
+        subsets: per group.
+    """
+
+    points: int
+    group: int
+    groups: int
+    subsets: int
+
+
+def make_plan(estimator: str, samples: int, subset_size: int, subsets: int, batch_size: int, batches: int) -> Plan:
+    """The plan that options ask for; they are those of `score`.
+
+    Raises:
+        UsageError: one is unknown or out of range.
+    """
+    if estimator not in ESTIMATORS:
+        raise UsageError(f"unknown estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
+    given = {"samples": samples, "subset size": subset_size, "subsets": subsets, "batch size": batch_size}
+    given["batches"] = batches
+    for what, number in given.items():
+        if number < 1:
+            raise UsageError(f"the number of {what} must be at least 1, not {number}.")
+    points = subset_size if estimator == "subsets" else batch_size
+    if points < 4:
+        raise UsageError(f"{points} points always have a first Betti number of 0; take at least 4, better 32.")
+    if estimator == "batches":
+        return Plan(points, points, batches, 1)
+    if samples < points:
+        raise UsageError(
+            f"{samples} samples are fewer than one subset of {points}; raise --samples or lower --subset-size."
+        )
+    group = max(min(GROUP, samples), points)
+    return Plan(points, group, samples // group, subsets)
+
+
+def fit_plan(
+    plan: Plan, estimator: str, samples: int, model: Model, limit: int, available: int
+) -> tuple[Plan, list[str], int]:
+    """Keep to the samples there are and to the memory limit: (plan, notes, samples left out).
+
+    Args:
+        plan: as asked for.
+        estimator: subsets or batches.
+        samples: asked for, under subsets.
+        model: to score.
+        limit: bytes the forward pass may take.
+        available: samples there are.
+
+    Raises:
+        DataError: there are too few samples, or the limit is too low.
+    """
+    notes: list[str] = []
+    asked = plan.points * plan.groups if estimator == "batches" else samples
+    usable = min(asked, available)
+    if estimator == "subsets" and plan.points <= usable < plan.group:
+        plan = Plan(plan.points, usable, 1, plan.subsets)
+    if usable < plan.points or (estimator == "batches" and usable < asked):
+        raise DataError(
+            f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has "
+            f"{available}. Give "
+            f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
+        )
+    fits = largest_group(model, plan.points, limit)
+    group = plan.group
+    if fits < group:
+        parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
+        group = usable // parts if usable // parts >= plan.points else fits
+        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory")
+    if usable < asked:
+        notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
+    groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
+    possible = math.comb(group, plan.points)
+    plan = Plan(plan.points, group, groups, min(plan.subsets, possible))
+    left_out = usable - group * groups
+    if left_out:
+        notes.append(f"{left_out} samples that did not fill a group of {group} were left out")
+    return plan, notes, left_out
+
+
+def largest_group(model: Model, points: int, limit: int) -> int:
+    """How many samples can be forwarded together within a limit.
+
+    Args:
+        model: with probes.
+        points: at least so many must fit.
+        limit: bytes.
+
+    Raises:
+        DataError: fewer than ``points`` fit.
+    """
+    # A probe may copy the activation it reads into another layout.
+    one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
+    # Weights are in memory as they were opened, in the probed copy, as bytes, and twice in the session being made.
+    base = _SESSION_BYTES + 5 * weight_bytes(model.graph)
+    fits = int((limit - base) / (_ARENA_FACTOR * max(1, one)))
+    if fits < points:
+        need = int(base + _ARENA_FACTOR * one * points)
+        raise DataError(
+            f"scoring {model.name} in groups of {points} needs about {_mb(need)}, over the limit of "
+            f"{_mb(limit)}. Raise "
+            "--scoring-memory, or give a smaller --subset-size (or --batch-size)."
+        )
+    return fits
+
+
+def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
+    """Indices of each group, in the order they are fed."""
+    count = plan.group * plan.groups
+    chosen = np.arange(available)
+    if order == "shuffled":
+        chosen = np.random.default_rng(seed).permutation(available)
+    return list(chosen[:count].reshape(plan.groups, plan.group))
+
+
+def draw_subsets(plan: Plan, seed: int | Sequence[int]) -> list[np.ndarray]:
+    """Which points of a group each Betti number is of: everything, or seeded random subsets."""
+    if plan.subsets == 1 and plan.points == plan.group:
+        return [np.arange(plan.group)]
+    rng = np.random.default_rng(seed)
+    return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"
