@@ -85,6 +85,7 @@ def adapt(
     head: str = "auto",
     layers: Sequence[str] = (),
     budget: Budget | None = None,
+    max_accumulate: int | None = None,
     backend: str = "auto",
     choices: Choices | None = None,
     training: dict[str, Any] | None = None,
@@ -112,6 +113,7 @@ def adapt(
         head: auto, always, pool or never.
         layers: patterns of layer names, in place of a strategy.
         budget: limits of what a training step may take, at the batch size of ``training``.
+        max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
         backend: of `make_artifacts`.
         choices: loss, optimizer and form of the training.
         training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
@@ -146,7 +148,7 @@ def adapt(
     asked: dict[str, Any] = {"strategy": strategy, "rho": rho, "head": head, "layers": layers, "seed": seed}
     if budget or strategy in NEEDS_COSTS:
         costs_of = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
-        asked |= {"budget": budget, "costs": costs_of}
+        asked |= {"budget": budget, "costs": costs_of, "max_accumulate": max_accumulate}
     artifacts = target / "artifacts"
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
@@ -176,6 +178,9 @@ def adapt(
     how: dict[str, Any] = {"loss": choices.loss, "axis": choices.class_axis, "threads": threads, "progress": progress}
     before = evaluate(model, held, used, **how)
     settings = {"seed": seed, **(training or {})}
+    parts = selection.parts_of(batch_size)
+    if parts > 1:
+        settings |= {"batch_size": batch_size // parts, "accumulate": parts * (settings.get("accumulate") or 1)}
     metrics = Trainer(artifacts, threads=threads).fit(
         splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
     )
@@ -260,7 +265,8 @@ def _costs(
 ) -> Iterator[tuple[str, Cost]]:
     say = progress or (lambda what, done, total: None)
     say("measuring", 0, 3)
-    yield "selection", measure_training(artifacts, batch_size=batch_size, threads=threads)
+    parts = load_manifest(artifacts, verify=False).selection.parts_of(batch_size)
+    yield "selection", measure_training(artifacts, batch_size=batch_size, accumulate=parts, threads=threads)
     yield "inference", measure_inference(artifacts, batch_size=batch_size, threads=threads)
     say("measuring", 1, 3)
     with tempfile.TemporaryDirectory() as folder:

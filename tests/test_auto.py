@@ -25,12 +25,12 @@ class Costs:
 
     batch_size, backend = 32, "portable"
 
-    def __init__(self, forward: int = 20) -> None:
-        self._forward = forward
+    def __init__(self, forward: float = 20, divisible: bool = False, fixed: float = 0) -> None:
+        self._forward, self.divisible, self._fixed = forward, divisible, fixed
 
-    def training(self, parameters):
+    def training(self, parameters, *, accumulate=1):
         first = min(int(name[1:].split(".")[0]) for name in parameters)
-        return Fixed(self._forward + len(parameters) + (18 - first))
+        return Fixed(self._fixed + (self._forward + len(parameters) + (18 - first)) / accumulate)
 
     def everything(self):
         return Fixed(100)
@@ -56,8 +56,8 @@ def scores(shift=0.01, dead=0.0, rank=40.0, norms=True) -> Scores:
     return Scores("0" * 64, "subsets", 32, ((0,),), (*layers, head), head="l18", new_head=True)
 
 
-def auto(made, forward=10, **options):
-    return select(made, strategy="auto", costs=Costs(forward), **options)
+def auto(made, forward=10, divisible=False, fixed=0, **options):
+    return select(made, strategy="auto", costs=Costs(forward, divisible, fixed), **options)
 
 
 def test_a_new_task_gets_the_last_layers():
@@ -69,15 +69,43 @@ def test_a_new_task_gets_the_last_layers():
     assert selection.budget.memory_share <= 0.25
 
 
-def test_a_shifted_input_gets_the_biases_of_normalisations_as_far_back_as_memory_allows():
+def norms(first: int) -> tuple[str, ...]:
+    return tuple(f"l{i}" for i in range(first, 18, 2))
+
+
+def test_a_shifted_input_gets_the_normalisations_as_far_back_as_memory_allows():
     selection = auto(scores(shift=0.2), budget=Budget(max_memory_share=1.0))
-    assert selection.parameters == (*(f"l{i}.bias" for i in range(1, 18, 2)), "l18.weight")
+    assert selection.layers == (*norms(1), "l18")
+    assert set(selection.parameters) >= {"l1.weight", "l1.bias"}
     assert "the input has shifted" in selection.why
     quarter = auto(scores(shift=0.2))
-    assert quarter.parameters == ("l9.bias", "l11.bias", "l13.bias", "l15.bias", "l17.bias", "l18.weight")
+    assert quarter.layers == (*norms(13), "l18")  # 10 + 7 + 5; one more would take 26
     assert quarter.budget is not None
-    assert "l7" in quarter.budget.given_up
+    assert "l11" in quarter.budget.given_up
     assert quarter.why.endswith("as far as the budget allows")
+
+
+def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():
+    """All normalisations take 10 + 19 + 17 = 46 at once, 23 in two parts."""
+    selection = auto(scores(shift=0.2), divisible=True)
+    assert selection.layers == (*norms(1), "l18")
+    assert selection.budget is not None
+    assert (selection.budget.batch_size, selection.budget.accumulate, selection.budget.part) == (32, 2, 16)
+    assert selection.budget.given_up == []
+    assert "32, 16 at a time" in selection.budget.sentence()
+    assert [selection.parts_of(batch) for batch in (32, 16, 64, 12, 17)] == [2, 1, 4, 1, 17]
+    once = auto(scores(shift=0.2), divisible=True, max_accumulate=1)
+    assert once.layers == (*norms(13), "l18")
+    assert once.parts_of(32) == 1
+    with pytest.raises(UsageError, match="at least 1 part"):
+        auto(scores(), max_accumulate=0)
+
+
+def test_where_parts_do_not_suffice_as_much_as_fits_in_the_smallest():
+    selection = auto(scores(shift=0.2), divisible=True, fixed=24)
+    assert selection.budget is not None
+    assert selection.budget.accumulate == 32
+    assert selection.layers == (*norms(9), "l18")  # 24 + (10 + 11 + 9) / 32; with one more above 25
 
 
 @pytest.mark.parametrize("signs", [{"dead": 0.8}, {"rank": FEW_DIRECTIONS - 1}])
@@ -85,8 +113,7 @@ def test_late_layers_that_carry_nothing_are_recognised(signs):
     made = scores(**signs)
     assert case(made).name == "collapsed"
     selection = auto(made, budget=Budget(max_memory_share=1.0))
-    assert "l1.bias" in selection.parameters
-    assert "l17.weight" not in selection.parameters
+    assert selection.layers == (*norms(1), "l18")
     without = auto(scores(norms=False, rank=2.0), budget=Budget(max_memory_share=1.0))
     assert without.layers == ("l8", "l9", "l10", "l18")  # the last that have not collapsed, and the new head
     assert "late layers" in without.why
@@ -105,7 +132,7 @@ def test_where_a_quarter_is_less_than_inference_it_is_a_quarter_of_the_rest():
 
 def test_rho_caps_the_number_of_layers():
     selection = auto(scores(shift=0.2), rho=0.11, budget=Budget(max_memory_share=1.0))
-    assert selection.parameters == ("l15.bias", "l17.bias", "l18.weight")
+    assert selection.layers == ("l15", "l17", "l18")
     assert selection.rho == 0.11
     assert auto(scores(), rho=0.1).layers == ("l18",)
 

@@ -31,7 +31,9 @@ class Chain:
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
 
-    def training(self, parameters: Sequence[str]) -> Fixed:
+    divisible = False
+
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Fixed:
         self.asked.append(tuple(parameters))
         back = 6 - min(int(name[1]) for name in parameters)
         memory = 10_000_000 + 1_000_000 * (back + len(parameters))

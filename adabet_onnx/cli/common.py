@@ -179,6 +179,11 @@ budget_options = together(
     ),
     click.option("--max-step-time", type=_SHARE, help="Time of a step at most, e.g. 0.5x of training all layers."),
     click.option("--max-update", type=Size(), help="Size of the trained parameters at most, e.g. 200KB."),
+    click.option(
+        "--max-accumulate",
+        type=click.IntRange(1),
+        help="Cut a batch into up to so many parts to keep to the budget.  [default: 1; auto: as many as it takes]",
+    ),
 )
 cost_options = together(
     click.option(

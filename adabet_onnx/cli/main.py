@@ -15,6 +15,7 @@ from .cost import cost
 from .model import inspect, new_head, surgery
 from .run import demo, doctor, run
 from .scoring import score, select
+from .stability import stability
 from .training import artifacts, evaluate, export, predict, train
 
 
@@ -44,6 +45,7 @@ for _command in (
     predict,
     export,
     compare,
+    stability,
     doctor,
 ):
     cli.add_command(_command)

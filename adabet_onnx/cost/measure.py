@@ -34,13 +34,23 @@ class Cost:
     seconds: float
 
 
-def measure_training(folder: Path, *, batch_size: int, steps: int = 7, threads: int | None = None) -> Cost:
+def measure_training(
+    folder: Path, *, batch_size: int, accumulate: int = 1, steps: int = 7, threads: int | None = None
+) -> Cost:
     """Cost of a training step (forward, backward, update) of an artifact folder.
+
+    Args:
+        folder: the artifacts.
+        batch_size: samples of an update.
+        accumulate: into how many parts a batch is cut, whose gradients are gathered; the time is that of all of them
+            and of the update.
+        steps: updates that are timed, at least.
+        threads: for ONNX Runtime.
 
     Raises:
         CheckError: the process died or failed.
     """
-    return _measure("training", folder, batch_size, steps, threads)
+    return _measure("training", folder, batch_size, steps, threads, accumulate)
 
 
 def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads: int | None = None) -> Cost:
@@ -52,11 +62,15 @@ def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads:
     return _measure("inference", folder, batch_size, steps, threads)
 
 
-def _measure(what: str, folder: Path, batch_size: int, steps: int, threads: int | None) -> Cost:
+def _measure(what: str, folder: Path, batch_size: int, steps: int, threads: int | None, accumulate: int = 1) -> Cost:
     command = [sys.executable, "-m", "adabet_onnx.cost.measure", what, str(folder), str(batch_size), str(steps)]
     try:
         done = subprocess.run(
-            [*command, str(threads or 0)], capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            [*command, str(threads or 0), str(accumulate)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
         )
         return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
     except subprocess.TimeoutExpired as error:
@@ -91,7 +105,9 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _step(what: str, folder: Path, batch: int, threads: int | None) -> tuple[int, Callable[[], object]]:
+def _step(
+    what: str, folder: Path, batch: int, threads: int | None, accumulate: int = 1
+) -> tuple[int, Callable[[], object]]:
     """Resident bytes before anything is loaded, and a function that runs one step."""
     from .. import runtime
     from ..training.choices import need_runtime
@@ -104,23 +120,28 @@ def _step(what: str, folder: Path, batch: int, threads: int | None) -> tuple[int
         need_runtime(manifest.backend)
     _forget_peak()
     base = int(psutil.Process().memory_info().rss)
-    feeds = sample_feeds(manifest, batch)
+    feeds = sample_feeds(manifest, batch // accumulate)
     if what == "inference":
         session = runtime.inference_session(manifest.file("model"), "the model", runtime.session_options(threads))
         return base, lambda: session.run(None, feeds)
     trainer = manifest.session(manifest.initial, threads=threads)
-    shape = [batch, *manifest.content["logits_shape"][1:]]
+    shape = [batch // accumulate, *manifest.content["logits_shape"][1:]]
     labels = sample_labels(manifest, np.empty(shape, np.float32))
 
     def step() -> None:
-        trainer.step(feeds, labels, 1e-4)
+        if accumulate == 1:
+            trainer.step(feeds, labels, 1e-4)
+            return
+        for _ in range(accumulate):
+            trainer.gradients(feeds, labels)
+        trainer.update(1e-4)
 
     return base, step
 
 
 def _main() -> None:
-    what, folder, batch, steps, threads = sys.argv[1:]
-    base, step = _step(what, Path(folder), int(batch), int(threads) or None)
+    what, folder, batch, steps, threads, accumulate = sys.argv[1:]
+    base, step = _step(what, Path(folder), int(batch), int(threads) or None, int(accumulate))
     times: list[float] = []
     while len(times) < _WARMUP + int(steps) or (sum(times) < _SECONDS and len(times) < _MOST):
         began = time.perf_counter()

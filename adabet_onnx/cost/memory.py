@@ -24,6 +24,7 @@ _FILE_COPIES = 0.77  # and of those in the file
 _COPIES_ORT = 2.5  # of the constants, without it;
 _COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
 _LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
+_UPDATING = 300_000  # of the update's session
 _STATE_COPIES = 2  # of parameters and state, while they are read
 
 
@@ -103,6 +104,15 @@ def portable_bytes(parts: Parts, frozen: int, carried: int) -> int:
     held = _BASE + _NODE * parts.nodes + parts.inputs
     loading = held + int(_COPIES * parts.constants + _FILE_COPIES * frozen)
     return max(loading, held + parts.arena, _BASE + _STATE_COPIES * carried)
+
+
+def gathered_bytes(update: int) -> int:
+    """What gathering gradients adds: their sum, a part's on top, and a second session with its own arena.
+
+    Args:
+        update: bytes of the trained parameters.
+    """
+    return _UPDATING + 4 * update
 
 
 def ort_bytes(parts: Parts, frozen: int, state: int) -> int:

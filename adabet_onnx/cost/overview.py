@@ -103,7 +103,8 @@ def overview(
 
     Args:
         model: the opened model.
-        selection: what is to be trained; None: inference and all layers only.
+        selection: what is to be trained, its batch cut into parts where its budget was made for that; None: inference
+            and all layers only.
         batch_size: samples of a step.
         backend: auto, portable or ort.
         choices: loss, optimizer and form of the training.
@@ -135,12 +136,18 @@ def overview(
         done += 1
 
     notes: list[str] = []
+    parts: dict[str, int] = {}
     tell("predicting inference")
     predictions = {"inference": predictor.inference()}
     chosen = {}
     if selection is not None:
         tell("predicting the selection")
-        predictions["selection"] = predictor.training(selection.parameters, selection.layers)
+        parts["selection"] = selection.parts_of(batch_size) if predictor.divisible else 1
+        predictions["selection"] = predictor.training(
+            selection.parameters, selection.layers, accumulate=parts["selection"]
+        )
+        if parts["selection"] > 1:
+            notes.append(f"the selection's batch is forwarded {batch_size // parts['selection']} samples at a time")
         chosen["selection"] = selection
     tell("predicting all layers")
     try:
@@ -155,7 +162,9 @@ def overview(
             for what, which in chosen.items():
                 tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
                 manifest = _artifacts(model, which, Path(folder) / what, predictor.backend, choices)
-                cost = measure_training(manifest.folder, batch_size=batch_size, threads=threads)
+                cost = measure_training(
+                    manifest.folder, batch_size=batch_size, accumulate=parts.get(what, 1), threads=threads
+                )
                 measured[what] = cost.memory_bytes, cost.seconds
                 if "inference" not in measured:
                     tell("measuring inference")

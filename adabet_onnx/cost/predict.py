@@ -19,11 +19,12 @@ from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..training.choices import Choices, choose_backend
 from .graphs import StepGraph, ort_step, portable_step, selection_of
-from .memory import Simulation, inference_bytes, ort_bytes, portable_bytes
+from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
 from .multiply_adds import multiply_adds
 from .optimized import Sizes
 
 _MARGIN = 0.5
+_Trained = tuple[tuple[str, ...], tuple[str, ...] | None]  # parameters and layers
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,39 @@ class Predictor:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}.")
         self.model, self.batch_size, self.choices = model, batch_size, choices or Choices()
         self.backend = choose_backend(backend, self.choices)
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...] | None], Prediction] = {}
+        self._graphs: dict[_Trained, StepGraph] = {}
+        self._known: dict[tuple[_Trained, int], Prediction] = {}
 
-    def training(self, parameters: Sequence[str], layers: Sequence[str] | None = None) -> Prediction:
-        """Of a training step.
+    @property
+    def divisible(self) -> bool:
+        """Whether a batch can be cut into parts whose gradients are gathered, with the same result."""
+        return self.backend == "portable" and self.choices.batch_norm == "frozen"
+
+    def training(
+        self, parameters: Sequence[str], layers: Sequence[str] | None = None, *, accumulate: int = 1
+    ) -> Prediction:
+        """Of a training step; of a batch in parts, memory of one at a time, and multiply-adds of all.
 
         Args:
             parameters: names of the initializers to train, as in a selection.
             layers: names of the layers they are trained in, where several share one; None: all that have one.
+            accumulate: into how many parts the batch is cut, whose gradients are gathered.
 
         Raises:
             UsageError: there are none, or one is in no layer.
             ModelError: a node on the way has no gradient.
             RuntimeMissingError: the ort backend's runtime is not installed.
         """
+        if accumulate < 1 or self.batch_size % accumulate:
+            raise UsageError(f"a batch of {self.batch_size} cannot be cut into {accumulate} equal parts.")
         key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers))
-        if key not in self._known:
+        if key not in self._graphs:
             selection = selection_of(self.model, *key)
             build = portable_step if self.backend == "portable" else ort_step
-            self._known[key] = self._of_step(build(self.model, selection, self.choices))
-        return self._known[key]
+            self._graphs[key] = build(self.model, selection, self.choices)
+        if (key, accumulate) not in self._known:
+            self._known[key, accumulate] = self._of_step(self._graphs[key], accumulate)
+        return self._known[key, accumulate]
 
     def everything(self) -> Prediction:
         """Of a step that trains all layers."""
@@ -111,19 +125,23 @@ class Predictor:
         memory = inference_bytes(Simulation(graph, frugal=False).parts(self.batch_size))
         return self._prediction(memory, 0, 0, 0, work, work)
 
-    def _of_step(self, step: StepGraph) -> Prediction:
-        sizes = Sizes(step.model.graph, {}, self.batch_size)
+    def _of_step(self, step: StepGraph, accumulate: int) -> Prediction:
+        batch = self.batch_size // accumulate
+        sizes = Sizes(step.model.graph, {}, batch)
         order = execution_order(list(step.model.graph))
         split = _split(order, step)
         forward, whole = multiply_adds(order[:split], sizes.shape), multiply_adds(order, sizes.shape)
         saved = sum(sizes.size(value) for value in _saved(order, split, step))
         portable = self.backend == "portable"
-        parts = Simulation(step.model, frugal=portable).parts(self.batch_size)
+        parts = Simulation(step.model, frugal=portable).parts(batch)
         frozen = weight_bytes(self.model.graph) - step.update_bytes
         if portable:
             memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes)
         else:
             memory = ort_bytes(parts, frozen, step.state_bytes)
+        if accumulate > 1:
+            memory += gathered_bytes(step.update_bytes)
+        forward, whole = forward * accumulate, whole * accumulate
         return self._prediction(memory, saved, step.state_bytes, step.update_bytes, forward, whole)
 
     def _prediction(self, memory: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:

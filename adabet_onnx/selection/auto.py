@@ -4,17 +4,21 @@ AdaBet's score cannot tell a new task from a shifted input, and prefers small la
 (`scoring.signals`). The rule:
 
 1. **The input has shifted**: the median over the BatchNormalization layers of their shift is above SHIFTED. Then the
-   biases of all normalisations are trained, which put each channel's values back where the layers behind expect
-   them. A bias needs no activation on the way back, so this reaches the first layer for little memory.
+   scales and biases of all normalisations are trained, which put each channel's values back where the layers behind
+   expect them.
 2. **The late layers have collapsed**: in the last third of the layers (the head left out) most channels are dead, or
    the points of a batch lie in few directions. What reaches them says little about the samples, and training them
-   changes little. Then the biases of all normalisations are trained as well; without normalisations, the last layers
-   that have not collapsed.
+   changes little. Then all normalisations are trained as well; without normalisations, the last layers that have not
+   collapsed.
 3. **Else**, and where nothing is known of a shift (no stored statistics), the last layers.
 
 The head is added by the rule for the head, as for every strategy. Layers are wanted from the last to the first, so the
 ranking is the same for any sample, as long as the case is. rho caps the number of layers; if none is given, cases 1 and
-2 have no cap, and case 3 has a fifth of the layers. What was tried, and what it gave, is in tests/benchmarks/choice.
+2 have no cap, and case 3 has a fifth of the layers.
+
+Reaching the first normalisation takes activations of the whole network. So the batch is cut into as many parts as it
+takes to keep to the budget (a quarter of all layers' step memory, where none is given); the gradients of the parts are
+gathered, and the update is that of the whole batch. What was tried, and what it gave, is in tests/benchmarks/choice.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from ..scoring.record import LayerScore, Scores
+from ..scoring.record import Scores
 
 SHIFTED = 0.05  # median shift; 0.01 or less on data like that of the training, 0.08 and more when shifted
 DEAD = 0.3  # mean share of dead channels
@@ -72,13 +76,8 @@ def case(scores: Scores) -> Case:
     return Case("new-task", known)
 
 
-Parts = dict[int, tuple[str, ...]]  # by a layer's index, the parameters that are trained
-
-
-def wanted(
-    scores: Scores, pool: list[int], rho: float | None
-) -> tuple[list[int], int, dict[int, tuple[str, ...]], str]:
-    """What ``auto`` wants: (layers, the most wanted first; how many at most; which parameters of them; why).
+def wanted(scores: Scores, pool: list[int], rho: float | None) -> tuple[list[int], int, str]:
+    """What ``auto`` wants: (layers, the most wanted first; how many at most; why).
 
     Args:
         scores: with their signals.
@@ -87,24 +86,17 @@ def wanted(
     """
     found = case(scores)
     layers, backwards = scores.layers, pool[::-1]
-    cap = len(layers) if rho is None else max(1, int(rho * len(layers) + 1e-9))
-    norms = [i for i in backwards if _bias(layers[i]) is not None]
+    cap = len(layers) if rho is None else _share(rho, len(layers))
+    norms = [i for i in backwards if layers[i].is_norm]
     if found.name != "new-task" and norms:
-        parts: Parts = {i: (bias,) for i in norms if (bias := _bias(layers[i])) is not None}
-        return norms, min(cap, len(norms)), parts, f"biases of normalisations, because {found.why}"
+        return norms, min(cap, len(norms)), f"all normalisations, because {found.why}"
+    count = _share(LAST_SHARE if rho is None else rho, len(layers))
     if found.name == "collapsed":
         sound = [i for i in backwards if (layers[i].effective_rank or FEW_DIRECTIONS) >= FEW_DIRECTIONS]
         if sound:
-            count = _share(rho, len(layers))
-            return sound, count, {}, f"the last {count} layers that have not collapsed, because {found.why}"
-    count = _share(rho, len(layers))
-    return backwards, count, {}, f"the last {count} layers, because {found.why}"
+            return sound, count, f"the last {count} layers that have not collapsed, because {found.why}"
+    return backwards, count, f"the last {count} layers, because {found.why}"
 
 
-def _share(rho: float | None, layers: int) -> int:
-    return max(1, int((LAST_SHARE if rho is None else rho) * layers + 1e-9))
-
-
-def _bias(layer: LayerScore) -> str | None:
-    """A normalisation's bias: the second of its two parameters, as the operators have them."""
-    return layer.parameters[1] if layer.is_norm and len(layer.parameters) == 2 else None
+def _share(rho: float, layers: int) -> int:
+    return max(1, int(rho * layers + 1e-9))

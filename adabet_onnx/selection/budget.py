@@ -48,8 +48,12 @@ class Costs(Protocol):
     def backend(self) -> str:
         """Which backend trains."""
 
-    def training(self, parameters: Sequence[str]) -> Prediction:
-        """Of a training step of these parameters."""
+    @property
+    def divisible(self) -> bool:
+        """Whether a batch can be cut into parts whose gradients are gathered, with the same result."""
+
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Prediction:
+        """Of an update of these parameters by a batch, cut into ``accumulate`` parts."""
 
     def everything(self) -> Prediction:
         """Of a training step of all layers."""
@@ -88,7 +92,8 @@ class Spent:
     """What a selection takes of its budget; part of the selection file.
 
     Attributes:
-        batch_size: samples of the step all of this is of.
+        batch_size: samples of the update all of this is of.
+        accumulate: into how many parts a batch is cut, one after another; their gradients are gathered.
         backend: which backend trains.
         memory_bytes: predicted step memory, the prediction's margin included.
         step_time: predicted share of the time of training all layers.
@@ -112,6 +117,12 @@ class Spent:
     score_share: float | None
     gap: float
     tried: int
+    accumulate: int = 1
+
+    @property
+    def part(self) -> int:
+        """Samples of a step."""
+        return self.batch_size // self.accumulate
 
     def sentence(self) -> str:
         """The same in words."""
@@ -123,7 +134,8 @@ class Spent:
             "max_update": f"update {megabytes(self.update_bytes)}",
         }
         parts = [f"{used[key]} of {_written(key, limit)}" for key, limit in limits.items()]
-        text = f"predicted at batch {self.batch_size}: {', '.join(parts)}"
+        how = f", {self.part} at a time" if self.accumulate > 1 else ""
+        text = f"predicted at batch {self.batch_size}{how}: {', '.join(parts)}"
         if {"max_memory_share", "max_step_time"} & limits.keys():
             text += " (x: times training all layers)"
         if not self.given_up:
@@ -142,10 +154,11 @@ class Meter:
         layers: all layers, in model order.
         budget: the limits.
         costs: predicts.
+        accumulate: into how many parts a batch is cut.
     """
 
-    def __init__(self, layers: Sequence[LayerScore], budget: Budget, costs: Costs) -> None:
-        self._layers, self._costs = layers, costs
+    def __init__(self, layers: Sequence[LayerScore], budget: Budget, costs: Costs, accumulate: int = 1) -> None:
+        self._layers, self._costs, self._accumulate = layers, costs, accumulate
         self._known: dict[tuple[str, ...], Prediction] = {}
         self.limits = {key: float(value) for key, value in asdict(budget).items() if value is not None}
 
@@ -162,7 +175,7 @@ class Meter:
         """What training these layers takes."""
         names = self.parameters(chosen)
         if names not in self._known:
-            self._known[names] = self._costs.training(names)
+            self._known[names] = self._costs.training(names, accumulate=self._accumulate)
         return self._known[names]
 
     def uses(self, chosen: frozenset[int]) -> dict[str, float]:
@@ -205,6 +218,7 @@ class Meter:
             score_share=score_share,
             gap=gap,
             tried=self.tried,
+            accumulate=self._accumulate,
         )
 
     def impossible(self, candidates: Sequence[int], required: frozenset[int]) -> UsageError:
@@ -223,9 +237,13 @@ class Meter:
             parts = [f"each limit can be kept to alone, but no selection keeps to all of {_all(self.limits)}"]
         memory = {"max_memory", "max_memory_share"} & self.limits.keys()
         how = f" at batch size {self._costs.batch_size}" if memory else ""
+        if how and self._accumulate > 1:
+            how += f", {self._costs.batch_size // self._accumulate} at a time"
+        other = ", or lower --batch-size"
+        if self._costs.divisible and self._accumulate < self._costs.batch_size:
+            other = ", or cut batches into parts with --max-accumulate"
         return UsageError(
-            f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit"
-            + (", or lower --batch-size." if how else ".")
+            f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if how else ".")
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +23,6 @@ class Ranking:
         why: the reason, in words.
         values: each layer's score, where the strategy has scores; the best selection is that of the highest sum.
         errors: their standard errors.
-        parts: the parameters that are trained of a layer, where not all of them are.
     """
 
     order: list[int]
@@ -31,7 +30,6 @@ class Ranking:
     why: str
     values: dict[int, float] | None = None
     errors: dict[int, float] | None = None
-    parts: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> list[int]:
@@ -81,8 +79,7 @@ def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed
     """
     layers = len(scores.layers)
     if strategy == "auto":
-        order, most, parts, why = wanted(scores, pool, rho)
-        return Ranking(order, most, why, parts=parts)
+        return Ranking(*wanted(scores, pool, rho))
     count = top_count(layers, rho)
     if strategy in _SCORED:
         score, reason = _SCORED[strategy]

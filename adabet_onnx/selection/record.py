@@ -19,7 +19,7 @@
     classes         class names, or null
     budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
                     step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
-                    without scores), gap, tried; see `budget.Spent`
+                    without scores), gap, tried, accumulate (1 in older files); see `budget.Spent`
 """
 
 from __future__ import annotations
@@ -75,6 +75,13 @@ class Selection:
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
     budget: Spent | None = None
+
+    def parts_of(self, batch_size: int) -> int:
+        """Into how many equal parts a batch is cut to keep to the budget; 1 without one, or where it fits whole."""
+        if self.budget is None or self.budget.accumulate == 1:
+            return 1
+        parts = (n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= self.budget.part)
+        return next(parts, batch_size)
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -158,4 +165,5 @@ def _spent(record: Entries) -> Spent:
         score_share=record.take("score_share", float, type(None)),
         gap=record.take("gap", float),
         tried=record.take("tried", int),
+        accumulate=record.take_if_there("accumulate", 1, int),
     )

@@ -6,7 +6,6 @@ import fnmatch
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
@@ -30,6 +29,7 @@ def select(
     seed: int = 0,
     budget: Budget | None = None,
     costs: Costs | None = None,
+    max_accumulate: int | None = None,
     values: Mapping[str, float] | None = None,
 ) -> Selection:
     """Choose the layers to train.
@@ -41,7 +41,8 @@ def select(
 
     Within a budget, strategies with scores get the set of at most k layers with the highest sum of scores that keeps to
     every limit (`search.best_set`: exact, or with a bound on what was missed); the others get as many layers as fit, in
-    the order they want them. What that cost is in the selection's ``budget``.
+    the order they want them. What that cost is in the selection's ``budget``. With ``max_accumulate`` a batch may be
+    cut into parts that are forwarded one after another, as few as let everything fit that is wanted.
 
     Args:
         scores: what `score` returned, or the path of a scores.json.
@@ -55,6 +56,8 @@ def select(
         seed: of the random strategy.
         budget: limits of memory, time and size of the training.
         costs: predicts what a training takes (`Predictor`); needed with a budget.
+        max_accumulate: into how many parts a batch may be cut to keep to the budget; None: 1, and for auto as many as
+            the batch has samples.
         values: a number of your own for each layer by name, in place of a strategy's; higher is selected first.
             ``strategy`` is what to call it.
 
@@ -87,7 +90,6 @@ def select(
     added = frozenset(
         i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
     )
-    parts = [_part(layer, ranking.parts.get(i)) for i, layer in enumerate(scores.layers)]
     chosen, spent = frozenset(ranking.chosen) | added, None
     needed = strategy in NEEDS_COSTS and not layers and values is None
     if (budget or needed) and costs is None:
@@ -95,16 +97,21 @@ def select(
             f"{'a budget' if budget else f'the strategy {strategy}'} needs predictions of what training costs: give "
             "costs=Predictor(model, ...)."
         )
-    if budget and costs is not None:
-        chosen, spent = _within(scores, ranking, added, Meter(parts, budget, costs))
-    elif needed and costs is not None:
-        chosen, spent = _within_a_quarter(scores, ranking, added, parts, costs)
+    if max_accumulate is not None and max_accumulate < 1:
+        raise UsageError(f"a batch is cut into at least 1 part, not {max_accumulate}.")
+    if costs is not None and (budget or needed):
+        most = (costs.batch_size if needed else 1) if max_accumulate is None else max_accumulate
+        cuts = _cuts(costs, most)
+        if budget:
+            chosen, spent = _within(scores, ranking, added, budget, costs, cuts)
+        else:
+            chosen, spent = _within_a_quarter(scores, ranking, added, costs, cuts)
     why = ranking.why
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
         why += ", as far as the budget allows"
-    picked = [parts[i] for i in sorted(chosen)]
+    picked = [scores.layers[i] for i in sorted(chosen)]
     numbers = ranking.values
     return Selection(
         model_sha256=scores.model_sha256,
@@ -125,25 +132,48 @@ def select(
     )
 
 
+def _cuts(costs: Costs, most: int) -> list[int]:
+    """Into how many parts a batch may be cut: 1 and powers of two that divide it, the fewest first."""
+    if not costs.divisible:
+        return [1]
+    found = [1]
+    while found[-1] * 2 <= most and costs.batch_size % (found[-1] * 2) == 0:
+        found.append(found[-1] * 2)
+    return found
+
+
 def _within_a_quarter(
-    scores: Scores, ranking: Ranking, added: frozenset[int], layers: list[LayerScore], costs: Costs
+    scores: Scores, ranking: Ranking, added: frozenset[int], costs: Costs, cuts: Sequence[int]
 ) -> tuple[frozenset[int], Spent]:
     """Within a quarter of the step memory of training all layers.
 
-    Where no selection keeps to that (inference alone takes as much, as in small networks), a quarter of what training
-    all layers takes beyond inference.
+    Where nothing keeps to that (weights alone take as much), within a quarter of what training all layers takes beyond
+    inference.
     """
     try:
-        return _within(scores, ranking, added, Meter(layers, Budget(max_memory_share=AUTO_SHARE), costs))
+        return _within(scores, ranking, added, Budget(max_memory_share=AUTO_SHARE), costs, cuts)
     except UsageError:
         everything, forward = costs.everything().memory_bytes, costs.inference().memory_bytes
         share = (forward + AUTO_SHARE * max(0, everything - forward)) / everything
-        return _within(scores, ranking, added, Meter(layers, Budget(max_memory_share=share), costs))
+        return _within(scores, ranking, added, Budget(max_memory_share=share), costs, cuts)
 
 
-def _within(scores: Scores, ranking: Ranking, added: frozenset[int], meter: Meter) -> tuple[frozenset[int], Spent]:
-    """The best of what fits, and what it takes."""
+def _within(
+    scores: Scores, ranking: Ranking, added: frozenset[int], budget: Budget, costs: Costs, cuts: Sequence[int]
+) -> tuple[frozenset[int], Spent]:
+    """The best of what fits, and what it takes.
+
+    Args:
+        scores: of all layers.
+        ranking: what is wanted.
+        added: what is selected in any case.
+        budget: the limits.
+        costs: predicts.
+        cuts: into how many parts a batch may be cut, the fewest first.
+    """
+    meters = [Meter(scores.layers, budget, costs, parts) for parts in cuts]
     wanted = frozenset(ranking.chosen) | added
+    meter = next((meter for meter in meters if meter.fits(wanted)), meters[-1])
     found: frozenset[int] | None
     gap, values = 0.0, ranking.values
     if meter.fits(wanted):
@@ -172,11 +202,6 @@ def _within(scores: Scores, ranking: Ranking, added: frozenset[int], meter: Mete
         share = sum(values.get(i, 0.0) for i in found) / total if total > 0 else None
     names = [scores.layers[i].name for i in sorted(wanted - found)]
     return found, meter.spent(found, given_up=names, score_share=share, gap=gap)
-
-
-def _part(layer: LayerScore, parameters: tuple[str, ...] | None) -> LayerScore:
-    """A layer of which only some parameters are trained."""
-    return layer if parameters is None else replace(layer, parameters=parameters)
 
 
 def check_choices(strategy: str, rho: float | None, head: str) -> None:

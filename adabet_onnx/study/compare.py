@@ -247,6 +247,7 @@ class _Study:
             seed=seed,
             budget=budget,
             costs=costs,
+            max_accumulate=self.plan.max_accumulate,
             values=values,
         )
 
@@ -285,11 +286,12 @@ class _Study:
             return []
         return [
             runs.Job(
-                name=_rate_name(setting, selections[setting, 0], rate),
+                name=_rate_name(setting, selections[setting, 0], rate, self._parts(selections[setting, 0])),
                 artifacts=self.folder / "artifacts" / _key(selections[setting, 0]),
                 rate=rate,
                 seed=0,
                 validation=self.plan.rate_validation,
+                parts=self._parts(selections[setting, 0]),
                 what=f"choosing a rate: {setting}, {rate:g}",
             )
             for setting in self.plan.settings()
@@ -304,7 +306,7 @@ class _Study:
         for setting in self.plan.settings():
             outcomes = []
             for rate in self.plan.grid:
-                name = _rate_name(setting, selections[setting, 0], rate)
+                name = _rate_name(setting, selections[setting, 0], rate, self._parts(selections[setting, 0]))
                 outcome = runs.read(self.folder / "runs" / f"{name}.json")
                 if outcome["failed"] is None:
                     accuracy = outcome["accuracy"] if outcome["accuracy"] is not None else 0.0
@@ -319,15 +321,19 @@ class _Study:
         """The trainings that count."""
         return [
             runs.Job(
-                name=_final_name(setting, seed, selection, rates[setting]),
+                name=_final_name(setting, seed, selection, rates[setting], self._parts(selection)),
                 artifacts=self.folder / "artifacts" / _key(selection),
                 rate=rates[setting],
                 seed=seed,
                 validation=0.0,
+                parts=self._parts(selection),
                 what=f"{setting}, seed {seed}",
             )
             for (setting, seed), selection in selections.items()
         ]
+
+    def _parts(self, selection: Selection) -> int:
+        return selection.parts_of(self.plan.batch_size)
 
     def train(self, task: runs.Task, jobs: Sequence[runs.Job], processes: int) -> None:
         """Do what has not been done."""
@@ -356,7 +362,8 @@ class _Study:
         found = []
         for number, ((setting, seed), selection) in enumerate(selections.items()):
             self._say("measuring", number, len(selections))
-            outcome = runs.read(self.folder / "runs" / f"{_final_name(setting, seed, selection, rates[setting])}.json")
+            name = _final_name(setting, seed, selection, rates[setting], self._parts(selection))
+            outcome = runs.read(self.folder / "runs" / f"{name}.json")
             seconds, memory = self._measured(selection)
             trained = sum(sizes[name] for name in selection.parameters)
             old = outcome["source"]
@@ -373,7 +380,10 @@ class _Study:
                     update_bytes=4 * trained,
                     layers=selection.layers,
                     learning_rate=rates[setting],
-                    predicted_memory_bytes=self._costs.training(selection.parameters).memory_bytes,
+                    predicted_memory_bytes=self._costs.training(
+                        selection.parameters, accumulate=self._parts(selection)
+                    ).memory_bytes,
+                    accumulate=self._parts(selection),
                     source_accuracy=None if old is None else old.get("accuracy"),
                     source_accuracy_before=source_before,
                     failed=outcome["failed"],
@@ -383,8 +393,9 @@ class _Study:
         return found
 
     def _measured(self, selection: Selection) -> tuple[float, int]:
-        """Seconds and memory of a step; once for equal parameters."""
-        path = self.folder / "costs" / f"{_key(selection)}.json"
+        """Seconds and memory of an update; once for equal parameters."""
+        parts = self._parts(selection)
+        path = self.folder / "costs" / f"{_key(selection)}{_suffix(parts)}.json"
         if path.is_file():
             entries = Entries(
                 read_record(path, _COST, _VERSION, "adabet-onnx compare"), str(path), "adabet-onnx compare"
@@ -392,7 +403,9 @@ class _Study:
             return float(entries.take("seconds", float)), int(entries.take("memory_bytes", int))
         make_folder(path.parent)
         try:
-            cost = measure_training(self.artifacts(selection), batch_size=self.plan.batch_size, threads=self.threads)
+            cost = measure_training(
+                self.artifacts(selection), batch_size=self.plan.batch_size, accumulate=parts, threads=self.threads
+            )
         except CheckError as error:
             raise CheckError(f"{error} What was trained is kept: start again to measure the rest.") from error
         write_json(path, {"format": _COST, "version": _VERSION, **asdict(cost)})
@@ -403,9 +416,13 @@ def _key(selection: Selection) -> str:
     return hashlib.sha256("\n".join(selection.parameters).encode()).hexdigest()[:16]
 
 
-def _rate_name(setting: Setting, selection: Selection, rate: float) -> str:
-    return f"rate-{setting.key}-{_key(selection)}-{rate:g}"
+def _suffix(parts: int) -> str:
+    return f"-in-{parts}" if parts > 1 else ""
 
 
-def _final_name(setting: Setting, seed: int, selection: Selection, rate: float) -> str:
-    return f"final-{setting.key}-{seed}-{_key(selection)}-{rate:g}"
+def _rate_name(setting: Setting, selection: Selection, rate: float, parts: int) -> str:
+    return f"rate-{setting.key}-{_key(selection)}{_suffix(parts)}-{rate:g}"
+
+
+def _final_name(setting: Setting, seed: int, selection: Selection, rate: float, parts: int) -> str:
+    return f"final-{setting.key}-{seed}-{_key(selection)}{_suffix(parts)}-{rate:g}"

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from .. import runtime
+from ..data.dataset import Dataset
 from ..data.labels import align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
@@ -28,7 +29,6 @@ from ..model.open import Model
 from ..model.prepare import prepare
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
-from ..portable.losses import LOSSES as LOSSES
 from ..portable.losses import build_loss, class_axis
 from ..portable.opset import TARGET, lower_opset
 from ..portable.shapes import annotate
@@ -71,34 +71,70 @@ def fisher_information(
         ModelError: a node on the way back has no gradient; it is named.
     """
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"))
-    labels = dataset.need_labels("Fisher information")
+    dataset.need_labels("Fisher information")
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
-    graph, names, inputs, label_name = _graph(model, loss, axis)
-    shape = dims(graph.graph.outputs[0])
-    at = class_axis(shape, axis, loss)
-    extents = [extent if isinstance(extent, int) else -1 for extent in shape]
-    dense = tuple(extent for i, extent in enumerate(extents) if i not in (0, at))
-    fitted = fit_labels(labels, loss, extents[at], dataset.name, dense or None)
     drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
-    session = runtime.inference_session(
-        ir.to_proto(graph).SerializeToString(),
-        f"{model.name} with Fisher information",
-        runtime.training_options(threads),
-    )
-    given = Feeder(model, preprocessing).feeds(dataset, drawn)
-    feeds = {feed: given[original] for original, feed in inputs}
-    feeds[label_name] = np.ascontiguousarray(fitted[drawn])
-    wanted = list(names.values())
-    found = runtime.run_session(session, wanted, feeds, model.name)
-    values = {name: float(np.asarray(value)) for name, value in zip(names, found, strict=True)}
-    wrong = [name for name, value in values.items() if not np.isfinite(value)]
-    if wrong:
-        raise DataError(
-            f"the Fisher information of layer {wrong[0]!r} is not finite. Is the preprocessing right "
-            f"({preprocessing.to_json()})?"
+    return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, threads=threads).of(drawn)
+
+
+class Fisher:
+    """A model with Fisher information as outputs, ready to run on labelled data.
+
+    Args:
+        model: the opened model.
+        dataset: labelled, its classes those of the model.
+        preprocessing: how samples become input.
+        loss, axis, threads: as in `fisher_information`.
+
+    Raises:
+        DataError: there are no labels, or they do not fit.
+        ModelError: a node on the way back has no gradient; it is named.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        *,
+        loss: str = "cross-entropy",
+        axis: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        labels = dataset.need_labels("Fisher information")
+        graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
+        shape = dims(graph.graph.outputs[0])
+        at = class_axis(shape, axis, loss)
+        extents = [extent if isinstance(extent, int) else -1 for extent in shape]
+        dense = tuple(extent for i, extent in enumerate(extents) if i not in (0, at))
+        self._labels = fit_labels(labels, loss, extents[at], dataset.name, dense or None)
+        self._session = runtime.inference_session(
+            ir.to_proto(graph).SerializeToString(),
+            f"{model.name} with Fisher information",
+            runtime.training_options(threads),
         )
-    return values
+        self._feeder, self._dataset = Feeder(model, preprocessing), dataset
+        self._model, self._preprocessing = model, preprocessing
+
+    def of(self, rows: np.ndarray) -> dict[str, float]:
+        """By layer name, in model order, of one batch of the samples of these indices.
+
+        Raises:
+            DataError: it is not finite.
+        """
+        given = self._feeder.feeds(self._dataset, rows)
+        feeds = {feed: given[original] for original, feed in self._inputs}
+        feeds[self._label] = np.ascontiguousarray(self._labels[rows])
+        found = runtime.run_session(self._session, list(self._names.values()), feeds, self._model.name)
+        values = {name: float(np.asarray(value)) for name, value in zip(self._names, found, strict=True)}
+        wrong = [name for name, value in values.items() if not np.isfinite(value)]
+        if wrong:
+            raise DataError(
+                f"the Fisher information of layer {wrong[0]!r} is not finite. Is the preprocessing right "
+                f"({self._preprocessing.to_json()})?"
+            )
+        return values
 
 
 def _graph(

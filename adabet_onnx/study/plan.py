@@ -66,6 +66,7 @@ class Plan:
         head: the rule for the head, as in `select`.
         train_samples: how many of the training samples are used, the first ones; None: all.
         budget: limits that every selection but the strategy ``all`` keeps to.
+        max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
         backend: of the artifacts.
         choices: loss, optimizer and form.
         scoring: keyword arguments of `score`.
@@ -82,6 +83,7 @@ class Plan:
     head: str = "auto"
     train_samples: int | None = None
     budget: Budget = field(default_factory=Budget)
+    max_accumulate: int | None = None
     backend: str = "auto"
     choices: Choices = field(default_factory=Choices)
     scoring: dict[str, Any] = field(default_factory=dict)

@@ -5,7 +5,8 @@
     accuracy            on the test data, 0 to 1 (null where the loss has none, or the training failed)
     loss                likewise
     trainable_share     trained parameters over all
-    step_seconds, step_memory_bytes    of a training step, measured in a fresh process
+    step_seconds, step_memory_bytes    of a training step (an update by one batch), measured in a fresh process
+    accumulate          into how many parts a batch was cut to keep to a budget
     update_bytes        of the trained parameters
     layers              their names, in model order
     learning_rate       the one chosen on validation data
@@ -52,6 +53,7 @@ class Result:
     layers: tuple[str, ...]
     learning_rate: float
     predicted_memory_bytes: int
+    accumulate: int = 1
     source_accuracy: float | None = None
     source_accuracy_before: float | None = None
     failed: str | None = None
@@ -177,6 +179,7 @@ def _result(entry: Entries) -> Result:
         layers=entry.names("layers"),
         learning_rate=entry.take("learning_rate", float),
         predicted_memory_bytes=entry.take("predicted_memory_bytes", int),
+        accumulate=entry.take_if_there("accumulate", 1, int),
         source_accuracy=entry.take_if_there("source_accuracy", None, float, nothing),
         source_accuracy_before=entry.take_if_there("source_accuracy_before", None, float, nothing),
         failed=entry.take_if_there("failed", None, str, nothing),

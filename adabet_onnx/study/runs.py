@@ -44,7 +44,9 @@ class Task:
         source: the same for the old domain, or None.
         preprocessing: as JSON.
         train_samples: how many training samples are used; None: all.
-        epochs, batch_size, accumulate: of a training.
+        epochs: of a training.
+        batch_size: samples of a batch, which a job may cut into parts.
+        accumulate: batches of an update.
         threads: of a training.
         loss, axis: of the evaluation.
     """
@@ -72,6 +74,7 @@ class Job:
         rate: learning rate.
         seed: of the order of samples (and of the validation split).
         validation: share of the training data to measure on; 0: measure on the test data.
+        parts: into how many a batch is cut, to keep to a budget.
         what: for people.
     """
 
@@ -80,6 +83,7 @@ class Job:
     rate: float
     seed: int
     validation: float
+    parts: int
     what: str
 
 
@@ -122,8 +126,8 @@ def run(task: Task, job: Job) -> dict[str, Any]:
             rows = Trainer(folder, threads=task.threads).fit(
                 world.splits,
                 epochs=task.epochs,
-                batch_size=task.batch_size,
-                accumulate=task.accumulate,
+                batch_size=task.batch_size // job.parts,
+                accumulate=task.accumulate * job.parts,
                 learning_rate=job.rate,
                 seed=job.seed,
                 validation=job.validation,

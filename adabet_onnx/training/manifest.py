@@ -57,7 +57,7 @@ from ..portable.losses import LOSSES, class_axis
 from ..portable.optimizers import OPTIMIZERS
 from ..portable.session import Session
 from ..records import Entries, read_record
-from ..selection.record import selection_from_json
+from ..selection.record import Selection, selection_from_json
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
@@ -169,6 +169,11 @@ class Manifest:
         """Class names."""
         value = self.content.get("classes")
         return None if value is None else [str(name) for name in value]
+
+    @property
+    def selection(self) -> Selection:
+        """What is trained, and why."""
+        return selection_from_json(self.content["selection"], "the manifest's selection")
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -49,7 +49,8 @@ class Settings:
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: samples per step; the last step of an epoch may have fewer.
+        batch_size: samples per step; the last step of an epoch may have fewer. (Where neither this nor ``accumulate``
+            is given, both are as the selection's budget was made for.)
         accumulate: batches whose gradients are gathered for one update, as if they were one batch; a step is then
             so many batches.
         learning_rate: of the first step; None: 1e-3 for adamw, 1e-2 for sgd.
@@ -162,7 +163,7 @@ class Trainer:
         resume = resume and last.is_file()
         session = self.manifest.session(last if resume else self.manifest.initial, threads=self._threads)
         state = self._stored(session) if resume else None
-        settings = _settings(asked, state, self.manifest.optimizer)
+        settings = _settings(asked if resume else self._cut(asked), state, self.manifest.optimizer)
         if settings.accumulate > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
@@ -220,6 +221,13 @@ class Trainer:
         else:
             _write_metrics(target, rows)
         return rows
+
+    def _cut(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Batches in parts where the selection's budget was made for that, and nothing else is asked for."""
+        budget = self.manifest.selection.budget
+        if budget is None or budget.accumulate == 1 or {"batch_size", "accumulate"} & asked.keys():
+            return asked
+        return {**asked, "batch_size": budget.part, "accumulate": budget.accumulate}
 
     def _stored(self, session: TrainingSession) -> dict[str, Any]:
         try:
@@ -296,7 +304,9 @@ class Trainer:
         if data is None:
             return row
         loss, right = 0.0, Accuracy(self.manifest)
-        for batch in _in_order(len(data), max(settings.batch_size, _EVAL_BATCH)):
+        # Parts of a batch are there to keep memory low: evaluation must not take more.
+        size = settings.batch_size if settings.accumulate > 1 else max(settings.batch_size, _EVAL_BATCH)
+        for batch in _in_order(len(data), size):
             labels = _labels(data, batch)
             each, logits = session.evaluate(feeder.feeds(data, batch), labels)
             loss += each * len(batch)

@@ -1,0 +1,85 @@
+"""The command that says how firm rankings are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..data.preprocess import choose
+from ..data.source import open_data
+from ..files import check_output
+from ..model.open import open_model
+from ..report.plots import check_plot_path
+from ..report.stability import plot_stability, stability_table
+from ..study.stability import stability as measure_stability
+from .common import (
+    ANY,
+    FILE,
+    OUTPUT,
+    Size,
+    preprocessing_options,
+    progress_bar,
+    quiet_option,
+    show,
+    threads_option,
+)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=ANY)
+@click.option("-o", "--output", type=OUTPUT, help="A stability.json to write.")
+@click.option("--plot", type=OUTPUT, help="Draw the agreement, as in the paper's Figure 2 (.png, .svg, .pdf).")
+@click.option("--rho", type=float, default=0.1, show_default=True, help="Fraction of layers a selection takes.")
+@click.option("--subset-size", "points", type=int, default=32, show_default=True, help="Points of one Betti number.")
+@click.option("--subsets", type=int, default=64, show_default=True, help="How many per group of 128.")
+@click.option("--samples", "max_samples", type=int, default=512, show_default=True, help="Of a group, at most.")
+@click.option("--groups", type=int, default=8, show_default=True, help="Disjoint groups of each size, at most.")
+@click.option("--seeds", type=int, default=2, show_default=True, help="How often samples are shuffled.")
+@click.option("--fisher/--no-fisher", default=True, show_default=True, help="Fisher information, if there are labels.")
+@click.option("--embeddings", is_flag=True, help="Also clusters of UMAP embeddings, the paper's Figure 3.")
+@click.option(
+    "--scoring-memory", "max_memory", type=Size(), help="For the forward pass.  [default: 3/4 of what is free]"
+)
+@preprocessing_options
+@threads_option
+@quiet_option
+def stability(
+    model: Path,
+    data: Path,
+    output: Path | None,
+    plot: Path | None,
+    preset: str,
+    scale: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Whether other samples of the same data would rank layers alike, and how many samples a firm choice needs.
+
+    Disjoint groups of samples rank the layers, each by itself; the table says how far they agree. Labels are used only
+    for Fisher information, which is there to compare with.
+
+    \b
+    Example:
+      adabet-onnx stability model.onnx new_domain.npz -o stability.json --plot stability.png
+    """
+    if output is not None:
+        check_output(output)
+    if plot is not None:
+        check_output(check_plot_path(plot))
+    opened = open_model(model)
+    splits = open_data(data, opened)
+    preprocessing = choose(
+        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
+    )
+    with progress_bar(quiet) as progress:
+        found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)
+    if output is not None:
+        found.save(output)
+    if plot is not None:
+        plot_stability(found, plot)
+    show(stability_table(found), quiet)
