@@ -102,7 +102,7 @@ def test_what_is_found(model, data):
         assert 0 <= row.overlap <= 1
         assert row.pairs == 2 * row.groups * (row.groups - 1) // 2
     size = [row for row in found.agreements if row.measure == "size"]
-    assert all(row.overlap == 1 and row.tau == row.seeds_tau == pytest.approx(1) for row in size)
+    assert all((row.tau, row.overlap, row.seeds_tau) == pytest.approx((1, 1, 1)) for row in size)
     assert found.enough["size"] == 16
     assert found.top == 1
     assert "16" in found.sentence() or "no firm choice" in found.sentence()
