@@ -30,9 +30,11 @@ COMMANDS = (
     "inspect",
     "new-head",
     "predict",
+    "report",
     "run",
     "score",
     "select",
+    "stability",
     "surgery",
     "train",
 )

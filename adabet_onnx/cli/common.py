@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..data.preprocess import PRESETS
+from ..report.gather import COMMANDS
 from ..scoring.groups import ESTIMATORS, ORDERS
 from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
@@ -275,6 +278,12 @@ def take_budget(options: dict[str, Any]) -> Budget:
         max_step_time=None if time is None else float(time),
         max_update=update,
     )
+
+
+def keep_command(folder: Path) -> None:
+    """Note this command line in a folder that it wrote into, for the report."""
+    with contextlib.suppress(OSError), (folder / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(shlex.join(["adabet-onnx", *sys.argv[1:]]) + "\n")
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:

@@ -20,6 +20,7 @@ from .common import (
     Words,
     artifact_options,
     budget_options,
+    keep_command,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -115,6 +116,7 @@ def compare(
             threads=threads,
             progress=progress,
         )
+    keep_command(output)
     write_markdown(found, output / "results.md")
     plot_comparison(found, output / "results.svg")
     show(comparison_table(found), quiet)

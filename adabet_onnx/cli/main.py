@@ -13,6 +13,7 @@ from ..errors import AdabetError
 from .compare import compare
 from .cost import cost
 from .model import inspect, new_head, surgery
+from .report import report
 from .run import demo, doctor, run
 from .scoring import score, select
 from .stability import stability
@@ -46,6 +47,7 @@ for _command in (
     export,
     compare,
     stability,
+    report,
     doctor,
 ):
     cli.add_command(_command)

@@ -19,6 +19,7 @@ from .common import (
     OUTPUT,
     artifact_options,
     budget_options,
+    keep_command,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -88,6 +89,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
             **options,
         )
     save_summary(outcome)
+    keep_command(output)
     if plot is not None:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
     show(outcome_text(outcome), quiet)

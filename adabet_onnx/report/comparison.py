@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,19 +15,24 @@ from ..files import replacing
 from ..selection.budget import megabytes
 from ..study.compare import Comparison
 from ..study.results import Summary
-from .plots import check_plot_path, save_figure
+from .plots import check_plot_path, label_points, save_figure
 
-_HEADINGS = ("strategy", "accuracy", "trained", "step time", "step memory", "update")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HEADINGS = ("strategy", "accuracy", "trained", "step time", "step memory", "update")
 
 
 def comparison_table(found: Comparison) -> RenderableType:
     """One row a strategy, the best first, and which differences are ties."""
     table = Table(title=f"{len(found.results)} trainings, measured on {found.test_samples} test samples")
     old = found.source_before is not None
-    for heading in (*_HEADINGS, *(("old domain",) if old else ()), "against the best"):
+    for heading in (*HEADINGS, *(("old domain",) if old else ()), "against the best"):
         table.add_column(heading, justify="left" if heading in ("strategy", "against the best") else "right")
     for summary in ranked(found.summaries):
-        table.add_row(*_cells(summary, found, old), _verdict(summary), style="bold" if summary.best else None)
+        table.add_row(
+            *cells(summary, _everything(found.summaries), old), verdict(summary), style="bold" if summary.best else None
+        )
     lines = []
     if found.before is not None:
         lines.append(Text(f"before: {found.before:.1%}" + (f"; old domain {found.source_before:.1%}" if old else "")))
@@ -37,10 +43,10 @@ def comparison_table(found: Comparison) -> RenderableType:
 def markdown(found: Comparison) -> str:
     """The same table in Markdown."""
     old = found.source_before is not None
-    headings = [*_HEADINGS, *(["old domain"] if old else []), "against the best"]
+    headings = [*HEADINGS, *(["old domain"] if old else []), "against the best"]
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for summary in ranked(found.summaries):
-        lines.append(f"| {' | '.join([*_cells(summary, found, old), _verdict(summary)])} |")
+        lines.append(f"| {' | '.join([*cells(summary, _everything(found.summaries), old), verdict(summary)])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +66,12 @@ def ties_sentence(summaries: Sequence[Summary]) -> str:
     return f"{best.setting} has the highest mean, but its lead over {', '.join(ties)} is within chance"
 
 
-def _verdict(summary: Summary) -> str:
+def _everything(summaries: Sequence[Summary]) -> Summary | None:
+    return next((summary for summary in summaries if summary.setting.strategy == "all"), None)
+
+
+def verdict(summary: Summary) -> str:
+    """Against the best: best, tie, behind or failed."""
     if summary.best:
         return "best"
     if not summary.accuracies:
@@ -69,13 +80,19 @@ def _verdict(summary: Summary) -> str:
     return ("tie" if summary.ties else "behind") + failed
 
 
-def _cells(summary: Summary, found: Comparison, old: bool) -> list[str]:
-    everything = next((other for other in found.summaries if other.setting.strategy == "all"), None)
+def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
+    """Of a row under HEADINGS.
+
+    Args:
+        summary: of a strategy.
+        everything: of all layers, which time and memory are also given in multiples of; or None.
+        old: whether there is a column for the old domain.
+    """
     time, memory = f"{summary.step_seconds * 1000:.3g} ms", megabytes(summary.step_memory_bytes)
     if everything is not None:
         time += f" ({summary.step_seconds / everything.step_seconds:.2f}x)"
         memory += f" ({summary.step_memory_bytes / everything.step_memory_bytes:.2f}x)"
-    cells = [
+    found = [
         str(summary.setting),
         f"{summary.mean:.1%} ± {100 * summary.deviation:.1f}" if summary.accuracies else "-",
         f"{summary.trainable_share:.1%}",
@@ -84,8 +101,8 @@ def _cells(summary: Summary, found: Comparison, old: bool) -> list[str]:
         megabytes(summary.update_bytes),
     ]
     if old:
-        cells.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")
-    return cells
+        found.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")
+    return found
 
 
 def write_markdown(found: Comparison, path: str | os.PathLike[str]) -> None:
@@ -108,22 +125,28 @@ def plot_comparison(found: Comparison, path: str | os.PathLike[str]) -> None:
     from matplotlib.figure import Figure
 
     check_plot_path(path)
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     panels: tuple[tuple[str, Callable[[Summary], float]], ...] = (
         ("step memory, MB", lambda summary: summary.step_memory_bytes / 1e6),
         ("step time, ms", lambda summary: summary.step_seconds * 1e3),
     )
     for axis, (label, value) in zip(axes, panels, strict=True):
-        for summary in found.summaries:
-            if not summary.accuracies:
-                continue
-            x, y = value(summary), 100 * summary.mean
-            axis.errorbar(
-                x, y, yerr=100 * summary.deviation, fmt="o", color="tab:orange" if summary.best else "tab:blue"
-            )
-            axis.annotate(str(summary.setting), (x, y), xytext=(4, 4), textcoords="offset points", fontsize="x-small")
+        draw_against(axis, found.summaries, value)
         axis.set_xlabel(label)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("test accuracy, %")
+    for axis, (_, value) in zip(axes, panels, strict=True):
+        label_points(
+            axis, [(value(row), 100 * row.mean, str(row.setting)) for row in found.summaries if row.accuracies]
+        )
     save_figure(figure, path)
+
+
+def draw_against(axis: Axes, summaries: Sequence[Summary], value: Callable[[Summary], float]) -> None:
+    """Accuracy with its deviation against something else, a point a strategy."""
+    for row in summaries:
+        if row.accuracies:
+            colour = "tab:orange" if row.best else "tab:blue" if row.ties else "tab:grey"
+            axis.errorbar(value(row), 100 * row.mean, yerr=100 * row.deviation, fmt="o", color=colour, markersize=5)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.margins(x=0.15)

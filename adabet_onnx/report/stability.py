@@ -69,7 +69,7 @@ def plot_stability(found: Stability, path: str | os.PathLike[str]) -> None:
     figure = Figure(figsize=(width, 3.6 * panels), layout="constrained")
     axes = figure.subplots(panels, 1)
     _spread(axes[0], found)
-    _agreement(axes[1], found)
+    draw_agreement(axes[1], found)
     if found.clusters is not None:
         _clusters(axes[2], found)
     save_figure(figure, path)
@@ -101,7 +101,8 @@ def _spread(axis: Axes, found: Stability) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _agreement(axis: Axes, found: Stability) -> None:
+def draw_agreement(axis: Axes, found: Stability, *, title: bool = True) -> None:
+    """Tau, and the share of the top layers in common, by the number of samples; a line a measure."""
     measures = list(dict.fromkeys(row.measure for row in found.agreements))
     for measure in measures:
         rows = [row for row in found.agreements if row.measure == measure]
@@ -115,11 +116,13 @@ def _agreement(axis: Axes, found: Stability) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(size) for size in sizes])
     axis.set_xlabel("samples of a group")
-    axis.set_title(
-        f"agreement between disjoint groups: Kendall tau, and dashed the share of the top {found.top} in common",
-        loc="left",
-        fontsize="medium",
-    )
+    axis.set_ylabel("agreement")
+    if title:
+        axis.set_title(
+            f"agreement between disjoint groups: Kendall tau, and dashed the share of the top {found.top} in common",
+            loc="left",
+            fontsize="medium",
+        )
     axis.legend(frameon=False, fontsize="small")
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -128,6 +128,7 @@ def compare(
         "model_sha256": model.sha256,
         "data_sha256": fingerprint((splits.train, splits.test)),
         "preprocessing": used.to_json(),
+        "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)
     keep_plan(target / "plan.json", plan, facts)

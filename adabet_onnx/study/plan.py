@@ -4,6 +4,7 @@
     model_sha256    the model (with its new head, where it got one)
     data_sha256     of labels and samples as fed (`fingerprint`), training and test data
     preprocessing   how data becomes model input
+    test_samples    how many samples accuracies are of
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         there = read_record(path, FORMAT, VERSION, _MADE_BY)
         Entries(there, str(path), _MADE_BY)
         # More strategies, rhos or seeds only add to what is there.
-        free = {"strategies", "rhos", "seeds"}
+        free = {"strategies", "rhos", "seeds", "test_samples"}
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]

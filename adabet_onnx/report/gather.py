@@ -1,0 +1,349 @@
+"""What a folder holds that a report can show: the results of `run`, of `compare` and of `stability`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..cost.predict import Prediction, Predictor
+from ..errors import AdabetError, RecordError, UsageError
+from ..model.open import Model, open_model
+from ..records import Entries, read_record
+from ..scoring.record import Scores, load_scores
+from ..selection.record import Selection, load_selection
+from ..study.plan import FORMAT as PLAN_FORMAT
+from ..study.plan import VERSION as PLAN_VERSION
+from ..study.plan import Setting
+from ..study.results import FILE as RESULTS
+from ..study.results import Result, load_results
+from ..study.runs import read as read_run
+from ..study.stability import FORMAT as STABILITY_FORMAT
+from ..study.stability import Stability, load_stability
+from ..training.choices import Choices
+from ..training.manifest import FILE as MANIFEST
+from ..training.manifest import Manifest, load_manifest
+
+COMMANDS = "commands.txt"  # the command lines that wrote into a folder, one a line
+_SUMMARY, _METRICS = "run.json", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a training went: per epoch, None where nothing is known.
+
+    Attributes:
+        name: what was trained.
+        train_loss: of each epoch; the first is before training.
+        eval_loss, eval_accuracy: on data set aside, likewise.
+    """
+
+    name: str
+    train_loss: tuple[float | None, ...]
+    eval_loss: tuple[float | None, ...]
+    eval_accuracy: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What run.json says.
+
+    Attributes:
+        before, after: accuracy, 0 to 1; None where the loss has none.
+        evaluated_on: which data they are of.
+        trainable_share: trained parameters over all.
+        measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
+    """
+
+    before: float | None
+    after: float | None
+    evaluated_on: str
+    trainable_share: float
+    measured: dict[str, tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `adapt` left.
+
+    Attributes:
+        selection: what was trained.
+        figures: what run.json says; None where it is not there.
+        curve: of the training; None where there is none.
+        manifest: of the artifacts; None where they are not there.
+    """
+
+    selection: Selection
+    figures: Figures | None
+    curve: Curve | None
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` left.
+
+    Attributes:
+        plan: the content of plan.json.
+        test_samples: how many samples accuracies are of.
+        results: one per strategy, rho and seed.
+        curves: of the first seed of each strategy: the loss of the training that counts, validation figures of the one
+            that its rate was chosen by.
+    """
+
+    plan: dict[str, Any]
+    test_samples: int
+    results: list[Result]
+    curves: list[Curve]
+
+
+@dataclass
+class Material:
+    """Everything a report shows; None or empty where it is not there.
+
+    Attributes:
+        folder: where it is from.
+        scores: of all layers.
+        run: of `adapt`.
+        compared: of `compare`.
+        stability: how firm rankings are.
+        model: what was scored.
+        costs: predicted costs by name: inference, selection, all.
+        reach: by layer name, step memory in bytes when this layer is trained alone, with the head.
+        batch_size: samples of the step that costs are of.
+        commands: command lines that led here.
+        notes: what is missing, and how to get it.
+    """
+
+    folder: Path
+    scores: Scores | None = None
+    run: Run | None = None
+    compared: Compared | None = None
+    stability: Stability | None = None
+    model: Model | None = None
+    costs: dict[str, Prediction] = field(default_factory=dict)
+    reach: dict[str, int] = field(default_factory=dict)
+    batch_size: int = 32
+    commands: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(folder: Path) -> Material:
+    """Read what a folder, and the folders in it, hold.
+
+    Args:
+        folder: written by `run`, `compare` or both (then one in the other, or side by side in it).
+
+    Raises:
+        UsageError: there is nothing to show.
+        RecordError: a file is damaged.
+    """
+    found = Material(folder)
+    for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if found.run is None and (place / "selection.json").is_file() and (place / "scores.json").is_file():
+            found.scores = load_scores(place / "scores.json")
+            found.run = _run(place)
+            found.commands += _commands(place)
+        if found.compared is None and (place / RESULTS).is_file():
+            found.compared = _compared(place)
+            found.commands += _commands(place)
+            if found.scores is None:
+                found.scores = load_scores(place / "scores" / "0.json")
+        if found.stability is None:
+            found.stability = _stability(place)
+    if found.scores is None and (folder / "scores.json").is_file():
+        found.scores = load_scores(folder / "scores.json")
+    if found.scores is None and found.stability is None:
+        raise UsageError(
+            f"{folder} holds nothing to report: no scores.json and no {RESULTS}. Give the folder that "
+            "`adabet-onnx run` or `adabet-onnx compare` wrote."
+        )
+    _check_hashes(found)
+    if found.compared is None:
+        found.notes.append("No strategies were compared: `adabet-onnx compare` says what each costs and gains.")
+    if found.stability is None:
+        found.notes.append(
+            "How firm rankings are between samples was not measured: `adabet-onnx stability MODEL DATA -o "
+            "DIR/stability.json` does."
+        )
+    return found
+
+
+def _check_hashes(found: Material) -> None:
+    """What stands on one page must be of one model."""
+    models = {}
+    if found.scores is not None:
+        models["the scores"] = found.scores.model_sha256
+    if found.run is not None:
+        models["the selection"] = found.run.selection.model_sha256
+    if found.compared is not None:
+        models["the comparison"] = str(found.compared.plan["model_sha256"])
+    if len(set(models.values())) > 1:
+        what = ", ".join(f"{name} of {value[:12]}..." for name, value in models.items())
+        raise RecordError(f"{found.folder} holds results of different models ({what}). Report on each folder alone.")
+    if found.stability is not None and models and found.stability.model_sha256 not in models.values():
+        # A new head changes the hash, and a stability of the model without it is still of interest.
+        found.notes.append("Stability was measured on the model as it was before it got its new head, or on another.")
+
+
+def _run(place: Path) -> Run:
+    figures = None
+    if (place / _SUMMARY).is_file():
+        try:
+            content = json.loads((place / _SUMMARY).read_text(encoding="utf-8"), parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{place / _SUMMARY} is not valid JSON ({error}). Run again.") from error
+        figures = _figures(Entries(content, str(place / _SUMMARY), "adabet-onnx run"))
+    manifest = None
+    if (place / "artifacts" / MANIFEST).is_file():
+        manifest = load_manifest(place / "artifacts", verify=False)
+    return Run(load_selection(place / "selection.json"), figures, _metrics(place / _METRICS), manifest)
+
+
+def _figures(record: Entries) -> Figures:
+    measured = {}
+    for name in record.take("costs", dict):
+        cost = record.inside("costs").inside(name)
+        measured[str(name)] = int(cost.take("memory_bytes", int)), float(cost.take("seconds", float))
+    nothing = type(None)
+    return Figures(
+        before=record.inside("before").take("accuracy", float, nothing),
+        after=record.inside("after").take("accuracy", float, nothing),
+        evaluated_on=str(record.take("evaluated_on", str)),
+        trainable_share=float(record.take("trainable_share", float)),
+        measured=measured,
+    )
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _metrics(path: Path) -> Curve | None:
+    if not path.is_file():
+        return None
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return _curve("the selection", rows)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RecordError(f"{path} is damaged ({error}). Train again.") from error
+
+
+def _curve(name: str, rows: list[dict[str, Any]], evaluated: list[dict[str, Any]] | None = None) -> Curve:
+    """From the rows of a training, and those of another that was evaluated."""
+
+    def column(of: list[dict[str, Any]], key: str) -> tuple[float | None, ...]:
+        return tuple(None if row.get(key) is None else float(row[key]) for row in of)
+
+    other = rows if evaluated is None else evaluated
+    return Curve(name, column(rows, "train_loss"), column(other, "eval_loss"), column(other, "eval_accuracy"))
+
+
+def _compared(place: Path) -> Compared:
+    plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "adabet-onnx compare")
+    entries = Entries(plan, str(place / "plan.json"), "adabet-onnx compare")
+    entries.take("model_sha256", str)
+    samples = entries.take_if_there("test_samples", 0, int) or 10**9
+    results = load_results(place / RESULTS)
+    curves: dict[Setting, Curve] = {}
+    for row in results:
+        if row.setting in curves or row.failed is not None:
+            continue
+        final = _one(place / "runs", f"final-{row.setting.key}-{row.seed}-*-{row.learning_rate:g}.json")
+        chosen_by = _one(place / "runs", f"rate-{row.setting.key}-*-{row.learning_rate:g}.json")
+        if final is not None:
+            curves[row.setting] = _curve(str(row.setting), final, chosen_by or [])
+    return Compared(plan, samples, results, list(curves.values()))
+
+
+def _one(folder: Path, pattern: str) -> list[dict[str, Any]] | None:
+    """The curve of the newest run whose file fits."""
+    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    return list(read_run(paths[-1])["curve"]) if paths else None
+
+
+def _stability(place: Path) -> Stability | None:
+    for path in sorted(place.glob("*.json")):
+        with path.open("rb") as file:
+            if STABILITY_FORMAT.encode() in file.read(200):
+                return load_stability(path)
+    return None
+
+
+def _commands(place: Path) -> list[str]:
+    path = place / COMMANDS
+    if not path.is_file():
+        return []
+    return list(dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+
+
+def find_model(found: Material, given: Path | None) -> None:
+    """Open the model that was scored, where it can be found, for what needs its graph.
+
+    Args:
+        found: gets the model, or a note.
+        given: its path, where it was given.
+
+    Raises:
+        UsageError: the model given is another one.
+        ModelError: it cannot be opened.
+    """
+    if found.scores is None:
+        return
+    wanted = found.scores.model_sha256
+    places = [given] if given is not None else [found.folder / "model.onnx"]
+    if given is None:
+        places += [path / "model.onnx" for path in sorted(found.folder.iterdir()) if path.is_dir()]
+        places += [Path(found.scores.model_file)] if found.scores.model_file else []
+    for path in places:
+        if path is None or not path.is_file():
+            continue
+        try:
+            model = open_model(path)
+        except AdabetError:
+            if given is not None:
+                raise
+            continue
+        if model.sha256 == wanted:
+            found.model = model
+            return
+        if given is not None:
+            raise UsageError(f"{given} is not the model that was scored (SHA-256 {wanted[:12]}...).")
+    found.notes.append(
+        "What training costs is left out: the model that was scored was not found; give it with --model."
+    )
+
+
+def predict_costs(found: Material, progress: Any = None) -> None:
+    """Predict what inference, the selection, all layers, and each layer with the head take.
+
+    Args:
+        found: with its model; gets costs and reach.
+        progress: called with what is going on, steps done and steps in all.
+    """
+    model = found.model
+    if model is None:
+        return
+    choices, backend = Choices(), "auto"
+    if found.run is not None and found.run.manifest is not None:
+        choices = Choices.from_manifest(found.run.manifest.content)
+        backend = str(found.run.manifest.backend)
+    if found.run is not None and found.run.selection.budget is not None:
+        found.batch_size = found.run.selection.budget.batch_size
+    predictor = Predictor(model, batch_size=found.batch_size, backend=backend, choices=choices)
+    found.costs["inference"] = predictor.inference()
+    if found.run is not None:
+        selection = found.run.selection
+        parts = selection.parts_of(found.batch_size) if predictor.divisible else 1
+        found.costs["selection"] = predictor.training(selection.parameters, selection.layers, accumulate=parts)
+    head = [] if model.head is None else [parameter.name for parameter in model.head.parameters]
+    try:
+        for number, layer in enumerate(model.layers):
+            if progress is not None:
+                progress("predicting", number, len(model.layers))
+            names = [parameter.name for parameter in layer.parameters]
+            found.reach[layer.name] = predictor.training([*names, *head]).memory_bytes
+        found.costs["all"] = predictor.everything()
+    except AdabetError as error:
+        found.notes.append(f"What training some layers costs is left out: {error}")

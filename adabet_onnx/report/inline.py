@@ -1,0 +1,98 @@
+"""Figures as SVG inside a page: no other file, no request, and no identifier twice."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..study.results import Summary
+from ..study.stability import Stability
+from .comparison import draw_against
+from .gather import Curve
+from .plots import label_points
+from .stability import draw_agreement
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_SIZE = (6.4, 4.2)  # inches; the page scales it to its width
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an ``<svg>`` element.
+
+    Args:
+        figure: what to draw.
+        name: put before each identifier; no other figure of the page may have it.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    text = io.BytesIO()
+    # Text stays text, in the page's font; the salt makes the same figure the same bytes.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "adabet-onnx", "font.family": "sans-serif"}):
+        FigureCanvasSVG(figure)
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    found = text.getvalue().decode()
+    found = found[found.index("<svg") :]
+    found = re.sub(r"<metadata>.*?</metadata>", "", found, flags=re.DOTALL)
+    found = re.sub(r'\bid="', f'id="{name}-', found)
+    found = re.sub(r'href="#', f'href="#{name}-', found).replace("url(#", f"url(#{name}-")
+    return re.sub(r'(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"', r"\1\2", found, count=1)
+
+
+def learning_curves(curves: Sequence[Curve]) -> str:
+    """Loss, and accuracy on data set aside where it is known, by epoch."""
+    from matplotlib.figure import Figure
+
+    accuracy = any(value is not None for curve in curves for value in curve.eval_accuracy)
+    figure = Figure(figsize=(_SIZE[0], _SIZE[1] * (1.5 if accuracy else 1)), layout="constrained")
+    axes = figure.subplots(2 if accuracy else 1, 1, sharex=True, squeeze=False)[:, 0]
+    several = len(curves) > 1
+    for number, curve in enumerate(curves):
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+        _line(axes[0], curve.train_loss, label=curve.name if several else "training", **style)
+        if not several and any(value is not None for value in curve.eval_loss):
+            _line(axes[0], curve.eval_loss, label="validation", color="C1")
+        if accuracy:
+            percent = [None if value is None else 100 * value for value in curve.eval_accuracy]
+            _line(axes[1], percent, **style)
+    axes[0].set_ylabel("training loss" if several else "loss")
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    if accuracy:
+        axes[1].set_ylabel("validation accuracy, %")
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize="x-small", ncols=2 if several else 1)
+    return svg(figure, "curves")
+
+
+def _line(axis: object, values: Sequence[float | None], **style: object) -> None:
+    points = [(epoch, value) for epoch, value in enumerate(values) if value is not None]
+    axis.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", **style)  # type: ignore[attr-defined]
+
+
+def accuracy_against_memory(summaries: Sequence[Summary]) -> str:
+    """A point a strategy."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_SIZE[0] * 1.15, _SIZE[1] * 1.15), layout="constrained")
+    axis = figure.subplots()
+    draw_against(axis, summaries, lambda row: row.step_memory_bytes / 1e6)
+    axis.set_xlabel("step memory, MB")
+    axis.set_ylabel("test accuracy, %")
+    there = [row for row in summaries if row.accuracies]
+    label_points(axis, [(row.step_memory_bytes / 1e6, 100 * row.mean, str(row.setting)) for row in there])
+    return svg(figure, "memory")
+
+
+def agreement(found: Stability) -> str:
+    """Agreement of rankings by the number of samples."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    draw_agreement(figure.subplots(), found, title=False)
+    return svg(figure, "agreement")

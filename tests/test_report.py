@@ -1,0 +1,241 @@
+"""The report: what it shows, that it shows what is in the files, and that a browser has nothing to complain of."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import missing
+from models import tiny
+
+from adabet_onnx import RecordError, UsageError, open_model
+from adabet_onnx.cli.main import main
+from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.pipeline import adapt, save_summary
+from adabet_onnx.report.gather import gather
+from adabet_onnx.report.page import report
+from adabet_onnx.study.compare import compare
+from adabet_onnx.study.plan import Plan
+from adabet_onnx.study.results import load_results
+from adabet_onnx.study.stability import stability
+
+JS = Path(__file__).parent / "js"
+WIDTHS = (1200, 390)  # of a desktop's window and of a phone's
+HOSTILE = '<b class="injected">&"\'{{ 7 * 7 }}</b>'
+
+
+def data() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 4
+    x = rng.standard_normal((120, 3, 8, 8)).astype(np.float32)
+    x[np.arange(120), np.minimum(y, 2)] += (2.0 * (y < 3))[:, None, None]
+    return {"x_train": x[:80], "y_train": y[:80], "x_test": x[80:], "y_test": y[80:]}
+
+
+def hostile_net() -> onnx.ModelProto:
+    """A network whose first layer has a name that would be markup."""
+    proto = tiny.conv_net(seed=3)
+    first = next(node for node in proto.graph.node if node.op_type == "Conv")
+    weight = first.input[1]
+    for node in proto.graph.node:
+        for i, name in enumerate(node.input):
+            if name == weight:
+                node.input[i] = f"{HOSTILE}.weight"
+    next(tensor for tensor in proto.graph.initializer if tensor.name == weight).name = f"{HOSTILE}.weight"
+    return proto
+
+
+SCORING = {"samples": 64, "subset_size": 16, "subsets": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What run, compare and stability leave, in one folder."""
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "net.onnx"
+    path.write_bytes(hostile_net().SerializeToString())
+    arrays = data()
+    outcome = adapt(
+        path,
+        arrays,
+        folder / "all" / "run",
+        scoring=SCORING,
+        training={"epochs": 2, "batch_size": 16},
+        strategy="last",
+        rho=0.4,
+        check=False,
+    )
+    save_summary(outcome)
+    (folder / "all" / "run" / "commands.txt").write_text("adabet-onnx run <net>.onnx\n")
+    plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
+    compare(path, arrays, folder / "all" / "compare", plan)
+    model = open_model(path)
+    found = stability(
+        model, arrays, points=16, subsets=4, max_samples=32, seeds=1, fisher=False, preprocessing=Preprocessing()
+    )
+    found.save(folder / "all" / "stability.json")
+    return folder / "all"
+
+
+@pytest.fixture(scope="module")
+def written(folder, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    assert report(folder, path) == []
+    return path
+
+
+class Text(HTMLParser):
+    """Texts of table cells, and all tags with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+
+def parsed(path: Path) -> Text:
+    parser = Text()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def test_it_shows_what_is_in_the_files(folder, written):
+    page = parsed(written)
+    text = " ".join(page.texts)
+    scores = json.loads((folder / "run" / "scores.json").read_text())
+    for layer in scores["layers"]:
+        assert f"{layer['b1_hat']:.1e}" in page.texts
+        assert f"{layer['activation_size']:,}" in page.texts
+    assert scores["model_sha256"] in page.texts
+    summary = json.loads((folder / "run" / "run.json").read_text())
+    assert f"{summary['after']['accuracy']:.1%}" in text
+    for row in load_results(folder / "compare" / "results.json"):
+        assert str(row.setting) in page.texts
+    for heading in ("The network by depth", "How firm the choice is", "Strategies compared", "Learning curves"):
+        assert heading in page.texts
+    assert "adabet-onnx run <net>.onnx" in text
+    marked = [attributes for tag, attributes in page.tags if tag == "tr" and attributes.get("class") == "on"]
+    assert len(marked) >= len(summary["layers"])
+
+
+def test_names_are_text_and_nothing_is_fetched(written):
+    page = parsed(written)
+    text = written.read_text()
+    assert HOSTILE in " ".join(page.texts)
+    assert "49" not in re.findall(r"injected&[^<]*", text)
+    assert not [tag for tag, attributes in page.tags if attributes.get("class") == "injected"]
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "img", "iframe", "object", "embed") or attributes.get("href") == "data:,"
+        for name in ("src", "href", "xlink:href", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, attributes)
+    assert not re.search(r"url\((?!#)|@import", text)
+
+
+def test_the_same_twice(folder, written, tmp_path):
+    report(folder, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_browser_has_nothing_to_complain_of(written, width, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        missing("no Chromium (make test installs it where apt-get can)")
+    if shutil.which("node") is None or not (JS / "node_modules" / "playwright-core").is_dir():
+        missing("playwright-core is not installed (make test does)")
+    picture = tmp_path / "page.png"
+    command = ["node", JS / "page.mjs", browser, written, str(width), picture]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["messages"] == []
+    assert found["requests"] == [written.as_uri()]
+    assert found["sideways"] == 0
+    assert found["twice"] == []
+    assert found["bold"] == 0
+    assert len(found["figures"]) == 3
+    assert all(0.5 * min(width, 700) < drawn <= width for drawn in found["figures"])
+    assert picture.stat().st_size > 20_000
+
+
+def test_parts_alone(folder, tmp_path):
+    notes = report(folder / "run", tmp_path / "run.html", costs=False)
+    assert any("No strategies were compared" in note for note in notes)
+    assert "Strategies compared" not in (tmp_path / "run.html").read_text()
+    notes = report(folder / "compare", tmp_path / "compare.html")
+    assert not any("left out" in note for note in notes)  # its model is in the folder
+    text = (tmp_path / "compare.html").read_text()
+    assert "What a training step takes" in text
+    assert "Marked: selected by" in text
+
+
+def test_a_model_that_is_not_found_is_said_and_another_is_refused(folder, tmp_path):
+    other = shutil.copytree(folder / "run", tmp_path / "run")
+    content = json.loads((other / "scores.json").read_text())
+    (other / "scores.json").write_text(json.dumps({**content, "model_file": str(tmp_path / "gone.onnx")}))
+    assert any("--model" in note for note in report(other, tmp_path / "page.html"))
+    assert "memory to train it" not in (tmp_path / "page.html").read_text()
+    net = tmp_path / "other.onnx"
+    net.write_bytes(tiny.mlp().SerializeToString())
+    with pytest.raises(UsageError, match="not the model that was scored"):
+        report(other, tmp_path / "page.html", model=net)
+
+
+def test_what_cannot_be_shown(folder, tmp_path):
+    with pytest.raises(UsageError, match="holds nothing to report"):
+        gather(tmp_path)
+    both = shutil.copytree(folder, tmp_path / "both")
+    for name, content in (("run.json", "{"), ("run.json", '{"costs": {}}'), ("metrics.jsonl", "[1]\n")):
+        path = both / "run" / name
+        before = path.read_text()
+        path.write_text(content)
+        with pytest.raises(RecordError, match=name.replace(".", r"\.")):
+            gather(both)
+        path.write_text(before)
+    plan = both / "compare" / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "model_sha256": "0" * 64}))
+    with pytest.raises(RecordError, match="different models"):
+        gather(both)
+
+
+def test_the_command(folder, tmp_path, monkeypatch, capsys):
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["adabet-onnx", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return int(left.value.code or 0)
+
+    assert run(folder, "-o", tmp_path / "page.html") == 0
+    printed = capsys.readouterr()
+    assert (printed.err, "page.html" in printed.out) == ("", True)
+    assert run(tmp_path, "-o", tmp_path / "page.html") == 2
+    assert "holds nothing to report" in capsys.readouterr().err
+    assert run(folder, "-o", tmp_path / "none" / "page.html") == 1 or "none" in capsys.readouterr().err
+
+
+def test_commands_are_kept(tmp_path, monkeypatch, capsys):
+    (tmp_path / "net.onnx").write_bytes(tiny.conv_net().SerializeToString())
+    np.savez(tmp_path / "data.npz", **data())
+    monkeypatch.chdir(tmp_path)
+    quick = "--samples 32 --subset-size 16 --subsets 2 --epochs 1 --no-measure --no-check"
+    monkeypatch.setattr(sys, "argv", ["adabet-onnx", *f"run net.onnx data.npz -o out -q {quick}".split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "commands.txt").read_text() == f"adabet-onnx run net.onnx data.npz -o out -q {quick}\n"
+    assert gather(tmp_path / "out").commands == [f"adabet-onnx run net.onnx data.npz -o out -q {quick}"]
