@@ -12,6 +12,9 @@
 The method is AdaBet (Tenison et al., arXiv 2510.03101).
 """
 
+__version__ = "0.1.0"
+
+from .cost.predict import Predictor
 from .errors import (
     AdabetError,
     CheckError,
@@ -25,29 +28,38 @@ from .errors import (
 )
 from .model.open import open_model
 from .model.prepare import prepare
+from .report.page import write_report
 from .scoring.score import score
+from .selection.budget import Budget
 from .selection.strategies import select
+from .study.compare import compare
+from .study.plan import Plan
+from .study.stability import stability
 from .training.artifacts import make_artifacts
 from .training.export import export_model
 from .training.trainer import Trainer
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AdabetError",
+    "Budget",
     "CheckError",
     "DataError",
     "ModelError",
     "OutputError",
+    "Plan",
+    "Predictor",
     "RecordError",
     "RuntimeMissingError",
     "Trainer",
     "TrainingError",
     "UsageError",
+    "compare",
     "export_model",
     "make_artifacts",
     "open_model",
     "prepare",
     "score",
     "select",
+    "stability",
+    "write_report",
 ]

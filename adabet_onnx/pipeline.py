@@ -293,6 +293,6 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def save_summary(outcome: Outcome) -> None:
-    """Write ``run.json`` into the outcome's folder."""
-    write_json(outcome.folder / "run.json", summary(outcome))
+def save_summary(outcome: Outcome, *, command: str | None = None) -> None:
+    """Write ``run.json`` into the outcome's folder, with the command line that led to it where there is one."""
+    write_json(outcome.folder / "run.json", summary(outcome) | {"command": command})

@@ -21,7 +21,7 @@ from adabet_onnx.cli.main import main
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.pipeline import adapt, save_summary
 from adabet_onnx.report.gather import gather
-from adabet_onnx.report.page import report
+from adabet_onnx.report.page import write_report
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.results import load_results
@@ -73,8 +73,7 @@ def folder(tmp_path_factory) -> Path:
         rho=0.4,
         check=False,
     )
-    save_summary(outcome)
-    (folder / "all" / "run" / "commands.txt").write_text("adabet-onnx run <net>.onnx\n")
+    save_summary(outcome, command="adabet-onnx run <net>.onnx")
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
     compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)
@@ -88,7 +87,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def written(folder, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    assert report(folder, path) == []
+    assert write_report(folder, path) == []
     return path
 
 
@@ -147,7 +146,7 @@ def test_names_are_text_and_nothing_is_fetched(written):
 
 
 def test_the_same_twice(folder, written, tmp_path):
-    report(folder, tmp_path / "again.html")
+    write_report(folder, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
@@ -174,10 +173,10 @@ def test_a_browser_has_nothing_to_complain_of(written, width, tmp_path):
 
 
 def test_parts_alone(folder, tmp_path):
-    notes = report(folder / "run", tmp_path / "run.html", costs=False)
+    notes = write_report(folder / "run", tmp_path / "run.html", costs=False)
     assert any("No strategies were compared" in note for note in notes)
     assert "Strategies compared" not in (tmp_path / "run.html").read_text()
-    notes = report(folder / "compare", tmp_path / "compare.html")
+    notes = write_report(folder / "compare", tmp_path / "compare.html")
     assert not any("left out" in note for note in notes)  # its model is in the folder
     text = (tmp_path / "compare.html").read_text()
     assert "What a training step takes" in text
@@ -188,12 +187,12 @@ def test_a_model_that_is_not_found_is_said_and_another_is_refused(folder, tmp_pa
     other = shutil.copytree(folder / "run", tmp_path / "run")
     content = json.loads((other / "scores.json").read_text())
     (other / "scores.json").write_text(json.dumps({**content, "model_file": str(tmp_path / "gone.onnx")}))
-    assert any("--model" in note for note in report(other, tmp_path / "page.html"))
+    assert any("--model" in note for note in write_report(other, tmp_path / "page.html"))
     assert "memory to train it" not in (tmp_path / "page.html").read_text()
     net = tmp_path / "other.onnx"
     net.write_bytes(tiny.mlp().SerializeToString())
     with pytest.raises(UsageError, match="not the model that was scored"):
-        report(other, tmp_path / "page.html", model=net)
+        write_report(other, tmp_path / "page.html", model=net)
 
 
 def test_what_cannot_be_shown(folder, tmp_path):
@@ -237,5 +236,4 @@ def test_commands_are_kept(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0, capsys.readouterr().err
-    assert (tmp_path / "out" / "commands.txt").read_text() == f"adabet-onnx run net.onnx data.npz -o out -q {quick}\n"
     assert gather(tmp_path / "out").commands == [f"adabet-onnx run net.onnx data.npz -o out -q {quick}"]

@@ -17,7 +17,6 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..data.preprocess import PRESETS
-from ..report.gather import COMMANDS
 from ..scoring.groups import ESTIMATORS, ORDERS
 from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
@@ -280,10 +279,9 @@ def take_budget(options: dict[str, Any]) -> Budget:
     )
 
 
-def keep_command(folder: Path) -> None:
-    """Note this command line in a folder that it wrote into, for the report."""
-    with contextlib.suppress(OSError), (folder / COMMANDS).open("a", encoding="utf-8") as file:
-        file.write(shlex.join(["adabet-onnx", *sys.argv[1:]]) + "\n")
+def this_command() -> str:
+    """The command line, to note beside its results."""
+    return shlex.join(["adabet-onnx", *sys.argv[1:]])
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:

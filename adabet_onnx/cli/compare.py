@@ -20,7 +20,6 @@ from .common import (
     Words,
     artifact_options,
     budget_options,
-    keep_command,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -28,6 +27,7 @@ from .common import (
     show,
     take_budget,
     take_choices,
+    this_command,
     threads_option,
 )
 
@@ -114,9 +114,9 @@ def compare(
             old_domain=old_domain,
             processes=jobs,
             threads=threads,
+            command=this_command(),
             progress=progress,
         )
-    keep_command(output)
     write_markdown(found, output / "results.md")
     plot_comparison(found, output / "results.svg")
     show(comparison_table(found), quiet)

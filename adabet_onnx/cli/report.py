@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..files import check_output
-from ..report.page import report as write_report
+from ..report.page import write_report
 from .common import FILE, FOLDER, OUTPUT, progress_bar, quiet_option, show
 
 

@@ -19,7 +19,6 @@ from .common import (
     OUTPUT,
     artifact_options,
     budget_options,
-    keep_command,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -29,6 +28,7 @@ from .common import (
     show,
     take_budget,
     take_choices,
+    this_command,
     threads_option,
     training_options,
 )
@@ -88,8 +88,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
             progress=progress,
             **options,
         )
-    save_summary(outcome)
-    keep_command(output)
+    save_summary(outcome, command=this_command())
     if plot is not None:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
     show(outcome_text(outcome), quiet)

@@ -25,7 +25,6 @@ from ..training.choices import Choices
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import Manifest, load_manifest
 
-COMMANDS = "commands.txt"  # the command lines that wrote into a folder, one a line
 _SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
@@ -54,6 +53,7 @@ class Figures:
         evaluated_on: which data they are of.
         trainable_share: trained parameters over all.
         measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
+        command: the command line, or None.
     """
 
     before: float | None
@@ -61,6 +61,7 @@ class Figures:
     evaluated_on: str
     trainable_share: float
     measured: dict[str, tuple[int, float]]
+    command: str | None
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,12 @@ def gather(folder: Path) -> Material:
         if found.run is None and (place / "selection.json").is_file() and (place / "scores.json").is_file():
             found.scores = load_scores(place / "scores.json")
             found.run = _run(place)
-            found.commands += _commands(place)
+            if found.run.figures is not None and found.run.figures.command:
+                found.commands.append(found.run.figures.command)
         if found.compared is None and (place / RESULTS).is_file():
             found.compared = _compared(place)
-            found.commands += _commands(place)
+            if found.compared.plan.get("command"):
+                found.commands.append(str(found.compared.plan["command"]))
             if found.scores is None:
                 found.scores = load_scores(place / "scores" / "0.json")
         if found.stability is None:
@@ -213,6 +216,7 @@ def _figures(record: Entries) -> Figures:
         evaluated_on=str(record.take("evaluated_on", str)),
         trainable_share=float(record.take("trainable_share", float)),
         measured=measured,
+        command=record.take_if_there("command", None, str, nothing),
     )
 
 
@@ -269,13 +273,6 @@ def _stability(place: Path) -> Stability | None:
             if STABILITY_FORMAT.encode() in file.read(200):
                 return load_stability(path)
     return None
-
-
-def _commands(place: Path) -> list[str]:
-    path = place / COMMANDS
-    if not path.is_file():
-        return []
-    return list(dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
 
 def find_model(found: Material, given: Path | None) -> None:

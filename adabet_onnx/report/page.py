@@ -23,7 +23,7 @@ _BAR = 4.5  # em, of the widest bar
 Progress = Callable[[str, int, int], None]
 
 
-def report(
+def write_report(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,

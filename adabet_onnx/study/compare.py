@@ -82,6 +82,7 @@ def compare(
     old_domain: Any = None,
     processes: int = 1,
     threads: int | None = None,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare strategies.
@@ -97,6 +98,7 @@ def compare(
             forgotten.
         processes: trainings at once.
         threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
+        command: the command line, to note in plan.json.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:
@@ -129,6 +131,7 @@ def compare(
         "data_sha256": fingerprint((splits.train, splits.test)),
         "preprocessing": used.to_json(),
         "test_samples": len(splits.for_evaluation),
+        "command": command,
     }
     make_folder(target)
     keep_plan(target / "plan.json", plan, facts)

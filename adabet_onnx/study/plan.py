@@ -5,6 +5,7 @@
     data_sha256     of labels and samples as fed (`fingerprint`), training and test data
     preprocessing   how data becomes model input
     test_samples    how many samples accuracies are of
+    command         the command line, or null
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         there = read_record(path, FORMAT, VERSION, _MADE_BY)
         Entries(there, str(path), _MADE_BY)
         # More strategies, rhos or seeds only add to what is there.
-        free = {"strategies", "rhos", "seeds", "test_samples"}
+        free = {"strategies", "rhos", "seeds", "test_samples", "command"}
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]
