@@ -1,8 +1,9 @@
 """A run of a graph in ONNX Runtime, simulated: which memory is asked for and given back, node by node.
 
 Constants lie in the arena from loading on; what nodes make is taken from it when the node runs and given back after
-the last node that reads it. A view lies in its input's memory, and an elementwise result too where nothing else reads
-that input. What some operators need for themselves is taken and given back around their run.
+the last node that reads it. A view lies in its input's memory, and where ONNX Runtime may reuse memory an elementwise
+result too, if nothing else reads that input. What some operators need for themselves is taken and given back around
+their run.
 """
 
 from __future__ import annotations
@@ -109,10 +110,10 @@ class Run:
             first = node.inputs[0] if node.inputs else None
             if node.op_type in VIEWS and first is not None:
                 lies_in(node.outputs[0], owner.get(first, first))
-            else:
+            elif not self._frugal:
                 for made in node.outputs:
                     buffer = self._over_an_input(node, made, owner, left, outside) if made is node.outputs[0] else None
-                    if buffer is None and not self._frugal and made not in shown:
+                    if buffer is None and made not in shown:
                         buffer = next((value for value in idle if self._alike(value, made)), None)
                         if buffer is not None:
                             idle.remove(buffer)

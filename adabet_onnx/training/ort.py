@@ -243,7 +243,7 @@ class Session:
         self, folder: Path, checkpoint: Path, *, inputs: Sequence[str], suffix: str = "onnx", threads: int | None = None
     ) -> None:
         api = load()
-        options = runtime.session_options(threads)
+        options = runtime.training_options(threads)
         self._api, self._inputs = api, tuple(inputs)
         try:
             self._state = api.CheckpointState.load_checkpoint(str(checkpoint))
