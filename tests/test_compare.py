@@ -14,6 +14,7 @@ import pytest
 from adabet_onnx import RecordError, UsageError
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan, Setting
+from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from adabet_onnx.study.results import load_results, summarise
 from adabet_onnx.study.ties import Chance
 
@@ -106,6 +107,33 @@ def test_the_test_data_plays_no_part_in_choosing_a_rate(compared, tmp_path):
     found = compare(MODEL, tmp_path / "poisoned.npz", tmp_path / "c", PLAN, threads=1)
     assert [row.learning_rate for row in found.results] == [row.learning_rate for row in compared.results]
     assert all(b.accuracy < a.accuracy for a, b in zip(compared.results, found.results, strict=True))
+
+
+def test_the_best_rate_wins_and_the_lower_one_in_a_tie():
+    tried = {0.1: Outcome(0.5, 1.0), 0.01: Outcome(0.5, 1.0), 0.001: Outcome(0.4, 0.1), 1.0: None}
+    assert best_rate(tried) == 0.01
+    assert best_rate({0.1: Outcome(0.0, 2.0), 0.01: Outcome(0.0, 1.0)}) == 0.01  # a loss without accuracy
+    assert best_rate({0.1: None}) is None
+
+
+def test_a_grid_grows_where_its_best_is_at_an_edge():
+    low, middle, high = Outcome(0.1, 1.0), Outcome(0.2, 1.0), Outcome(0.3, 1.0)
+    assert next_rate({0.003: low, 0.01: middle, 0.03: high}) == 0.1
+    assert next_rate({0.001: high, 0.003: middle, 0.01: low}) == 0.0003
+    assert next_rate({0.003: low, 0.01: high, 0.03: middle}) is None
+    assert next_rate({0.003: None, 0.01: None}) == 0.001
+    assert next_rate({0.003: low, 0.01: high, 0.03: None}) is None
+
+
+def test_a_strategy_with_the_best_rate_at_the_edge_tries_more(tmp_path):
+    import dataclasses
+
+    plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=())
+    found = compare(MODEL, DATA, tmp_path / "c", plan, threads=1)
+    tried = {float(path.stem.rsplit("-", 1)[1]) for path in (tmp_path / "c" / "runs").glob("rate-*.json")}
+    assert tried > set(plan.grid)  # one epoch of 200 samples wants more than the grid has
+    inside = min(tried) < found.results[0].learning_rate < max(tried)
+    assert inside or len(tried) == len(plan.grid) + EXTENSIONS
 
 
 def test_ties():

@@ -1,8 +1,9 @@
 """Strategies compared on the user's model and data: the same epochs for all, each with its own best learning rate.
 
 For each seed the model is scored anew. For each strategy (and rho) the learning rate is chosen on a validation split of
-the training data, with the first seed's selection; then each seed trains on all training data, and is measured on the
-test data. Each distinct selection's step is measured in a fresh process, one at a time, after all trainings.
+the training data, with the first seed's selection, from a grid that grows where its best is at an edge (`rates`); then
+each seed trains on all training data, and is measured on the test data. Each distinct selection's step is measured in a
+fresh process, one at a time, after all trainings.
 
 Everything finished is in the folder, and is not done again: plan.json, scores/, runs/, costs/, and at the end
 results.json, results.csv. (artifacts/ is made again where it is missing.)
@@ -43,6 +44,7 @@ from ..training.evaluation import evaluate
 from . import runs
 from .fisher import fisher_information
 from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
+from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .results import Result, Summary, save_results, summarise
 
 Progress = Callable[[str, int, int], None]
@@ -158,8 +160,7 @@ def compare(
     if old_domain is not None:
         old = evaluate(model, open_data(old_domain, model).for_evaluation, used, **how)["accuracy"]
     selections = study.selections()
-    study.train(task, study.rate_jobs(selections), processes)
-    rates = study.rates(selections)
+    rates = study.rates(task, selections, processes)
     study.train(task, study.final_jobs(selections, rates), processes)
     results = study.results(selections, rates, old)
     save_results(target, results)
@@ -284,12 +285,35 @@ class _Study:
             make_artifacts(self.model, selection, path, backend=self.backend, check=False, **choices)
         return path
 
-    def rate_jobs(self, selections: dict[tuple[Setting, int], Selection]) -> list[runs.Job]:
-        """Trainings that rates are chosen by, with the first seed's selection."""
-        if len(self.plan.grid) == 1:
-            return []
-        return [
-            runs.Job(
+    def rates(
+        self, task: runs.Task, selections: dict[tuple[Setting, int], Selection], processes: int
+    ) -> dict[Setting, float]:
+        """The rate of each setting, chosen by trainings with the first seed's selection."""
+        settings, grid = self.plan.settings(), self.plan.grid
+        if len(grid) == 1:
+            return dict.fromkeys(settings, grid[0])
+        tried = {setting: list(grid) for setting in settings}
+        outcomes = self._try(task, selections, tried, processes)
+        for _ in range(EXTENSIONS if not self.plan.rates else 0):
+            more = {setting: next_rate(outcomes[setting]) for setting in settings}
+            if not any(more.values()):
+                break
+            for setting, rate in more.items():
+                tried[setting] += [] if rate is None else [rate]
+            outcomes = self._try(task, selections, tried, processes)
+        # Where all failed the lowest is tried again on all data, and its failure is the result.
+        return {setting: best_rate(outcomes[setting]) or min(tried[setting]) for setting in settings}
+
+    def _try(
+        self,
+        task: runs.Task,
+        selections: dict[tuple[Setting, int], Selection],
+        tried: dict[Setting, list[float]],
+        processes: int,
+    ) -> dict[Setting, dict[float, Outcome | None]]:
+        """Outcomes of trainings by setting and rate."""
+        jobs = {
+            (setting, rate): runs.Job(
                 name=_rate_name(setting, selections[setting, 0], rate, self._parts(selections[setting, 0])),
                 artifacts=self.folder / "artifacts" / _key(selections[setting, 0]),
                 rate=rate,
@@ -298,25 +322,15 @@ class _Study:
                 parts=self._parts(selections[setting, 0]),
                 what=f"choosing a rate: {setting}, {rate:g}",
             )
-            for setting in self.plan.settings()
-            for rate in self.plan.grid
-        ]
-
-    def rates(self, selections: dict[tuple[Setting, int], Selection]) -> dict[Setting, float]:
-        """The rate of each setting: highest validation accuracy (without one, lowest loss); the lower rate in a tie."""
-        if len(self.plan.grid) == 1:
-            return dict.fromkeys(self.plan.settings(), self.plan.grid[0])
-        found = {}
-        for setting in self.plan.settings():
-            outcomes = []
-            for rate in self.plan.grid:
-                name = _rate_name(setting, selections[setting, 0], rate, self._parts(selections[setting, 0]))
-                outcome = runs.read(self.folder / "runs" / f"{name}.json")
-                if outcome["failed"] is None:
-                    accuracy = outcome["accuracy"] if outcome["accuracy"] is not None else 0.0
-                    outcomes.append((-accuracy, outcome["loss"], rate))
-            # Where all failed the lowest is tried again on all data, and its failure is the result.
-            found[setting] = min(outcomes)[2] if outcomes else min(self.plan.grid)
+            for setting, rates in tried.items()
+            for rate in rates
+        }
+        self.train(task, list(jobs.values()), processes)
+        found: dict[Setting, dict[float, Outcome | None]] = {setting: {} for setting in tried}
+        for (setting, rate), job in jobs.items():
+            outcome = runs.read(self.folder / "runs" / f"{job.name}.json")
+            failed = outcome["failed"] is not None or outcome["loss"] is None
+            found[setting][rate] = None if failed else Outcome(outcome["accuracy"] or 0.0, outcome["loss"])
         return found
 
     def final_jobs(

@@ -63,7 +63,8 @@ class Plan:
         epochs: of every training.
         batch_size: samples of a step.
         accumulate: batches of an update.
-        rates: learning rates that each strategy may choose from; empty: by the optimizer.
+        rates: learning rates that each strategy may choose from; empty: those of the optimizer, and further ones where
+            the best is at their edge.
         rate_validation: share of the training data that rates are chosen on; the test data plays no part.
         head: the rule for the head, as in `select`.
         train_samples: how many of the training samples are used, the first ones; None: all.
@@ -111,7 +112,7 @@ class Plan:
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """Learning rates to choose from."""
+        """Learning rates to begin with."""
         return self.rates or RATES["sgd" if self.choices.optimizer == "sgd" else "adamw"]
 
     def settings(self) -> list[Setting]:
