@@ -155,3 +155,25 @@ def test_the_papers_rule_is_not_touched():
     selection = select(made, strategy="adabet", head="pool")
     assert selection.layers == ("l0",)
     assert selection.budget is None
+
+
+def test_where_the_runtime_takes_most_it_is_the_least_that_training_anything_takes():
+    """Inference takes 99 of 100, the head alone as much as everything."""
+    selection = auto(scores(shift=0.2), forward=99)
+    assert selection.layers == ("l18",)
+    assert selection.budget is not None
+    assert selection.budget.memory_share == 1.0
+    without = dataclasses.replace(scores(shift=0.2), new_head=False)
+    assert auto(without, forward=96).layers == ("l17",)
+
+
+def test_a_layer_in_which_all_samples_fall_together_has_collapsed():
+    made = scores(norms=False, rank=2.0)
+    layers = [dataclasses.replace(layer, effective_rank=0.0) if layer.name == "l10" else layer for layer in made.layers]
+    selection = auto(dataclasses.replace(made, layers=tuple(layers)), budget=Budget(max_memory_share=1.0))
+    assert selection.layers == ("l7", "l8", "l9", "l18")
+
+
+def test_it_says_how_many_there_are():
+    assert auto(scores(shift=0.2), rho=0.11).why.startswith("the last 2 normalisations, because")
+    assert auto(scores(shift=0.2)).why.startswith("all normalisations, because")

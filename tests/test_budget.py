@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import click
 import pytest
 
 from adabet_onnx import RecordError, UsageError, select
+from adabet_onnx.cli.common import ShareType, Size
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget, megabytes
 from adabet_onnx.selection.record import load_selection
@@ -159,7 +162,86 @@ def test_what_was_spent_survives_the_file(scores, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(12, "12 B"), (1500, "1.5 KB"), (64_000_000, "64 MB"), (2_500_000_000, "2.5 GB")]
+    ("count", "text"),
+    [(12, "12 B"), (1500, "1.5 KB"), (64_000_000, "64 MB"), (999_600, "1 MB"), (2_500_000_000, "2.5 GB")],
 )
 def test_sizes_for_people(count, text):
     assert megabytes(count) == text
+
+
+def test_an_impossible_budget_with_a_new_head_says_what_the_head_alone_takes(scores):
+    new = dataclasses.replace(scores, new_head=True)
+    with pytest.raises(UsageError, match=r"--max-update 10 B: the least is 400 B, with l5\."):
+        chosen(new, budget=Budget(max_update=10))
+    assert chosen(new, budget=Budget(max_update=400)).layers == ("l5",)
+
+
+class Slanted(Chain):
+    """The earlier a layer, the fewer parameters: what takes the least memory is not what is updated the least."""
+
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Fixed:
+        found = super().training(parameters)
+        return dataclasses.replace(found, update_bytes=sum(400 * (1 + int(name[1])) for name in parameters))
+
+
+def test_limits_that_nothing_keeps_to_together_come_with_some_that_something_does(scores):
+    budget = Budget(max_memory=13_000_000, max_update=500)
+    with pytest.raises(UsageError, match="what would do for all together is") as caught:
+        select(scores, rho=0.5, costs=Slanted(), budget=budget)
+    said = re.search(r"together is --max-memory (\S+ MB), --max-update (\S+ B), with (\w+)\.", str(caught.value))
+    assert said is not None
+    memory, update = (Size().convert(said[i], None, None) for i in (1, 2))
+    enough = Budget(max_memory=memory, max_update=update)
+    assert select(scores, rho=0.5, costs=Slanted(), budget=enough).layers == (said[3],)
+
+
+def test_a_budget_never_selects_more_layers_than_without_one(scores):
+    """A new head that is among the k is one of them with a budget too."""
+    new = dataclasses.replace(scores, new_head=True, head="l1")
+    assert select(new, rho=0.5).layers == ("l0", "l1", "l3")
+    selection = chosen(new, budget=Budget(max_step_time=0.95))  # too little for l0
+    assert selection.layers == ("l1", "l3", "l5")
+    assert selection.budget is not None
+    assert selection.budget.score_share == pytest.approx(16 / 18)
+
+
+class Gathered(Chain):
+    """Gathering gradients takes 5 MB, a part of a batch 1 MB less for each time that it is halved."""
+
+    divisible = True
+
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Fixed:
+        found = super().training(parameters)
+        more = 0 if accumulate == 1 else 6_000_000 - 1_000_000 * accumulate.bit_length()
+        return dataclasses.replace(found, memory_bytes=found.memory_bytes + more)
+
+
+def test_a_batch_is_not_cut_where_that_takes_more_or_does_not_matter(scores):
+    """What fits whole is not refused because parts of it do not fit."""
+    budget = Budget(max_memory=13_500_000)  # only l5 fits, and only whole
+    selection = select(scores, rho=0.5, costs=Gathered(), budget=budget, max_accumulate=8)
+    assert selection.layers == ("l5",)
+    assert selection.budget is not None
+    assert selection.budget.accumulate == 1
+    with pytest.raises(UsageError, match=r"the least is 12\.5 MB, with l5\."):
+        select(scores, rho=0.5, costs=Gathered(), budget=Budget(max_memory=1_000_000), max_accumulate=8)
+    selection = select(scores, rho=0.5, costs=Gathered(), budget=Budget(max_update=800), max_accumulate=8)
+    assert selection.budget is not None
+    assert selection.budget.accumulate == 1  # an update is as large in parts
+
+
+@pytest.mark.parametrize(("text", "size"), [("2.01KB", 2010), ("16.1 MB", 16_100_000), ("1KiB", 1024), ("7", 7)])
+def test_sizes_that_are_typed(text, size):
+    assert Size().convert(text, None, None) == size
+
+
+@pytest.mark.parametrize("text", ["0.4", "1e3", "-1", f"{'9' * 305}GB", "MB", "nan"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(click.BadParameter, match="not a size"):
+        Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", [f"{'9' * 400}x", "0x", "1", "-1x"])
+def test_shares_that_are_none(text):
+    with pytest.raises(click.BadParameter, match="not a multiple"):
+        ShareType().convert(text, None, None)

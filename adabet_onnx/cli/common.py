@@ -39,9 +39,10 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail as click does."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
-        if match is None or not 0 < float(match[1]) < math.inf:
-            self.fail(f"{value!r} is not a size such as 500MB or 2GiB.", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2] or ""])
+        count = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or ""]
+        if not 1 <= count < math.inf:
+            self.fail(f"{value!r} is not a size of a byte or more, such as 500MB or 2GiB.", param, ctx)
+        return round(count)
 
 
 class Share(float):
@@ -56,7 +57,7 @@ class ShareType(click.ParamType[Share]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
         """Parse, or fail as click does."""
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
-        if match is None or not float(match[1]) > 0:
+        if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
         return Share(match[1])
 

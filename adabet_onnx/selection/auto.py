@@ -89,13 +89,16 @@ def wanted(scores: Scores, pool: list[int], rho: float | None) -> tuple[list[int
     cap = len(layers) if rho is None else _share(rho, len(layers))
     norms = [i for i in backwards if layers[i].is_norm]
     if found.name != "new-task" and norms:
-        return norms, min(cap, len(norms)), f"all normalisations, because {found.why}"
+        some = "all normalisations" if cap >= len(norms) else f"the last {cap} normalisations"
+        return norms, min(cap, len(norms)), f"{some}, because {found.why}"
     count = _share(LAST_SHARE if rho is None else rho, len(layers))
     if found.name == "collapsed":
-        sound = [i for i in backwards if (layers[i].effective_rank or FEW_DIRECTIONS) >= FEW_DIRECTIONS]
+        ranks = {i: layers[i].effective_rank for i in backwards}
+        sound = [i for i, rank in ranks.items() if rank is None or rank >= FEW_DIRECTIONS]
         if sound:
-            return sound, count, f"the last {count} layers that have not collapsed, because {found.why}"
-    return backwards, count, f"the last {count} layers, because {found.why}"
+            some = f"the last {min(count, len(sound))} layers that have not collapsed"
+            return sound, count, f"{some}, because {found.why}"
+    return backwards, count, f"the last {min(count, len(backwards))} layers, because {found.why}"
 
 
 def _share(rho: float, layers: int) -> int:

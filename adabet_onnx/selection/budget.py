@@ -221,30 +221,88 @@ class Meter:
             accumulate=self._accumulate,
         )
 
-    def impossible(self, candidates: Sequence[int], required: frozenset[int]) -> UsageError:
-        """What to say when nothing fits: the smallest budget that something fits."""
-        sets = [frozenset({i}) | required for i in candidates] or [required]
-        parts = []
-        for key, limit in self.limits.items():
-            least = min(sets, key=lambda chosen: self.uses(chosen)[key])
-            needed = self.uses(least)[key]
-            if needed > limit:
-                names = ", ".join(self._layers[i].name for i in sorted(least))
-                parts.append(
-                    f"{_OPTIONS[key]} {_written(key, limit)}: the least is {_written(key, _up(needed))}, with {names}"
-                )
-        if not parts:
-            parts = [f"each limit can be kept to alone, but no selection keeps to all of {_all(self.limits)}"]
-        memory = {"max_memory", "max_memory_share"} & self.limits.keys()
-        how = f" at batch size {self._costs.batch_size}" if memory else ""
-        if how and self._accumulate > 1:
-            how += f", {self._costs.batch_size // self._accumulate} at a time"
-        other = ", or lower --batch-size"
-        if self._costs.divisible and self._accumulate < self._costs.batch_size:
-            other = ", or cut batches into parts with --max-accumulate"
-        return UsageError(
-            f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if how else ".")
+    @property
+    def parts(self) -> int:
+        """Into how many parts a batch is cut."""
+        return self._accumulate
+
+    @property
+    def part(self) -> int:
+        """Samples of a part."""
+        return self._costs.batch_size // self._accumulate
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of an update."""
+        return self._costs.batch_size
+
+    def names(self, chosen: frozenset[int]) -> str:
+        """Of layers, for people."""
+        return ", ".join(self._layers[i].name for i in sorted(chosen))
+
+
+def smallest_sets(candidates: Sequence[int], required: frozenset[int]) -> list[frozenset[int]]:
+    """The sets that every selection holds one of: what is required alone, else each candidate."""
+    return [required] if required else [frozenset({i}) for i in candidates]
+
+
+@dataclass(frozen=True)
+class Least:
+    """The least of something limited that any selection takes.
+
+    Attributes:
+        value: bytes or a share.
+        chosen: the layers that take it.
+        meter: with the parts that a batch is then cut into.
+    """
+
+    value: float
+    chosen: frozenset[int]
+    meter: Meter
+
+
+def least_use(meters: Sequence[Meter], key: str, sets: Sequence[frozenset[int]]) -> Least:
+    """The least of what one limit is on.
+
+    Args:
+        meters: of all numbers of parts that are tried, the fewest first.
+        key: of the limit, one of the meters'.
+        sets: from `smallest_sets`.
+    """
+    found = (Least(meter.uses(chosen)[key], chosen, meter) for meter in meters for chosen in sets)
+    return min(found, key=lambda least: least.value)
+
+
+def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_parts: int) -> UsageError:
+    """What to say when nothing fits: the smallest budget that something fits.
+
+    Args:
+        meters: of all numbers of parts that are tried, the fewest first.
+        sets: from `smallest_sets`.
+        most_parts: into how many parts a batch can be cut.
+    """
+    limits, parts = meters[0].limits, []
+    leasts = {key: least_use(meters, key, sets) for key in limits}
+    for key, least in leasts.items():
+        if least.value > limits[key]:
+            wanted, found = _written(key, limits[key]), _written(key, _up(least.value))
+            at = f", {least.meter.part} at a time" if least.meter.parts > 1 else ""
+            parts.append(f"{_OPTIONS[key]} {wanted}: the least is {found}, with {least.meter.names(least.chosen)}{at}")
+    if len(limits) > 1 and len({(least.chosen, least.meter.parts) for least in leasts.values()}) > 1:
+        meter, chosen = min(
+            ((meter, chosen) for meter in meters for chosen in sets),
+            key=lambda pair: max(value / limits[key] for key, value in pair[0].uses(pair[1]).items()),
         )
+        enough = {key: _up(max(limits[key], value)) for key, value in meter.uses(chosen).items()}
+        parts.append(f"what would do for all together is {_all(enough)}, with {meter.names(chosen)}")
+    memory = {"max_memory", "max_memory_share"} & limits.keys()
+    how = f" at batch size {meters[0].batch_size}" if memory else ""
+    other = ", or lower --batch-size"
+    if meters[-1].parts < most_parts:
+        other = ", or cut batches into parts with --max-accumulate"
+    return UsageError(
+        f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if how else ".")
+    )
 
 
 _OPTIONS = {
@@ -261,6 +319,8 @@ def _written(key: str, value: float) -> str:
 
 def _up(value: float) -> float:
     """Rounded up to three digits, so that what is read off a message is enough."""
+    if value <= 0:
+        return 0.0
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / digit * (1 - 1e-12)) * digit
 
@@ -272,6 +332,6 @@ def _all(limits: dict[str, float]) -> str:
 def megabytes(count: float) -> str:
     """Bytes for people: 512 B, 3.2 KB, 64 MB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= size:
+        if count >= 0.9995 * size:  # what would round to 1000 of the next smaller
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f} B"

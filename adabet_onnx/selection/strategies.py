@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore, Scores, load_scores
-from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent
+from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
 from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
 from .rankings import STRATEGIES as STRATEGIES
 from .record import Firmness, Selection
@@ -148,20 +148,40 @@ def _within_a_quarter(
     """Within a quarter of the step memory of training all layers.
 
     Where nothing keeps to that (weights alone take as much), within a quarter of what training all layers takes beyond
-    inference.
+    inference; where nothing keeps to that either (small networks, in which the runtime takes most), within the least
+    that training anything takes.
     """
-    try:
-        return _within(scores, ranking, added, Budget(max_memory_share=AUTO_SHARE), costs, cuts)
-    except UsageError:
+    found = _fitting(scores, ranking, added, Budget(max_memory_share=AUTO_SHARE), costs, cuts)
+    if found is None:
         everything, forward = costs.everything().memory_bytes, costs.inference().memory_bytes
         share = (forward + AUTO_SHARE * max(0, everything - forward)) / everything
-        return _within(scores, ranking, added, Budget(max_memory_share=share), costs, cuts)
+        found = _fitting(scores, ranking, added, Budget(max_memory_share=share), costs, cuts)
+    if found is not None:
+        return found
+    meters = _extremes(scores, Budget(max_memory_share=1), costs, cuts)
+    least = least_use(meters, "max_memory_share", smallest_sets(_rest(ranking, added), added))
+    return _within(scores, ranking, added, Budget(max_memory_share=least.value), costs, cuts)
 
 
 def _within(
     scores: Scores, ranking: Ranking, added: frozenset[int], budget: Budget, costs: Costs, cuts: Sequence[int]
 ) -> tuple[frozenset[int], Spent]:
     """The best of what fits, and what it takes.
+
+    Raises:
+        UsageError: nothing fits.
+    """
+    found = _fitting(scores, ranking, added, budget, costs, cuts)
+    if found is None:
+        sets = smallest_sets(_rest(ranking, added), added)
+        raise impossible(_extremes(scores, budget, costs, cuts), sets, most_parts=_cuts(costs, costs.batch_size)[-1])
+    return found
+
+
+def _fitting(
+    scores: Scores, ranking: Ranking, added: frozenset[int], budget: Budget, costs: Costs, cuts: Sequence[int]
+) -> tuple[frozenset[int], Spent] | None:
+    """The best of what fits, and what it takes; None if nothing fits.
 
     Args:
         scores: of all layers.
@@ -173,35 +193,62 @@ def _within(
     """
     meters = [Meter(scores.layers, budget, costs, parts) for parts in cuts]
     wanted = frozenset(ranking.chosen) | added
-    meter = next((meter for meter in meters if meter.fits(wanted)), meters[-1])
-    found: frozenset[int] | None
-    gap, values = 0.0, ranking.values
-    if meter.fits(wanted):
-        found = wanted
-    elif values is not None:
-        limit = meter.limits.get("max_update")
-        weights = {i: 4 * layer.parameter_count for i, layer in enumerate(scores.layers)}
-        # A head that is added does not count as one of the k; its score plays no part then.
-        candidates = {i: value for i, value in values.items() if i not in added}
-        best = best_set(
-            candidates,
-            meter.fits,
-            count=ranking.count,
-            required=added,
-            weights=weights if limit is not None else None,
-            capacity=None if limit is None else int(limit),
-        )
-        found, gap = best.chosen, best.gap
-    else:
-        found = longest([i for i in ranking.order if i not in added], meter.fits, required=added, count=ranking.count)
-    if found is None:
-        raise meter.impossible([i for i in ranking.order if i not in added], added)
-    share = None
+    meter = next((meter for meter in meters if meter.fits(wanted)), None)
+    found, gap = (wanted, 0.0) if meter is not None else (None, 0.0)
+    if meter is None:
+        extremes = _extremes(scores, budget, costs, cuts)
+        for meter in sorted(extremes, key=lambda meter: meter.predict(wanted).memory_bytes):
+            found, gap = _search(scores, ranking, added, meter)
+            if found is not None:
+                break
+    if meter is None or found is None:
+        return None
+    # What was found with many parts may fit with fewer.
+    meter = next((fewer for fewer in meters if fewer.fits(found)), meter)
+    share, values = None, ranking.values
     if values is not None:
         total = sum(values.get(i, 0.0) for i in wanted)
         share = sum(values.get(i, 0.0) for i in found) / total if total > 0 else None
     names = [scores.layers[i].name for i in sorted(wanted - found)]
     return found, meter.spent(found, given_up=names, score_share=share, gap=gap)
+
+
+def _extremes(scores: Scores, budget: Budget, costs: Costs, cuts: Sequence[int]) -> list[Meter]:
+    """With a batch as a whole and in the most parts: one of them takes the least of anything.
+
+    More parts take less for activations, but gathering gradients takes something. Only memory depends on them.
+    """
+    memory = budget.max_memory is not None or budget.max_memory_share is not None
+    parts = dict.fromkeys((cuts[0], cuts[-1])) if memory else (cuts[0],)
+    return [Meter(scores.layers, budget, costs, count) for count in parts]
+
+
+def _rest(ranking: Ranking, added: frozenset[int]) -> list[int]:
+    """What may be selected besides what is selected in any case."""
+    return [i for i in ranking.order if i not in added]
+
+
+def _search(
+    scores: Scores, ranking: Ranking, added: frozenset[int], meter: Meter
+) -> tuple[frozenset[int] | None, float]:
+    """Of sets smaller than what is wanted: the best that fits (None if none does), and `search.Found.gap`."""
+    # A layer that is added counts as one of the k where it is among them without a budget too.
+    count = None if ranking.count is None else ranking.count - len(added.intersection(ranking.chosen))
+    values = ranking.values
+    if values is not None:
+        limit = meter.limits.get("max_update")
+        weights = {i: 4 * layer.parameter_count for i, layer in enumerate(scores.layers)}
+        candidates = {i: value for i, value in values.items() if i not in added}
+        best = best_set(
+            candidates,
+            meter.fits,
+            count=count,
+            required=added,
+            weights=weights if limit is not None else None,
+            capacity=None if limit is None else int(limit),
+        )
+        return best.chosen, best.gap
+    return longest(_rest(ranking, added), meter.fits, required=added, count=count), 0.0
 
 
 def check_choices(strategy: str, rho: float | None, head: str) -> None:
