@@ -16,7 +16,7 @@ from .run import Run
 
 _RUNS = 3  # after which no run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
-_BASE_ORT = 15_000_000  # the same with onnxruntime-training's modules
+_BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
 _COPIES = 1.8  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`,
@@ -126,7 +126,8 @@ def ort_bytes(parts: Parts, frozen: int, state: int) -> int:
     held = _BASE_ORT + _NODE_ORT * parts.nodes + parts.inputs + state
     copies = _copies(parts)
     loading = held + parts.constants + int(copies * frozen)
-    return max(loading, held + parts.arena + frozen + min(_LEFT, int(frozen * (copies - 1))))
+    # It copies what a step gives, so no later run needs more than the first.
+    return max(loading, held + parts.first + frozen + min(_LEFT, int(frozen * (copies - 1))))
 
 
 def inference_bytes(parts: Parts) -> int:
