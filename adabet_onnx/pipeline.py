@@ -70,6 +70,7 @@ class Outcome:
     not_measured: str | None
     metrics: list[dict[str, Any]]
     folder: Path
+    batch_size: int = 32
 
 
 def adapt(
@@ -210,6 +211,7 @@ def adapt(
         not_measured=not_measured,
         metrics=metrics,
         folder=target,
+        batch_size=batch_size,
     )
 
 
@@ -287,6 +289,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "after": outcome.after,
         "evaluated_on": outcome.evaluated_on,
         "trainable_share": outcome.trainable_share,
+        "batch_size": outcome.batch_size,
         "size_tau": outcome.selection.size_tau,
         "costs": {what: dataclasses.asdict(cost) for what, cost in outcome.costs.items()},
         "not_measured": outcome.not_measured,

@@ -31,7 +31,7 @@ def read_record(path: str | os.PathLike[str], form: str, version: int, made_by: 
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(path.read_bytes(), parse_constant=finite, parse_float=finite)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -79,6 +79,8 @@ class Entries:
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join("null" if kind is type(None) else _JSON_NAMES[kind] for kind in kinds)
             raise self.damaged(f"{key!r} must be {wanted}, found {_short(value)}")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise self.damaged(f"{key!r} is too large a number")
         return value
 
     def take_if_there(self, key: str, default: Any, *kinds: type) -> Any:
@@ -95,6 +97,8 @@ class Entries:
         wrong = [item for item in value if not isinstance(item, kind) or isinstance(item, bool)]
         if wrong:
             raise self.damaged(f"the items of {key!r} must each be {_JSON_NAMES[kind]}, found {_short(wrong[0])}")
+        if any(isinstance(item, int) and abs(item) > _LARGEST for item in value):
+            raise self.damaged(f"a number in {key!r} is too large")
         return value
 
     def names(self, key: str) -> tuple[str, ...]:
@@ -106,6 +110,7 @@ class Entries:
         return Entries(self.take(key, dict), f"{self._where}, {key!r},", self._made_by)
 
 
+_LARGEST = 10**300  # of whole numbers; a float can hold it
 _JSON_NAMES = {
     str: "a text",
     int: "a whole number",
@@ -121,7 +126,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
     """A JSON number; what Python reads beyond JSON (NaN, Infinity) or rounds to infinity is refused."""
     number = float(text)
     if not math.isfinite(number):

@@ -40,6 +40,9 @@ from adabet_onnx.cli.main import main
     Case("scores binary", SELECT, FAILURE, ("scores.json", "not valid JSON"), write("scores.json", RANDOM)),
     Case("scores nan", SELECT, FAILURE, ("scores.json", "NaN"), entry("scores.json", points=float("nan"))),
     Case(
+        "scores huge", SELECT, FAILURE, ("scores.json", "'points' is too large"), entry("scores.json", points=10**400)
+    ),
+    Case(
         "selection as scores",
         "select selection.json -o out.json",
         FAILURE,

@@ -162,6 +162,23 @@ def test_what_was_spent_survives_the_file(scores, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("accumulate", 0), ("accumulate", -2), ("accumulate", 9), ("batch_size", 10**400), ("memory_share", 10**400),
+        ("limits", {"max_magic": 1.0}), ("memory_bytes", 10**400),
+    ],
+)  # fmt: skip
+def test_a_budget_that_cannot_be_is_refused(scores, tmp_path, key, value):
+    path = tmp_path / "selection.json"
+    chosen(scores, budget=Budget(max_memory=16_400_000)).save(path)
+    content = json.loads(path.read_text())
+    content["budget"][key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="damaged"):
+        load_selection(path)
+
+
+@pytest.mark.parametrize(
     ("count", "text"),
     [(12, "12 B"), (1500, "1.5 KB"), (64_000_000, "64 MB"), (999_600, "1 MB"), (2_500_000_000, "2.5 GB")],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adabet_onnx import RecordError, UsageError
+from adabet_onnx import CheckError, RecordError, UsageError
+from adabet_onnx.report.comparison import cells, ranked, ties_sentence, verdict
+from adabet_onnx.study import runs
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
-from adabet_onnx.study.results import load_results, summarise
+from adabet_onnx.study.results import Result, load_results, save_results, summarise
 from adabet_onnx.study.ties import Chance
 
 DEMO = Path(__import__("adabet_onnx").__file__).parent / "demo"
@@ -67,8 +72,6 @@ def test_a_finished_comparison_is_not_done_again(compared):
 
 
 def test_another_plan_is_refused_and_more_strategies_are_not(compared, tmp_path):
-    import dataclasses
-
     with pytest.raises(UsageError, match="epochs was 1, now it is 2"):
         compare(MODEL, DATA, compared.folder, dataclasses.replace(PLAN, epochs=2))
     with np.load(DATA, allow_pickle=False) as stored:
@@ -152,8 +155,6 @@ def test_ties():
 
 def test_the_summary_names_the_best_and_its_ties(compared):
     rows = [row for row in compared.results if row.strategy == "head"]
-    import dataclasses
-
     better = [dataclasses.replace(row, strategy="all", accuracy=0.9 + 0.01 * row.seed) for row in rows]
     worse = [dataclasses.replace(row, strategy="random", rho=0.2, accuracy=0.2) for row in rows]
     lost = [dataclasses.replace(row, strategy="last", accuracy=None, failed="the loss became nan") for row in rows]
@@ -201,3 +202,114 @@ def test_damaged_results_are_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(RecordError):
             load_results(path)
+
+
+def test_arrays_that_were_read_again_go_on(tmp_path):
+    plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=(0.001,))
+    for seeds in (1, 2):
+        with np.load(DATA, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        found = compare(MODEL, arrays, tmp_path / "c", dataclasses.replace(plan, seeds=seeds), threads=1)
+        assert len(found.results) == seeds
+
+
+def test_another_old_domain_is_refused(compared):
+    """The trainings that are done were not measured on it."""
+    with pytest.raises(UsageError, match="source_sha256 was None"):
+        compare(MODEL, DATA, compared.folder, PLAN, old_domain=DATA)
+
+
+def test_half_removed_artifacts_are_not_taken_for_whole(compared, tmp_path, monkeypatch):
+    folder = shutil.copytree(compared.folder, tmp_path / "c")
+    (folder / "artifacts" / "some").mkdir(parents=True)
+
+    really = shutil.rmtree
+
+    def killed(path, *rest, **options):
+        if Path(path).name in ("artifacts", ".artifacts.part") and Path(path).exists():
+            raise KeyboardInterrupt
+        really(path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("adabet_onnx.study.compare.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare(MODEL, DATA, folder, PLAN, threads=1)
+    assert not (folder / "artifacts").exists()
+    assert compare(MODEL, DATA, folder, PLAN, threads=1).results == compared.results
+    assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_training_that_explodes_in_its_last_step_is_a_result(tmp_path):
+    """One step: its loss is that of the model before it, and finite."""
+    plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, batch_size=200, rates=(1e38,))
+    row = compare(MODEL, DATA, tmp_path / "high", plan, threads=1).results[0]
+    assert (row.accuracy, row.loss) == (None, None)
+    assert "NaN or infinite" in str(row.failed)
+    plan = dataclasses.replace(plan, rates=(0.001, 1e38))
+    row = compare(MODEL, DATA, tmp_path / "both", plan, threads=1).results[0]
+    assert (row.learning_rate, row.failed) == (0.001, None)
+
+
+ROW = Result("last", 0.1, 0, 0.5, 1.5, 0.1, 0.01, 10**7, 400, ("fc",), 0.001, 10**7)
+
+
+def test_without_accuracies_losses_are_said():
+    other = dataclasses.replace(ROW, strategy="all", rho=None, loss=0.25)
+    rows = [dataclasses.replace(row, accuracy=None) for row in (ROW, other)]
+    found = summarise(rows, 1000)
+    assert {verdict(summary) for summary in found} == {"-"}
+    best = min(found, key=lambda summary: summary.loss)
+    assert ranked(found)[0] == best
+    assert ties_sentence(found).startswith(f"{best.setting} has the lowest test loss, {best.loss:.4g}")
+    assert cells(best, None, False)[1] == f"loss {best.loss:.4g}"
+    failed = [dataclasses.replace(row, accuracy=None, loss=None, failed="nan") for row in rows]
+    assert "no training succeeded" in ties_sentence(summarise(failed, 1000))
+
+
+class Unpickled:
+    """Something that does this where it is unpickled: in a worker."""
+
+    def __init__(self, *what: object) -> None:
+        self._what = what
+
+    def __reduce__(self):
+        return self._what[0], self._what[1:]
+
+
+def trainings(folder: Path, data: object):
+    task = runs.Task(MODEL, data, None, {}, None, 1, 32, 1, 1, "cross-entropy", None)
+    jobs = [runs.Job(f"job{i}", folder / "artifacts" / "a", 0.1, 0, 0.0, 1, "a training") for i in range(3)]
+    return runs.run_all(task, jobs, folder, 2)
+
+
+def test_a_worker_that_dies_is_said(tmp_path):
+    with pytest.raises(CheckError, match="a process that trained has died"):
+        list(trainings(tmp_path, Unpickled(os._exit, 3)))
+
+
+def test_an_interrupt_does_not_wait_for_trainings(tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "wait", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(trainings(tmp_path, Unpickled(time.sleep, 300)))
+    assert time.monotonic() - began < 150
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step_seconds", 0), ("step_memory_bytes", 0), ("accuracy", 1.5), ("accuracy", -0.1), ("strategy", "**"),
+        ("step_memory_bytes", 10**400), ("update_bytes", -1), ("rho", 7),
+    ],
+)  # fmt: skip
+def test_results_that_cannot_be_are_refused(tmp_path, key, value):
+    save_results(tmp_path, [ROW])
+    assert load_results(tmp_path / "results.json") == [ROW]
+    rows = json.loads((tmp_path / "results.json").read_text())
+    rows[0][key] = value
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    with pytest.raises(RecordError, match=key):
+        load_results(tmp_path / "results.json")

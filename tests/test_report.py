@@ -20,7 +20,7 @@ from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.pipeline import adapt, save_summary
-from adabet_onnx.report.gather import gather
+from adabet_onnx.report.gather import find_model, gather, predict_costs
 from adabet_onnx.report.page import write_report
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
@@ -210,6 +210,45 @@ def test_what_cannot_be_shown(folder, tmp_path):
     plan.write_text(json.dumps({**json.loads(plan.read_text()), "model_sha256": "0" * 64}))
     with pytest.raises(RecordError, match="different models"):
         gather(both)
+
+
+def test_costs_are_of_the_batch_that_was_trained(folder, tmp_path):
+    found = gather(folder / "run")
+    find_model(found, None)
+    predict_costs(found)
+    assert found.batch_size == 16
+    assert json.loads((folder / "run" / "run.json").read_text())["batch_size"] == 16
+    other = shutil.copytree(folder / "compare", tmp_path / "compare")
+    plan = json.loads((other / "plan.json").read_text())
+    plan["choices"]["optimizer"], plan["batch_size"] = "sgd", 8
+    (other / "plan.json").write_text(json.dumps(plan))
+    found = gather(other)
+    find_model(found, None)
+    predict_costs(found)
+    assert (found.batch_size, found.costs["all"].state_bytes) == (8, 0)
+
+
+def test_figures_that_cannot_be(folder, tmp_path):
+    (tmp_path / "any.json").mkdir()
+    run, compare = (shutil.copytree(folder / name, tmp_path / name) for name in ("run", "compare"))
+    summary = json.loads((run / "run.json").read_text())
+    summary["costs"]["all"]["memory_bytes"] = 0
+    plan = json.loads((compare / "plan.json").read_text())
+    for path, content in (
+        (run / "run.json", json.dumps(summary)),
+        (run / "run.json", json.dumps({**summary, "costs": {}, "batch_size": 0})),
+        (run / "run.json", json.dumps({**summary, "costs": {}}).replace('"batch_size": 16', '"batch_size": 1e999')),
+        (run / "metrics.jsonl", f'{{"train_loss": {10**400}}}'),
+        (compare / "plan.json", json.dumps({**plan, "choices": {"magic": 1}})),
+        (compare / "plan.json", json.dumps({**plan, "choices": {**plan["choices"], "loss": "magic"}})),
+        (compare / "plan.json", json.dumps({**plan, "batch_size": -1})),
+    ):
+        before = path.read_text()
+        path.write_text(content)
+        with pytest.raises(RecordError, match=path.name.replace(".", r"\.")):
+            gather(tmp_path)
+        path.write_text(before)
+    gather(tmp_path)
 
 
 def test_the_command(folder, tmp_path, monkeypatch, capsys):

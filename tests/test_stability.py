@@ -137,6 +137,20 @@ def test_without_labels_there_is_no_fisher(model, data):
     assert "fisher" not in {row.measure for row in found.agreements}
 
 
+def test_labels_of_a_task_that_the_model_has_no_head_for(model, data, tmp_path):
+    """Rankings without labels are as firm as they are; it is said why the rival is not there."""
+    found = stability(model, {**data, "y": np.arange(200) % 20}, **QUICK)
+    assert "fisher" not in {row.measure for row in found.agreements}
+    assert "labels go from 0 to 19" in found.notes[0]
+    found.save(tmp_path / "stability.json")
+    assert load_stability(tmp_path / "stability.json") == found
+    targets = np.random.default_rng(0).standard_normal((200, 4))
+    assert stability(model, {**data, "y": targets}, **QUICK).notes
+    found = stability(model, {**data, "y": targets}, **QUICK, loss="mse")
+    assert "fisher" in {row.measure for row in found.agreements}
+    assert found.notes == ()
+
+
 def test_the_file(model, data, tmp_path):
     found = stability(model, data, **QUICK, fisher=False)
     path = tmp_path / "stability.json"
@@ -147,6 +161,11 @@ def test_the_file(model, data, tmp_path):
         path.write_text(json.dumps({**content, key: value}))
         with pytest.raises(RecordError, match=r"stability\.json"):
             load_stability(path)
+    for row in content["agreements"]:
+        row["measure"] = "size"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="agreements"):
+        load_stability(path)
 
 
 @pytest.mark.parametrize(

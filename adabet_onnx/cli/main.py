@@ -71,7 +71,10 @@ def _run() -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. A training goes on after its last finished epoch with --resume.", err=True)
+        click.echo(
+            "Interrupted. train and run go on after the last finished epoch with --resume, compare where it was.",
+            err=True,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -130,6 +130,7 @@ def select(
       adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
       adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
+    check_output(output)
     budget = take_budget(settings)
     loaded = load_scores(scores)
     costs = None

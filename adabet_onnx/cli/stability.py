@@ -14,6 +14,7 @@ from ..model.open import open_model
 from ..report.plots import check_plot_path
 from ..report.stability import plot_stability, stability_table
 from ..study.stability import stability as measure_stability
+from ..training.choices import LOSSES
 from .common import (
     ANY,
     FILE,
@@ -39,6 +40,9 @@ from .common import (
 @click.option("--groups", type=int, default=8, show_default=True, help="Disjoint groups of each size, at most.")
 @click.option("--seeds", type=int, default=2, show_default=True, help="How often samples are shuffled.")
 @click.option("--fisher/--no-fisher", default=True, show_default=True, help="Fisher information, if there are labels.")
+@click.option(
+    "--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="Of Fisher information."
+)
 @click.option("--embeddings", is_flag=True, help="Also clusters of UMAP embeddings, the paper's Figure 3.")
 @click.option(
     "--scoring-memory", "max_memory", type=Size(), help="For the forward pass.  [default: 3/4 of what is free]"

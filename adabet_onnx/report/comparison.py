@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,13 +52,19 @@ def markdown(found: Comparison) -> str:
 
 
 def ranked(summaries: Sequence[Summary]) -> list[Summary]:
-    """The best mean first."""
-    return sorted(summaries, key=lambda summary: -summary.mean)
+    """The highest mean first; without accuracies, the lowest loss."""
+    return sorted(summaries, key=lambda summary: (-summary.mean, math.inf if summary.loss is None else summary.loss))
 
 
 def ties_sentence(summaries: Sequence[Summary]) -> str:
     """Which differences mean nothing."""
     best = next((summary for summary in summaries if summary.best), None)
+    losses = [summary for summary in ranked(summaries) if summary.loss is not None]
+    if best is None and losses:
+        return (
+            f"{losses[0].setting} has the lowest test loss, {losses[0].loss:.4g} (there is no accuracy with this loss, "
+            "and what is within chance is not said)"
+        )
     if best is None:
         return "no training succeeded: try lower learning rates (--lr)"
     ties = [str(summary.setting) for summary in summaries if summary.ties and not summary.best]
@@ -74,8 +81,10 @@ def verdict(summary: Summary) -> str:
     """Against the best: best, tie, behind or failed."""
     if summary.best:
         return "best"
-    if not summary.accuracies:
+    if not summary.accuracies and summary.loss is None:
         return "failed"
+    if not summary.accuracies:
+        return "-" if not summary.failed else f"{summary.failed} failed"
     failed = f" ({summary.failed} failed)" if summary.failed else ""
     return ("tie" if summary.ties else "behind") + failed
 
@@ -94,7 +103,7 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
         memory += f" ({summary.step_memory_bytes / everything.step_memory_bytes:.2f}x)"
     found = [
         str(summary.setting),
-        f"{summary.mean:.1%} ± {100 * summary.deviation:.1f}" if summary.accuracies else "-",
+        _reached(summary),
         f"{summary.trainable_share:.1%}",
         time,
         memory,
@@ -103,6 +112,12 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
     if old:
         found.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")
     return found
+
+
+def _reached(summary: Summary) -> str:
+    if summary.accuracies:
+        return f"{summary.mean:.1%} ± {100 * summary.deviation:.1f}"
+    return "-" if summary.loss is None else f"loss {summary.loss:.4g}"
 
 
 def write_markdown(found: Comparison, path: str | os.PathLike[str]) -> None:

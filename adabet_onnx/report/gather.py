@@ -10,7 +10,7 @@ from typing import Any
 from ..cost.predict import Prediction, Predictor
 from ..errors import AdabetError, RecordError, UsageError
 from ..model.open import Model, open_model
-from ..records import Entries, read_record
+from ..records import Entries, finite, read_record
 from ..scoring.record import Scores, load_scores
 from ..selection.record import Selection, load_selection
 from ..study.plan import FORMAT as PLAN_FORMAT
@@ -21,10 +21,11 @@ from ..study.results import Result, load_results
 from ..study.runs import read as read_run
 from ..study.stability import FORMAT as STABILITY_FORMAT
 from ..study.stability import Stability, load_stability
-from ..training.choices import Choices
+from ..training.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import Manifest, load_manifest
 
+_MOST_SAMPLES = 10**6  # of a step
 _SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
@@ -54,6 +55,7 @@ class Figures:
         trainable_share: trained parameters over all.
         measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
         command: the command line, or None.
+        batch_size: samples of the step that was measured.
     """
 
     before: float | None
@@ -62,6 +64,7 @@ class Figures:
     trainable_share: float
     measured: dict[str, tuple[int, float]]
     command: str | None
+    batch_size: int = 32
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,16 @@ class Compared:
         results: one per strategy, rho and seed.
         curves: of the first seed of each strategy: the loss of the training that counts, validation figures of the one
             that its rate was chosen by.
+        batch_size, backend, choices: of the trainings.
     """
 
     plan: dict[str, Any]
     test_samples: int
     results: list[Result]
     curves: list[Curve]
+    batch_size: int = 32
+    backend: str = "auto"
+    choices: Choices = field(default_factory=Choices)
 
 
 @dataclass
@@ -194,7 +201,9 @@ def _run(place: Path) -> Run:
     figures = None
     if (place / _SUMMARY).is_file():
         try:
-            content = json.loads((place / _SUMMARY).read_text(encoding="utf-8"), parse_constant=_refuse)
+            content = json.loads(
+                (place / _SUMMARY).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
+            )
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{place / _SUMMARY} is not valid JSON ({error}). Run again.") from error
         figures = _figures(Entries(content, str(place / _SUMMARY), "adabet-onnx run"))
@@ -209,7 +218,12 @@ def _figures(record: Entries) -> Figures:
     for name in record.take("costs", dict):
         cost = record.inside("costs").inside(name)
         measured[str(name)] = int(cost.take("memory_bytes", int)), float(cost.take("seconds", float))
+        if min(measured[str(name)]) <= 0:
+            raise record.damaged(f"the costs of {name!r} must be above 0")
     nothing = type(None)
+    batch_size = record.take_if_there("batch_size", 32, int)
+    if not 1 <= batch_size <= _MOST_SAMPLES:
+        raise record.damaged(f"'batch_size' must be 1 to {_MOST_SAMPLES}, found {batch_size}")
     return Figures(
         before=record.inside("before").take("accuracy", float, nothing),
         after=record.inside("after").take("accuracy", float, nothing),
@@ -217,20 +231,18 @@ def _figures(record: Entries) -> Figures:
         trainable_share=float(record.take("trainable_share", float)),
         measured=measured,
         command=record.take_if_there("command", None, str, nothing),
+        batch_size=batch_size,
     )
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not a number of JSON")
 
 
 def _metrics(path: Path) -> Curve | None:
     if not path.is_file():
         return None
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line, parse_constant=finite, parse_float=finite) for line in lines]
         return _curve("the selection", rows)
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}). Train again.") from error
 
 
@@ -258,7 +270,16 @@ def _compared(place: Path) -> Compared:
         chosen_by = _one(place / "runs", f"rate-{row.setting.key}-*-{row.learning_rate:g}.json")
         if final is not None:
             curves[row.setting] = _curve(str(row.setting), final, chosen_by or [])
-    return Compared(plan, samples, results, list(curves.values()))
+    batch_size = entries.take_if_there("batch_size", 32, int)
+    backend = entries.take_if_there("backend", "auto", str)
+    try:
+        choices = Choices(**entries.take_if_there("choices", {}, dict))
+        choose_backend(backend, choices)
+    except (TypeError, AdabetError) as error:
+        raise entries.damaged(f"'choices' or 'backend' cannot be: {error}") from error
+    if not 1 <= batch_size <= _MOST_SAMPLES or samples < 1:
+        raise entries.damaged("'batch_size' or 'test_samples' is out of range")
+    return Compared(plan, samples, results, list(curves.values()), batch_size, backend, choices)
 
 
 def _one(folder: Path, pattern: str) -> list[dict[str, Any]] | None:
@@ -269,6 +290,8 @@ def _one(folder: Path, pattern: str) -> list[dict[str, Any]] | None:
 
 def _stability(place: Path) -> Stability | None:
     for path in sorted(place.glob("*.json")):
+        if not path.is_file():
+            continue
         with path.open("rb") as file:
             if STABILITY_FORMAT.encode() in file.read(200):
                 return load_stability(path)
@@ -326,7 +349,12 @@ def predict_costs(found: Material, progress: Any = None) -> None:
     if found.run is not None and found.run.manifest is not None:
         choices = Choices.from_manifest(found.run.manifest.content)
         backend = str(found.run.manifest.backend)
-    if found.run is not None and found.run.selection.budget is not None:
+    if found.run is None and found.compared is not None:
+        choices, backend = found.compared.choices, found.compared.backend
+        found.batch_size = found.compared.batch_size
+    elif found.run is not None and found.run.figures is not None:
+        found.batch_size = found.run.figures.batch_size
+    elif found.run is not None and found.run.selection.budget is not None:
         found.batch_size = found.run.selection.budget.batch_size
     predictor = Predictor(model, batch_size=found.batch_size, backend=backend, choices=choices)
     found.costs["inference"] = predictor.inference()

@@ -214,7 +214,7 @@ def _firmness(found: Material) -> dict[str, Any]:
         )
     figure, caption = "", ""
     if found.stability is not None:
-        lines.append(_sentence(found.stability.sentence()))
+        lines += [_sentence(found.stability.sentence()), *found.stability.notes]
         if found.stability.clusters is not None:
             lines.append(_sentence(clusters_sentence(found.stability)))
         figure = inline.agreement(found.stability)

@@ -35,7 +35,7 @@ def stability_table(found: Stability) -> RenderableType:
             end_section=row.samples == found.agreements[-1].samples,
         )
         before = row.measure
-    lines = [Text(found.sentence())]
+    lines = [Text(found.sentence()), *(Text(f"note: {note}") for note in found.notes)]
     if found.clusters is not None:
         lines.append(Text(clusters_sentence(found)))
     return Group(table, *lines)

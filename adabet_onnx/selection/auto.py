@@ -17,8 +17,10 @@ ranking is the same for any sample, as long as the case is. rho caps the number 
 2 have no cap, and case 3 has a fifth of the layers.
 
 Reaching the first normalisation takes activations of the whole network. So the batch is cut into as many parts as it
-takes to keep to the budget (a quarter of all layers' step memory, where none is given); the gradients of the parts are
-gathered, and the update is that of the whole batch. What was tried, and what it gave, is in tests/benchmarks/choice.
+takes to keep to the budget (a quarter of all layers' step memory, where none is given; of small networks, in which
+the runtime takes most, inference and a quarter of what training adds, or else the least that training anything takes);
+the gradients of the parts are gathered, and the update is that of the whole batch. What was tried, and what it gave, is
+in tests/benchmarks/choice.
 """
 
 from __future__ import annotations
@@ -89,16 +91,20 @@ def wanted(scores: Scores, pool: list[int], rho: float | None) -> tuple[list[int
     cap = len(layers) if rho is None else _share(rho, len(layers))
     norms = [i for i in backwards if layers[i].is_norm]
     if found.name != "new-task" and norms:
-        some = "all normalisations" if cap >= len(norms) else f"the last {cap} normalisations"
+        some = "all normalisations" if cap >= len(norms) else _last(cap, "normalisation")
         return norms, min(cap, len(norms)), f"{some}, because {found.why}"
     count = _share(LAST_SHARE if rho is None else rho, len(layers))
     if found.name == "collapsed":
         ranks = {i: layers[i].effective_rank for i in backwards}
         sound = [i for i, rank in ranks.items() if rank is None or rank >= FEW_DIRECTIONS]
         if sound:
-            some = f"the last {min(count, len(sound))} layers that have not collapsed"
+            some = _last(min(count, len(sound)), "sound layer")
             return sound, count, f"{some}, because {found.why}"
-    return backwards, count, f"the last {min(count, len(backwards))} layers, because {found.why}"
+    return backwards, count, f"{_last(min(count, len(backwards)), 'layer')}, because {found.why}"
+
+
+def _last(count: int, what: str) -> str:
+    return f"the last {count} {what}s" if count > 1 else f"the last {what}"
 
 
 def _share(rho: float, layers: int) -> int:

@@ -281,7 +281,8 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         sets: from `smallest_sets`.
         most_parts: into how many parts a batch can be cut.
     """
-    limits, parts = meters[0].limits, []
+    limits = meters[0].limits
+    parts: list[str] = []
     leasts = {key: least_use(meters, key, sets) for key in limits}
     for key, least in leasts.items():
         if least.value > limits[key]:

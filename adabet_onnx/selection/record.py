@@ -30,7 +30,7 @@ from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
 from ..records import Entries, read_record, write_json
-from .budget import Spent
+from .budget import Budget, Spent
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
 _MADE_BY = "adabet-onnx select"
@@ -153,7 +153,10 @@ def selection_from_json(value: Any, where: str) -> Selection:
 
 def _spent(record: Entries) -> Spent:
     limits = record.take("limits", dict)
-    return Spent(
+    unknown = [name for name in limits if name not in Budget.__dataclass_fields__]
+    if unknown:
+        raise record.damaged(f"{unknown[0]!r} is no limit")
+    spent = Spent(
         batch_size=record.take("batch_size", int),
         backend=record.take("backend", str),
         memory_bytes=record.take("memory_bytes", int),
@@ -167,3 +170,6 @@ def _spent(record: Entries) -> Spent:
         tried=record.take("tried", int),
         accumulate=record.take_if_there("accumulate", 1, int),
     )
+    if spent.accumulate < 1 or spent.batch_size < spent.accumulate:
+        raise record.damaged(f"a batch of {spent.batch_size} cannot be cut into {spent.accumulate} parts")
+    return spent

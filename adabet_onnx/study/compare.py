@@ -11,6 +11,7 @@ results.json, results.csv. (artifacts/ is made again where it is missing.)
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -128,9 +129,11 @@ def compare(
     splits = _labelled(data, model)
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
     splits = runs.used_data(splits, plan.train_samples)
+    old_data = None if old_domain is None else open_data(old_domain, model).for_evaluation
     facts = {
         "model_sha256": model.sha256,
         "data_sha256": fingerprint((splits.train, splits.test)),
+        "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
         "test_samples": len(splits.for_evaluation),
         "command": command,
@@ -156,17 +159,24 @@ def compare(
     )
     how: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis, "threads": threads}
     before = evaluate(model, splits.for_evaluation, used, **how)["accuracy"]
-    old = None
-    if old_domain is not None:
-        old = evaluate(model, open_data(old_domain, model).for_evaluation, used, **how)["accuracy"]
+    old = None if old_data is None else evaluate(model, old_data, used, **how)["accuracy"]
     selections = study.selections()
     rates = study.rates(task, selections, processes)
     study.train(task, study.final_jobs(selections, rates), processes)
     results = study.results(selections, rates, old)
     save_results(target, results)
-    shutil.rmtree(target / "artifacts", ignore_errors=True)
+    _remove(target / "artifacts")
     samples = len(splits.for_evaluation)
     return Comparison(target, results, summarise(results, samples), samples, before, old)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder so that half of it is never found in its place."""
+    gone = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _with_head(model: Model, num_classes: int | None) -> tuple[Model, bytes | None]:

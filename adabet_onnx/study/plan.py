@@ -3,6 +3,7 @@
 ``plan.json``: format "adabet-onnx/compare-plan", version 1, with the attributes of `Plan` and
     model_sha256    the model (with its new head, where it got one)
     data_sha256     of labels and samples as fed (`fingerprint`), training and test data
+    source_sha256   of the old domain's, or null
     preprocessing   how data becomes model input
     test_samples    how many samples accuracies are of
     command         the command line, or null
@@ -150,7 +151,7 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
     Args:
         path: of plan.json.
         plan: what is asked for.
-        facts: model_sha256, data_sha256 and preprocessing.
+        facts: the other entries of the file.
 
     Raises:
         UsageError: the folder was begun with another plan.

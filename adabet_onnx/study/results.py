@@ -25,16 +25,21 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from ..errors import RecordError
 from ..files import replacing, write_bytes
-from ..records import Entries
-from .plan import Setting
+from ..records import Entries, finite
+from .plan import STRATEGIES, Setting
 from .ties import Chance
 
 _MADE_BY = "adabet-onnx compare"
 FILE = "results.json"
+_MOST = 1e18  # of a figure; more cannot be drawn
+_RANGES = {
+    **dict.fromkeys(("rho", "accuracy", "trainable_share", "source_accuracy", "source_accuracy_before"), 1.0),
+    **dict.fromkeys(("seed", "step_seconds", "step_memory_bytes", "update_bytes", "learning_rate"), _MOST),
+    "predicted_memory_bytes": _MOST,
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Summary:
         failed: how many seeds failed.
         mean, deviation: of the accuracies (standard deviation over seeds; 0 for one).
         trainable_share, step_seconds, step_memory_bytes, update_bytes, source_accuracy: means.
+        loss: mean on the test data over seeds that did not fail; None if all did.
         best: whether its mean is the highest.
         ties: whether it ties with the best (see `ties`); the best ties with itself.
     """
@@ -88,6 +94,7 @@ class Summary:
     step_memory_bytes: float
     update_bytes: float
     source_accuracy: float | None
+    loss: float | None = None
     best: bool = False
     ties: bool = False
 
@@ -100,6 +107,7 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
     found = []
     for setting, rows in groups.items():
         accuracies = tuple(row.accuracy for row in rows if row.accuracy is not None)
+        losses = [row.loss for row in rows if row.loss is not None]
         old = [row.source_accuracy for row in rows if row.source_accuracy is not None]
         found.append(
             Summary(
@@ -113,6 +121,7 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
                 step_memory_bytes=statistics.fmean(row.step_memory_bytes for row in rows),
                 update_bytes=statistics.fmean(row.update_bytes for row in rows),
                 source_accuracy=statistics.fmean(old) if old else None,
+                loss=statistics.fmean(losses) if losses else None,
             )
         )
     ranked = [summary for summary in found if summary.accuracies]
@@ -152,7 +161,7 @@ def load_results(path: str | os.PathLike[str]) -> list[Result]:
         RecordError: it is not one, or is damaged.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite)
     except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} cannot be read as JSON ({error}). Make it again with {_MADE_BY}.") from error
     if not isinstance(content, list):
@@ -160,12 +169,17 @@ def load_results(path: str | os.PathLike[str]) -> list[Result]:
     return [_result(Entries(entry, f"{path}, entry {i},", _MADE_BY)) for i, entry in enumerate(content)]
 
 
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not a number of JSON")
-
-
 def _result(entry: Entries) -> Result:
     nothing = type(None)
+    for key, most in _RANGES.items():
+        value = entry.take_if_there(key, None, float, nothing)
+        if value is not None and not 0 <= value <= most:
+            raise entry.damaged(f"{key!r} must be 0 to {most:g}, found {value}")
+    for key in ("step_seconds", "step_memory_bytes"):
+        if entry.take(key, float) == 0:
+            raise entry.damaged(f"{key!r} must be above 0")
+    if (strategy := entry.take("strategy", str)) not in STRATEGIES:
+        raise entry.damaged(f"'strategy' {strategy!r} is not known")
     return Result(
         strategy=entry.take("strategy", str),
         rho=entry.take("rho", float, nothing),

@@ -5,25 +5,28 @@
                       learning rate is chosen by); accuracy null where the loss has none; both null if training failed
     source            {accuracy, loss} on the old domain's test data, or null
     curve             per epoch: train_loss, eval_loss, eval_accuracy
-    failed            null, or why the training failed (its loss was not finite)
+    failed            null, or why the training failed (its loss, or what the trained model gives, was not finite)
 A run that has its file is not done again.
 """
 
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 from ..data.dataset import Dataset, Splits
 from ..data.preprocess import preprocessing_from_json
 from ..data.source import open_data
-from ..errors import TrainingError
+from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
 from ..training.evaluation import evaluate
@@ -32,6 +35,7 @@ from ..training.trainer import Trainer
 
 FORMAT, VERSION = "adabet-onnx/run", 1
 _MADE_BY = "adabet-onnx compare"
+_NOT_FINITE = "the outputs of the trained model are NaN or infinite: the learning rate is too high"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Task:
         accumulate: batches of an update.
         threads: of a training.
         loss, axis: of the evaluation.
+        token: tells this comparison from others; arrays among the data cannot be compared.
     """
 
     model: Path
@@ -62,6 +67,7 @@ class Task:
     threads: int | None
     loss: str
     axis: int | None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ _worlds: dict[str, _World] = {}  # of this process: data is read once
 
 
 def _world(task: Task) -> _World:
-    if "here" not in _worlds or _worlds["here"].task != task:
+    if "here" not in _worlds or _worlds["here"].task.token != task.token:
         model = open_model(task.model)
         splits = used_data(open_data(task.data, model), task.train_samples)
         source = None if task.source is None else open_data(task.source, model).for_evaluation
@@ -119,7 +125,8 @@ def run(task: Task, job: Job) -> dict[str, Any]:
     world = _world(task)
     preprocessing = preprocessing_from_json(task.preprocessing, "the plan")
     found: dict[str, Any] = {"accuracy": None, "loss": None, "source": None, "curve": [], "failed": None}
-    with tempfile.TemporaryDirectory(prefix="adabet-") as scratch:
+    # Beside the artifacts, which are removed at the end: so is what a worker that was stopped leaves.
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=job.artifacts.parent) as scratch:
         folder = Path(scratch) / "artifacts"
         shutil.copytree(job.artifacts, folder)
         try:
@@ -138,13 +145,21 @@ def run(task: Task, job: Job) -> dict[str, Any]:
         keys = ("epoch", "train_loss", "eval_loss", "eval_accuracy")
         found["curve"] = [{key: row.get(key) for key in keys} for row in rows]
         if job.validation:
+            if rows[-1]["eval_loss"] is None:
+                return {**found, "failed": _NOT_FINITE}
             return {**found, "accuracy": rows[-1]["eval_accuracy"], "loss": rows[-1]["eval_loss"]}
-        adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
+        try:
+            adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
+        except CheckError:  # a parameter
+            return {**found, "failed": _NOT_FINITE}
     how: dict[str, Any] = {"loss": task.loss, "axis": task.axis, "threads": task.threads}
-    after = evaluate(adapted, world.splits.for_evaluation, preprocessing, **how)
+    try:  # the data was evaluated before any training: what is wrong now is the training
+        after = evaluate(adapted, world.splits.for_evaluation, preprocessing, **how)
+        old = None if world.source is None else evaluate(adapted, world.source, preprocessing, **how)
+    except DataError:
+        return {**found, "failed": _NOT_FINITE}
     found |= {"accuracy": after["accuracy"], "loss": after["loss"]}
-    if world.source is not None:
-        old = evaluate(adapted, world.source, preprocessing, **how)
+    if old is not None:
         found["source"] = {"accuracy": old["accuracy"], "loss": old["loss"]}
     return found
 
@@ -186,13 +201,28 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
             yield keep(job, run(task, job))
         return
     # "spawn": a forked child would share locks of the native libraries' threads.
-    with ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn")) as pool:
+    others = set(active_children())
+    with ProcessPoolExecutor(
+        min(processes, len(left)), mp_context=get_context("spawn"), initializer=_leave_interrupts
+    ) as pool:
         try:
             pending = {pool.submit(run, task, job): job for job in left}
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield keep(pending.pop(future), future.result())
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(active_children()) - others:  # or this process waits till they have trained
+                worker.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise CheckError(
+                    "a process that trained has died, perhaps for lack of memory. What was finished is kept: start "
+                    "again, with fewer --jobs or a smaller --batch-size."
+                ) from error
             raise
+
+
+def _leave_interrupts() -> None:
+    """In a worker: Ctrl-C, which a terminal sends to all processes, is for the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -15,6 +15,7 @@ common. That is done for n = 32, 64, 128, ... One forward pass of each sample se
     enough          by measure: the smallest n with an overlap of at least FIRM, or null if none of those tried has
     example         n, and for each layer the b1_hat of each group (seed 0), which the plot draws
     clusters        null, or a list with, for each layer: layer, clusters, noise, b1 (see `clusters`)
+    notes           what is missing, and why (not in older files)
 
 Measures: ``b1_hat`` (under the subsets estimator), ``b1_hat batches`` (the paper's), ``b1`` (not divided by size),
 ``size`` (1 / D: the control, the same for any sample), ``auto`` (see `selection.auto`), and ``fisher`` with labels.
@@ -36,7 +37,7 @@ from ..data.dataset import Dataset
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
-from ..errors import DataError, UsageError
+from ..errors import DataError, ModelError, UsageError
 from ..model.open import Model
 from ..records import Entries, read_record, write_json
 from ..scoring.betti import betti_numbers
@@ -87,6 +88,7 @@ class Stability:
     example_samples: int
     example: tuple[tuple[float, ...], ...]
     clusters: tuple[Clusters, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -123,6 +125,7 @@ def stability(
     groups: int = 8,
     seeds: int = 2,
     fisher: bool = True,
+    loss: str = "cross-entropy",
     embeddings: bool = False,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
@@ -141,7 +144,8 @@ def stability(
         max_samples: the largest groups have at most so many; groups need two times as many.
         groups: at most so many of each size.
         seeds: how many shuffles.
-        fisher: also Fisher information, where there are labels.
+        fisher: also Fisher information, where there are labels that fit the model and the loss.
+        loss: of Fisher information: cross-entropy, mse, bce-with-logits or l1.
         embeddings: also clusters of UMAP embeddings (needs umap-learn).
         preset, preprocessing, max_memory, threads: as in `score`.
         progress: called with what is going on, steps done and steps in all.
@@ -165,8 +169,12 @@ def stability(
     block = points * 2 ** int(math.log2(max(1, fits // points)))
     probed = Probed(model, preprocessing, group=block, threads=threads)
     information = None
+    notes = []
     if fisher and dataset.labels is not None:
-        information = Fisher(model, dataset, preprocessing, threads=threads)
+        try:
+            information = Fisher(model, dataset, preprocessing, loss=loss, threads=threads)
+        except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
+            notes.append(f"Fisher information is left out: {error}")
     say = progress or (lambda what, done, total: None)
     runs = []
     for seed in range(seeds):
@@ -196,6 +204,7 @@ def stability(
         example_samples=shown,
         example=tuple(tuple(float(value) for value in row) for row in np.transpose(runs[0][shown]["b1_hat"])),
         clusters=found,
+        notes=tuple(notes),
     )
 
 
@@ -406,7 +415,7 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
     layers = record.names("layers")
     example = record.take_list("example", list)
     if (
-        not rows
+        not {"b1_hat"} <= {row.measure for row in rows}
         or len(example) != len(layers)
         or any(not isinstance(value, int | float) for line in example for value in line)
     ):
@@ -433,4 +442,5 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
         example_samples=record.take("example_samples", int),
         example=tuple(tuple(float(value) for value in line) for line in example),
         clusters=clusters,
+        notes=tuple(record.take_list("notes", str)) if record.take_if_there("notes", None, list) is not None else (),
     )
