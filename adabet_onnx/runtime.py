@@ -21,7 +21,8 @@ from .errors import ModelError, RuntimeMissingError
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
 INSTALL_INFERENCE = "pip install 'adabet-onnx[inference]'"
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-silicon")
-_MMAP_THRESHOLD, _SMALL, _LARGE = -3, 1 << 17, 1 << 25  # M_MMAP_THRESHOLD of mallopt, its first and its last value
+GIVEN_BACK = 1 << 17  # bytes; blocks as large are given back at once when they are freed, with `frugal_loading`
+_MMAP_THRESHOLD, _LARGE = -3, 1 << 25  # M_MMAP_THRESHOLD of mallopt, and its highest value
 _TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
 
 
@@ -124,7 +125,7 @@ def frugal_loading() -> Iterator[None]:
     library = None
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _SMALL)
+        library.mallopt(_MMAP_THRESHOLD, GIVEN_BACK)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import UsageError
 from ..model.open import Model
 from ..model.prepare import prepare
@@ -34,6 +35,7 @@ class StepGraph:
         data: names of the inputs that are data.
         update_bytes: of the trained parameters.
         state_bytes: of the optimizer's state, statistics that are moved included.
+        large_bytes: those of both in tensors that `runtime.frugal_loading` gives back once they are freed.
     """
 
     model: ir.Model
@@ -42,6 +44,7 @@ class StepGraph:
     data: tuple[str, ...]
     update_bytes: int
     state_bytes: int
+    large_bytes: int = 0
 
 
 def selection_of(model: Model, parameters: Sequence[str], layers: Sequence[str] | None = None) -> Selection:
@@ -84,6 +87,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         recompute=choices.recompute,
     )
     graph, names, labels = make_step(prepared, recipe)
+    sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
         model=graph,
         labels=labels,
@@ -91,6 +95,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         data=tuple(name for _, name in prepared.inputs),
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
+        large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),
     )
 
 

@@ -93,17 +93,18 @@ class Simulation:
         return Parts(run.nodes, inputs, run.constant_bytes, convolved, resident[0], resident[-1])
 
 
-def portable_bytes(parts: Parts, frozen: int, carried: int) -> int:
+def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
     """Step memory of the portable backend.
 
     Args:
         parts: of the step's graph.
         frozen: bytes of the weights that are not trained, as they stand in the file.
         carried: bytes of parameters and state.
+        large: those of them that the system gets back once the first step's results have taken their place.
     """
     held = _BASE + _NODE * parts.nodes + parts.inputs
     loading = held + int(_COPIES * parts.constants + _FILE_COPIES * frozen)
-    return max(loading, held + parts.arena, _BASE + _STATE_COPIES * carried)
+    return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
 
 
 def gathered_bytes(update: int) -> int:

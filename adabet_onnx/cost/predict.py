@@ -136,7 +136,7 @@ class Predictor:
         parts = Simulation(step.model, frugal=True).parts(batch)
         frozen = weight_bytes(self.model.graph) - step.update_bytes
         if portable:
-            memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes)
+            memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes, step.large_bytes)
         else:
             memory = ort_bytes(parts, frozen, step.state_bytes)
         if accumulate > 1:

@@ -45,10 +45,12 @@ class Session:
         self._state: list[Mapping[str, Any]] = list(names["state"])
         entries = [*self._parameters, *self._state]
         initial = start == files["state"]
-        stored = checkpoint.read_initial(start, entries) if initial else checkpoint.load(start, entries)
-        self._steps, self._properties = stored.step, stored.properties
         self._ort = runtime.onnxruntime()
-        self._values = {entry["name"]: self._held(stored.tensors[entry["name"]]) for entry in entries}
+        with runtime.frugal_loading():  # the first step's results take the place of these values, which then go
+            stored = checkpoint.read_initial(start, entries) if initial else checkpoint.load(start, entries)
+            self._values = {entry["name"]: self._held(stored.tensors[entry["name"]]) for entry in entries}
+            self._steps, self._properties = stored.step, stored.properties
+            del stored
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
