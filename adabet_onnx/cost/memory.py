@@ -128,13 +128,18 @@ def ort_bytes(parts: Parts, frozen: int, state: int) -> int:
     copies = _copies(parts)
     loading = held + parts.constants + int(copies * frozen)
     # It copies what a step gives, so no later run needs more than the first.
-    return max(loading, held + parts.first + frozen + min(_LEFT, int(frozen * (copies - 1))))
+    return max(loading, held + parts.first + frozen + _left(copies, frozen))
 
 
 def inference_bytes(parts: Parts) -> int:
     """Memory of a forward pass."""
-    held = _BASE + _NODE * parts.nodes + parts.inputs
-    return held + max(parts.arena, int(_copies(parts) * parts.constants))
+    held, copies = _BASE + _NODE * parts.nodes + parts.inputs, _copies(parts)
+    return held + max(parts.arena + _left(copies, parts.constants), int(copies * parts.constants))
+
+
+def _left(copies: float, weights: int) -> int:
+    """What loading freed and the process keeps."""
+    return min(_LEFT, int(weights * (copies - 1)))
 
 
 def _copies(parts: Parts) -> float:
