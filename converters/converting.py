@@ -42,15 +42,27 @@ class ConversionError(Exception):
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the model: its name, one sample's shape, its NumPy type, and the number integers are below."""
+    """An input of the model.
+
+    Attributes:
+        name: in the graph.
+        shape: of one sample.
+        dtype: NumPy's name of its type.
+        below: for integers, the first number that is too large.
+        mask: whether it marks the real tokens of a sequence: ones, then zeros.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     below: int = 2
+    mask: bool = False
 
     def random(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         """A batch of random samples: normal numbers, or integers from 0."""
+        if self.mask:
+            lengths = rng.integers(1, self.shape[0] + 1, (batch, 1))
+            return (np.arange(self.shape[0]) < lengths).astype(self.dtype)
         if self.dtype.startswith("float"):
             return rng.standard_normal((batch, *self.shape)).astype(self.dtype)
         return rng.integers(0, self.below, (batch, *self.shape)).astype(self.dtype)
@@ -137,6 +149,7 @@ def finish(
     named: Feeds,
     options: argparse.Namespace,
     view: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    batches: tuple[int, ...] = BATCHES,
 ) -> None:
     """Give parameters their names, compare with the source, write metadata and file, and say what was kept.
 
@@ -147,6 +160,7 @@ def finish(
         named: the source's parameters by name, from which lost names are restored.
         options: of `parse`.
         view: makes of the graph's output what ``reference`` gives (probabilities of logits).
+        batches: sizes of the random batches; one, where the source itself takes only that.
 
     Raises:
         ConversionError: the graph is not valid, its output differs from the source's, or it cannot be written.
@@ -156,7 +170,7 @@ def finish(
         raise ConversionError(f"the model has {proto.ByteSize() / 1e9:.1f} GB; adabet-onnx takes models below 2 GB.")
     with failing("the graph that was made is not valid ONNX"):
         onnx.checker.check_model(proto, full_check=True)
-    worst, shape = compare(proto, inputs, reference, options, view)
+    worst, shape = compare(proto, inputs, reference, options, view, batches)
     _write_metadata(proto, options, shape[-1])
     _write(proto, options.output)
     _report(proto, named, worst, options)
@@ -168,6 +182,7 @@ def compare(
     reference: Callable[[Feeds], np.ndarray],
     options: argparse.Namespace,
     view: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    batches: tuple[int, ...] = BATCHES,
 ) -> tuple[float, tuple[int, ...]]:
     """Run both on the same inputs.
 
@@ -182,7 +197,7 @@ def compare(
         quiet.log_severity_level = 3
         session = onnxruntime.InferenceSession(proto.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(options.seed)
-    trials = [(f"random inputs, batch {batch}", {i.name: i.random(batch, rng) for i in inputs}) for batch in BATCHES]
+    trials = [(f"random inputs, batch {batch}", {i.name: i.random(batch, rng) for i in inputs}) for batch in batches]
     if options.sample is not None:
         trials.append((str(options.sample), _sample(options.sample, inputs)))
     worst, shape = 0.0, ()

@@ -10,8 +10,8 @@ or with pip: pip install joblib numpy onnx onnxruntime scikit-learn; python conv
 
 A pickle is best read by the release of scikit-learn that wrote it: uv run --with scikit-learn==1.4.2 ...
 
-The graph gives logits, without the final softmax, logistic function or exponential. A binary classifier, which has one logit z in
-scikit-learn, gets the two logits -z/2 and z/2, whose softmax is the same, so that it trains like any classifier.
+The graph gives logits, without the final softmax, logistic function or exponential. A binary classifier, which has one
+logit z in scikit-learn, gets the two logits -z/2 and z/2, whose softmax is the same, so that it trains like any other.
 """
 
 from __future__ import annotations

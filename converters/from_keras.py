@@ -1,0 +1,334 @@
+# /// script
+# requires-python = ">=3.10,<3.14"
+# dependencies = [
+#   "keras>=3", "numpy>=1.26", "onnx>=1.18", "onnxruntime>=1.17", "tensorflow-cpu>=2.16", "tf2onnx>=1.16.1",
+# ]
+# ///
+"""Convert a Keras model or a SavedModel of TensorFlow to ONNX, its batch normalisations and variable names kept.
+
+  uv run converters/from_keras.py model.keras -o model.onnx
+  uv run converters/from_keras.py model.h5 -o model.onnx
+  uv run converters/from_keras.py saved_model/ -o model.onnx
+
+or with pip: pip install keras numpy onnx onnxruntime tensorflow-cpu tf2onnx; python converters/from_keras.py ...
+
+A .keras or .h5 file is loaded without running code in it (safe mode); layers of your own are found if --import names
+the module that registers them. A SavedModel is a program of its own: convert only those that you trust.
+
+Variables stay outside of the graph until it is converted, so that nothing is folded into them or merged; a batch
+normalisation that Keras 3 writes as arithmetic becomes one node again. Images keep their layout (N, height, width,
+channels); adabet-onnx takes either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from converting import IR_VERSION, OPSET, ConversionError, Feeds, Input, failing, finish, parse, parser, run
+from onnx import numpy_helper
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+FOLDED = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")  # what may stand between a variable and its node
+
+
+def main() -> None:
+    """Load, convert, compare, write."""
+    made = parser(__doc__ or "")
+    made.add_argument("model", type=Path, help="a .keras or .h5 file, or a SavedModel folder")
+    made.add_argument("--shape", help="one sample's shape, such as 224,224,3, where the model leaves it open")
+    made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help="your own layers")
+    made.add_argument("--signature", default="serving_default", help="of a SavedModel (default %(default)s)")
+    options = parse(made)
+    shape = None
+    if options.shape is not None:
+        if not all(part.isdigit() and int(part) for part in options.shape.split(",")):
+            made.error(f"--shape {options.shape}: write numbers with commas, such as 224,224,3")
+        shape = tuple(int(part) for part in options.shape.split(","))
+    logging.disable(logging.WARNING)
+    sys.path.insert(0, os.getcwd())
+    for name in options.imports:
+        with failing(f"--import {name}"):
+            importlib.import_module(name)
+    if (options.model / "saved_model.pb").is_file():
+        function, inputs, reference = from_saved_model(options, shape)
+    elif options.model.is_file():
+        function, inputs, reference = from_file(options.model, shape)
+    else:
+        made.error(f"{options.model} is neither a .keras or .h5 file nor a SavedModel folder (with saved_model.pb)")
+    proto, named = convert(function, inputs)
+    finish(proto, inputs, reference, named, options)
+
+
+def from_file(path: Path, shape: tuple[int, ...] | None) -> tuple[Any, list[Input], Callable[[Feeds], np.ndarray]]:
+    """A Keras model as a function of TensorFlow, its inputs, and how to run it."""
+    import keras
+    import tensorflow as tf
+
+    with failing(f"{path} cannot be loaded"):
+        model = keras.saving.load_model(path, compile=False)
+    specs = list(getattr(model, "inputs", None) or [])
+    if not specs and shape is None:
+        raise ConversionError(f"{path} does not say its input's shape: give --shape.")
+    if not specs:
+        specs = [keras.KerasTensor((None, *shape), name="input")]
+    inputs = [input_of(spec.name, spec.shape, spec.dtype, shape if len(specs) == 1 else None) for spec in specs]
+
+    def call(*given: Any) -> Any:
+        return one_output(model(given[0] if len(given) == 1 else list(given), training=False))
+
+    signature = [tf.TensorSpec((None, *each.shape), each.dtype, each.name) for each in inputs]
+    with failing(f"{path} cannot be traced"):
+        function = tf.function(call, autograph=False).get_concrete_function(*signature)
+    paths = {variable.value.handle._id: variable.path for variable in model.variables}
+    function.paths = paths
+    return function, inputs, lambda feeds: call(*(tf.constant(feeds[each.name]) for each in inputs)).numpy()
+
+
+def from_saved_model(
+    options: argparse.Namespace, shape: tuple[int, ...] | None
+) -> tuple[Any, list[Input], Callable[[Feeds], np.ndarray]]:
+    """A signature of a SavedModel, its inputs, and how to run it."""
+    import tensorflow as tf
+
+    with failing(f"{options.model} cannot be loaded"):
+        loaded = tf.saved_model.load(options.model)
+    if options.signature not in loaded.signatures:
+        raise ConversionError(
+            f"{options.model} has no signature {options.signature}; choose with --signature: "
+            f"{', '.join(loaded.signatures) or 'it has none'}."
+        )
+    function = loaded.signatures[options.signature]
+    function.kept = loaded  # variables live as long as what was loaded
+    specs = function.structured_input_signature[1]
+    inputs = [
+        input_of(name, spec.shape, spec.dtype.name, shape if len(specs) == 1 else None) for name, spec in specs.items()
+    ]
+
+    def reference(feeds: Feeds) -> np.ndarray:
+        return one_output(function(**{each.name: tf.constant(feeds[each.name]) for each in inputs})).numpy()
+
+    return function, inputs, reference
+
+
+def input_of(name: str, shape: Any, dtype: str, given: tuple[int, ...] | None) -> Input:
+    """An input with every extent known.
+
+    Raises:
+        ConversionError: one is open, or it is of another rank or size than --shape says.
+    """
+    known = tuple(shape)[1:]
+    extents = given or known
+    fits = len(known) == len(extents) and all(a is None or a == b for a, b in zip(known, extents, strict=True))
+    if not fits or None in extents:
+        raise ConversionError(
+            f"input {name} takes samples of shape {known}, where None is open"
+            + (f", not {given}." if given else ": give --shape (of models with one input).")
+        )
+    return Input(name, tuple(int(extent) for extent in extents), dtype)
+
+
+def one_output(output: Any) -> Any:
+    """The one tensor that a model gives."""
+    import tensorflow as tf
+
+    tensors = tf.nest.flatten(output)
+    if len(tensors) != 1:
+        raise ConversionError(f"the model has {len(tensors)} outputs; make one with a single output, and convert that.")
+    return tensors[0]
+
+
+def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]:
+    """Convert a function of TensorFlow whose variables become initializers under their own names."""
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    with failing("TensorFlow cannot freeze the model"):
+        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    graph = frozen.graph.as_graph_def()
+    variables = variables_of(function)
+    shapes = {
+        operation.name: operation.outputs[0].shape for operation in frozen.graph.get_operations() if operation.outputs
+    }
+    fuse_normalisations(graph, set(variables), shapes)
+    values = take_out(graph, set(variables))
+    named = {variables[node]: array for node, array in values.items()}
+    names = {tensor.name: each.name for tensor, each in zip(frozen.inputs, inputs, strict=True)}
+    outputs = [tensor.name for tensor in frozen.outputs]
+    if len(outputs) != 1:
+        raise ConversionError(f"the model has {len(outputs)} outputs; make one with a single output, and convert that.")
+    with failing("tf2onnx cannot convert the model"):
+        proto, _ = tf2onnx.convert.from_graph_def(
+            graph,
+            input_names=[*names, *(f"{node}:0" for node in values)],
+            output_names=outputs,
+            opset=OPSET,
+            tensors_to_rename={
+                **names,
+                **{f"{node}:0": variables[node] for node in values},
+                outputs[0]: "output",
+            },
+        )
+    proto.ir_version = IR_VERSION
+    used = {value for node in proto.graph.node for value in node.input}
+    named = {name: array for name, array in named.items() if name in used}
+    real = [value for value in proto.graph.input if value.name not in named and value.name in names.values()]
+    del proto.graph.input[:]
+    proto.graph.input.extend(real)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in named.items())
+    fold(proto, set(named))
+    return proto, named
+
+
+def variables_of(function: Any) -> dict[str, str]:
+    """Names of variables by the node that stands for each in the frozen graph."""
+    handles = {id(variable.handle): variable for variable in function.graph.variables}
+    paths = getattr(function, "paths", {})
+    found: dict[str, str] = {}
+    for outer, inner in function.graph.captures:
+        variable = handles.get(id(outer))
+        if variable is None:
+            continue
+        name = paths.get(variable.handle._id, variable.name.removesuffix(":0"))
+        while name in found.values():
+            name += "_"
+        found[inner.op.name] = name
+    return found
+
+
+def take_out(graph: Any, variables: set[str]) -> dict[str, np.ndarray]:
+    """Make placeholders, in place, of the constants that stand for variables, and return their values."""
+    import tensorflow as tf
+
+    values = {}
+    for node in graph.node:
+        if node.name in variables and node.op == "Const":
+            array = tf.make_ndarray(node.attr["value"].tensor)
+            values[node.name] = array
+            node.op = "Placeholder"
+            del node.attr["value"]
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    return values
+
+
+def fuse_normalisations(graph: Any, variables: set[str], shapes: dict[str, Any]) -> None:
+    """Make one node, in place, of each batch normalisation of images that Keras 3 wrote as arithmetic.
+
+    It writes x * inv + (beta - mean * inv) with inv = rsqrt(variance + epsilon) * gamma; gamma or beta may be missing.
+    """
+    import tensorflow as tf
+
+    nodes = {node.name: node for node in graph.node}
+
+    def inputs(node: Any, *operators: str) -> list[Any] | None:
+        if node is None or node.op not in operators:
+            return None
+        return [nodes.get(name.split(":")[0]) for name in node.input if not name.startswith("^")]
+
+    def variable(node: Any) -> str | None:
+        while node is not None and node.op in ("Identity", "Reshape", "ReadVariableOp"):
+            node = nodes.get(node.input[0].split(":")[0])
+        return node.name if node is not None and node.name in variables else None
+
+    def either_way(pair: list[Any] | None) -> list[tuple[Any, Any]]:
+        return [(pair[0], pair[1]), (pair[1], pair[0])] if pair else []
+
+    def inverse(node: Any) -> tuple[str, str | None, float, Any] | None:
+        """variance, gamma, epsilon and the node that reshaped variance, of what may be the factor inv."""
+        for factor, gamma in [*either_way(inputs(node, "Mul")), (node, None)]:
+            if gamma is not None and variable(gamma) is None:
+                continue
+            root = inputs(factor, "Rsqrt")
+            for variance, epsilon in either_way(inputs(root[0], "AddV2", "Add")) if root else []:
+                if variable(variance) and epsilon is not None and epsilon.op == "Const":
+                    number = float(tf.make_ndarray(epsilon.attr["value"].tensor))
+                    return str(variable(variance)), variable(gamma), number, variance
+        return None
+
+    for node in list(graph.node):
+        for scaled, offset in either_way(inputs(node, "AddV2", "Add")):
+            for x, factor in either_way(inputs(scaled, "Mul")):
+                found = inverse(factor)
+                if found is None or x is None or shapes[x.name].rank != 4:
+                    continue
+                variance, gamma, epsilon, reshaped = found
+                pair = inputs(offset, "Sub")
+                beta, shift = pair if pair else (None, offset)
+                mean = next((m for m, f in either_way(inputs(shift, "Mul")) if f is factor), None)
+                if mean is not None and pair is None:
+                    mean = (inputs(mean, "Neg") or [None])[0]
+                axis = channel_axis(shapes[reshaped.name])
+                if variable(mean) is None or (pair and variable(beta) is None) or axis is None:
+                    continue
+                vector = shapes[variance]
+                scale = gamma or constant(graph, f"{node.name}/ones", np.ones(vector, np.float32))
+                shift_by = variable(beta) or constant(graph, f"{node.name}/zeros", np.zeros(vector, np.float32))
+                node.op = "FusedBatchNormV3"
+                node.ClearField("attr")
+                node.ClearField("input")
+                node.input.extend([x.name, scale, shift_by, str(variable(mean)), variance])
+                for key in ("T", "U"):
+                    node.attr[key].type = tf.float32.as_datatype_enum
+                node.attr["epsilon"].f = epsilon
+                node.attr["is_training"].b = False
+                node.attr["data_format"].s = b"NHWC" if axis == 3 else b"NCHW"
+                break
+
+
+def channel_axis(shape: Any) -> int | None:
+    """Which axis of an image the numbers per channel belong to: 3 if they are a vector."""
+    if shape.rank == 1:
+        return 3
+    long = [axis for axis, extent in enumerate(shape) if extent != 1]
+    return long[0] if shape.rank == 4 and len(long) == 1 and long[0] in (1, 3) else None
+
+
+def constant(graph: Any, name: str, array: np.ndarray) -> str:
+    """Add a constant to a graph of TensorFlow."""
+    import tensorflow as tf
+
+    node = graph.node.add(name=name, op="Const")
+    node.attr["dtype"].type = tf.as_dtype(array.dtype).as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
+    return name
+
+
+def fold(proto: onnx.ModelProto, names: set[str]) -> None:
+    """Apply to the variables themselves, in place, what only changes their layout."""
+    from onnx.reference import ReferenceEvaluator
+
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    done = False
+    while not done:
+        done = True
+        for node in list(proto.graph.node):
+            source = node.input[0] if node.input else ""
+            users = [other for other in proto.graph.node if source in other.input]
+            if node.op_type not in FOLDED or source not in names or len(users) != 1:
+                continue
+            if not all(name in tensors for name in node.input):
+                continue
+            feeds = {name: numpy_helper.to_array(tensors[name]) for name in node.input}
+            result = np.ascontiguousarray(ReferenceEvaluator(node).run(None, feeds)[0])
+            tensors[source].CopyFrom(numpy_helper.from_array(result, source))
+            for other in proto.graph.node:
+                for position, value in enumerate(other.input):
+                    if value == node.output[0]:
+                        other.input[position] = source
+            proto.graph.node.remove(node)
+            done = False
+
+
+if __name__ == "__main__":
+    run(main)
