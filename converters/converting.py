@@ -122,6 +122,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except ConversionError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except Exception as error:  # a traceback through a framework helps nobody who converts a model
+        print(f"Error: {type(error).__name__}: {' '.join(str(error).split())[:600]}", file=sys.stderr)
+        raise SystemExit(1) from None
     raise SystemExit(0)
 
 

@@ -43,14 +43,14 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 FOLDED = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")  # what may stand between a variable and its node
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Load, convert, compare, write."""
     made = parser(__doc__ or "")
     made.add_argument("model", type=Path, help="a .keras or .h5 file, or a SavedModel folder")
     made.add_argument("--shape", help="one sample's shape, such as 224,224,3, where the model leaves it open")
     made.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help="your own layers")
     made.add_argument("--signature", default="serving_default", help="of a SavedModel (default %(default)s)")
-    options = parse(made)
+    options = parse(made, arguments)
     shape = None
     if options.shape is not None:
         if not all(part.isdigit() and int(part) for part in options.shape.split(",")):

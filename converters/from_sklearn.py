@@ -29,11 +29,11 @@ ACTIVATIONS = {"identity": None, "logistic": "Sigmoid", "tanh": "Tanh", "relu": 
 SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Read, convert, compare, write."""
     made = parser(__doc__ or "")
     made.add_argument("model", type=Path, help="a file written by joblib.dump or pickle.dump; a pickle runs code")
-    options = parse(made)
+    options = parse(made, arguments)
     if not options.model.is_file():
         made.error(f"{options.model} does not exist or is not a file")
     model = load(options.model)

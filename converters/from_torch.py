@@ -58,7 +58,7 @@ NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net")  # wh
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Build or read, convert, compare, write."""
     made = parser(__doc__ or "")
     made.add_argument("model", help="package.module:name, file.py:name, or a .pt2 file")
@@ -66,7 +66,7 @@ def main() -> None:
     made.add_argument("--weights", type=Path, help="a state_dict: .pt, .pth, .bin or .safetensors")
     made.add_argument("--input", action="append", default=[], metavar="SHAPE", help="[name=]3,224,224[:dtype[:below]]")
     made.add_argument("--take", metavar="KEY", help="which output, where the model returns several: a number or key")
-    options = parse(made)
+    options = parse(made, arguments)
     logging.disable(logging.WARNING)  # torch's exporters log their own insides
     torch.manual_seed(options.seed)
     if options.model.endswith(".pt2"):
@@ -154,12 +154,11 @@ def convert_program(path: Path, options: argparse.Namespace, made: argparse.Argu
         )
     proto = written.model_proto
     proto.ir_version = min(proto.ir_version, IR_VERSION)
-    sizes = {example.shape[0] for example in examples}
-    fixed = next((int(size) for size in sizes if isinstance(size, int)), None)
     inputs = [
-        Input(value.name, tuple(int(extent) for extent in example.shape[1:]), str(example.dtype).removeprefix("torch."))
+        Input(value.name, extents(example.shape, value.name), str(example.dtype).removeprefix("torch."))
         for value, example in zip(proto.graph.input, examples, strict=True)
     ]
+    fixed = [example.shape[0] for example in examples if isinstance(example.shape[0], int)]
     named = {name: as_array(tensor) for name, tensor in program.state_dict.items()}
     named = {name: array for name, array in named.items() if array.dtype == np.float32}
     module = program.module()
@@ -168,7 +167,17 @@ def convert_program(path: Path, options: argparse.Namespace, made: argparse.Argu
         with torch.no_grad():
             return as_array(module(*(torch.from_numpy(feeds[each.name]) for each in inputs)))
 
-    finish(proto, inputs, reference, named, options, batches=BATCHES if fixed is None else (fixed,))
+    finish(proto, inputs, reference, named, options, batches=tuple(fixed[:1]) or BATCHES)
+
+
+def extents(shape: Any, name: str) -> tuple[int, ...]:
+    """One sample's shape."""
+    if not all(isinstance(extent, int) for extent in shape[1:]):
+        raise ConversionError(
+            f"the program's input {name} has open extents besides the batch: {tuple(shape)}. adabet-onnx needs fixed "
+            "ones: export the program with the batch alone dynamic."
+        )
+    return tuple(shape[1:])
 
 
 def refuse_training(program: torch.export.ExportedProgram, path: Path) -> None:

@@ -37,7 +37,7 @@ from converting import OPSET, ConversionError, Feeds, Input, failing, finish, pa
 LENGTH = 128
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Load, convert, compare, write."""
     made = parser(__doc__ or "")
     made.add_argument("folder", type=Path, help="with config.json and model.safetensors or pytorch_model.bin")
@@ -45,7 +45,7 @@ def main() -> None:
     made.add_argument("--mask-padding", action="store_true", help="input_ids only: the graph masks the padding")
     made.add_argument("--no-token-types", action="store_true", help="leave token_type_ids out (all of the first type)")
     made.add_argument("--pad-token-id", type=int, help="where config.json has none")
-    options = parse(made)
+    options = parse(made, arguments)
     if not (options.folder / "config.json").is_file():
         made.error(f"{options.folder} has no config.json; give a folder that save_pretrained wrote")
     if options.length is not None and options.length < 1:
