@@ -27,7 +27,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from converting import IR_VERSION, OPSET, ConversionError, Feeds, Input, failing
 from onnx import numpy_helper
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it rounds otherwise, and says so on every start
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
@@ -161,7 +163,8 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
     shapes = {
         operation.name: operation.outputs[0].shape for operation in frozen.graph.get_operations() if operation.outputs
     }
-    fuse_normalisations(graph, set(variables), shapes)
+    own = set(variables.values())
+    variables |= fuse_images(graph, variables, shapes)
     values = take_out(graph, set(variables))
     named = {variables[node]: array for node, array in values.items()}
     names = {tensor.name: each.name for tensor, each in zip(frozen.inputs, inputs, strict=True)}
@@ -188,7 +191,8 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
     proto.graph.input.extend(real)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in named.items())
     fold(proto, set(named))
-    return proto, named
+    fuse_others(proto)
+    return proto, {name: array for name, array in named.items() if name in own}
 
 
 def variables_of(function: Any) -> dict[str, str]:
@@ -222,76 +226,201 @@ def take_out(graph: Any, variables: set[str]) -> dict[str, np.ndarray]:
     return values
 
 
-def fuse_normalisations(graph: Any, variables: set[str], shapes: dict[str, Any]) -> None:
-    """Make one node, in place, of each batch normalisation of images that Keras 3 wrote as arithmetic.
+@dataclass(frozen=True)
+class Normalisation:
+    """A batch normalisation written as arithmetic: the value it gives, its input, and its parameters.
 
-    It writes x * inv + (beta - mean * inv) with inv = rsqrt(variance + epsilon) * gamma; gamma or beta may be missing.
+    ``shaped`` is the variance as it enters the arithmetic, reshaped to the axis that it belongs to.
+    """
+
+    output: str
+    x: str
+    variance: str
+    mean: str
+    gamma: str | None
+    beta: str | None
+    epsilon: float
+    shaped: str
+
+
+def find_normalisations(
+    view: dict[str, tuple[str, list[str]]], variables: set[str], numbers: dict[str, float]
+) -> Iterator[Normalisation]:
+    """Find them: x * inv + (beta - mean * inv), inv = rsqrt(variance + epsilon) * gamma; gamma or beta may be missing.
+
+    Args:
+        view: operator and inputs by the value they give.
+        variables: values that are variables.
+        numbers: values that are constant numbers.
+    """
+
+    def variable(value: str | None) -> str | None:
+        while value is not None and value not in variables:
+            operator, inputs = view.get(value, ("", []))
+            value = inputs[0] if operator in ("Identity", "Reshape", "ReadVariableOp") else None
+        return value
+
+    def pairs(value: str, operator: str) -> list[tuple[str, str]]:
+        found, inputs = view.get(value, ("", []))
+        return [(inputs[0], inputs[1]), (inputs[1], inputs[0])] if found == operator else []
+
+    def inverse(value: str) -> tuple[str, str | None, float] | None:
+        """The reshaped variance, gamma and epsilon of what may be inv."""
+        for root, gamma in [*pairs(value, "Mul"), (value, None)]:
+            operator, inputs = view.get(root, ("", []))
+            if operator != "Rsqrt" or (gamma is not None and variable(gamma) is None):
+                continue
+            for variance, epsilon in pairs(inputs[0], "Add"):
+                if variable(variance) and epsilon in numbers:
+                    return variance, gamma, numbers[epsilon]
+        return None
+
+    for output in list(view):
+        for scaled, offset in pairs(output, "Add"):
+            for x, factor in pairs(scaled, "Mul"):
+                found = inverse(factor)
+                operator, inputs = view.get(offset, ("", []))
+                beta, shift = inputs if operator == "Sub" else (None, offset)
+                mean = next((one for one, other in pairs(shift, "Mul") if other == factor), None)
+                if mean is not None and beta is None:  # -mean * inv
+                    mean = view[mean][1][0] if view.get(mean, ("", []))[0] == "Neg" else None
+                names = [variable(mean), variable(beta), variable(found[1]) if found else None]
+                if found is None or names[0] is None or (beta is not None and names[1] is None):
+                    continue
+                variance = str(variable(found[0]))
+                yield Normalisation(output, x, variance, names[0], names[2], names[1], found[2], found[0])
+
+
+def fuse_images(graph: Any, variables: dict[str, str], shapes: dict[str, Any]) -> dict[str, str]:
+    """Make one node, in place, of each batch normalisation of images, before tf2onnx moves their channels.
+
+    Returns:
+        Names of the scales and shifts, by node, that a normalisation lacked and got.
     """
     import tensorflow as tf
 
     nodes = {node.name: node for node in graph.node}
-
-    def inputs(node: Any, *operators: str) -> list[Any] | None:
-        if node is None or node.op not in operators:
-            return None
-        return [nodes.get(name.split(":")[0]) for name in node.input if not name.startswith("^")]
-
-    def variable(node: Any) -> str | None:
-        while node is not None and node.op in ("Identity", "Reshape", "ReadVariableOp"):
-            node = nodes.get(node.input[0].split(":")[0])
-        return node.name if node is not None and node.name in variables else None
-
-    def either_way(pair: list[Any] | None) -> list[tuple[Any, Any]]:
-        return [(pair[0], pair[1]), (pair[1], pair[0])] if pair else []
-
-    def inverse(node: Any) -> tuple[str, str | None, float, Any] | None:
-        """variance, gamma, epsilon and the node that reshaped variance, of what may be the factor inv."""
-        for factor, gamma in [*either_way(inputs(node, "Mul")), (node, None)]:
-            if gamma is not None and variable(gamma) is None:
-                continue
-            root = inputs(factor, "Rsqrt")
-            for variance, epsilon in either_way(inputs(root[0], "AddV2", "Add")) if root else []:
-                if variable(variance) and epsilon is not None and epsilon.op == "Const":
-                    number = float(tf.make_ndarray(epsilon.attr["value"].tensor))
-                    return str(variable(variance)), variable(gamma), number, variance
-        return None
-
-    for node in list(graph.node):
-        for scaled, offset in either_way(inputs(node, "AddV2", "Add")):
-            for x, factor in either_way(inputs(scaled, "Mul")):
-                found = inverse(factor)
-                if found is None or x is None or shapes[x.name].rank != 4:
-                    continue
-                variance, gamma, epsilon, reshaped = found
-                pair = inputs(offset, "Sub")
-                beta, shift = pair if pair else (None, offset)
-                mean = next((m for m, f in either_way(inputs(shift, "Mul")) if f is factor), None)
-                if mean is not None and pair is None:
-                    mean = (inputs(mean, "Neg") or [None])[0]
-                axis = channel_axis(shapes[reshaped.name])
-                if variable(mean) is None or (pair and variable(beta) is None) or axis is None:
-                    continue
-                vector = shapes[variance]
-                scale = gamma or constant(graph, f"{node.name}/ones", np.ones(vector, np.float32))
-                shift_by = variable(beta) or constant(graph, f"{node.name}/zeros", np.zeros(vector, np.float32))
-                node.op = "FusedBatchNormV3"
-                node.ClearField("attr")
-                node.ClearField("input")
-                node.input.extend([x.name, scale, shift_by, str(variable(mean)), variance])
-                for key in ("T", "U"):
-                    node.attr[key].type = tf.float32.as_datatype_enum
-                node.attr["epsilon"].f = epsilon
-                node.attr["is_training"].b = False
-                node.attr["data_format"].s = b"NHWC" if axis == 3 else b"NCHW"
-                break
+    scalars = [node for node in graph.node if node.op == "Const" and shapes[node.name].rank == 0]
+    numbers = {
+        node.name: float(tf.make_ndarray(node.attr["value"].tensor))
+        for node in scalars
+        if node.attr["dtype"].type == tf.float32.as_datatype_enum
+    }
+    view = {
+        node.name: (
+            {"AddV2": "Add"}.get(node.op, node.op),
+            [name.split(":")[0] for name in node.input if name[0] != "^"],
+        )
+        for node in graph.node
+    }
+    added = {}
+    for found in list(find_normalisations(view, set(variables), numbers)):
+        axis = channel_axis(tuple(shapes[found.shaped]), 4)
+        if shapes[found.x].rank != 4 or axis not in (1, 3):
+            continue
+        parts = []
+        for given, name, fill in ((found.gamma, "ones", 1.0), (found.beta, "zeros", 0.0)):
+            if given is None:
+                given = f"{found.output}/{name}"
+                constant(graph, given, np.full(shapes[found.variance], fill, np.float32))
+                added[given] = f"{module(variables[found.variance])}/{name}"
+            parts.append(given)
+        node = nodes[found.output]
+        x = next(name for name in nodes[scaled_by(view, found)].input if name.split(":")[0] == found.x)
+        node.op = "FusedBatchNormV3"
+        node.ClearField("attr")
+        node.ClearField("input")
+        node.input.extend([x, *parts, found.mean, found.variance])
+        for key in ("T", "U"):
+            node.attr[key].type = tf.float32.as_datatype_enum
+        node.attr["epsilon"].f = found.epsilon
+        node.attr["is_training"].b = False
+        node.attr["data_format"].s = b"NHWC" if axis == 3 else b"NCHW"
+    return added
 
 
-def channel_axis(shape: Any) -> int | None:
-    """Which axis of an image the numbers per channel belong to: 3 if they are a vector."""
-    if shape.rank == 1:
-        return 3
+def scaled_by(view: dict[str, tuple[str, list[str]]], found: Normalisation) -> str:
+    """The value x * inv."""
+    return next(value for value in view[found.output][1] if found.x in view[value][1])
+
+
+def fuse_others(proto: onnx.ModelProto) -> None:
+    """Make one node, in place, of each batch normalisation that is left: of vectors, sequences and volumes."""
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    known = [*inferred.value_info, *inferred.input]
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in known}
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    numbers = {
+        name: numpy_helper.to_array(tensor).item()
+        for name, tensor in tensors.items()
+        if tensor.data_type == onnx.TensorProto.FLOAT and int(np.prod(tensor.dims)) == 1
+    }
+    producers = {node.output[0]: node for node in proto.graph.node}
+    view = {value: (node.op_type, list(node.input)) for value, node in producers.items()}
+    for value, (operator, inputs) in list(view.items()):
+        if operator == "Reciprocal" and view.get(inputs[0], ("", []))[0] == "Sqrt":
+            view[value] = ("Rsqrt", view[inputs[0]][1])
+    for found in list(find_normalisations(view, set(tensors), numbers)):
+        rank = ranks.get(found.x, 0)
+        axis = channel_axis(tuple(tensors[found.variance].dims), rank)
+        if rank < 2 or axis is None or axis == 0:
+            continue
+        parts = []
+        for given, name in ((found.gamma, "ones"), (found.beta, "zeros"), (found.mean, ""), (found.variance, "")):
+            if given is None:
+                given = f"{module(found.variance)}/{name}"
+                values = np.full(int(np.prod(tensors[found.variance].dims)), float(name == "ones"), np.float32)
+                proto.graph.initializer.append(numpy_helper.from_array(values, given))
+            else:
+                flat = numpy_helper.to_array(tensors[given]).ravel()
+                tensors[given].CopyFrom(numpy_helper.from_array(flat, given))
+            parts.append(given)
+        there = [0, axis, *(other for other in range(1, rank) if other != axis)]
+        moved = there != sorted(there)
+        node = producers[found.output]
+        at = list(proto.graph.node).index(node)
+        name = module(found.variance)
+        before, after = (f"{name}/first", f"{name}/normalised") if moved else (found.x, found.output)
+        made = [onnx.helper.make_node("BatchNormalization", [before, *parts], [after], name, epsilon=found.epsilon)]
+        if moved:
+            back = [int(position) for position in np.argsort(there)]
+            made.insert(0, onnx.helper.make_node("Transpose", [found.x], [before], before, perm=there))
+            made.append(onnx.helper.make_node("Transpose", [after], [found.output], after, perm=back))
+        proto.graph.node.remove(node)
+        for offset, each in enumerate(made):
+            proto.graph.node.insert(at + offset, each)
+    drop_unused(proto)
+
+
+def drop_unused(proto: onnx.ModelProto) -> None:
+    """Remove, in place, nodes and initializers that nothing uses."""
+    wanted = {value.name for value in proto.graph.output}
+    for node in reversed(list(proto.graph.node)):
+        if wanted & set(node.output):
+            wanted |= set(node.input) | inner_names(node)
+        else:
+            proto.graph.node.remove(node)
+    for tensor in [tensor for tensor in proto.graph.initializer if tensor.name not in wanted]:
+        proto.graph.initializer.remove(tensor)
+
+
+def inner_names(node: onnx.NodeProto) -> set[str]:
+    """Values that the bodies of a loop or branch use."""
+    inner = [inside for attribute in node.attribute for inside in attribute.g.node]
+    return {name for inside in inner for name in inside.input}.union(*(inner_names(inside) for inside in inner))
+
+
+def channel_axis(shape: tuple[int, ...], rank: int) -> int | None:
+    """Which of so many axes numbers per channel belong to, from the shape that they are broadcast in."""
     long = [axis for axis, extent in enumerate(shape) if extent != 1]
-    return long[0] if shape.rank == 4 and len(long) == 1 and long[0] in (1, 3) else None
+    if not shape or len(long) > 1:
+        return None
+    return rank - len(shape) + (long[0] if long else len(shape) - 1)
+
+
+def module(name: str) -> str:
+    """The layer that a variable belongs to."""
+    return name.rpartition("/")[0]
 
 
 def constant(graph: Any, name: str, array: np.ndarray) -> str:
