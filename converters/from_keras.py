@@ -191,6 +191,9 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
     proto.graph.input.extend(real)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in named.items())
     fold(proto, set(named))
+    for node in proto.graph.node:  # two convolutions of one layer would both have its name
+        kernels = [name for name in node.input if name in named and name.endswith("_kernel")]
+        node.name = kernels[0].removesuffix("_kernel") if kernels else node.name
     fuse_others(proto)
     return proto, {name: array for name, array in named.items() if name in own}
 

@@ -22,6 +22,7 @@ classes, are taken from the folder.
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import logging
@@ -35,6 +36,17 @@ import torch
 from converting import OPSET, ConversionError, Feeds, Input, failing, finish, parse, parser, run, say
 
 LENGTH = 128
+COUNTING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "ibert",
+    "data2vec-text",
+    "xmod",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -120,7 +132,7 @@ def text_inputs(model: Any, options: argparse.Namespace) -> list[Input]:
     """The inputs of a text classifier."""
     config = model.config
     most = getattr(config, "max_position_embeddings", None) or LENGTH
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):
+    if counts_from_padding(config):
         most -= config.pad_token_id + 1  # positions start behind the padding's
     length = options.length or min(LENGTH, most)
     if length > most:
@@ -155,16 +167,33 @@ def read_about(model: Any, options: argparse.Namespace) -> None:
 
 
 def hook(model: Any, names: list[str], options: argparse.Namespace) -> None:
-    """Let the model take inputs by position and give logits: hooks, unlike a wrapper, leave names as they are."""
+    """Let the model take inputs by position and give logits: hooks, unlike a wrapper, leave names as they are.
+
+    In the graph, positions and token types are numbers for every sample of the batch, as other models' tokens are.
+    """
+    accepted = set(inspect.signature(model.forward).parameters)
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]]:
         given = dict(zip(names, args, strict=False))  # the exporter appends defaults of what is not given
-        if options.mask_padding and "input_ids" in given:
-            given["attention_mask"] = (given["input_ids"] != module.config.pad_token_id).long()
+        tokens = given.get("input_ids")
+        if tokens is None:
+            return (), given
+        if options.mask_padding:
+            given["attention_mask"] = (tokens != module.config.pad_token_id).long()
+        if torch.jit.is_tracing():
+            if "position_ids" in accepted and not counts_from_padding(module.config):
+                given["position_ids"] = torch.arange(tokens.shape[1]).expand_as(tokens)
+            if "token_type_ids" in accepted:
+                given.setdefault("token_type_ids", torch.zeros_like(tokens))
         return (), given
 
     model.register_forward_pre_hook(before, with_kwargs=True)
     model.register_forward_hook(lambda module, given, output: output.logits)
+
+
+def counts_from_padding(config: Any) -> bool:
+    """Whether positions are counted from the padding token's number on, and for real tokens only."""
+    return config.model_type in COUNTING
 
 
 def trace(model: Any, inputs: list[Input]) -> onnx.ModelProto:
