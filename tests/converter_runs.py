@@ -15,6 +15,7 @@ from conftest import ROOT, missing
 
 CONVERTERS = ROOT / "converters"
 KERAS_PYTHON = ROOT / ".venv-keras" / ("Scripts" if os.name == "nt" else "bin") / "python"
+TIMEOUT = 500
 MANY = """
 import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -43,7 +44,7 @@ def run(*command: object, cwd: Path, expect: int = 0) -> str:
     """What a command wrote; it must exit with ``expect``, and never with a traceback."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     parts = [str(part) for part in command]
-    done = subprocess.run(parts, capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=environment)
+    done = subprocess.run(parts, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT, check=False, env=environment)
     assert done.returncode == expect, done.stdout + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import onnx
 import pytest
-from converter_runs import CONVERTERS, MANY, convert, need_keras, operators, run_chain, values
+from converter_runs import CONVERTERS, MANY, TIMEOUT, convert, need_keras, operators, run_chain, values
 
 from adabet_onnx import open_model
 
@@ -50,10 +50,10 @@ def folder(python, tmp_path_factory):
     """A model in every form, and all but .keras converted."""
     folder = tmp_path_factory.mktemp("keras")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=300, env=environment)
+    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT, env=environment)
     many = [[name, "-o", f"{name}.onnx"] for name in ("model.h5", "exported")]
     command = [python, "-c", MANY, CONVERTERS, "from_keras", json.dumps(many)]
-    subprocess.run(command, cwd=folder, check=True, timeout=300, env=environment)
+    subprocess.run(command, cwd=folder, check=True, timeout=TIMEOUT, env=environment)
     return folder
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ROOT
-from converter_runs import CONVERTERS, MANY, convert, need, run_chain, values
+from converter_runs import CONVERTERS, MANY, TIMEOUT, convert, need, run_chain, values
 
 from adabet_onnx import open_model
 
@@ -43,13 +43,13 @@ def python():
 def folder(python, tmp_path_factory):
     """Models with random weights, as save_pretrained writes them, and all but BERT converted."""
     folder = tmp_path_factory.mktemp("transformers")
-    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=300)
+    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT)
     about = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.25], "rescale_factor": 1 / 255}
     (folder / "vit" / "preprocessor_config.json").write_text(json.dumps(about))
     many = [[name, "-o", f"{name}.onnx"] for name in ("roberta", "distilbert", "gpt2", "vit")]
     many.append(["bert", "--length", "12", "-o", "bert.onnx"])
     command = [python, "-c", MANY, CONVERTERS, "from_transformers", json.dumps(many)]
-    subprocess.run(command, cwd=folder, check=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    subprocess.run(command, cwd=folder, check=True, timeout=TIMEOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     return folder
 
 
