@@ -1,7 +1,8 @@
 # /// script
 # requires-python = ">=3.10,<3.14"
 # dependencies = [
-#   "keras>=3", "numpy>=1.26", "onnx>=1.18", "onnxruntime>=1.17", "tensorflow-cpu>=2.16", "tf2onnx>=1.16.1",
+#   "keras>=3", "numpy>=1.26", "onnx>=1.18", "onnxruntime>=1.17", "tf2onnx>=1.17",
+#   "tensorflow-cpu>=2.16; sys_platform != 'darwin'", "tensorflow>=2.16; sys_platform == 'darwin'",
 # ]
 # ///
 """Convert a Keras model or a SavedModel of TensorFlow to ONNX, its batch normalisations and variable names kept.
@@ -42,6 +43,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it rounds otherwise, and 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
+LOOPS = ("While", "StatelessWhile")
 FOLDED = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze")  # what may stand between a variable and its node
 
 
@@ -165,7 +167,7 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
     }
     own = set(variables.values())
     variables |= fuse_images(graph, variables, shapes)
-    values = take_out(graph, set(variables))
+    values, looped = take_out(graph, set(variables))
     named = {variables[node]: array for node, array in values.items()}
     names = {tensor.name: each.name for tensor, each in zip(frozen.inputs, inputs, strict=True)}
     outputs = [tensor.name for tensor in frozen.outputs]
@@ -195,6 +197,7 @@ def convert(function: Any, inputs: list[Input]) -> tuple[onnx.ModelProto, Feeds]
         kernels = [name for name in node.input if name in named and name.endswith("_kernel")]
         node.name = kernels[0].removesuffix("_kernel") if kernels else node.name
     fuse_others(proto)
+    named |= {variables[node]: array for node, array in looped.items()}
     return proto, {name: array for name, array in named.items() if name in own}
 
 
@@ -214,19 +217,35 @@ def variables_of(function: Any) -> dict[str, str]:
     return found
 
 
-def take_out(graph: Any, variables: set[str]) -> dict[str, np.ndarray]:
-    """Make placeholders, in place, of the constants that stand for variables, and return their values."""
+def take_out(graph: Any, variables: set[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Make placeholders, in place, of the constants that stand for variables.
+
+    Returns:
+        The values of those, and the values of variables that a loop uses: they stay constants, by which tf2onnx
+        recognises an LSTM or GRU.
+    """
     import tensorflow as tf
 
-    values = {}
+    nodes = {node.name: node for node in graph.node}
+    used: list[str] = [name for node in graph.node if node.op in LOOPS for name in node.input]
+    looped = set()
+    while used:
+        node = nodes.get(used.pop().lstrip("^").split(":")[0])
+        if node is not None and node.name not in looped and node.op in ("Const", "Identity", "ReadVariableOp", "Cast"):
+            looped.add(node.name)
+            used.extend(node.input)
+    outside, inside = {}, {}
     for node in graph.node:
         if node.name in variables and node.op == "Const":
             array = tf.make_ndarray(node.attr["value"].tensor)
-            values[node.name] = array
+            if node.name in looped:
+                inside[node.name] = array
+                continue
+            outside[node.name] = array
             node.op = "Placeholder"
             del node.attr["value"]
             node.attr["shape"].shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
-    return values
+    return outside, inside
 
 
 @dataclass(frozen=True)

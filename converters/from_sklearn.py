@@ -107,8 +107,11 @@ def offset_and_scale(scaler: Any) -> tuple[np.ndarray, np.ndarray]:
     kind = type(scaler).__name__
     if kind == "MinMaxScaler":  # x * scale_ + min_
         return -scaler.min_ / scale, 1 / scale
-    subtracted = {"StandardScaler": "mean_", "RobustScaler": "center_"}.get(kind)
-    offset = getattr(scaler, subtracted) if subtracted else None
+    offset = None
+    if kind == "StandardScaler" and scaler.with_mean:  # mean_ is there without it too
+        offset = scaler.mean_
+    elif kind == "RobustScaler":
+        offset = scaler.center_
     return np.zeros(scaler.n_features_in_) if offset is None else np.asarray(offset), scale
 
 

@@ -58,7 +58,7 @@ def convert(python: Path, script: str, *arguments: object, cwd: Path, expect: in
 def commands(framework: str) -> list[list[str]]:
     """The chain of commands that the README gives for a framework."""
     text = (CONVERTERS / "README.md").read_text(encoding="utf-8")
-    section = text.split(f"\n## {framework}\n")[1].split("\n## ")[0]
+    section = "\n" + text.split(f"\n## {framework}\n")[1].split("\n## ")[0]
     block = re.findall(r"\n\n((?:    .+\n)+)", section)[0].replace("\\\n", " ")
     return [line.split() for part in block.splitlines() for line in part.split("&&")]
 
@@ -73,10 +73,9 @@ def run_chain(python: Path, framework: str, cwd: Path) -> onnx.ModelProto:
     run(sys.executable, "-m", "adabet_onnx", *adapting[1:], *quick, cwd=cwd)
     adapted = onnx.load(cwd / "adapted" / "adapted.onnx")
     before, after = (values(model) for model in (onnx.load(cwd / "model.onnx"), adapted))
-    assert set(before) == set(after)
-    changed = [name for name in before if not np.array_equal(before[name], after[name])]
-    assert changed
-    assert len(changed) < len(before)
+    kept = set(before) & set(after)
+    changed = [name for name in kept if not np.array_equal(before[name], after[name])]
+    assert 0 < len(changed) < len(kept)
     return adapted
 
 
