@@ -183,7 +183,7 @@ def hook(model: Any, names: list[str], options: argparse.Namespace) -> None:
         if torch.jit.is_tracing():
             if "position_ids" in accepted and not counts_from_padding(module.config):
                 given["position_ids"] = torch.arange(tokens.shape[1]).expand_as(tokens)
-            if "token_type_ids" in accepted:
+            if "token_type_ids" in accepted and getattr(module.config, "type_vocab_size", 0):  # not GPT-2's
                 given.setdefault("token_type_ids", torch.zeros_like(tokens))
         return (), given
 
