@@ -13,7 +13,7 @@ EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
-test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed tests/js/node_modules/.installed check
+test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test
@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	touch $@
 
-# torch gives the independent gradients that tests compare with; without it they skip (in CI they fail).
+# torch gives the independent gradients that tests compare with, and models to convert; without it they skip (in CI they fail).
 $(VENV)/.test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group test
 	$(BIN)/python -m pip install --quiet --group torch || echo "torch could not be installed: tests that need it are skipped"
@@ -52,6 +52,13 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "onnxruntime 1.17.3 could not be installed (it is for Python 3.8 to 3.12): its tests are skipped"
 	touch $@
 
+# What converters/from_keras.py converts with: TensorFlow pins what the package may not.
+.venv-keras/.installed: converters/from_keras.py
+	test -x .venv-keras/bin/python || $(PYTHON) -m venv .venv-keras
+	.venv-keras/bin/python -m pip install --quiet keras numpy onnx onnxruntime tensorflow-cpu tf2onnx || \
+	  echo "TensorFlow or tf2onnx could not be installed: their tests are skipped"
+	touch $@
+
 # The newest onnxruntime for node and for browsers, and a real browser.
 tests/js/node_modules/.installed: tests/js/package.json
 	mkdir -p $(dir $@)
@@ -63,4 +70,4 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-oldest tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache

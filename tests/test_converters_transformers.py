@@ -1,0 +1,104 @@
+"""From a Hugging Face folder: architectures with random weights, and the README's chain."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT
+from converter_runs import CONVERTERS, MANY, TIMEOUT, convert, need, run_chain, values
+
+from adabet_onnx import open_model
+
+MAKE = """
+import torch, transformers as t
+torch.manual_seed(0)
+common = {"vocab_size": 100, "num_labels": 3}
+bert = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+gpt2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40, "bos_token_id": 99, "eos_token_id": 99}
+distil = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 40}
+labels = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+for name, config in {
+    "bert": t.BertConfig(**common, **bert, max_position_embeddings=40),
+    "roberta": t.RobertaConfig(**common, **bert, max_position_embeddings=42, type_vocab_size=1),
+    "distilbert": t.DistilBertConfig(**common, **distil),
+    "gpt2": t.GPT2Config(**common, **gpt2),
+}.items():
+    t.AutoModelForSequenceClassification.from_config(config).save_pretrained(name)
+vit = t.ViTConfig(**bert, **labels, image_size=32, patch_size=8)
+t.AutoModelForImageClassification.from_config(vit).save_pretrained("vit")
+"""
+
+
+@pytest.fixture(scope="module")
+def python():
+    return need("torch", "onnxscript", "transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(python, tmp_path_factory):
+    """Models with random weights, as save_pretrained writes them, and all but BERT converted."""
+    folder = tmp_path_factory.mktemp("transformers")
+    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT)
+    about = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.25], "rescale_factor": 1 / 255}
+    (folder / "vit" / "preprocessor_config.json").write_text(json.dumps(about))
+    many = [[name, "-o", f"{name}.onnx"] for name in ("roberta", "distilbert", "gpt2", "vit")]
+    many.append(["bert", "--length", "12", "-o", "bert.onnx"])
+    command = [python, "-c", MANY, CONVERTERS, "from_transformers", json.dumps(many)]
+    subprocess.run(command, cwd=folder, check=True, timeout=TIMEOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return folder
+
+
+def test_chain(python, folder, rng):
+    x = rng.integers(1, 100, (64, 16))
+    x[:, 10:] *= rng.integers(0, 2, (64, 1))  # some texts end early: 0 is BERT's padding
+    np.savez(folder / "data.npz", x=x, y=rng.integers(0, 3, 64))
+    run_chain(python, "Transformers", folder)
+    assert [spec.name for spec in open_model(folder / "model.onnx").inputs] == ["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "layers"),
+    [
+        (
+            "bert",
+            ["input_ids", "attention_mask", "token_type_ids"],
+            ["bert.encoder.layer.1.attention.self.query", "classifier"],
+        ),
+        (
+            "roberta",
+            ["input_ids", "attention_mask"],
+            ["roberta.encoder.layer.0.output.LayerNorm", "classifier.out_proj"],
+        ),
+        ("distilbert", ["input_ids", "attention_mask"], ["distilbert.transformer.layer.1.ffn.lin2", "pre_classifier"]),
+        ("gpt2", ["input_ids", "attention_mask"], ["transformer.h.1.attn.c_attn", "transformer.ln_f"]),
+        ("vit", ["pixel_values"], ["classifier"]),
+    ],
+)
+def test_architectures_open_with_their_names(folder, name, inputs, layers):
+    model = open_model(folder / f"{name}.onnx")
+    assert [spec.name for spec in model.inputs] == inputs
+    assert set(layers) <= {layer.name for layer in model.layers}
+    assert not [tensor for tensor in values(onnx.load(folder / f"{name}.onnx")) if tensor.startswith("onnx::MatMul")]
+
+
+def test_what_the_folder_says_of_images_and_classes(folder):
+    model = open_model(folder / "vit.onnx")
+    assert model.metadata("classes") == ["cat", "dog"]
+    assert model.metadata("preprocessing")["mean"] == [0.4, 0.5, 0.6]
+    assert json.loads(model.graph.metadata_props["std"]) == [0.2, 0.2, 0.25]
+    assert open_model(folder / "bert.onnx").metadata("classes") is None  # LABEL_0 is no name
+
+
+def test_what_is_refused(python, folder, tmp_path):
+    said = convert(python, "from_transformers", tmp_path, "-o", "m.onnx", cwd=tmp_path, expect=2)
+    assert "has no config.json" in said
+    said = convert(
+        python, "from_transformers", folder / "bert", "--length", "41", "-o", "m.onnx", cwd=tmp_path, expect=1
+    )
+    assert "more than the 40 tokens" in said
+    assert not list(tmp_path.iterdir())
