@@ -19,7 +19,8 @@ _BASE = 12_000_000  # of the runtime, once it is used
 _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
-_COPIES = 1.8  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`,
+_COPIES = 1.35  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`;
+_COPIES_FRUGAL = 0.45  # more of those that convolutions read;
 _FILE_COPIES = 0.77  # and of those in the file
 _COPIES_ORT = 2.5  # of the constants, without it;
 _COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
@@ -29,6 +30,7 @@ _STATE_COPIES = 2  # of parameters and state, while they are read
 
 
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Parts:
         inputs: that the caller holds: data, labels, and what a step takes and gives back.
         constants: weights in the graph.
         convolved: those of them that convolutions read.
+        repacked: those that a second matrix product reads, which puts them in an order of its own.
         first: what is resident of the arena after the first run, constants included.
         arena: the same after several.
     """
@@ -48,6 +51,7 @@ class Parts:
     inputs: int
     constants: int
     convolved: int
+    repacked: int
     first: int
     arena: int
 
@@ -58,17 +62,19 @@ class Simulation:
     Args:
         model: as it stands in the file.
         frugal: whether it runs with `runtime.training_options`.
+        known: the same graph with the shapes of its values; None: as above. ONNX Runtime plans ahead only for what has
+            a shape in the file.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph.
         RuntimeMissingError: it is not installed.
     """
 
-    def __init__(self, model: ir.Model, *, frugal: bool) -> None:
+    def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None) -> None:
         self._frugal = frugal
         options = runtime.training_options(1) if frugal else runtime.session_options(1)
         self._graph = optimized(model, options).graph
-        self._known = {value.name or "": value for node in model.graph for value in node.outputs}
+        self._known = {value.name or "": value for node in (known or model).graph for value in node.outputs}
 
     def parts(self, batch: int) -> Parts:
         """Simulate runs of a batch size."""
@@ -90,7 +96,10 @@ class Simulation:
         inputs = sum(sizes.size(value) for value in graph.inputs if value not in run.buffers)
         read = {value for node in graph if node.op_type in _CONVOLUTIONS for value in node.inputs[1:2]}
         convolved = sum(sizes.size(value) for value in run.constants if value in read)
-        return Parts(run.nodes, inputs, run.constant_bytes, convolved, resident[0], resident[-1])
+        constants = set(run.constants)
+        packed = [node.inputs[1] for node in graph if node.op_type in _PRODUCTS and node.inputs[1] in constants]
+        repacked = sum(sizes.size(value) for value in packed) - sum(sizes.size(value) for value in set(packed))
+        return Parts(run.nodes, inputs, run.constant_bytes, convolved, repacked, resident[0], resident[-1])
 
 
 def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
@@ -102,8 +111,8 @@ def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
         carried: bytes of parameters and state.
         large: those of them that the system gets back once the first step's results have taken their place.
     """
-    held = _BASE + _NODE * parts.nodes + parts.inputs
-    loading = held + int(_COPIES * parts.constants + _FILE_COPIES * frozen)
+    held = _BASE + _NODE * parts.nodes + parts.inputs + parts.repacked
+    loading = held + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved + _FILE_COPIES * frozen)
     return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
 
 

@@ -104,6 +104,10 @@ class Sizes:
             found = given[of] if of is not None and of < len(given) else None
         elif node.op_type in ("Gemm", "MatMul", "FusedMatMul"):
             found = _product(node, given)
+        elif node.op_type == "Split" and first is not None:
+            found = _part(node, list(node.outputs).index(value), first)
+        elif node.op_type == "Squeeze" and first is not None:
+            found = _squeezed(node, first)
         elif gradient_of is not None:
             found = self.shape(gradient_of)
         elif first is not None and len(first) > 2:
@@ -142,6 +146,31 @@ def _product(node: ir.Node, given: list[Shape | None]) -> Shape | None:
     rows = left[-1] if _number(node, "transA") else left[-2]
     columns = right[-2] if _number(node, "transB") else right[-1]
     return (*left[:-2], rows, columns)
+
+
+def _constant(node: ir.Node, position: int, attribute: str) -> list[int] | None:
+    """Numbers that are an input or, in older opsets, an attribute."""
+    value = node.inputs[position] if position < len(node.inputs) else None
+    if value is None:
+        return list(node.attributes[attribute].as_ints()) if attribute in node.attributes else None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
+
+
+def _part(node: ir.Node, index: int, whole: Shape) -> Shape:
+    """An output of a Split."""
+    axis, count = _number(node, "axis") % len(whole), len(node.outputs)
+    sizes = _constant(node, 1, "split")
+    if sizes is None or len(sizes) != count:
+        each = math.ceil(whole[axis] / count)
+        sizes = [min(each, whole[axis] - i * each) for i in range(count)]
+    return (*whole[:axis], sizes[index], *whole[axis + 1 :])
+
+
+def _squeezed(node: ir.Node, whole: Shape) -> Shape:
+    axes = _constant(node, 1, "axes")
+    gone = {axis % len(whole) for axis in axes} if axes else {i for i, extent in enumerate(whole) if extent == 1}
+    return tuple(extent for i, extent in enumerate(whole) if i not in gone)
 
 
 def _of_blocks(node: ir.Node, image: Shape, given: list[Shape | None]) -> Shape | None:

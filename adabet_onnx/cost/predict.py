@@ -122,7 +122,10 @@ class Predictor:
         graph = self.model.graph.clone()
         annotate(graph)
         work = multiply_adds(graph.graph, Sizes(graph.graph, {}, self.batch_size).shape)
-        memory = inference_bytes(Simulation(graph, frugal=False).parts(self.batch_size))
+        # Which shapes ONNX Runtime finds by itself, and so what it plans ahead, is not known here: all or none of them,
+        # whichever takes less, is what was measured.
+        planned = (Simulation(given, frugal=False, known=graph) for given in (graph, self.model.graph))
+        memory = min(inference_bytes(simulation.parts(self.batch_size)) for simulation in planned)
         return self._prediction(memory, 0, 0, 0, work, work)
 
     def _of_step(self, step: StepGraph, accumulate: int) -> Prediction:
