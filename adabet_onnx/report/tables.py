@@ -148,6 +148,8 @@ def selection_text(selection: Selection) -> Text:
     for name in selection.layers:
         score = (selection.scored or {}).get(name)
         text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + "\n")
+    for name, reason in selection.left_out.items():
+        text.append(f"left out, since it cannot be trained: {name} ({reason})\n")
     if selection.firmness is not None:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
     if selection.budget is not None:
