@@ -310,3 +310,45 @@ CASES: dict[str, OperatorCase] = {
     "GRU linear": _recurrent("GRU", 3, linear_before_reset=1),
     "RNN": _recurrent("RNN", 1),
 }
+
+
+def tried(case: OperatorCase) -> dict[str, Any]:
+    """What happens when the vector is trained, whatever `check` would say: an error, and the gradients' difference."""
+    import tempfile
+    from pathlib import Path
+
+    from adabet_onnx import AdabetError, make_artifacts, open_model
+    from adabet_onnx.selection.record import Selection
+    from adabet_onnx.training import artifacts
+
+    artifacts.obstacles_to = lambda prepared, backend: None  # type: ignore[assignment]
+    model = open_model(case.model())
+    selection = Selection(model.sha256, "layers", ("a",), ("a.bias",))
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((4, *case.shape)).astype(np.float32)
+    found: dict[str, Any] = {"difference": None}
+    gradients = []
+    for backend in ("portable", "ort"):
+        found[backend] = None
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                made = make_artifacts(
+                    model, selection, Path(folder) / "a", backend=backend, loss="mse", optimizer="sgd", check=False
+                )
+                session = made.session(made.initial, threads=1)
+                session.gradients({"input": x}, np.ones((4, 3), np.float32))
+                gradients.append(session.gradient("a.bias"))
+            except AdabetError as error:
+                found[backend] = str(error)
+    if len(gradients) == 2:
+        largest = max(1e-3, float(np.abs(gradients[0]).max()))
+        found["difference"] = float(np.abs(gradients[0] - gradients[1]).max()) / largest
+    return found
+
+
+if __name__ == "__main__":
+    import json
+    import sys
+
+    for name in sys.argv[1:]:
+        print(json.dumps({"case": name, **tried(CASES[name])}), flush=True)
