@@ -1,4 +1,4 @@
-"""What trains: architectures and exporters, which layers are selected, and both backends; and whether `check` foresaw it.
+"""What trains, by architecture, exporter, selection and backend; and whether `check` foresaw it.
 
 Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is one selection of one model:
 
@@ -101,7 +101,7 @@ class Row:
         return [*names, *numbers, "agreed" if self.agrees else "DISAGREED"]
 
 
-HEADINGS = "model exporter selection backend outcome forward gradient others export check".split()
+HEADINGS = ["model", "exporter", "selection", "backend", "outcome", "forward", "gradient", "others", "export", "check"]
 
 
 def sources() -> list[tuple[str, str]]:
@@ -232,8 +232,8 @@ def table(found: list[Row]) -> str:
     ours = [row for row in found if row.backend == "portable"]
     summary = (
         f"{len(found)} rows; {sum(row.trained for row in ours)} of {len(ours)} train with the portable backend, "
-        f"{sum(row.trained for row in found if row.backend == 'ort')} of {len(found) - len(ours)} with ort; check agreed "
-        f"with what happened in {agreed}."
+        f"{sum(row.trained for row in found if row.backend == 'ort')} of {len(found) - len(ours)} with ort; "
+        f"check agreed with what happened in {agreed}."
     )
     return "\n".join([text, "", summary, "", *notes, ""])
 
