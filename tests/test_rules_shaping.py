@@ -334,3 +334,10 @@ def test_every_combination_of_parts_of_a_split(torch_oracle):
     for chosen in itertools.chain.from_iterable(itertools.combinations("abcd", n) for n in (1, 2, 3, 4)):
         nodes = [node("Split", ["x", "s"], list("abcd"), axis=1), node("Concat", list(chosen), ["y"], axis=1)]
         check_torch(torch_oracle, nodes, {"x": values(2, 6)}, ["x"], {"s": ints(1, 2, 1, 2)})
+
+
+@pytest.mark.parametrize("axes", [{}, {"batch_axis": 0, "time_axis": 1}])
+def test_reverse_sequence_against_finite_differences(axes):
+    lengths = np.array([3, 1, 4] if axes else [3, 1, 2, 3])
+    made = node("ReverseSequence", ["x", "lengths"], ["y"], **axes)
+    check_differences(made, {"x": values(3, 4, 2)}, ["x"], {"lengths": lengths}, batched=())

@@ -91,6 +91,7 @@ OPS: dict[str, Op] = {
     ),
     "LeakyRelu": lambda x, a, v: F.leaky_relu(x[0], a.get("alpha", 0.01)),
     "LogSoftmax": _softmax(torch.log_softmax),
+    "Mod": _elementwise(torch.fmod),  # with fmod = 1
     "Max": _elementwise(lambda *x: reduce(torch.maximum, x)),
     "MaxPool": lambda x, a, v: _windows(x[0], a, -math.inf, -math.inf).max(-1).values,  # no Indices
     "Min": _elementwise(lambda *x: reduce(torch.minimum, x)),

@@ -212,7 +212,7 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     annotate(graph)
     nowhere = _nowhere(graph, backend)
     if nowhere is not None:
-        return f"{prepared.model.name} cannot be trained with onnxruntime-training: {nowhere}"
+        return f"{prepared.model.name} cannot be trained with the {backend} backend: {nowhere}"
     trained = [graph.graph.initializers[name] for name in prepared.trainable]
     [way] = _ways(graph, [trained], backend)
     if way.blocked:
@@ -333,8 +333,10 @@ def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -
 
 def _nowhere(graph: ir.Model, backend: str) -> str | None:
     """A node that keeps a graph from a backend wherever it stands."""
-    for node in graph.graph if backend == "ort" else ():
-        reason = ort_operators.why_nowhere(node)
+    for node in graph.graph:
+        if node.op_type == "LRN" and not node.domain and node.attributes.get_int("size", 1) % 2 == 0:
+            return f"node {node.name!r} (LRN) has an even size, which ONNX Runtime cannot run. Export without it."
+        reason = ort_operators.why_nowhere(node) if backend == "ort" else None
         if reason is not None:
             return f"node {node.name!r} ({node.op_type}) {reason}. Use the portable backend."
     return None
