@@ -59,7 +59,8 @@ def layers_table(model: Model) -> RenderableType:
 def check_table(check: Check) -> RenderableType:
     """Which layers can be trained, by which backend, after which repairs; and the nodes that stand in the way."""
     able = sum(layer.trainable for layer in check.layers)
-    table = Table(title=f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
+    summary = Text(f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
+    table = Table()
     headings: dict[str, Literal["left", "right"]] = {"layer": "left", "operator": "left", "backend": "left"}
     _columns(table, headings | {"portable": "left", "ort": "left", "repairs": "left"})
     for layer in check.layers:
@@ -83,7 +84,7 @@ def check_table(check: Check) -> RenderableType:
         if not installed
     ]
     lines += [Text(f"{obstacle.backend}: {obstacle}") for obstacle in check.obstacles]
-    return Group(table, *lines)
+    return Group(summary, table, *lines)
 
 
 def _yes(verdict: Verdict) -> str:
