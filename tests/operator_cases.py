@@ -183,7 +183,7 @@ CASES: dict[str, OperatorCase] = {
     ),
     "Where": one("Where", _hidden(3, 4) > 0, _hidden(3, 4), at=1),
     "Cast": one("Cast", to=TensorProto.DOUBLE),
-    "CastLike": one("CastLike", np.zeros(1, np.float64)),
+    "CastLike": one("CastLike", np.zeros(1, np.float32)),
     "MatMul": one("MatMul", _hidden(4, 5)),
     "MatMul vector": one("MatMul", _hidden(4)),
     "Gemm": one("Gemm", _hidden(5, 4), _hidden(5), shape=(4,), transB=1),
