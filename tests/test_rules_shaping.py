@@ -302,12 +302,6 @@ def test_slice_refuses_one_sample():
     assert "takes a part of the batch (axis 0)" in found
 
 
-def test_reverse_sequence_is_refused():
-    reverse = node("ReverseSequence", ["x", "l"], ["y"], batch_axis=0, time_axis=1)
-    found = refusal(reverse, feeds={"x": X, "l": ints(1, 2, 3)})
-    assert "(ReverseSequence) has no gradient here" in found
-
-
 def test_what_depends_on_shapes_alone_is_not_differentiated():
     """Shape, Size, ConstantOfShape, Range and EyeLike of an activation lead to no gradient."""
     nodes = [
