@@ -208,7 +208,7 @@ def _is_mask(array: np.ndarray) -> bool:
     if array.ndim < 2:
         return False
     hides = bool((array <= _HIDDEN).any() and (array > _HIDDEN).any())
-    return hides or (bool(np.isin(array, (0, 1)).all()) and 0 < np.count_nonzero(array) < array.size)
+    return hides or bool(np.isin(array, (0, 1)).all() and 0 < np.count_nonzero(array) < array.size)
 
 
 def _has_one_output(op_type: str, weight: Parameter) -> bool:

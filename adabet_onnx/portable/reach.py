@@ -80,9 +80,9 @@ def ways(
                 for bit in _bits(bits):
                     blocked[bit].append(Blocked(node, found))
             for position in wanted:
-                value = node.inputs[position]
-                assert value is not None
-                needed[value] = needed.get(value, 0) | bits
+                operand = node.inputs[position]
+                assert operand is not None
+                needed[operand] = needed.get(operand, 0) | bits
     return [
         Way(tuple(reversed(blocked[bit])), tuple(v for v in trained if not needed.get(v, 0) >> bit & 1))
         for bit, trained in enumerate(sets)
