@@ -37,6 +37,7 @@ from .study.plan import Plan
 from .study.stability import stability
 from .training.artifacts import make_artifacts
 from .training.export import export_model
+from .training.preflight import check_model
 from .training.trainer import Trainer
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "UsageError",
+    "check_model",
     "compare",
     "export_model",
     "make_artifacts",

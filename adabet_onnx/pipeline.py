@@ -35,6 +35,7 @@ from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.manifest import FILE, load_manifest
+from .training.preflight import pick_backend
 from .training.trainer import METRICS, Settings, Trainer
 
 Progress = Callable[[str, int, int], None]
@@ -131,7 +132,7 @@ def adapt(
     Raises:
         AdabetError: see the functions this one calls.
     """
-    choices = choices or Choices()
+    choices, asked_backend = choices or Choices(), backend
     backend = choose_backend(backend, choices)
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
@@ -154,6 +155,7 @@ def adapt(
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
         again = select(scores, **asked)
+        backend = pick_backend(model, again, asked_backend, choices)
         made = load_manifest(artifacts).content
         same = again == selection and used.to_json() == selection.preprocessing
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
@@ -171,6 +173,7 @@ def adapt(
         scores.save(target / "scores.json")
         selection = select(scores, **asked)
         selection.save(target / "selection.json")
+        backend = pick_backend(model, selection, asked_backend, choices)
         say = progress or (lambda what, done, total: None)
         say("making artifacts", 0, 1)
         make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))

@@ -1,4 +1,4 @@
-"""Commands about models: inspect, new-head, surgery."""
+"""Commands about models: inspect, check, new-head, surgery."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 import click
 import onnx_ir as ir
 
+from ..errors import ModelError
 from ..files import replacing
 from ..model.head import new_head as make_new_head
 from ..model.open import Model, open_model
-from ..report.tables import layers_table
+from ..report.tables import check_table, layers_table
 from ..scoring.probes import KINDS, add_probes
+from ..selection.strategies import matching
+from ..training.choices import LOSSES
+from ..training.preflight import check_model
 from .common import FILE, OUTPUT, quiet_option, seed_option, show, show_json
 
 
@@ -61,6 +65,37 @@ def _description(model: Model) -> dict[str, Any]:
             for layer in model.layers
         ],
     }
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--layers", multiple=True, metavar="GLOB", help="Only these layers; repeatable.")
+@click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="To minimise.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
+def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
+    """Say which layers can be trained, with which backend, and what stands in the way. Nothing is trained.
+
+    The exit code is 1 if one of the layers asked about can be trained by no backend.
+
+    \b
+    Example:
+      adabet-onnx check model.onnx --layers 'layer4.*'
+    """
+    found = check_model(model, loss=loss)
+    if layers:
+        names = [layer.name for layer in found.layers]
+        found = found.only({names[i] for i in matching(names, layers)})
+    if as_json:
+        show_json(found.to_json())
+    else:
+        show(check_table(found), quiet)
+    lost = found.untrainable
+    if lost:
+        name, reason = next(iter(lost.items()))
+        raise ModelError(
+            f"{found.model}: no backend can train {len(lost)} of {len(found.layers)} layers. Layer {name!r}: {reason}"
+        )
 
 
 @click.command("new-head")

@@ -14,7 +14,6 @@ from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
 from ..training.choices import Choices
 from ..training.manifest import Manifest
-from .graphs import selection_of
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
 
@@ -152,8 +151,9 @@ def overview(
     tell("predicting all layers")
     try:
         predictions["all"] = predictor.everything()
-        parameters = [parameter.name for layer in model.layers for parameter in layer.parameters]
-        chosen["all"] = selection_of(model, list(dict.fromkeys(parameters)))
+        chosen["all"] = predictor.whole
+        if len(predictor.whole.layers) < len(model.layers):
+            notes.append(f"of {len(model.layers)} layers, {len(predictor.whole.layers)} can be trained: these are all")
     except ModelError as error:
         notes.append(f"training all layers is left out: {error}")
     measured: dict[str, tuple[int, float]] = {}

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
+from ..model.layers import Layer
 from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import Model
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
+from ..selection.record import Selection
 from ..training.choices import Choices, choose_backend
+from ..training.preflight import untrainable_layers
 from .graphs import StepGraph, ort_step, portable_step, selection_of
 from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
 from .multiply_adds import multiply_adds
@@ -110,8 +113,30 @@ class Predictor:
         return self._known[key, accumulate]
 
     def everything(self) -> Prediction:
-        """Of a step that trains all layers."""
-        return self.training([parameter.name for layer in self.model.layers for parameter in layer.parameters])
+        """Of a step that trains all layers that can be trained.
+
+        Raises:
+            ModelError: none can.
+        """
+        return self.training(self.whole.parameters, self.whole.layers)
+
+    @functools.cached_property
+    def whole(self) -> Selection:
+        """All layers that can be trained. (Which ones cannot is asked only where all at once cannot.)"""
+        everything = self._selection(self.model.layers)
+        try:
+            self.training(everything.parameters, everything.layers)
+        except ModelError:
+            lost = untrainable_layers(self.model)
+            left = [layer for layer in self.model.layers if layer.name not in lost]
+            if not lost or not left:
+                raise
+            return self._selection(left)
+        return everything
+
+    def _selection(self, layers: Sequence[Layer]) -> Selection:
+        names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
+        return selection_of(self.model, list(names), [layer.name for layer in layers])
 
     def inference(self) -> Prediction:
         """Of a forward pass."""

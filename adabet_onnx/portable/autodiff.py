@@ -16,6 +16,7 @@ from ..errors import ModelError
 from ..model.dims import dims_or_none
 from .builder import Builder
 from .composites import find_composite
+from .reach import Way, ways
 from .rules import find
 from .rules.registry import Look, Step
 
@@ -23,6 +24,7 @@ _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 # Their results change in steps, or not at all: the gradient is zero wherever there is one.
 _CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
+REMEDY = "Select layers after it, or export the model with other operators in its place."
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,8 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     """
     active: set[ir.Value] = set(trainable)
     for node in graph:
-        if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
-            continue
-        if any(value in active for value in _values(node) if value is not None):
-            active.update(value for value in node.outputs if value.dtype is None or value.dtype in _FLOATS | _HALVES)
+        if any(value in active for value in sources(node) if value is not None):
+            active.update(value for value in node.outputs if carries(node, value))
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
     steps: list[tuple[ir.Node, tuple[int, ...]]] = []
@@ -89,7 +89,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     for node in reversed(list(graph)):
         if not any(value in needed and value in active for value in node.outputs):
             continue
-        wanted = tuple(i for i, value in enumerate(_values(node)) if value is not None and value in active)
+        wanted = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
         if not wanted:
             continue
         obstacle = _obstacle(node, wanted, needed, opset)
@@ -105,20 +105,54 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
 
 
-def _values(node: ir.Node) -> Sequence[ir.Value | None]:
+def plan_each(graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int) -> list[Way]:
+    """What stands in the way of each of several sets of trained values; arguments as of `plan`."""
+    return ways(
+        graph,
+        output,
+        sets,
+        reason=lambda node, wanted, needed: why_not(node, wanted, needed, opset),
+        inputs=sources,
+        carries=carries,
+    )
+
+
+def carries(node: ir.Node, value: ir.Value) -> bool:
+    """Whether this output of a node changes smoothly with its inputs."""
+    if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
+        return False
+    return is_float(node, value)
+
+
+def is_float(node: ir.Node, value: ir.Value) -> bool:
+    """Whether this output of a node is of floats, or may be."""
+    return value.dtype is None or value.dtype in _FLOATS | _HALVES
+
+
+def sources(node: ir.Node) -> Sequence[ir.Value | None]:
     """The inputs whose values a result depends on; of the second of a CastLike only the dtype counts."""
     return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
 
 
 def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
-    reason = _reason(node, wanted, needed, opset)
-    if reason is None:
-        return None
-    remedy = "Select layers after it, or export the model with other operators in its place."
+    reason = why_not(node, wanted, needed, opset)
+    return None if reason is None else obstacle(node, reason)
+
+
+def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> Obstacle:
+    """A node that cannot be differentiated for this reason."""
     return Obstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
 
 
-def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> str | None:
+def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+    """Why a node cannot be differentiated, to be read after its name; None where it can.
+
+    Args:
+        node: a forward node.
+        wanted: positions of the inputs whose gradient is asked for.
+        needed: values whose gradient is, its own outputs among them.
+        opset: of the graph.
+    """
     if node.domain not in ("", "ai.onnx"):
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
     entry = find(node.op_type)

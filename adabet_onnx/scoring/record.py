@@ -19,6 +19,7 @@
         stderr      standard error of b1_hat (see `standard_error`)
         rank        1 for the highest b1_hat; equal ones in model order
         shift, dead, effective_rank    see `signals`; numbers or null, and null in files of older versions
+        untrainable why no backend can train it; null where one can, and in files of older versions
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class LayerScore:
     shift: float | None = None
     dead: float | None = None
     effective_rank: float | None = None
+    untrainable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def _layer(record: Entries) -> LayerScore:
         shift=record.take_if_there("shift", None, float, type(None)),
         dead=record.take_if_there("dead", None, float, type(None)),
         effective_rank=record.take_if_there("effective_rank", None, float, type(None)),
+        untrainable=record.take_if_there("untrainable", None, str, type(None)),
     )
     if layer.activation_size < 1:
         raise record.damaged(f"'activation_size' must be at least 1, found {layer.activation_size}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -102,12 +102,19 @@ def score(
     if progress is not None:
         progress("scoring", total, total)
     head = model.head
+    from ..training.preflight import untrainable_layers  # what can be trained is known further up
+
+    lost = untrainable_layers(model)
+    if lost:
+        some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
+        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); adabet-onnx check says why"]
+    scored = layer_scores(model, betti, groups, probed.stored, plan.points)
     return Scores(
         model_sha256=model.sha256,
         estimator=estimator,
         points=plan.points,
         samples=tuple(tuple(int(index) for index in group) for group in indices),
-        layers=layer_scores(model, betti, groups, probed.stored, plan.points),
+        layers=tuple(replace(layer, untrainable=lost.get(layer.name)) for layer in scored),
         settings={
             "seed": seed,
             "order": order,

@@ -17,6 +17,7 @@
     estimator       how the scores were estimated
     preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
     classes         class names, or null
+    left_out        layers that might have been selected but cannot be trained, and why (an object; absent: none)
     budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
                     step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
                     without scores), gap, tried, accumulate (1 in older files); see `budget.Spent`
@@ -25,7 +26,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
@@ -75,6 +76,7 @@ class Selection:
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
     budget: Spent | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def parts_of(self, batch_size: int) -> int:
         """Into how many equal parts a batch is cut to keep to the budget; 1 without one, or where it fits whole."""
@@ -129,6 +131,9 @@ def selection_from_json(value: Any, where: str) -> Selection:
     if scored is not None:
         for name in scored:
             record.inside("scored").take(name, float)
+    left_out = record.take_if_there("left_out", {}, dict)
+    for name in left_out:
+        record.inside("left_out").take(name, str)
     spent = None
     if record.take_if_there("budget", None, dict, nothing) is not None:
         spent = _spent(record.inside("budget"))
@@ -148,6 +153,7 @@ def selection_from_json(value: Any, where: str) -> Selection:
         preprocessing=preprocessing,
         classes=None if classes is None else list(record.names("classes")),
         budget=spent,
+        left_out=left_out,
     )
 
 

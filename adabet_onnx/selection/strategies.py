@@ -39,6 +39,8 @@ def select(
     k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked as new,
     else ``"pool"``.
 
+    Layers that no backend can train (`LayerScore.untrainable`) are left out, and named in the selection.
+
     Within a budget, strategies with scores get the set of at most k layers with the highest sum of scores that keeps to
     every limit (`search.best_set`: exact, or with a bound on what was missed); the others get as many layers as fit, in
     the order they want them. What that cost is in the selection's ``budget``. With ``max_accumulate`` a batch may be
@@ -72,24 +74,32 @@ def select(
         scores = load_scores(scores)
     check_choices(strategy if values is None else "all", rho, head)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
-    pool = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
-    if not pool:
+    allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
+    if not allowed:
         raise UsageError("the head is the only layer, and head='never' leaves it out: nothing to select.")
+    pool = [i for i in allowed if scores.layers[i].untrainable is None]
+    left_out = {layer.name: layer.untrainable for layer in scores.layers if layer.untrainable is not None}
+    if not pool:
+        raise UsageError(f"no layer can be trained, so nothing can be selected: {next(iter(left_out.values()))}")
 
     if layers:
         strategy = "layers"
         named = matching([layer.name for layer in scores.layers], layers)
         kept = [i for i in named if i in pool]
+        left_out = {name: reason for name, reason in left_out.items() if name in {scores.layers[i].name for i in named}}
+        if not kept and left_out:
+            name, reason = next(iter(left_out.items()))
+            raise UsageError(f"what {', '.join(layers)} names cannot be trained. Layer {name!r}: {reason}")
         if not kept:
             raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
         ranking = by_name(kept, ", ".join(layers))
+    elif strategy == "head" and values is None and scores.head in left_out:
+        raise UsageError(f"the head {scores.head!r} cannot be trained: {left_out[scores.head or '']}")
     elif values is not None:
         ranking = by_values(scores, strategy, pool, top_count(len(scores.layers), rho), values)
     else:
         ranking = rank(scores, strategy, pool, rho, seed)
-    added = frozenset(
-        i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
-    )
+    added = frozenset(i for i in pool if rule == "always" and scores.layers[i].name == scores.head)
     chosen, spent = frozenset(ranking.chosen) | added, None
     needed = strategy in NEEDS_COSTS and not layers and values is None
     if (budget or needed) and costs is None:
@@ -111,6 +121,8 @@ def select(
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
         why += ", as far as the budget allows"
+    if left_out:
+        why += f", without {len(left_out)} that cannot be trained"
     picked = [scores.layers[i] for i in sorted(chosen)]
     numbers = ranking.values
     return Selection(
@@ -129,6 +141,7 @@ def select(
         preprocessing=scores.preprocessing,
         classes=scores.classes,
         budget=spent,
+        left_out=left_out,
     )
 
 
