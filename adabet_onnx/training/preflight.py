@@ -275,9 +275,9 @@ class _Backend:
         self.obstacles: tuple[Obstacle, ...] = ()
         self.refused: str | None = None if loss is None else loss_obstacle(model, loss, backend)
         clashing = {layer.name: name for layer in layers if (name := _clash(layer, backend)) is not None}
-        for layer, name in clashing.items():
+        for clashed, name in clashing.items():
             reason = f"its parameter {name!r} has a name that onnxruntime-training uses itself"
-            self.verdicts[layer] = Verdict(False, (), reason)
+            self.verdicts[clashed] = Verdict(False, (), reason)
         asked = [layer for layer in layers if layer.name not in clashing]
         if asked and self.refused is None:
             try:

@@ -449,5 +449,6 @@ def _states_named(step: Step) -> None:
     units = dims(step.x(_R))[-1]
     if not y.name:
         y.name = step.build.unique(f"{step.node.name}/states")
+    assert x.dtype is not None
     y.dtype = x.dtype
     y.shape = ir.Shape([steps, _directions(step), batch, units])
