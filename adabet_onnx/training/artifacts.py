@@ -56,7 +56,8 @@ def make_artifacts(
 
     Args:
         model: the opened model.
-        selection: what to train, or the path of a selection.json made for this model.
+        selection: what to train, or the path of a selection.json made for this model. Where it names channels, they
+            alone are trained, which only the portable backend can.
         folder: made or, if it holds earlier artifacts, replaced.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for.
         loss: cross-entropy, mse, bce-with-logits or l1.
@@ -99,11 +100,12 @@ def make_artifacts(
         ort_format=ort_format,
         profile=profile,
     )
-    chosen = choose_backend(backend, choices)
-    if chosen == "ort":
-        ort.load()
+    choose_backend(backend, choices)
     if not isinstance(selection, Selection):
         selection = load_selection(selection)
+    chosen = choose_backend(backend, choices, channels=bool(selection.channels))
+    if chosen == "ort":
+        ort.load()
     prepared = prepare(model, selection, backend=chosen)
     shape = _logits_shape(prepared, choices, chosen)
     target = Path(folder)
