@@ -179,7 +179,14 @@ def adapt(
         selection = select(scores, **asked)
         if channel_rho is not None and channel_rho < 1:
             scores = score_channels(
-                model, splits, scores, layers=selection.layers, threads=threads, preprocessing=used, progress=progress
+                model,
+                splits,
+                scores,
+                layers=selection.layers,
+                preprocessing=used,
+                max_memory=(scoring or {}).get("max_memory"),
+                threads=threads,
+                progress=progress,
             )
             scores.save(target / "scores.json")
             selection = with_channels(selection, scores, channel_rho)

@@ -427,6 +427,7 @@ def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng):
     assert plain.channel_layers is None
     assert [dataclasses.replace(layer, channels=None) for layer in both.layers] == list(plain.layers)
     assert score_channels(model, x, plain) == both
+    assert score_channels(model, x, plain, max_memory=1) == both  # a forward pass for each layer
     some_of_them = score_channels(model, x, plain, layers=["conv2", "fc"])
     assert some_of_them.channel_layers == ("conv2", "fc")
     assert [layer.name for layer in some_of_them.layers if layer.channels] == ["conv2"]
@@ -544,6 +545,7 @@ def layer_entry(**changes):
     Case("zero", f"{SELECT} --channel-rho 0", USAGE, ("channel rho", "above 0")),
     Case("two", f"{SELECT} --channel-rho 2", USAGE, ("channel rho", "at most 1", "2.0")),
     Case("nan", f"{SELECT} --channel-rho nan", USAGE, ("channel rho", "nan")),
+    Case("ort", f"{SELECT} --channel-rho 0.5 --backend ort", USAGE, ("channels", "portable")),
     Case("run", "run model.onnx data.npz -o out --preset none --channel-rho 2", USAGE, ("channel rho",)),
     Case(
         "run with ort",

@@ -19,7 +19,7 @@ from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
 from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
-from ..training.choices import Choices
+from ..training.choices import Choices, choose_backend
 from .common import (
     ANY,
     FILE,
@@ -137,6 +137,9 @@ def select(
       adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
     budget = take_budget(settings)
+    channel_rho = settings["channel_rho"]
+    if channel_rho is not None and channel_rho < 1:
+        choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
     loaded = load_scores(scores)
     costs = None
     if budget or settings["strategy"] in NEEDS_COSTS:

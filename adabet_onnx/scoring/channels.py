@@ -55,6 +55,7 @@ def score_channels(
     *,
     layers: Collection[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    max_memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -66,6 +67,8 @@ def score_channels(
         scores: of the layers.
         layers: names of the layers whose channels are looked at; None for all.
         preprocessing: in place of the one in the scores.
+        max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
+            itself takes no more than the one that scored the layers.
         threads: for ONNX Runtime; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
@@ -98,7 +101,7 @@ def score_channels(
     numbers: dict[str, list[np.ndarray]] = {}
     wanted = rankable(model, names)
     done, total = 0, plan.groups * sum(channels.count for channels in wanted.values())
-    for part in _parts(wanted, plan.group):
+    for part in _parts(wanted, plan.group, _BYTES if max_memory is None else min(_BYTES, max_memory // 4)):
         probed = ProbedChannels(model, preprocessing, part, group=plan.group, threads=threads)
         layer_of = {output: layer for layer, output in probed.outputs.items()}
         for number, group in enumerate(scores.samples):
@@ -135,11 +138,11 @@ def _plan(scores: Scores) -> Plan:
     return Plan(scores.points, group, len(scores.samples), subsets)
 
 
-def _parts(channels: Mapping[str, Channels], group: int) -> Iterator[dict[str, Channels]]:
-    """Layers together in one forward pass, so that their matrices do not take more than `_BYTES`."""
+def _parts(channels: Mapping[str, Channels], group: int, most: int) -> Iterator[dict[str, Channels]]:
+    """Layers together in one forward pass, so that their matrices take no more than so many bytes."""
     part: dict[str, Channels] = {}
     for name, each in channels.items():
-        if part and 4 * group**2 * sum(c.count for c in (*part.values(), each)) > _BYTES:
+        if part and 4 * group**2 * sum(c.count for c in (*part.values(), each)) > most:
             yield part
             part = {}
         part[name] = each

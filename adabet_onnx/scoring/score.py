@@ -127,7 +127,15 @@ def score(
         model_file=None if model.name.startswith("<") else model.name,
     )
     if channels:
-        return score_channels(model, dataset, scores, preprocessing=preprocessing, threads=threads, progress=progress)
+        return score_channels(
+            model,
+            dataset,
+            scores,
+            preprocessing=preprocessing,
+            max_memory=max_memory,
+            threads=threads,
+            progress=progress,
+        )
     return scores
 
 
