@@ -263,7 +263,7 @@ def test_ten_steps_equal_torch_with_masked_gradients(tmp_path, torch_oracle, opt
         (rng.standard_normal((8, 3, 8, 8)).astype(np.float32), np.random.default_rng(i).integers(0, 4, 8))
         for i in range(10)
     ]
-    rate = 1e-2
+    rate = 1e-2 if optimizer == "sgd" else 1e-3
     session = manifest.session(manifest.initial)
     ours = [session.step({"input": x}, y, rate)[0] for x, y in batches]
 
@@ -285,7 +285,7 @@ def test_ten_steps_equal_torch_with_masked_gradients(tmp_path, torch_oracle, opt
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     for name, leaf in leaves.items():
         part = cut(manifest, name, leaf.detach().numpy())
-        np.testing.assert_allclose(session.parameter(name), part, rtol=2e-3, atol=2e-5)
+        np.testing.assert_allclose(session.parameter(name), part, rtol=1e-4, atol=1e-6 if optimizer == "sgd" else 2e-4)
 
 
 @pytest.mark.parametrize(
@@ -642,7 +642,7 @@ def test_commands(tmp_path, monkeypatch, rng):
         return done.output
 
     run("score model.onnx data.npz -o scores.json --samples 32 --subsets 2 --channels")
-    said = run("select scores.json -o selection.json --rho 0.5 --channel-rho 0.5 --head always")
+    said = run("select scores.json -o selection.json --layers conv* --layers fc --channel-rho 0.5")
     assert "channels" in said
     assert "fc" in said
     assert "whole" in said

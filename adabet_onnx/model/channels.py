@@ -137,7 +137,8 @@ def _weight_axis(parameter: Parameter, node: ir.Node, steps: list[str]) -> int |
         return 0 if not steps and parameter.shape[1] == 1 else None  # each channel from one of the input's
     if len(parameter.shape) != 2:
         return None
-    return 0 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) else 1
+    turned: int = node.attributes.get_int("transB", 0)
+    return 0 if node.op_type == "Gemm" and turned else 1
 
 
 def _meets(node: ir.Node, position: int, count: int, from_end: int) -> bool:

@@ -116,7 +116,7 @@ class _Cut:
         shape: list[Dim] = list(dims(self.node.outputs[0]))
         axis %= len(shape)
         shape[axis] = len(self.indices)
-        node.outputs[0].dtype, node.outputs[0].shape = self.node.outputs[0].dtype, ir.Shape(shape)
+        node.outputs[0].type, node.outputs[0].shape = self.node.outputs[0].type, ir.Shape(shape)
         gradient = take(self.build, self.gradient, self.indices, axis)
         return Narrow(node, tuple(self.trained), gradient)
 

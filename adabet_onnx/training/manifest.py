@@ -115,8 +115,7 @@ class Manifest:
         Raises:
             RecordError: they do not fit.
         """
-        entry = next((entry for entry in self.content["parameters"] if entry["name"] == name), {})
-        channels = entry.get("channels")
+        channels = next((entry.get("channels") for entry in self.content["parameters"] if entry["name"] == name), None)
         try:
             if channels is None:
                 return value.astype(np.float32).reshape(whole.shape)
