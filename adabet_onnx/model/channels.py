@@ -74,7 +74,7 @@ def channels_of(model: Model) -> dict[str, Channels]:
 
 def _channels(layer: Layer, nodes: dict[str, ir.Node]) -> Channels | None:
     shape, last = layer.activation_shape, layer.op_type in _LAST
-    if not shape or layer.op_type not in _FIRST | _LAST:
+    if not shape or 0 in shape or layer.op_type not in _FIRST | _LAST:
         return None
     rank = len(shape) + (not layer.batch_merged)
     if layer.batch_axis == rank - 1 if last else (layer.batch_axis or layer.batch_merged):
