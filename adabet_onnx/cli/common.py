@@ -172,6 +172,9 @@ selection_options = together(
         show_default=True,
         help="The head: always selected, in the pool, or never; auto: always if it is new.",
     ),
+    click.option(
+        "--channel-rho", type=float, help="In each selected layer train only this fraction of output channels."
+    ),
     click.option("--layers", multiple=True, metavar="GLOB", help="Select these layers instead; repeatable."),
 )
 budget_options = together(

@@ -12,7 +12,7 @@ from ..errors import ModelError, RecordError
 from ..model.open import Model
 from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
-from ..training.choices import Choices
+from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
@@ -124,6 +124,7 @@ def overview(
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
     choices = choices or Choices()
+    backend = choose_backend(backend, choices, channels=selection is not None and bool(selection.channels))
     predictor = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
     total = (2 + (selection is not None)) * (1 + measure)
     done = 0
@@ -143,7 +144,7 @@ def overview(
         tell("predicting the selection")
         parts["selection"] = selection.parts_of(batch_size) if predictor.divisible else 1
         predictions["selection"] = predictor.training(
-            selection.parameters, selection.layers, accumulate=parts["selection"]
+            selection.parameters, selection.layers, accumulate=parts["selection"], channels=selection.channels
         )
         if parts["selection"] > 1:
             notes.append(f"the selection's batch is forwarded {batch_size // parts['selection']} samples at a time")

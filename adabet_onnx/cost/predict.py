@@ -7,7 +7,7 @@ resident memory when imports are done and no model is loaded.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -27,7 +27,8 @@ from .multiply_adds import multiply_adds
 from .optimized import Sizes
 
 _MARGIN = 0.5
-_Trained = tuple[tuple[str, ...], tuple[str, ...] | None]  # parameters and layers
+_Channels = tuple[tuple[str, tuple[int, ...]], ...]
+_Trained = tuple[tuple[str, ...], tuple[str, ...] | None, _Channels]  # parameters, layers, channels of layers
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,12 @@ class Predictor:
         return self.backend == "portable" and self.choices.batch_norm == "frozen"
 
     def training(
-        self, parameters: Sequence[str], layers: Sequence[str] | None = None, *, accumulate: int = 1
+        self,
+        parameters: Sequence[str],
+        layers: Sequence[str] | None = None,
+        *,
+        accumulate: int = 1,
+        channels: Mapping[str, Sequence[int]] | None = None,
     ) -> Prediction:
         """Of a training step; of a batch in parts, memory of one at a time, and multiply-adds of all.
 
@@ -95,17 +101,19 @@ class Predictor:
             parameters: names of the initializers to train, as in a selection.
             layers: names of the layers they are trained in, where several share one; None: all that have one.
             accumulate: into how many parts the batch is cut, whose gradients are gathered.
+            channels: the output channels that are trained, of the layers that are not trained whole.
 
         Raises:
-            UsageError: there are none, or one is in no layer.
+            UsageError: there are none, or one is in no layer, or the backend cannot train some channels alone.
             ModelError: a node on the way has no gradient.
             RuntimeMissingError: the ort backend's runtime is not installed.
         """
         if accumulate < 1 or self.batch_size % accumulate:
             raise UsageError(f"a batch of {self.batch_size} cannot be cut into {accumulate} equal parts.")
-        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers))
+        part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
+        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
         if key not in self._graphs:
-            selection = selection_of(self.model, *key)
+            selection = selection_of(self.model, *key[:2], dict(part))
             build = portable_step if self.backend == "portable" else ort_step
             self._graphs[key] = build(self.model, selection, self.choices)
         if (key, accumulate) not in self._known:

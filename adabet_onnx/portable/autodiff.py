@@ -7,7 +7,7 @@ parameter is differentiated, and no gradient of a frozen weight is computed, bec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,6 +15,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..model.dims import dims_or_none
 from .builder import Builder
+from .channels import Part, narrowed, take
 from .composites import find_composite
 from .reach import Way, ways
 from .rules import find
@@ -174,23 +175,28 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
     return None if entry.check is None else entry.check(Look(node, wanted, opset))
 
 
-def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, ir.Value]:
+def differentiate(
+    plan: Plan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, Part] | None = None
+) -> dict[ir.Value, ir.Value]:
     """Write the nodes of the gradient.
 
     Args:
         plan: without obstacles.
         seed: gradient of the loss with respect to the plan's output, in its shape.
         build: takes the nodes.
+        parts: of the trained values of which a part alone is trained, that part.
 
     Returns:
-        The gradient of each trained value, in its shape.
+        The gradient of each trained value, in its shape, or in that of its part.
 
     Raises:
         ModelError: a parameter has none.
     """
     if plan.obstacles:
         raise ModelError(str(plan.obstacles[0]))
+    parts = parts or {}
     gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
+    of_parts: dict[ir.Value, list[ir.Value]] = {}
     for node, wanted in reversed(plan.steps):
         outputs = [_summed(gradients, value, build) for value in node.outputs]
         if not any(outputs):
@@ -203,6 +209,16 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
             composite.release(stand_in)
             gradients.setdefault(composite.x, []).append(gradient)
             continue
+        narrow = narrowed(node, wanted, parts, outputs, build)
+        if narrow is not None:
+            for position, gradient in _apply(narrow.node, narrow.wanted, build, [narrow.gradient]).items():
+                whole = node.inputs[position]
+                assert whole is not None
+                of_parts.setdefault(whole, []).append(gradient)
+            narrow.release()
+            wanted = tuple(position for position in wanted if position not in narrow.wanted)
+        if not wanted:
+            continue
         for position, gradient in _apply(node, wanted, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
@@ -211,12 +227,18 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
     result = {}
     for parameter in plan.trainable:
         build.begin(f"{parameter.name}/grad")
-        whole = _summed(gradients, parameter, build)
-        if whole is None:
+        found = _summed(gradients, parameter, build)
+        name = parameter.name
+        if parameter in parts:
+            name, part = parts[parameter].value.name, parts[parameter].slice
+            if found is not None:
+                of_parts.setdefault(parameter, []).append(take(build, found, part.indices, part.axis))
+            found = _summed(of_parts, parameter, build)
+        if found is None:
             raise ModelError(
-                f"parameter {parameter.name!r} has no gradient: the logits do not depend on it. Select other layers."
+                f"parameter {name!r} has no gradient: the logits do not depend on it. Select other layers."
             )
-        result[parameter] = whole
+        result[parameter] = found
     return result
 
 

@@ -148,7 +148,7 @@ def selection_text(selection: Selection) -> Text:
     text = Text(f"selected ({selection.why}):\n")
     for name in selection.layers:
         score = (selection.scored or {}).get(name)
-        text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + "\n")
+        text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + _channels(selection, name) + "\n")
     for name, reason in selection.left_out.items():
         text.append(f"left out, since it cannot be trained: {name} ({reason})\n")
     if selection.firmness is not None:
@@ -162,6 +162,14 @@ def selection_text(selection: Selection) -> Text:
         )
     text.rstrip()
     return text
+
+
+def _channels(selection: Selection, name: str) -> str:
+    """How much of a selected layer is trained, where that was asked for."""
+    if selection.channel_rho is None:
+        return ""
+    chosen = (selection.channels or {}).get(name)
+    return "  whole" if chosen is None else f"  {len(chosen)} channels"
 
 
 def outcome_text(outcome: Outcome) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import os
@@ -31,6 +32,7 @@ def select(
     costs: Costs | None = None,
     max_accumulate: int | None = None,
     values: Mapping[str, float] | None = None,
+    channel_rho: float | None = None,
 ) -> Selection:
     """Choose the layers to train.
 
@@ -62,6 +64,8 @@ def select(
             the batch has samples.
         values: a number of your own for each layer by name, in place of a strategy's; higher is selected first.
             ``strategy`` is what to call it.
+        channel_rho: in each layer train only this fraction of the output channels, above 0 and at most 1 (see
+            `with_channels`); needs scores of channels. A budget is kept to as if layers were trained whole. None: all.
 
     Returns:
         The selection, layers in model order.
@@ -72,7 +76,7 @@ def select(
     """
     if not isinstance(scores, Scores):
         scores = load_scores(scores)
-    check_choices(strategy if values is None else "all", rho, head)
+    check_choices(strategy if values is None else "all", rho, head, channel_rho)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
     if not allowed:
@@ -125,7 +129,7 @@ def select(
         why += f", without {len(left_out)} that cannot be trained"
     picked = [scores.layers[i] for i in sorted(chosen)]
     numbers = ranking.values
-    return Selection(
+    selection = Selection(
         model_sha256=scores.model_sha256,
         strategy=strategy,
         layers=tuple(layer.name for layer in picked),
@@ -143,6 +147,43 @@ def select(
         budget=spent,
         left_out=left_out,
     )
+    return selection if channel_rho is None else with_channels(selection, scores, channel_rho)
+
+
+def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> Selection:
+    """The same layers, of each only the best output channels.
+
+    max(1, floor(channel_rho C)) of a layer's C channels are taken, by their own first Betti numbers; of equals the
+    first. Layers whose channels are not ranked, such as the head, are trained whole; `scoring.channels` says which.
+
+    Args:
+        selection: of layers.
+        scores: with those of the channels of these layers.
+        channel_rho: fraction of channels, above 0 and at most 1; 1 is the selection itself.
+
+    Raises:
+        UsageError: channel_rho is out of range, or the channels were not scored.
+    """
+    check_choices("all", None, "auto", channel_rho)
+    if channel_rho == 1:
+        return selection
+    known = {layer.name: layer.channels for layer in scores.layers}
+    unknown = [name for name in selection.layers if name not in (scores.channel_layers or ())]
+    if unknown:
+        raise UsageError(
+            f"the channels of layer {unknown[0]!r} were not scored, and a channel rho of {channel_rho:g} needs that: "
+            "score again with --channels (channels=True)."
+        )
+    found = {}
+    for name in selection.layers:
+        channels = known.get(name)
+        if (
+            channels is not None
+            and name != scores.head
+            and len(best := channels.top(channel_rho)) < len(channels.b1_mean)
+        ):
+            found[name] = best
+    return dataclasses.replace(selection, channel_rho=channel_rho, channels=found or None)
 
 
 def _cuts(costs: Costs, most: int) -> list[int]:
@@ -264,14 +305,18 @@ def _search(
     return longest(_rest(ranking, added), meter.fits, required=added, count=count), 0.0
 
 
-def check_choices(strategy: str, rho: float | None, head: str) -> None:
-    """Raise UsageError for an unknown strategy or head rule, or rho out of range."""
+def check_choices(strategy: str, rho: float | None, head: str, channel_rho: float | None = None) -> None:
+    """Raise UsageError for an unknown strategy or head rule, or a rho out of range."""
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
     if head not in HEADS:
         raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
     if rho is not None and not 0 < rho <= 1:
         raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
+    if channel_rho is not None and not 0 < channel_rho <= 1:
+        raise UsageError(
+            f"channel rho must be above 0 and at most 1 (a fraction of each layer's channels), not {channel_rho}."
+        )
 
 
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:

@@ -57,7 +57,8 @@ def make_artifacts(
 
     Args:
         model: the opened model.
-        selection: what to train, or the path of a selection.json made for this model.
+        selection: what to train, or the path of a selection.json made for this model. Where it names channels, they
+            alone are trained, which only the portable backend can.
         folder: made or, if it holds earlier artifacts, replaced.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
             gradient for the selection.

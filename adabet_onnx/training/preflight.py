@@ -232,8 +232,13 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
     Raises:
         UsageError: an unknown backend, or it lacks what is asked for.
     """
-    chosen = choose_backend(asked, choices)
-    if asked != "auto" or chosen == "ort" or choices.lacking("ort") or not _installed("ort"):
+    chosen = choose_backend(asked, choices, channels=bool(selection.channels))
+    if (
+        asked != "auto"
+        or chosen == "ort"
+        or choices.lacking("ort", channels=bool(selection.channels))
+        or not _installed("ort")
+    ):
         return chosen
     if obstacles_to(prepare(model, selection, backend="portable"), "portable") is None:
         return "portable"
