@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from .errors import ModelError, RuntimeMissingError
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
@@ -132,11 +134,11 @@ def frugal_loading() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
-def inference_session(model: bytes | str | Path, name: str, options: Any | None = None) -> Any:
+def inference_session(model: bytes | str | Path | ir.Model, name: str, options: Any | None = None) -> Any:
     """Make a CPU inference session.
 
     Args:
-        model: serialised ModelProto, or the path of a file.
+        model: serialised ModelProto, a graph, or the path of a file.
         name: what to call the model in an error message.
         options: ``onnxruntime.SessionOptions``; None for the quiet default.
 
@@ -145,6 +147,8 @@ def inference_session(model: bytes | str | Path, name: str, options: Any | None 
         RuntimeMissingError: ONNX Runtime is not installed.
     """
     ort = onnxruntime()
+    if isinstance(model, ir.Model):
+        model = ir.to_proto(model).SerializeToString()
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])

@@ -48,6 +48,7 @@ def domain(name: str, operator: str) -> Callable[[onnx.ModelProto], None]:
 
 
 def second_output(proto: onnx.ModelProto) -> None:
+    proto.graph.node[-1].output[0] = proto.graph.output[0].name = "first"
     proto.graph.output.append(helper.make_tensor_value_info("r2", TensorProto.FLOAT, ["N", 8, 8, 8]))
 
 
@@ -140,10 +141,22 @@ INSPECT = "inspect bad.onnx"
         ("ai.example.Head", "'/fc'", "standard operators"),
         changed(domain("ai.example", "Head")),
     ),
-    Case("two outputs", INSPECT, FAILURE, ("'logits', 'r2'", "found 2", "extract_model"), changed(second_output)),
-    Case("integer output", INSPECT, FAILURE, ("'answer' is int64", "float32", "ArgMax"), changed(argmax)),
+    Case(
+        "two outputs",
+        INSPECT,
+        FAILURE,
+        ("2 outputs", "'first' (float [N, 4]), 'r2' (float [N, 8, 8, 8])", "import bad.onnx"),
+        changed(second_output),
+    ),
+    Case("integer output", INSPECT, FAILURE, ("'answer' is int64", "float32", "ArgMax", "--logits"), changed(argmax)),
     Case("no layers", INSPECT, FAILURE, ("bad.onnx has no layer",), saved(no_layers)),
-    Case("unknown size", INSPECT, FAILURE, ("dimension 2 of input 'input'", "Fix all"), changed(unknown_size)),
+    Case(
+        "unknown size",
+        INSPECT,
+        FAILURE,
+        ("dimension h of input 'input'", "Fix all", "--dim h=SIZE --dim w=SIZE"),
+        changed(unknown_size),
+    ),
     Case("no shape", INSPECT, FAILURE, ("bad.onnx", "shape", "Export"), changed(no_shape)),
     Case("dangling input", INSPECT, FAILURE, ("bad.onnx", "not a valid ONNX", "nowhere"), changed(dangling)),
     Case("unknown attribute", INSPECT, FAILURE, ("not a valid ONNX", "wobble"), changed(bad_attribute)),

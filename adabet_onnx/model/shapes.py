@@ -12,6 +12,8 @@ from ..errors import ModelError
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
+_SMALL = 1024  # elements of a constant that shapes may depend on
+_FIRST_IR_VERSION = 4  # in which an initializer need not be an input
 
 
 def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Shapes:
@@ -22,7 +24,7 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Sh
     Raises:
         ModelError: with ``strict``, the graph contradicts itself at this batch size.
     """
-    proto = fix_batch(ir.to_proto(model), batch)
+    proto = fix_batch(light_proto(model), batch)
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True, strict_mode=strict)
     except Exception as error:  # the C++ checker raises its own kinds
@@ -35,6 +37,35 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Sh
         if tensor.HasField("shape") and all(extent.HasField("dim_value") for extent in tensor.shape.dim):
             shapes[info.name] = tuple(extent.dim_value for extent in tensor.shape.dim)
     return shapes
+
+
+def light_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph without its weights, for what needs their shapes alone: they are inputs here.
+
+    Copying the weights is most of what a ModelProto costs, and beyond 2 GiB there can be none with them.
+    """
+    graph = model.graph
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, _FIRST_IR_VERSION))
+    proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in model.opset_imports.items())
+    proto.graph.name = graph.name or "graph"
+    proto.graph.node.extend(ir.serde.serialize_node(node) for node in graph)
+    proto.graph.input.extend(ir.serde.serialize_value(value) for value in graph.inputs)
+    proto.graph.output.extend(ir.serde.serialize_value(value) for value in graph.outputs)
+    given = {value.name for value in graph.inputs}
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or name in given:
+            continue
+        if tensor.size <= _SMALL:
+            proto.graph.initializer.append(ir.serde.serialize_tensor(_named(tensor, name)))
+        else:
+            shape = [int(extent) for extent in tensor.shape.numpy()]
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
+    return proto
+
+
+def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    return tensor if tensor.name == name else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
 
 
 def shape_of(model: ir.Model, name: str) -> tuple[int, ...] | None:

@@ -1,0 +1,76 @@
+"""What is done to every model on opening, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import ModelError
+from .batch import make_batch_dynamic
+from .choice import choose_output
+from .fixed_dims import check_dims, fix_dims
+from .opsets import into_range, lower_ir_version
+from .passes.fill_constants import FillConstants
+from .passes.node_names import NameNodes
+from .passes.single_precision import SinglePrecision, other_precision
+from .reading import Source
+from .refusals import check_valid, refuse_foreign
+from .trial import compare
+
+
+def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes: list[str]) -> ir.Model:
+    """The graph that the rest of the package relies on; see `open` for what is true of it.
+
+    Args:
+        source: what was read.
+        logits: name of the value to be the one output; None to choose.
+        dims: sizes of symbolic dimensions.
+        notes: what was changed is added to it, a sentence each.
+
+    Raises:
+        ModelError: something stands in the way.
+        UsageError: ``logits`` or ``dims`` name nothing of the graph.
+    """
+    name = source.name
+    check_valid(source.proto, name)
+    model = ir.from_proto(into_range(source.proto, name, notes))
+    lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
+    for step in (
+        common.InlinePass(),
+        common.RemoveInitializersFromInputsPass(),
+        lifting,
+        FillConstants(),
+        NameNodes(),
+        common.NameFixPass(),
+    ):
+        step(model)
+    lower_ir_version(model, notes)
+    choose_output(model, name, logits, notes)
+    fix_dims(model, name, dims)
+    check_dims(model, name)
+    _to_float32(model, name, notes)
+    refuse_foreign(model, name)
+    if make_batch_dynamic(model, name):
+        notes.append("the fixed batch dimension was made dynamic")
+    return model
+
+
+def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:
+    found = other_precision(model)
+    if not found:
+        return
+    original = model.clone()
+    SinglePrecision()(model)
+    difference = compare(original, model)
+    if difference is not None and difference > _MOST_ROUNDING:
+        raise ModelError(
+            f"{name} is {' and '.join(found)}, and in float32 it computes something else (outputs differ by "
+            f"{difference:.0%}). Export the model in float32."
+        )
+    checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.1g} of their size)"
+    notes.append(f"{' and '.join(found)} was converted to float32{checked}")
+
+
+_MOST_ROUNDING = 0.1
