@@ -12,12 +12,15 @@ from .batch import make_batch_dynamic
 from .choice import choose_output
 from .fixed_dims import check_dims, fix_dims
 from .opsets import into_range, lower_ir_version
+from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.node_names import NameNodes
 from .passes.single_precision import SinglePrecision, other_precision
 from .reading import Source
 from .refusals import check_valid, refuse_foreign
 from .trial import compare
+
+_MOST_ROUNDING, _MOST_QUANTISED = 0.1, 0.5  # of the outputs' size; a graph that was broken differs by more
 
 
 def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes: list[str]) -> ir.Model:
@@ -51,6 +54,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     fix_dims(model, name, dims)
     check_dims(model, name)
     _to_float32(model, name, notes)
+    _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
@@ -69,8 +73,25 @@ def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:
             f"{name} is {' and '.join(found)}, and in float32 it computes something else (outputs differ by "
             f"{difference:.0%}). Export the model in float32."
         )
-    checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.1g} of their size)"
-    notes.append(f"{' and '.join(found)} was converted to float32{checked}")
+    notes.append(f"{' and '.join(found)} was converted to float32{_checked(difference)}")
 
 
-_MOST_ROUNDING = 0.1
+def _from_quantised(model: ir.Model, name: str, notes: list[str]) -> None:
+    if not is_quantised(model):
+        return
+    original = model.clone()
+    try:
+        Dequantise()(model)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    difference = compare(original, model, ranges=input_ranges(original))
+    if difference is not None and difference > _MOST_QUANTISED:
+        raise ModelError(
+            f"{name} is quantised, and brought back to float32 it computes something else (outputs differ by "
+            f"{difference:.0%}). Give the float32 model it was made from."
+        )
+    notes.append(f"quantised weights and activations were brought back to float32{_checked(difference)}")
+
+
+def _checked(difference: float | None) -> str:
+    return "" if difference is None else f" (on random inputs, outputs differ by {difference:.2g} of their size)"
