@@ -1,24 +1,24 @@
 """Damaged and adversarial files: models, data, images and records, made from good ones by seeded mutations.
 
 ``run(count, seed, folder)`` opens each of them in a child process with a limit on memory and on processor time, and
-returns what happened: success, or an `AdabetError`, or one of the outcomes that must not be: another exception, a crash,
-too much memory, too much time. As a script: ``python tests/fuzz_files.py COUNT [SEED] [--only NUMBER]``.
+says what happened: success, or an `AdabetError`, or one of the outcomes that must not be: another exception, a crash,
+too much memory, too much time. As a script: ``python tests/fuzz_files.py COUNT [SEED] [--first NUMBER] [--all]``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import resource
 import struct
-import sys
 import tempfile
 import time
 import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.connection import Connection
@@ -533,13 +533,13 @@ def make(number: int, seed: int, folder: Path) -> tuple[Path, str]:
 
 def _open(path: Path, good: Path) -> None:
     from adabet_onnx import open_model, score
-    from adabet_onnx.scoring.record import Scores
-    from adabet_onnx.selection.record import Selection
+    from adabet_onnx.scoring.record import load_scores
+    from adabet_onnx.selection.record import load_selection
 
     if path.name == "scores.json":
-        Scores.load(path)
+        load_scores(path)
     elif path.name == "selection.json":
-        Selection.load(path)
+        load_selection(path)
     elif path.suffix == ".onnx":
         model = open_model(path)
         shape = [int(extent) for extent in model.inputs[0].shape[1:]]
@@ -621,8 +621,8 @@ class _Child:
             self.process.kill()
 
 
-def run(count: int, seed: int, folder: Path, *, first: int = 0) -> list[Outcome]:
-    """Make and open ``count`` files in ``folder``."""
+def run(count: int, seed: int, folder: Path, *, first: int = 0) -> Iterator[Outcome]:
+    """Make and open ``count`` files in ``folder``, one after another."""
     from adabet_onnx import open_model, score, select
 
     good = folder / "good"
@@ -635,29 +635,31 @@ def run(count: int, seed: int, folder: Path, *, first: int = 0) -> list[Outcome]
     select(scores, rho=0.4).save(good / "selection.json")
     work = folder / "work"
     work.mkdir()
-    outcomes: list[Outcome] = []
     child: _Child | None = None
     for number in range(first, first + count):
         path, what = make(number, seed, work)
         if child is None or not child.process.is_alive():
             child = _Child(good / "model.onnx")
-        outcomes.append(Outcome(number, what, *child.open(path)))
+        yield Outcome(number, what, *child.open(path))
     if child is not None:
         child.stop()
-    return outcomes
 
 
 def main() -> None:
     """Run, print what must not be and a count of all outcomes."""
-    numbers = [int(argument) for argument in sys.argv[1:] if not argument.startswith("--")]
-    only = "--only" in sys.argv
-    count, seed = (numbers + [1, 0])[:2] if not only else (1, (numbers + [0])[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("count", type=int)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--all", action="store_true", help="print every outcome")
+    given = parser.parse_args()
+    counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = run(count, seed, Path(folder), first=numbers[0] if only else 0)
-    for outcome in outcomes:
-        if not outcome.good or only:
-            print(outcome.number, outcome.what, "->", outcome.kind, outcome.detail, flush=True)
-    print(dict(Counter(outcome.kind for outcome in outcomes)))
+        for outcome in run(given.count, given.seed, Path(folder), first=given.first):
+            counts[outcome.kind] += 1
+            if given.all or not outcome.good:
+                print(outcome.number, outcome.what, "->", outcome.kind, outcome.detail, flush=True)
+    print(dict(counts))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
 from .reshapes import follow
-from .shapes import BATCH, infer_shapes
+from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
 from .trial import random_feeds
 
 
@@ -83,11 +83,13 @@ def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> 
     apart = runtime.inference_session(original, name)
     together = runtime.inference_session(freed, name)
     parts = [
-        runtime.run_session(apart, None, {key: array[start : start + size] for key, array in feeds.items()}, name)
+        runtime.run_session(
+            apart, None, {key: array[start : start + size] for key, array in feeds.items()}, name, seconds=TRIAL_SECONDS
+        )
         for start in range(0, 3 * size, size)
     ]
     try:
-        found = runtime.run_session(together, None, feeds, name)
+        found = runtime.run_session(together, None, feeds, name, seconds=TRIAL_SECONDS)
         same = all(
             np.allclose(whole, np.concatenate(pieces), rtol=1e-3, atol=1e-3, equal_nan=True)
             for whole, *pieces in zip(found, *parts, strict=True)

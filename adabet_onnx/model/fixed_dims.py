@@ -42,12 +42,12 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
         for axis, extent in enumerate(value.shape):
             if axis == 0:
                 continue
-            keys = [f"{value.name}:{axis}"] if isinstance(extent, int) else [f"{value.name}:{axis}", extent.value]
-            key = next((key for key in keys if key is not None and key in dims), None)
-            if key is not None and isinstance(extent, int) and extent != dims[key]:
+            called = "" if isinstance(extent, int) else extent.value or ""
+            given = next((word for word in (f"{value.name}:{axis}", called) if word in dims), None)
+            if given is not None and isinstance(extent, int) and extent != dims[given]:
                 raise UsageError(f"{name}: dimension {axis} of input {value.name!r} is {extent} already.")
-            used |= {key} if key is not None else set()
-            extents.append(extent if key is None else dims[key])
+            used |= {given} if given is not None else set()
+            extents.append(extent if given is None else dims[given])
         value.shape = ir.Shape(extents)
     unknown = sorted(set(dims) - used)
     if unknown:
@@ -56,10 +56,7 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
     for value in model.graph.outputs:
         if value.shape is not None:
             value.shape = ir.Shape(
-                [
-                    extent if isinstance(extent, int) or extent.value not in dims else dims[extent.value]
-                    for extent in value.shape
-                ]
+                [extent if isinstance(extent, int) else dims.get(extent.value or "", extent) for extent in value.shape]
             )
 
 

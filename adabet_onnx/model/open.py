@@ -19,8 +19,10 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .layers import Layer, find_layers, head_of
+from .liveness import weight_bytes
 from .logits import find_logits
 from .opening import normalise
 from .reading import read
@@ -99,8 +101,17 @@ class Model:
         raise UsageError(f"{self.name} has no layer {name!r}; adabet-onnx inspect lists its layers.")
 
     def proto(self) -> onnx.ModelProto:
-        """The graph as a ModelProto of its own."""
-        return ir.to_proto(self.graph)
+        """The graph as a ModelProto of its own.
+
+        Raises:
+            ModelError: its weights are 2 GB and more, which no ModelProto holds.
+        """
+        if weight_bytes(self.graph) >= MOST_BYTES:
+            raise ModelError(
+                f"{self.name} has {weight_bytes(self.graph) / 1e9:.1f} GB of weights, too many to hand over in memory "
+                "(2 GB at most). It can be inspected, scored and written by adabet-onnx import, not trained."
+            )
+        return ir.to_proto(in_memory(self.graph))
 
 
 def open_model(

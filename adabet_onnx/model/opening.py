@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -11,12 +12,13 @@ from ..errors import ModelError
 from .batch import make_batch_dynamic
 from .choice import choose_output
 from .fixed_dims import check_dims, fix_dims
+from .limits import check_sizes
 from .opsets import into_range, lower_ir_version
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.node_names import NameNodes
 from .passes.single_precision import SinglePrecision, other_precision
-from .reading import Source
+from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign
 from .trial import compare
 
@@ -37,28 +39,47 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
         UsageError: ``logits`` or ``dims`` name nothing of the graph.
     """
     name = source.name
-    check_valid(source.proto, name)
-    model = ir.from_proto(into_range(source.proto, name, notes))
-    lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    for step in (
-        common.InlinePass(),
-        common.RemoveInitializersFromInputsPass(),
-        lifting,
-        FillConstants(),
-        NameNodes(),
-        common.NameFixPass(),
-    ):
-        step(model)
+    proto, weights = without_external(source.proto)
+    check_valid(proto, name)
+    proto = with_external(into_range(proto, name, notes), weights)
+    model = _graph(proto, name)
+    if source.folder is not None:
+        ir.external_data.set_base_dir(model.graph, source.folder)
+    _tidy(model, name)
     lower_ir_version(model, notes)
     choose_output(model, name, logits, notes)
     fix_dims(model, name, dims)
     check_dims(model, name)
+    check_sizes(model, name)
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
     return model
+
+
+def _graph(proto: onnx.ModelProto, name: str) -> ir.Model:
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # onnx_ir wraps whatever it meets in a chain of its own kind
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelError(f"{name} is not a valid ONNX model: {str(cause)[:300]}. Export it again.") from error
+
+
+def _tidy(model: ir.Model, name: str) -> None:
+    """Constants as initializers, no functions, a name for everything."""
+    lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
+    try:
+        for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):
+            step(model)
+    except Exception as error:  # onnx_ir's passes trust the graph
+        cause = error.__cause__ or error
+        raise ModelError(f"{name} is not a valid ONNX model: {str(cause)[:300]}. Export it again.") from error
+    for repair in (FillConstants(), NameNodes(), common.NameFixPass()):
+        repair(model)
 
 
 def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:

@@ -13,8 +13,10 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..errors import CheckError, RecordError, UsageError
+from ..errors import CheckError, ModelError, RecordError, UsageError
+from ..runtime import MOST_BYTES
 from .layers import source_initializer
+from .liveness import weight_bytes
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -72,7 +74,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     Raises:
         RecordError: the selection was made for another model.
         UsageError: nothing is selected, a parameter is not in the model, or the backend is unknown.
-        ModelError: a node stands in the way.
+        ModelError: a node stands in the way, or the weights are 2 GB and more.
         CheckError: what would be trained is not the selected layers' alone.
     """
     if backend not in BACKENDS:
@@ -81,6 +83,11 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         raise RecordError(
             f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
+        )
+    if weight_bytes(model.graph) >= MOST_BYTES:
+        raise ModelError(
+            f"{model.name} has {weight_bytes(model.graph) / 1e9:.1f} GB of weights; a training step is written for up "
+            "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)
     original = model.graph.clone()

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..files import sha256_of_files
+from ..runtime import MOST_BYTES
 
-MOST_BYTES = 2_000_000_000  # protobuf and all that takes a serialised model end at 2 GiB
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
     (4, b"ORTM", "an ORT-format model (.ort)"),
@@ -94,6 +94,34 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     for training in proto.training_info:
         yield from _of_graph(training.initialization)
         yield from _of_graph(training.algorithm)
+
+
+def without_external(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """The model with the weights that lie in files as inputs, for what would read them or copy them; and those weights.
+
+    A model without any is returned as it is.
+    """
+    weights = [item for item in proto.graph.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
+    if not weights:
+        return proto, []
+    light = onnx.ModelProto()
+    light.CopyFrom(proto)
+    kept = [item for item in light.graph.initializer if item.data_location != onnx.TensorProto.EXTERNAL]
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(kept)
+    given = {value.name for value in light.graph.input}
+    light.graph.input.extend(
+        onnx.helper.make_tensor_value_info(item.name, item.data_type, item.dims)
+        for item in weights
+        if item.name not in given
+    )
+    return light, weights
+
+
+def with_external(proto: onnx.ModelProto, weights: list[onnx.TensorProto]) -> onnx.ModelProto:
+    """Put back what `without_external` took out, in place."""
+    proto.graph.initializer.extend(weights)
+    return proto
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -173,7 +201,8 @@ def _check_file(path: Path, location: str) -> None:
         outside = Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve())
         there = outside or file.is_file()
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-        raise ModelError(f"{path}: its external data file {location[:200]!r} cannot be opened: {error}.") from error
+        reason = getattr(error, "strerror", None) or "a loop of links"
+        raise ModelError(f"{path}: its external data file {location[:200]!r} cannot be opened: {reason}.") from error
     if outside:
         raise ModelError(
             f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not "

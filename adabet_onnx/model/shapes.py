@@ -12,6 +12,7 @@ from ..errors import ModelError
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
+TRIAL_SECONDS = 8.0  # a graph with a loop may have no end
 _SMALL = 1024  # elements of a constant that shapes may depend on
 _FIRST_IR_VERSION = 4  # in which an initializer need not be an input
 
@@ -65,7 +66,8 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
-    return tensor if tensor.name == name else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
+    inside = tensor.name == name and not isinstance(tensor, ir.ExternalTensor)
+    return tensor if inside else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
 
 
 def shape_of(model: ir.Model, name: str) -> tuple[int, ...] | None:
@@ -100,14 +102,16 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
     from .. import runtime  # only this fallback needs a runtime
 
     wanted = list(names)
-    proto = ir.to_proto(model)
     feeds = {}
-    for info in proto.graph.input:
-        tensor = info.type.tensor_type
-        extents = [batch if extent.dim_param == BATCH else extent.dim_value for extent in tensor.shape.dim]
-        feeds[info.name] = np.zeros(extents, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    existing = {info.name for info in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in existing)
-    session = runtime.inference_session(proto.SerializeToString(), "the model")
-    arrays = runtime.run_session(session, wanted, feeds, "the model")
+    for given in model.graph.inputs:
+        assert given.shape is not None
+        assert given.dtype is not None
+        extents = [extent if isinstance(extent, int) else batch for extent in given.shape]
+        feeds[given.name or ""] = np.zeros(extents, given.dtype.numpy())
+    probed = model.clone()
+    existing = {value.name for value in probed.graph.outputs}
+    values = {value.name: value for node in probed.graph for value in node.outputs}
+    probed.graph.outputs.extend(values[name] for name in wanted if name not in existing and name in values)
+    session = runtime.inference_session(probed, "the model")
+    arrays = runtime.run_session(session, wanted, feeds, "the model", seconds=TRIAL_SECONDS)
     return {name: tuple(array.shape) for name, array in zip(wanted, arrays, strict=True)}

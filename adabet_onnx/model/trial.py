@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
+from .shapes import TRIAL_SECONDS
 
 _BATCH = 2
+
 Range = tuple[float, float]
 
 
@@ -33,7 +35,7 @@ def compare(original: ir.Model, changed: ir.Model, *, ranges: Mapping[str, Range
     if expected is None or not all(np.isfinite(array).all() for array in expected):
         return None
     singles = {
-        value.name: feeds[value.name or ""].astype(value.dtype.numpy())
+        value.name or "": feeds[value.name or ""].astype(value.dtype.numpy())
         for value in changed.graph.inputs
         if value.dtype is not None
     }
@@ -51,6 +53,7 @@ def random_feeds(model: ir.Model, ranges: Mapping[str, Range], batch: int = _BAT
         if value.shape is None or value.dtype is None:
             return None
         shape = [extent if isinstance(extent, int) else batch for extent in value.shape]
+        array: np.ndarray
         if value.name in ranges:
             array = rng.uniform(*ranges[value.name or ""], shape)
         elif value.dtype.is_floating_point():
@@ -66,7 +69,7 @@ def _run(model: ir.Model, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
 
     try:
         session = runtime.inference_session(model, "the model")
-        outputs = runtime.run_session(session, None, dict(feeds), "the model")
+        outputs = runtime.run_session(session, None, dict(feeds), "the model", seconds=TRIAL_SECONDS)
     except (ModelError, RuntimeMissingError):
         return None
     return [np.asarray(output, np.float64) for output in outputs]

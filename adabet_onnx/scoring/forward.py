@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
@@ -57,9 +56,7 @@ class Probed:
         self._sums = add_sums(model, probed, self._grams, self.stored)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
-        )
+        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> Forwarded:
         """Forward the samples of these indices together.

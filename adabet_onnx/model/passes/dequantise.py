@@ -1,13 +1,15 @@
-"""Quantised models come back to float32: every quantised value in the graph is replaced by the real number it stands for.
+"""Quantised models come back to float32: each quantised value gives way to the real number it stands for.
 
-Weights and biases become float32 initializers. Of activations, QuantizeLinear and DequantizeLinear are dropped, and what
-computes with quantised numbers becomes the float operator it stands for. Rounding is lost, and saturation too, but for one
-kind: quantisers drop a Relu where the range of a type begins at zero, so there a Clip to that range takes its place.
+Weights and biases become float32 initializers. Of activations, QuantizeLinear and DequantizeLinear are dropped, and
+what computes with quantised numbers becomes the float operator it stands for. Rounding is lost, and saturation too, but
+for one kind: quantisers drop a Relu where the range of a type begins at zero, so there a Clip to that range takes its
+place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,12 +24,28 @@ OPERATORS = frozenset(
 _PREFIX = "QLinear"
 # They move numbers about without looking at them.
 _MOVING = frozenset(
-    ["DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Concat"]
+    [
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Concat",
+    ]
 )
 _SAME_SIGN = _MOVING | {"Add", "Mul", "AveragePool", "GlobalAveragePool", "Dropout", "ReduceMean", "ReduceSum"}
 _ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
 _NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"})
-# Operators with a scale and a zero point for each input and for the output: what they are in float, and how many inputs.
+# Operators with a scale and a zero point per input and for the output: what they are in float, and how many inputs.
 _PLAIN = {
     "QLinearMatMul": ("MatMul", 2),
     "QLinearAdd": ("Add", 2),
@@ -182,7 +200,7 @@ class _Work:
             output.replace_all_uses_with(value)
             self._graph.remove(node, safe=True)
 
-    def _node(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: object) -> ir.Value:
+    def _node(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: Any) -> ir.Value:
         """A float32 node before ``node``, named like it."""
         name = node.name or op_type
         for mark in ("_quant", "_quantized", "_QuantizeLinear"):
@@ -294,7 +312,7 @@ class _Work:
         attributes = _attributes(node)
         a, first = self._taken_in(node, 0)
         b, second = self._taken_in(node, 1, axis=0 if attributes.get("transB") else 1)
-        alpha = float(str(attributes.get("alpha", 1.0)))
+        alpha = float(attributes.get("alpha", 1.0))
         bias = self._bias(node, 6, alpha * first.scale * second.scale)
         value = self._node("Gemm", node, [a, b, *([bias] if bias is not None else [])], **attributes)
         return self._given_out(node, value)
@@ -384,7 +402,7 @@ def _constant(node: ir.Node, value: ir.Value | None) -> np.ndarray:
     return np.zeros(()) if tensor is None else tensor.numpy().astype(np.float64)
 
 
-def _attributes(node: ir.Node) -> dict[str, object]:
+def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
