@@ -460,7 +460,7 @@ def _write_npz(folder: Path, rng: Rng) -> tuple[Path, str]:
     return path, f"npz, kind {kind}"
 
 
-def _png(width: int, height: int) -> bytes:
+def png(width: int, height: int) -> bytes:
     import zlib
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -485,7 +485,7 @@ def _write_images(folder: Path, rng: Rng) -> tuple[Path, str]:
         victim.write_bytes(_bytes(victim.read_bytes(), rng))
     elif kind == 1:
         size = int(_any((10_000, 60_000, 2**31 - 1), rng))
-        victim.write_bytes(_png(size, size))
+        victim.write_bytes(png(size, size))
     else:
         form = str(_any(("JPEG", "GIF", "BMP", "TIFF", "WEBP"), rng))
         file = BytesIO()

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
+from .folded import folded_note
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
 from .logits import find_logits
@@ -149,6 +150,9 @@ def open_model(
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
+    note = folded_note(layers)
+    if note is not None:
+        notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims)
     return Model(found.name, digest, graph, layers, value.name or "", inputs, tuple(notes))
