@@ -1,11 +1,10 @@
-"""Layers that give the same for every sample: embeddings of positions and of kinds of tokens, looked up by constants."""
+"""Layers that give the same for every sample: embeddings of positions and kinds of tokens, looked up by constants."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
 import pytest
-from models import tiny
 from models.tiny import node, normal
 from onnx import TensorProto, helper, numpy_helper
 

@@ -1,9 +1,16 @@
-"""What a file of a few bytes may ask for: sizes that no model has are refused before anything is run or allocated."""
+"""What a file of a few bytes may ask for: what no model has is refused before anything native sees it.
+
+Shape inference and ONNX Runtime divide by strides and groups, and allocate what shapes say; a zero or a size of
+terabytes there may end the process, where no exception can be caught.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
@@ -12,14 +19,92 @@ from .shapes import infer_shapes
 MOST_BYTES = 1 << 30  # of one value at a batch of one
 _BYTES = 4
 _MOST_RANK = 64
+_MOST_DEPTH = 32  # of subgraphs in subgraphs: what checks them calls itself
+_MOST_NUMBER = 2**31 - 1
+_MOST_NUMBERS = 100_000  # in one attribute
+# Attributes that count something.
+_COUNTS = frozenset(
+    [
+        "strides",
+        "dilations",
+        "kernel_shape",
+        "group",
+        "blocksize",
+        "num_outputs",
+        "num_groups",
+        "hidden_size",
+        "size",
+        "num_heads",
+        "q_num_heads",
+        "kv_num_heads",
+        "block_size",
+    ]
+)
+_MAY_BE_ZERO = frozenset({"block_size"})
+_DIVISIONS = frozenset({"Div", "Mod"})
+
+
+def check_nodes(proto: onnx.ModelProto, name: str) -> None:
+    """See that attributes are numbers that a model can have, and subgraphs not too deep.
+
+    Raises:
+        ModelError: one is not; the node is named.
+    """
+    for graph_nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node, depth in _all_nodes(graph_nodes):
+            if depth > _MOST_DEPTH:
+                raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
+            for attribute in node.attribute:
+                wrong = _wrong(attribute)
+                if wrong:
+                    called = node.name or (node.output[0] if node.output else "")
+                    raise ModelError(
+                        f"{name} is not a valid ONNX model: node {called[:200]!r} ({node.op_type[:99]}) has attribute "
+                        f"{attribute.name[:99]!r} with {wrong}. Export it again."
+                    )
+
+
+def _wrong(attribute: onnx.AttributeProto) -> str | None:
+    numbers = [attribute.i] if attribute.type == onnx.AttributeProto.INT else attribute.ints
+    if len(numbers) > _MOST_NUMBERS:
+        return f"{len(numbers)} numbers"
+    if attribute.name in _COUNTS:
+        least = 0 if attribute.name in _MAY_BE_ZERO else 1
+        wrong = next((number for number in numbers if not least <= number <= _MOST_NUMBER), None)
+    elif attribute.name == "pads":
+        wrong = next((number for number in numbers if abs(number) > _MOST_NUMBER), None)
+    else:
+        return None
+    return None if wrong is None else f"the number {wrong}"
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+    stack = [(node, 0) for node in nodes]
+    while stack:
+        node, depth = stack.pop()
+        yield node, depth
+        if depth > _MOST_DEPTH:
+            continue
+        for attribute in node.attribute:
+            if attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                continue
+            for graph in (attribute.g, *attribute.graphs):
+                stack += [(inner, depth + 1) for inner in graph.node]
 
 
 def check_sizes(model: ir.Model, name: str) -> None:
-    """See that no value of the graph is larger than any model's, as far as shapes can be inferred.
+    """See that no value is larger than any model's, as far as shapes can be inferred, and no integer divided by zero.
 
     Raises:
         ModelError: one is, or an extent is negative.
     """
+    for node in model.graph.all_nodes():
+        if node.op_type in _DIVISIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
+            divisor = ir.convenience.get_const_tensor(node.inputs[1])
+            if divisor is not None and divisor.dtype.is_integer() and not np.all(divisor.numpy()):
+                raise ModelError(
+                    f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
+                )
     weights = {*model.graph.initializers}
     for value, shape in infer_shapes(model, 1).items():
         if value in weights:

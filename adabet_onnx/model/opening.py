@@ -12,7 +12,7 @@ from ..errors import ModelError
 from .batch import make_batch_dynamic
 from .choice import choose_output
 from .fixed_dims import check_dims, fix_dims
-from .limits import check_sizes
+from .limits import check_nodes, check_sizes
 from .opsets import into_range, lower_ir_version
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
@@ -40,6 +40,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     """
     name = source.name
     proto, weights = without_external(source.proto)
+    check_nodes(proto, name)
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
     model = _graph(proto, name)

@@ -111,7 +111,10 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
     probed = model.clone()
     existing = {value.name for value in probed.graph.outputs}
     values = {value.name: value for node in probed.graph for value in node.outputs}
-    probed.graph.outputs.extend(values[name] for name in wanted if name not in existing and name in values)
+    for name in wanted:
+        if name in values and name not in existing:
+            values[name].type = values[name].shape = None  # what it says may be of another time
+            probed.graph.outputs.append(values[name])
     session = runtime.inference_session(probed, "the model")
     arrays = runtime.run_session(session, wanted, feeds, "the model", seconds=TRIAL_SECONDS)
     return {name: tuple(array.shape) for name, array in zip(wanted, arrays, strict=True)}
