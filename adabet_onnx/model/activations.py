@@ -41,7 +41,13 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
                 f"batch, at {met!r}"
             )
             where = met
-        filled.append(_filled(layer, where, known))
+        made = _filled(layer, where, known)
+        if made.activation_size == 0:
+            raise ModelError(
+                f"{name}: the activation {where!r} of layer {layer.name!r} has shape {made.activation_shape}, that is, "
+                "no elements. Is a size in the graph wrong?"
+            )
+        filled.append(made)
     return tuple(filled)
 
 

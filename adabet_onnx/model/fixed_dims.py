@@ -7,8 +7,26 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from .shapes import BATCH
 
 _MOST = 1 << 24
+_NUMBERS = frozenset(
+    {
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+        ir.DataType.DOUBLE,
+        ir.DataType.BOOL,
+        ir.DataType.INT8,
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT8,
+        ir.DataType.UINT16,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+    }
+)
 
 
 def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
@@ -60,6 +78,22 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
             )
 
 
+def forget_unknown(model: ir.Model) -> None:
+    """Let extents of 0 or less, by which some exporters say that they do not know, be open, in place."""
+    for value in (*_inputs(model), *model.graph.outputs):
+        if value.shape is not None and any(isinstance(extent, int) and extent <= 0 for extent in value.shape):
+            value.shape = ir.Shape(
+                [None if isinstance(extent, int) and extent <= 0 else extent for extent in value.shape]
+            )
+
+
+def name_batch(model: ir.Model) -> None:
+    """Call the open first dimension of every input ``N``, in place."""
+    for value in _inputs(model):
+        if value.shape is not None and not isinstance(value.shape[0], int):
+            value.shape = ir.Shape([BATCH, *value.shape[1:]])
+
+
 def check_dims(model: ir.Model, name: str) -> None:
     """See that the batch, the first dimension of every input, is the only open one.
 
@@ -72,6 +106,12 @@ def check_dims(model: ir.Model, name: str) -> None:
             raise ModelError(
                 f"{name}: input {value.name!r} has no shape with a batch dimension. Export the model with input "
                 "shapes, the batch first."
+            )
+        if value.dtype not in _NUMBERS:
+            kind = value.dtype.name.lower() if value.dtype is not None else "an unknown type"
+            raise ModelError(
+                f"{name}: input {value.name!r} is {kind}, and only numbers can be fed. Export the model from where it "
+                "takes in numbers, without what prepares text."
             )
     batches = {
         value.shape[0].value: value.name

@@ -24,21 +24,21 @@ _MOST_NUMBER = 2**31 - 1
 _MOST_NUMBERS = 100_000  # in one attribute
 # Attributes that count something.
 _COUNTS = frozenset(
-    [
-        "strides",
-        "dilations",
-        "kernel_shape",
-        "group",
-        "blocksize",
-        "num_outputs",
-        "num_groups",
-        "hidden_size",
-        "size",
-        "num_heads",
-        "q_num_heads",
-        "kv_num_heads",
+    {
         "block_size",
-    ]
+        "blocksize",
+        "dilations",
+        "group",
+        "hidden_size",
+        "kernel_shape",
+        "kv_num_heads",
+        "num_groups",
+        "num_heads",
+        "num_outputs",
+        "q_num_heads",
+        "size",
+        "strides",
+    }
 )
 _MAY_BE_ZERO = frozenset({"block_size"})
 _DIVISIONS = frozenset({"Div", "Mod"})

@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 from ..errors import ModelError
 from .batch import make_batch_dynamic
 from .choice import choose_output
-from .fixed_dims import check_dims, fix_dims
+from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
 from .opsets import into_range, lower_ir_version
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
@@ -49,8 +49,10 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _tidy(model, name)
     lower_ir_version(model, notes)
     choose_output(model, name, logits, notes)
+    forget_unknown(model)
     fix_dims(model, name, dims)
     check_dims(model, name)
+    name_batch(model)
     check_sizes(model, name)
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)

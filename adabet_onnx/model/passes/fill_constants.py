@@ -26,8 +26,9 @@ class FillConstants(ir.passes.InPlacePass):
                 continue
             given = node.attributes.get("value")
             fill = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy().reshape(-1)
-            wanted = [int(extent) for extent in extents.numpy().reshape(-1)]
-            if len(fill) != 1 or any(extent < 0 for extent in wanted):
+            integers = extents.dtype == ir.DataType.INT64
+            wanted = [int(extent) for extent in extents.numpy().reshape(-1)] if integers else []
+            if len(fill) != 1 or not integers or any(extent < 0 for extent in wanted):
                 raise ModelError(
                     f"node {node.name or output.name!r} (ConstantOfShape) has the shape {wanted[:9]} and {len(fill)} "
                     "values, where extents of 0 and more and one value are expected. Export the model again."
