@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .shapes import infer_shapes
+from .shapes import Shapes, infer_shapes
 
 MOST_BYTES = 1 << 30  # of one value at a batch of one
 _BYTES = 4
@@ -105,8 +105,12 @@ def check_sizes(model: ir.Model, name: str) -> None:
                 raise ModelError(
                     f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
                 )
-    weights = {*model.graph.initializers}
-    for value, shape in infer_shapes(model, 1).items():
+    for propagate in (False, True):  # propagation itself takes memory by a vector's length, so the easy ones go first
+        _check_shapes(infer_shapes(model, 1, propagate=propagate), {*model.graph.initializers}, name)
+
+
+def _check_shapes(shapes: Shapes, weights: set[str], name: str) -> None:
+    for value, shape in shapes.items():
         if value in weights:
             continue
         if len(shape) > _MOST_RANK or any(extent < 0 for extent in shape):

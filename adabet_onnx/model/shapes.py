@@ -17,17 +17,18 @@ _SMALL = 1024  # elements of a constant that shapes may depend on
 _FIRST_IR_VERSION = 4  # in which an initializer need not be an input
 
 
-def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Shapes:
+def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propagate: bool = True) -> Shapes:
     """Shapes that ONNX shape inference finds when the batch dimension is ``batch``.
 
-    Values whose shape it cannot find are absent. Values of graph inputs and initializers are included.
+    Values whose shape it cannot find are absent. Values of graph inputs and initializers are included. Without
+    ``propagate``, fewer are found: it does not compute with what the graph computes of shapes.
 
     Raises:
         ModelError: with ``strict``, the graph contradicts itself at this batch size.
     """
     proto = fix_batch(light_proto(model), batch)
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True, strict_mode=strict)
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=propagate, strict_mode=strict)
     except Exception as error:  # the C++ checker raises its own kinds
         raise ModelError(
             f"the shapes of the graph do not fit together at batch {batch}: {str(error).strip()[:300]}"
