@@ -28,6 +28,7 @@ from .errors import (
 )
 from .model.open import open_model
 from .model.prepare import prepare
+from .model.saving import save_model
 from .report.page import write_report
 from .scoring.score import score
 from .selection.budget import Budget
@@ -60,6 +61,7 @@ __all__ = [
     "make_artifacts",
     "open_model",
     "prepare",
+    "save_model",
     "score",
     "select",
     "stability",

@@ -93,6 +93,21 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
             self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
 
 
+class Extent(click.ParamType["tuple[str, int]"]):
+    """A named size: sequence=64."""
+
+    name = "extent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, _, size = str(value).rpartition("=")
+        if not name or not size.isdecimal():
+            self.fail(f"{value!r} is not NAME=SIZE, such as sequence=64.", param, ctx)
+        return name, int(size)
+
+
 class Words(click.ParamType["tuple[str, ...]"]):
     """Known words separated by commas: adabet,last,all."""
 

@@ -14,9 +14,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..errors import CheckError, RecordError, UsageError
+from ..errors import CheckError, ModelError, RecordError, UsageError
+from ..runtime import MOST_BYTES
 from .channels import Slice, channels_of
 from .layers import source_initializer
+from .liveness import weight_bytes
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -81,7 +83,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         RecordError: the selection was made for another model.
         UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
             ``ort`` and channels are selected.
-        ModelError: a node stands in the way.
+        ModelError: a node stands in the way, or the weights are 2 GB and more.
         CheckError: what would be trained is not the selected layers' alone.
     """
     if backend not in BACKENDS:
@@ -95,6 +97,11 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         raise UsageError(
             "onnxruntime-training trains whole tensors, not some channels of a layer. Use the portable backend, or "
             "select without --channel-rho."
+        )
+    if weight_bytes(model.graph) >= MOST_BYTES:
+        raise ModelError(
+            f"{model.name} has {weight_bytes(model.graph) / 1e9:.1f} GB of weights; a training step is written for up "
+            "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)
     parts = _selected_parts(model, selection)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
@@ -59,9 +58,7 @@ class Probed:
         self._sums = add_sums(model, probed, self._grams, self.stored)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
-        )
+        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> Forwarded:
         """Forward the samples of these indices together.
@@ -113,9 +110,7 @@ class ProbedChannels:
         probed, self.outputs = add_channel_probes(model, channels, group=group)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
-        )
+        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
