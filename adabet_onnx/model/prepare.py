@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
-from ..runtime import MOST_BYTES
+from ..runtime import MOST_BYTES, in_memory
 from .channels import Slice, channels_of
 from .layers import source_initializer
 from .liveness import weight_bytes
@@ -105,7 +105,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         )
     slots = _selected_slots(model, selection)
     parts = _selected_parts(model, selection)
-    original = model.graph.clone()
+    original = in_memory(model.graph).clone()
     UnshareVectors({name for _, _, name in slots} | _statistics(original, {node for node, _, _ in slots}))(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))

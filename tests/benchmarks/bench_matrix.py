@@ -203,7 +203,7 @@ def _gradient(made: Any, feeds: dict[str, np.ndarray], labels: np.ndarray, loss:
         for name, value in expected.items()
         if largest[name] > floor
     ]
-    return {"gradient": max(errors, default=0.0)}
+    return {"by": "torch", "gradient": max(errors, default=0.0)}
 
 
 def _export(made: Any, path: Path, feeds: dict[str, np.ndarray], trained: np.ndarray) -> float:
