@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from models import tiny
 from onnx import helper
 
 from adabet_onnx import CheckError, ModelError, UsageError, check_model, make_artifacts, open_model, score, select
+from adabet_onnx.cli.main import main
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import Selection, load_selection
 
@@ -36,11 +36,18 @@ def hardmax():
     return chain(node("Hardmax", ["m"], ["h"], "/hard"), node("Add", ["h", "m"], ["n"], "/sum"))
 
 
-def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "adabet_onnx", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run the command line in this process: exit code, output and messages."""
+
+    def run(*arguments):
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["adabet-onnx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code, *capfd.readouterr()
+
+    return run
 
 
 def test_all_layers_of_an_ordinary_network_train():
@@ -115,7 +122,7 @@ def test_a_parameter_name_that_onnxruntime_training_uses():
     assert "'fc_grad'" in head.ort.reason
 
 
-def test_the_command(tmp_path):
+def test_the_command(command, tmp_path):
     path = tmp_path / "m.onnx"
     onnx.save(hardmax(), path)
     code, out, err = command("check", path)

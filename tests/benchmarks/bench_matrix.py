@@ -175,6 +175,7 @@ def _tried(row: Row, model: Any, selection: Selection, loss: str) -> Row:
             session.gradients(feeds, labels)
             session.update(1e-2)
             session.set_property(PROPERTY, "{}")
+            (made.folder / LAST).parent.mkdir()
             session.save(made.folder / LAST)
             trained = session.evaluate(feeds, labels)[1]
             found["export"] = _export(made, Path(folder) / "adapted.onnx", feeds, trained)
