@@ -23,7 +23,7 @@ SECRET = b"a secret that is not the model's" * 40
 @pytest.mark.timeout(600)
 def test_damaged_files(tmp_path: Path) -> None:
     """Seeded mutations, in a child process with limits (see fuzz_files.py)."""
-    bad = [outcome for outcome in fuzz_files.run(200, 1, tmp_path) if not outcome.good]
+    bad = [outcome for outcome in fuzz_files.run(120, 1, tmp_path) if not outcome.good]
     assert bad == []
 
 
@@ -132,6 +132,30 @@ def test_a_few_bytes_that_ask_for_gigabytes(how: str) -> None:
     values |= {"start": np.array(0), "end": np.array(10**12), "step": np.array(1), "fc.weight": normal(6, 3)}
     with pytest.raises(ModelError, match="bytes"):
         open_model(tiny.build(nodes, values, input_shape=("N", 6)))
+
+
+@pytest.mark.parametrize(("trips", "error"), [(10**9, "1000000000 trips"), (5, None)])
+def test_a_loop_that_collects_without_end(trips: int, error: str | None) -> None:
+    given = [("i", TensorProto.INT64), ("on", TensorProto.BOOL)]
+    made = [("go", TensorProto.BOOL), ("collected", TensorProto.FLOAT)]
+    body = helper.make_graph(
+        [node("Identity", ["on"], ["go"]), node("Cast", ["i"], ["collected"], to=TensorProto.FLOAT)],
+        "body",
+        *([helper.make_tensor_value_info(name, kind, []) for name, kind in values] for values in (given, made)),
+    )
+    nodes = [
+        node("Loop", ["trips", "true"], ["loop"], "/loop", body=body),
+        node("ReduceMean", ["loop"], ["mean"], "/mean", keepdims=0),
+        node("Gemm", ["input", "fc.weight"], ["g"], "/fc"),
+        node("Add", ["g", "mean"], ["logits"], "/add"),
+    ]
+    values = {"trips": np.array(trips), "true": np.array(True), "fc.weight": normal(6, 3)}
+    proto = tiny.build(nodes, values, input_shape=("N", 6))
+    if error is None:
+        assert [layer.name for layer in open_model(proto).layers] == ["fc"]
+        return
+    with pytest.raises(ModelError, match=error):
+        open_model(proto)
 
 
 def test_functions_that_call_themselves() -> None:

@@ -40,6 +40,7 @@ _COUNTS = frozenset(
         "strides",
     }
 )
+_MOST_TRIPS = 1_000_000  # through a loop that collects a value in each
 _MAY_BE_ZERO = frozenset({"block_size"})
 _DIVISIONS = frozenset({"Div", "Mod"})
 
@@ -95,6 +96,8 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto
 def check_sizes(model: ir.Model, name: str) -> None:
     """See that no value is larger than any model's, as far as shapes can be inferred, and no integer divided by zero.
 
+    A loop that surely collects more values than memory holds is refused too: that ends ONNX Runtime.
+
     Raises:
         ModelError: one is, or an extent is negative.
     """
@@ -105,8 +108,34 @@ def check_sizes(model: ir.Model, name: str) -> None:
                 raise ModelError(
                     f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
                 )
+        trips = _collected(node)
+        if trips > _MOST_TRIPS:
+            raise ModelError(
+                f"{name}: node {node.name!r} (Loop) collects a value in each of {trips} trips; up to {_MOST_TRIPS} are "
+                "supported. Is a number in the graph wrong?"
+            )
     for propagate in (False, True):  # propagation itself takes memory by a vector's length, so the easy ones go first
         _check_shapes(infer_shapes(model, 1, propagate=propagate), {*model.graph.initializers}, name)
+
+
+def _collected(node: ir.Node) -> int:
+    """Trips through a loop that collects values, where no condition can end it earlier; else 0."""
+    if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+        return 0
+    attribute = node.attributes.get("body")
+    if attribute is None or attribute.type != ir.AttributeType.GRAPH or not node.inputs or node.inputs[0] is None:
+        return 0
+    body, trips = attribute.as_graph(), ir.convenience.get_const_tensor(node.inputs[0])
+    carried = len(body.inputs) - 2
+    if carried < 0 or len(body.outputs) <= 1 + carried:
+        return 0
+    if trips is None or trips.size != 1 or not trips.dtype.is_integer():
+        return 0
+    on, made = body.outputs[0], body.outputs[0].producer()
+    while made is not None and made.op_type == "Identity" and made.inputs[0] is not None:
+        on, made = made.inputs[0], made.inputs[0].producer()
+    certain = on is body.inputs[1] or ir.convenience.get_const_tensor(on) is not None
+    return int(trips.numpy().reshape(-1)[0]) if certain else 0
 
 
 def _check_shapes(shapes: Shapes, weights: set[str], name: str) -> None:
