@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Training needs Python 3.10-3.12; with a newer one, everything that needs only inference is set up.
 EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info < (3, 13) else 'inference')" 2>/dev/null)
 
-.PHONY: demo test check benchmarks clean
+.PHONY: demo test check benchmarks matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
@@ -22,7 +22,13 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 
 benchmarks: $(VENV)/.test
-	for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in $(filter-out %/bench_matrix.py,$(wildcard tests/benchmarks/bench_*.py)); do $(BIN)/python $$benchmark || exit 1; done
+
+# What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. Hours on a small machine.
+matrix: $(VENV)/.test
+	mkdir -p docs
+	$(BIN)/python tests/benchmarks/bench_matrix.py > docs/support-matrix.md.part
+	mv docs/support-matrix.md.part docs/support-matrix.md
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \

@@ -28,6 +28,7 @@ from .errors import (
 )
 from .model.open import open_model
 from .model.prepare import prepare
+from .model.saving import save_model
 from .report.page import write_report
 from .scoring.score import score
 from .selection.budget import Budget
@@ -37,6 +38,7 @@ from .study.plan import Plan
 from .study.stability import stability
 from .training.artifacts import make_artifacts
 from .training.export import export_model
+from .training.preflight import check_model
 from .training.trainer import Trainer
 
 __all__ = [
@@ -53,11 +55,13 @@ __all__ = [
     "Trainer",
     "TrainingError",
     "UsageError",
+    "check_model",
     "compare",
     "export_model",
     "make_artifacts",
     "open_model",
     "prepare",
+    "save_model",
     "score",
     "select",
     "stability",

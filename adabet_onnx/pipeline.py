@@ -20,21 +20,24 @@ from .data.preprocess import choose
 from .data.source import open_data
 from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
+from .model.channels import channels_of
 from .model.head import new_head
 from .model.open import Model, open_model
 from .model.shapes import shape_of
 from .portable.losses import class_axis
 from .records import write_json
+from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.budget import Budget
 from .selection.record import Selection, load_selection
-from .selection.strategies import NEEDS_COSTS, check_choices, matching, select
+from .selection.strategies import NEEDS_COSTS, check_choices, matching, select, with_channels
 from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.manifest import FILE, load_manifest
+from .training.preflight import pick_backend
 from .training.trainer import METRICS, Settings, Trainer
 
 Progress = Callable[[str, int, int], None]
@@ -85,6 +88,7 @@ def adapt(
     rho: float | None = None,
     head: str = "auto",
     layers: Sequence[str] = (),
+    channel_rho: float | None = None,
     budget: Budget | None = None,
     max_accumulate: int | None = None,
     backend: str = "auto",
@@ -113,6 +117,8 @@ def adapt(
         rho: fraction of layers; None: of `select`.
         head: auto, always, pool or never.
         layers: patterns of layer names, in place of a strategy.
+        channel_rho: fraction of output channels to train in each selected layer, whose channels are then scored; None:
+            all.
         budget: limits of what a training step may take, at the batch size of ``training``.
         max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
         backend: of `make_artifacts`.
@@ -131,11 +137,12 @@ def adapt(
     Raises:
         AdabetError: see the functions this one calls.
     """
-    choices = choices or Choices()
-    backend = choose_backend(backend, choices)
+    choices, asked_backend = choices or Choices(), backend
+    check_choices(strategy, rho, head, channel_rho)
+    in_part = channel_rho is not None and channel_rho < 1
+    backend = choose_backend(backend, choices, channels=in_part)
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
-    check_choices(strategy, rho, head)
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     model, headed = _with_head(open_model(source), num_classes, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
@@ -154,6 +161,9 @@ def adapt(
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
         again = select(scores, **asked)
+        if channel_rho is not None and in_part and selection.channel_rho == channel_rho:
+            again = with_channels(again, scores, channel_rho)
+        backend = pick_backend(model, again, asked_backend, choices)
         made = load_manifest(artifacts).content
         same = again == selection and used.to_json() == selection.preprocessing
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
@@ -170,7 +180,21 @@ def adapt(
             write_bytes(target / _MODEL, headed)
         scores.save(target / "scores.json")
         selection = select(scores, **asked)
+        if channel_rho is not None and channel_rho < 1:
+            scores = score_channels(
+                model,
+                splits,
+                scores,
+                layers=selection.layers,
+                preprocessing=used,
+                max_memory=(scoring or {}).get("max_memory"),
+                threads=threads,
+                progress=progress,
+            )
+            scores.save(target / "scores.json")
+            selection = with_channels(selection, scores, channel_rho)
         selection.save(target / "selection.json")
+        backend = pick_backend(model, selection, asked_backend, choices)
         say = progress or (lambda what, done, total: None)
         say("making artifacts", 0, 1)
         make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))
@@ -252,7 +276,13 @@ def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
 def _trainable_share(model: Model, selection: Selection) -> float:
     chosen = set(selection.parameters)
     sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
-    return sum(sizes[name] for name in chosen) / model.parameter_count
+    left_out = 0.0
+    if selection.channels:
+        known = channels_of(model)
+        for name, indices in selection.channels.items():
+            inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
+            left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
+    return (sum(sizes[name] for name in chosen) - left_out) / model.parameter_count
 
 
 def _costs(

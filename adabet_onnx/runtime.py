@@ -11,10 +11,13 @@ import ctypes
 import importlib
 import importlib.metadata
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from .errors import ModelError, RuntimeMissingError
 
@@ -23,6 +26,8 @@ INSTALL_INFERENCE = "pip install 'adabet-onnx[inference]'"
 _INFERENCE = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-silicon")
 GIVEN_BACK = 1 << 17  # bytes; blocks as large are given back at once when they are freed, with `frugal_loading`
 _MMAP_THRESHOLD, _LARGE = -3, 1 << 25  # M_MMAP_THRESHOLD of mallopt, and its highest value
+MOST_BYTES = 2_000_000_000  # of a serialised model: protobuf ends at 2 GiB
+_LARGE_TENSOR = 1 << 20
 _TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
 
 
@@ -135,11 +140,11 @@ def frugal_loading() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
-def inference_session(model: bytes | str | Path, name: str, options: Any | None = None) -> Any:
+def inference_session(model: bytes | str | Path | ir.Model, name: str, options: Any | None = None) -> Any:
     """Make a CPU inference session.
 
     Args:
-        model: serialised ModelProto, or the path of a file.
+        model: serialised ModelProto, a graph, or the path of a file.
         name: what to call the model in an error message.
         options: ``onnxruntime.SessionOptions``; None for the quiet default.
 
@@ -148,6 +153,9 @@ def inference_session(model: bytes | str | Path, name: str, options: Any | None 
         RuntimeMissingError: ONNX Runtime is not installed.
     """
     ort = onnxruntime()
+    if isinstance(model, ir.Model):
+        options = options or session_options()
+        model = _serialised(model, options)
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])
@@ -158,17 +166,66 @@ def inference_session(model: bytes | str | Path, name: str, options: Any | None 
         ) from error
 
 
-def run_session(session: Any, outputs: list[str] | None, feeds: dict[str, Any], name: str) -> list[Any]:
+def _serialised(model: ir.Model, options: Any) -> bytes:
+    """A graph as bytes; where its weights are too many for that, they are handed over by the options."""
+    weights = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and value.const_value.nbytes >= _LARGE_TENSOR
+    }
+    if sum(tensor.nbytes for tensor in weights.values()) < MOST_BYTES:
+        return bytes(ir.to_proto(in_memory(model)).SerializeToString())
+    light = model.clone()
+    for name, tensor in weights.items():
+        light.graph.initializers[name].const_value = ir.ExternalTensor(
+            "weights", None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
+    values = [onnxruntime().OrtValue.ortvalue_from_numpy(tensor.numpy()) for tensor in weights.values()]
+    options.add_external_initializers(list(weights), values)
+    return bytes(ir.to_proto(light).SerializeToString())
+
+
+def in_memory(model: ir.Model) -> ir.Model:
+    """The graph with its weights in memory: itself, or a clone if some of them lie in files."""
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in model.graph.initializers.values()):
+        return model
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+    return copy
+
+
+def run_session(
+    session: Any, outputs: list[str] | None, feeds: dict[str, Any], name: str, *, seconds: float | None = None
+) -> list[Any]:
     """Run a session; an ONNX Runtime failure becomes a ModelError that names the model.
 
+    Args:
+        session: the session.
+        outputs: names; None for all.
+        feeds: inputs by name.
+        name: what to call the model in an error message.
+        seconds: stop between two nodes after so long; None: never.
+
     Raises:
-        ModelError: a node failed, for instance for lack of memory or because of a shape.
+        ModelError: a node failed, for instance for lack of memory or because of a shape, or time is up.
     """
+    options = onnxruntime().RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True)) if seconds is not None else None
     try:
-        return list(session.run(outputs, feeds))
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        return list(session.run(outputs, feeds, options))
     except Exception as error:  # onnxruntime's exceptions share no public base class
+        if options.terminate:
+            raise ModelError(f"running {name} was given up after {seconds:.0f} s: does it have a loop?") from error
         shapes = ", ".join(f"{key} {tuple(value.shape)} {value.dtype}" for key, value in feeds.items())
         raise ModelError(f"running {name} on inputs {shapes} failed: {first_line(error)}") from error
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 def first_line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ import adabet_onnx
 from adabet_onnx import errors
 
 FUNCTIONS = {"open_model", "score", "select", "prepare", "make_artifacts", "Trainer", "export_model"}
+FUNCTIONS |= {"check_model", "save_model"}
 FUNCTIONS |= {"Budget", "Predictor", "Plan", "compare", "stability", "write_report"}
 PACKAGE = Path(adabet_onnx.__file__).parent
 # Who may import whom: a package may import those before it in this list (and itself), and what is below them all.

@@ -21,12 +21,14 @@ from adabet_onnx.report import doctor as doctor_report
 
 COMMANDS = (
     "artifacts",
+    "check",
     "compare",
     "cost",
     "demo",
     "doctor",
     "evaluate",
     "export",
+    "import",
     "inspect",
     "new-head",
     "predict",

@@ -106,7 +106,7 @@ def test_float_labels_are_targets(tmp_path, images):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"data": np.zeros((4, 3))}, "neither x nor x_train; it holds data"),
+        ({"data": np.zeros((4, 3))}, "neither x nor x_train, nor the model's inputs input; it holds data"),
         ({"x": np.zeros(4)}, "x must have a first axis of samples"),
         ({"x": np.zeros((0, 3))}, "x has no samples"),
         ({"x": np.array([["a"], ["b"]])}, "x must hold numbers"),

@@ -378,3 +378,17 @@ def test_real_models(shared: Path, name: str, count: int, first: str, head: str)
     others |= {key for item in graph.node if item.op_type == "BatchNormalization" for key in item.input[3:]}
     floats = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     assert used == floats - others
+
+
+@pytest.mark.parametrize(("op_type", "hidden", "seen"), [("Add", -1e9, 0.0), ("Add", -np.inf, 0.0), ("Mul", 0.0, 1.0)])
+def test_a_mask_is_no_layer(op_type, hidden, seen):
+    mask = np.where(np.tril(np.ones((4, 4))) > 0, seen, hidden).astype(np.float32)
+    nodes = [
+        tiny.node("MatMul", ["input", "a.weight"], ["a"], "/a"),
+        tiny.node(op_type, ["a", "mask"], ["m"], "/mask"),
+        tiny.node("Flatten", ["m"], ["f"], "/flat"),
+        tiny.node("MatMul", ["f", "b.weight"], ["logits"], "/b"),
+    ]
+    values = {"a.weight": tiny.normal(4, 4), "mask": mask, "b.weight": tiny.normal(16, 3)}
+    model = open_model(tiny.build(nodes, values, input_shape=["N", 4, 4]))
+    assert [layer.name for layer in model.layers] == ["a", "b"]

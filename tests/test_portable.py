@@ -408,14 +408,19 @@ def test_a_node_without_a_gradient_is_named_before_anything_is_built(tmp_path, r
         node("Relu", ["c"], ["r"], "/relu"),
         node("GlobalAveragePool", ["r"], ["p"], "/pool"),
         node("Flatten", ["p"], ["f"], "/flat"),
-        node("Mod", ["f", "one"], ["m"], "/odd", fmod=1),
+        node("Hardmax", ["f"], ["h"], "/odd"),
+        node("Add", ["f", "h"], ["m"], "/sum"),
         node("Gemm", ["m", "fc.weight"], ["logits"], "/fc"),
     ]
-    values = {"first.weight": tiny.normal(4, 3, 3, 3), "fc.weight": tiny.normal(4, 3), "one": np.array([1], np.float32)}
+    values = {"first.weight": tiny.normal(4, 3, 3, 3), "fc.weight": tiny.normal(4, 3)}
     model = open_model(tiny.build(nodes, values))
     scores = score(model, images(rng), samples=32)
-    with pytest.raises(ModelError, match=r"node '/odd' \(Mod\), in layer 'first', has no gradient.*select among them"):
-        make_artifacts(model, select(scores, strategy="all"), tmp_path / "a", backend="portable")
+    forgotten = tuple(dataclasses.replace(layer, untrainable=None) for layer in scores.layers)
+    everything = dataclasses.replace(scores, layers=forgotten)
+    with pytest.raises(
+        ModelError, match=r"node '/odd' \(Hardmax\), in layer 'first', has no gradient.*select among them"
+    ):
+        make_artifacts(model, select(everything, strategy="all"), tmp_path / "a", backend="portable")
     assert not (tmp_path / "a").exists()
     manifest = make_artifacts(model, select(scores, strategy="head"), tmp_path / "a", backend="portable")
     assert manifest.parameters == ["fc.weight"]

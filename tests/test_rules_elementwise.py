@@ -248,6 +248,13 @@ def test_a_trained_number_is_not_frozen_into_the_graph():
     check_differences(nodes, {"x": POSITIVE}, ["x", "w"], {"w": number(1.5)})
 
 
+@pytest.mark.parametrize("wrt", [["x"], ["w"], ["x", "w"]])
+def test_remainders(wrt, torch_oracle):
+    made, feeds = node("Mod", ["x", "w"], ["y"], fmod=1), {"x": values(3, 4) * 5, "w": values(4, low=0.7)}
+    check_torch(torch_oracle, made, feeds, wrt)
+    check_differences(made, feeds, wrt)
+
+
 REFUSED = {
     "Dropout in training mode": (
         node("Dropout", ["x", "r", "t"], ["y"]),
@@ -261,7 +268,8 @@ REFUSED = {
         {"r": number(0.5)},
         "its mode is computed while it runs",
     ),
-    "Mod": (node("Mod", ["x", "w"], ["y"], fmod=1), {"x": X}, {"w": number(2)}, "has no gradient here"),
+    "Mod of whole numbers": (node("Mod", ["x", "w"], ["y"]), {"x": X}, {"w": number(2)}, "whole numbers (fmod 0)"),
+    "Hardmax": (node("Hardmax", ["x"], ["y"]), {"x": X}, {}, "has no gradient here"),
     "bound of Clip": (
         node("Clip", ["c", "x"], ["y"]),
         {"x": number(0.5), "c": X},

@@ -297,9 +297,18 @@ def test_writing_an_element_twice_is_refused(op_type, indices):
     assert "writes an element twice" in found
 
 
-def test_compress_is_refused():
-    compress = node("Compress", ["x", "c"], ["y"], axis=1)
-    assert "(Compress) has no gradient here" in refusal(compress, constants={"c": np.array([True, False] * 2)})
+@pytest.mark.parametrize("condition", [[1, 0, 1, 1], [0, 1, 0, 1], [0, 1], [1] * 5, [0, 0, 1]])
+def test_compress(condition):
+    made = node("Compress", ["x", "c"], ["y"], axis=1)
+    check_differences(made, {"x": X}, ["x"], {"c": np.array(condition, bool)})
+
+
+def test_compress_is_refused_where_it_picks_from_all_or_from_the_batch():
+    condition = {"c": np.array([True, False, True])}
+    everywhere = refusal(node("Compress", ["x", "c"], ["y"]), constants=condition)
+    assert "picks from all axes at once" in everywhere or "unknown shape" in everywhere
+    batch = refusal(node("Compress", ["x", "c"], ["y"], axis=0), constants=condition)
+    assert "picks from the batch" in batch or "unknown shape" in batch
 
 
 def test_one_hot_values_are_refused():

@@ -302,12 +302,6 @@ def test_slice_refuses_one_sample():
     assert "takes a part of the batch (axis 0)" in found
 
 
-def test_reverse_sequence_is_refused():
-    reverse = node("ReverseSequence", ["x", "l"], ["y"], batch_axis=0, time_axis=1)
-    found = refusal(reverse, feeds={"x": X, "l": ints(1, 2, 3)})
-    assert "(ReverseSequence) has no gradient here" in found
-
-
 def test_what_depends_on_shapes_alone_is_not_differentiated():
     """Shape, Size, ConstantOfShape, Range and EyeLike of an activation lead to no gradient."""
     nodes = [
@@ -334,3 +328,10 @@ def test_every_combination_of_parts_of_a_split(torch_oracle):
     for chosen in itertools.chain.from_iterable(itertools.combinations("abcd", n) for n in (1, 2, 3, 4)):
         nodes = [node("Split", ["x", "s"], list("abcd"), axis=1), node("Concat", list(chosen), ["y"], axis=1)]
         check_torch(torch_oracle, nodes, {"x": values(2, 6)}, ["x"], {"s": ints(1, 2, 1, 2)})
+
+
+@pytest.mark.parametrize("axes", [{}, {"batch_axis": 0, "time_axis": 1}])
+def test_reverse_sequence_against_finite_differences(axes):
+    lengths = np.array([3, 1, 4] if axes else [3, 1, 2, 3])
+    made = node("ReverseSequence", ["x", "lengths"], ["y"], **axes)
+    check_differences(made, {"x": values(3, 4, 2)}, ["x"], {"lengths": lengths}, batched=())

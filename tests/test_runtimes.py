@@ -24,11 +24,18 @@ STEPS, BATCH, RATE = 6, 8, 1e-3  # of samples/python/train.py
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module", params=["conv", "attention"])
+MODELS = {
+    "conv": tiny.conv_net,
+    "attention": lambda: tiny.attention("four axes"),
+    "recurrent": tiny.recurrent,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def job(request, tmp_path_factory):
     """Artifacts, data in the forms the runtimes read, and this runtime's losses."""
     folder = tmp_path_factory.mktemp(request.param)
-    model = open_model(tiny.conv_net() if request.param == "conv" else tiny.attention("four axes"))
+    model = open_model(MODELS[request.param]())
     rng = np.random.default_rng(0)
     shape = model.inputs[0].shape[1:]
     x = rng.standard_normal((STEPS * BATCH, *shape)).astype(np.float32)

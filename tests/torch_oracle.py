@@ -91,6 +91,7 @@ OPS: dict[str, Op] = {
     ),
     "LeakyRelu": lambda x, a, v: F.leaky_relu(x[0], a.get("alpha", 0.01)),
     "LogSoftmax": _softmax(torch.log_softmax),
+    "Mod": _elementwise(torch.fmod),  # with fmod = 1
     "Max": _elementwise(lambda *x: reduce(torch.maximum, x)),
     "MaxPool": lambda x, a, v: _windows(x[0], a, -math.inf, -math.inf).max(-1).values,  # no Indices
     "Min": _elementwise(lambda *x: reduce(torch.minimum, x)),
@@ -448,6 +449,59 @@ def _weights(model: ModelProto, dtype: torch.dtype) -> Values:
 def _execute(model: ModelProto, weights: Values, feeds: Feeds, dtype: torch.dtype) -> Values:
     """Every named value of the graph; a feed takes the place of an initializer of its name."""
     return execute(model, {**weights, **{name: _tensor(v, dtype) for name, v in feeds.items()}}, dtype)
+
+
+_TORCH_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # where torch's gates stand in ONNX's order
+
+
+def _recurrent(op_type: str, x: Inputs, a: Attributes, opset: int) -> Any:
+    """By torch's own kernels, but for the GRU that it has not got (linear_before_reset = 0)."""
+    data, w, r = x[0], x[1], x[2]
+    directions, units = w.shape[0], r.shape[2]
+    bias = _input(x, 3, w.new_zeros(directions, 2 * w.shape[1]))
+    assert _input(x, 4) is None, "sequence_lens"
+    state = _input(x, 5, data.new_zeros(directions, data.shape[1], units))
+    cell = _input(x, 6, data.new_zeros(directions, data.shape[1], units))
+    backward = a.get("direction") in ("reverse", b"reverse")
+    data = data.flip(0) if backward else data
+    if op_type == "GRU" and not a.get("linear_before_reset", 0):
+        parts = [_gru(data if d == 0 else data.flip(0), w[d], r[d], bias[d], state[d]) for d in range(directions)]
+        y = torch.stack([part if d == 0 else part.flip(0) for d, part in enumerate(parts)], 1)
+        y, last = (y.flip(0) if backward else y), torch.stack([part[-1] for part in parts])
+        return y, last
+    relu = [name for name in a.get("activations", []) if name in ("Relu", b"Relu")]
+    more = {"nonlinearity": "relu"} if relu else {}
+    module = getattr(torch.nn, op_type)(data.shape[2], units, bidirectional=directions == 2, **more).to(data.dtype)
+    given = {}
+    for d, end in zip(range(directions), ("", "_reverse"), strict=False):
+        for name, value in (
+            ("weight_ih", w[d]),
+            ("weight_hh", r[d]),
+            ("bias_ih", bias[d].chunk(2)[0]),
+            ("bias_hh", bias[d].chunk(2)[1]),
+        ):
+            gates = value.chunk(len(_TORCH_GATES[op_type]))
+            given[f"{name}_l0{end}"] = torch.cat([gates[i] for i in _TORCH_GATES[op_type]])
+    y, last = torch.func.functional_call(module, given, (data, (state, cell) if op_type == "LSTM" else state))
+    y = y.reshape(*y.shape[:2], directions, units).transpose(1, 2)
+    y = y.flip(0) if backward else y
+    return (y, *last) if op_type == "LSTM" else (y, last)
+
+
+def _gru(data: Tensor, w: Tensor, r: Tensor, bias: Tensor, state: Tensor) -> Tensor:
+    (wz, wr, wn), (rz, rr, rn), (bz, br, bn, cz, cr, cn) = w.chunk(3), r.chunk(3), bias.chunk(6)
+    states = []
+    for step in data:
+        update = torch.sigmoid(step @ wz.T + state @ rz.T + bz + cz)
+        reset = torch.sigmoid(step @ wr.T + state @ rr.T + br + cr)
+        new = torch.tanh(step @ wn.T + (reset * state) @ rn.T + bn + cn)
+        state = (1 - update) * new + update * state
+        states.append(state)
+    return torch.stack(states)
+
+
+for name in _TORCH_GATES:
+    OPS[name] = partial(_recurrent, name)
 
 
 def execute(model: ModelProto, given: Values, dtype: torch.dtype = torch.float64) -> Values:

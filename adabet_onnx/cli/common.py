@@ -93,6 +93,21 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
             self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
 
 
+class Extent(click.ParamType["tuple[str, int]"]):
+    """A named size: sequence=64."""
+
+    name = "extent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, _, size = str(value).rpartition("=")
+        if not name or not size.isdecimal():
+            self.fail(f"{value!r} is not NAME=SIZE, such as sequence=64.", param, ctx)
+        return name, int(size)
+
+
 class Words(click.ParamType["tuple[str, ...]"]):
     """Known words separated by commas: adabet,last,all."""
 
@@ -171,6 +186,9 @@ selection_options = together(
         default="auto",
         show_default=True,
         help="The head: always selected, in the pool, or never; auto: always if it is new.",
+    ),
+    click.option(
+        "--channel-rho", type=float, help="In each selected layer train only this fraction of output channels."
     ),
     click.option("--layers", multiple=True, metavar="GLOB", help="Select these layers instead; repeatable."),
 )

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import AdabetError
 from .compare import compare
 from .cost import cost
-from .model import inspect, new_head, surgery
+from .model import check, import_, inspect, new_head, surgery
 from .report import report
 from .run import demo, doctor, run
 from .scoring import score, select
@@ -35,6 +35,8 @@ for _command in (
     run,
     demo,
     inspect,
+    check,
+    import_,
     new_head,
     surgery,
     score,

@@ -1,4 +1,4 @@
-"""Commands about models: inspect, new-head, surgery."""
+"""Commands about models: inspect, check, import, new-head, surgery."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import Any
 import click
 import onnx_ir as ir
 
-from ..files import replacing
+from ..errors import ModelError
+from ..files import check_output, replacing
 from ..model.head import new_head as make_new_head
 from ..model.open import Model, open_model
-from ..report.tables import layers_table
+from ..model.saving import save_model
+from ..report.tables import check_table, layers_table
 from ..scoring.probes import KINDS, add_probes
-from .common import FILE, OUTPUT, quiet_option, seed_option, show, show_json
+from ..selection.strategies import matching
+from ..training.choices import LOSSES
+from ..training.preflight import check_model
+from .common import FILE, OUTPUT, Extent, quiet_option, seed_option, show, show_json
 
 
 @click.command()
@@ -61,6 +66,68 @@ def _description(model: Model) -> dict[str, Any]:
             for layer in model.layers
         ],
     }
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.option("--layers", multiple=True, metavar="GLOB", help="Only these layers; repeatable.")
+@click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="To minimise.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@quiet_option
+def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
+    """Say which layers can be trained, with which backend, and what stands in the way. Nothing is trained.
+
+    The exit code is 1 if one of the layers asked about can be trained by no backend.
+
+    \b
+    Example:
+      adabet-onnx check model.onnx --layers 'layer4.*'
+    """
+    found = check_model(model, loss=loss)
+    if layers:
+        names = [layer.name for layer in found.layers]
+        found = found.only({names[i] for i in matching(names, layers)})
+    if as_json:
+        show_json(found.to_json())
+    else:
+        show(check_table(found), quiet)
+    lost = found.untrainable
+    if lost:
+        name, reason = next(iter(lost.items()))
+        raise ModelError(
+            f"{found.model}: no backend can train {len(lost)} of {len(found.layers)} layers. Layer {name!r}: {reason}"
+        )
+
+
+@click.command("import")
+@click.argument("model", type=FILE)
+@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@click.option("--logits", metavar="NAME", help="The output, or value inside, that a loss is computed from.")
+@click.option(
+    "--dim",
+    "dims",
+    type=Extent(),
+    multiple=True,
+    metavar="NAME=SIZE",
+    help="The size of a dimension that the file leaves open; repeatable.",
+)
+@quiet_option
+def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], quiet: bool) -> None:
+    """Write a model as it is opened here: in float32, with one output, only the batch open.
+
+    For models that the other commands cannot take as they are, and to see what opening changes.
+
+    \b
+    Example:
+      adabet-onnx import bert.onnx -o fixed.onnx --logits logits --dim sequence=64
+    """
+    check_output(output)
+    opened = open_model(model, logits=logits, dims=dict(dims))
+    save_model(opened, output)
+    for note in opened.notes:
+        show(note, quiet)
+    shapes = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in opened.inputs)
+    show(f"{output}: {len(opened.layers)} layers, input {shapes}, logits {opened.logits}", quiet)
 
 
 @click.command("new-head")

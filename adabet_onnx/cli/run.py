@@ -67,6 +67,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --max-memory 64MB --batch-size 8
+      adabet-onnx run model.onnx new_domain.npz -o adapted/ --rho 0.2 --channel-rho 0.5
     """
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)

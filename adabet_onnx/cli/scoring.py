@@ -19,7 +19,7 @@ from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
 from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
-from ..training.choices import Choices
+from ..training.choices import Choices, choose_backend
 from .common import (
     ANY,
     FILE,
@@ -48,6 +48,9 @@ from .common import (
 @preprocessing_options
 @click.option("--max-memory", type=Size(), help="The same as --scoring-memory.")
 @seed_option
+@click.option(
+    "--channels", is_flag=True, help="Also score the output channels of each layer, for select --channel-rho."
+)
 @click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
 @threads_option
 @quiet_option
@@ -122,16 +125,22 @@ def select(
     """Choose the layers to train.
 
     Within a budget, the best-scoring set that fits: the predicted memory of a whole training step counts, which the
-    earliest selected layer decides more than the number of layers.
+    earliest selected layer decides more than the number of layers. With --channel-rho only the best output channels of
+    each layer are trained, by scores that score --channels makes (a budget counts whole layers); the head is whole, and
+    so are layers whose channels are single numbers.
 
     \b
     Example:
       adabet-onnx select scores.json -o selection.json --rho 0.1
       adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+      adabet-onnx select scores.json -o selection.json --rho 0.2 --channel-rho 0.5
       adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
     check_output(output)
     budget = take_budget(settings)
+    channel_rho = settings["channel_rho"]
+    if channel_rho is not None and channel_rho < 1:
+        choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
     loaded = load_scores(scores)
     costs = None
     if budget or settings["strategy"] in NEEDS_COSTS:

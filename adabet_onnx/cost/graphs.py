@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,19 @@ class StepGraph:
     large_bytes: int = 0
 
 
-def selection_of(model: Model, parameters: Sequence[str], layers: Sequence[str] | None = None) -> Selection:
+def selection_of(
+    model: Model,
+    parameters: Sequence[str],
+    layers: Sequence[str] | None = None,
+    channels: Mapping[str, Sequence[int]] | None = None,
+) -> Selection:
     """A selection of parameters.
 
     Args:
         model: the opened model.
         parameters: names of initializers.
         layers: names of the layers they are trained in; None: every layer that has one of them.
+        channels: the output channels that are trained, of the layers that are not trained whole.
 
     Raises:
         UsageError: there are none, or one is in no layer.
@@ -66,7 +72,8 @@ def selection_of(model: Model, parameters: Sequence[str], layers: Sequence[str] 
     if unknown:
         raise UsageError(f"{model.name} has no layer with a parameter {sorted(unknown)[0]!r}.")
     names = tuple(layer.name for layer in owners) if layers is None else tuple(layers)
-    return Selection(model.sha256, "layers", names, tuple(parameters))
+    part = None if not channels else {name: tuple(indices) for name, indices in channels.items()}
+    return Selection(model.sha256, "layers", names, tuple(parameters), channels=part)
 
 
 def portable_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:

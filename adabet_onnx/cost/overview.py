@@ -12,9 +12,8 @@ from ..errors import ModelError, RecordError
 from ..model.open import Model
 from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
-from ..training.choices import Choices
+from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
-from .graphs import selection_of
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
 
@@ -125,6 +124,7 @@ def overview(
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
     choices = choices or Choices()
+    backend = choose_backend(backend, choices, channels=selection is not None and bool(selection.channels))
     predictor = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
     total = (2 + (selection is not None)) * (1 + measure)
     done = 0
@@ -144,7 +144,7 @@ def overview(
         tell("predicting the selection")
         parts["selection"] = selection.parts_of(batch_size) if predictor.divisible else 1
         predictions["selection"] = predictor.training(
-            selection.parameters, selection.layers, accumulate=parts["selection"]
+            selection.parameters, selection.layers, accumulate=parts["selection"], channels=selection.channels
         )
         if parts["selection"] > 1:
             notes.append(f"the selection's batch is forwarded {batch_size // parts['selection']} samples at a time")
@@ -152,8 +152,9 @@ def overview(
     tell("predicting all layers")
     try:
         predictions["all"] = predictor.everything()
-        parameters = [parameter.name for layer in model.layers for parameter in layer.parameters]
-        chosen["all"] = selection_of(model, list(dict.fromkeys(parameters)))
+        chosen["all"] = predictor.whole
+        if len(predictor.whole.layers) < len(model.layers):
+            notes.append(f"of {len(model.layers)} layers, {len(predictor.whole.layers)} can be trained: these are all")
     except ModelError as error:
         notes.append(f"training all layers is left out: {error}")
     measured: dict[str, tuple[int, float]] = {}

@@ -7,24 +7,28 @@ resident memory when imports are done and no model is loaded.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..errors import UsageError
+from ..errors import ModelError, UsageError
+from ..model.layers import Layer
 from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import Model
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
+from ..selection.record import Selection
 from ..training.choices import Choices, choose_backend
+from ..training.preflight import untrainable_layers
 from .graphs import StepGraph, ort_step, portable_step, selection_of
 from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
 from .multiply_adds import multiply_adds
 from .optimized import Sizes
 
 _MARGIN = 0.5
-_Trained = tuple[tuple[str, ...], tuple[str, ...] | None]  # parameters and layers
+_Channels = tuple[tuple[str, tuple[int, ...]], ...]
+_Trained = tuple[tuple[str, ...], tuple[str, ...] | None, _Channels]  # parameters, layers, channels of layers
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,12 @@ class Predictor:
         return self.backend == "portable" and self.choices.batch_norm == "frozen"
 
     def training(
-        self, parameters: Sequence[str], layers: Sequence[str] | None = None, *, accumulate: int = 1
+        self,
+        parameters: Sequence[str],
+        layers: Sequence[str] | None = None,
+        *,
+        accumulate: int = 1,
+        channels: Mapping[str, Sequence[int]] | None = None,
     ) -> Prediction:
         """Of a training step; of a batch in parts, memory of one at a time, and multiply-adds of all.
 
@@ -92,17 +101,19 @@ class Predictor:
             parameters: names of the initializers to train, as in a selection.
             layers: names of the layers they are trained in, where several share one; None: all that have one.
             accumulate: into how many parts the batch is cut, whose gradients are gathered.
+            channels: the output channels that are trained, of the layers that are not trained whole.
 
         Raises:
-            UsageError: there are none, or one is in no layer.
+            UsageError: there are none, or one is in no layer, or the backend cannot train some channels alone.
             ModelError: a node on the way has no gradient.
             RuntimeMissingError: the ort backend's runtime is not installed.
         """
         if accumulate < 1 or self.batch_size % accumulate:
             raise UsageError(f"a batch of {self.batch_size} cannot be cut into {accumulate} equal parts.")
-        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers))
+        part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
+        key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
         if key not in self._graphs:
-            selection = selection_of(self.model, *key)
+            selection = selection_of(self.model, *key[:2], dict(part))
             build = portable_step if self.backend == "portable" else ort_step
             self._graphs[key] = build(self.model, selection, self.choices)
         if (key, accumulate) not in self._known:
@@ -110,8 +121,30 @@ class Predictor:
         return self._known[key, accumulate]
 
     def everything(self) -> Prediction:
-        """Of a step that trains all layers."""
-        return self.training([parameter.name for layer in self.model.layers for parameter in layer.parameters])
+        """Of a step that trains all layers that can be trained.
+
+        Raises:
+            ModelError: none can.
+        """
+        return self.training(self.whole.parameters, self.whole.layers)
+
+    @functools.cached_property
+    def whole(self) -> Selection:
+        """All layers that can be trained. (Which ones cannot is asked only where all at once cannot.)"""
+        everything = self._selection(self.model.layers)
+        try:
+            self.training(everything.parameters, everything.layers)
+        except ModelError:
+            lost = untrainable_layers(self.model)
+            left = [layer for layer in self.model.layers if layer.name not in lost]
+            if not lost or not left:
+                raise
+            return self._selection(left)
+        return everything
+
+    def _selection(self, layers: Sequence[Layer]) -> Selection:
+        names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
+        return selection_of(self.model, list(names), [layer.name for layer in layers])
 
     def inference(self) -> Prediction:
         """Of a forward pass."""

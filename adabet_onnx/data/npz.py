@@ -1,68 +1,139 @@
-"""Data from .npz files: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``, ``y_test``; ``classes`` optional."""
+"""Data from .npz files: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``, ``y_test``; ``classes`` optional.
+
+Where a model has several inputs, or to be plain, arrays are called as its inputs are, in place of ``x``: ``input_ids``
+and ``attention_mask``, or ``input_ids_train`` and so on.
+"""
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import psutil
 
 from ..errors import DataError
 from .dataset import ArrayRows, Dataset, Splits
 
+PARTS = ("", "_train", "_test")
+_KNOWN = frozenset(f"{name}{part}" for name in ("x", "y") for part in PARTS) | {"classes"}
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
-def read_npz(path: Path) -> Splits:
+
+def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     """Read training and test data.
 
+    Args:
+        path: the file.
+        names: of the model's inputs.
+
     Raises:
-        DataError: not an .npz, damaged, arrays missing, of the wrong type, or of different lengths.
+        DataError: not an .npz, damaged, larger than memory, arrays missing, of the wrong type, or of different lengths.
     """
+    known = _KNOWN | {f"{name}{part}" for name in names for part in PARTS}
     try:
         with path.open("rb") as stream:  # opened here: numpy leaves a damaged file open
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise DataError(f"{path} is a single .npy array; save it as an .npz with x= and y=.")
             with archive:
-                arrays = {key: archive[key] for key in archive.files if key in _KNOWN}
                 found = sorted(archive.files)
+                _check_sizes(stream, [key for key in found if key in known], path)
+                arrays = {key: archive[key] for key in found if key in known}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError, TypeError) as error:
+    except Exception as error:  # zipfile and numpy trust their files, and fail in many ways where they should not
         raise DataError(
             f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled "
             "objects in it. Save plain arrays with numpy.savez."
         ) from error
     classes = as_classes(arrays.get("classes"), str(path))
-    if "x_train" in arrays:
-        train = _dataset(arrays, "x_train", "y_train", classes, path)
-        test = _dataset(arrays, "x_test", "y_test", classes, path) if "x_test" in arrays else None
-        if test is not None and test.rows.fetch(np.arange(1))[""].shape != train.rows.fetch(np.arange(1))[""].shape:
-            raise DataError(f"{path}: samples of x_train and x_test have different shapes.")
-        return Splits(train, test)
-    if "x" in arrays:
-        return Splits(_dataset(arrays, "x", "y", classes, path), None)
-    if "x_test" in arrays:
-        return Splits(_dataset(arrays, "x_test", "y_test", classes, path), None)
-    raise DataError(f"{path} has neither x nor x_train; it holds {', '.join(found) or 'nothing'}. Rename its arrays.")
+    inputs = by_part(arrays, names)
+    labels = {part: arrays.get(f"y{part}") for part in PARTS}
+    parts = {
+        part: _dataset(given, labels[part], part, classes, path) for part, given in inputs.items() if given is not None
+    }
+    if "_train" in parts:
+        test = parts.get("_test")
+        if test is not None and _shapes(test) != _shapes(parts["_train"]):
+            name = next(iter(inputs["_train"])) or "x"
+            raise DataError(f"{path}: samples of {name}_train and {name}_test have different shapes.")
+        return Splits(parts["_train"], test)
+    if parts:
+        return Splits(parts.get("", parts.get("_test", next(iter(parts.values())))), None)
+    wanted = f", nor the model's inputs {', '.join(names)}" if names else ""
+    raise DataError(
+        f"{path} has neither x nor x_train{wanted}; it holds {', '.join(found) or 'nothing'}. Rename its arrays."
+    )
 
 
-_KNOWN = frozenset({"x", "y", "x_train", "y_train", "x_test", "y_test", "classes"})
+def by_part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Inputs of each part of the data there is (``""``, ``_train``, ``_test``), by name.
+
+    They go by the names of a model's inputs where all of those are there, else by ``x``, the only input.
+    """
+    parts = {}
+    for part in PARTS:
+        if f"x{part}" in found and not (len(names) > 1 and "x" in names):
+            parts[part] = {"": found[f"x{part}"]}
+        elif names and all(f"{name}{part}" in found for name in names):
+            parts[part] = {name: found[f"{name}{part}"] for name in names}
+    return parts
 
 
-def _dataset(arrays: dict[str, np.ndarray], x: str, y: str, classes: list[str] | None, path: Path) -> Dataset:
-    data = arrays[x]
-    if data.ndim < 2:
+def _check_sizes(stream: IO[bytes], keys: list[str], path: Path) -> None:
+    """See, before memory is asked for, that arrays are as long as they say and that there is room for them."""
+    total = 0
+    with zipfile.ZipFile(stream) as archive:
+        for key in keys:
+            name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
+            stored = archive.getinfo(name).file_size
+            with archive.open(name) as member:
+                version = np.lib.format.read_magic(member)
+                if version not in _HEADERS:
+                    raise DataError(f"{path}: {key} is of a kind that holds no plain numbers. Save plain arrays.")
+                shape, _, dtype = _HEADERS[version](member)
+                size = math.prod(shape) * dtype.itemsize
+                if dtype.hasobject or stored - member.tell() != size:
+                    kind = "pickled objects" if dtype.hasobject else f"{stored - member.tell()} bytes"
+                    raise DataError(
+                        f"{path}: {key} should be {dtype} of shape {shape}, {size} bytes, but holds {kind}: damaged, "
+                        "cut short, or with pickled objects in it. Save plain arrays with numpy.savez."
+                    )
+            total += size
+    free = psutil.virtual_memory().available
+    if total > free:
         raise DataError(
-            f"{path}: {x} must have a first axis of samples and at least one more; it has shape {data.shape}."
+            f"{path} unpacks to {total / 1e9:.1f} GB, more than the {free / 1e9:.1f} GB of memory that are free. Give "
+            "a part of it."
         )
-    if data.dtype.kind not in "uif":
-        raise DataError(f"{path}: {x} must hold numbers (uint8 images or floats), not {data.dtype}.")
-    if len(data) == 0:
-        raise DataError(f"{path}: {x} has no samples.")
-    labels = as_labels(arrays[y], len(data), f"{path}: {y}") if y in arrays else None
-    return Dataset(ArrayRows({"": data}), labels, classes, str(path))
+
+
+def _shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in data.rows.fetch(np.arange(1)).items()}
+
+
+def _dataset(inputs: dict[str, np.ndarray], y: Any, part: str, classes: list[str] | None, path: Path) -> Dataset:
+    counts = {}
+    for name, data in inputs.items():
+        called = f"{name or 'x'}{part}"
+        if data.ndim < 1 + (name == ""):
+            raise DataError(
+                f"{path}: {called} must have a first axis of samples and at least one more; it has shape {data.shape}."
+            )
+        if data.dtype.kind not in "uif" and not (name and data.dtype.kind == "b"):
+            raise DataError(f"{path}: {called} must hold numbers (uint8 images or floats), not {data.dtype}.")
+        if len(data) == 0:
+            raise DataError(f"{path}: {called} has no samples.")
+        counts[called] = len(data)
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{called} {count}" for called, count in counts.items())
+        raise DataError(f"{path}: the inputs have different numbers of samples: {told}.")
+    labels = None if y is None else as_labels(y, next(iter(counts.values())), f"{path}: y{part}")
+    return Dataset(ArrayRows(inputs), labels, classes, str(path))
 
 
 def as_labels(labels: Any, count: int, what: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ from ..model.open import Model
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
 from .layout import image_layout
-from .npz import as_classes, as_labels, read_npz
+from .npz import as_classes, as_labels, by_part, read_npz
 
 
 def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     """Open data.
 
     Args:
-        source: path of an ``.npz`` or of a folder of images; an array (N, ...); ``(x, y)``; a mapping of input names
-            (or of the names an .npz has) to arrays; or a re-iterable of batches, each an array, a mapping of named
-            inputs, or a pair of either with labels.
+        source: path of an ``.npz`` or of a folder of images; an array (N, ...); ``(x, y)``; a mapping of the names that
+            an .npz has (names of inputs among them) to arrays; or a re-iterable of batches, each an array, a mapping of
+            named inputs, or a pair of either with labels.
         model: the model it is for (its input decides size and channels of images).
         limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
 
@@ -42,7 +42,7 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     if isinstance(source, tuple) and len(source) == 2:
         return Splits(_from_arrays(*source), None)
     if isinstance(source, Mapping):
-        return _from_mapping(source)
+        return _from_mapping(source, [spec.name for spec in model.inputs])
     if isinstance(source, Iterable):
         return Splits(_from_batches(source, limit), None)
     raise UsageError(f"expected a path, arrays or batches as data, not {type(source).__name__}.")
@@ -58,7 +58,7 @@ def _open_path(path: Path, model: Model) -> Splits:
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither an .npz file nor a folder of images.")
-    return read_npz(path)
+    return read_npz(path, [spec.name for spec in model.inputs])
 
 
 def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
@@ -101,7 +101,7 @@ def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
     return Dataset(ArrayRows(arrays), labels, classes)
 
 
-def _from_mapping(source: Mapping[str, Any]) -> Splits:
+def _from_mapping(source: Mapping[str, Any], inputs: Sequence[str]) -> Splits:
     names = set(source)
     classes = as_classes(source.get("classes"), "the data")
     if "x_train" in names:
@@ -109,6 +109,12 @@ def _from_mapping(source: Mapping[str, Any]) -> Splits:
         return Splits(_from_arrays(source["x_train"], source.get("y_train"), classes), test)
     if "x" in names and names <= {"x", "y", "classes"}:
         return Splits(_from_arrays(source["x"], source.get("y"), classes), None)
+    named = by_part(source, inputs)
+    labels = {part: None if f"y{part}" in inputs else source.get(f"y{part}") for part in named}
+    parts = {part: _from_arrays(given, labels[part], classes) for part, given in named.items()}
+    if parts:
+        train = parts.get("_train", parts.get("", next(iter(parts.values()))))
+        return Splits(train, parts.get("_test") if "_train" in parts else None)
     return Splits(_from_arrays(source, None), None)
 
 

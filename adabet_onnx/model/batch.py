@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
 from .reshapes import follow
-from .shapes import BATCH, infer_shapes
+from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
+from .trial import random_feeds
 
 
 def make_batch_dynamic(model: ir.Model, name: str) -> bool:
@@ -16,28 +17,15 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
     Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards shape inference
     at batch 1 and 3 must agree with the outputs, and a larger batch must give what its parts give in the original.
 
+    Args:
+        model: a graph whose inputs have a shape, all fixed but the batch.
+        name: of the model, for messages.
+
     Raises:
-        ModelError: an input has no shape, or another dimension unknown; a node other than Reshape holds the
-            batch fixed.
+        ModelError: a node other than Reshape holds the batch fixed.
     """
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
-    fixed: set[int] = set()
-    for value in inputs:
-        shape = value.shape
-        if shape is None or len(shape) == 0:
-            raise ModelError(
-                f"{name}: input {value.name!r} has no shape with a batch dimension. Export the model with input "
-                "shapes, the batch first."
-            )
-        if isinstance(shape[0], int):
-            fixed.add(shape[0])
-        unknown = [index for index in range(1, len(shape)) if not isinstance(shape[index], int)]
-        if unknown:
-            raise ModelError(
-                f"{name}: dimension {unknown[0]} of input {value.name!r} ({shape}) is not a fixed number, so "
-                "activation sizes are unknown. Fix all dimensions but the batch, for instance with "
-                "python -m onnxruntime.tools.make_dynamic_shape_fixed."
-            )
+    fixed = {value.shape[0] for value in inputs if value.shape is not None and isinstance(value.shape[0], int)}
     if len(fixed) > 1:
         raise ModelError(f"{name}: the inputs have different fixed batch sizes {sorted(fixed)}; make them equal.")
     original = model.clone() if fixed else model
@@ -90,24 +78,18 @@ def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> 
         runtime.onnxruntime()
     except RuntimeMissingError:
         return
-    rng = np.random.default_rng(0)
-    feeds = {}
-    for value in freed.graph.inputs:
-        assert value.shape is not None
-        assert value.dtype is not None
-        shape = [3 * size, *(int(extent) for extent in value.shape[1:] if isinstance(extent, int))]
-        floats = value.dtype.is_floating_point()
-        feeds[value.name or ""] = (rng.standard_normal(shape) if floats else rng.integers(0, 2, shape)).astype(
-            value.dtype.numpy()
-        )
-    apart = runtime.inference_session(ir.to_proto(original).SerializeToString(), name)
-    together = runtime.inference_session(ir.to_proto(freed).SerializeToString(), name)
+    feeds = random_feeds(freed, {}, 3 * size)
+    assert feeds is not None
+    apart = runtime.inference_session(original, name)
+    together = runtime.inference_session(freed, name)
     parts = [
-        runtime.run_session(apart, None, {key: array[start : start + size] for key, array in feeds.items()}, name)
+        runtime.run_session(
+            apart, None, {key: array[start : start + size] for key, array in feeds.items()}, name, seconds=TRIAL_SECONDS
+        )
         for start in range(0, 3 * size, size)
     ]
     try:
-        found = runtime.run_session(together, None, feeds, name)
+        found = runtime.run_session(together, None, feeds, name, seconds=TRIAL_SECONDS)
         same = all(
             np.allclose(whole, np.concatenate(pieces), rtol=1e-3, atol=1e-3, equal_nan=True)
             for whole, *pieces in zip(found, *parts, strict=True)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
@@ -34,6 +35,7 @@ _TRAINABLE = {
 }
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
+_HIDDEN = -1e4  # what is added to hide a token is this or less
 # What an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
 # What a parameter is in its layer, where its name has no other separator than an underscore.
@@ -183,6 +185,8 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
             continue
+        if node.op_type in ("Mul", "Add") and _is_mask(tensor.numpy()):
+            continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
         yield Parameter(initializer.name or "", shape, node.name or "", position)
@@ -197,6 +201,14 @@ def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bo
     other = node.inputs[1 - position]
     enough = math.prod(shape) > 1 or (single and len(shape) > 0)
     return enough and other is not None and not other.is_graph_input()
+
+
+def _is_mask(array: np.ndarray) -> bool:
+    """Whether a tensor hides tokens (a decoder's, of those to come): 0 and far below it, or 0 and 1 in a table."""
+    if array.ndim < 2:
+        return False
+    hides = bool((array <= _HIDDEN).any() and (array > _HIDDEN).any())
+    return hides or bool(np.isin(array, (0, 1)).all() and 0 < np.count_nonzero(array) < array.size)
 
 
 def _has_one_output(op_type: str, weight: Parameter) -> bool:

@@ -14,22 +14,13 @@ def find_logits(model: ir.Model, name: str) -> ir.Value:
     """The value before a final Softmax, LogSoftmax or Sigmoid; otherwise the output itself.
 
     Raises:
-        ModelError: the model has no output, several, or one that is not float32.
+        ModelError: the output is not float32.
     """
-    outputs = list(model.graph.outputs)
-    if len(outputs) != 1:
-        listed = ", ".join(repr(value.name) for value in outputs)
-        raise ModelError(
-            f"{name}: expected one output, the logits, but found {len(outputs)} ({listed}). Cut the model to one "
-            f"output, "
-            "for instance with onnx.utils.extract_model."
-        )
-    value = outputs[0]
+    value = model.graph.outputs[0]
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise ModelError(
-            f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Cut "
-            f"the model "
-            "before it (an ArgMax or Cast?), for instance with onnx.utils.extract_model."
+            f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Choose the "
+            f"value before it (an ArgMax or Cast?): adabet-onnx import {name} -o logits.onnx --logits NAME."
         )
     before = _before_probabilities(value)
     while before is not None:

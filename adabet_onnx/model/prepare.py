@@ -6,15 +6,19 @@ parameters, shapes before what needs them, BatchNormalization after its neighbou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..errors import CheckError, RecordError, UsageError
+from ..errors import CheckError, ModelError, RecordError, UsageError
+from ..runtime import MOST_BYTES, in_memory
+from .channels import Slice, channels_of
 from .layers import source_initializer
+from .liveness import weight_bytes
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -24,6 +28,7 @@ from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
 from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
+from .passes.slices import TrainSlices
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .shapes import infer_shapes
 
@@ -44,6 +49,9 @@ class Prepared:
         trainable: names of the initializers to train, the same in both graphs.
         inputs: old and new name of each graph input (they differ where training reserves the old one).
         notes: what a user should know, a sentence each.
+        slices: of the initializers that are trained in part, what is trained: in ``graph`` the initializer is that
+            part, in ``original`` the whole.
+        wholes: of the same, the name of the value in ``graph`` that is the whole.
     """
 
     model: Model
@@ -52,6 +60,8 @@ class Prepared:
     trainable: tuple[str, ...]
     inputs: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
+    slices: Mapping[str, Slice] = field(default_factory=dict)
+    wholes: Mapping[str, str] = field(default_factory=dict)
 
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""
@@ -71,8 +81,9 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
 
     Raises:
         RecordError: the selection was made for another model.
-        UsageError: nothing is selected, a parameter is not in the model, or the backend is unknown.
-        ModelError: a node stands in the way.
+        UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
+            ``ort`` and channels are selected.
+        ModelError: a node stands in the way, or the weights are 2 GB and more.
         CheckError: what would be trained is not the selected layers' alone.
     """
     if backend not in BACKENDS:
@@ -82,12 +93,28 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
             f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
+    if selection.channels and backend == "ort":
+        raise UsageError(
+            "onnxruntime-training trains whole tensors, not some channels of a layer. Use the portable backend, or "
+            "select without --channel-rho."
+        )
+    if weight_bytes(model.graph) >= MOST_BYTES:
+        raise ModelError(
+            f"{model.name} has {weight_bytes(model.graph) / 1e9:.1f} GB of weights; a training step is written for up "
+            "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
+        )
     slots = _selected_slots(model, selection)
-    original = model.graph.clone()
+    parts = _selected_parts(model, selection)
+    original = in_memory(model.graph).clone()
     UnshareVectors({name for _, _, name in slots} | _statistics(original, {node for node, _, _ in slots}))(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
     _check_unshared(original, trainable, {node for node, _, _ in slots})
+    slices = {
+        _initializer_at(nodes[node], position): parts[node, position]
+        for node, position, _ in slots
+        if (node, position) in parts
+    }
     notes = [
         f"{name!r} is used by several layers (tied): training it changes all of them"
         for name in tied_tensors(original, trainable)
@@ -97,9 +124,11 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     common.RemoveUnusedNodesPass()(graph)
     RemoveInferenceNoOps()(graph)
     renamed = _for_ort(graph, trainable) if backend == "ort" else _for_portable(graph, trainable)
+    split = TrainSlices(slices)
+    split(graph)
     _infer(graph)
     inputs = tuple((spec.name, renamed.get(spec.name, spec.name)) for spec in model.inputs)
-    return Prepared(model, graph, original, trainable, inputs, tuple(notes))
+    return Prepared(model, graph, original, trainable, inputs, tuple(notes), slices, split.wholes)
 
 
 def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
@@ -159,6 +188,32 @@ def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, 
     if not slots:
         raise UsageError("the selection is empty: select at least one layer.")
     return slots
+
+
+def _selected_parts(model: Model, selection: Selection) -> dict[tuple[str, int], Slice]:
+    """What is trained of parameters that are not trained whole, by node and input position."""
+    if not selection.channels:
+        return {}
+    known, found = channels_of(model), {}
+    for name, indices in selection.channels.items():
+        layer = model.layer(name)
+        if name not in selection.layers or name not in known:
+            why = "is not selected" if name not in selection.layers else "has no channels that can be trained alone"
+            raise UsageError(
+                f"the selection names channels of layer {name!r}, which {why}. Make the selection again with "
+                "adabet-onnx select."
+            )
+        channels = known[name]
+        if not indices or len(set(indices)) < len(indices) or not all(0 <= i < channels.count for i in indices):
+            raise UsageError(
+                f"the selection names channels of layer {name!r} that it has not got, none, or one twice: it has "
+                f"channels 0 to {channels.count - 1}. Make the selection again with adabet-onnx select."
+            )
+        if len(indices) < channels.count:
+            for parameter in layer.parameters:
+                axis = channels.axes[parameter.node, parameter.position]
+                found[parameter.node, parameter.position] = Slice(axis, tuple(sorted(indices)))
+    return found
 
 
 def _statistics(graph: ir.Model, nodes: set[str]) -> set[str]:

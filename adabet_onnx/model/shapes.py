@@ -12,19 +12,23 @@ from ..errors import ModelError
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
+TRIAL_SECONDS = 8.0  # a graph with a loop may have no end
+_SMALL = 1024  # elements of a constant that shapes may depend on
+_FIRST_IR_VERSION = 4  # in which an initializer need not be an input
 
 
-def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Shapes:
+def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propagate: bool = True) -> Shapes:
     """Shapes that ONNX shape inference finds when the batch dimension is ``batch``.
 
-    Values whose shape it cannot find are absent. Values of graph inputs and initializers are included.
+    Values whose shape it cannot find are absent. Values of graph inputs and initializers are included. Without
+    ``propagate``, fewer are found: it does not compute with what the graph computes of shapes.
 
     Raises:
         ModelError: with ``strict``, the graph contradicts itself at this batch size.
     """
-    proto = fix_batch(ir.to_proto(model), batch)
+    proto = fix_batch(light_proto(model), batch)
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True, strict_mode=strict)
+        proto = onnx.shape_inference.infer_shapes(proto, data_prop=propagate, strict_mode=strict)
     except Exception as error:  # the C++ checker raises its own kinds
         raise ModelError(
             f"the shapes of the graph do not fit together at batch {batch}: {str(error).strip()[:300]}"
@@ -35,6 +39,36 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False) -> Sh
         if tensor.HasField("shape") and all(extent.HasField("dim_value") for extent in tensor.shape.dim):
             shapes[info.name] = tuple(extent.dim_value for extent in tensor.shape.dim)
     return shapes
+
+
+def light_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph without its weights, for what needs their shapes alone: they are inputs here.
+
+    Copying the weights is most of what a ModelProto costs, and beyond 2 GiB there can be none with them.
+    """
+    graph = model.graph
+    proto = onnx.ModelProto(ir_version=max(model.ir_version, _FIRST_IR_VERSION))
+    proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in model.opset_imports.items())
+    proto.graph.name = graph.name or "graph"
+    proto.graph.node.extend(ir.serde.serialize_node(node) for node in graph)
+    proto.graph.input.extend(ir.serde.serialize_value(value) for value in graph.inputs)
+    proto.graph.output.extend(ir.serde.serialize_value(value) for value in graph.outputs)
+    given = {value.name for value in graph.inputs}
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or name in given:
+            continue
+        if tensor.size <= _SMALL:
+            proto.graph.initializer.append(ir.serde.serialize_tensor(_named(tensor, name)))
+        else:
+            shape = [int(extent) for extent in tensor.shape.numpy()]
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
+    return proto
+
+
+def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    inside = tensor.name == name and not isinstance(tensor, ir.ExternalTensor)
+    return tensor if inside else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
 
 
 def shape_of(model: ir.Model, name: str) -> tuple[int, ...] | None:
@@ -69,14 +103,19 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
     from .. import runtime  # only this fallback needs a runtime
 
     wanted = list(names)
-    proto = ir.to_proto(model)
     feeds = {}
-    for info in proto.graph.input:
-        tensor = info.type.tensor_type
-        extents = [batch if extent.dim_param == BATCH else extent.dim_value for extent in tensor.shape.dim]
-        feeds[info.name] = np.zeros(extents, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-    existing = {info.name for info in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in existing)
-    session = runtime.inference_session(proto.SerializeToString(), "the model")
-    arrays = runtime.run_session(session, wanted, feeds, "the model")
+    for given in model.graph.inputs:
+        assert given.shape is not None
+        assert given.dtype is not None
+        extents = [extent if isinstance(extent, int) else batch for extent in given.shape]
+        feeds[given.name or ""] = np.zeros(extents, given.dtype.numpy())
+    probed = model.clone()
+    existing = {value.name for value in probed.graph.outputs}
+    values = {value.name: value for node in probed.graph for value in node.outputs}
+    for name in wanted:
+        if name in values and name not in existing:
+            values[name].type = values[name].shape = None  # what it says may be of another time
+            probed.graph.outputs.append(values[name])
+    session = runtime.inference_session(probed, "the model")
+    arrays = runtime.run_session(session, wanted, feeds, "the model", seconds=TRIAL_SECONDS)
     return {name: tuple(array.shape) for name, array in zip(wanted, arrays, strict=True)}

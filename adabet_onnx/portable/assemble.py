@@ -20,6 +20,7 @@ from ..model.shapes import BATCH
 from .autodiff import differentiate, plan
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder
+from .channels import Part
 from .losses import Loss, build_loss
 from .memory import step_bytes
 from .names import Names, Tensor, in_order, name_all
@@ -137,13 +138,14 @@ class _Draft:
         self._model = prepared.graph.clone()
         if (self._model.opset_imports.get("") or 0) < TARGET:
             lower_opset(self._model)  # rules write no older form
-        by_batch = moving_nodes(self._model.graph, prepared.trainable) if recipe.batch_norm == "batch" else []
+        self._graph = self._model.graph
+        self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
+        self._trained = _in_use(self._graph, self._parameters, prepared)
+        by_batch = moving_nodes(self._graph, set(self._trained)) if recipe.batch_norm == "batch" else []
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)
-        self._graph = self._model.graph
         self._opset = self._model.opset_imports[""] or 0
-        self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)
         batch = _with_batch(self._data, prepared.model.name)
@@ -164,12 +166,17 @@ class _Draft:
             segments: of the forward part, computed again; 0: none.
         """
         forward = {node: i for i, node in enumerate(self._graph)}
-        route = plan(self._graph, self._logits, self._parameters, opset=self._opset)
+        route = plan(self._graph, self._logits, self._trained, opset=self._opset)
         if route.obstacles:
             raise ModelError(explain(route.obstacles, self._prepared))
         self._seed = seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
-        found = differentiate(route, seed, self._build)
-        self._gradients = [found[value] for value in self._parameters]
+        parts = {
+            whole: Part(parameter, self._prepared.slices[parameter.name or ""])
+            for whole, parameter in zip(self._trained, self._parameters, strict=True)
+            if whole is not parameter
+        }
+        found = differentiate(route, seed, self._build, parts)
+        self._gradients = [found[value] for value in self._trained]
         if segments:
             recompute(self._build, list(forward), seed, segments)
         waits = mask_chain(self._build, forward, seed)
@@ -257,6 +264,13 @@ class _Draft:
         graph.outputs.extend([value for _, value in (*shown, *renamed)])
         common.RemoveUnusedNodesPass()(self._model)
         return self._model
+
+
+def _in_use(graph: ir.Graph, parameters: Sequence[ir.Value], prepared: Prepared) -> list[ir.Value]:
+    """For each parameter the value that layers use: itself, or the whole that it is a part of."""
+    made = {value.name: value for node in graph for value in node.outputs}
+    wholes = prepared.wholes
+    return [made[wholes[name]] if (name := value.name or "") in wholes else value for value in parameters]
 
 
 def _own(build: Builder, value: ir.Value) -> ir.Value:

@@ -7,7 +7,7 @@ parameter is differentiated, and no gradient of a frozen weight is computed, bec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,7 +15,9 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..model.dims import dims_or_none
 from .builder import Builder
+from .channels import Part, narrowed, take
 from .composites import find_composite
+from .reach import Way, ways
 from .rules import find
 from .rules.registry import Look, Step
 
@@ -23,6 +25,7 @@ _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 # Their results change in steps, or not at all: the gradient is zero wherever there is one.
 _CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
+REMEDY = "Select layers after it, or export the model with other operators in its place."
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,8 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     """
     active: set[ir.Value] = set(trainable)
     for node in graph:
-        if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
-            continue
-        if any(value in active for value in _values(node) if value is not None):
-            active.update(value for value in node.outputs if value.dtype is None or value.dtype in _FLOATS | _HALVES)
+        if any(value in active for value in sources(node) if value is not None):
+            active.update(value for value in node.outputs if carries(node, value))
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
     steps: list[tuple[ir.Node, tuple[int, ...]]] = []
@@ -89,7 +90,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     for node in reversed(list(graph)):
         if not any(value in needed and value in active for value in node.outputs):
             continue
-        wanted = tuple(i for i, value in enumerate(_values(node)) if value is not None and value in active)
+        wanted = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
         if not wanted:
             continue
         obstacle = _obstacle(node, wanted, needed, opset)
@@ -105,20 +106,54 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
 
 
-def _values(node: ir.Node) -> Sequence[ir.Value | None]:
+def plan_each(graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int) -> list[Way]:
+    """What stands in the way of each of several sets of trained values; arguments as of `plan`."""
+    return ways(
+        graph,
+        output,
+        sets,
+        reason=lambda node, wanted, needed: why_not(node, wanted, needed, opset),
+        inputs=sources,
+        carries=carries,
+    )
+
+
+def carries(node: ir.Node, value: ir.Value) -> bool:
+    """Whether this output of a node changes smoothly with its inputs."""
+    if node.op_type in _CONSTANT_BETWEEN_STEPS and not node.domain:
+        return False
+    return is_float(node, value)
+
+
+def is_float(node: ir.Node, value: ir.Value) -> bool:
+    """Whether this output of a node is of floats, or may be."""
+    return value.dtype is None or value.dtype in _FLOATS | _HALVES
+
+
+def sources(node: ir.Node) -> Sequence[ir.Value | None]:
     """The inputs whose values a result depends on; of the second of a CastLike only the dtype counts."""
     return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
 
 
 def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
-    reason = _reason(node, wanted, needed, opset)
-    if reason is None:
-        return None
-    remedy = "Select layers after it, or export the model with other operators in its place."
+    reason = why_not(node, wanted, needed, opset)
+    return None if reason is None else obstacle(node, reason)
+
+
+def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> Obstacle:
+    """A node that cannot be differentiated for this reason."""
     return Obstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
 
 
-def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> str | None:
+def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+    """Why a node cannot be differentiated, to be read after its name; None where it can.
+
+    Args:
+        node: a forward node.
+        wanted: positions of the inputs whose gradient is asked for.
+        needed: values whose gradient is, its own outputs among them.
+        opset: of the graph.
+    """
     if node.domain not in ("", "ai.onnx"):
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
     entry = find(node.op_type)
@@ -140,23 +175,28 @@ def _reason(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset
     return None if entry.check is None else entry.check(Look(node, wanted, opset))
 
 
-def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, ir.Value]:
+def differentiate(
+    plan: Plan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, Part] | None = None
+) -> dict[ir.Value, ir.Value]:
     """Write the nodes of the gradient.
 
     Args:
         plan: without obstacles.
         seed: gradient of the loss with respect to the plan's output, in its shape.
         build: takes the nodes.
+        parts: of the trained values of which a part alone is trained, that part.
 
     Returns:
-        The gradient of each trained value, in its shape.
+        The gradient of each trained value, in its shape, or in that of its part.
 
     Raises:
         ModelError: a parameter has none.
     """
     if plan.obstacles:
         raise ModelError(str(plan.obstacles[0]))
+    parts = parts or {}
     gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
+    of_parts: dict[ir.Value, list[ir.Value]] = {}
     for node, wanted in reversed(plan.steps):
         outputs = [_summed(gradients, value, build) for value in node.outputs]
         if not any(outputs):
@@ -169,6 +209,16 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
             composite.release(stand_in)
             gradients.setdefault(composite.x, []).append(gradient)
             continue
+        narrow = narrowed(node, wanted, parts, outputs, build)
+        if narrow is not None:
+            for position, gradient in _apply(narrow.node, narrow.wanted, build, [narrow.gradient]).items():
+                whole = node.inputs[position]
+                assert whole is not None
+                of_parts.setdefault(whole, []).append(gradient)
+            narrow.release()
+            wanted = tuple(position for position in wanted if position not in narrow.wanted)
+        if not wanted:
+            continue
         for position, gradient in _apply(node, wanted, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
@@ -177,12 +227,18 @@ def differentiate(plan: Plan, seed: ir.Value, build: Builder) -> dict[ir.Value, 
     result = {}
     for parameter in plan.trainable:
         build.begin(f"{parameter.name}/grad")
-        whole = _summed(gradients, parameter, build)
-        if whole is None:
+        found = _summed(gradients, parameter, build)
+        name = parameter.name
+        if parameter in parts:
+            name, part = parts[parameter].value.name, parts[parameter].slice
+            if found is not None:
+                of_parts.setdefault(parameter, []).append(take(build, found, part.indices, part.axis))
+            found = _summed(of_parts, parameter, build)
+        if found is None:
             raise ModelError(
-                f"parameter {parameter.name!r} has no gradient: the logits do not depend on it. Select other layers."
+                f"parameter {name!r} has no gradient: the logits do not depend on it. Select other layers."
             )
-        result[parameter] = whole
+        result[parameter] = found
     return result
 
 

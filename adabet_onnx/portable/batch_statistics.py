@@ -10,18 +10,24 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..model.layers import source_initializer
+from ..model.layers import PASSED_THROUGH
 
 
-def moving_nodes(graph: ir.Graph, trainable: Collection[str]) -> list[ir.Node]:
+def moving_nodes(graph: ir.Graph, trained: Collection[ir.Value]) -> list[ir.Node]:
     """The BatchNormalizations of which scale or bias is trained."""
     found = []
     for node in graph:
-        if node.op_type == "BatchNormalization":
-            vectors = [source_initializer(value) for value in node.inputs[1:3]]
-            if any(value is not None and value.name in trainable for value in vectors):
-                found.append(node)
+        if node.op_type == "BatchNormalization" and any(_is_of(value, trained) for value in node.inputs[1:3]):
+            found.append(node)
     return found
+
+
+def _is_of(value: ir.Value | None, trained: Collection[ir.Value]) -> bool:
+    """Whether a value is a trained one, or what an Identity or Reshape makes of it."""
+    while value is not None and value not in trained:
+        step = value.producer()
+        value = step.inputs[0] if step is not None and step.op_type in PASSED_THROUGH else None
+    return value is not None
 
 
 def statistics(node: ir.Node) -> list[ir.Value]:

@@ -28,7 +28,7 @@ class Builder:
 
     Attributes:
         nodes: what was made so far.
-        masks: bool values made from an activation so that the activation itself need not be kept.
+        masks: values made from an activation so that the activation itself need not be kept: bool ones, or part of it.
         initializers: constants that were made.
         exported: values that are outputs of the graph under a name of their own.
     """

@@ -93,7 +93,9 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         "step": names.step,
         "loss": names.loss,
         "logits": names.logits,
-        "parameters": [_entry(tensor, offsets[tensor.name]) for tensor in names.parameters],
+        "parameters": [
+            _entry(tensor, offsets[tensor.name]) | _channels(tensor, prepared) for tensor in names.parameters
+        ],
         "state": [_entry(tensor, offsets[tensor.name]) for tensor in names.state],
         "opset": opset,
         "ir_version": ir_version,
@@ -117,6 +119,12 @@ def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:
         entry["parameter"] = tensor.parameter
         entry["moves"] = tensor.moves
     return entry
+
+
+def _channels(tensor: Tensor, prepared: Prepared) -> dict[str, Any]:
+    """Of a parameter that is part of a tensor, which part."""
+    part = prepared.slices.get(tensor.name)
+    return {} if part is None else {"channels": {"axis": part.axis, "indices": list(part.indices)}}
 
 
 def _ir_version(opset: int) -> int:

@@ -33,12 +33,12 @@ def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
 
 
 def _line(obstacle: Obstacle, prepared: Prepared) -> str:
-    layer = _layer_of(obstacle, prepared)
+    layer = layer_of(obstacle, prepared)
     where = f", in layer {layer!r}," if layer else ""
     return f"node {obstacle.node!r} ({obstacle.op_type}){where} {obstacle.reason}."
 
 
-def _layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
+def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
     """The layer a node is, or else the nearest one before it."""
     layers = {layer.node: layer.name for layer in prepared.model.layers}
     nodes = {node.name: node for node in prepared.graph.graph}

@@ -361,7 +361,9 @@ def predict_costs(found: Material, progress: Any = None) -> None:
     if found.run is not None:
         selection = found.run.selection
         parts = selection.parts_of(found.batch_size) if predictor.divisible else 1
-        found.costs["selection"] = predictor.training(selection.parameters, selection.layers, accumulate=parts)
+        found.costs["selection"] = predictor.training(
+            selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
+        )
     head = [] if model.head is None else [parameter.name for parameter in model.head.parameters]
     try:
         for number, layer in enumerate(model.layers):

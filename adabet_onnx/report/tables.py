@@ -16,6 +16,7 @@ from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
+from ..training.preflight import Check, CheckedLayer, Verdict
 
 _BAR = 16  # characters
 
@@ -53,6 +54,50 @@ def layers_table(model: Model) -> RenderableType:
         )
     lines += [Text(f"note    {note}") for note in model.notes]
     return Group(*lines, table)
+
+
+def check_table(check: Check) -> RenderableType:
+    """Which layers can be trained, by which backend, after which repairs; and the nodes that stand in the way."""
+    able = sum(layer.trainable for layer in check.layers)
+    summary = Text(f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
+    table = Table()
+    headings: dict[str, Literal["left", "right"]] = {"layer": "left", "operator": "left", "backend": "left"}
+    _columns(table, headings | {"portable": "left", "ort": "left", "repairs": "left"})
+    for layer in check.layers:
+        table.add_row(
+            Text(layer.name),
+            layer.op_type,
+            layer.backend or "none",
+            _yes(layer.portable),
+            _yes(layer.ort),
+            Text("\n".join(_repairs(layer))),
+            style=None if layer.trainable else "bold",
+        )
+    lines = [
+        Text(f"{backend}: no layer can be trained, since {reason}")
+        for backend, reason in check.refused.items()
+        if reason is not None
+    ]
+    lines += [
+        Text(f"{backend}: what it trains with is not installed")
+        for backend, installed in check.installed.items()
+        if not installed
+    ]
+    lines += [Text(f"{obstacle.backend}: {obstacle}") for obstacle in check.obstacles]
+    return Group(summary, table, *lines)
+
+
+def _yes(verdict: Verdict) -> str:
+    return "yes" if verdict.trainable else "no"
+
+
+def _repairs(layer: CheckedLayer) -> list[str]:
+    """Repairs of both backends, each once, with the backend where it is for one alone."""
+    found: dict[str, list[str]] = {}
+    for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
+        for what in verdict.repairs if verdict.trainable else ():
+            found.setdefault(what, []).append(backend)
+    return [what if len(backends) > 1 else f"{backends[0]}: {what}" for what, backends in found.items()]
 
 
 def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
@@ -103,7 +148,9 @@ def selection_text(selection: Selection) -> Text:
     text = Text(f"selected ({selection.why}):\n")
     for name in selection.layers:
         score = (selection.scored or {}).get(name)
-        text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + "\n")
+        text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + _channels(selection, name) + "\n")
+    for name, reason in selection.left_out.items():
+        text.append(f"left out, since it cannot be trained: {name} ({reason})\n")
     if selection.firmness is not None:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
     if selection.budget is not None:
@@ -115,6 +162,14 @@ def selection_text(selection: Selection) -> Text:
         )
     text.rstrip()
     return text
+
+
+def _channels(selection: Selection, name: str) -> str:
+    """How much of a selected layer is trained, where that was asked for."""
+    if selection.channel_rho is None:
+        return ""
+    chosen = (selection.channels or {}).get(name)
+    return "  whole" if chosen is None else f"  {len(chosen)} channels"
 
 
 def outcome_text(outcome: Outcome) -> RenderableType:

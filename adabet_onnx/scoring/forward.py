@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
 from ..errors import DataError
+from ..model.channels import Channels
 from ..model.open import Model
 from .betti import distances
-from .probes import add_probes
+from .probes import add_channel_probes, add_probes
 from .signals import Sums, add_sums, stored_statistics
 
 
@@ -57,9 +58,7 @@ class Probed:
         self._sums = add_sums(model, probed, self._grams, self.stored)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            ir.to_proto(probed).SerializeToString(), f"{model.name} with probes", probing_options(threads)
-        )
+        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> Forwarded:
         """Forward the samples of these indices together.
@@ -81,12 +80,62 @@ class Probed:
         Raises:
             DataError: activations are NaN or infinite; the layer is named.
         """
-        try:
-            return distances(gram)
-        except DataError as error:
-            raise DataError(
-                f"layer {layer!r}: {error}. Is the preprocessing right ({self._preprocessing.to_json()})?"
-            ) from error
+        return _distances(layer, gram, self._preprocessing)
+
+
+class ProbedChannels:
+    """A model with a Gram probe of every channel of some layers, ready to run.
+
+    Args:
+        model: the opened model.
+        preprocessing: how samples become input.
+        channels: of the layers that are looked at.
+        group: the batch size that probes are sized for; others work too.
+        threads: for ONNX Runtime; None is its own choice.
+
+    Attributes:
+        outputs: of each layer, the name of what `forward` gives for it; a Conv and the BatchNormalization after it have
+            the same.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        preprocessing: Preprocessing,
+        channels: Mapping[str, Channels],
+        *,
+        group: int,
+        threads: int | None = None,
+    ) -> None:
+        probed, self.outputs = add_channel_probes(model, channels, group=group)
+        self._model, self._preprocessing = model, preprocessing
+        self._feeder = Feeder(model, preprocessing)
+        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
+
+    def forward(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
+
+        Raises:
+            DataError: the data does not fit the model.
+        """
+        names = list(dict.fromkeys(self.outputs.values()))
+        values = runtime.run_session(self._session, names, self._feeder.feeds(dataset, indices), self._model.name)
+        return dict(zip(names, values, strict=True))
+
+    def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
+        """Distances of the points of a channel, (N, N).
+
+        Raises:
+            DataError: activations are NaN or infinite; the layer is named.
+        """
+        return _distances(layer, gram, self._preprocessing)
+
+
+def _distances(layer: str, gram: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    try:
+        return distances(gram)
+    except DataError as error:
+        raise DataError(f"layer {layer!r}: {error}. Is the preprocessing right ({preprocessing.to_json()})?") from error
 
 
 def probing_options(threads: int | None = None) -> Any:

@@ -12,6 +12,8 @@ BatchNormalization behind it. So:
 
   and both come from one walk over y. That is exact up to rounding unless y has lost what x had: each slope must be well
   above the rounding of its offset, else x is probed directly.
+* The Gram matrices G_c of single channels come from the same walk over channels; where a BatchNormalization follows a
+  Conv, those of both differ by a factor, which changes no Betti number, so one of them is enough.
 * Probes stand behind all nodes of the model, the last layer's first: onnxruntime's default order goes depth first
   from the last leaf, and so runs each probe as soon as its activation is there, which can then be freed.
 """
@@ -19,11 +21,13 @@ BatchNormalization behind it. So:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+
+from ..model.channels import Channels
 
 _BLOCK = 1 << 18  # floats of one block over the whole group: 1 MiB, which fits a second-level cache
 _SOUND = 1e-2  # a slope (times the deviation) must exceed this share of the offset; see `_slopes`
@@ -60,6 +64,7 @@ class GramProbes:
         self._graph, self._group = graph, group
         self._opset = graph.opset_imports.get("") or 17
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._square: ir.Value | None = None
         self._zero = self._constant(np.zeros((1, 1), np.float32))
 
     def add(self, activations: dict[str, ir.Value]) -> dict[str, ir.Value]:
@@ -71,13 +76,11 @@ class GramProbes:
         Returns:
             (N, N) values named ``LAYER/gram``, in the same order.
         """
-        layer_of = {value: name for name, value in activations.items()}
-        pairs: dict[str, tuple[str, np.ndarray]] = {}  # layer of a BatchNormalization: layer of its Conv, and slopes
-        for name, value in activations.items():
-            slopes = self._slopes(value)
-            node = value.producer()
-            if slopes is not None and node is not None and node.inputs[0] in layer_of:
-                pairs[name] = (layer_of[node.inputs[0]], slopes)
+        pairs = {
+            name: (conv, slopes)
+            for name, (conv, slopes) in self._pairs(activations).items()
+            if 2 * _elements(activations[name], 2) >= self._group
+        }  # (with so few positions in a channel, a Gram matrix for each costs more than it saves)
         behind = {conv for conv, _ in pairs.values()}
         found: dict[str, ir.Value] = {}
         square = self._square_shape()
@@ -99,6 +102,41 @@ class GramProbes:
             value.name, value.dtype, value.shape = f"{name}/gram", ir.DataType.FLOAT, ir.Shape(["N", "N"])
         return {name: found[name] for name in activations}
 
+    def add_channels(self, activations: dict[str, ir.Value], channels: Mapping[str, Channels]) -> dict[str, ir.Value]:
+        """Add a probe of each channel of each activation.
+
+        Args:
+            activations: float32 values (N, ...) by layer name, in model order.
+            channels: of each of these layers.
+
+        Returns:
+            (C, N, N) values by layer, in the same order; a Conv has that of the BatchNormalization after it, if that is
+            given too, where they differ by factors only.
+        """
+        of_conv = {conv: name for name, (conv, _) in self._pairs(activations).items()}
+        found: dict[str, ir.Value] = {}
+        for name in reversed(activations):
+            if name in of_conv:
+                found[name] = found[of_conv[name]]
+                continue
+            nodes = _Nodes(f"{name}/channels", self._opset)
+            found[name] = self._by_channel(nodes, activations[name], channels[name])
+            found[name].name, found[name].dtype = f"{name}/channels", ir.DataType.FLOAT
+            found[name].shape = ir.Shape([channels[name].count, "N", "N"])
+            self._graph.extend(nodes.made)
+        return {name: found[name] for name in activations}
+
+    def _pairs(self, activations: dict[str, ir.Value]) -> dict[str, tuple[str, np.ndarray]]:
+        """For the layer of each BatchNormalization that may stand for its Conv, the layer of that Conv, and slopes."""
+        layer_of = {value: name for name, value in activations.items()}
+        pairs: dict[str, tuple[str, np.ndarray]] = {}
+        for name, value in activations.items():
+            slopes = self._slopes(value)
+            node = value.producer()
+            if slopes is not None and node is not None and node.inputs[0] in layer_of:
+                pairs[name] = (layer_of[node.inputs[0]], slopes)
+        return pairs
+
     def _slopes(self, value: ir.Value) -> np.ndarray | None:
         """Slope per channel if a BatchNormalization makes ``value`` and its input follows from it, else None."""
         node = value.producer()
@@ -110,8 +148,8 @@ class GramProbes:
             return None
         tensors = [None if given is None else ir.convenience.get_const_tensor(given) for given in node.inputs[1:5]]
         arrays = [tensor.numpy().astype(np.float64) for tensor in tensors if tensor is not None]
-        if len(arrays) < 4 or 2 * _elements(value, 2) < self._group:
-            return None  # (with so few positions in a channel, a Gram matrix for each costs more than it saves)
+        if len(arrays) < 4:
+            return None
         scale, bias, mean, var = arrays
         deviation = np.sqrt(np.maximum(var, 0))
         slopes = scale / np.sqrt(var + node.attributes.get_float("epsilon", 1e-5))
@@ -135,17 +173,53 @@ class GramProbes:
         """
 
         def product(nodes: _Nodes, block: ir.Value, weights: ir.Value | None, total: ir.Value) -> ir.Value:
-            centred = self._centred(nodes, block)
-            left = nodes.add("Transpose", [centred], "left", perm=[1, 0, 2])
-            right = nodes.add("Transpose", [centred], "right", perm=[1, 2, 0])
-            each = nodes.add("Flatten", [nodes.add("MatMul", [left, right], "each")], "rows", axis=1)
+            each = nodes.add("Flatten", [self._each(nodes, block)], "rows", axis=1)
             return nodes.add("Gemm", [weights, each, total], "sum")
 
         channels, positions = len(slopes), _elements(value, 2)
-        fitting = min(_BLOCK // (self._group * positions), 2 * _BLOCK // self._group**2)
+        fitting = self._fitting(positions)
         x = nodes.add("Reshape", [value, self._constant([0, 0, -1])], "flat")
         weights = self._constant(np.stack([np.ones(channels), slopes**-2.0]).astype(np.float32))
         return self._summed(nodes, x, weights, channels, max(1, min(channels, fitting)), product)
+
+    def _fitting(self, positions: int) -> int:
+        """How many channels with so many positions make a block."""
+        return min(_BLOCK // (self._group * positions), 2 * _BLOCK // self._group**2)
+
+    def _each(self, nodes: _Nodes, block: ir.Value) -> ir.Value:
+        """(C, N, N): the Gram matrix of every channel of a block (N, C, positions)."""
+        centred = self._centred(nodes, block)
+        left = nodes.add("Transpose", [centred], "left", perm=[1, 0, 2])
+        right = nodes.add("Transpose", [centred], "right", perm=[1, 2, 0])
+        return nodes.add("MatMul", [left, right], "each")
+
+    def _by_channel(self, nodes: _Nodes, value: ir.Value, channels: Channels) -> ir.Value:
+        """(C, N, N): the Gram matrices of an activation's channels, block by block over them."""
+        count, elements = channels.count, channels.elements
+        if channels.last:
+            x = nodes.add("Reshape", [value, self._constant([0, elements, count])], "flat")
+            x = nodes.add("Transpose", [x], "first", perm=[0, 2, 1])
+        else:
+            x = nodes.add("Reshape", [value, self._constant([0, count, elements])], "flat")
+        fitting = max(1, min(count, self._fitting(elements)))
+        step = next(number for number in range(fitting, 0, -1) if count % number == 0)  # blocks of equal size stack
+        if step == count:
+            return self._each(nodes, x)
+        scope = _Nodes(f"{nodes.prefix}/block", self._opset)
+        turn, go = _scalar(f"{scope.prefix}/turn", ir.DataType.INT64), _scalar(f"{scope.prefix}/go", ir.DataType.BOOL)
+        size = self._constant([step])
+        start = scope.add("Mul", [turn, size], "start")
+        end = scope.add("Add", [start, size], "end")
+        each = self._each(scope, scope.add("Slice", [x, start, end, self._constant([1])], "x"))
+        each.type, each.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([step, None, None])
+        on = scope.add("Identity", [go], "on")
+        on.type, on.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
+        loop = ir.Graph([turn, go], [on, each], nodes=scope.made, name=f"{scope.prefix}/graph")
+        turns = self._constant(np.array(count // step, np.int64))
+        stacked = nodes.add("Loop", [turns, None], "loop", body=loop)
+        square = self._square_shape()
+        shape = nodes.add("Concat", [self._constant([count]), square], "shape", axis=0)
+        return nodes.add("Reshape", [stacked, shape], "matrices")
 
     def _summed(
         self, nodes: _Nodes, x: ir.Value, weights: ir.Value | None, extent: int, step: int, body: _Body
@@ -180,12 +254,15 @@ class GramProbes:
         return nodes.add("Sub", [x, mean], "centred")
 
     def _square_shape(self) -> ir.Value:
-        """The shape (N, N), from the batch size of the graph's first input."""
+        """The shape (N, N), from the batch size of the graph's first input; made once."""
+        if self._square is not None:
+            return self._square
         nodes = _Nodes("probes", self._opset)
         shape = nodes.add("Shape", [self._graph.inputs[0]], "shape")
         count = nodes.add("Slice", [shape, self._constant([0]), self._constant([1])], "count")
         square = nodes.add("Concat", [count, count], "square", axis=0)
         self._graph.extend(nodes.made)
+        self._square = square
         return square
 
     def _constant(self, value: list[int] | np.ndarray) -> ir.Value:

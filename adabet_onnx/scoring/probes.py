@@ -16,11 +16,14 @@ output name. It takes any batch size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import UsageError
+from ..model.channels import Channels
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
 from .gram import GramProbes
@@ -62,6 +65,33 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     names = {name: value.name or "" for name, value in outputs.items()}
     set_metadata(probed, "probes", names)
     return probed, names
+
+
+def add_channel_probes(
+    model: Model, channels: Mapping[str, Channels], *, group: int = 32
+) -> tuple[ir.Model, dict[str, str]]:
+    """A copy of the graph whose outputs are the centred Gram matrices of single channels, (C, N, N) for each layer.
+
+    Args:
+        model: the opened model; it is not changed.
+        channels: of the layers that are wanted.
+        group: the batch size that blocks are sized for; others work too.
+
+    Returns:
+        The probed graph, and the output name of each layer; a Conv and the BatchNormalization after it share one.
+    """
+    probed = model.graph.clone()
+    graph = probed.graph
+    values = {value.name: value for node in graph for value in node.outputs}
+    wanted = [layer for layer in model.layers if layer.name in channels]
+    activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in wanted}
+    graph.outputs.clear()
+    graph.outputs.extend(dict.fromkeys(activations.values()))
+    common.RemoveUnusedNodesPass()(probed)
+    graph.outputs.clear()
+    outputs = GramProbes(graph, group).add_channels(activations, channels)
+    graph.outputs.extend(dict.fromkeys(outputs.values()))
+    return probed, {name: value.name or "" for name, value in outputs.items()}
 
 
 def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:

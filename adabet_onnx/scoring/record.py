@@ -11,6 +11,7 @@
     head, new_head  name of the head layer (or null), and whether it is marked as new
     preprocessing   how data became model input (data/preprocess.py)
     classes         class names, or null
+    channel_layers  names of the layers whose channels were looked at, or null
     layers          in model order, each with
         name, op_type, parameters (initializer names), parameter_count, activation_size (D), is_norm
         b1          first Betti numbers: one per group (batches) or per subset (subsets)
@@ -19,6 +20,11 @@
         stderr      standard error of b1_hat (see `standard_error`)
         rank        1 for the highest b1_hat; equal ones in model order
         shift, dead, effective_rank    see `signals`; numbers or null, and null in files of older versions
+        untrainable why no backend can train it; null where one can, and in files of older versions
+        channels    null where they were not looked at, or are not ranked (see `channels`); else an object with
+            elements  of a channel in one sample's activation
+            b1_mean   of each channel in order, the mean of its first Betti numbers; its b1_hat, by which channels are
+                      ranked, is b1_mean / (points * elements)
 """
 
 from __future__ import annotations
@@ -35,6 +41,20 @@ from ..records import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
 _MADE_BY = "adabet-onnx score"
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """Scores of a layer's output channels; the attributes are those of the file."""
+
+    elements: int
+    b1_mean: tuple[float, ...]
+
+    def top(self, rho: float) -> tuple[int, ...]:
+        """The max(1, floor(rho C)) of C channels with the highest scores, ascending; of equals the first."""
+        count = max(1, math.floor(rho * len(self.b1_mean) + 1e-9))
+        order = sorted(range(len(self.b1_mean)), key=lambda i: -self.b1_mean[i])
+        return tuple(sorted(order[:count]))
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,8 @@ class LayerScore:
     shift: float | None = None
     dead: float | None = None
     effective_rank: float | None = None
+    untrainable: str | None = None
+    channels: ChannelScores | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,7 @@ class Scores:
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
     model_file: str | None = None
+    channel_layers: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -151,10 +174,23 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         preprocessing=preprocessing,
         classes=list(record.names("classes")) if there else None,
         model_file=record.take_if_there("model_file", None, str, type(None)),
+        channel_layers=_channel_layers(record),
     )
 
 
+def _channel_layers(record: Entries) -> tuple[str, ...] | None:
+    if record.take_if_there("channel_layers", None, list, type(None)) is None:
+        return None
+    return record.names("channel_layers")
+
+
 def _layer(record: Entries) -> LayerScore:
+    channels = None
+    if record.take_if_there("channels", None, dict, type(None)) is not None:
+        inner = record.inside("channels")
+        channels = ChannelScores(inner.take("elements", int), tuple(map(float, inner.take_list("b1_mean", float))))
+        if channels.elements < 1 or not channels.b1_mean or min(channels.b1_mean) < 0:
+            raise inner.damaged("'elements' must be at least 1, and 'b1_mean' at least one number of at least 0")
     layer = LayerScore(
         name=record.take("name", str),
         op_type=record.take("op_type", str),
@@ -170,6 +206,8 @@ def _layer(record: Entries) -> LayerScore:
         shift=record.take_if_there("shift", None, float, type(None)),
         dead=record.take_if_there("dead", None, float, type(None)),
         effective_rank=record.take_if_there("effective_rank", None, float, type(None)),
+        untrainable=record.take_if_there("untrainable", None, str, type(None)),
+        channels=channels,
     )
     if layer.activation_size < 1:
         raise record.damaged(f"'activation_size' must be at least 1, found {layer.activation_size}")

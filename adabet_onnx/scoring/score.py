@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..data.source import open_data
 from ..errors import UsageError
 from ..model.open import Model
 from .betti import betti_numbers
+from .channels import score_channels
 from .forward import Forwarded, Probed
 from .groups import ORDERS, draw, draw_subsets, fit_plan, make_plan
 from .record import LayerScore, Scores, standard_error
@@ -39,6 +40,7 @@ def score(
     seed: int = 0,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
+    channels: bool = False,
     max_memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -62,6 +64,8 @@ def score(
         seed: of the drawing of samples and of subsets.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
+        channels: also score the output channels within each layer, which `select` needs for ``channel_rho`` (see
+            `scoring.channels`).
         max_memory: bytes that the forward pass may take; None is three quarters of what is free. Groups are made
             smaller to keep to it, which the notes of the scores then say.
         threads: for ONNX Runtime; None is its own choice.
@@ -102,12 +106,19 @@ def score(
     if progress is not None:
         progress("scoring", total, total)
     head = model.head
-    return Scores(
+    from ..training.preflight import untrainable_layers  # what can be trained is known further up
+
+    lost = untrainable_layers(model)
+    if lost:
+        some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
+        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); adabet-onnx check says why"]
+    scored = layer_scores(model, betti, groups, probed.stored, plan.points)
+    scores = Scores(
         model_sha256=model.sha256,
         estimator=estimator,
         points=plan.points,
         samples=tuple(tuple(int(index) for index in group) for group in indices),
-        layers=layer_scores(model, betti, groups, probed.stored, plan.points),
+        layers=tuple(replace(layer, untrainable=lost.get(layer.name)) for layer in scored),
         settings={
             "seed": seed,
             "order": order,
@@ -122,6 +133,17 @@ def score(
         classes=dataset.classes,
         model_file=None if model.name.startswith("<") else model.name,
     )
+    if channels:
+        return score_channels(
+            model,
+            dataset,
+            scores,
+            preprocessing=preprocessing,
+            max_memory=max_memory,
+            threads=threads,
+            progress=progress,
+        )
+    return scores
 
 
 def layer_scores(

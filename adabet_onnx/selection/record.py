@@ -8,6 +8,9 @@
     head            auto, always, pool or never, as asked for
     layers          names of the selected layers, in model order
     parameters      names of the initializers to train
+    channel_rho     fraction of output channels asked for in each layer (null: all)
+    channels        of the layers that are not trained whole, the output channels that are: an object from layer name to
+                    ascending numbers, from 0 on; null or absent: all layers are trained whole
     scored          each chosen layer's score under the strategy, where it has one
     firmness        null, or: last (name of the last layer chosen by score), next (the first left out), margin
                     (difference of their scores), margin_stderr (in its standard errors; null if unknown), ties
@@ -17,6 +20,7 @@
     estimator       how the scores were estimated
     preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
     classes         class names, or null
+    left_out        layers that might have been selected but cannot be trained, and why (an object; absent: none)
     budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
                     step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
                     without scores), gap, tried, accumulate (1 in older files); see `budget.Spent`
@@ -24,8 +28,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
@@ -75,6 +80,9 @@ class Selection:
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
     budget: Spent | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    channel_rho: float | None = None
+    channels: dict[str, tuple[int, ...]] | None = None
 
     def parts_of(self, batch_size: int) -> int:
         """Into how many equal parts a batch is cut to keep to the budget; 1 without one, or where it fits whole."""
@@ -129,6 +137,15 @@ def selection_from_json(value: Any, where: str) -> Selection:
     if scored is not None:
         for name in scored:
             record.inside("scored").take(name, float)
+    left_out = record.take_if_there("left_out", {}, dict)
+    for name in left_out:
+        record.inside("left_out").take(name, str)
+    channels = None
+    if record.take_if_there("channels", None, dict, nothing) is not None:
+        channels = _channels(record)
+    channel_rho = record.take_if_there("channel_rho", None, float, nothing)
+    if channel_rho is not None and not 0 < channel_rho <= 1:
+        raise record.damaged(f"'channel_rho' must be above 0 and at most 1, found {channel_rho}")
     spent = None
     if record.take_if_there("budget", None, dict, nothing) is not None:
         spent = _spent(record.inside("budget"))
@@ -148,7 +165,24 @@ def selection_from_json(value: Any, where: str) -> Selection:
         preprocessing=preprocessing,
         classes=None if classes is None else list(record.names("classes")),
         budget=spent,
+        left_out=left_out,
+        channel_rho=channel_rho,
+        channels=channels,
     )
+
+
+def _channels(record: Entries) -> dict[str, tuple[int, ...]]:
+    """Channels by layer, each in ascending order."""
+    layers, inner = record.names("layers"), record.inside("channels")
+    found = {}
+    for name in record.take("channels", dict):
+        indices = tuple(inner.take_list(name, int))
+        if name not in layers:
+            raise record.damaged(f"'channels' has a layer {name!r} that is not among its 'layers'")
+        if not indices or indices[0] < 0 or any(b <= a for a, b in itertools.pairwise(indices)):
+            raise inner.damaged(f"{name!r} must be whole numbers from 0 on, at least one, ascending and each once")
+        found[name] = indices
+    return found
 
 
 def _spent(record: Entries) -> Spent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import math
 import os
@@ -31,6 +32,7 @@ def select(
     costs: Costs | None = None,
     max_accumulate: int | None = None,
     values: Mapping[str, float] | None = None,
+    channel_rho: float | None = None,
 ) -> Selection:
     """Choose the layers to train.
 
@@ -38,6 +40,8 @@ def select(
     Gemm, MatMul or Conv: with ``head="pool"`` it competes like any layer, with ``"always"`` it comes on top of the
     k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked as new,
     else ``"pool"``.
+
+    Layers that no backend can train (`LayerScore.untrainable`) are left out, and named in the selection.
 
     Within a budget, strategies with scores get the set of at most k layers with the highest sum of scores that keeps to
     every limit (`search.best_set`: exact, or with a bound on what was missed); the others get as many layers as fit, in
@@ -60,6 +64,8 @@ def select(
             the batch has samples.
         values: a number of your own for each layer by name, in place of a strategy's; higher is selected first.
             ``strategy`` is what to call it.
+        channel_rho: in each layer train only this fraction of the output channels, above 0 and at most 1 (see
+            `with_channels`); needs scores of channels. A budget is kept to as if layers were trained whole. None: all.
 
     Returns:
         The selection, layers in model order.
@@ -70,26 +76,34 @@ def select(
     """
     if not isinstance(scores, Scores):
         scores = load_scores(scores)
-    check_choices(strategy if values is None else "all", rho, head)
+    check_choices(strategy if values is None else "all", rho, head, channel_rho)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
-    pool = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
-    if not pool:
+    allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
+    if not allowed:
         raise UsageError("the head is the only layer, and head='never' leaves it out: nothing to select.")
+    pool = [i for i in allowed if scores.layers[i].untrainable is None]
+    left_out = {layer.name: layer.untrainable for layer in scores.layers if layer.untrainable is not None}
+    if not pool:
+        raise UsageError(f"no layer can be trained, so nothing can be selected: {next(iter(left_out.values()))}")
 
     if layers:
         strategy = "layers"
         named = matching([layer.name for layer in scores.layers], layers)
         kept = [i for i in named if i in pool]
+        left_out = {name: reason for name, reason in left_out.items() if name in {scores.layers[i].name for i in named}}
+        if not kept and left_out:
+            name, reason = next(iter(left_out.items()))
+            raise UsageError(f"what {', '.join(layers)} names cannot be trained. Layer {name!r}: {reason}")
         if not kept:
             raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
         ranking = by_name(kept, ", ".join(layers))
+    elif strategy == "head" and values is None and scores.head in left_out:
+        raise UsageError(f"the head {scores.head!r} cannot be trained: {left_out[scores.head or '']}")
     elif values is not None:
         ranking = by_values(scores, strategy, pool, top_count(len(scores.layers), rho), values)
     else:
         ranking = rank(scores, strategy, pool, rho, seed)
-    added = frozenset(
-        i for i, layer in enumerate(scores.layers) if rule == "always" and layer.name == scores.head is not None
-    )
+    added = frozenset(i for i in pool if rule == "always" and scores.layers[i].name == scores.head)
     chosen, spent = frozenset(ranking.chosen) | added, None
     needed = strategy in NEEDS_COSTS and not layers and values is None
     if (budget or needed) and costs is None:
@@ -111,9 +125,11 @@ def select(
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
         why += ", as far as the budget allows"
+    if left_out:
+        why += f", without {len(left_out)} that cannot be trained"
     picked = [scores.layers[i] for i in sorted(chosen)]
     numbers = ranking.values
-    return Selection(
+    selection = Selection(
         model_sha256=scores.model_sha256,
         strategy=strategy,
         layers=tuple(layer.name for layer in picked),
@@ -129,7 +145,45 @@ def select(
         preprocessing=scores.preprocessing,
         classes=scores.classes,
         budget=spent,
+        left_out=left_out,
     )
+    return selection if channel_rho is None else with_channels(selection, scores, channel_rho)
+
+
+def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> Selection:
+    """The same layers, of each only the best output channels.
+
+    max(1, floor(channel_rho C)) of a layer's C channels are taken, by their own first Betti numbers; of equals the
+    first. Layers whose channels are not ranked, such as the head, are trained whole; `scoring.channels` says which.
+
+    Args:
+        selection: of layers.
+        scores: with those of the channels of these layers.
+        channel_rho: fraction of channels, above 0 and at most 1; 1 is the selection itself.
+
+    Raises:
+        UsageError: channel_rho is out of range, or the channels were not scored.
+    """
+    check_choices("all", None, "auto", channel_rho)
+    if channel_rho == 1:
+        return selection
+    known = {layer.name: layer.channels for layer in scores.layers}
+    unknown = [name for name in selection.layers if name not in (scores.channel_layers or ())]
+    if unknown:
+        raise UsageError(
+            f"the channels of layer {unknown[0]!r} were not scored, and a channel rho of {channel_rho:g} needs that: "
+            "score again with --channels (channels=True)."
+        )
+    found = {}
+    for name in selection.layers:
+        channels = known.get(name)
+        if (
+            channels is not None
+            and name != scores.head
+            and len(best := channels.top(channel_rho)) < len(channels.b1_mean)
+        ):
+            found[name] = best
+    return dataclasses.replace(selection, channel_rho=channel_rho, channels=found or None)
 
 
 def _cuts(costs: Costs, most: int) -> list[int]:
@@ -251,14 +305,18 @@ def _search(
     return longest(_rest(ranking, added), meter.fits, required=added, count=count), 0.0
 
 
-def check_choices(strategy: str, rho: float | None, head: str) -> None:
-    """Raise UsageError for an unknown strategy or head rule, or rho out of range."""
+def check_choices(strategy: str, rho: float | None, head: str, channel_rho: float | None = None) -> None:
+    """Raise UsageError for an unknown strategy or head rule, or a rho out of range."""
     if strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
     if head not in HEADS:
         raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
     if rho is not None and not 0 < rho <= 1:
         raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
+    if channel_rho is not None and not 0 < channel_rho <= 1:
+        raise UsageError(
+            f"channel rho must be above 0 and at most 1 (a fraction of each layer's channels), not {channel_rho}."
+        )
 
 
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:

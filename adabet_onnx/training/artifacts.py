@@ -24,6 +24,7 @@ from ..selection.record import Selection, load_selection
 from . import ort, ort_artifacts
 from .choices import Choices, choose_backend
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
+from .preflight import loss_obstacle, obstacles_to, pick_backend
 
 _MODEL = "model.onnx"
 
@@ -56,9 +57,11 @@ def make_artifacts(
 
     Args:
         model: the opened model.
-        selection: what to train, or the path of a selection.json made for this model.
+        selection: what to train, or the path of a selection.json made for this model. Where it names channels, they
+            alone are trained, which only the portable backend can.
         folder: made or, if it holds earlier artifacts, replaced.
-        backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for.
+        backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
+            gradient for the selection.
         loss: cross-entropy, mse, bce-with-logits or l1.
         optimizer: adamw (onnxruntime-training's: eps 1e-6), adamw-torch (torch's: eps 1e-8) or sgd.
         weight_decay: of the optimizer.
@@ -99,13 +102,17 @@ def make_artifacts(
         ort_format=ort_format,
         profile=profile,
     )
-    chosen = choose_backend(backend, choices)
-    if chosen == "ort":
-        ort.load()
+    choose_backend(backend, choices)  # says what is wrong with them before anything is read
     if not isinstance(selection, Selection):
         selection = load_selection(selection)
+    chosen = pick_backend(model, selection, backend, choices)
+    if chosen == "ort":
+        ort.load()
     prepared = prepare(model, selection, backend=chosen)
     shape = _logits_shape(prepared, choices, chosen)
+    stopped = obstacles_to(prepared, "ort") if chosen == "ort" else None
+    if stopped is not None:
+        raise ModelError(stopped)
     target = Path(folder)
     with replacing_folder(target, FILE) as part:
         if chosen == "ort":
@@ -125,19 +132,12 @@ def make_artifacts(
 
 
 def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[str | int]:
+    wrong = loss_obstacle(prepared.model, choices.loss, backend)
+    if wrong is not None:
+        raise ModelError(f"{prepared.model.name}: {wrong}")
     shape = shape_of(prepared.graph, prepared.graph.graph.outputs[0].name or "")
-    if shape is None:
-        raise ModelError(
-            f"{prepared.model.name}: the shape of the logits is unknown. Export the model with shape inference."
-        )
-    found: list[str | int] = ["N", *(int(extent) for extent in shape[1:])]
-    if choices.loss == "cross-entropy" and (len(shape) < 2 or (backend == "ort" and len(shape) > 2)):
-        hint = " The portable backend takes one per pixel or token too." if len(shape) > 2 else ""
-        raise ModelError(
-            f"{prepared.model.name}: cross-entropy needs logits of shape (N, classes), but they have {tuple(found)}. "
-            f"Use --loss mse, l1 or bce-with-logits, or end the model with a classifier.{hint}"
-        )
-    return found
+    assert shape is not None
+    return ["N", *(int(extent) for extent in shape[1:])]
 
 
 def _write_portable(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:

@@ -75,8 +75,13 @@ class Choices:
         """The optimizer."""
         return Optimizer(self.optimizer, self.weight_decay, self.momentum, self.clip_norm)
 
-    def lacking(self, backend: str) -> list[str]:
-        """What is asked for that a backend has not got, in words."""
+    def lacking(self, backend: str, *, channels: bool = False) -> list[str]:
+        """What is asked for that a backend has not got, in words.
+
+        Args:
+            backend: portable or ort.
+            channels: whether some channels of a layer alone are to be trained.
+        """
         if backend == "portable":
             asked = {"frozen weights in a checkpoint": self.frozen == "checkpoint", ".ort files": self.ort_format}
         else:
@@ -90,6 +95,7 @@ class Choices:
                 "batch normalisation by the batch": self.batch_norm == "batch",
                 "recomputing": self.recompute,
                 "profiles": self.profile is not None,
+                "training of some channels of a layer": channels,
             }
         return [what for what, is_asked in asked.items() if is_asked]
 
@@ -109,10 +115,15 @@ class Choices:
         return {"loss_function": entries.pop("loss"), "optimizer": optimizer, **entries}
 
 
-def choose_backend(asked: str, choices: Choices) -> str:
+def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> str:
     """Which backend makes and trains artifacts.
 
     ``auto`` is the portable one, except where something is asked for that only onnxruntime-training has.
+
+    Args:
+        asked: auto, portable or ort.
+        choices: loss, optimizer and form of the training.
+        channels: whether some channels of a layer alone are to be trained, which the portable one can.
 
     Raises:
         UsageError: an unknown backend, or it lacks what is asked for.
@@ -122,11 +133,13 @@ def choose_backend(asked: str, choices: Choices) -> str:
     choices.check()
     backend = asked
     if asked == "auto":
-        backend = "ort" if choices.lacking("portable") and not choices.lacking("ort") else "portable"
-    missing = choices.lacking(backend)
+        only_ort = choices.lacking("portable") and not choices.lacking("ort", channels=channels)
+        backend = "ort" if only_ort else "portable"
+    missing = choices.lacking(backend, channels=channels)
     if missing:
         other = "ort" if backend == "portable" else "portable"
-        hint = f"Use --backend {other}" if not choices.lacking(other) else "No backend has all that is asked for"
+        able = not choices.lacking(other, channels=channels)
+        hint = f"Use --backend {other}" if able else "No backend has all that is asked for"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend
 

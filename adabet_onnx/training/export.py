@@ -65,8 +65,8 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
             raise RecordError(
                 f"{manifest.folder}: parameter {name!r} is missing from model or checkpoint. Make the artifacts again."
             )
-        array = values[name].astype(np.float32).reshape(value.const_value.shape.numpy())
-        if not np.isfinite(array).all():
+        array = manifest.restored(name, value.const_value.numpy(), values[name])
+        if not np.isfinite(values[name]).all():
             raise CheckError(
                 f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate."
             )

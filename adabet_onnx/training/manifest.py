@@ -33,7 +33,9 @@ or, of the backend "portable",
     step            name of the input for the number of the step, int64 of one element, 1 for the first
     loss, logits    names of these outputs
     parameters      name, input and output (names in step and update), gradient (name in gradients and update), shape,
-                    offset and bytes (in state, float32 little-endian)
+                    offset and bytes (in state, float32 little-endian); where a part of the tensor is trained, channels:
+                    axis and indices (ascending) of that part in the tensor that ``model`` has under this name; its
+                    shape is then the part's, and so are gradients, state and what checkpoints hold
     state           of the optimizer, and running statistics: the same but gradient; parameter it belongs to; moves: the
                     forward pass changes it, not the update
     opset, ir_version, oldest_onnxruntime   what is needed to read the graphs
@@ -42,6 +44,7 @@ or, of the backend "portable",
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +55,7 @@ import numpy as np
 from ..data.preprocess import Preprocessing, preprocessing_from_json
 from ..errors import RecordError
 from ..files import sha256_of_files
+from ..model.channels import Slice
 from ..portable import checkpoint as portable_checkpoint
 from ..portable.losses import LOSSES, class_axis
 from ..portable.optimizers import OPTIMIZERS
@@ -99,6 +103,28 @@ class Manifest:
     def parameters(self) -> list[str]:
         """Names of the trainable parameters."""
         return [str(entry["name"]) for entry in self.content["parameters"]]
+
+    def restored(self, name: str, whole: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """A tensor of ``model`` with a parameter's (or statistic's) value in it: all of it, or the trained channels.
+
+        Args:
+            name: of the tensor.
+            whole: the tensor in ``model``.
+            value: of the parameter.
+
+        Raises:
+            RecordError: they do not fit.
+        """
+        channels = next((entry.get("channels") for entry in self.content["parameters"] if entry["name"] == name), None)
+        try:
+            if channels is None:
+                return value.astype(np.float32).reshape(whole.shape)
+            part = Slice(int(channels["axis"]), tuple(channels["indices"]))
+            return part.put(whole.astype(np.float32), value)
+        except (ValueError, IndexError) as error:
+            raise RecordError(
+                f"{self.folder}: parameter {name!r} does not fit the model ({error}). Make the artifacts again."
+            ) from error
 
     @property
     def statistics(self) -> list[str]:
@@ -276,9 +302,20 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         if backend == "portable":
             keys = ("input", "output", "gradient") if what == "parameters" else ("input", "output", "parameter")
             _ = [given.take(key, str) for key in keys]
+            if given.take_if_there("channels", None, dict, type(None)) is not None:
+                _check_channels(given, entry["shape"])
     selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
     if record.take_if_there("classes", None, list, type(None)) is not None:
         record.names("classes")
     if record.take_if_there("preprocessing", None, dict, type(None)) is not None:
         _ = manifest.preprocessing
     record.take_if_there("notes", [], list)
+
+
+def _check_channels(given: Entries, shape: list[int]) -> None:
+    """See that what is said of a part fits the part's shape."""
+    inner = given.inside("channels")
+    axis, indices = inner.take("axis", int), inner.take_list("indices", int)
+    rising = all(a < b for a, b in itertools.pairwise([-1, *indices]))
+    if not (0 <= axis < len(shape) and shape[axis] == len(indices) and rising):
+        raise inner.damaged(f"axis {axis} and {len(indices)} ascending indices do not fit the shape {shape}")

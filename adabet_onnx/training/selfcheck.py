@@ -104,7 +104,10 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
         step = _same_step(session, manifest, feeds, labels)
     changed = _only_selected(session, manifest, before)
     for parameter in (*manifest.parameters, *manifest.statistics):
-        original.graph.initializers[parameter].const_value = ir.tensor(session.parameter(parameter), name=parameter)
+        value = original.graph.initializers[parameter]
+        assert value.const_value is not None
+        array = manifest.restored(parameter, value.const_value.numpy(), session.parameter(parameter))
+        value.const_value = ir.tensor(array, name=parameter)
     _, logits = session.evaluate(feeds, labels)
     after = _difference(logits, _logits(original, name, feeds))
     if not after <= _OUTPUTS:

@@ -358,6 +358,39 @@ class Bert(nn.Module):
         return self.head(torch.tanh(self.pooler(x[:, 0])))
 
 
+class Gpt(nn.Module):
+    """A decoder: each token sees those before it; the next token from the last one."""
+
+    def __init__(self, tokens: int, vocabulary: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.word, self.position = nn.Embedding(vocabulary, width), nn.Embedding(tokens, width)
+        self.register_buffer("positions", torch.arange(tokens)[None])
+        self.register_buffer("future", torch.triu(torch.full((tokens, tokens), -1e9), 1))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 * depth + 1))
+        self.attentions = nn.ModuleList(Attention(width, heads, fused=False) for _ in range(depth))
+        self.forwards = nn.ModuleList(feed_forward(width) for _ in range(depth))
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.word(input_ids) + self.position(self.positions.expand(input_ids.shape[0], -1))
+        for i, (attention, forward) in enumerate(zip(self.attentions, self.forwards, strict=True)):
+            x = x + attention(self.norms[2 * i](x), self.future)
+            x = x + forward(self.norms[2 * i + 1](x))
+        return self.head(self.norms[-1](x)[:, -1])
+
+
+class Recurrent(nn.Module):
+    """Of vectors (N, steps, width), by their mean state: two layers of an LSTM, GRU or RNN."""
+
+    def __init__(self, kind: str, inputs: int, units: int, classes: int, *, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.body = getattr(nn, kind)(inputs, units, 2, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(units * (2 if bidirectional else 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x)[0].mean(1))
+
+
 def audio(width: int, classes: int) -> nn.Module:
     """Of raw sound (N, 1, samples), after M5."""
     parts: list[nn.Module] = []
@@ -414,6 +447,8 @@ class Architecture:
         make: the module, from its arguments.
         small: arguments.
         shape: of one sample of the small one.
+        folding: let the TorchScript exporter fold constants: it writes the weights of recurrent layers as
+            arithmetic on torch's otherwise, which is no layer.
         full: arguments of the published size, for (3, 224, 224); None: there is none.
         names: of the inputs.
         vocabulary: of token ids.
@@ -425,6 +460,7 @@ class Architecture:
     full: dict[str, Any] | None = None
     names: tuple[str, ...] = IMAGES
     vocabulary: int = 50
+    folding: bool = False
 
 
 _V2 = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -467,6 +503,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "vit_explicit": Architecture(ViT, {**_VIT, "fused": False}, (3, 16, 16)),
     "bert": Architecture(Bert, _BERT, (7,), names=TEXT),
     "bert_masked": Architecture(Bert, _BERT, (7,), names=MASKED),
+    "gpt": Architecture(Gpt, {"tokens": 7, "vocabulary": 50, "width": 16, "depth": 2, "heads": 2}, (7,), names=TEXT),
+    "lstm": Architecture(
+        Recurrent,
+        {"kind": "LSTM", "inputs": 6, "units": 8, "classes": 5, "bidirectional": True},
+        (9, 6),
+        folding=True,
+    ),
+    "gru": Architecture(Recurrent, {"kind": "GRU", "inputs": 6, "units": 8, "classes": 5}, (9, 6), folding=True),
+    "rnn": Architecture(Recurrent, {"kind": "RNN", "inputs": 6, "units": 8, "classes": 5}, (9, 6), folding=True),
     "audio": Architecture(audio, {"width": 8, "classes": 5}, (1, 800)),
     "vgg": Architecture(vgg, {"width": 4, "classes": 5, "layers": (1, 0, 2, 0, 4, 4, 0)}),
     "squeezenet": Architecture(squeezenet, {"width": 8, "classes": 5}, (3, 36, 36)),
@@ -574,13 +619,14 @@ def export(
     """
     made, given, names = module(name, size=size)
     inputs = tuple(map(torch.from_numpy, given))
+    folding = ARCHITECTURES[name].folding
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:
-            data = _EXPORTERS[exporter](made, inputs, names, opset, optimize)
+            data = _EXPORTERS[exporter](made, inputs, names, opset, folding if exporter == "torchscript" else optimize)
         finally:
             logger.setLevel(level)
     if path is not None:
@@ -589,7 +635,7 @@ def export(
     return data
 
 
-def _torchscript(made: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], opset: int, _: bool) -> bytes:
+def _torchscript(made: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str], opset: int, folding: bool) -> bytes:
     buffer = io.BytesIO()
     torch.onnx.export(
         made,
@@ -600,7 +646,7 @@ def _torchscript(made: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[st
         input_names=list(names),
         output_names=["logits"],
         dynamic_axes={name: {0: "N"} for name in (*names, "logits")},
-        do_constant_folding=False,
+        do_constant_folding=folding,
     )
     return buffer.getvalue()
 

@@ -195,3 +195,34 @@ def attention(layout: str, *, batch: int | str = 1, heads: int = 2, size: int = 
         node("MatMul", ["features", "fc.weight"], ["logits"], "/fc"),
     ]
     return build(nodes, values, input_shape=(batch, s, c), output_shape=(batch, 3))
+
+
+def recurrent(steps: int = 5, width: int = 4, units: int = 6, classes: int = 3) -> onnx.ModelProto:
+    """A bidirectional LSTM, a GRU of each kind, an RNN and fc on (N, steps, width)."""
+    nodes = [node("Transpose", ["input"], ["x0"], "/turn", perm=[1, 0, 2])]
+    values: dict[str, np.ndarray] = {"flat": np.array([0, 0, -1], np.int64)}
+    layers = (
+        ("lstm", "LSTM", 4, 2, {"direction": "bidirectional"}),
+        ("gru", "GRU", 3, 1, {}),
+        ("linear", "GRU", 3, 1, {"linear_before_reset": 1, "direction": "reverse"}),
+        ("rnn", "RNN", 1, 1, {}),
+    )
+    inputs = width
+    for i, (name, op_type, gates, directions, attributes) in enumerate(layers):
+        values[f"{name}.w"] = normal(directions, gates * units, inputs)
+        values[f"{name}.r"] = normal(directions, gates * units, units)
+        values[f"{name}.b"] = normal(directions, 2 * gates * units)
+        given = [f"x{i}", f"{name}.w", f"{name}.r", f"{name}.b"]
+        nodes += [
+            node(op_type, given, [f"y{i}"], f"/{name}", hidden_size=units, **attributes),
+            node("Transpose", [f"y{i}"], [f"t{i}"], f"/{name}/turn", perm=[0, 2, 1, 3]),
+            node("Reshape", [f"t{i}", "flat"], [f"x{i + 1}"], f"/{name}/flat"),
+        ]
+        inputs = directions * units
+    values["fc.weight"] = normal(steps * units, classes)
+    nodes += [
+        node("Transpose", [f"x{len(layers)}"], ["back"], "/back", perm=[1, 0, 2]),
+        node("Flatten", ["back"], ["features"], "/flatten"),
+        node("MatMul", ["features", "fc.weight"], ["logits"], "/fc"),
+    ]
+    return build(nodes, values, input_shape=["N", steps, width])

@@ -90,6 +90,23 @@ def div(step: Step) -> Gradients:
     return found
 
 
+def _check_mod(look: Look) -> str | None:
+    return None if look.int("fmod", 0) else "is a remainder of whole numbers (fmod 0)"
+
+
+@rule("Mod", check=_check_mod)
+def mod(step: Step) -> Gradients:
+    """a - b trunc(a / b): da - trunc(a / b) db."""
+    build, found = step.build, {}
+    if step.wants(0):
+        found[0] = to_shape(step, 0, step.dy())
+    if step.wants(1):
+        quotient = build.div(step.x(0), step.x(1))
+        whole = build.mul(build.op("Floor", build.op("Abs", quotient)), build.sign(quotient))
+        found[1] = build.op("Neg", to_shape(step, 1, build.mul(step.dy(), whole)))
+    return found
+
+
 @rule("Neg")
 def neg(step: Step) -> Gradients:
     """d(-x) = -dx."""

@@ -1,4 +1,4 @@
-"""Lookups and their inverses: Gather, GatherElements, GatherND, ScatterElements, ScatterND."""
+"""Lookups and their inverses: Gather, GatherElements, GatherND, Compress, ScatterElements, ScatterND."""
 
 from __future__ import annotations
 
@@ -74,6 +74,26 @@ def _unpick(step: Step, value: ir.Value, picked: np.ndarray, axis: int) -> ir.Va
     if picked.size < count:  # with a row of zeros for those that were not picked
         value = place(build, value, (*shape[:axis], picked.size + 1, *shape[axis + 1 :]), {axis: 0})
     return build.op("Gather", value, build.constant(came_from), axis=axis, shape=shape)
+
+
+def _check_compress(look: Look) -> str | None:
+    if look.array(1) is None:
+        return "picks by a condition that is computed while it runs"
+    if "axis" not in look.node.attributes:
+        return "picks from all axes at once"
+    axis = look.int("axis", 0) % len(look.shape())
+    return f"picks from the batch (axis {axis})" if isinstance(look.shape()[axis], str) else None
+
+
+@rule("Compress", inputs={0}, check=_check_compress)
+def compress(step: Step) -> Gradients:
+    """Back where it was picked."""
+    condition, axis = step.array(1), step.int("axis", 0) % len(step.shape())
+    assert condition is not None
+    picked = np.flatnonzero(condition)
+    if not picked.size:
+        return {0: zeros(step.build, step.shape(), step.dy())}
+    return {0: _unpick(step, step.dy(), picked, axis)}
 
 
 @rule("GatherElements", inputs={0}, check=_too_old)

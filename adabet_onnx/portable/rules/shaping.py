@@ -88,3 +88,10 @@ def _to_depth(step: Step, value: ir.Value, block: int) -> ir.Value:
         return build.op("SpaceToDepth", value, blocksize=block, shape=shape)
     apart = build.reshape(value, [n, channels, height // block, block, width // block, block])
     return build.reshape(build.transpose(apart, [0, 3, 5, 1, 2, 4]), shape)
+
+
+@rule("ReverseSequence", inputs={0})
+def reverse_sequence(step: Step) -> Gradients:
+    """The same again: it undoes itself."""
+    axes = {name: step.int(name, default) for name, default in (("batch_axis", 1), ("time_axis", 0))}
+    return {0: step.build.op("ReverseSequence", step.dy(), step.x(1), shape=step.shape(), **axes)}

@@ -1,0 +1,94 @@
+"""Which output of a graph holds the logits; the others go, with what only they needed."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ..errors import ModelError, UsageError
+
+_TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # names, the most telling first
+_MOST_LISTED = 12
+
+
+def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[str]) -> None:
+    """Leave one output, in place.
+
+    Args:
+        model: the graph.
+        name: of the model, for messages.
+        logits: name of an output or of a value inside; None: the only output, or the only one whose name tells.
+        notes: a word on what was chosen is added where there was a choice.
+
+    Raises:
+        UsageError: no value has that name.
+        ModelError: which one is meant cannot be told.
+    """
+    graph = model.graph
+    outputs = list(graph.outputs)
+    if logits is not None:
+        chosen = next((value for value in outputs if value.name == logits), None) or _inner(graph, logits)
+        if chosen is None:
+            raise UsageError(f"{name} has no value {logits!r} to be the logits. Its outputs are {_listed(outputs)}.")
+    elif len(outputs) == 1:
+        return
+    elif not outputs:
+        raise ModelError(f"{name} has no outputs. Export it again, with the logits as its output.")
+    else:
+        chosen = _telling(outputs)
+        if chosen is None:
+            raise ModelError(
+                f"{name} has {len(outputs)} outputs, and which of them a loss is computed from cannot be told: "
+                f"{_listed(outputs)}. Choose one: adabet-onnx import {name} -o one_output.onnx --logits NAME, or in "
+                "Python open_model(..., logits=NAME)."
+            )
+    if outputs == [chosen]:
+        return
+    inputs = [value for value in graph.inputs if value.uses()]
+    graph.outputs.clear()
+    graph.outputs.append(chosen)
+    common.RemoveUnusedNodesPass()(model)
+    dropped = [value for value in inputs if not value.uses() and value is not chosen]
+    for value in dropped:
+        graph.inputs.remove(value)
+    others = [value.name or "" for value in outputs if value is not chosen]
+    without = f", with input {', '.join(repr(value.name) for value in dropped)}, which only they needed" * bool(dropped)
+    notes.append(f"{chosen.name!r} is taken as the logits; {', '.join(map(repr, others))} was dropped{without}")
+
+
+def _inner(graph: ir.Graph, name: str) -> ir.Value | None:
+    return next((value for node in graph for value in node.outputs if value.name == name), None)
+
+
+def _telling(outputs: list[ir.Value]) -> ir.Value | None:
+    """The only output that holds float numbers, else the only one with the most telling name there is."""
+    floats = [value for value in outputs if isinstance(value.type, ir.TensorType) and _may_be_float(value)]
+    if len(floats) == 1:
+        return floats[0]
+    for word in _TELLING:
+        named = [value for value in floats if (value.name or "").lower().rsplit("/", 1)[-1].split(":")[0] == word]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            return None
+    return None
+
+
+def _may_be_float(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
+
+
+def _listed(outputs: list[ir.Value]) -> str:
+    shown = [f"{value.name!r} {_described(value)}" for value in outputs[:_MOST_LISTED]]
+    more = f" and {len(outputs) - _MOST_LISTED} more" if len(outputs) > _MOST_LISTED else ""
+    return ", ".join(shown) + more
+
+
+def _described(value: ir.Value) -> str:
+    if value.type is not None and not isinstance(value.type, ir.TensorType):
+        return "(a sequence or map)"
+    dtype = value.dtype.name.lower() if value.dtype is not None else "of unknown type"
+    if value.shape is None:
+        return f"({dtype})"
+    extents = ", ".join(str(extent) if isinstance(extent, int) else str(extent.value or "?") for extent in value.shape)
+    return f"({dtype} [{extents}])"

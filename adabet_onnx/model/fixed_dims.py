@@ -1,0 +1,152 @@
+"""Giving sizes to dimensions that an exporter left open: sequence length, height and width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from ..errors import ModelError, UsageError
+from .shapes import BATCH
+
+_MOST = 1 << 24
+_NUMBERS = frozenset(
+    {
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+        ir.DataType.DOUBLE,
+        ir.DataType.BOOL,
+        ir.DataType.INT8,
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT8,
+        ir.DataType.UINT16,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+    }
+)
+
+
+def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
+    """Put numbers in place of symbolic dimensions, in place.
+
+    Args:
+        model: the graph.
+        name: of the model, for messages.
+        dims: size by the dimension's name, or by ``INPUT:AXIS`` where it has none.
+
+    Raises:
+        UsageError: there is no such dimension, it is the batch, or the size is out of range.
+    """
+    if not dims:
+        return
+    for key, size in dims.items():
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST:
+            raise UsageError(f"the size of dimension {key!r} must be a number from 1 to {_MOST}, not {size!r}.")
+    inputs = _inputs(model)
+    used: set[str] = set()
+    for value in inputs:
+        if value.shape is None or len(value.shape) == 0:
+            continue
+        batch = value.shape[0]
+        if not isinstance(batch, int) and batch.value in dims:
+            raise UsageError(
+                f"{name}: {batch.value!r} is the first dimension of input {value.name!r}, that is, its batch, which "
+                "stays open. Leave it out; if the batch is not the first dimension, export the model so that it is."
+            )
+        extents: list[int | ir.SymbolicDim] = [batch]
+        for axis, extent in enumerate(value.shape):
+            if axis == 0:
+                continue
+            called = "" if isinstance(extent, int) else extent.value or ""
+            given = next((word for word in (f"{value.name}:{axis}", called) if word in dims), None)
+            if given is not None and isinstance(extent, int) and extent != dims[given]:
+                raise UsageError(f"{name}: dimension {axis} of input {value.name!r} is {extent} already.")
+            used |= {given} if given is not None else set()
+            extents.append(extent if given is None else dims[given])
+        value.shape = ir.Shape(extents)
+    unknown = sorted(set(dims) - used)
+    if unknown:
+        listed = ", ".join(f"{key} of {value.name!r}" for value in inputs for key in _open(value)) or "none"
+        raise UsageError(f"{name} has no open dimension {unknown[0]!r}. It has: {listed}.")
+    for value in model.graph.outputs:
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [extent if isinstance(extent, int) else dims.get(extent.value or "", extent) for extent in value.shape]
+            )
+
+
+def forget_unknown(model: ir.Model) -> None:
+    """Let extents of 0 or less, by which some exporters say that they do not know, be open, in place."""
+    for value in (*_inputs(model), *model.graph.outputs):
+        if value.shape is not None and any(isinstance(extent, int) and extent <= 0 for extent in value.shape):
+            value.shape = ir.Shape(
+                [None if isinstance(extent, int) and extent <= 0 else extent for extent in value.shape]
+            )
+
+
+def name_batch(model: ir.Model) -> None:
+    """Call the open first dimension of every input ``N``, in place."""
+    for value in _inputs(model):
+        if value.shape is not None and not isinstance(value.shape[0], int):
+            value.shape = ir.Shape([BATCH, *value.shape[1:]])
+
+
+def check_dims(model: ir.Model, name: str) -> None:
+    """See that the batch, the first dimension of every input, is the only open one.
+
+    Raises:
+        ModelError: an input has no batch, or another dimension is open; the command that fixes it is named.
+    """
+    inputs = _inputs(model)
+    for value in inputs:
+        if value.shape is None or len(value.shape) == 0:
+            raise ModelError(
+                f"{name}: input {value.name!r} has no shape with a batch dimension. Export the model with input "
+                "shapes, the batch first."
+            )
+        if value.dtype not in _NUMBERS:
+            kind = value.dtype.name.lower() if value.dtype is not None else "an unknown type"
+            raise ModelError(
+                f"{name}: input {value.name!r} is {kind}, and only numbers can be fed. Export the model from where it "
+                "takes in numbers, without what prepares text."
+            )
+    batches = {
+        value.shape[0].value: value.name
+        for value in inputs
+        if value.shape is not None and not isinstance(value.shape[0], int) and value.shape[0].value
+    }
+    for value in inputs:
+        assert value.shape is not None
+        for axis, extent in enumerate(value.shape):
+            if axis and not isinstance(extent, int) and extent.value in batches:
+                raise ModelError(
+                    f"{name}: {extent.value!r} is dimension {axis} of input {value.name!r} and the first one of "
+                    f"{batches[extent.value]!r}, so the batch is not the first dimension of every input. Export the "
+                    "model with the batch first."
+                )
+    wanted = {key: value for value in inputs for key in _open(value)}
+    if wanted:
+        key, value = next(iter(wanted.items()))
+        given = " ".join(f"--dim {key}=SIZE" for key in wanted)
+        sizes = ", ".join(f"{key!r}: SIZE" for key in wanted)
+        raise ModelError(
+            f"{name}: dimension {key} of input {value.name!r} ({value.shape}) is not a fixed number, so activation "
+            f"sizes are unknown. Fix all dimensions but the batch: adabet-onnx import {name} -o fixed.onnx {given}, or "
+            f"in Python open_model(..., dims={{{sizes}}})."
+        )
+
+
+def _inputs(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _open(value: ir.Value) -> list[str]:
+    """What `fix_dims` calls the open dimensions of an input."""
+    found = []
+    for axis, extent in enumerate(value.shape or ()):
+        if axis and not isinstance(extent, int):
+            found.append(str(extent.value) if extent.value else f"{value.name}:{axis}")
+    return found

@@ -1,0 +1,154 @@
+"""What a file of a few bytes may ask for: what no model has is refused before anything native sees it.
+
+Shape inference and ONNX Runtime divide by strides and groups, and allocate what shapes say; a zero or a size of
+terabytes there may end the process, where no exception can be caught.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..errors import ModelError
+from .shapes import Shapes, infer_shapes
+
+MOST_BYTES = 1 << 30  # of one value at a batch of one
+_BYTES = 4
+_MOST_RANK = 64
+_MOST_DEPTH = 32  # of subgraphs in subgraphs: what checks them calls itself
+_MOST_NUMBER = 2**31 - 1
+_MOST_NUMBERS = 100_000  # in one attribute
+# Attributes that count something.
+_COUNTS = frozenset(
+    {
+        "block_size",
+        "blocksize",
+        "dilations",
+        "group",
+        "hidden_size",
+        "kernel_shape",
+        "kv_num_heads",
+        "num_groups",
+        "num_heads",
+        "num_outputs",
+        "q_num_heads",
+        "size",
+        "strides",
+    }
+)
+_MOST_TRIPS = 1_000_000  # through a loop that collects a value in each
+_MAY_BE_ZERO = frozenset({"block_size"})
+_DIVISIONS = frozenset({"Div", "Mod"})
+
+
+def check_nodes(proto: onnx.ModelProto, name: str) -> None:
+    """See that attributes are numbers that a model can have, and subgraphs not too deep.
+
+    Raises:
+        ModelError: one is not; the node is named.
+    """
+    for graph_nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node, depth in _all_nodes(graph_nodes):
+            if depth > _MOST_DEPTH:
+                raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
+            for attribute in node.attribute:
+                wrong = _wrong(attribute)
+                if wrong:
+                    called = node.name or (node.output[0] if node.output else "")
+                    raise ModelError(
+                        f"{name} is not a valid ONNX model: node {called[:200]!r} ({node.op_type[:99]}) has attribute "
+                        f"{attribute.name[:99]!r} with {wrong}. Export it again."
+                    )
+
+
+def _wrong(attribute: onnx.AttributeProto) -> str | None:
+    numbers = [attribute.i] if attribute.type == onnx.AttributeProto.INT else attribute.ints
+    if len(numbers) > _MOST_NUMBERS:
+        return f"{len(numbers)} numbers"
+    if attribute.name in _COUNTS:
+        least = 0 if attribute.name in _MAY_BE_ZERO else 1
+        wrong = next((number for number in numbers if not least <= number <= _MOST_NUMBER), None)
+    elif attribute.name == "pads":
+        wrong = next((number for number in numbers if abs(number) > _MOST_NUMBER), None)
+    else:
+        return None
+    return None if wrong is None else f"the number {wrong}"
+
+
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+    stack = [(node, 0) for node in nodes]
+    while stack:
+        node, depth = stack.pop()
+        yield node, depth
+        if depth > _MOST_DEPTH:
+            continue
+        for attribute in node.attribute:
+            if attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+                continue
+            for graph in (attribute.g, *attribute.graphs):
+                stack += [(inner, depth + 1) for inner in graph.node]
+
+
+def check_sizes(model: ir.Model, name: str) -> None:
+    """See that no value is larger than any model's, as far as shapes can be inferred, and no integer divided by zero.
+
+    A loop that surely collects more values than memory holds is refused too: that ends ONNX Runtime.
+
+    Raises:
+        ModelError: one is, or an extent is negative.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type in _DIVISIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
+            divisor = ir.convenience.get_const_tensor(node.inputs[1])
+            if divisor is not None and divisor.dtype.is_integer() and not np.all(divisor.numpy()):
+                raise ModelError(
+                    f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
+                )
+        trips = _collected(node)
+        if trips > _MOST_TRIPS:
+            raise ModelError(
+                f"{name}: node {node.name!r} (Loop) collects a value in each of {trips} trips; up to {_MOST_TRIPS} are "
+                "supported. Is a number in the graph wrong?"
+            )
+    for propagate in (False, True):  # propagation itself takes memory by a vector's length, so the easy ones go first
+        _check_shapes(infer_shapes(model, 1, propagate=propagate), {*model.graph.initializers}, name)
+
+
+def _collected(node: ir.Node) -> int:
+    """Trips through a loop that collects values, where no condition can end it earlier; else 0."""
+    if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
+        return 0
+    attribute = node.attributes.get("body")
+    if attribute is None or attribute.type != ir.AttributeType.GRAPH or not node.inputs or node.inputs[0] is None:
+        return 0
+    body, trips = attribute.as_graph(), ir.convenience.get_const_tensor(node.inputs[0])
+    carried = len(body.inputs) - 2
+    if carried < 0 or len(body.outputs) <= 1 + carried:
+        return 0
+    if trips is None or trips.size != 1 or not trips.dtype.is_integer():
+        return 0
+    on, made = body.outputs[0], body.outputs[0].producer()
+    while made is not None and made.op_type == "Identity" and made.inputs[0] is not None:
+        on, made = made.inputs[0], made.inputs[0].producer()
+    certain = on is body.inputs[1] or ir.convenience.get_const_tensor(on) is not None
+    return int(trips.numpy().reshape(-1)[0]) if certain else 0
+
+
+def _check_shapes(shapes: Shapes, weights: set[str], name: str) -> None:
+    for value, shape in shapes.items():
+        if value in weights:
+            continue
+        if len(shape) > _MOST_RANK or any(extent < 0 for extent in shape):
+            raise ModelError(
+                f"{name}: value {value[:200]!r} has the shape {list(shape)[:9]}, which no tensor has. The file is "
+                "damaged: copy or export it again."
+            )
+        if math.prod(shape) * _BYTES > MOST_BYTES:
+            raise ModelError(
+                f"{name}: value {value[:200]!r} has the shape {list(shape)[:9]}, {math.prod(shape) * _BYTES:.2g} bytes "
+                f"for a single sample; up to {MOST_BYTES / 2**30:.0f} GiB is supported. Is a size in the graph wrong?"
+            )

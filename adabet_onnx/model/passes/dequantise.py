@@ -1,0 +1,450 @@
+"""Quantised models come back to float32: each quantised value gives way to the real number it stands for.
+
+Weights and biases become float32 initializers. Of activations, QuantizeLinear and DequantizeLinear are dropped, and
+what computes with quantised numbers becomes the float operator it stands for. Rounding is lost, and saturation too, but
+for one kind: quantisers drop a Relu where the range of a type begins at zero, so there a Clip to that range takes its
+place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from .edit import replace_output
+from .quantised import Grid, cannot, float_name, grid_of
+
+OPERATORS = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QGemm"}
+)
+_PREFIX = "QLinear"
+# They move numbers about without looking at them.
+_MOVING = frozenset(
+    [
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Concat",
+    ]
+)
+_SAME_SIGN = _MOVING | {"Add", "Mul", "AveragePool", "GlobalAveragePool", "Dropout", "ReduceMean", "ReduceSum"}
+_ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
+_NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"})
+# Operators with a scale and a zero point per input and for the output: what they are in float, and how many inputs.
+_PLAIN = {
+    "QLinearMatMul": ("MatMul", 2),
+    "QLinearAdd": ("Add", 2),
+    "QLinearMul": ("Mul", 2),
+    "QLinearSigmoid": ("Sigmoid", 1),
+    "QLinearLeakyRelu": ("LeakyRelu", 1),
+    "QLinearAveragePool": ("AveragePool", 1),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", 1),
+}
+
+
+def is_quantised(model: ir.Model) -> bool:
+    """Whether any node computes with, makes or takes quantised numbers."""
+    return any(_is_quantised(node) for node in model.graph.all_nodes())
+
+
+def input_ranges(model: ir.Model) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value that inputs are quantised to, by name."""
+    found = {}
+    for node in model.graph:
+        value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
+        if value is not None and value.is_graph_input() and value.name:
+            bounds = grid_of(node, node.inputs[1], _input(node, 2), ir.DataType.UINT8).bounds
+            if bounds is not None:
+                found[value.name] = bounds
+    return found
+
+
+class Dequantise(ir.passes.InPlacePass):
+    """Bring a quantised graph back to float32.
+
+    Raises (on call):
+        ModelError: a node cannot be; it is named.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        nodes = [node for node in model.graph if _is_quantised(node)]
+        if not nodes and not is_quantised(model):
+            return ir.passes.PassResult(model, False)
+        work = _Work(model.graph)
+        for node in nodes:
+            work.check(node)
+        for node in list(model.graph):
+            work.rewrite(node)
+        common.RemoveUnusedNodesPass()(model)
+        left = next((node for node in model.graph.all_nodes() if _is_quantised(node)), None)
+        if left is not None:
+            raise cannot(left, "it stands inside a subgraph, or nothing takes its result back to float")
+        return ir.passes.PassResult(model, True)
+
+
+def _is_quantised(node: ir.Node) -> bool:
+    return node.op_type in OPERATORS or node.op_type.startswith(_PREFIX)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _inputs(node: ir.Node) -> list[tuple[int, int, int]]:
+    """Places of (value, scale, zero point) among the inputs."""
+    if node.op_type == "DequantizeLinear":
+        return [(0, 1, 2)]
+    if node.op_type == "QLinearConcat":
+        return [(index, index + 1, index + 2) for index in range(2, len(node.inputs), 3)]
+    if node.op_type in ("QLinearConv", "QGemm"):
+        return [(0, 1, 2), (3, 4, 5)]
+    if node.op_type in _PLAIN:
+        return [(3 * index, 3 * index + 1, 3 * index + 2) for index in range(_PLAIN[node.op_type][1])]
+    return []
+
+
+def _output_places(node: ir.Node) -> tuple[int, int] | None:
+    """Places of the output's scale and zero point."""
+    fixed = {"QuantizeLinear": (1, 2), "QLinearConcat": (0, 1), "QLinearConv": (6, 7), "QGemm": (7, 8)}
+    if node.op_type in _PLAIN:
+        first = 3 * _PLAIN[node.op_type][1]
+        return first, first + 1
+    return fixed.get(node.op_type)
+
+
+class _Work:
+    """One graph being brought back."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._taken = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
+        self._taken |= {value.name or "" for node in graph for value in node.outputs}
+        self._made: dict[tuple[object, ...], ir.Value] = {}
+        self._early: dict[ir.Value, tuple[ir.Node, Grid]] = {}  # constants brought back before they are moved about
+        self._rewriters: dict[str, Callable[[ir.Node], ir.Value]] = {
+            "QuantizeLinear": self._quantize,
+            "DequantizeLinear": self._dequantize,
+            "QLinearConv": self._conv,
+            "QLinearConcat": self._concat,
+            "QGemm": self._gemm,
+        }
+
+    def check(self, node: ir.Node) -> None:
+        """See, before anything is changed, that what a node takes in has the scale it was made with."""
+        for value_at, scale_at, zero_at in _inputs(node):
+            value = _input(node, value_at)
+            if value is None or ir.convenience.get_const_tensor(value) is not None:
+                continue
+            source = value
+            producer = source.producer()
+            while producer is not None and producer.op_type in _MOVING and producer.inputs[0] is not None:
+                source = producer.inputs[0]
+                producer = source.producer()
+            if producer is None:
+                if source.is_graph_input() and source is value:
+                    continue
+                grid = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+                if source.is_initializer() and grid.scale.size == 1:  # a table that rows are gathered from
+                    self._early[source] = node, grid
+                    continue
+                raise cannot(node, f"its input {value.name!r} is computed as integers")
+            places = _output_places(producer)
+            if places is None:
+                raise cannot(node, f"its input {value.name!r} is computed as integers by {producer.name!r}")
+            made = grid_of(producer, _input(producer, places[0]), _input(producer, places[1]), ir.DataType.UINT8)
+            taken = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+            if not made.same(taken):
+                raise cannot(node, f"its input {value.name!r} was made with another scale or zero point")
+
+    def rewrite(self, node: ir.Node) -> None:
+        """Replace one node, where it is a quantised one."""
+        if node.op_type in ("MatMulInteger", "ConvInteger"):
+            self._integer_product(node)
+        elif node.op_type == "DynamicQuantizeLinear":
+            pass  # its result is only used by products, which take its input instead
+        elif node.op_type in self._rewriters:
+            self._replace(node, self._rewriters[node.op_type](node))
+        elif node.op_type in _PLAIN:
+            self._replace(node, self._plain(node))
+        elif _is_quantised(node):
+            raise cannot(node, "there is no rule for this operator")
+        else:
+            self._move(node)
+
+    def _replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Let ``value`` take over from the node's output, which goes; its name stays where it is new or an output."""
+        output = node.outputs[0]
+        new = value.name == _new_name(output)
+        if output.is_graph_output() and (value.producer() is None or value.is_graph_output()):
+            value, new = self._node("Identity", node, [value]), True
+        if new or output.is_graph_output():
+            replace_output(self._graph, node, value)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+        else:
+            output.replace_all_uses_with(value)
+            self._graph.remove(node, safe=True)
+
+    def _node(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: Any) -> ir.Value:
+        """A float32 node before ``node``, named like it."""
+        name = node.name or op_type
+        for mark in ("_quant", "_quantized", "_QuantizeLinear"):
+            name = name.removesuffix(mark)
+        made = ir.node(op_type, inputs, attributes or None, name=name)
+        value = made.outputs[0]
+        value.name = _new_name(node.outputs[0])
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        self._graph.insert_before(node, made)
+        return value
+
+    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        while name in self._taken:
+            name += "'"
+        self._taken.add(name)
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        self._graph.register_initializer(value)
+        return value
+
+    def _real(
+        self, node: ir.Node, value: ir.Value | None, grid: Grid, axis: int, block: int = 0, output: str = ""
+    ) -> ir.Value:
+        """The real numbers a quantised value stands for: a new initializer, or the value, which is real by now."""
+        assert value is not None
+        tensor = ir.convenience.get_const_tensor(value)
+        if tensor is None:
+            if value.is_graph_input():
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+            return value
+        if tensor.dtype == ir.DataType.FLOAT:  # its QuantizeLinear is gone already
+            return value
+        key = (value.name, grid.scale.tobytes(), grid.zero.tobytes(), axis, block)
+        if key not in self._made:
+            try:
+                array = grid.real(tensor.numpy(), axis, block)
+            except ValueError as error:
+                raise cannot(node, f"scale and zero point do not fit {value.name!r} ({error})") from error
+            if not np.isfinite(array).all():
+                raise cannot(node, f"the scale of {value.name!r} is not a finite number")
+            name = float_name(value.name or "", output, self._taken - {output})
+            self._made[key] = self._initializer_in_place_of(name, output, array)
+        return self._made[key]
+
+    def _initializer_in_place_of(self, name: str, output: str, array: np.ndarray) -> ir.Value:
+        if name == output:  # the value of that name goes in a moment
+            for node in self._graph:
+                for value in node.outputs:
+                    if value.name == output:
+                        value.name = f"{output}/quantised"
+            self._taken.discard(name)
+        return self._initializer(name, array)
+
+    def _quantize(self, node: ir.Node) -> ir.Value:
+        x = node.inputs[0]
+        assert x is not None
+        default = node.attributes.get_int("output_dtype", 0)
+        grid = grid_of(node, node.inputs[1], _input(node, 2), ir.DataType(default) if default else ir.DataType.UINT8)
+        return self._saturated(node, x, grid)
+
+    def _saturated(self, node: ir.Node, x: ir.Value, grid: Grid) -> ir.Value:
+        """A Clip where the type's range begins at zero and nothing else keeps ``x`` from being negative."""
+        bounds = grid.bounds
+        if bounds is None or bounds[0] != 0 or _not_negative(x):
+            return x
+        low = self._initializer(f"{node.name}/low", np.array(0, np.float32))
+        high = self._initializer(f"{node.name}/high", np.array(bounds[1], np.float32))
+        clip = ir.node("Clip", [x, low, high], name=f"{node.name}/clip")
+        clip.outputs[0].name = f"{node.name}/clipped"
+        clip.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        self._graph.insert_before(node, clip)
+        return clip.outputs[0]
+
+    def _dequantize(self, node: ir.Node) -> ir.Value:
+        grid = grid_of(node, node.inputs[1], _input(node, 2))
+        axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+        return self._real(node, node.inputs[0], grid, axis, block, node.outputs[0].name or "")
+
+    def _taken_in(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, Grid]:
+        value_at, scale_at, zero_at = _inputs(node)[number]
+        grid = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+        return self._real(node, node.inputs[value_at], grid, axis), grid
+
+    def _given_out(self, node: ir.Node, value: ir.Value) -> ir.Value:
+        places = _output_places(node)
+        assert places is not None
+        scale, zero = (_input(node, place) for place in places)
+        if scale is None:
+            return value
+        return self._saturated(node, value, grid_of(node, scale, zero, ir.DataType.UINT8))
+
+    def _bias(self, node: ir.Node, place: int, scale: np.ndarray) -> ir.Value | None:
+        value = _input(node, place)
+        tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+        if value is None:
+            return None
+        if tensor is None:
+            raise cannot(node, f"its bias {value.name!r} is computed in the graph")
+        array = (tensor.numpy().astype(np.float64) * scale.reshape(-1)).astype(np.float32)
+        return self._initializer(float_name(value.name or "", "", self._taken), array)
+
+    def _conv(self, node: ir.Node) -> ir.Value:
+        x, given = self._taken_in(node, 0)
+        weight, weights = self._taken_in(node, 1, axis=0)
+        bias = self._bias(node, 8, given.scale * weights.scale)
+        value = self._node("Conv", node, [x, weight, *([bias] if bias is not None else [])], **_attributes(node))
+        return self._given_out(node, value)
+
+    def _gemm(self, node: ir.Node) -> ir.Value:
+        attributes = _attributes(node)
+        a, first = self._taken_in(node, 0)
+        b, second = self._taken_in(node, 1, axis=0 if attributes.get("transB") else 1)
+        alpha = float(attributes.get("alpha", 1.0))
+        bias = self._bias(node, 6, alpha * first.scale * second.scale)
+        value = self._node("Gemm", node, [a, b, *([bias] if bias is not None else [])], **attributes)
+        return self._given_out(node, value)
+
+    def _concat(self, node: ir.Node) -> ir.Value:
+        values: list[ir.Value | None] = [self._taken_in(node, number)[0] for number in range(len(_inputs(node)))]
+        return self._given_out(node, self._node("Concat", node, values, **_attributes(node)))
+
+    def _plain(self, node: ir.Node) -> ir.Value:
+        attributes = _attributes(node)
+        if attributes.pop("channels_last", 0):
+            raise cannot(node, "its channels are the last axis")
+        op_type, count = _PLAIN[node.op_type]
+        values: list[ir.Value | None] = [self._taken_in(node, number, axis=-1)[0] for number in range(count)]
+        return self._given_out(node, self._node(op_type, node, values, **attributes))
+
+    def _integer_product(self, node: ir.Node) -> None:
+        """MatMulInteger or ConvInteger with the Cast and the Mul by its scales after it: one float product.
+
+        What was quantised on the fly is taken as it was before; of its scale, the factor 1 remains.
+        """
+        last, factor = self._rescaled(node)
+        factors = [np.ones(()), factor]
+        inputs: list[ir.Value | None] = []
+        for position in (0, 1):
+            value, zero = node.inputs[position], _input(node, position + 2)
+            assert value is not None
+            producer = value.producer()
+            if producer is not None and producer.op_type == "DynamicQuantizeLinear":
+                inputs.append(producer.inputs[0])
+                continue
+            tensor = ir.convenience.get_const_tensor(value)
+            if tensor is None:
+                raise cannot(node, f"its input {value.name!r} is computed as integers")
+            axis = 0 if node.op_type == "ConvInteger" else -1
+            zeros = _constant(node, zero)
+            array = Grid(np.ones(()), zeros, None).real(tensor.numpy(), axis)
+            scale = factors[position]
+            factors[position] = np.ones(())
+            if node.op_type == "ConvInteger" and scale.size > 1:
+                scale = scale.reshape([-1, *[1] * (array.ndim - 1)])
+            name = float_name(value.name or "", "", self._taken)
+            inputs.append(self._initializer(name, (array * scale).astype(np.float32)))
+        if factors[1].size > 1 or factors[1].reshape(-1)[0] != 1:
+            raise cannot(node, "its scale belongs to no constant weight")
+        value = self._node(node.op_type.removesuffix("Integer"), node, inputs, **_attributes(node))
+        replace_output(self._graph, last, value)
+
+    def _rescaled(self, node: ir.Node) -> tuple[ir.Node, np.ndarray]:
+        """The Mul after a product's Cast, and the constant part of what it multiplies by."""
+        cast = _only_consumer(node.outputs[0])
+        mul = _only_consumer(cast.outputs[0]) if cast is not None and cast.op_type == "Cast" else None
+        if cast is None or mul is None or mul.op_type != "Mul":
+            raise cannot(node, "no Cast and Mul by the scales follow it")
+        other = next((value for value in mul.inputs if value is not cast.outputs[0]), None)
+        factor = _scale(other)
+        if factor is None:
+            raise cannot(node, "the scales after it are computed in another way than by quantize_dynamic")
+        return mul, factor
+
+    def _move(self, node: ir.Node) -> None:
+        """An ordinary node: its result is real now where its input was quantised."""
+        first = node.inputs[0] if node.inputs else None
+        if first in self._early and node.op_type in _MOVING:
+            assert first is not None
+            taker, grid = self._early[first]
+            node.replace_input_with(0, self._real(taker, first, grid, 0))
+        tensors = [value for value in node.inputs if value is not None]
+        if node.op_type not in _MOVING or not tensors:
+            return
+        if tensors[0].dtype == ir.DataType.FLOAT and node.outputs[0].dtype in _INTEGERS:
+            for value in node.outputs:
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+
+
+_INTEGERS = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16})
+
+
+def _new_name(output: ir.Value) -> str:
+    return f"{output.name}/float32"
+
+
+def _constant(node: ir.Node, value: ir.Value | None) -> np.ndarray:
+    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
+    if value is not None and tensor is None:
+        raise cannot(node, f"{value.name!r} is computed in the graph")
+    return np.zeros(()) if tensor is None else tensor.numpy().astype(np.float64)
+
+
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
+def _only_consumer(value: ir.Value) -> ir.Node | None:
+    consumers = value.consumers()
+    return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
+
+
+def _scale(value: ir.Value | None) -> np.ndarray | None:
+    """A product of scales, in which one that is found on the fly counts as 1; None where it is something else."""
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is not None:
+        return tensor.numpy().astype(np.float64)
+    producer = value.producer()
+    if producer is None:
+        return None
+    if producer.op_type == "DynamicQuantizeLinear":
+        return np.ones(()) if value is producer.outputs[1] else None
+    if producer.op_type != "Mul":
+        return None
+    parts = [_scale(part) for part in producer.inputs]
+    return None if parts[0] is None or parts[1] is None else parts[0] * parts[1]
+
+
+def _not_negative(value: ir.Value) -> bool:
+    """Whether a value cannot be negative by what makes it; an input of the graph is what it is."""
+    stack, seen = [value], set()
+    while stack:
+        current = stack.pop()
+        producer = current.producer()
+        if producer is None or current in seen:
+            continue
+        seen.add(current)
+        if producer.op_type in _NOT_NEGATIVE:
+            continue
+        if producer.op_type not in _SAME_SIGN:
+            return False
+        inputs = producer.inputs if producer.op_type in _ALL_INPUTS else producer.inputs[:1]
+        for part in inputs:
+            if part is None or (part.producer() is None and not part.is_graph_input()):
+                return False
+            stack.append(part)
+    return True

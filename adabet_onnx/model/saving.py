@@ -1,0 +1,53 @@
+"""Writing an opened model to a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ..files import check_output, replacing, write_bytes
+from ..runtime import MOST_BYTES
+from .liveness import weight_bytes
+from .open import Model
+
+_LEAST_OUTSIDE = 1024  # bytes of a weight; smaller ones stay in the model
+_ALIGNED = 4096  # what a file is mapped by
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model as it was opened: repaired, in float32, with one output and a dynamic batch, and nothing else open.
+
+    Args:
+        model: the opened model.
+        path: the ``.onnx`` file; weights of 2 GB and more go to a file beside it, ``PATH.data``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if weight_bytes(model.graph) < MOST_BYTES:
+        write_bytes(path, model.proto().SerializeToString())
+        return
+    data = f"{Path(path).name}.data"
+    check_output(path)
+    with replacing(Path(path).with_name(data)) as beside:
+        light = model.graph.clone()
+        _move_weights(light, beside, data)
+    write_bytes(path, ir.to_proto(light).SerializeToString())
+
+
+def _move_weights(graph: ir.Model, file: Path, location: str) -> None:
+    """Write the weights to a file, one by one, and let the graph refer to it under another name."""
+    with file.open("wb") as stream:
+        for name, value in graph.graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _LEAST_OUTSIDE:
+                continue
+            stream.write(bytes(-stream.tell() % _ALIGNED))
+            offset = stream.tell()
+            np.ascontiguousarray(tensor.numpy()).tofile(stream)
+            value.const_value = ir.ExternalTensor(
+                location, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+            )

@@ -1,0 +1,80 @@
+"""Running two graphs on the same random inputs, to see that a repair has changed nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import ModelError, RuntimeMissingError
+from .shapes import TRIAL_SECONDS
+
+_BATCH = 2
+
+Range = tuple[float, float]
+
+
+def compare(original: ir.Model, changed: ir.Model, *, ranges: Mapping[str, Range] | None = None) -> float | None:
+    """How far the outputs of two graphs with the same inputs lie apart, as a share of their size.
+
+    Args:
+        original: a graph; its inputs may be of another float type.
+        changed: another one.
+        ranges: for inputs of which only a part makes sense, smallest and largest value.
+
+    Returns:
+        The largest ratio of norms over all outputs; None where no runtime is installed, the original cannot be run
+        by it, or gives no finite numbers.
+    """
+    feeds = random_feeds(original, ranges or {})
+    if feeds is None:
+        return None
+    expected = _run(original, feeds)
+    if expected is None or not all(np.isfinite(array).all() for array in expected):
+        return None
+    singles = {
+        value.name or "": feeds[value.name or ""].astype(value.dtype.numpy())
+        for value in changed.graph.inputs
+        if value.dtype is not None
+    }
+    found = _run(changed, singles)
+    if found is None or any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
+        return float("inf")
+    return max(_distance(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def random_feeds(model: ir.Model, ranges: Mapping[str, Range], batch: int = _BATCH) -> dict[str, np.ndarray] | None:
+    """Random inputs: normal floats, integers 0 and 1; None if a shape or type is not known."""
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in model.graph.inputs:
+        if value.shape is None or value.dtype is None:
+            return None
+        shape = [extent if isinstance(extent, int) else batch for extent in value.shape]
+        array: np.ndarray
+        if value.name in ranges:
+            array = rng.uniform(*ranges[value.name or ""], shape)
+        elif value.dtype.is_floating_point():
+            array = rng.standard_normal(shape)
+        else:
+            array = rng.integers(0, 2, shape)
+        feeds[value.name or ""] = array.astype(value.dtype.numpy())
+    return feeds
+
+
+def _run(model: ir.Model, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
+    from .. import runtime  # only this check needs a runtime
+
+    try:
+        session = runtime.inference_session(model, "the model")
+        outputs = runtime.run_session(session, None, dict(feeds), "the model", seconds=TRIAL_SECONDS)
+    except (ModelError, RuntimeMissingError):
+        return None
+    return [np.asarray(output, np.float64) for output in outputs]
+
+
+def _distance(found: np.ndarray, expected: np.ndarray) -> float:
+    size = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / (size or 1.0)

@@ -1,0 +1,160 @@
+"""Gradients of some output channels of a layer, computed as if it had no others.
+
+Where only some channels of a weight are trained, the gradient of the layer's result is cut down to them first, so that
+the product that makes the weight's gradient has as many rows less. What a layer reads channel by channel (depthwise
+convolutions, normalisations) is cut down too, and only that part of the activation is kept for the way back.
+
+Other layers, and biases alone, have the gradient of all channels computed, of which those that are trained are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from ..model.channels import Slice
+from ..model.dims import Dim, dims
+from .builder import Builder
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is trained of a value.
+
+    Attributes:
+        value: the trained part.
+        slice: where it is in the whole.
+    """
+
+    value: ir.Value
+    slice: Slice
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A layer as if it had some of its channels only.
+
+    Attributes:
+        node: a node of no graph; `release` has to follow.
+        wanted: positions of its inputs whose gradients it is there for.
+        gradient: of its output.
+    """
+
+    node: ir.Node
+    wanted: tuple[int, ...]
+    gradient: ir.Value
+
+    def release(self) -> None:
+        """Let go of the inputs, which otherwise count the node among their users."""
+        for position in range(len(self.node.inputs)):
+            self.node.replace_input_with(position, None)
+
+
+def take(build: Builder, value: ir.Value, indices: Sequence[int], axis: int) -> ir.Value:
+    """Some slices along an axis."""
+    shape: list[Dim] = list(dims(value))
+    shape[axis] = len(indices)
+    return build.op("Gather", value, build.ints(*indices), axis=axis, shape=shape)
+
+
+def narrowed(
+    node: ir.Node,
+    wanted: Sequence[int],
+    parts: Mapping[ir.Value, Part],
+    outputs: Sequence[ir.Value | None],
+    build: Builder,
+) -> Narrow | None:
+    """The layer a node is, narrowed to the channels that are trained; None where there is nothing to gain.
+
+    Args:
+        node: of the forward part.
+        wanted: positions of the inputs whose gradient is asked for.
+        parts: of the values that are trained in part.
+        outputs: gradients of its outputs.
+        build: makes the nodes.
+    """
+    form = _FORMS.get(node.op_type)
+    trained = {i: parts[value] for i in wanted if (value := node.inputs[i]) is not None and value in parts}
+    if form is None or 1 not in trained or outputs[0] is None:
+        return None
+    indices = trained[1].slice.indices
+    if any(part.slice.indices != indices for part in trained.values()):
+        return None
+    return form(_Cut(node, trained, indices, outputs[0], build))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What the forms are made from."""
+
+    node: ir.Node
+    trained: Mapping[int, Part]
+    indices: tuple[int, ...]
+    gradient: ir.Value
+    build: Builder
+
+    def x(self, position: int) -> ir.Value:
+        """An input of the node."""
+        value = self.node.inputs[position]
+        assert value is not None
+        return value
+
+    def kept(self, indices: Sequence[int]) -> ir.Value:
+        """Some channels of the activation that the node reads, in whose place they are kept for the way back."""
+        part = take(self.build, self.x(0), indices, 1)
+        self.build.masks.append(part)
+        return part
+
+    def made(self, inputs: Sequence[ir.Value | None], axis: int, **changes: Any) -> Narrow:
+        """The node with these inputs in place of its own, and its channels on this axis of the result."""
+        attributes = [value for name, value in self.node.attributes.items() if name not in changes]
+        attributes += [ir.AttrInt64(name, value) for name, value in changes.items()]
+        node = ir.Node(self.node.domain, self.node.op_type, inputs, attributes, name=self.node.name)
+        shape: list[Dim] = list(dims(self.node.outputs[0]))
+        axis %= len(shape)
+        shape[axis] = len(self.indices)
+        node.outputs[0].type, node.outputs[0].shape = self.node.outputs[0].type, ir.Shape(shape)
+        gradient = take(self.build, self.gradient, self.indices, axis)
+        return Narrow(node, tuple(self.trained), gradient)
+
+    def part(self, position: int) -> ir.Value | None:
+        """The trained part of an input; None where it is not trained."""
+        return self.trained[position].value if position in self.trained else None
+
+
+def _convolution(cut: _Cut) -> Narrow | None:
+    """Conv or ConvTranspose: all channels are made from the same input, or each from one channel of it."""
+    groups = int(cut.node.attributes.get_int("group", 1))
+    inputs = [cut.part(1), cut.part(2)]
+    if groups == 1:
+        return cut.made([cut.x(0), *inputs], 1)
+    each = int(dims(cut.x(1))[0]) // groups if cut.node.op_type == "Conv" else 1  # channels made from one channel
+    if int(dims(cut.x(1))[1]) != 1:
+        return None
+    return cut.made([cut.kept([i // each for i in cut.indices]), *inputs], 1, group=len(cut.indices))
+
+
+def _product(cut: _Cut) -> Narrow:
+    """Gemm or MatMul: channels are columns of the result."""
+    bias = [cut.part(2)] if cut.node.op_type == "Gemm" else []
+    return cut.made([cut.x(0), cut.part(1), *bias], -1)
+
+
+def _normalization(cut: _Cut) -> Narrow | None:
+    """BatchNormalization by stored statistics."""
+    if cut.node.attributes.get_int("training_mode", 0):
+        return None
+    statistics = [take(cut.build, cut.x(i), cut.indices, 0) for i in (3, 4)]
+    return cut.made([cut.kept(cut.indices), cut.part(1), cut.part(2), *statistics], 1)
+
+
+_FORMS: dict[str, Callable[[_Cut], Narrow | None]] = {
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Gemm": _product,
+    "MatMul": _product,
+    "BatchNormalization": _normalization,
+}

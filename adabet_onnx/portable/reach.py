@@ -1,0 +1,118 @@
+"""What stands between a graph's trained values and its output, for many sets of them in one walk.
+
+`autodiff.plan` finds the way back for one selection. A pre-flight asks for every layer by itself, and a node may have
+a gradient for one layer and none for another (of a data input, but not of a weight). So each value carries a bit for
+every set that reaches it, and a node is looked at once for each combination of inputs that some set wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+# Why a node cannot be differentiated for these input positions, given the values whose gradient is needed; or None.
+Reason = Callable[[ir.Node, tuple[int, ...], Collection[ir.Value]], str | None]
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A node on the way back that has no gradient.
+
+    Attributes:
+        node: the node.
+        reason: why, to be read after the node's name.
+    """
+
+    node: ir.Node
+    reason: str
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way back from the output to one set of trained values.
+
+    Attributes:
+        blocked: nodes on it without a gradient, in the graph's order.
+        unreached: trained values that the output does not depend on (or only through steps, where every slope is 0).
+    """
+
+    blocked: tuple[Blocked, ...]
+    unreached: tuple[ir.Value, ...]
+
+
+def ways(
+    graph: ir.Graph,
+    output: ir.Value,
+    sets: Sequence[Collection[ir.Value]],
+    *,
+    reason: Reason,
+    inputs: Callable[[ir.Node], Sequence[ir.Value | None]],
+    carries: Callable[[ir.Node, ir.Value], bool],
+) -> list[Way]:
+    """The way back to each of several sets of trained values.
+
+    Args:
+        graph: sorted, with dtypes.
+        output: the value whose gradient is given.
+        sets: float initializers or inputs.
+        reason: see `Reason`.
+        inputs: the inputs of a node whose values a result depends on.
+        carries: whether a gradient can come back through this output of a node.
+    """
+    active: dict[ir.Value, int] = {}
+    for bit, trained in enumerate(sets):
+        for value in trained:
+            active[value] = active.get(value, 0) | 1 << bit
+    for node in graph:
+        mask = _joined(active, inputs(node))
+        for value in node.outputs if mask else ():
+            if carries(node, value):
+                active[value] = mask
+    needed = {output: active.get(output, 0)}
+    blocked: list[list[Blocked]] = [[] for _ in sets]
+    for node in reversed(list(graph)):
+        mask = _joined(needed, [value for value in node.outputs if value in active])
+        for bits, wanted in _combinations(inputs(node), active, mask):
+            found = reason(node, wanted, {value for value in node.outputs if needed.get(value, 0) & bits})
+            if found is not None:
+                for bit in _bits(bits):
+                    blocked[bit].append(Blocked(node, found))
+            for position in wanted:
+                operand = node.inputs[position]
+                assert operand is not None
+                needed[operand] = needed.get(operand, 0) | bits
+    return [
+        Way(tuple(reversed(blocked[bit])), tuple(v for v in trained if not needed.get(v, 0) >> bit & 1))
+        for bit, trained in enumerate(sets)
+    ]
+
+
+def _joined(masks: dict[ir.Value, int], values: Sequence[ir.Value | None]) -> int:
+    joined = 0
+    for value in values:
+        if value is not None:
+            joined |= masks.get(value, 0)
+    return joined
+
+
+def _combinations(
+    inputs: Sequence[ir.Value | None], active: dict[ir.Value, int], mask: int
+) -> list[tuple[int, tuple[int, ...]]]:
+    """The sets in a mask, grouped by which inputs of a node they want."""
+    groups: list[tuple[int, tuple[int, ...]]] = [(mask, ())] if mask else []
+    for position, value in enumerate(inputs):
+        bits = 0 if value is None else active.get(value, 0)
+        split = []
+        for group, wanted in groups:
+            if group & bits:
+                split.append((group & bits, (*wanted, position)))
+            if group & ~bits:
+                split.append((group & ~bits, wanted))
+        groups = split
+    return [(group, wanted) for group, wanted in groups if wanted]
+
+
+def _bits(mask: int) -> list[int]:
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]

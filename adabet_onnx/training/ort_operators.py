@@ -1,0 +1,147 @@
+"""Which operators onnxruntime-training 1.19.2 differentiates, and with which exceptions.
+
+Found by running it: `tests/test_ort_operators.py` builds a small model for every operator, makes artifacts, and
+compares the gradient with ours. What it cannot do it mostly refuses, in words that name no layer; but some gradients
+it leaves out or gets wrong without a word, and those are the exceptions below. The table is of the graph that
+`prepare` has rewritten, in which no BatchNormalization, AveragePool or auto_pad is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..model.dims import dims_or_none
+from ..portable.rules.registry import Look
+
+_Check = Callable[[Look, Collection[ir.Value]], str | None]
+_NONE = "has no gradient in onnxruntime-training"
+_SHARED = 8  # elements of a constant that ONNX Runtime shares
+REMEDY = "Use the portable backend, or select layers after it."
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An operator that has a gradient.
+
+    Attributes:
+        inputs: positions it has one for; None: all that are float.
+        check: says why a certain node has none.
+    """
+
+    inputs: frozenset[int] | None = None
+    check: _Check | None = None
+
+
+def _split(look: Look, needed: Collection[ir.Value]) -> str | None:
+    unused = [value.name for value in look.node.outputs if value not in needed]
+    if not unused:
+        return None
+    return f"gets a wrong gradient in onnxruntime-training, without a word, since its output {unused[0]!r} is not used"
+
+
+def _slice(look: Look, needed: Collection[ir.Value]) -> str | None:
+    steps = look.array(4)
+    if steps is not None and (steps < 0).any():
+        return "slices backwards, which onnxruntime-training has a gradient for that fails when it runs"
+    return None
+
+
+def _pad(look: Look, needed: Collection[ir.Value]) -> str | None:
+    mode = look.string("mode", "constant")
+    return None if mode == "constant" else f"pads in the mode {mode!r}, which {_NONE.removeprefix('has ')}"
+
+
+def _matmul(look: Look, needed: Collection[ir.Value]) -> str | None:
+    ranks = [len(dims) for value in look.node.inputs if value is not None and (dims := dims_or_none(value)) is not None]
+    return "multiplies by a vector, which onnxruntime-training has no gradient for" if 1 in ranks else None
+
+
+def _reduce(look: Look, needed: Collection[ir.Value]) -> str | None:
+    if look.opset < 18 and not look.int("keepdims", 1):
+        return "drops the axes it reduces, for which onnxruntime-training's gradient is not valid below opset 18"
+    return None
+
+
+def _gelu(look: Look, needed: Collection[ir.Value]) -> str | None:
+    if look.string("approximate", "none") == "none":
+        return None
+    return "is Gelu by tanh, whose gradient onnxruntime-training takes for that of the exact one"
+
+
+def _layer_norm(look: Look, needed: Collection[ir.Value]) -> str | None:
+    """ONNX Runtime shares equal constants of few elements, and the gradient then defines one value twice."""
+    for position in (1, 2):
+        own = look.array(position)
+        if own is None or own.size > _SHARED:
+            continue
+        others = [
+            value
+            for node in look.node.graph or ()
+            if node.op_type == "LayerNormalization"
+            for i, value in enumerate(node.inputs[1:3], start=1)
+            if value is not None and (node is not look.node or i != position)
+        ]
+        if any(np.array_equal(own, array) for value in others if (array := _array(value)) is not None):
+            return "has a scale or bias of few elements that equals another one, which onnxruntime-training merges"
+    return None
+
+
+def _array(value: ir.Value) -> np.ndarray | None:
+    return None if value.const_value is None else value.const_value.numpy()
+
+
+_PLAIN = """
+    Abs Add Cast Concat Conv Cos Div Dropout Erf Exp Flatten Gemm GlobalAveragePool Identity LeakyRelu Log LogSoftmax
+    Max MaxPool Min Mul Neg Reciprocal Relu Sigmoid Sin Softmax Sqrt Sub Tanh Transpose"""
+_OF_THE_FIRST = """
+    Clip Expand Gather GatherElements GatherND Pow ReduceMean ReduceSum Reshape Squeeze Tile TopK Trilu Unsqueeze"""
+_FIRST = frozenset({0})
+_TABLE: dict[str, _Entry] = {
+    **{op: _Entry() for op in _PLAIN.split()},
+    **{op: _Entry(_FIRST) for op in _OF_THE_FIRST.split()},
+    "Gelu": _Entry(check=_gelu),
+    "LayerNormalization": _Entry(check=_layer_norm),
+    "MatMul": _Entry(check=_matmul),
+    "Pad": _Entry(_FIRST, _pad),
+    "ReduceL2": _Entry(_FIRST, _reduce),
+    "ReduceLogSumExp": _Entry(_FIRST, _reduce),
+    "ScatterElements": _Entry(frozenset({0, 2})),
+    "Slice": _Entry(_FIRST, _slice),
+    "Split": _Entry(_FIRST, _split),
+    "Where": _Entry(frozenset({1, 2})),
+}
+# Operators that keep onnxruntime-training from any training graph, wherever they stand.
+_ANYWHERE = {"MeanVarianceNormalization": "is expanded by onnxruntime-training into nodes that are not valid"}
+
+
+def differentiable_operators() -> list[str]:
+    """All operators that onnxruntime-training differentiates, some with exceptions."""
+    return sorted(_TABLE)
+
+
+def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+    """Why onnxruntime-training does not differentiate a node, to be read after its name; None where it does.
+
+    Args:
+        node: of a graph prepared for it.
+        wanted: positions of the inputs whose gradient is asked for.
+        needed: those of its outputs whose gradient is there.
+        opset: of the graph.
+    """
+    entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
+    if entry is None:
+        return _NONE
+    if entry.inputs is not None and not set(wanted) <= entry.inputs:
+        position = min(set(wanted) - entry.inputs)
+        value = node.inputs[position]
+        return f"{_NONE} for its input {position} ({value.name if value is not None else None!r})"
+    return None if entry.check is None else entry.check(Look(node, wanted, opset), needed)
+
+
+def why_nowhere(node: ir.Node) -> str | None:
+    """Why a graph with this node in it cannot be trained at all; None where it can."""
+    return None if node.domain else _ANYWHERE.get(node.op_type)

@@ -1,0 +1,413 @@
+"""Before anything is trained: which layers can be, with which backend, after which repairs, and what stands in the way.
+
+One walk over the graph that each backend would train (`portable.reach`) answers for all layers. Nothing is run but,
+where shapes cannot be inferred, a forward pass on zeros.
+
+``adabet-onnx check --json``: format "adabet-onnx/check", version 1, with
+    model, model_sha256, loss
+    backends        portable and ort, each with ``installed`` and ``obstacle`` (what keeps all layers from it, or null)
+    layers          in model order, each with
+        name, op_type, trainable
+        backend     the one ``--backend auto`` takes: portable, else ort; null for none
+        portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
+    nodes           without a gradient on the way back from the loss to a layer: node, op_type, layer (that it is, or
+                    that stands before it; or null), backend, reason, remedy
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from ..errors import AdabetError, RuntimeMissingError
+from ..model.layers import Layer, source_initializer
+from ..model.open import Model, open_model
+from ..model.passes.names import RESERVED
+from ..model.prepare import BACKENDS, Prepared, prepare
+from ..model.repairs import repair_of
+from ..model.shapes import shape_of
+from ..portable import autodiff
+from ..portable.obstacles import explain, layer_of
+from ..portable.reach import Way, ways
+from ..portable.shapes import annotate
+from ..selection.record import Selection
+from . import ort_operators
+from .choices import Choices, choose_backend, need_runtime
+
+FORMAT, VERSION = "adabet-onnx/check", 1
+_UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A node without a gradient on the way back from the loss to a layer; the attributes are those of the module."""
+
+    node: str
+    op_type: str
+    layer: str | None
+    backend: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f", in layer {self.layer!r}," if self.layer else ""
+        return f"node {self.node!r} ({self.op_type}){where} {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one backend can train one layer.
+
+    Attributes:
+        trainable: whether it can.
+        repairs: what is rewritten for it between the layer and the loss.
+        reason: why it cannot; None where it can.
+    """
+
+    trainable: bool
+    repairs: tuple[str, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class CheckedLayer:
+    """What is known of a layer; the attributes are those of the module."""
+
+    name: str
+    op_type: str
+    portable: Verdict
+    ort: Verdict
+
+    @property
+    def backend(self) -> str | None:
+        """Which backend trains it: portable, else ort; None for none."""
+        return next((backend for backend in ("portable", "ort") if getattr(self, backend).trainable), None)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a backend can train it."""
+        return self.backend is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why no backend can, or None."""
+        return None if self.trainable else self.portable.reason
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check_model` found.
+
+    Attributes:
+        model: what messages call it.
+        model_sha256: of the file.
+        loss: that was asked about.
+        layers: in model order.
+        obstacles: nodes without a gradient, for either backend.
+        installed: whether what a backend trains with is installed, by backend.
+        refused: what keeps every layer from a backend, by backend; None for nothing.
+    """
+
+    model: str
+    model_sha256: str
+    loss: str
+    layers: tuple[CheckedLayer, ...]
+    obstacles: tuple[Obstacle, ...]
+    installed: dict[str, bool]
+    refused: dict[str, str | None]
+
+    @property
+    def untrainable(self) -> dict[str, str]:
+        """Layers that no backend can train, and why."""
+        return {layer.name: layer.reason for layer in self.layers if layer.reason is not None}
+
+    def only(self, names: Collection[str]) -> Check:
+        """The same about some of the layers."""
+        layers = tuple(layer for layer in self.layers if layer.name in names)
+        return Check(self.model, self.model_sha256, self.loss, layers, self.obstacles, self.installed, self.refused)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the module."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "loss": self.loss,
+            "backends": {
+                backend: {"installed": self.installed[backend], "obstacle": self.refused[backend]}
+                for backend in ("portable", "ort")
+            },
+            "layers": [
+                {
+                    "name": layer.name,
+                    "op_type": layer.op_type,
+                    "trainable": layer.trainable,
+                    "backend": layer.backend,
+                    "portable": asdict(layer.portable),
+                    "ort": asdict(layer.ort),
+                }
+                for layer in self.layers
+            ],
+            "nodes": [asdict(obstacle) for obstacle in self.obstacles],
+        }
+
+
+def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
+    """Say which layers of a model can be trained, before anything is.
+
+    Args:
+        model: opened, or what `open_model` takes.
+        loss: to be minimised; onnxruntime-training has no cross-entropy per pixel or token.
+
+    Returns:
+        For every layer, a verdict for each backend.
+
+    Raises:
+        ModelError: the model cannot be opened.
+        UsageError: an unknown loss.
+    """
+    model = open_model(model)
+    Choices(loss=loss).check()
+    found = {backend: _Backend(model, model.layers, backend, loss) for backend in ("portable", "ort")}
+    layers = tuple(
+        CheckedLayer(
+            layer.name, layer.op_type, found["portable"].verdicts[layer.name], found["ort"].verdicts[layer.name]
+        )
+        for layer in model.layers
+    )
+    return Check(
+        model=model.name,
+        model_sha256=model.sha256,
+        loss=loss,
+        layers=layers,
+        obstacles=tuple(obstacle for backend in found.values() for obstacle in backend.obstacles),
+        installed={backend: _installed(backend) for backend in found},
+        refused={backend: checked.refused for backend, checked in found.items()},
+    )
+
+
+def untrainable_layers(model: Model) -> dict[str, str]:
+    """Layers that no backend can train, and why. The second backend is asked only about what the first cannot."""
+    first = _Backend(model, model.layers, "portable", None)
+    left = [layer for layer in model.layers if not first.verdicts[layer.name].trainable]
+    if not left:
+        return {}
+    second = _Backend(model, left, "ort", None)
+    return {
+        layer.name: first.verdicts[layer.name].reason or ""
+        for layer in left
+        if not second.verdicts[layer.name].trainable
+    }
+
+
+def obstacles_to(prepared: Prepared, backend: str) -> str | None:
+    """Why a backend cannot train a prepared graph, in words a user can act on; None if it can."""
+    graph = prepared.graph.clone()
+    annotate(graph)
+    nowhere = _nowhere(graph, backend)
+    if nowhere is not None:
+        return f"{prepared.model.name} cannot be trained with the {backend} backend: {nowhere}"
+    trained = [graph.graph.initializers[name] for name in prepared.trainable]
+    [way] = _ways(graph, [trained], backend)
+    if way.blocked:
+        remedy = ort_operators.REMEDY if backend == "ort" else autodiff.REMEDY
+        return explain([autodiff.obstacle(blocked.node, blocked.reason, remedy) for blocked in way.blocked], prepared)
+    if way.unreached:
+        return f"{prepared.model.name}: {_UNREACHED.format(way.unreached[0].name)}. Select other layers."
+    return None
+
+
+def pick_backend(model: Model, selection: Selection, asked: str, choices: Choices) -> str:
+    """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
+
+    That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
+    selection has a gradient in onnxruntime-training alone and it is installed.
+
+    Raises:
+        UsageError: an unknown backend, or it lacks what is asked for.
+    """
+    chosen = choose_backend(asked, choices, channels=bool(selection.channels))
+    if (
+        asked != "auto"
+        or chosen == "ort"
+        or choices.lacking("ort", channels=bool(selection.channels))
+        or not _installed("ort")
+    ):
+        return chosen
+    if obstacles_to(prepare(model, selection, backend="portable"), "portable") is None:
+        return "portable"
+    try:
+        ours = prepare(model, selection, backend="ort")
+    except AdabetError:
+        return "portable"
+    trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(ours, "ort") is None
+    return "ort" if trained else "portable"
+
+
+def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
+    """Why a loss cannot be computed from the model's logits, or None."""
+    shape = shape_of(model.graph, model.logits)
+    if shape is None:
+        return "the shape of the logits is unknown. Export the model with shape inference."
+    if loss != "cross-entropy" or (len(shape) == 2 or (len(shape) > 2 and backend == "portable")):
+        return None
+    hint = " The portable backend takes one per pixel or token too." if len(shape) > 2 else ""
+    return (
+        f"cross-entropy needs logits of shape (N, classes), but they have {('N', *shape[1:])}. Use --loss mse, l1 or "
+        f"bce-with-logits, or end the model with a classifier.{hint}"
+    )
+
+
+class _Backend:
+    """What one backend can do with a model.
+
+    Attributes:
+        verdicts: by layer.
+        obstacles: nodes without a gradient.
+        refused: what keeps every layer from it, or None.
+    """
+
+    def __init__(self, model: Model, layers: Sequence[Layer], backend: str, loss: str | None) -> None:
+        assert backend in BACKENDS
+        self._backend = backend
+        self.verdicts: dict[str, Verdict] = {}
+        self.obstacles: tuple[Obstacle, ...] = ()
+        self.refused: str | None = None if loss is None else loss_obstacle(model, loss, backend)
+        clashing = {layer.name: name for layer in layers if (name := _clash(layer, backend)) is not None}
+        for clashed, name in clashing.items():
+            reason = f"its parameter {name!r} has a name that onnxruntime-training uses itself"
+            self.verdicts[clashed] = Verdict(False, (), reason)
+        asked = [layer for layer in layers if layer.name not in clashing]
+        if asked and self.refused is None:
+            try:
+                self._look(model, asked)
+            except AdabetError as error:
+                self.refused = str(error)
+        for layer in asked:
+            self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
+
+    def _look(self, model: Model, layers: Sequence[Layer]) -> None:
+        prepared = prepare(model, _selection_of(model, layers), backend=self._backend)
+        trained = {layer.name: _initializers(prepared, layer) for layer in layers}
+        annotate(prepared.graph)
+        nowhere = _nowhere(prepared.graph, self._backend)
+        if nowhere is not None:
+            self.refused = nowhere
+            return
+        values = prepared.graph.graph.initializers
+        sets = [[values[name] for name in trained[layer.name]] for layer in layers]
+        found = _ways(prepared.graph, sets, self._backend)
+        repairs = _repairs(model, layers, self._backend)
+        remedy = ort_operators.REMEDY if self._backend == "ort" else autodiff.REMEDY
+        seen: dict[tuple[str, str], Obstacle] = {}
+        for layer, way, mended in zip(layers, found, repairs, strict=True):
+            own = []
+            for blocked in way.blocked:
+                made = autodiff.obstacle(blocked.node, blocked.reason, remedy)
+                at = layer_of(made, prepared)
+                own.append(Obstacle(made.node, made.op_type, at, self._backend, made.reason, made.remedy))
+                seen.setdefault((made.node, made.reason), own[-1])
+            reason = str(own[-1]) if own else None
+            if reason is None and way.unreached:
+                reason = f"{_UNREACHED.format(way.unreached[0].name)}."
+            self.verdicts[layer.name] = Verdict(reason is None, mended, reason)
+        order = {node.name: i for i, node in enumerate(prepared.graph.graph)}
+        self.obstacles = tuple(sorted(seen.values(), key=lambda obstacle: order.get(obstacle.node, 0)))
+
+
+def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[Way]:
+    opset = graph.opset_imports.get("") or 0
+    output = graph.graph.outputs[0]
+    if backend == "portable":
+        return autodiff.plan_each(graph.graph, output, sets, opset=opset)
+    return ways(
+        graph.graph,
+        output,
+        sets,
+        reason=lambda node, wanted, needed: ort_operators.why_not(node, wanted, needed, opset),
+        inputs=autodiff.sources,
+        carries=autodiff.is_float,
+    )
+
+
+def _nowhere(graph: ir.Model, backend: str) -> str | None:
+    """A node that keeps a graph from a backend wherever it stands."""
+    for node in graph.graph:
+        if node.op_type == "LRN" and not node.domain and node.attributes.get_int("size", 1) % 2 == 0:
+            return f"node {node.name!r} (LRN) has an even size, which ONNX Runtime cannot run. Export without it."
+        reason = ort_operators.why_nowhere(node) if backend == "ort" else None
+        if reason is not None:
+            return f"node {node.name!r} ({node.op_type}) {reason}. Use the portable backend."
+    return None
+
+
+def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[str, ...]]:
+    """What is rewritten on the way from each layer to the logits."""
+    graph = model.graph.graph
+    nodes = {node.name: node for node in graph}
+    logits = next(value for node in graph for value in node.outputs if value.name == model.logits)
+    met: list[dict[str, int]] = [{} for _ in layers]
+    own = {nodes[layer.node].outputs[0]: i for i, layer in enumerate(layers)}
+    reached: dict[ir.Value, int] = {value: 1 << i for value, i in own.items()}
+    back = _ancestors(logits)
+    for node in graph:
+        mask = 0
+        for value in (*node.inputs, *node.outputs):
+            mask |= 0 if value is None else reached.get(value, 0)
+        for value in node.outputs:
+            reached[value] = mask
+        what = repair_of(node, backend) if mask and node in back else None
+        if what is None:
+            continue
+        for i in range(len(layers)):
+            if mask >> i & 1:
+                met[i][what] = met[i].get(what, 0) + 1
+    return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
+
+
+def _ancestors(value: ir.Value) -> set[ir.Node]:
+    """The nodes that a value is computed by."""
+    found: set[ir.Node] = set()
+    stack = [value]
+    while stack:
+        node = stack.pop().producer()
+        if node is not None and node not in found:
+            found.add(node)
+            stack.extend(operand for operand in node.inputs if operand is not None)
+    return found
+
+
+def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:
+    names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
+    return Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
+
+
+def _initializers(prepared: Prepared, layer: Layer) -> list[str]:
+    """Names of a layer's parameters in the prepared graphs, where shared vectors have been taken apart."""
+    nodes = {node.name: node for node in prepared.original.graph}
+    found = []
+    for parameter in layer.parameters:
+        value = source_initializer(nodes[parameter.node].inputs[parameter.position])
+        assert value is not None
+        found.append(value.name or "")
+    return list(dict.fromkeys(found))
+
+
+def _clash(layer: Layer, backend: str) -> str | None:
+    """A parameter's name that onnxruntime-training uses itself."""
+    names = [parameter.name for parameter in layer.parameters] if backend == "ort" else []
+    return next((name for name in names if name in RESERVED or name.endswith("_grad")), None)
+
+
+def _installed(backend: str) -> bool:
+    try:
+        need_runtime(backend)
+    except RuntimeMissingError:
+        return False
+    return True

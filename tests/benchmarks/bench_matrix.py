@@ -1,0 +1,274 @@
+"""What trains, by architecture, exporter, selection and backend; and whether `check` foresaw it.
+
+Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is one selection of one model:
+
+    forward     largest difference of the training graph's logits from the model's, over the largest logit (or 1)
+    gradient    largest difference from torch autograd in float64 over the same ONNX graph (tests/torch_oracle.py), over
+                each parameter's largest gradient; "fd" before it: from finite differences of the loss, where torch does
+                not know an operator
+    others      whether a step changed anything but what was selected (the model with the trained values in it must give
+                the trained logits)
+    export      largest difference of the exported model's logits from the trained ones
+    check       whether `check_model` said beforehand what then happened
+
+Each model is tried in a process of its own, so that a crash of a runtime is a row and not the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+import numpy as np  # noqa: E402
+import onnx  # noqa: E402
+import onnx_ir as ir  # noqa: E402
+
+from adabet_onnx import AdabetError, check_model, export_model, make_artifacts, open_model  # noqa: E402
+from adabet_onnx.runtime import run_session  # noqa: E402
+from adabet_onnx.selection.record import Selection  # noqa: E402
+from adabet_onnx.training.preflight import loss_obstacle  # noqa: E402
+from adabet_onnx.training.samples import sample_feeds, sample_labels  # noqa: E402
+from adabet_onnx.training.selfcheck import check  # noqa: E402
+from adabet_onnx.training.trainer import LAST, PROPERTY  # noqa: E402
+
+BACKENDS = ("portable", "ort")
+SELECTIONS = ("first", "middle", "last", "10 %", "all")
+NEW = ("bert_masked", "convnext", "gpt", "lstm", "mobilenetv2", "resnet18", "vit_tiny")  # by torch.export as well
+ZOO = (
+    "squeezenet",
+    "shufflenet",
+    "inception_v1",
+    "resnet50",
+    "densenet121",
+    "inception_v2",
+    "zfnet512",
+    "bvlc_alexnet",
+)
+SHARED = TESTS.parent.parent / "shared" / "models"
+GOOD = 1e-3  # a gradient further from torch's is wrong
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One selection of one model with one backend; see the module. None: not reached."""
+
+    model: str
+    exporter: str
+    selection: str
+    layers: int
+    backend: str
+    foreseen: bool
+    error: str | None = None
+    forward: float | None = None
+    gradient: float | None = None
+    by: str = "torch"
+    others: bool | None = None
+    export: float | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether artifacts were made and their gradient is right."""
+        limit = GOOD if self.by == "torch" else 0.05
+        return self.error is None and self.gradient is not None and self.gradient <= limit
+
+    @property
+    def agrees(self) -> bool:
+        """Whether check foresaw it."""
+        return self.foreseen == self.trained
+
+    def cells(self) -> list[str]:
+        """As in the table."""
+
+        def number(value: float | None) -> str:
+            return "-" if value is None else f"{value:.0e}"
+
+        mark = "fd " if self.by != "torch" and self.gradient is not None else ""
+        outcome = "trains" if self.trained else "refused" if self.error is not None else "wrong"
+        others = {None: "-", True: "unchanged", False: "CHANGED"}[self.others]
+        names = [self.model, self.exporter, f"{self.selection} ({self.layers})", self.backend, outcome]
+        numbers = [number(self.forward), mark + number(self.gradient), others, number(self.export)]
+        return [*names, *numbers, "agreed" if self.agrees else "DISAGREED"]
+
+
+HEADINGS = ["model", "exporter", "selection", "backend", "outcome", "forward", "gradient", "others", "export", "check"]
+
+
+def sources() -> list[tuple[str, str]]:
+    """(model, exporter) of all that is tried, the small ones first."""
+    from models.architectures import ARCHITECTURES
+
+    found = [(name, "torchscript") for name in ARCHITECTURES] + [(name, "dynamo") for name in NEW]
+    if SHARED.is_dir():
+        found += [(path.stem, "shared") for path in sorted(SHARED.glob("*.onnx"))]
+    return found + [(name, "zoo") for name in ZOO]
+
+
+def load(name: str, exporter: str) -> onnx.ModelProto:
+    """The model."""
+    if exporter == "zoo":
+        from models.light import light_model
+
+        return light_model(name)
+    if exporter == "shared":
+        return onnx.load(SHARED / f"{name}.onnx")
+    from models.architectures import export
+
+    return onnx.load_from_string(export(name, exporter=exporter, opset=17 if exporter == "torchscript" else 18))
+
+
+def selections(names: list[str]) -> dict[str, list[str]]:
+    """Layers of each selection, in model order."""
+    tenth = max(1, len(names) // 10)
+    spread = [names[i * len(names) // tenth] for i in range(tenth)]
+    return dict(zip(SELECTIONS, ([names[0]], [names[len(names) // 2]], [names[-1]], spread, list(names)), strict=True))
+
+
+def rows(
+    name: str, exporter: str, kinds: tuple[str, ...] = SELECTIONS, backends: tuple[str, ...] = BACKENDS
+) -> Iterator[Row]:
+    """Try one model."""
+    model = open_model(load(name, exporter))
+    loss = "cross-entropy" if loss_obstacle(model, "cross-entropy", "ort") is None else "mse"
+    checked = check_model(model, loss=loss)
+    verdicts = {layer.name: layer for layer in checked.layers}
+    parameters = {layer.name: [parameter.name for parameter in layer.parameters] for layer in model.layers}
+    for what, layers in selections([layer.name for layer in model.layers]).items():
+        if what not in kinds:
+            continue
+        chosen = tuple(dict.fromkeys(parameter for layer in layers for parameter in parameters[layer]))
+        selection = Selection(model.sha256, "layers", tuple(layers), chosen)
+        for backend in backends:
+            foreseen = all(getattr(verdicts[layer], backend).trainable for layer in layers)
+            row = Row(name, exporter, what, len(layers), backend, foreseen)
+            yield _tried(row, model, selection, loss)
+
+
+def _tried(row: Row, model: Any, selection: Selection, loss: str) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Any] = {}
+        try:
+            made = make_artifacts(
+                model, selection, Path(folder) / "a", backend=row.backend, loss=loss, optimizer="sgd", check=False
+            )
+            feeds = sample_feeds(made, _BATCH, 0)
+            logits = _logits(made.file("model"), str(made.content["model_logits"]), feeds)
+            labels = sample_labels(made, logits, 0)
+            found |= _gradient(made, feeds, labels, loss)
+            if found["by"] != "torch":
+                found["gradient"] = None  # until the finite differences
+            result = check(made)
+            found |= {"forward": result["outputs"], "others": True}
+            if found["by"] != "torch" and result["gradient"] is not None:
+                found["gradient"] = result["gradient"]["error"]
+            session = made.session(made.initial)
+            session.gradients(feeds, labels)
+            session.update(1e-2)
+            session.set_property(PROPERTY, "{}")
+            (made.folder / LAST).parent.mkdir()
+            session.save(made.folder / LAST)
+            trained = session.evaluate(feeds, labels)[1]
+            found["export"] = _export(made, Path(folder) / "adapted.onnx", feeds, trained)
+        except AdabetError as error:
+            found["error"] = str(error)
+        return Row(**(asdict(row) | found))
+
+
+def _gradient(made: Any, feeds: dict[str, np.ndarray], labels: np.ndarray, loss: str) -> dict[str, Any]:
+    """Largest error of a gradient, against torch where it can."""
+    import torch_oracle
+
+    session = made.session(made.initial, threads=1)
+    session.gradients(feeds, labels)
+    proto = onnx.load(made.file("model"))
+    try:
+        _, expected = torch_oracle.gradients(
+            proto, feeds, labels, made.parameters, loss=loss, logits=str(made.content["model_logits"])
+        )
+    except NotImplementedError:
+        return {"by": "differences"}
+    largest = {name: float(np.abs(value).max()) for name, value in expected.items()}
+    floor = 1e-6 * max(largest.values())
+    errors = [
+        float(np.abs(session.gradient(name) - value).max()) / largest[name]
+        for name, value in expected.items()
+        if largest[name] > floor
+    ]
+    return {"by": "torch", "gradient": max(errors, default=0.0)}
+
+
+def _export(made: Any, path: Path, feeds: dict[str, np.ndarray], trained: np.ndarray) -> float:
+    """How far the exported model's logits are from the trained ones."""
+    export_model(made.folder, path)
+    found = _logits(path, str(made.content["model_logits"]), feeds)
+    return float(np.abs(found - trained).max()) / max(1.0, float(np.abs(trained).max()))
+
+
+def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    from adabet_onnx.training.evaluation import logits_session
+
+    return np.asarray(run_session(logits_session(ir.load(path), name, str(path)), None, feeds, str(path))[0])
+
+
+def table(found: list[Row]) -> str:
+    """In Markdown."""
+    lines = [HEADINGS, ["---"] * len(HEADINGS), *(row.cells() for row in found)]
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    refused: dict[tuple[str, str, str], str] = {}
+    for row in found:
+        if not row.trained:
+            refused.setdefault((row.model, row.exporter, row.backend), row.error or "its gradient is wrong")
+    notes = [f"* {model} ({exporter}), {backend}: {error}" for (model, exporter, backend), error in refused.items()]
+    agreed = sum(row.agrees for row in found)
+    ours = [row for row in found if row.backend == "portable"]
+    summary = (
+        f"{len(found)} rows; {sum(row.trained for row in ours)} of {len(ours)} train with the portable backend, "
+        f"{sum(row.trained for row in found if row.backend == 'ort')} of {len(found) - len(ours)} with ort; "
+        f"check agreed with what happened in {agreed}."
+    )
+    return "\n".join([text, "", summary, "", *notes, ""])
+
+
+def main() -> None:
+    """Every source in a process of its own; rows are kept in a file, and what is there is not tried again."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--source", nargs=2, metavar=("MODEL", "EXPORTER"), help="Only this one, rows as JSON lines.")
+    parser.add_argument("--models", nargs="*", help="Only these models.")
+    parser.add_argument("--rows", type=Path, help="Where rows are kept, to go on after an interruption.")
+    options = parser.parse_args()
+    if options.source:
+        for row in rows(*options.source):
+            print("ROW " + json.dumps(asdict(row)), flush=True)
+        return
+    kept = options.rows.read_text().splitlines() if options.rows and options.rows.is_file() else []
+    found = [Row(**json.loads(line)) for line in kept]
+    done = {(row.model, row.exporter) for row in found}
+    for name, exporter in sources():
+        if (name, exporter) in done or (options.models and name not in options.models):
+            continue
+        command = [sys.executable, __file__, "--source", name, exporter]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        made = [Row(**json.loads(line[4:])) for line in ran.stdout.splitlines() if line.startswith("ROW ")]
+        if ran.returncode:
+            said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            made.append(Row(name, exporter, "all", 0, "portable", True, f"exit code {ran.returncode}: {said}"))
+        found += made
+        if options.rows:
+            with options.rows.open("a") as file:
+                file.writelines(json.dumps(asdict(row)) + "\n" for row in made)
+        print(f"{name} ({exporter}): {len(made)} rows", file=sys.stderr, flush=True)
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Several outputs and open dimensions: what is chosen, what must be said, and the command that writes the result."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from models import tiny
+from models.tiny import node, normal
+from onnx import TensorProto, helper, numpy_helper
+
+from adabet_onnx import ModelError, UsageError, open_model, save_model
+from adabet_onnx.cli.main import main
+
+
+def two_outputs(first: str, second: str) -> onnx.ModelProto:
+    """Features of a Gemm, and a head on them, both outputs."""
+    nodes = [
+        node("Gemm", ["input", "body.weight"], [first], "/body"),
+        node("Gemm", [first, "head.weight"], [second], "/head"),
+    ]
+    values = {"body.weight": normal(6, 5), "head.weight": normal(5, 3)}
+    proto = tiny.build(nodes, values, input_shape=("N", 6), output=second, output_shape=("N", 3))
+    proto.graph.output.insert(0, helper.make_tensor_value_info(first, TensorProto.FLOAT, ["N", 5]))
+    return proto
+
+
+def text_net(*, sequence: str | None = "sequence") -> onnx.ModelProto:
+    """An embedding of token ids (N, sequence), a mask input, a mean over tokens, a Gemm."""
+    nodes = [
+        node("Gather", ["table", "ids"], ["tokens"], "/embed"),
+        node("Cast", ["mask"], ["m"], "/mask", to=TensorProto.FLOAT),
+        node("Unsqueeze", ["m", "last"], ["m3"], "/unsqueeze"),
+        node("Mul", ["tokens", "m3"], ["masked"], "/masked"),
+        node("ReduceMean", ["masked"], ["mean"], "/mean", axes=[1], keepdims=0),
+        node("Gemm", ["mean", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values = {"table": normal(11, 4), "last": np.array([-1]), "fc.weight": normal(4, 3)}
+    given = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", sequence]) for name in ("ids", "mask")]
+    made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])]
+    tensors = [numpy_helper.from_array(array, name) for name, array in values.items()]
+    graph = helper.make_graph(nodes, "text", given, made, tensors)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [(("features", "logits"), "logits"), (("logits", "features"), "logits"), (("hidden", "output"), "output")],
+)
+def test_a_telling_name_wins(names, chosen, rng):
+    proto = two_outputs(*names)
+    model = open_model(proto)
+    assert model.logits == chosen
+    assert [value.name for value in model.graph.graph.outputs] == [chosen]
+    assert any(repr(chosen) in note and "dropped" in note for note in model.notes)
+    x = rng.standard_normal((3, 6)).astype(np.float32)
+    np.testing.assert_allclose(tiny.run(model.proto(), x), tiny.run(proto, x, output=chosen), rtol=1e-5)
+
+
+def test_the_only_output_of_numbers_wins():
+    """As scikit-learn's converters write: labels and probabilities."""
+    nodes = [
+        node("Gemm", ["input", "fc.weight"], ["scores"], "/fc"),
+        node("Softmax", ["scores"], ["probabilities"], "/softmax"),
+        node("ArgMax", ["scores"], ["label"], "/argmax", axis=1),
+    ]
+    proto = tiny.build(nodes, {"fc.weight": normal(6, 3)}, input_shape=("N", 6), output="probabilities")
+    proto.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N", 1]))
+    model = open_model(proto)
+    assert model.logits == "scores"
+    assert [value.name for value in model.graph.graph.outputs] == ["probabilities"]
+
+
+def test_two_like_outputs_are_listed():
+    with pytest.raises(ModelError, match=r"'boxes' \(float \[N, 5\]\), 'classes' \(float \[N, 3\]\).*--logits NAME"):
+        open_model(two_outputs("boxes", "classes"))
+
+
+@pytest.mark.parametrize("logits", ["boxes", "classes"])
+def test_an_output_is_chosen(logits, rng):
+    proto = two_outputs("boxes", "classes")
+    model = open_model(proto, logits=logits)
+    assert model.logits == logits
+    assert len(model.layers) == (1 if logits == "boxes" else 2)
+    x = rng.standard_normal((3, 6)).astype(np.float32)
+    np.testing.assert_allclose(tiny.run(model.proto(), x), tiny.run(proto, x, output=logits), rtol=1e-5)
+
+
+def test_models_opened_in_two_ways_have_two_hashes():
+    proto = two_outputs("boxes", "classes")
+    assert open_model(proto, logits="boxes").sha256 != open_model(proto, logits="classes").sha256
+    assert open_model(proto, logits="boxes").sha256 == open_model(proto, logits="boxes").sha256
+
+
+def test_a_value_inside_is_chosen(rng):
+    model = open_model(tiny.conv_net(), logits="pooled")
+    assert model.logits == "pooled"
+    assert [layer.name for layer in model.layers] == ["conv1", "bn1", "conv2", "bn2"]
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(tiny.run(model.proto(), x), tiny.run(tiny.conv_net(), x, output="pooled"), rtol=1e-5)
+
+
+def test_an_unknown_value_is_refused():
+    with pytest.raises(UsageError, match=r"no value 'nowhere'.*'logits'"):
+        open_model(tiny.conv_net(), logits="nowhere")
+
+
+def test_an_input_that_only_a_dropped_output_needed_goes():
+    proto = two_outputs("boxes", "classes")
+    proto.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["N", 3]))
+    proto.graph.node.append(node("Add", ["classes", "more"], ["sum"], "/sum"))
+    proto.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["N", 3]))
+    assert [spec.name for spec in open_model(proto, logits="classes").inputs] == ["input"]
+    assert [spec.name for spec in open_model(proto, logits="sum").inputs] == ["input", "more"]
+
+
+@pytest.mark.parametrize(("sequence", "key"), [("sequence", "sequence"), (None, "ids:1")])
+def test_open_dimensions_are_named_and_fixed(sequence, key, rng):
+    proto = text_net(sequence=sequence)
+    with pytest.raises(ModelError, match=rf"dimension {key} .*--dim {key}=SIZE"):
+        open_model(proto)
+    dims = {"sequence": 7} if sequence else {"ids:1": 7, "mask:1": 7}
+    model = open_model(proto, dims=dims)
+    assert [spec.shape for spec in model.inputs] == [("N", 7), ("N", 7)]
+    assert model.layers[0].activation_shape == (7, 4)
+    ids, mask = rng.integers(0, 11, (3, 7)), rng.integers(0, 2, (3, 7))
+    np.testing.assert_allclose(tiny.run(model.proto(), ids, mask), tiny.run(proto, ids, mask), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        ({"width": 3}, "no open dimension 'width'.*sequence of 'ids'"),
+        ({"batch": 3}, "'batch' is the first dimension"),
+        ({"sequence": 0}, "must be a number from 1"),
+    ],
+)
+def test_dims_that_do_not_fit(dims, words):
+    with pytest.raises(UsageError, match=words):
+        open_model(text_net(), dims=dims)
+
+
+def test_a_batch_that_is_not_first():
+    proto = text_net()
+    proto.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "sequence"
+    proto.graph.input[1].type.tensor_type.shape.dim[1].dim_param = "batch"
+    with pytest.raises(ModelError, match="the batch is not the first dimension"):
+        open_model(proto)
+
+
+def test_the_command_writes_what_the_others_take(tmp_path, monkeypatch, capsys):
+    path, fixed = tmp_path / "text.onnx", tmp_path / "fixed.onnx"
+    onnx.save(text_net(), path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["adabet-onnx", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed = capsys.readouterr()
+        return left.value.code, printed.out + printed.err
+
+    code, said = run("inspect", str(path))
+    assert code == 1
+    assert f"adabet-onnx import {path} -o fixed.onnx --dim sequence=SIZE" in said
+    code, said = run("import", str(path), "-o", str(fixed), "--dim", "sequence=7")
+    assert code == 0
+    assert "2 layers" in said
+    assert run("inspect", str(fixed))[0] == 0
+    assert open_model(fixed).notes == ()
+    assert run("import", str(path), "-o", str(fixed), "--dim", "sequence")[0] == 2
+
+
+def test_saved_is_what_was_opened(tmp_path, rng):
+    model = open_model(tiny.conv_net(batch=1, opset=10, softmax=True))
+    save_model(model, tmp_path / "saved.onnx")
+    again = open_model(tmp_path / "saved.onnx")
+    assert again.notes == ()
+    assert again.layers == model.layers
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(tiny.run(again.proto(), x), tiny.run(model.proto(), x), rtol=1e-5)
