@@ -40,7 +40,7 @@ def test_chain(python, data, tmp_path):
     from sklearn.preprocessing import StandardScaler
 
     x, targets = data
-    y = np.unique(targets.argmax(1), return_inverse=True)[1]  # no class is left out
+    y = np.digitize(targets[:, 0], np.quantile(targets[:, 0], [0.25, 0.5, 0.75]))
     layers = (16, 16, 16, 16, 16, 16, 16, 16, 16)
     joblib.dump(fitted([StandardScaler(), MLPClassifier(layers, max_iter=20)], x, y), tmp_path / "model.joblib")
     np.savez(tmp_path / "data.npz", x=(x + 0.5).astype(np.float32), y=y)
