@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -43,7 +43,8 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     check_nodes(proto, name)
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
-    model = _graph(proto, name)
+    with _trusting(name):
+        model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
     _tidy(model, name)
@@ -62,9 +63,11 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     return model
 
 
-def _graph(proto: onnx.ModelProto, name: str) -> ir.Model:
+@contextlib.contextmanager
+def _trusting(name: str) -> Iterator[None]:
+    """For what trusts the graph."""
     try:
-        return ir.from_proto(proto)
+        yield
     except Exception as error:  # onnx_ir wraps whatever it meets in a chain of its own kind
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -75,12 +78,9 @@ def _graph(proto: onnx.ModelProto, name: str) -> ir.Model:
 def _tidy(model: ir.Model, name: str) -> None:
     """Constants as initializers, no functions, a name for everything."""
     lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    try:
+    with _trusting(name):
         for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):
             step(model)
-    except Exception as error:  # onnx_ir's passes trust the graph
-        cause = error.__cause__ or error
-        raise ModelError(f"{name} is not a valid ONNX model: {str(cause)[:300]}. Export it again.") from error
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):
         repair(model)
 

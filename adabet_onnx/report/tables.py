@@ -16,7 +16,7 @@ from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
-from ..training.preflight import Check, CheckedLayer, Verdict
+from ..training.verdicts import Check, CheckedLayer, Verdict
 
 _BAR = 16  # characters
 

@@ -17,34 +17,12 @@ from onnx_ir.passes import common
 
 from .edit import replace_output
 from .quantised import Grid, cannot, float_name, grid_of
+from .signs import MOVING, not_negative
 
 OPERATORS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QGemm"}
 )
 _PREFIX = "QLinear"
-# They move numbers about without looking at them.
-_MOVING = frozenset(
-    [
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Concat",
-    ]
-)
-_SAME_SIGN = _MOVING | {"Add", "Mul", "AveragePool", "GlobalAveragePool", "Dropout", "ReduceMean", "ReduceSum"}
-_ALL_INPUTS = frozenset({"Add", "Mul", "Concat"})
-_NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"})
 # Operators with a scale and a zero point per input and for the output: what they are in float, and how many inputs.
 _PLAIN = {
     "QLinearMatMul": ("MatMul", 2),
@@ -153,7 +131,7 @@ class _Work:
                 continue
             source = value
             producer = source.producer()
-            while producer is not None and producer.op_type in _MOVING and producer.inputs[0] is not None:
+            while producer is not None and producer.op_type in MOVING and producer.inputs[0] is not None:
                 source = producer.inputs[0]
                 producer = source.producer()
             if producer is None:
@@ -263,7 +241,7 @@ class _Work:
     def _saturated(self, node: ir.Node, x: ir.Value, grid: Grid) -> ir.Value:
         """A Clip where the type's range begins at zero and nothing else keeps ``x`` from being negative."""
         bounds = grid.bounds
-        if bounds is None or bounds[0] != 0 or _not_negative(x):
+        if bounds is None or bounds[0] != 0 or not_negative(x):
             return x
         low = self._initializer(f"{node.name}/low", np.array(0, np.float32))
         high = self._initializer(f"{node.name}/high", np.array(bounds[1], np.float32))
@@ -376,12 +354,12 @@ class _Work:
     def _move(self, node: ir.Node) -> None:
         """An ordinary node: its result is real now where its input was quantised."""
         first = node.inputs[0] if node.inputs else None
-        if first in self._early and node.op_type in _MOVING:
+        if first in self._early and node.op_type in MOVING:
             assert first is not None
             taker, grid = self._early[first]
             node.replace_input_with(0, self._real(taker, first, grid, 0))
         tensors = [value for value in node.inputs if value is not None]
-        if node.op_type not in _MOVING or not tensors:
+        if node.op_type not in MOVING or not tensors:
             return
         if tensors[0].dtype == ir.DataType.FLOAT and node.outputs[0].dtype in _INTEGERS:
             for value in node.outputs:
@@ -427,24 +405,3 @@ def _scale(value: ir.Value | None) -> np.ndarray | None:
         return None
     parts = [_scale(part) for part in producer.inputs]
     return None if parts[0] is None or parts[1] is None else parts[0] * parts[1]
-
-
-def _not_negative(value: ir.Value) -> bool:
-    """Whether a value cannot be negative by what makes it; an input of the graph is what it is."""
-    stack, seen = [value], set()
-    while stack:
-        current = stack.pop()
-        producer = current.producer()
-        if producer is None or current in seen:
-            continue
-        seen.add(current)
-        if producer.op_type in _NOT_NEGATIVE:
-            continue
-        if producer.op_type not in _SAME_SIGN:
-            return False
-        inputs = producer.inputs if producer.op_type in _ALL_INPUTS else producer.inputs[:1]
-        for part in inputs:
-            if part is None or (part.producer() is None and not part.is_graph_input()):
-                return False
-            stack.append(part)
-    return True

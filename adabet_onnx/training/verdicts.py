@@ -1,0 +1,135 @@
+"""What a pre-flight found, as values and as JSON: verdicts on layers, and the nodes that stand in the way.
+
+``adabet-onnx check --json``: format "adabet-onnx/check", version 1, with
+    model, model_sha256, loss
+    backends        portable and ort, each with ``installed`` and ``obstacle`` (what keeps all layers from it, or null)
+    layers          in model order, each with
+        name, op_type, trainable
+        backend     the one ``--backend auto`` takes: portable, else ort; null for none
+        portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
+    nodes           without a gradient on the way back from the loss to a layer: node, op_type, layer (that it is, or
+                    that stands before it; or null), backend, reason, remedy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FORMAT, VERSION = "adabet-onnx/check", 1
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A node without a gradient on the way back from the loss to a layer; the attributes are those of the module."""
+
+    node: str
+    op_type: str
+    layer: str | None
+    backend: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f", in layer {self.layer!r}," if self.layer else ""
+        return f"node {self.node!r} ({self.op_type}){where} {self.reason}. {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one backend can train one layer.
+
+    Attributes:
+        trainable: whether it can.
+        repairs: what is rewritten for it between the layer and the loss.
+        reason: why it cannot; None where it can.
+    """
+
+    trainable: bool
+    repairs: tuple[str, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class CheckedLayer:
+    """What is known of a layer; the attributes are those of the module."""
+
+    name: str
+    op_type: str
+    portable: Verdict
+    ort: Verdict
+
+    @property
+    def backend(self) -> str | None:
+        """Which backend trains it: portable, else ort; None for none."""
+        return next((backend for backend in ("portable", "ort") if getattr(self, backend).trainable), None)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether a backend can train it."""
+        return self.backend is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why no backend can, or None."""
+        return None if self.trainable else self.portable.reason
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `check_model` found.
+
+    Attributes:
+        model: what messages call it.
+        model_sha256: of the file.
+        loss: that was asked about.
+        layers: in model order.
+        obstacles: nodes without a gradient, for either backend.
+        installed: whether what a backend trains with is installed, by backend.
+        refused: what keeps every layer from a backend, by backend; None for nothing.
+    """
+
+    model: str
+    model_sha256: str
+    loss: str
+    layers: tuple[CheckedLayer, ...]
+    obstacles: tuple[Obstacle, ...]
+    installed: dict[str, bool]
+    refused: dict[str, str | None]
+
+    @property
+    def untrainable(self) -> dict[str, str]:
+        """Layers that no backend can train, and why."""
+        return {layer.name: layer.reason for layer in self.layers if layer.reason is not None}
+
+    def only(self, names: Collection[str]) -> Check:
+        """The same about some of the layers."""
+        layers = tuple(layer for layer in self.layers if layer.name in names)
+        return Check(self.model, self.model_sha256, self.loss, layers, self.obstacles, self.installed, self.refused)
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the module."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "loss": self.loss,
+            "backends": {
+                backend: {"installed": self.installed[backend], "obstacle": self.refused[backend]}
+                for backend in ("portable", "ort")
+            },
+            "layers": [
+                {
+                    "name": layer.name,
+                    "op_type": layer.op_type,
+                    "trainable": layer.trainable,
+                    "backend": layer.backend,
+                    "portable": asdict(layer.portable),
+                    "ort": asdict(layer.ort),
+                }
+                for layer in self.layers
+            ],
+            "nodes": [asdict(obstacle) for obstacle in self.obstacles],
+        }
