@@ -17,7 +17,8 @@ from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.scoring.forward import Probed
 from adabet_onnx.scoring.signals import effective_rank, signals
 from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overlap_by_chance
-from adabet_onnx.study.stability import group_sizes, load_stability, stability
+from adabet_onnx.study.stability import group_sizes, stability
+from adabet_onnx.study.stability_record import load_stability
 
 QUICK = {"points": 16, "subsets": 8, "max_samples": 64, "seeds": 2, "preprocessing": Preprocessing()}
 

@@ -19,8 +19,8 @@ from ..study.plan import Setting
 from ..study.results import FILE as RESULTS
 from ..study.results import Result, load_results
 from ..study.runs import read as read_run
-from ..study.stability import FORMAT as STABILITY_FORMAT
-from ..study.stability import Stability, load_stability
+from ..study.stability_record import FORMAT as STABILITY_FORMAT
+from ..study.stability_record import Stability, load_stability
 from ..training.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import Manifest, load_manifest

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..study.results import Summary
-from ..study.stability import Stability
+from ..study.stability_record import Stability
 from .comparison import draw_against
 from .gather import Curve
 from .plots import label_points

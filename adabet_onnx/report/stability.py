@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..study.agreement import kendall_tau
-from ..study.stability import FIRM, Stability
+from ..study.stability_record import FIRM, Stability
 from .plots import check_plot_path, save_figure
 
 if TYPE_CHECKING:

@@ -1,0 +1,144 @@
+"""The file of a stability study, and what it says in a sentence.
+
+``stability.json``: format "adabet-onnx/stability", version 1, with
+    model_sha256, model_file, preprocessing
+    points          N of one Betti number
+    rho, top        the fraction of layers, and how many layers it is
+    seeds           how many shuffles
+    layers          names, in model order
+    agreements      a list with, for each measure and n: measure, samples (n), groups (per seed), pairs, tau, tau_sd,
+                    tau_min, overlap, seeds_tau (between what two seeds would give; null for one seed)
+    enough          by measure: the smallest n with an overlap of at least FIRM, or null if none of those tried has
+    example         n, and for each layer the b1_hat of each group (seed 0), which the plot draws
+    clusters        null, or a list with, for each layer: layer, clusters, noise, b1 (see `clusters`)
+    notes           what is missing, and why (not in older files)
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..records import Entries, read_record, write_json
+from .clusters import Clusters
+
+FORMAT, VERSION = "adabet-onnx/stability", 1
+FIRM = 0.9  # of the top layers are the same
+_MADE_BY = "adabet-onnx stability"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far rankings by one measure from groups of so many samples agree; the attributes are those of the file."""
+
+    measure: str
+    samples: int
+    groups: int
+    pairs: int
+    tau: float
+    tau_sd: float
+    tau_min: float
+    overlap: float
+    seeds_tau: float | None
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What `stability` found; the attributes are those of the file."""
+
+    model_sha256: str
+    model_file: str | None
+    preprocessing: dict[str, Any]
+    points: int
+    rho: float
+    top: int
+    seeds: int
+    layers: tuple[str, ...]
+    agreements: tuple[Agreement, ...]
+    enough: dict[str, int | None]
+    example_samples: int
+    example: tuple[tuple[float, ...], ...]
+    clusters: tuple[Clusters, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the file."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.to_json())
+
+    def sentence(self) -> str:
+        """How many samples a firm choice needs, in words."""
+        tried = max(row.samples for row in self.agreements)
+        enough = self.enough.get("b1_hat")
+        if enough is not None:
+            return (
+                f"{enough} samples give a firm choice: two disjoint groups of {enough} agree on at least "
+                f"{FIRM:.0%} of the top {self.top} layers"
+            )
+        best = max((row for row in self.agreements if row.measure == "b1_hat"), key=lambda row: row.samples)
+        return (
+            f"no firm choice with up to {tried} samples: two disjoint groups of {best.samples} agree on "
+            f"{best.overlap:.0%} of the top {self.top} layers"
+        )
+
+
+def load_stability(path: str | os.PathLike[str]) -> Stability:
+    """Read a stability file.
+
+    Raises:
+        RecordError: it is not one, or is damaged.
+    """
+    record = Entries(read_record(path, FORMAT, VERSION, _MADE_BY), str(path), _MADE_BY)
+    nothing = type(None)
+    rows = []
+    for i, entry in enumerate(record.take_list("agreements", dict)):
+        row = Entries(entry, f"{path}, agreement {i},", _MADE_BY)
+        rows.append(
+            Agreement(
+                measure=row.take("measure", str),
+                samples=row.take("samples", int),
+                groups=row.take("groups", int),
+                pairs=row.take("pairs", int),
+                tau=float(row.take("tau", float)),
+                tau_sd=float(row.take("tau_sd", float)),
+                tau_min=float(row.take("tau_min", float)),
+                overlap=float(row.take("overlap", float)),
+                seeds_tau=row.take("seeds_tau", float, nothing),
+            )
+        )
+    layers = record.names("layers")
+    example = record.take_list("example", list)
+    if (
+        not {"b1_hat"} <= {row.measure for row in rows}
+        or len(example) != len(layers)
+        or any(not isinstance(value, int | float) for line in example for value in line)
+    ):
+        raise record.damaged("its agreements or its example are not as they should be")
+    clusters = None
+    if record.take_if_there("clusters", None, list, nothing) is not None:
+        entries = [Entries(entry, f"{path}, clusters,", _MADE_BY) for entry in record.take_list("clusters", dict)]
+        clusters = tuple(
+            Clusters(entry.take("layer", str), *(entry.take(key, int) for key in ("clusters", "noise", "b1")))
+            for entry in entries
+        )
+    enough = record.inside("enough")
+    return Stability(
+        model_sha256=record.take("model_sha256", str),
+        model_file=record.take("model_file", str, nothing),
+        preprocessing=record.take("preprocessing", dict),
+        points=record.take("points", int),
+        rho=float(record.take("rho", float)),
+        top=record.take("top", int),
+        seeds=record.take("seeds", int),
+        layers=layers,
+        agreements=tuple(rows),
+        enough={row.measure: enough.take(row.measure, int, nothing) for row in rows},
+        example_samples=record.take("example_samples", int),
+        example=tuple(tuple(float(value) for value in line) for line in example),
+        clusters=clusters,
+        notes=tuple(record.take_list("notes", str)) if record.take_if_there("notes", None, list) is not None else (),
+    )
