@@ -139,8 +139,9 @@ def adapt(
     """
     choices, asked_backend = choices or Choices(), backend
     check_choices(strategy, rho, head, channel_rho)
-    in_part = channel_rho is not None and channel_rho < 1
-    backend = choose_backend(backend, choices, channels=in_part)
+    if channel_rho == 1:
+        channel_rho = None
+    backend = choose_backend(backend, choices, channels=channel_rho is not None)
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
@@ -161,7 +162,7 @@ def adapt(
     if resume and (artifacts / FILE).is_file():
         scores, selection = _finished(model, target)
         again = select(scores, **asked)
-        if channel_rho is not None and in_part and selection.channel_rho == channel_rho:
+        if channel_rho is not None and selection.channel_rho == channel_rho:
             again = with_channels(again, scores, channel_rho)
         backend = pick_backend(model, again, asked_backend, choices)
         made = load_manifest(artifacts).content
@@ -180,7 +181,7 @@ def adapt(
             write_bytes(target / _MODEL, headed)
         scores.save(target / "scores.json")
         selection = select(scores, **asked)
-        if channel_rho is not None and channel_rho < 1:
+        if channel_rho is not None:
             scores = score_channels(
                 model,
                 splits,

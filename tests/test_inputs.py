@@ -9,7 +9,7 @@ import onnx
 import pytest
 from models import tiny
 from models.tiny import node, normal
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from adabet_onnx import DataError, Trainer, make_artifacts, open_model, score, select
 from adabet_onnx.data.source import open_data
@@ -34,11 +34,7 @@ def two_inputs(kind: int = TensorProto.INT64) -> onnx.ModelProto:
         helper.make_tensor_value_info("age", TensorProto.FLOAT, ["batch"]),
     ]
     made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])]
-    tensors = [numpy_helper.from_array(array, name) for name, array in values.items()]
-    graph = helper.make_graph(nodes, "inputs", given, made, tensors)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(proto)
-    return proto
+    return tiny.assemble(nodes, values, given, made)
 
 
 def arrays(count: int = 40, suffix: str = "") -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from models import tiny
 from models.tiny import node, normal
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from adabet_onnx import ModelError, UsageError, open_model, save_model
 from adabet_onnx.cli.main import main
@@ -40,11 +40,7 @@ def text_net(*, sequence: str | None = "sequence") -> onnx.ModelProto:
     values = {"table": normal(11, 4), "last": np.array([-1]), "fc.weight": normal(4, 3)}
     given = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", sequence]) for name in ("ids", "mask")]
     made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])]
-    tensors = [numpy_helper.from_array(array, name) for name, array in values.items()]
-    graph = helper.make_graph(nodes, "text", given, made, tensors)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(proto)
-    return proto
+    return tiny.assemble(nodes, values, given, made)
 
 
 @pytest.mark.parametrize(

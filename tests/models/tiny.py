@@ -53,15 +53,29 @@ def build(
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
     """A model with one float32 input ``input`` and one float32 output; checked."""
-    tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
     given = [helper.make_tensor_value_info("input", TensorProto.FLOAT, list(input_shape))]
     if output_shape is None:
         output_shape = [input_shape[0], "classes"]
     made = [helper.make_tensor_value_info(output, TensorProto.FLOAT, list(output_shape))]
-    graph = helper.make_graph(list(nodes), "tiny", given, made, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    model = assemble(nodes, initializers, given, made, opset=opset, ir_version=ir_version)
     for key, value in (metadata or {}).items():
         model.metadata_props.add(key=key, value=value)
+    return model
+
+
+def assemble(
+    nodes: Sequence[onnx.NodeProto],
+    initializers: dict[str, np.ndarray],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    *,
+    opset: int = 17,
+    ir_version: int = 8,
+) -> onnx.ModelProto:
+    """A model of these parts; checked."""
+    tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
+    graph = helper.make_graph(list(nodes), "tiny", list(inputs), list(outputs), tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     onnx.checker.check_model(model)
     return model
 
