@@ -60,6 +60,12 @@ def auto(made, forward=10, divisible=False, fixed=0, **options):
     return select(made, strategy="auto", costs=Costs(forward, divisible, fixed), **options)
 
 
+def test_few_points_do_not_make_a_network_collapsed():
+    few = dataclasses.replace(scores(rank=3.0), points=4)
+    assert case(scores(rank=3.0)).name == "collapsed"
+    assert case(few).name == "new-task"
+
+
 def test_a_new_task_gets_the_last_layers():
     selection = auto(scores())
     assert case(scores()).name == "new-task"

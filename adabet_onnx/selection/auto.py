@@ -63,6 +63,8 @@ def case(scores: Scores) -> Case:
     late = late[-max(1, len(late) // 3) :]
     dead = [layer.dead for layer in late if layer.dead is not None]
     ranks = [layer.effective_rank for layer in late if layer.effective_rank is not None]
+    if scores.points <= 2 * FEW_DIRECTIONS:  # so few points lie in few directions anyway
+        ranks = []
     if dead and statistics.fmean(dead) >= DEAD:
         return Case(
             "collapsed", f"{statistics.fmean(dead):.0%} of the channels of the late layers are dead on this data"
