@@ -38,7 +38,7 @@ from adabet_onnx.portable.shapes import annotate
 
 node = helper.make_node
 TOLERANCE = 1e-4
-COMPARED = 102  # operators; not to become fewer unnoticed
+COMPARED = 105  # operators; not to become fewer unnoticed
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,9 @@ CASES |= {f"element, {k}": Case(*a, **o) for k, (a, o) in elementwise.CASES.item
 CASES |= {f"reduction, {k}": Case(*a, **o) for k, (a, o) in reductions.CASES.items()}
 CASES |= {f"index, {k}": Case(*a, batched=indexing.batched(k)) for k, a in indexing.CASES.items()}
 CASES |= {f"shape, {k}": Case(*a) for k, a in shaping.CASES.items()}
+CASES |= {f"Compress, {k}": Case(*a) for k, a in indexing.COMPRESS.items()}
+CASES |= {f"ReverseSequence, {k}": Case(*a, batched=()) for k, a in shaping.REVERSED.items()}
+CASES |= {f"Mod, {k}": Case(*elementwise.REMAINDERS, [k]) for k in "xw"}
 CASES |= {f"Pad, {k}": Case(n, f, ["x"], c, o) for k, ((n, f, c), o) in pads.CASES.items()}
 CASES |= {f"Pad of more, {k}": Case(n, f, ["x"], c, o) for k, ((n, f, c), o) in pads.OTHER_AXES.items()}
 CASES |= {f"Resize, {k}": Case(n, f, ["x"], c, o) for k, (n, f, c, o) in resizing.TORCH.items()}

@@ -248,11 +248,13 @@ def test_a_trained_number_is_not_frozen_into_the_graph():
     check_differences(nodes, {"x": POSITIVE}, ["x", "w"], {"w": number(1.5)})
 
 
+REMAINDERS = node("Mod", ["x", "w"], ["y"], fmod=1), {"x": values(3, 4) * 5, "w": values(4, low=0.7)}
+
+
 @pytest.mark.parametrize("wrt", [["x"], ["w"], ["x", "w"]])
 def test_remainders(wrt, torch_oracle):
-    made, feeds = node("Mod", ["x", "w"], ["y"], fmod=1), {"x": values(3, 4) * 5, "w": values(4, low=0.7)}
-    check_torch(torch_oracle, made, feeds, wrt)
-    check_differences(made, feeds, wrt)
+    check_torch(torch_oracle, *REMAINDERS, wrt)
+    check_differences(*REMAINDERS, wrt)
 
 
 REFUSED = {

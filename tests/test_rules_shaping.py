@@ -330,8 +330,13 @@ def test_every_combination_of_parts_of_a_split(torch_oracle):
         check_torch(torch_oracle, nodes, {"x": values(2, 6)}, ["x"], {"s": ints(1, 2, 1, 2)})
 
 
-@pytest.mark.parametrize("axes", [{}, {"batch_axis": 0, "time_axis": 1}])
-def test_reverse_sequence_against_finite_differences(axes):
-    lengths = np.array([3, 1, 4] if axes else [3, 1, 2, 3])
-    made = node("ReverseSequence", ["x", "lengths"], ["y"], **axes)
-    check_differences(made, {"x": values(3, 4, 2)}, ["x"], {"lengths": lengths}, batched=())
+SEQUENCES = {"time first": ({}, [3, 1, 2, 3]), "batch first": ({"batch_axis": 0, "time_axis": 1}, [3, 1, 4])}
+REVERSED = {
+    name: (node("ReverseSequence", ["x", "n"], ["y"], **axes), {"x": values(3, 4, 2)}, ["x"], {"n": np.array(lengths)})
+    for name, (axes, lengths) in SEQUENCES.items()
+}
+
+
+@pytest.mark.parametrize("name", REVERSED)
+def test_reverse_sequence_against_finite_differences(name):
+    check_differences(*REVERSED[name], batched=())
