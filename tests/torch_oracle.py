@@ -413,6 +413,10 @@ OPS.update(
 _SAME_NAME = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Floor", "Reciprocal", "Round")
 for name in (*_SAME_NAME, "Sign", "Sin", "Sinh", "Tan"):
     OPS[name] = _elementwise(getattr(torch, name.lower()))
+_LOGIC = {"Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le"}
+_LOGIC |= {"And": "logical_and", "Or": "logical_or", "Xor": "logical_xor", "Not": "logical_not"}
+for name, torch_name in _LOGIC.items():
+    OPS[name] = _elementwise(getattr(torch, torch_name))
 
 
 OPS.update(

@@ -1,4 +1,4 @@
-"""What trains, by architecture, exporter, selection and backend; and whether `check` foresaw it.
+"""What trains, by architecture, origin of the file, selection and backend; and whether `check` foresaw it.
 
 Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is one selection of one model:
 
@@ -44,19 +44,6 @@ from adabet_onnx.training.trainer import LAST, PROPERTY  # noqa: E402
 
 BACKENDS = ("portable", "ort")
 SELECTIONS = ("first", "middle", "last", "10 %", "all")
-NEW = ("bert_masked", "convnext", "gpt", "lstm", "mobilenetv2", "resnet18", "vit_tiny")  # by torch.export as well
-ZOO = (
-    "squeezenet",
-    "shufflenet",
-    "inception_v1",
-    "resnet50",
-    "densenet121",
-    "inception_v2",
-    "zfnet512",
-    "bvlc_alexnet",
-    "vgg19",
-)
-SHARED = TESTS.parent.parent / "shared" / "models"
 GOOD = 1e-4  # a gradient further from torch's is wrong
 _BATCH = 4
 _INPUTS = 3  # tried at most
@@ -108,31 +95,8 @@ class Row:
         return [*names, *numbers, "agreed" if self.agrees else "DISAGREED"]
 
 
-HEADINGS = ["model", "exporter", "selection (layers)", "backend", "outcome", "forward", "gradient", "loss"]
+HEADINGS = ["model", "from", "selection (layers)", "backend", "outcome", "forward", "gradient", "loss"]
 HEADINGS += ["others", "export", "check"]
-
-
-def sources() -> list[tuple[str, str]]:
-    """(model, exporter) of all that is tried, the small ones first."""
-    from models.architectures import ARCHITECTURES
-
-    found = [(name, "torchscript") for name in ARCHITECTURES] + [(name, "dynamo") for name in NEW]
-    if SHARED.is_dir():
-        found += [(path.stem, "shared") for path in sorted(SHARED.glob("*.onnx"))]
-    return found + [(name, "zoo") for name in ZOO]
-
-
-def load(name: str, exporter: str) -> onnx.ModelProto:
-    """The model."""
-    if exporter == "zoo":
-        from models.light import light_model
-
-        return light_model(name)
-    if exporter == "shared":
-        return onnx.load(SHARED / f"{name}.onnx")
-    from models.architectures import export
-
-    return onnx.load_from_string(export(name, exporter=exporter, opset=17 if exporter == "torchscript" else 18))
 
 
 def selections(names: list[str]) -> dict[str, list[str]]:
@@ -146,6 +110,8 @@ def rows(
     name: str, exporter: str, kinds: tuple[str, ...] = SELECTIONS, backends: tuple[str, ...] = BACKENDS
 ) -> Iterator[Row]:
     """Try one model."""
+    from models.origins import load
+
     model = open_model(load(name, exporter))
     loss = "cross-entropy" if loss_obstacle(model, "cross-entropy", "ort") is None else "mse"
     checked = check_model(model, loss=loss)
@@ -273,7 +239,9 @@ def main() -> None:
     kept = options.rows.read_text().splitlines() if options.rows and options.rows.is_file() else []
     found = [Row(**json.loads(line)) for line in kept]
     done = {(row.model, row.exporter) for row in found}
-    for name, exporter in sources():
+    from models.origins import all_models
+
+    for name, exporter in all_models():
         if (name, exporter) in done or (options.models and name not in options.models):
             continue
         command = [sys.executable, __file__, "--source", name, exporter]
