@@ -388,8 +388,6 @@ OPS.update(
     Celu=lambda x, a, v: F.celu(x[0], a.get("alpha", 1.0)),
     CumSum=_cum_sum,
     Elu=lambda x, a, v: F.elu(x[0], a.get("alpha", 1.0)),
-    Greater=_elementwise(torch.gt),
-    Less=_elementwise(torch.lt),
     Mean=_elementwise(lambda *x: reduce(torch.add, x) / len(x)),
     Mish=_elementwise(F.mish),
     ReduceL1=_reduction(lambda x, axes, keep: torch.linalg.vector_norm(x, 1, axes, keep)),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -207,22 +208,62 @@ def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def table(found: list[Row]) -> str:
-    """In Markdown."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *(row.cells() for row in found)]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    refused: dict[tuple[str, str, str], str] = {}
+    """In Markdown: a line a model, what is refused and why, and every row."""
+    return "\n\n".join(
+        [_summary(found), _by_model(found), _refusals(found), _lines([HEADINGS, *(r.cells() for r in found)])]
+    )
+
+
+def _lines(rows_of_cells: list[list[str]]) -> str:
+    heading, *others = rows_of_cells
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heading, ["---"] * len(heading), *others))
+
+
+def _groups(found: list[Row], *fields: str) -> dict[tuple[Any, ...], list[Row]]:
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in found:
+        groups.setdefault(tuple(getattr(row, field) for field in fields), []).append(row)
+    return groups
+
+
+def _summary(found: list[Row]) -> str:
+    ways = _groups(found, "model", "exporter", "selection").values()
+    trained = sum(any(row.trained for row in rows) for rows in ways)
+    by_backend = " and ".join(
+        f"{sum(row.trained for row in rows)} of {len(rows)} with {backend}"
+        for (backend,), rows in _groups(found, "backend").items()
+    )
+    errors = [row.gradient for row in found if row.trained and row.by == "torch" and row.gradient is not None]
+    return (
+        f"{trained} of {len(ways)} selections of {len(_groups(found, 'model', 'exporter'))} models train with at least "
+        f"one backend: {by_backend}. `check` had said so beforehand in {sum(row.agrees for row in found)} of the "
+        f"{len(found)} rows. The largest gradient error against torch is {max(errors, default=0.0):.1e}."
+    )
+
+
+def _by_model(found: list[Row]) -> str:
+    cells = [["model", "from", "layers", *(f"{backend}: selections that train" for backend in BACKENDS), "gradient"]]
+    for (model, exporter), rows in _groups(found, "model", "exporter").items():
+        counts = []
+        for backend in BACKENDS:
+            own = [row for row in rows if row.backend == backend]
+            without = [row.selection for row in own if not row.trained]
+            listed = f" (not {', '.join(without)})" if 0 < len(without) < len(own) else ""
+            counts.append(f"{len(own) - len(without)} of {len(own)}{listed}")
+        errors = [row.gradient for row in rows if row.by == "torch" and row.gradient is not None]
+        gradient = f"{max(errors):.0e}" if errors else "-"
+        cells.append([model, exporter, str(max(row.layers for row in rows)), *counts, gradient])
+    return _lines(cells)
+
+
+def _refusals(found: list[Row]) -> str:
+    reasons: dict[str, list[str]] = {}
     for row in found:
         if not row.trained:
-            refused.setdefault((row.model, row.exporter, row.backend), row.error or "its gradient is wrong")
-    notes = [f"* {model} ({exporter}), {backend}: {error}" for (model, exporter, backend), error in refused.items()]
-    agreed = sum(row.agrees for row in found)
-    ours = [row for row in found if row.backend == "portable"]
-    summary = (
-        f"{len(found)} rows; {sum(row.trained for row in ours)} of {len(ours)} train with the portable backend, "
-        f"{sum(row.trained for row in found if row.backend == 'ort')} of {len(found) - len(ours)} with ort; "
-        f"check agreed with what happened in {agreed}."
-    )
-    return "\n".join([text, "", summary, "", *notes, ""])
+            reason = row.error or f"gradient {row.gradient}, loss {row.loss}"
+            where = f"{row.model} ({row.exporter}), {row.backend}"
+            reasons.setdefault(re.sub(r"/\S*/", "", reason), []).append(where)
+    return "\n".join(f"* {', '.join(dict.fromkeys(where))}: {reason}" for reason, where in reasons.items())
 
 
 def main() -> None:
