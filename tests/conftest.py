@@ -20,6 +20,36 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
 TRAINING = sys.version_info < (3, 13)
+PROCESSES = Path(__file__).with_name("processes")  # first on the PYTHONPATH of processes: see the module in it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_without_torch():
+    """Hide torch from the processes that tests start; one that needs it gets another PYTHONPATH."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(PROCESSES), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Have ONNX Runtime use one thread where a test asks for no number.
+
+    Tests may run beside each other, one for each core; a second thread gains nothing in models as small as these and,
+    waiting for work, takes the other test's core.
+    """
+    import onnxruntime
+
+    made = onnxruntime.SessionOptions
+
+    def one_thread():
+        options = made()
+        options.intra_op_num_threads = 1
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnxruntime, "SessionOptions", one_thread)
+        yield
 
 
 def missing(reason: str) -> NoReturn:
@@ -44,6 +74,15 @@ def training():
     """Skip where onnxruntime-training does not exist for this Python."""
     if not TRAINING:
         pytest.skip("onnxruntime-training exists for Python 3.10 to 3.12 only")
+
+
+@pytest.fixture
+def checked_here(monkeypatch):
+    """Artifacts check themselves as ever, but in this process: another has to import everything first."""
+    from adabet_onnx.training import selfcheck
+    from adabet_onnx.training.manifest import load_manifest
+
+    monkeypatch.setattr(selfcheck, "check_in_subprocess", lambda folder: selfcheck.check(load_manifest(folder)))
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from conftest import ROOT
 
 import adabet_onnx
 from adabet_onnx import errors
@@ -43,7 +46,8 @@ def test_public_names():
 
 def test_importing_loads_no_framework_and_no_runtime():
     code = "import sys, adabet_onnx; print([m for m in ('torch', 'tensorflow', 'onnxruntime') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # where torch can be found
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
 
 

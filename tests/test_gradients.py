@@ -11,6 +11,8 @@ from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
 from adabet_onnx.training.samples import sample_feeds
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 TOLERANCE = 1e-4
 
 

@@ -13,6 +13,8 @@ from onnx import TensorProto, numpy_helper
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.passes.single_precision import SinglePrecision
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 TYPES = {
     "float16": (TensorProto.FLOAT16, np.float16, 0.02),
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16, 0.1),

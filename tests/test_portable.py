@@ -19,6 +19,8 @@ from adabet_onnx.portable.order import execution_order
 from adabet_onnx.training.choices import Choices, choose_backend
 from adabet_onnx.training.manifest import load_manifest
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 node = helper.make_node
 
 

@@ -15,6 +15,8 @@ from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.portable.opset import lower_opset, oldest_runtime
 from adabet_onnx.portable.shapes import annotate
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 node = helper.make_node
 MAX = np.iinfo(np.int64).max
 

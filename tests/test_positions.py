@@ -10,6 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import make_artifacts, open_model, score, select
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 
 def encoder(kinds: str = "constant") -> onnx.ModelProto:
     """As a BERT begins: words + kinds + positions, a normalisation, a mean over tokens, a Gemm; 6 tokens."""

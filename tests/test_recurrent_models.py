@@ -11,6 +11,8 @@ import pytest
 from adabet_onnx import check_model, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # where ONNX's gates stand in torch's order
 
 

@@ -12,12 +12,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TRAINING
+from conftest import PROCESSES, ROOT, TRAINING
 
 
 def run(*command, cwd: Path) -> str:
-    """Standard output of a command that must succeed."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, check=False)
+    """Standard output of a command that must succeed, and finds no package by the PYTHONPATH of these tests."""
+    parts, environment = [str(part) for part in command], os.environ | {"PYTHONPATH": str(PROCESSES)}
+    done = subprocess.run(parts, capture_output=True, text=True, cwd=cwd, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
