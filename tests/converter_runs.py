@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from conftest import ROOT, missing
+
+from adabet_onnx.cli.main import main
 
 CONVERTERS = ROOT / "converters"
 KERAS_PYTHON = ROOT / ".venv-keras" / ("Scripts" if os.name == "nt" else "bin") / "python"
+TORCH = ("from_torch", "from_transformers")  # of the others, onnxruntime-training alone would import it
 TIMEOUT = 500
+QUICK = ["--epochs", "2", "--no-measure", "--samples", "32", "--subset-size", "16"]
 MANY = """
-import importlib, json, sys
+import contextlib, importlib, io, json, sys
 sys.path.insert(0, sys.argv[1])
+from converting import run
 main = importlib.import_module(sys.argv[2]).main
 for arguments in json.loads(sys.argv[3]):
-    main(arguments)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            run(lambda: main(arguments))
+        except SystemExit as left:
+            code = left.code
+    print(json.dumps([code, said.getvalue()]), flush=True)
 """
 
 
@@ -40,19 +54,38 @@ def need_keras() -> Path:
     return KERAS_PYTHON
 
 
-def run(*command: object, cwd: Path, expect: int = 0) -> str:
-    """What a command wrote; it must exit with ``expect``, and never with a traceback."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def run(*command: object, cwd: Path, torch: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a command, in which torch can be found or not; it must do what it shall, and never with a traceback."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"PYTHONPATH": str(ROOT)} if torch else {}
     parts = [str(part) for part in command]
     done = subprocess.run(parts, capture_output=True, text=True, cwd=cwd, timeout=TIMEOUT, check=False, env=environment)
-    assert done.returncode == expect, done.stdout + done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    return done
 
 
-def convert(python: Path, script: str, *arguments: object, cwd: Path, expect: int = 0) -> str:
-    """Run a converter."""
-    return run(python, CONVERTERS / f"{script}.py", *arguments, cwd=cwd, expect=expect)
+def convert(python: Path, script: str, *runs: Sequence[object], cwd: Path) -> list[tuple[int, str]]:
+    """Exit code and messages of a converter for each of several lists of arguments, in one process.
+
+    Importing its framework takes longer than a conversion.
+    """
+    given = json.dumps([[str(argument) for argument in arguments] for arguments in runs])
+    done = run(python, "-c", MANY, CONVERTERS, script, given, cwd=cwd, torch=script in TORCH)
+    found = [(code, said) for code, said in map(json.loads, done.stdout.splitlines())]
+    assert len(found) == len(runs), done.stderr[-3000:]
+    assert not [said for _, said in found if "Traceback" in said]
+    return found
+
+
+def adabet_onnx(*arguments: str, cwd: Path) -> None:
+    """Run our own command line, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["adabet-onnx", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert left.value.code == 0
 
 
 def commands(framework: str) -> list[list[str]]:
@@ -68,9 +101,8 @@ def run_chain(python: Path, framework: str, cwd: Path) -> onnx.ModelProto:
     converting, adapting = commands(framework)
     assert converting[:2] == ["uv", "run"]
     assert adapting[:2] == ["adabet-onnx", "run"]
-    convert(python, Path(converting[2]).stem, *converting[3:], cwd=cwd)
-    quick = ["--epochs", "2", "--no-measure", "--samples", "32", "--subset-size", "16"]
-    run(sys.executable, "-m", "adabet_onnx", *adapting[1:], *quick, cwd=cwd)
+    run(python, ROOT / converting[2], *converting[3:], cwd=cwd, torch=Path(converting[2]).stem in TORCH)
+    adabet_onnx(*adapting[1:], *QUICK, cwd=cwd)
     adapted = onnx.load(cwd / "adapted" / "adapted.onnx")
     before, after = (values(model) for model in (onnx.load(cwd / "model.onnx"), adapted))
     kept = set(before) & set(after)

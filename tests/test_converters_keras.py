@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-
 import numpy as np
 import onnx
 import pytest
-from converter_runs import CONVERTERS, MANY, TIMEOUT, convert, need_keras, operators, run_chain, values
+from converter_runs import convert, need_keras, operators, run, run_chain, values
 
 from adabet_onnx import open_model
+
+pytestmark = pytest.mark.usefixtures("checked_here")
 
 MAKE = """
 import keras, numpy as np
@@ -46,18 +44,18 @@ def python():
 
 
 @pytest.fixture(scope="module")
-def folder(python, tmp_path_factory):
-    """A model in every form, and all but .keras converted."""
+def converted(python, tmp_path_factory):
+    """A model in every form, all but .keras converted, and what was said."""
     folder = tmp_path_factory.mktemp("keras")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT, env=environment)
-    many = [[name, "-o", f"{name}.onnx"] for name in ("model.h5", "exported")]
-    command = [python, "-c", MANY, CONVERTERS, "from_keras", json.dumps(many)]
-    subprocess.run(command, cwd=folder, check=True, timeout=TIMEOUT, env=environment)
-    return folder
+    run(python, "-c", MAKE, cwd=folder)
+    (folder / "broken.keras").write_bytes(b"PK\x03\x04nonsense")
+    names = ("model.h5", "exported", "broken.keras", "none.keras")
+    found = convert(python, "from_keras", *([name, "-o", f"{name}.onnx"] for name in names), cwd=folder)
+    return folder, dict(zip(names, found, strict=True))
 
 
-def test_chain(python, folder, rng):
+def test_chain(python, converted, rng):
+    folder, _ = converted
     x = rng.integers(0, 256, (96, 16, 16, 3), np.uint8)
     np.savez(folder / "data.npz", x=x, y=rng.integers(0, 4, 96))
     run_chain(python, "Keras", folder)
@@ -65,7 +63,9 @@ def test_chain(python, folder, rng):
 
 
 @pytest.mark.parametrize("name", ["model.h5", "exported"])
-def test_other_forms(folder, name):
+def test_other_forms(converted, name):
+    folder, found = converted
+    assert found[name][0] == 0, found[name]
     check(folder / f"{name}.onnx")
 
 
@@ -81,9 +81,12 @@ def check(path):
     assert {"conv0/kernel", "conv_bn0/gamma", "conv_bn1/beta", "dense_bn/moving_variance"} <= named
 
 
-def test_what_is_refused(python, tmp_path):
-    assert "neither a .keras" in convert(python, "from_keras", "none.keras", "-o", "m.onnx", cwd=tmp_path, expect=2)
-    (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04nonsense")
-    said = convert(python, "from_keras", "broken.keras", "-o", "m.onnx", cwd=tmp_path, expect=1)
-    assert "broken.keras cannot be loaded" in said
-    assert not list(tmp_path.glob("*.onnx"))
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [("none.keras", 2, "neither a .keras"), ("broken.keras", 1, "broken.keras cannot be loaded")],
+)
+def test_what_is_refused(converted, name, code, message):
+    folder, found = converted
+    assert found[name][0] == code, found[name]
+    assert message in found[name][1]
+    assert not (folder / f"{name}.onnx").exists()

@@ -12,6 +12,8 @@ from converter_runs import convert, need, operators, run_chain, values
 
 from adabet_onnx import open_model
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 
 @pytest.fixture(scope="module")
 def python():
@@ -63,10 +65,12 @@ def test_every_kind_of_network_and_scaler(python, data, tmp_path):
         "regressor": ([RobustScaler(), StandardScaler(with_std=False), MLPRegressor(**few)], targets[:, 0]),
         "regressors": ([StandardScaler(with_mean=False), MLPRegressor(activation="identity", **few)], targets),
     }
-    for name, (steps, y) in cases.items():
-        model = fitted(steps, x, y)
+    models = {name: fitted(steps, x, y) for name, (steps, y) in cases.items()}
+    for name, model in models.items():
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(model))
-        said = convert(python, "from_sklearn", f"{name}.pkl", "-o", f"{name}.onnx", cwd=tmp_path)
+    found = convert(python, "from_sklearn", *([f"{name}.pkl", "-o", f"{name}.onnx"] for name in models), cwd=tmp_path)
+    for (name, model), (code, said) in zip(models.items(), found, strict=True):
+        assert code == 0, said
         assert "runs the code in it" in said
         session = onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"))
         logits = session.run(None, {"x": x.astype(np.float32)})[0]
@@ -97,10 +101,13 @@ def test_what_is_refused(python, data, tmp_path):
         "fresh": (MLPClassifier(), "is not fitted"),
         "list": ([1, 2], "holds list"),
     }
-    for name, (model, message) in cases.items():
+    for name, (model, _) in cases.items():
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(model))
-        assert message in convert(python, "from_sklearn", f"{name}.pkl", "-o", "model.onnx", cwd=tmp_path, expect=1)
     (tmp_path / "broken.pkl").write_bytes(b"\x80nonsense")
-    assert "cannot be read" in convert(python, "from_sklearn", "broken.pkl", "-o", "m.onnx", cwd=tmp_path, expect=1)
-    assert "does not exist" in convert(python, "from_sklearn", "none.pkl", "-o", "m.onnx", cwd=tmp_path, expect=2)
+    expected = {name: (1, message) for name, (_, message) in cases.items()}
+    expected |= {"broken": (1, "cannot be read"), "none": (2, "does not exist")}
+    found = convert(python, "from_sklearn", *([f"{name}.pkl", "-o", "m.onnx"] for name in expected), cwd=tmp_path)
+    for (code, message), (left, said) in zip(expected.values(), found, strict=True):
+        assert left == code, said
+        assert message in said
     assert not list(tmp_path.glob("*.onnx"))

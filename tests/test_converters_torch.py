@@ -13,6 +13,8 @@ from converter_runs import convert, need, operators, run_chain, values
 
 from adabet_onnx import open_model
 
+pytestmark = pytest.mark.usefixtures("checked_here")
+
 
 @pytest.fixture(scope="module")
 def python():
@@ -58,13 +60,20 @@ def test_programs_of_torch_export(python, files):
         example = (torch.zeros(2, 3, 16, 16),)
         torch.export.save(torch.export.export(net, example, dynamic_shapes=batch), folder / "dynamic.pt2")
         torch.export.save(torch.export.export(net.train(), example), folder / "training.pt2")
-    convert(python, "from_torch", "dynamic.pt2", "-o", "dynamic.onnx", cwd=folder)
+    done, refused = convert(
+        python,
+        "from_torch",
+        ["dynamic.pt2", "-o", "dynamic.onnx"],
+        ["training.pt2", "-o", "training.onnx"],
+        cwd=folder,
+    )
+    assert done[0] == 0, done
     assert operators(folder / "dynamic.onnx").count("BatchNormalization") == 3
     kept = {name for name in net.state_dict() if not name.endswith("num_batches_tracked")}
     assert kept <= set(values(onnx.load(folder / "dynamic.onnx")))
     assert "blocks.1.1" in [layer.name for layer in open_model(folder / "dynamic.onnx").layers]
-    said = convert(python, "from_torch", "training.pt2", "-o", "training.onnx", cwd=folder, expect=1)
-    assert "exported in training mode" in said
+    assert refused[0] == 1
+    assert "exported in training mode" in refused[1]
     assert not (folder / "training.onnx").exists()
 
 
@@ -77,17 +86,23 @@ def test_tokens_several_outputs_and_weights_in_a_checkpoint(python, files):
     encoder = Encoder()
     save_file(encoder.state_dict(), folder / "encoder.safetensors")
     arguments = ["net.py:Encoder", "--weights", "encoder.safetensors", "--input", "tokens=7:int64:50", "-o", "e.onnx"]
-    assert "choose with --take: logits, hidden" in convert(python, "from_torch", *arguments, cwd=folder, expect=1)
-    convert(python, "from_torch", *arguments, "--take", "logits", cwd=folder)
+    state = {f"module.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, folder / "checkpoint.pth")
+    refused, *done = convert(
+        python,
+        "from_torch",
+        arguments,
+        [*arguments, "--take", "logits"],
+        ["net:Net", "--weights", "checkpoint.pth", "--input", "3,16,16", "-o", "c.onnx"],
+        cwd=folder,
+    )
+    assert refused[0] == 1
+    assert "choose with --take: logits, hidden" in refused[1]
+    assert [code for code, _ in done] == [0, 0], done
     found = values(onnx.load(folder / "e.onnx"))
     for name in encoder.state_dict():
         assert name in found
-    state = {f"module.{name}": value for name, value in net.state_dict().items()}
-    torch.save({"model": state, "epoch": 3}, folder / "checkpoint.pth")
-    said = convert(
-        python, "from_torch", "net:Net", "--weights", "checkpoint.pth", "--input", "3,16,16", "-o", "c.onnx", cwd=folder
-    )
-    assert "'model' is taken" in said
+    assert "'model' is taken" in done[1][1]
     np.testing.assert_array_equal(values(onnx.load(folder / "c.onnx"))["fc.bias"], net.fc.bias.detach().numpy())
 
 
@@ -107,7 +122,9 @@ def test_what_is_refused(python, files):
         (["net.py:Nothing", "--input", "4"], 1, "has no Nothing"),
         (["net.py:Net", "--input", "0,3"], 2, "write one sample's shape"),
     ]
-    for arguments, code, message in cases:
-        assert message in convert(python, "from_torch", *arguments, "-o", "model.onnx", cwd=folder, expect=code)
+    found = convert(python, "from_torch", *([*case[0], "-o", "model.onnx"] for case in cases), cwd=folder)
+    for (_, code, message), (left, said) in zip(cases, found, strict=True):
+        assert left == code, said
+        assert message in said
     assert not list(folder.glob("*.onnx"))
     assert not list(folder.glob(".*"))

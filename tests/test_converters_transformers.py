@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT
-from converter_runs import CONVERTERS, MANY, TIMEOUT, convert, need, run_chain, values
+from converter_runs import convert, need, run, run_chain, values
 
 from adabet_onnx import open_model
+
+pytestmark = pytest.mark.usefixtures("checked_here")
 
 MAKE = """
 import torch, transformers as t
@@ -40,20 +39,21 @@ def python():
 
 
 @pytest.fixture(scope="module")
-def folder(python, tmp_path_factory):
-    """Models with random weights, as save_pretrained writes them, and all but BERT converted."""
+def converted(python, tmp_path_factory):
+    """Models with random weights, as save_pretrained writes them, converted, and what was said."""
     folder = tmp_path_factory.mktemp("transformers")
-    subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT)
+    run(python, "-c", MAKE, cwd=folder, torch=True)
+    (folder / "empty").mkdir()
     about = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.25], "rescale_factor": 1 / 255}
     (folder / "vit" / "preprocessor_config.json").write_text(json.dumps(about))
-    many = [[name, "-o", f"{name}.onnx"] for name in ("roberta", "distilbert", "gpt2", "vit")]
-    many.append(["bert", "--length", "12", "-o", "bert.onnx"])
-    command = [python, "-c", MANY, CONVERTERS, "from_transformers", json.dumps(many)]
-    subprocess.run(command, cwd=folder, check=True, timeout=TIMEOUT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    return folder
+    many = {name: [name] for name in ("roberta", "distilbert", "gpt2", "vit")}
+    many |= {"bert": ["bert", "--length", "12"], "empty": ["empty"], "long": ["bert", "--length", "41"]}
+    runs = ([*arguments, "-o", f"{name}.onnx"] for name, arguments in many.items())
+    return folder, dict(zip(many, convert(python, "from_transformers", *runs, cwd=folder), strict=True))
 
 
-def test_chain(python, folder, rng):
+def test_chain(python, converted, rng):
+    folder, _ = converted
     x = rng.integers(1, 100, (64, 16))
     x[:, 10:] *= rng.integers(0, 2, (64, 1))  # some texts end early: 0 is BERT's padding
     np.savez(folder / "data.npz", x=x, y=rng.integers(0, 3, 64))
@@ -79,14 +79,17 @@ def test_chain(python, folder, rng):
         ("vit", ["pixel_values"], ["classifier"]),
     ],
 )
-def test_architectures_open_with_their_names(folder, name, inputs, layers):
+def test_architectures_open_with_their_names(converted, name, inputs, layers):
+    folder, found = converted
+    assert found[name][0] == 0, found[name]
     model = open_model(folder / f"{name}.onnx")
     assert [spec.name for spec in model.inputs] == inputs
     assert set(layers) <= {layer.name for layer in model.layers}
     assert not [tensor for tensor in values(onnx.load(folder / f"{name}.onnx")) if tensor.startswith("onnx::MatMul")]
 
 
-def test_what_the_folder_says_of_images_and_classes(folder):
+def test_what_the_folder_says_of_images_and_classes(converted):
+    folder, _ = converted
     model = open_model(folder / "vit.onnx")
     assert model.metadata("classes") == ["cat", "dog"]
     assert model.metadata("preprocessing")["mean"] == [0.4, 0.5, 0.6]
@@ -94,11 +97,11 @@ def test_what_the_folder_says_of_images_and_classes(folder):
     assert open_model(folder / "bert.onnx").metadata("classes") is None  # LABEL_0 is no name
 
 
-def test_what_is_refused(python, folder, tmp_path):
-    said = convert(python, "from_transformers", tmp_path, "-o", "m.onnx", cwd=tmp_path, expect=2)
-    assert "has no config.json" in said
-    said = convert(
-        python, "from_transformers", folder / "bert", "--length", "41", "-o", "m.onnx", cwd=tmp_path, expect=1
-    )
-    assert "more than the 40 tokens" in said
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("name", "code", "message"), [("empty", 2, "has no config.json"), ("long", 1, "more than the 40 tokens")]
+)
+def test_what_is_refused(converted, name, code, message):
+    folder, found = converted
+    assert found[name][0] == code, found[name]
+    assert message in found[name][1]
+    assert not list(folder.glob(f"*{name}.onnx*"))
