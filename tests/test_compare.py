@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from adabet_onnx import CheckError, RecordError, UsageError
+from adabet_onnx.cost.measure import Cost
 from adabet_onnx.report.comparison import cells, ranked, ties_sentence, verdict
 from adabet_onnx.study import runs
 from adabet_onnx.study.compare import compare
@@ -39,6 +40,12 @@ PLAN = Plan(
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     return compare(MODEL, DATA, folder, PLAN, threads=1)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """A step takes a megabyte and a hundredth of a second: no process has to find out."""
+    monkeypatch.setattr("adabet_onnx.study.compare.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
 
 
 def accuracies(folder: Path) -> list[tuple]:
@@ -102,6 +109,7 @@ def test_a_killed_comparison_goes_on_where_it_was(compared, tmp_path):
     assert "adabet 10%" in done.stdout
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_the_test_data_plays_no_part_in_choosing_a_rate(compared, tmp_path):
     with np.load(DATA, allow_pickle=False) as stored:
         poisoned = {name: stored[name] for name in stored.files}
@@ -128,6 +136,7 @@ def test_a_grid_grows_where_its_best_is_at_an_edge():
     assert next_rate({0.003: low, 0.01: high, 0.03: None}) is None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_strategy_with_the_best_rate_at_the_edge_tries_more(tmp_path):
     import dataclasses
 
@@ -204,6 +213,7 @@ def test_damaged_results_are_refused(tmp_path):
             load_results(path)
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_arrays_that_were_read_again_go_on(tmp_path):
     plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=(0.001,))
     for seeds in (1, 2):
@@ -239,6 +249,7 @@ def test_half_removed_artifacts_are_not_taken_for_whole(compared, tmp_path, monk
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_training_that_explodes_in_its_last_step_is_a_result(tmp_path):
     """One step: its loss is that of the model before it, and finite."""
     plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, batch_size=200, rates=(1e38,))
