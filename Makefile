@@ -8,13 +8,18 @@ BIN := $(VENV)/bin
 # Training needs Python 3.10-3.12; with a newer one, everything that needs only inference is set up.
 EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info < (3, 13) else 'inference')" 2>/dev/null)
 
+# The environments are set up beside each other: much of the time is waiting.
+MAKEFLAGS += --jobs=4
+
 .PHONY: demo test check benchmarks matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
+# Tests run on every core, whose memory and time they share; what they start as processes finds the package compiled.
 test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed tests/js/node_modules/.installed check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m compileall -q adabet_onnx
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -47,7 +52,6 @@ $(VENV)/.test: $(VENV)/.installed
 # The stock onnxruntime cannot live beside onnxruntime-training-cpu: tests of exported models run it from here.
 .venv-inference/.installed: pyproject.toml
 	test -x .venv-inference/bin/python || $(PYTHON) -m venv .venv-inference
-	.venv-inference/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	.venv-inference/bin/python -m pip install --quiet --editable '.[inference]'
 	touch $@
 
