@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from adabet_onnx import check_model, make_artifacts, open_model
+from adabet_onnx import ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -62,3 +62,24 @@ def test_gradients_equal_torch(name, tmp_path, torch_oracle):
             wanted = expected[parameter.position]
             error = np.abs(session.gradient(parameter.name) - wanted).max() / np.abs(wanted).max()
             assert error <= 1e-4, f"{parameter.name}: {error:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("name", "trains"), [("lstm", False), ("gru_bidirectional", False), ("gru", True), ("rnn", True)]
+)
+def test_onnxruntime_training_has_no_way_back_even_where_it_is_frozen(name, trains, tmp_path, torch_oracle, training):
+    """It cannot load a graph with such a layer in it, though only the head is trained."""
+    from models import architectures
+
+    model = open_model(onnx.load_from_string(architectures.export(name)))
+    head = model.layers[-1]
+    verdict = check_model(model).layers[-1].ort
+    assert verdict.trainable == trains
+    selection = Selection(model.sha256, "head", (head.name,), tuple(p.name for p in head.parameters))
+    if trains:
+        assert make_artifacts(model, selection, tmp_path / "a", backend="ort").backend == "ort"
+        return
+    assert "in both directions" in verdict.reason
+    with pytest.raises(ModelError, match="Use the portable backend"):
+        make_artifacts(model, selection, tmp_path / "a", backend="ort")
+    assert not list(tmp_path.iterdir())

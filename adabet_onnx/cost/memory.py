@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from .. import runtime
 from .optimized import Sizes, optimized
-from .run import Run
+from .run import PRODUCTS, Run
 
 _RUNS = 3  # after which no run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
@@ -30,7 +30,6 @@ _STATE_COPIES = 2  # of parameters and state, while they are read
 
 
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
-_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Parts:
         constants: weights in the graph.
         convolved: those of them that convolutions read.
         repacked: those that a second matrix product reads, which puts them in an order of its own.
+        packed: what matrix products hold of weights in an order of their own, outside the arena; 0 if not simulated.
         first: what is resident of the arena after the first run, constants included.
         arena: the same after several.
     """
@@ -52,6 +52,7 @@ class Parts:
     constants: int
     convolved: int
     repacked: int
+    packed: int
     first: int
     arena: int
 
@@ -70,8 +71,8 @@ class Simulation:
         RuntimeMissingError: it is not installed.
     """
 
-    def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None) -> None:
-        self._frugal = frugal
+    def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None, packing: bool = False) -> None:
+        self._frugal, self._packing = frugal, packing
         options = runtime.training_options(1) if frugal else runtime.session_options(1)
         self._graph = optimized(model, options).graph
         self._known = {value.name or "": value for node in (known or model).graph for value in node.outputs}
@@ -88,6 +89,7 @@ class Simulation:
             frugal=self._frugal,
             ahead=bool(runtime.installed().training),
             unresolved=sizes.unresolved,
+            packing=self._packing,
         )
         resident = []
         for _ in range(_RUNS):
@@ -97,9 +99,10 @@ class Simulation:
         read = {value for node in graph if node.op_type in _CONVOLUTIONS for value in node.inputs[1:2]}
         convolved = sum(sizes.size(value) for value in run.constants if value in read)
         constants = set(run.constants)
-        packed = [node.inputs[1] for node in graph if node.op_type in _PRODUCTS and node.inputs[1] in constants]
+        packed = [node.inputs[1] for node in graph if node.op_type in PRODUCTS and node.inputs[1] in constants]
         repacked = sum(sizes.size(value) for value in packed) - sum(sizes.size(value) for value in set(packed))
-        return Parts(run.nodes, inputs, run.constant_bytes, convolved, repacked, resident[0], resident[-1])
+        held = run.packed_bytes if self._packing else 0
+        return Parts(run.nodes, inputs, run.constant_bytes, convolved, repacked, held, resident[0], resident[-1])
 
 
 def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
@@ -111,8 +114,13 @@ def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
         carried: bytes of parameters and state.
         large: those of them that the system gets back once the first step's results have taken their place.
     """
-    held = _BASE + _NODE * parts.nodes + parts.inputs + parts.repacked
-    loading = held + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved + _FILE_COPIES * frozen)
+    held = _BASE + _NODE * parts.nodes + parts.inputs
+    loading = (
+        held
+        + parts.repacked
+        + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved + _FILE_COPIES * frozen)
+    )
+    held += parts.packed
     return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
 
 

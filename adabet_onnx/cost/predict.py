@@ -169,7 +169,7 @@ class Predictor:
         forward, whole = multiply_adds(order[:split], sizes.shape), multiply_adds(order, sizes.shape)
         saved = sum(sizes.size(value) for value in _saved(order, split, step))
         portable = self.backend == "portable"
-        parts = Simulation(step.model, frugal=True).parts(batch)
+        parts = Simulation(step.model, frugal=True, packing=portable).parts(batch)
         frozen = weight_bytes(self.model.graph) - step.update_bytes
         if portable:
             memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes, step.large_bytes)

@@ -24,6 +24,9 @@ _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
+# Matrix products: they put a constant second factor in an order of their own.
+PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
+_GELUS = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
 _BUFFER = "_grad.accumulation.buffer"
 
 
@@ -39,6 +42,8 @@ class Run:
             stay in the arena till the next run's are there.
         ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
         unresolved: values whose shape ONNX Runtime does not know before they are made.
+        packing: whether what the arena held of weights that matrix products put in an order of their own is there for
+            the runs to use, as it is once a model is loaded.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Run:
         frugal: bool = True,
         ahead: bool = True,
         unresolved: Collection[ir.Value] = (),
+        packing: bool = False,
     ) -> None:
         self._unresolved = frozenset(unresolved)
         self._size, self._shape, self._frugal = size, shape, frugal
@@ -74,8 +80,12 @@ class Run:
         self._pattern: int | None = None
         # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
         self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
-        for value in (*self.constants, *self.buffers):
-            self.arena.allocate(size(value))
+        pieces = {value: self.arena.allocate(size(value)) for value in (*self.constants, *self.buffers)}
+        self.packed_bytes = 0  # by matrix products; outside the arena
+        for value in self._packed({*self.constants}):
+            self.packed_bytes += size(value)
+            if packing and value in pieces:
+                self.arena.free(pieces.pop(value))
         if ahead and not frugal:
             self._pattern = self._planned()
 
@@ -88,6 +98,17 @@ class Run:
     def constant_bytes(self) -> int:
         """Bytes of the constants that nodes read."""
         return sum(self._size(value) for value in self.constants)
+
+    def _packed(self, constants: set[ir.Value]) -> list[ir.Value]:
+        """Constants that matrix products alone read, once for each of them."""
+        others = {
+            value
+            for node in self._order
+            for place, value in enumerate(node.inputs)
+            if value in constants and not (place == 1 and node.op_type in PRODUCTS)
+        }
+        packed = (node.inputs[1] for node in self._order if node.op_type in PRODUCTS)
+        return [value for value in packed if value is not None and value in constants and value not in others]
 
     def _buffers(self, outside: set[ir.Value]) -> dict[ir.Value, ir.Value]:
         """In whose memory a value lies, for those that get none of their own."""
@@ -239,7 +260,10 @@ def without_folded(order: Sequence[ir.Node]) -> tuple[list[ir.Node], set[ir.Valu
 
 
 def _scratch(node: ir.Node, shape: Shapes) -> int:
-    """Bytes an operator needs for itself: the columns of one image and one group."""
+    """Bytes an operator needs for itself: the columns of one image and one group; a Gelu's input again."""
+    if node.op_type in _GELUS:
+        given = shape(node.inputs[0])
+        return 0 if given is None else 4 * math.prod(given)
     if node.op_type == "ConvTranspose":
         image, weight = shape(node.inputs[0]), shape(node.inputs[1])
     elif node.op_type == "ConvGrad":

@@ -116,6 +116,8 @@ _TABLE: dict[str, _Entry] = {
 }
 # Operators that keep onnxruntime-training from any training graph, wherever they stand.
 _ANYWHERE = {"MeanVarianceNormalization": "is expanded by onnxruntime-training into nodes that are not valid"}
+# It puts kernels of its own in place of these, trained or not.
+_FORWARD_ONLY = frozenset({"LSTM", "GRU"})
 
 
 def differentiable_operators() -> list[str]:
@@ -144,4 +146,8 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
 
 def why_nowhere(node: ir.Node) -> str | None:
     """Why a graph with this node in it cannot be trained at all; None where it can."""
-    return None if node.domain else _ANYWHERE.get(node.op_type)
+    if node.domain:
+        return None
+    if node.op_type in _FORWARD_ONLY and node.attributes.get_string("direction", "forward") != "forward":
+        return "runs backwards or in both directions, and onnxruntime-training has it forwards only"
+    return _ANYWHERE.get(node.op_type)

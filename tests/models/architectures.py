@@ -433,12 +433,14 @@ def vgg(width: int, classes: int, layers: Sequence[int]) -> nn.Module:
 
 
 def alexnet(width: int, classes: int) -> nn.Module:
-    """Two of the convolutions in groups, with local response normalisation, as first published."""
-    parts = [nn.Conv2d(3, width, 11, 4, 2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)]
-    parts += [nn.Conv2d(width, 2 * width, 5, padding=2, groups=2), nn.ReLU(), nn.LocalResponseNorm(5)]
-    parts += [nn.MaxPool2d(3, 2), nn.Conv2d(2 * width, 3 * width, 3, padding=1), nn.ReLU()]
-    parts += [nn.Conv2d(3 * width, 2 * width, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2)]
-    parts += [nn.Flatten(), nn.Dropout(), nn.Linear(8 * width, 16), nn.ReLU(), nn.Linear(16, classes)]
+    """Two of the convolutions in groups, as first published; without local response normalisation, which torch does
+    not export.
+    """
+    parts = [nn.Conv2d(3, width, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    parts += [nn.Conv2d(width, 2 * width, 5, padding=2, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    parts += [nn.Conv2d(2 * width, 3 * width, 3, padding=1), nn.ReLU()]
+    parts += [nn.Conv2d(3 * width, 2 * width, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    parts += [nn.Flatten(), nn.Dropout(), nn.Linear(2 * width, 16), nn.ReLU(), nn.Linear(16, classes)]
     return nn.Sequential(*parts)
 
 
