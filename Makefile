@@ -13,7 +13,7 @@ EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
-test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed tests/js/node_modules/.installed check
+test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed .venv-jax/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.test
@@ -65,6 +65,13 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "TensorFlow or tf2onnx could not be installed: their tests are skipped"
 	touch $@
 
+# What converters/from_jax.py converts with.
+.venv-jax/.installed: converters/from_jax.py
+	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
+	.venv-jax/bin/python -m pip install --quiet --no-compile flax jax 'jax2onnx>=0.17' numpy onnx onnxruntime || \
+	  echo "JAX or jax2onnx could not be installed (they are for Python 3.11 and newer): their tests are skipped"
+	touch $@
+
 # The newest onnxruntime for node and for browsers, and a real browser.
 tests/js/node_modules/.installed: tests/js/package.json
 	mkdir -p $(dir $@)
@@ -76,4 +83,4 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache

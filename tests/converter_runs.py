@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from conftest import ROOT, missing
 
 CONVERTERS = ROOT / "converters"
 KERAS_PYTHON = ROOT / ".venv-keras" / ("Scripts" if os.name == "nt" else "bin") / "python"
+JAX_PYTHON = ROOT / ".venv-jax" / ("Scripts" if os.name == "nt" else "bin") / "python"
 TIMEOUT = 500
 MANY = """
 import importlib, json, sys
@@ -40,6 +42,15 @@ def need_keras() -> Path:
     return KERAS_PYTHON
 
 
+def need_jax() -> Path:
+    """The Python that has JAX."""
+    if sys.version_info < (3, 11):
+        pytest.skip("jax2onnx exists for Python 3.11 and newer only")
+    if not JAX_PYTHON.exists() or not list(JAX_PYTHON.parent.parent.rglob("site-packages/jax2onnx")):
+        missing("no environment with JAX and jax2onnx (make test makes one)")
+    return JAX_PYTHON
+
+
 def run(*command: object, cwd: Path, expect: int = 0) -> str:
     """What a command wrote; it must exit with ``expect``, and never with a traceback."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -63,14 +74,17 @@ def commands(framework: str) -> list[list[str]]:
     return [line.split() for part in block.splitlines() for line in part.split("&&")]
 
 
-def run_chain(python: Path, framework: str, cwd: Path) -> onnx.ModelProto:
-    """Run the README's chain for a framework where a user's files lie, and return the adapted model."""
+def run_chain(python: Path, framework: str, cwd: Path, *options: str) -> onnx.ModelProto:
+    """Run the README's chain for a framework where a user's files lie, and return the adapted model.
+
+    ``options`` are added to those of adabet-onnx.
+    """
     converting, adapting = commands(framework)
     assert converting[:2] == ["uv", "run"]
     assert adapting[:2] == ["adabet-onnx", "run"]
     convert(python, Path(converting[2]).stem, *converting[3:], cwd=cwd)
     quick = ["--epochs", "2", "--no-measure", "--samples", "32", "--subset-size", "16"]
-    run(sys.executable, "-m", "adabet_onnx", *adapting[1:], *quick, cwd=cwd)
+    run(sys.executable, "-m", "adabet_onnx", *adapting[1:], *quick, *options, cwd=cwd)
     adapted = onnx.load(cwd / "adapted" / "adapted.onnx")
     before, after = (values(model) for model in (onnx.load(cwd / "model.onnx"), adapted))
     kept = set(before) & set(after)
