@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..isolation import during
 
 
 def check_valid(proto: onnx.ModelProto, name: str) -> None:
@@ -15,7 +16,8 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
         ModelError: it does not.
     """
     try:
-        onnx.checker.check_model(proto)
+        with during("onnx checks it"):
+            onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = (lines[0] if lines else str(error)).strip().rstrip(".")
