@@ -20,7 +20,7 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
             onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = (lines[0] if lines else str(error)).strip().rstrip(".")
+        reason = (lines[0] if lines else str(error)).strip().rstrip(".")[:300]
         raise ModelError(f"{name} is not a valid ONNX model: {reason}. Export it again.") from error
 
 
