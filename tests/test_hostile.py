@@ -23,7 +23,7 @@ SECRET = b"a secret that is not the model's" * 40
 @pytest.mark.timeout(600)
 def test_damaged_files(tmp_path: Path) -> None:
     """Seeded mutations, in a child process with limits (see fuzz_files.py)."""
-    bad = [outcome for outcome in fuzz_files.run(120, 1, tmp_path) if not outcome.good]
+    bad = [outcome for outcome in fuzz_files.run(200, 1, tmp_path) if not outcome.good]
     assert bad == []
 
 

@@ -86,6 +86,45 @@ def test_an_output_is_chosen(logits, rng):
     np.testing.assert_allclose(tiny.run(model.proto(), x), tiny.run(proto, x, output=logits), rtol=1e-5)
 
 
+@pytest.mark.parametrize("said", ["a type", "nothing"])
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_an_output_that_says_no_shape_gets_one(said, batch, tmp_path, rng):
+    """onnx's checker refuses such a file; onnxruntime runs it, and converters write it."""
+    proto = tiny.conv_net()
+    if isinstance(batch, int):
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    if said == "nothing":
+        proto.graph.output[0].ClearField("type")
+    else:
+        proto.graph.output[0].type.tensor_type.ClearField("shape")
+    before = proto.SerializeToString()
+    model = open_model(proto)
+    assert proto.SerializeToString() == before
+    (output,) = model.proto().graph.output
+    assert output == tiny.conv_net().graph.output[0]
+    save_model(model, tmp_path / "saved.onnx")
+    onnx.checker.check_model(tmp_path / "saved.onnx", full_check=True)
+
+
+def test_an_output_whose_shape_only_a_run_tells():
+    """Reshape by what the graph computes: inference does not follow it."""
+    nodes = [
+        node("Gemm", ["input", "fc.weight"], ["y"], "/fc"),
+        node("Shape", ["y"], ["shape"], "/shape"),
+        node("Cast", ["shape"], ["float"], "/float", to=TensorProto.FLOAT),
+        node("Sqrt", ["float"], ["root"], "/root"),
+        node("Mul", ["root", "root"], ["square"], "/square"),
+        node("Round", ["square"], ["round"], "/round"),
+        node("Cast", ["round"], ["back"], "/back", to=TensorProto.INT64),
+        node("Reshape", ["y", "back"], ["logits"], "/same"),
+    ]
+    proto = tiny.build(nodes, {"fc.weight": normal(6, 3)}, input_shape=("N", 6))
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    (output,) = open_model(proto).proto().graph.output
+    assert output.type.tensor_type.shape.dim[0].dim_param == "N"
+    assert output.type.tensor_type.shape.dim[1].dim_value == 3
+
+
 def test_models_opened_in_two_ways_have_two_hashes():
     proto = two_outputs("boxes", "classes")
     assert open_model(proto, logits="boxes").sha256 != open_model(proto, logits="classes").sha256

@@ -64,6 +64,7 @@ def check(proto: onnx.ModelProto, original: onnx.ModelProto, x: np.ndarray, with
     assert tiny.difference(found, quantised) < within
     assert np.linalg.norm(found - expected) <= np.linalg.norm(quantised - expected) * 1.3
     assert any("brought back to float32 (on random inputs" in note for note in model.notes)
+    assert open_model(model.proto()).graph.graph.outputs[0].shape == model.graph.graph.outputs[0].shape
     return [parameter.name for layer in model.layers for parameter in layer.parameters]
 
 

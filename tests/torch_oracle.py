@@ -388,8 +388,6 @@ OPS.update(
     Celu=lambda x, a, v: F.celu(x[0], a.get("alpha", 1.0)),
     CumSum=_cum_sum,
     Elu=lambda x, a, v: F.elu(x[0], a.get("alpha", 1.0)),
-    Greater=_elementwise(torch.gt),
-    Less=_elementwise(torch.lt),
     Mean=_elementwise(lambda *x: reduce(torch.add, x) / len(x)),
     Mish=_elementwise(F.mish),
     ReduceL1=_reduction(lambda x, axes, keep: torch.linalg.vector_norm(x, 1, axes, keep)),
@@ -413,6 +411,10 @@ OPS.update(
 _SAME_NAME = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Floor", "Reciprocal", "Round")
 for name in (*_SAME_NAME, "Sign", "Sin", "Sinh", "Tan"):
     OPS[name] = _elementwise(getattr(torch, name.lower()))
+_LOGIC = {"Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le"}
+_LOGIC |= {"And": "logical_and", "Or": "logical_or", "Xor": "logical_xor", "Not": "logical_not"}
+for name, torch_name in _LOGIC.items():
+    OPS[name] = _elementwise(getattr(torch, torch_name))
 
 
 OPS.update(

@@ -14,6 +14,7 @@ from .choice import choose_output
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
 from .opsets import into_range, lower_ir_version
+from .output_shapes import state_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.node_names import NameNodes
@@ -60,6 +61,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     refuse_foreign(model, name)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
+    state_shapes(model, name)
     return model
 
 

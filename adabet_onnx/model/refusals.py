@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
+from .output_shapes import completed
 
 
 def check_valid(proto: onnx.ModelProto, name: str) -> None:
@@ -16,7 +17,7 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
         ModelError: it does not.
     """
     try:
-        with during("onnx checks it"):
+        with completed(proto), during("onnx checks it"):
             onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]

@@ -63,6 +63,22 @@ def resnet18(width: int = 64, classes: int = 1000) -> nn.Module:
     return nn.Sequential(*parts, *classifier(inputs, classes))
 
 
+def resnet50(width: int, classes: int, blocks: Sequence[int]) -> nn.Module:
+    """`blocks`: bottleneck blocks of each stage; (3, 4, 6, 3) as published."""
+    parts: list[nn.Module] = [conv_bn(3, width, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    inputs = width
+    for stage, count in enumerate(blocks):
+        middle = width * 2**stage
+        for block in range(count):
+            stride = 2 if stage and not block else 1
+            inner = [conv_bn(inputs, middle, 1), conv_bn(middle, middle, 3, stride)]
+            shortcut = None if block else conv_bn(inputs, 4 * middle, 1, stride, act=None)
+            inner.append(conv_bn(middle, 4 * middle, 1, act=None))
+            parts.append(Residual(nn.Sequential(*inner), shortcut, nn.ReLU()))
+            inputs = 4 * middle
+    return nn.Sequential(*parts, *classifier(inputs, classes))
+
+
 def mobilenetv1(width: int = 32, classes: int = 1000, layers: Sequence[tuple[int, int]] = ()) -> nn.Module:
     """`layers`: (width in multiples of the first, stride) of each depthwise-separable convolution."""
     parts, inputs = [conv_bn(3, width, 3, 2)], width
@@ -416,6 +432,21 @@ def vgg(width: int, classes: int, layers: Sequence[int]) -> nn.Module:
     return nn.Sequential(*parts, nn.Linear(16, classes))
 
 
+def alexnet(width: int, classes: int) -> nn.Module:
+    """Two of the convolutions in groups, with local response normalisation, as first published."""
+    parts = [nn.Conv2d(3, width, 11, 4, 2), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)]
+    parts += [nn.Conv2d(width, 2 * width, 5, padding=2, groups=2), nn.ReLU(), nn.LocalResponseNorm(5)]
+    parts += [nn.MaxPool2d(3, 2), nn.Conv2d(2 * width, 3 * width, 3, padding=1), nn.ReLU()]
+    parts += [nn.Conv2d(3 * width, 2 * width, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2)]
+    parts += [nn.Flatten(), nn.Dropout(), nn.Linear(8 * width, 16), nn.ReLU(), nn.Linear(16, classes)]
+    return nn.Sequential(*parts)
+
+
+def mlp(inputs: int, units: int, classes: int) -> nn.Module:
+    layers = [nn.Linear(inputs, units), nn.ReLU(), nn.Linear(units, units), nn.Tanh(), nn.Linear(units, classes)]
+    return nn.Sequential(*layers)
+
+
 class Fire(nn.Module):
     def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -475,6 +506,7 @@ _BERT = {"tokens": 7, "vocabulary": 50, "width": 16, "depth": 2, "heads": 2, "cl
 
 ARCHITECTURES: dict[str, Architecture] = {
     "resnet18": Architecture(resnet18, {"width": 4, "classes": 5}, (3, 40, 40), full={}),
+    "resnet50": Architecture(resnet50, {"width": 4, "classes": 5, "blocks": (2, 1, 2, 1)}, (3, 40, 40)),
     "mobilenetv1": Architecture(
         mobilenetv1, {"width": 4, "classes": 5, "layers": ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1))}
     ),
@@ -511,10 +543,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         folding=True,
     ),
     "gru": Architecture(Recurrent, {"kind": "GRU", "inputs": 6, "units": 8, "classes": 5}, (9, 6), folding=True),
+    "gru_bidirectional": Architecture(
+        Recurrent,
+        {"kind": "GRU", "inputs": 6, "units": 8, "classes": 5, "bidirectional": True},
+        (9, 6),
+        folding=True,
+    ),
     "rnn": Architecture(Recurrent, {"kind": "RNN", "inputs": 6, "units": 8, "classes": 5}, (9, 6), folding=True),
     "audio": Architecture(audio, {"width": 8, "classes": 5}, (1, 800)),
     "vgg": Architecture(vgg, {"width": 4, "classes": 5, "layers": (1, 0, 2, 0, 4, 4, 0)}),
     "squeezenet": Architecture(squeezenet, {"width": 8, "classes": 5}, (3, 36, 36)),
+    "alexnet": Architecture(alexnet, {"width": 8, "classes": 5}, (3, 67, 67)),
+    "mlp": Architecture(mlp, {"inputs": 12, "units": 16, "classes": 5}, (12,)),
 }
 
 

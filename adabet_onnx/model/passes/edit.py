@@ -45,6 +45,7 @@ def replace_output(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     """Let ``value`` take over the first output of ``node``, its name included, and remove the node."""
     output = node.outputs[0]
     name = output.name
+    value.shape = value.shape if value.shape is not None else output.shape
     output.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     output.name = None

@@ -1,0 +1,75 @@
+"""Shapes and types of outputs that say none, as some exporters leave them and as a value inside the graph has them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+from ..errors import ModelError
+from .shapes import BATCH, Shapes, infer_shapes, measured_shapes
+
+_BATCHES = (2, 3)
+
+
+@contextlib.contextmanager
+def completed(proto: onnx.ModelProto) -> Iterator[None]:
+    """For a while, outputs without a shape or type have some: onnx's checker wants that, onnxruntime does not."""
+    bare = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
+    shapeless = [value for value in proto.graph.output if _has_no_shape(value)]
+    for value in bare:
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in (*bare, *shapeless):
+        value.type.tensor_type.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for value in shapeless:
+            value.type.tensor_type.ClearField("shape")
+        for value in bare:
+            value.ClearField("type")
+
+
+def _has_no_shape(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+
+
+def state_shapes(model: ir.Model, name: str) -> None:
+    """Give every output without a shape one, in place: inferred, or else measured in a run.
+
+    The first dimension is the batch where it grows with it; others that differ stay open.
+
+    Args:
+        model: a graph whose inputs are fixed but for the batch, ``N``.
+        name: of the model, for messages.
+
+    Raises:
+        ModelError: neither inference nor a run tells.
+    """
+    for value in model.graph.outputs:
+        if value.dtype is None:
+            value.dtype = ir.DataType.FLOAT  # what logits are; a runtime refuses the graph where this is wrong
+        if value.shape is not None or not value.name:
+            continue
+        small, large = _shapes(model, value.name, name)
+        if len(small) != len(large):
+            raise ModelError(f"{name}: output {value.name!r} has no fixed number of dimensions. Export it with one.")
+        extents: list[int | str | None] = [a if a == b else None for a, b in zip(small, large, strict=True)]
+        if extents and (small[0], large[0]) == _BATCHES:
+            extents[0] = BATCH
+        value.shape = ir.Shape(extents)
+
+
+def _shapes(model: ir.Model, value: str, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    inferred: list[Shapes] = [infer_shapes(model, batch) for batch in _BATCHES]
+    if all(value in shapes for shapes in inferred):
+        return inferred[0][value], inferred[1][value]
+    try:
+        small, large = (measured_shapes(model, [value], batch)[value] for batch in _BATCHES)
+    except ModelError as error:
+        raise ModelError(
+            f"{name}: output {value!r} says no shape, and it cannot be found: {error} Export the model with shapes."
+        ) from error
+    return small, large
