@@ -16,10 +16,15 @@ MAKEFLAGS += --jobs=4
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
+<<<<<<< HEAD
 # Tests run on every core, whose memory and time they share; what they start as processes finds the package compiled.
 test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+=======
+test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed .venv-jax/.installed tests/js/node_modules/.installed check
+	$(BIN)/python -m pytest
+>>>>>>> a3f09055cb7ee03fa6951e70719056882b519520
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -69,6 +74,13 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "TensorFlow or tf2onnx could not be installed: their tests are skipped"
 	touch $@
 
+# What converters/from_jax.py converts with.
+.venv-jax/.installed: converters/from_jax.py
+	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
+	.venv-jax/bin/python -m pip install --quiet --no-compile flax jax 'jax2onnx>=0.17' numpy onnx onnxruntime || \
+	  echo "JAX or jax2onnx could not be installed (they are for Python 3.11 and newer): their tests are skipped"
+	touch $@
+
 # The newest onnxruntime for node and for browsers, and a real browser.
 tests/js/node_modules/.installed: tests/js/package.json
 	mkdir -p $(dir $@)
@@ -80,4 +92,4 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache

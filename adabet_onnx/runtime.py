@@ -20,6 +20,7 @@ from typing import Any
 import onnx_ir as ir
 
 from .errors import ModelError, RuntimeMissingError
+from .isolation import during
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
 INSTALL_INFERENCE = "pip install 'adabet-onnx[inference]'"
@@ -158,7 +159,8 @@ def inference_session(model: bytes | str | Path | ir.Model, name: str, options: 
         model = _serialised(model, options)
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])
+        with during(f"onnxruntime {ort.__version__} loads {name}"):
+            return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} "
@@ -217,7 +219,8 @@ def run_session(
         if timer is not None:
             timer.daemon = True
             timer.start()
-        return list(session.run(outputs, feeds, options))
+        with during(f"onnxruntime runs {name}"):
+            return list(session.run(outputs, feeds, options))
     except Exception as error:  # onnxruntime's exceptions share no public base class
         if options.terminate:
             raise ModelError(f"running {name} was given up after {seconds:.0f} s: does it have a loop?") from error

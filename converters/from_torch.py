@@ -24,14 +24,8 @@ tokens=16:int64:1000 is 16 integers below 1000. Give --input once per input, in 
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import io
-import json
 import logging
-import os
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +41,11 @@ from converting import (
     Input,
     failing,
     finish,
+    make,
     parse,
     parser,
+    read_argument,
+    read_input,
     run,
     say,
 )
@@ -193,40 +190,11 @@ def refuse_training(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def build(target: str, arguments: dict[str, Any]) -> torch.nn.Module:
-    """Import what makes the model, and call it."""
-    where, _, name = target.rpartition(":")
-    sys.path.insert(0, os.getcwd())
-    with failing(f"{where} cannot be imported"):
-        module = import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    factory: Any = module
-    for part in name.split("."):
-        if not hasattr(factory, part):
-            there = ", ".join(entry for entry in vars(module) if not entry.startswith("_"))
-            raise ConversionError(f"{where} has no {name}; it has {there[:300]}.")
-        factory = getattr(factory, part)
-    if isinstance(factory, torch.nn.Module):
-        return factory
-    if not callable(factory):
-        raise ConversionError(f"{target} is {type(factory).__name__}, neither a module nor something that makes one.")
-    with failing(f"{target}({', '.join(f'{key}={value!r}' for key, value in arguments.items())}) fails"):
-        model = factory(**arguments)
+    """The module that the user names, or makes."""
+    model = make(target, arguments, lambda found: isinstance(found, torch.nn.Module))
     if not isinstance(model, torch.nn.Module):
         raise ConversionError(f"{target} gave {type(model).__name__}, not a torch.nn.Module.")
     return model
-
-
-def import_file(path: Path) -> Any:
-    """A module from a file of any name."""
-    if not path.is_file():
-        raise ConversionError(f"{path} does not exist or is not a file.")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
@@ -298,27 +266,6 @@ def take(output: Any, key: str | None) -> torch.Tensor:
         choice = f"choose with --take: {', '.join(tensors)}" if tensors else "one tensor is wanted"
         raise ConversionError(f"the model returns {type(output).__name__}; {choice}.")
     return named[key]
-
-
-def read_input(text: str, index: int, made: argparse.ArgumentParser) -> Input:
-    """Parse [name=]3,224,224[:dtype[:below]]."""
-    match = re.fullmatch(r"(?:(\w+)=)?([\d,x]*)(?::(float32|int64|int32)(?::(\d+))?)?", text)
-    extents = [int(part) for part in re.split(r"[,x]", match[2]) if part] if match else []
-    if match is None or 0 in extents or (match[4] and int(match[4]) < 1):
-        made.error(f"--input {text}: write one sample's shape, such as 3,224,224 or tokens=16:int64:1000")
-    name = match[1] or ("input" if index == 0 else f"input{index}")
-    return Input(name, tuple(extents), match[3] or "float32", int(match[4] or 2))
-
-
-def read_argument(text: str, made: argparse.ArgumentParser) -> tuple[str, Any]:
-    """Parse NAME=VALUE; a value that is no JSON is text."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        made.error(f"--arg {text}: write NAME=VALUE, such as num_classes=10")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

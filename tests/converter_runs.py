@@ -20,6 +20,7 @@ from adabet_onnx.cli.main import main
 
 CONVERTERS = ROOT / "converters"
 KERAS_PYTHON = ROOT / ".venv-keras" / ("Scripts" if os.name == "nt" else "bin") / "python"
+JAX_PYTHON = ROOT / ".venv-jax" / ("Scripts" if os.name == "nt" else "bin") / "python"
 TORCH = ("from_torch", "from_transformers")  # of the others, onnxruntime-training alone would import it
 TIMEOUT = 500
 QUICK = ["--epochs", "2", "--no-measure", "--samples", "32", "--subset-size", "16"]
@@ -52,6 +53,15 @@ def need_keras() -> Path:
     if not KERAS_PYTHON.exists() or not list(KERAS_PYTHON.parent.parent.rglob("site-packages/tf2onnx")):
         missing("no environment with TensorFlow and tf2onnx (make test makes one)")
     return KERAS_PYTHON
+
+
+def need_jax() -> Path:
+    """The Python that has JAX."""
+    if sys.version_info < (3, 11):
+        pytest.skip("jax2onnx exists for Python 3.11 and newer only")
+    if not JAX_PYTHON.exists() or not list(JAX_PYTHON.parent.parent.rglob("site-packages/jax2onnx")):
+        missing("no environment with JAX and jax2onnx (make test makes one)")
+    return JAX_PYTHON
 
 
 def run(*command: object, cwd: Path, torch: bool = False) -> subprocess.CompletedProcess[str]:
@@ -96,13 +106,16 @@ def commands(framework: str) -> list[list[str]]:
     return [line.split() for part in block.splitlines() for line in part.split("&&")]
 
 
-def run_chain(python: Path, framework: str, cwd: Path) -> onnx.ModelProto:
-    """Run the README's chain for a framework where a user's files lie, and return the adapted model."""
+def run_chain(python: Path, framework: str, cwd: Path, *options: str) -> onnx.ModelProto:
+    """Run the README's chain for a framework where a user's files lie, and return the adapted model.
+
+    ``options`` are added to those of adabet-onnx.
+    """
     converting, adapting = commands(framework)
     assert converting[:2] == ["uv", "run"]
     assert adapting[:2] == ["adabet-onnx", "run"]
     run(python, ROOT / converting[2], *converting[3:], cwd=cwd, torch=Path(converting[2]).stem in TORCH)
-    adabet_onnx(*adapting[1:], *QUICK, cwd=cwd)
+    adabet_onnx(*adapting[1:], *QUICK, *options, cwd=cwd)
     adapted = onnx.load(cwd / "adapted" / "adapted.onnx")
     before, after = (values(model) for model in (onnx.load(cwd / "model.onnx"), adapted))
     kept = set(before) & set(after)

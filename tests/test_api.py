@@ -32,7 +32,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "records", "runtime"}
+BELOW = {"errors", "files", "isolation", "records", "runtime"}
 
 
 def test_public_names():

@@ -49,7 +49,9 @@ def options(path, **changed) -> Namespace:
 
 
 def test_there_are_scripts():
-    assert {"from_torch", "from_keras", "from_sklearn", "from_transformers"} <= {path.stem for path in SCRIPTS}
+    assert {"from_torch", "from_keras", "from_jax", "from_sklearn", "from_transformers"} <= {
+        path.stem for path in SCRIPTS
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

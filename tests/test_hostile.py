@@ -170,6 +170,26 @@ def test_functions_that_call_themselves() -> None:
         open_model(proto)
 
 
+@pytest.mark.parametrize("where", ["node", "comment", "graph", "input", "attribute"])
+def test_names_and_comments_that_are_no_text(tmp_path: Path, where: str) -> None:
+    proto = tiny.conv_net()
+    if where == "node":
+        proto.graph.node[0].name = "damaged"
+    elif where == "comment":
+        proto.graph.node[0].doc_string = "damaged"
+    elif where == "graph":
+        proto.graph.name = "damaged"
+    elif where == "input":
+        proto.graph.input[0].doc_string = "damaged"
+    else:
+        proto.graph.node[0].attribute.append(helper.make_attribute("damaged" + "d" * 9000, 1))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString().replace(b"damaged", b"\xffamaged"))
+    with pytest.raises(ModelError, match="is not a valid ONNX model") as caught:
+        open_model(path)
+    assert len(str(caught.value)) < 600 + len(str(path))
+
+
 # --- data ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,5 @@
 """The command line: parse, call the API, print, exit. No logic of its own."""
 
-from .main import main
+from .entry import main
 
 __all__ = ["main"]

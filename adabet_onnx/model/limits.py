@@ -46,13 +46,16 @@ _DIVISIONS = frozenset({"Div", "Mod"})
 
 
 def check_nodes(proto: onnx.ModelProto, name: str) -> None:
-    """See that attributes are numbers that a model can have, and subgraphs not too deep.
+    """See that attributes are numbers that a model can have, names and comments text, and subgraphs not too deep.
 
     Raises:
         ModelError: one is not; the node is named.
     """
+    values = (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
+    _check_text((proto.graph.name, proto.graph.doc_string, *(value.doc_string for value in values)), name)
     for graph_nodes in (proto.graph.node, *(function.node for function in proto.functions)):
         for node, depth in _all_nodes(graph_nodes):
+            _check_text((node.name, node.doc_string, *(graph.name for graph in _graphs(node))), name)
             if depth > _MOST_DEPTH:
                 raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
             for attribute in node.attribute:
@@ -63,6 +66,16 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
                         f"{name} is not a valid ONNX model: node {called[:200]!r} ({node.op_type[:99]}) has attribute "
                         f"{attribute.name[:99]!r} with {wrong}. Export it again."
                     )
+
+
+def _check_text(texts: Iterable[str | bytes], name: str) -> None:
+    """Protobuf gives bytes where a file does not hold UTF-8, which onnx_ir takes in but cannot write again."""
+    for text in texts:
+        if isinstance(text, bytes):
+            raise ModelError(
+                f"{name} is not a valid ONNX model: the name or comment {text[:80]!r} is not text in UTF-8. It is "
+                "damaged: copy or export it again."
+            )
 
 
 def _wrong(attribute: onnx.AttributeProto) -> str | None:
@@ -86,11 +99,15 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto
         yield node, depth
         if depth > _MOST_DEPTH:
             continue
-        for attribute in node.attribute:
-            if attribute.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-                continue
-            for graph in (attribute.g, *attribute.graphs):
-                stack += [(inner, depth + 1) for inner in graph.node]
+        for graph in _graphs(node):
+            stack += [(inner, depth + 1) for inner in graph.node]
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The subgraphs of a node."""
+    for attribute in node.attribute:
+        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            yield from (attribute.g, *attribute.graphs)
 
 
 def check_sizes(model: ir.Model, name: str) -> None:

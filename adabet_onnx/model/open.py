@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from ..isolation import during
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .folded import folded_note
@@ -143,6 +144,13 @@ def open_model(
         if logits is not None or dims:
             raise UsageError(f"{source.name} is open already: give logits and dims when opening the file.")
         return source
+    with during(f"opening {'<ModelProto>' if isinstance(source, onnx.ModelProto) else os.fspath(source)}"):
+        return _open(source, logits, dims)
+
+
+def _open(
+    source: str | os.PathLike[str] | onnx.ModelProto, logits: str | None, dims: Mapping[str, int] | None
+) -> Model:
     found = read(source)
     notes: list[str] = []
     graph = normalise(found, logits, dims or {}, notes)

@@ -8,6 +8,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..isolation import during
 
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
@@ -48,7 +49,8 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx
     try:
         if proto.functions:  # the converter would leave calls of functions it has dropped
             proto = onnx.inliner.inline_local_functions(proto)
-        converted = onnx.version_converter.convert_version(proto, target)
+        with during(f"onnx converts it from opset {opset} to {target}"):
+            converted = onnx.version_converter.convert_version(proto, target)
     except Exception as error:  # the C++ converter raises its own kinds
         raise ModelError(
             f"{name} has opset {opset}, and onnx could not convert it to {target}: {str(error).strip()[:300]}. "

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..isolation import during
 from .output_shapes import completed
 
 
@@ -16,11 +17,11 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
         ModelError: it does not.
     """
     try:
-        with completed(proto):
+        with completed(proto), during("onnx checks it"):
             onnx.checker.check_model(proto)
     except Exception as error:  # onnx.checker.ValidationError, or a C++ type error
         lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = (lines[0] if lines else str(error)).strip().rstrip(".")
+        reason = (lines[0] if lines else str(error)).strip().rstrip(".")[:300]
         raise ModelError(f"{name} is not a valid ONNX model: {reason}. Export it again.") from error
 
 

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..isolation import during
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
@@ -28,7 +29,8 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propa
     """
     proto = fix_batch(light_proto(model), batch)
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=propagate, strict_mode=strict)
+        with during("onnx infers shapes"):
+            proto = onnx.shape_inference.infer_shapes(proto, data_prop=propagate, strict_mode=strict)
     except Exception as error:  # the C++ checker raises its own kinds
         raise ModelError(
             f"the shapes of the graph do not fit together at batch {batch}: {str(error).strip()[:300]}"

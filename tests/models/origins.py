@@ -86,7 +86,8 @@ def _converted(name: str, framework: str) -> onnx.ModelProto:
             MAKE = _SKLEARN
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, env=environment)
-        converter_runs.convert(python, script, source, *options, "-o", "model.onnx", cwd=folder)
+        [(code, said)] = converter_runs.convert(python, script, [source, *options, "-o", "model.onnx"], cwd=folder)
+        assert code == 0, said
         return onnx.load(folder / "model.onnx")
 
 

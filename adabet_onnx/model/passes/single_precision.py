@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ...isolation import during
 from ..shapes import light_proto
 from .edit import replace_output
 
@@ -107,7 +108,8 @@ def _convert_attributes(node: ir.Node) -> bool:
 def _drop_casts(model: ir.Model) -> None:
     """Remove Cast nodes from float32 to float32."""
     proto = light_proto(model)
-    inferred = onnx.shape_inference.infer_shapes(proto)
+    with during("onnx infers shapes"):
+        inferred = onnx.shape_inference.infer_shapes(proto)
     infos = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     singles = {info.name for info in infos if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     graph = model.graph
