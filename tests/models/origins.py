@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ ZOO = (
 )
 CONVERTED = {
     "Keras": ("residual",),
+    "JAX": ("residual",),
     "scikit-learn": ("mlp",),
     "Transformers": ("bert", "roberta", "distilbert", "gpt2", "vit"),
 }
@@ -76,6 +78,10 @@ def _converted(name: str, framework: str) -> onnx.ModelProto:
             from test_converters_keras import MAKE
 
             python, script, source, options = converter_runs.need_keras(), "from_keras", "model.keras", []
+        elif framework == "JAX":
+            shutil.copy(TESTS / "models" / "flax_nets.py", folder / "net.py")
+            python, script, source = converter_runs.need_jax(), "from_jax", "net.py:load"
+            MAKE, options = _JAX, ["--arg", "path=weights.npz", "--input", "16,16,3"]
         elif framework == "Transformers":
             from test_converters_transformers import MAKE
 
@@ -91,6 +97,14 @@ def _converted(name: str, framework: str) -> onnx.ModelProto:
         return onnx.load(folder / "model.onnx")
 
 
+_JAX = """
+import sys
+sys.path.insert(0, ".")
+import net, numpy as np
+from pathlib import Path
+rng = np.random.default_rng(0)
+net.train(rng.integers(0, 256, (64, 16, 16, 3)).astype(np.uint8), rng.integers(0, 4, 64), Path("weights.npz"))
+"""
 _SKLEARN = """
 import joblib, numpy as np, warnings
 from sklearn.neural_network import MLPClassifier
