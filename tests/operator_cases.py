@@ -111,19 +111,25 @@ IMAGE = (2, 6, 6)
 SEQUENCE = (4, 3)  # as (N, steps, width); recurrent layers want the steps first
 
 
-def _recurrent(op_type: str, gates: int, *, directions: int = 1, **attributes: Any) -> OperatorCase:
+def _recurrent(
+    op_type: str, gates: int, *inputs: str, directions: int = 1, used: int = 0, **attributes: Any
+) -> OperatorCase:
+    """`inputs`: names of those after W and R. `used`: which output is."""
     width, hidden = SEQUENCE[1], 5
     constants = {
         "w": _hidden(directions, gates * hidden, width),
         "r": _hidden(directions, gates * hidden, hidden),
         "b": _hidden(directions, 2 * gates * hidden),
+        "lengths": np.array([2, 3, 1, 3], np.int32),
     }
+    given = inputs or ("b",)
+    outputs = [*["", "", ""][:used], "y"]
     nodes = (
-        node(op_type, ["steps", "w", "r", "b"], ["y"], "rnn", hidden_size=hidden, **attributes),
-        node("Transpose", ["y"], ["z"], "back", perm=[2, 0, 1, 3]),
+        node(op_type, ["steps", "w", "r", *given], outputs, "rnn", hidden_size=hidden, **attributes),
+        node("Transpose", ["y"], ["z"], "back", perm=[1, 0, 2] if used else [2, 0, 1, 3]),
     )
     before = node("Transpose", ["h"], ["steps"], "turn", perm=[1, 0, 2])
-    return OperatorCase((before, *nodes), SEQUENCE, constants)
+    return OperatorCase((before, *nodes), SEQUENCE, {name: constants[name] for name in ("w", "r", *given) if name})
 
 
 POSITIVE = {"low": 2.0}  # above 0.6, with the tanh
@@ -306,7 +312,19 @@ CASES: dict[str, OperatorCase] = {
     "ArgMax": one("ArgMax", axis=2),
     "LSTM": _recurrent("LSTM", 4),
     "LSTM bidirectional": _recurrent("LSTM", 4, directions=2, direction="bidirectional"),
+    "LSTM backwards": _recurrent("LSTM", 4, direction="reverse"),
+    "LSTM without a bias": _recurrent("LSTM", 4, ""),
+    "LSTM, last state": _recurrent("LSTM", 4, used=1),
+    "LSTM, last cell": _recurrent("LSTM", 4, used=2),
+    "LSTM of lengths": _recurrent("LSTM", 4, "b", "lengths"),
+    "LSTM, other activations": _recurrent("LSTM", 4, activations=["Sigmoid", "Relu", "Relu"]),
+    "LSTM, clipped": _recurrent("LSTM", 4, clip=0.5),
     "GRU": _recurrent("GRU", 3),
+    "GRU without a bias": _recurrent("GRU", 3, ""),
+    "GRU, last state": _recurrent("GRU", 3, used=1),
+    "GRU of lengths": _recurrent("GRU", 3, "b", "lengths"),
+    "GRU, other activations": _recurrent("GRU", 3, activations=["Sigmoid", "Relu"]),
+    "GRU backwards": _recurrent("GRU", 3, direction="reverse"),
     "GRU linear": _recurrent("GRU", 3, linear_before_reset=1),
     "RNN": _recurrent("RNN", 1),
 }

@@ -116,7 +116,8 @@ _TABLE: dict[str, _Entry] = {
 }
 # Operators that keep onnxruntime-training from any training graph, wherever they stand.
 _ANYWHERE = {"MeanVarianceNormalization": "is expanded by onnxruntime-training into nodes that are not valid"}
-# It puts kernels of its own in place of these, trained or not.
+# It puts kernels of its own in place of these, trained or not. Given a bias, initial states and names for all outputs
+# it makes a gradient of them too, which killed the process (SIGSEGV) wherever their weights were frozen.
 _FORWARD_ONLY = frozenset({"LSTM", "GRU"})
 
 
