@@ -16,15 +16,10 @@ MAKEFLAGS += --jobs=4
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
-<<<<<<< HEAD
 # Tests run on every core, whose memory and time they share; what they start as processes finds the package compiled.
-test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed tests/js/node_modules/.installed check
+test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed .venv-jax/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-=======
-test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed .venv-jax/.installed tests/js/node_modules/.installed check
-	$(BIN)/python -m pytest
->>>>>>> a3f09055cb7ee03fa6951e70719056882b519520
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
