@@ -41,7 +41,10 @@ def command(tmp_path: Path):
 
     def start(*arguments: str, function: str, does: str, **environment: str) -> subprocess.Popen[str]:
         module = function.rpartition(".")[0]
-        code = f"import ctypes, os, time\nimport {module}\ndef other(*a, **b):\n    {does}\n{function} = other\n"
+        code = (
+            f"import ctypes, os, signal, time\nimport {module}\ndef other(*a, **b):\n    {does}\n{function} = other\n"
+        )
+        code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background has it ignored
         (site / "sitecustomize.py").write_text(code)
         paths = [str(site), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
