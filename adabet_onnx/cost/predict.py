@@ -26,7 +26,7 @@ from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, port
 from .multiply_adds import multiply_adds
 from .optimized import Sizes
 
-# Measurements were up to 22 % above predictions. In which order ONNX Runtime puts weights into its arena differs from
+# Measurements were up to 24 % above predictions. In which order ONNX Runtime puts weights into its arena differs from
 # process to process, and with it what fits into the gaps: the same step has taken 310 and 336 MB.
 _MARGIN = 1 / 3
 _Channels = tuple[tuple[str, tuple[int, ...]], ...]
