@@ -9,7 +9,7 @@ import onnx
 import pytest
 from models import tiny
 from models.tiny import node, normal
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import ModelError, UsageError, open_model, save_model
 from adabet_onnx.cli.main import main
@@ -104,6 +104,19 @@ def test_an_output_that_says_no_shape_gets_one(said, batch, tmp_path, rng):
     assert output == tiny.conv_net().graph.output[0]
     save_model(model, tmp_path / "saved.onnx")
     onnx.checker.check_model(tmp_path / "saved.onnx", full_check=True)
+
+
+def test_an_output_without_an_element_type(caplog):
+    proto = tiny.conv_net()
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.UNDEFINED
+    assert open_model(proto).proto().graph.output[0] == tiny.conv_net().graph.output[0]
+    nodes = [*proto.graph.node, node("ArgMax", ["logits"], ["best"], "/best", axis=1)]
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    numbers = tiny.build(nodes, values, output="best")
+    numbers.graph.output[0].ClearField("type")
+    with pytest.raises(ModelError, match="'best' is int64, but a loss needs float32 logits"):
+        open_model(numbers)
+    assert not caplog.records
 
 
 def test_an_output_whose_shape_only_a_run_tells():

@@ -14,7 +14,7 @@ from .choice import choose_output
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
 from .opsets import into_range, lower_ir_version
-from .output_shapes import state_shapes
+from .output_shapes import state_shapes, state_types
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.node_names import NameNodes
@@ -51,6 +51,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _tidy(model, name)
     lower_ir_version(model, notes)
     choose_output(model, name, logits, notes)
+    state_types(model)
     forget_unknown(model)
     fix_dims(model, name, dims)
     check_dims(model, name)

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .shapes import BATCH, Shapes, infer_shapes, measured_shapes
+from .shapes import BATCH, Shapes, infer_shapes, light_proto, measured_shapes
 
 _BATCHES = (2, 3)
 
@@ -36,6 +36,23 @@ def _has_no_shape(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
+def state_types(model: ir.Model) -> None:
+    """Give every output without an element type one, in place: inferred, or else float32, as logits are."""
+    bare = [value for value in model.graph.outputs if value.dtype in (None, ir.DataType.UNDEFINED)]
+    if not bare:
+        return
+    shapes = [value.shape for value in bare]
+    for value in bare:
+        value.type = value.shape = None  # a shape alone cannot be written
+    inferred: dict[str, int] = {}
+    with contextlib.suppress(Exception):  # the C++ code raises its own kinds; what is wrong is said by later steps
+        found = onnx.shape_inference.infer_shapes(light_proto(model))
+        inferred = {value.name: value.type.tensor_type.elem_type for value in found.graph.output}
+    for value, shape in zip(bare, shapes, strict=True):
+        value.dtype = ir.DataType(inferred.get(value.name or "") or ir.DataType.FLOAT)
+        value.shape = shape
+
+
 def state_shapes(model: ir.Model, name: str) -> None:
     """Give every output without a shape one, in place: inferred, or else measured in a run.
 
@@ -49,8 +66,6 @@ def state_shapes(model: ir.Model, name: str) -> None:
         ModelError: neither inference nor a run tells.
     """
     for value in model.graph.outputs:
-        if value.dtype is None:
-            value.dtype = ir.DataType.FLOAT  # what logits are; a runtime refuses the graph where this is wrong
         if value.shape is not None or not value.name:
             continue
         small, large = _shapes(model, value.name, name)
