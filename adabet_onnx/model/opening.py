@@ -51,6 +51,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _tidy(model, name)
     lower_ir_version(model, notes)
     choose_output(model, name, logits, notes)
+    common.RemoveUnusedNodesPass()(model)  # what the logits do not depend on is no layer to choose
     state_types(model)
     forget_unknown(model)
     fix_dims(model, name, dims)
