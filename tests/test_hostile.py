@@ -134,7 +134,34 @@ def test_a_few_bytes_that_ask_for_gigabytes(how: str) -> None:
         open_model(tiny.build(nodes, values, input_shape=("N", 6)))
 
 
-@pytest.mark.parametrize(("trips", "error"), [(10**9, "1000000000 trips"), (5, None)])
+@pytest.mark.parametrize(
+    ("made", "weights", "dimensions"),
+    [
+        (node("Conv", ["input", "w"], ["y"], "/bad"), {"w": normal(6, 3, 3, 3)}, 4),
+        (node("ConvTranspose", ["input", "w"], ["y"], "/bad"), {"w": normal(3, 6, 3, 3)}, 4),
+        (node("MaxPool", ["input"], ["y"], "/bad", kernel_shape=[2, 2]), {}, 4),
+        (node("AveragePool", ["input"], ["y"], "/bad", kernel_shape=[2]), {}, 3),
+    ],
+    ids=lambda value: getattr(value, "op_type", ""),
+)
+@pytest.mark.parametrize("shape", [("N", 8), ("N", 8, 8, 8, 8), ("N", 3, 8), ("N", 3, 8, 8)])
+def test_kernels_of_other_ranks(made: onnx.NodeProto, weights: dict, dimensions: int, shape: tuple) -> None:
+    """onnxruntime aborts the process of some of these when it loads them, where nothing can be caught."""
+    nodes = [
+        made,
+        node("Flatten", ["y"], ["flat"], "/flat"),
+        node("ReduceMean", ["flat"], ["m"], "/mean", axes=[1]),
+        node("Gemm", ["m", "fc"], ["logits"], "/fc"),
+    ]
+    proto = tiny.build(nodes, weights | {"fc": normal(1, 3)}, input_shape=shape, output_shape=("N", 3))
+    if len(shape) == dimensions:
+        open_model(proto)
+        return
+    with pytest.raises(ModelError, match=f"'/bad' .* {dimensions} dimensions.* which has {len(shape)}"):
+        open_model(proto)
+
+
+@pytest.mark.parametrize(("trips", "error"), [(10**9, "1000000000 trips"), (10**6, "1000000 trips"), (5, None)])
 def test_a_loop_that_collects_without_end(trips: int, error: str | None) -> None:
     given = [("i", TensorProto.INT64), ("on", TensorProto.BOOL)]
     made = [("go", TensorProto.BOOL), ("collected", TensorProto.FLOAT)]

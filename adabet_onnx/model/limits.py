@@ -40,7 +40,10 @@ _COUNTS = frozenset(
         "strides",
     }
 )
-_MOST_TRIPS = 1_000_000  # through a loop that collects a value in each
+_MOST_TRIPS = 100_000  # through a loop that collects a value in each, which takes 1.6 kB
+# Convolutions, by where their weight stands, and poolings: onnxruntime ends the process where the ranks do not fit.
+_CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
+_POOLINGS = frozenset({"AveragePool", "LpPool", "MaxPool"})
 _MAY_BE_ZERO = frozenset({"block_size"})
 _DIVISIONS = frozenset({"Div", "Mod"})
 
@@ -132,7 +135,31 @@ def check_sizes(model: ir.Model, name: str) -> None:
                 "supported. Is a number in the graph wrong?"
             )
     for propagate in (False, True):  # propagation itself takes memory by a vector's length, so the easy ones go first
-        _check_shapes(infer_shapes(model, 1, propagate=propagate), {*model.graph.initializers}, name)
+        shapes = infer_shapes(model, 1, propagate=propagate)
+        _check_shapes(shapes, {*model.graph.initializers}, name)
+    for node in model.graph:
+        _check_ranks(node, shapes, name)
+
+
+def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:
+    """See that a convolution or pooling has as many axes as what it takes in."""
+    if node.domain or not node.inputs or node.inputs[0] is None:
+        return
+    wanted = None
+    if node.op_type in _CONVOLUTIONS:
+        place = _CONVOLUTIONS[node.op_type]
+        weight = node.inputs[place] if place < len(node.inputs) else None
+        kernel = shapes.get(weight.name or "") if weight is not None else None
+        wanted = None if kernel is None else len(kernel)
+    elif node.op_type in _POOLINGS and "kernel_shape" in node.attributes:
+        wanted = 2 + len(node.attributes["kernel_shape"].as_ints())
+    given = shapes.get(node.inputs[0].name or "")
+    if given is None or wanted is None or len(given) == wanted:
+        return
+    raise ModelError(
+        f"{name}: node {node.name!r} ({node.op_type}) has a kernel for {wanted} dimensions, batch and channels among "
+        f"them, and takes in {node.inputs[0].name!r}, which has {len(given)}. Export it again."
+    )
 
 
 def _collected(node: ir.Node) -> int:
