@@ -29,11 +29,13 @@ check: $(VENV)/.test
 benchmarks: $(VENV)/.test
 	for benchmark in $(filter-out %/bench_matrix.py,$(wildcard tests/benchmarks/bench_*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
-# What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. Hours on a small machine.
+# What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. Hours on a small machine; stopped,
+# it goes on where it was.
 matrix: $(VENV)/.test
-	mkdir -p docs
-	$(BIN)/python tests/benchmarks/bench_matrix.py > docs/support-matrix.md.part
-	mv docs/support-matrix.md.part docs/support-matrix.md
+	mkdir -p build docs
+	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl > build/support-matrix.md
+	mv build/support-matrix.md docs/support-matrix.md
+	rm build/matrix.jsonl
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \

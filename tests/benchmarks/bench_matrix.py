@@ -21,8 +21,9 @@ Each model is tried in a process of its own, so that a crash of a runtime is a r
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -241,9 +242,29 @@ def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 def table(found: list[Row]) -> str:
     """In Markdown: a line a model, what is refused and why, and every row."""
-    return "\n\n".join(
-        [_summary(found), _by_model(found), _refusals(found), _lines([HEADINGS, *(r.cells() for r in found)])]
+    places = {name: place for place, name in enumerate(SELECTIONS)}
+    found = sorted(found, key=lambda row: places[row.selection])
+    found = [row for group in _groups(found, "model", "exporter").values() for row in group]
+    legend = (__doc__ or "").split("one model:\n\n")[1].split("\n\nEach model")[0]
+    parts = {
+        "What trains": _summary(found) + "\n\n" + _by_model(found),
+        "What is refused, and why": _refusals(found),
+        "Every row": f"```text\n{legend}\n```\n\n" + _lines([HEADINGS, *(row.cells() for row in found)]),
+    }
+    head = (
+        "# Support matrix\n\nWritten by `make matrix`: networks with random weights (those from `shared`: trained ones), "
+        f"each with five selections and two backends; {_versions()}."
     )
+    return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in parts.items())])
+
+
+def _versions() -> str:
+    names = ("onnx", "onnxruntime-training-cpu", "onnxruntime", "torch")
+    found = []
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(found)
 
 
 def _lines(rows_of_cells: list[list[str]]) -> str:
@@ -289,13 +310,14 @@ def _by_model(found: list[Row]) -> str:
 
 
 def _refusals(found: list[Row]) -> str:
+    """The first reason for each model and backend."""
     reasons: dict[str, list[str]] = {}
-    for row in found:
-        if not row.trained:
-            reason = row.error or f"gradient {row.gradient}, loss {row.loss}"
-            where = f"{row.model} ({row.exporter}), {row.backend}"
-            reasons.setdefault(re.sub(r"/\S*/", "", reason), []).append(where)
-    return "\n".join(f"* {', '.join(dict.fromkeys(where))}: {reason}" for reason, where in reasons.items())
+    for (model, exporter, backend), rows_of_one in _groups(found, "model", "exporter", "backend").items():
+        row = next((row for row in rows_of_one if not row.trained), None)
+        if row is not None:
+            reason = (row.error or f"gradient {row.gradient}, loss {row.loss}").replace("<ModelProto>", model)
+            reasons.setdefault(reason, []).append(f"{model} ({exporter}), {backend}")
+    return "\n".join(f"* {', '.join(where)}: {reason}" for reason, where in reasons.items())
 
 
 def main() -> None:
@@ -328,6 +350,8 @@ def main() -> None:
             with options.rows.open("a") as file:
                 file.writelines(json.dumps(asdict(row)) + "\n" for row in made)
         print(f"{name} ({exporter}): {len(made)} rows", file=sys.stderr, flush=True)
+    order = {source: place for place, source in enumerate(all_models())}
+    found.sort(key=lambda row: order.get((row.model, row.exporter), len(order)))
     print(table(found))
 
 
