@@ -392,3 +392,18 @@ def test_a_mask_is_no_layer(op_type, hidden, seen):
     values = {"a.weight": tiny.normal(4, 4), "mask": mask, "b.weight": tiny.normal(16, 3)}
     model = open_model(tiny.build(nodes, values, input_shape=["N", 4, 4]))
     assert [layer.name for layer in model.layers] == ["a", "b"]
+
+
+@pytest.mark.parametrize("first", ["", "unused"])
+def test_the_activation_of_an_lstm_whose_last_state_alone_is_used(first: str) -> None:
+    """Keras exports it so where only the last step counts."""
+    nodes = [
+        node("Transpose", ["input"], ["steps"], "/turn", perm=[1, 0, 2]),
+        node("LSTM", ["steps", "lstm.w", "lstm.r"], [first, "state"], "/lstm", hidden_size=5),
+        node("Squeeze", ["state", "zero"], ["last"], "/squeeze"),
+        node("Gemm", ["last", "fc.weight"], ["logits"], "/fc"),
+    ]
+    weights = {"lstm.w": normal(1, 20, 3), "lstm.r": normal(1, 20, 5), "zero": np.array([0]), "fc.weight": normal(5, 2)}
+    lstm, head = open_model(tiny.build(nodes, weights, input_shape=("N", 4, 3), output_shape=("N", 2))).layers
+    assert (lstm.op_type, lstm.activation, lstm.activation_size) == ("LSTM", "state", 5)
+    assert head.activation == "logits"

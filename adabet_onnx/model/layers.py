@@ -122,7 +122,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
         if not parameters:
             continue
         taken.add(node.name)
-        activation = node.outputs[0]
+        activation = next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
         one_output = _has_one_output(node.op_type, parameters[0])
         follower = _bias_add(node, activation, depends, one_output)
         if follower is not None:
