@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .shapes import BATCH, Shapes, infer_shapes, light_proto, measured_shapes
+from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
 
@@ -37,19 +37,20 @@ def _has_no_shape(value: onnx.ValueInfoProto) -> bool:
 
 
 def state_types(model: ir.Model) -> None:
-    """Give every output without an element type one, in place: inferred, or else float32, as logits are."""
+    """Give every output without an element type one, in place: inferred, or else float32, as logits are.
+
+    Raises:
+        ModelError: the graph contradicts itself.
+    """
     bare = [value for value in model.graph.outputs if value.dtype in (None, ir.DataType.UNDEFINED)]
     if not bare:
         return
     shapes = [value.shape for value in bare]
     for value in bare:
         value.type = value.shape = None  # a shape alone cannot be written
-    inferred: dict[str, int] = {}
-    with contextlib.suppress(Exception):  # the C++ code raises its own kinds; what is wrong is said by later steps
-        found = onnx.shape_inference.infer_shapes(light_proto(model))
-        inferred = {value.name: value.type.tensor_type.elem_type for value in found.graph.output}
+    inferred = infer_types(model)
     for value, shape in zip(bare, shapes, strict=True):
-        value.dtype = ir.DataType(inferred.get(value.name or "") or ir.DataType.FLOAT)
+        value.dtype = ir.DataType(inferred.get(value.name or "", ir.DataType.FLOAT))
         value.shape = shape
 
 

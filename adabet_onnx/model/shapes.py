@@ -27,20 +27,34 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propa
     Raises:
         ModelError: with ``strict``, the graph contradicts itself at this batch size.
     """
-    proto = fix_batch(light_proto(model), batch)
-    try:
-        with during("onnx infers shapes"):
-            proto = onnx.shape_inference.infer_shapes(proto, data_prop=propagate, strict_mode=strict)
-    except Exception as error:  # the C++ checker raises its own kinds
-        raise ModelError(
-            f"the shapes of the graph do not fit together at batch {batch}: {str(error).strip()[:300]}"
-        ) from error
+    proto = _inferred(
+        fix_batch(light_proto(model), batch), f" at batch {batch}", data_prop=propagate, strict_mode=strict
+    )
     shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     for info in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
         tensor = info.type.tensor_type
         if tensor.HasField("shape") and all(extent.HasField("dim_value") for extent in tensor.shape.dim):
             shapes[info.name] = tuple(extent.dim_value for extent in tensor.shape.dim)
     return shapes
+
+
+def infer_types(model: ir.Model) -> dict[str, int]:
+    """ONNX's number of the element type of every value whose type ONNX shape inference finds, inputs included.
+
+    Raises:
+        ModelError: the graph contradicts itself.
+    """
+    proto = _inferred(light_proto(model), "")
+    infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+    return {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
+
+
+def _inferred(proto: onnx.ModelProto, where: str, **options: bool) -> onnx.ModelProto:
+    try:
+        with during("onnx infers shapes"):
+            return onnx.shape_inference.infer_shapes(proto, **options)
+    except Exception as error:  # the C++ checker raises its own kinds
+        raise ModelError(f"the shapes of the graph do not fit together{where}: {str(error).strip()[:300]}") from error
 
 
 def light_proto(model: ir.Model) -> onnx.ModelProto:

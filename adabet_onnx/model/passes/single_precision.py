@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ...isolation import during
-from ..shapes import light_proto
+from ..shapes import infer_types
 from .edit import replace_output
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -107,11 +106,7 @@ def _convert_attributes(node: ir.Node) -> bool:
 
 def _drop_casts(model: ir.Model) -> None:
     """Remove Cast nodes from float32 to float32."""
-    proto = light_proto(model)
-    with during("onnx infers shapes"):
-        inferred = onnx.shape_inference.infer_shapes(proto)
-    infos = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
-    singles = {info.name for info in infos if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    singles: set[str | None] = {name for name, kind in infer_types(model).items() if kind == onnx.TensorProto.FLOAT}
     graph = model.graph
     singles |= {value.name for value in graph.initializers.values() if value.dtype == ir.DataType.FLOAT}
     for node in list(graph):
