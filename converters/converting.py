@@ -1,4 +1,4 @@
-"""What the converters share: their options, the comparison with the source, names, metadata, and the writing.
+"""What the converters share: their options, the comparison with the source, metadata, and the writing.
 
 A converter makes an ONNX graph its own way, then hands it to `finish` with a function that runs the source. Nothing
 is written before both have given the same output on the same inputs.
@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
-import importlib
-import importlib.util
 import json
 import math
 import os
-import re
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from converting_names import restore_names
 
 OPSET = 17  # read by every onnxruntime that adabet-onnx supports
 IR_VERSION = 8
@@ -148,56 +144,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def make(target: str, arguments: dict[str, Any], ready: Callable[[Any], bool]) -> Any:
-    """Import what a user names, and call it with the arguments, unless it is what is wanted.
-
-    Args:
-        target: package.module:name or file.py:name, looked for in the current folder first.
-        arguments: for the call.
-        ready: whether a thing is a model already.
-
-    Raises:
-        ConversionError: it cannot be imported, is not there, cannot be called, or fails.
-    """
-    where, _, name = target.rpartition(":")
-    sys.path.insert(0, os.getcwd())
-    with failing(f"{where} cannot be imported"):
-        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    factory: Any = module
-    for part in name.split("."):
-        if not hasattr(factory, part):
-            there = ", ".join(entry for entry in vars(module) if not entry.startswith("_"))
-            raise ConversionError(f"{where} has no {name}; it has {there[:300]}.")
-        factory = getattr(factory, part)
-    if ready(factory):
-        return factory
-    if not callable(factory):
-        raise ConversionError(f"{target} is {type(factory).__name__}, neither a model nor something that makes one.")
-    with failing(f"{target}({', '.join(f'{key}={value!r}' for key, value in arguments.items())}) fails"):
-        return factory(**arguments)
-
-
-def read_input(text: str, index: int, made: argparse.ArgumentParser) -> Input:
-    """Parse [name=]3,224,224[:dtype[:below]]."""
-    match = re.fullmatch(r"(?:(\w+)=)?([\d,x]*)(?::(float32|int64|int32)(?::(\d+))?)?", text)
-    extents = [int(part) for part in re.split(r"[,x]", match[2]) if part] if match else []
-    if match is None or 0 in extents or (match[4] and int(match[4]) < 1):
-        made.error(f"--input {text}: write one sample's shape, such as 3,224,224 or tokens=16:int64:1000")
-    name = match[1] or ("input" if index == 0 else f"input{index}")
-    return Input(name, tuple(extents), match[3] or "float32", int(match[4] or 2))
-
-
-def read_argument(text: str, made: argparse.ArgumentParser) -> tuple[str, Any]:
-    """Parse NAME=VALUE; a value that is no JSON is text."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        made.error(f"--arg {text}: write NAME=VALUE, such as num_classes=10")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 def finish(
     proto: onnx.ModelProto,
     inputs: list[Input],
@@ -278,76 +224,6 @@ def compare(
             )
         worst = max(worst, difference)
     return worst, shape
-
-
-def restore_names(proto: onnx.ModelProto, named: Feeds) -> None:
-    """Rename initializers, in place, that hold a source parameter's values under another name.
-
-    A transposed or reshaped copy counts as the same. Where several parameters hold the same values (fresh biases), the
-    initializer's own name or its neighbours on the node decide, and if they do not, it keeps the name it has.
-    """
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
-    by_value: dict[tuple[int, str], list[str]] = {}
-    for name, array in named.items():
-        if name not in tensors:
-            by_value.setdefault(_digest(array), []).append(name)
-    lost = {
-        tensor.name: by_value.get(_digest(numpy_helper.to_array(tensor)), [])
-        for tensor in proto.graph.initializer
-        if tensor.name not in named and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-    }
-    renamed: dict[str, str] = {}
-    for certain in (True, False):
-        for old, candidates in lost.items():
-            free = [name for name in candidates if name not in renamed.values()]
-            if old in renamed or not free or (certain and len(candidates) > 1):
-                continue
-            new = free[0] if len(candidates) == 1 else _choose(old, free, _neighbours(proto, old, renamed))
-            if new is not None:
-                renamed[old] = new
-    for tensor in proto.graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    for node in proto.graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = renamed.get(name, name)
-
-
-def _choose(old: str, candidates: list[str], neighbours: list[str]) -> str | None:
-    """The one candidate whose module the old name mentions, or whose module has a parameter on the same node."""
-    mentioned = [name for name in candidates if _module(name) and f"/{_module(name)}/" in f"/{old}/"]
-    beside = [name for name in candidates if _module(name) in {_module(neighbour) for neighbour in neighbours}]
-    return next((found[0] for found in (mentioned, beside) if len(found) == 1), None)
-
-
-def _module(name: str) -> str:
-    return name[: max(name.rfind("/"), name.rfind("."), 0)]
-
-
-def _neighbours(proto: onnx.ModelProto, name: str, renamed: dict[str, str]) -> list[str]:
-    nodes = [node for node in proto.graph.node if name in node.input]
-    before = {value for node in nodes for value in node.input}
-    nodes += [node for node in proto.graph.node if before & set(node.output)]
-    return [renamed.get(value, value) for node in nodes for value in node.input if value != name]
-
-
-def _digest(array: np.ndarray) -> tuple[int, str]:
-    """The same for two arrays that hold the same numbers, in whatever order."""
-    flat = np.sort(np.asarray(array, np.float32).ravel())
-    return flat.size, hashlib.sha256(flat.tobytes()).hexdigest()
-
-
-def _import_file(path: Path) -> Any:
-    """A module from a file of any name."""
-    if not path.is_file():
-        raise ConversionError(f"{path} does not exist or is not a file.")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _numbers(text: str) -> list[float]:

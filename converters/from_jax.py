@@ -39,15 +39,13 @@ from converting import (
     Input,
     failing,
     finish,
-    make,
     parse,
     parser,
-    read_argument,
-    read_input,
-    restore_names,
     run,
     say,
 )
+from converting_function import make, read_argument, read_input
+from converting_names import restore_names
 from onnx import numpy_helper
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -41,14 +41,12 @@ from converting import (
     Input,
     failing,
     finish,
-    make,
     parse,
     parser,
-    read_argument,
-    read_input,
     run,
     say,
 )
+from converting_function import make, read_argument, read_input
 
 OPSET_OF_PROGRAMS = 18  # the oldest that the exporter of torch.export's programs writes
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net")  # where checkpoints keep a state_dict

@@ -59,14 +59,15 @@ def test_a_script_names_what_it_imports_and_does_not_import_us(script):
     text = script.read_text(encoding="utf-8")
     block = re.match(r"# /// script\n((?:#.*\n)+?)# ///\n", text)[1]
     named = re.findall(r'"([a-z][a-z0-9-]*)[^"]*"', block.split("dependencies")[1])
-    trees = [ast.parse(text), ast.parse((CONVERTERS / "converting.py").read_text(encoding="utf-8"))]
+    shared = list(CONVERTERS.glob("converting*.py"))
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (script, *shared)]
     found = set()
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").split(".")[0])
-    foreign = found - set(sys.stdlib_module_names) - {"converting"}
+    foreign = found - set(sys.stdlib_module_names) - {path.stem for path in shared}
     assert foreign <= {BROUGHT.get(name, name) for name in named}
     assert f"uv run converters/{script.name}" in text
     for package in named:  # the line for pip in the docstring names them too
