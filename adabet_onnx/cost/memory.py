@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from .. import runtime
 from .optimized import Sizes, optimized
-from .run import PRODUCTS, Run
+from .run import Run
 
 _RUNS = 3  # after which no run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
@@ -98,10 +98,9 @@ class Simulation:
         inputs = sum(sizes.size(value) for value in graph.inputs if value not in run.buffers)
         read = {value for node in graph if node.op_type in _CONVOLUTIONS for value in node.inputs[1:2]}
         convolved = sum(sizes.size(value) for value in run.constants if value in read)
-        constants = set(run.constants)
-        packed = [node.inputs[1] for node in graph if node.op_type in PRODUCTS and node.inputs[1] in constants]
-        repacked = sum(sizes.size(value) for value in packed) - sum(sizes.size(value) for value in set(packed))
-        held = run.packed_bytes if self._packing else 0
+        packed = sum(sizes.size(value) for value in run.packed)
+        repacked = packed - sum(sizes.size(value) for value in set(run.packed))
+        held = packed if self._packing else 0
         return Parts(run.nodes, inputs, run.constant_bytes, convolved, repacked, held, resident[0], resident[-1])
 
 

@@ -24,8 +24,8 @@ _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
-# Matrix products: they put a constant second factor in an order of their own.
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
+# Matrix products: they put a constant second factor in an order of their own, outside the arena.
+_PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 _GELUS = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
 _BUFFER = "_grad.accumulation.buffer"
 
@@ -42,8 +42,12 @@ class Run:
             stay in the arena till the next run's are there.
         ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
         unresolved: values whose shape ONNX Runtime does not know before they are made.
-        packing: whether what the arena held of weights that matrix products put in an order of their own is there for
-            the runs to use, as it is once a model is loaded.
+        packing: whether the places of weights that matrix products alone read, in an order of their own, are free in
+            the arena once the model is loaded.
+
+    Attributes:
+        arena: what is allocated in it.
+        packed: constants that matrix products put in an order of their own, once for each product.
     """
 
     def __init__(
@@ -81,11 +85,9 @@ class Run:
         # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
         self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
         pieces = {value: self.arena.allocate(size(value)) for value in (*self.constants, *self.buffers)}
-        self.packed_bytes = 0  # by matrix products; outside the arena
-        for value in self._packed({*self.constants}):
-            self.packed_bytes += size(value)
-            if packing and value in pieces:
-                self.arena.free(pieces.pop(value))
+        self.packed = self._packed({*self.constants})
+        for value in self._packed_alone() if packing else ():
+            self.arena.free(pieces[value])
         if ahead and not frugal:
             self._pattern = self._planned()
 
@@ -100,15 +102,19 @@ class Run:
         return sum(self._size(value) for value in self.constants)
 
     def _packed(self, constants: set[ir.Value]) -> list[ir.Value]:
-        """Constants that matrix products alone read, once for each of them."""
-        others = {
+        """Constants that matrix products put in an order of their own, once for each product."""
+        factors = (node.inputs[1] for node in self._order if node.op_type in _PRODUCTS)
+        return [value for value in factors if value is not None and value in constants]
+
+    def _packed_alone(self) -> list[ir.Value]:
+        """Those of them that nothing reads as they are."""
+        read = {
             value
             for node in self._order
             for place, value in enumerate(node.inputs)
-            if value in constants and not (place == 1 and node.op_type in PRODUCTS)
+            if not (place == 1 and node.op_type in _PRODUCTS)
         }
-        packed = (node.inputs[1] for node in self._order if node.op_type in PRODUCTS)
-        return [value for value in packed if value is not None and value in constants and value not in others]
+        return [value for value in dict.fromkeys(self.packed) if value not in read]
 
     def _buffers(self, outside: set[ir.Value]) -> dict[ir.Value, ir.Value]:
         """In whose memory a value lies, for those that get none of their own."""
