@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..report.tables import check_table, layers_table
 from ..scoring.probes import KINDS, add_probes
 from ..selection.strategies import matching
 from ..training.choices import LOSSES
+from ..training.decisions import decisions
 from ..training.preflight import check_model
 from .common import FILE, OUTPUT, Extent, quiet_option, seed_option, show, show_json
 
@@ -53,6 +55,7 @@ def _description(model: Model) -> dict[str, Any]:
         "new_head": model.new_head,
         "parameter_count": model.parameter_count,
         "notes": list(model.notes),
+        "decisions": [asdict(decision) for decision in decisions(model)],
         "layers": [
             {
                 "name": layer.name,

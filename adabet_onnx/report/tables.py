@@ -16,6 +16,7 @@ from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
+from ..training.decisions import Decision, decisions
 from ..training.verdicts import Check, CheckedLayer, Verdict
 
 _BAR = 16  # characters
@@ -53,7 +54,7 @@ def layers_table(model: Model) -> RenderableType:
             Text(f"output  {model.graph.graph.outputs[0].name}, made from the logits by a Softmax or the like")
         )
     lines += [Text(f"note    {note}") for note in model.notes]
-    return Group(*lines, table)
+    return Group(*lines, table, *_decided(decisions(model)))
 
 
 def check_table(check: Check) -> RenderableType:
@@ -84,7 +85,12 @@ def check_table(check: Check) -> RenderableType:
         if not installed
     ]
     lines += [Text(f"{obstacle.backend}: {obstacle}") for obstacle in check.obstacles]
-    return Group(summary, table, *lines)
+    return Group(summary, table, *lines, *_decided(check.decisions))
+
+
+def _decided(found: Sequence[Decision]) -> list[Text]:
+    """What parts of the model were taken for, a line each."""
+    return [Text("taken for"), *(Text(f"  {decision}") for decision in found)] if found else []
 
 
 def _yes(verdict: Verdict) -> str:

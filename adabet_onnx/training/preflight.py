@@ -26,6 +26,7 @@ from ..portable.shapes import annotate
 from ..selection.record import Selection
 from . import ort_operators
 from .choices import Choices, choose_backend, need_runtime
+from .decisions import decisions
 from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
@@ -62,6 +63,7 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
         obstacles=tuple(obstacle for backend in found.values() for obstacle in backend.obstacles),
         installed={backend: _installed(backend) for backend in found},
         refused={backend: checked.refused for backend, checked in found.items()},
+        decisions=decisions(model),
     )
 
 

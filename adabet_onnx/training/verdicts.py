@@ -9,13 +9,16 @@
         portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
     nodes           without a gradient on the way back from the loss to a layer: node, op_type, layer (that it is, or
                     that stands before it; or null), backend, reason, remedy
+    decisions       what the model's parts were taken for, see `decisions`
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from .decisions import Decision
 
 FORMAT, VERSION = "adabet-onnx/check", 1
 
@@ -88,6 +91,7 @@ class Check:
         obstacles: nodes without a gradient, for either backend.
         installed: whether what a backend trains with is installed, by backend.
         refused: what keeps every layer from a backend, by backend; None for nothing.
+        decisions: what the model's parts were taken for.
     """
 
     model: str
@@ -97,6 +101,7 @@ class Check:
     obstacles: tuple[Obstacle, ...]
     installed: dict[str, bool]
     refused: dict[str, str | None]
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def untrainable(self) -> dict[str, str]:
@@ -106,7 +111,7 @@ class Check:
     def only(self, names: Collection[str]) -> Check:
         """The same about some of the layers."""
         layers = tuple(layer for layer in self.layers if layer.name in names)
-        return Check(self.model, self.model_sha256, self.loss, layers, self.obstacles, self.installed, self.refused)
+        return replace(self, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
         """As in the module."""
@@ -132,4 +137,5 @@ class Check:
                 for layer in self.layers
             ],
             "nodes": [asdict(obstacle) for obstacle in self.obstacles],
+            "decisions": [asdict(decision) for decision in self.decisions],
         }
