@@ -26,10 +26,12 @@ from .folded import folded_note
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
 from .logits import find_logits
+from .metadata import METADATA as METADATA
+from .metadata import get_metadata
+from .metadata import set_metadata as set_metadata
 from .opening import normalise
+from .origins import parted
 from .reading import read
-
-METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,7 @@ class Model:
 
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""
-        text = self.graph.metadata_props.get(METADATA + key)
-        if text is None:
-            return None
-        try:
-            return json.loads(text)
-        except ValueError:
-            return None
+        return get_metadata(self.graph, key)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name.
@@ -158,17 +154,13 @@ def _open(
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
+    notes += parted(graph, list(dict.fromkeys(item.name for layer in layers for item in layer.parameters)))
     note = folded_note(layers)
     if note is not None:
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims)
     return Model(found.name, digest, graph, layers, value.name or "", inputs, tuple(notes))
-
-
-def set_metadata(model: ir.Model, key: str, value: Any) -> None:
-    """Write one of our metadata entries (JSON) into a graph, in place."""
-    model.metadata_props[METADATA + key] = json.dumps(value, ensure_ascii=False)
 
 
 def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None) -> str:

@@ -17,12 +17,17 @@ from .opsets import into_range, lower_ir_version
 from .output_shapes import state_shapes, state_types
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
+from .passes.fold_constants import FoldConstants, computed_constants
+from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
 from .passes.single_precision import SinglePrecision, other_precision
+from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign
 from .trial import compare
 
+_MOST_LISTED = 6
+_MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum may change
 _MOST_ROUNDING, _MOST_QUANTISED = 0.1, 0.5  # of the outputs' size; a graph that was broken differs by more
 
 
@@ -51,16 +56,18 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _tidy(model, name)
     lower_ir_version(model, notes)
     choose_output(model, name, logits, notes)
-    common.RemoveUnusedNodesPass()(model)  # what the logits do not depend on is no layer to choose
+    RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
     state_types(model)
     forget_unknown(model)
     fix_dims(model, name, dims)
     check_dims(model, name)
     name_batch(model)
     check_sizes(model, name)
+    _inline(model, name, notes, InlineConstantIfs())
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
+    _fold(model, name)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
     state_shapes(model, name)
@@ -102,6 +109,45 @@ def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:
             f"{difference:.0%}). Export the model in float32."
         )
     notes.append(f"{' and '.join(found)} was converted to float32{_checked(difference)}")
+
+
+def _inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConstantIfs) -> None:
+    """Let every If with a constant condition give way to the branch that it takes."""
+    if not any(node.op_type == "If" for node in model.graph):
+        return
+    original = model.clone()
+    inlining(model)
+    if not inlining.inlined:
+        return
+    difference = _same(original, model, name, "with branches in place of Ifs")
+    gone = inlining.inlined
+    listed = ", ".join(map(repr, gone[:_MOST_LISTED]))
+    if len(gone) > _MOST_LISTED:
+        listed += f" and {len(gone) - _MOST_LISTED} more"
+    notes.append(
+        f"If with a constant condition: the branch that it takes stands in the place of {listed}{_checked(difference)}"
+    )
+
+
+def _fold(model: ir.Model, name: str) -> None:
+    """Let what is computed from constants alone be initializers; what they took the place of is in `origins`."""
+    if not computed_constants(model.graph):
+        return
+    original = model.clone()
+    folding = FoldConstants()
+    folding(model)
+    if folding.folded:
+        _same(original, model, name, "with computed constants in place of their computation")
+
+
+def _same(original: ir.Model, changed: ir.Model, name: str, what: str) -> float | None:
+    difference = compare(original, changed)
+    if difference is not None and difference > _MOST_ELSE:
+        raise ModelError(
+            f"{name}: {what}, it computes something else (outputs differ by {difference:.0%}): a rewrite is wrong. "
+            "Please report this with the model."
+        )
+    return difference
 
 
 def _from_quantised(model: ir.Model, name: str, notes: list[str]) -> None:

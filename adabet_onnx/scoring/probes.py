@@ -20,12 +20,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import UsageError
 from ..model.channels import Channels
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
+from ..model.passes.unused import RemoveUnused
 from .gram import GramProbes
 
 KINDS = ("activations", "gram")
@@ -55,7 +55,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in model.layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     if kind == "gram":
         graph.outputs.clear()
         outputs = GramProbes(graph, group).add(activations)
@@ -87,7 +87,7 @@ def add_channel_probes(
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in wanted}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     graph.outputs.clear()
     outputs = GramProbes(graph, group).add_channels(activations, channels)
     graph.outputs.extend(dict.fromkeys(outputs.values()))

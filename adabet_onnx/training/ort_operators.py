@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..model.dims import dims_or_none
+from ..model.uses import subgraphs
 from ..portable.rules.registry import Look
 
 _Check = Callable[[Look, Collection[ir.Value]], str | None]
@@ -137,7 +138,8 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
     """
     entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
     if entry is None:
-        return _NONE
+        inside = any(True for _ in subgraphs(node))
+        return f"computes in a graph inside it, which {_NONE}" if inside else _NONE
     if entry.inputs is not None and not set(wanted) <= entry.inputs:
         position = min(set(wanted) - entry.inputs)
         value = node.inputs[position]
