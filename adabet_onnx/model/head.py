@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from .door import guarded
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
 from .logits import ends_in_probabilities
 from .open import Model, open_model, set_metadata
@@ -20,6 +21,7 @@ from .shapes import BATCH, infer_shapes
 _MOST_CLASSES = 1_000_000
 
 
+@guarded("giving a new head to")
 def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     """Give the last Gemm, MatMul (+ Add) or Conv ``num_classes`` fresh outputs.
 

@@ -19,7 +19,7 @@ from .origins import Origin, origins, telling_names
 from .uses import dependents
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
-_TRAINABLE = {
+TRAINABLE = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
     "Gemm": (0, 1, 2),
@@ -36,6 +36,7 @@ _TRAINABLE = {
     "Mul": (0, 1),
     "Add": (0, 1),
 }
+ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
@@ -119,7 +120,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     found: list[tuple[ir.Node, list[Parameter], ir.Value]] = []
     for node in model.graph:
         assert node.name is not None
-        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in _TRAINABLE:
+        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
         parameters = list(_parameters(node, depends))
         if not parameters:
@@ -166,7 +167,7 @@ def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
 def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) -> Iterator[Parameter]:
     """The node's trainable initializers; ``single``: an elementwise one may hold a single number."""
     inputs = node.inputs
-    positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
+    positions = [position for position in TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
         value in depends for value in inputs[:2] if value is not None
     ):

@@ -19,9 +19,9 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
-from ..isolation import during
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
+from .door import through
 from .folded import folded_note
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
@@ -140,7 +140,7 @@ def open_model(
         if logits is not None or dims:
             raise UsageError(f"{source.name} is open already: give logits and dims when opening the file.")
         return source
-    with during(f"opening {'<ModelProto>' if isinstance(source, onnx.ModelProto) else os.fspath(source)}"):
+    with through("<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), "opening"):
         return _open(source, logits, dims)
 
 

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .channels import Slice, channels_of
+from .door import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
 from .open import Model
@@ -69,6 +70,7 @@ class Prepared:
         return ir.to_proto(self.graph)
 
 
+@guarded("preparing")
 def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prepared:
     """Rewrite a model for training the selected layers.
 

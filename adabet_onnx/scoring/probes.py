@@ -23,6 +23,7 @@ import onnx_ir as ir
 
 from ..errors import UsageError
 from ..model.channels import Channels
+from ..model.door import guarded
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
 from ..model.passes.unused import RemoveUnused
@@ -31,6 +32,7 @@ from .gram import GramProbes
 KINDS = ("activations", "gram")
 
 
+@guarded("probing")
 def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, dict[str, str]]:
     """A copy of the graph whose outputs are the probes of all layers, in model order.
 
@@ -67,6 +69,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     return probed, names
 
 
+@guarded("probing")
 def add_channel_probes(
     model: Model, channels: Mapping[str, Channels], *, group: int = 32
 ) -> tuple[ir.Model, dict[str, str]]:

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError
+from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
@@ -33,6 +34,7 @@ from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
 
 
+@guarded("checking")
 def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.
 
@@ -68,6 +70,7 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
     )
 
 
+@guarded("checking")
 def untrainable_layers(model: Model) -> dict[str, str]:
     """Layers that no backend can train, and why. The second backend is asked only about what the first cannot."""
     first = _Backend(model, model.layers, "portable", None)

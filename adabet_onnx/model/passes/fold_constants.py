@@ -8,13 +8,13 @@ operator counts for that: a value is folded because it is constant (`constant.va
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from ..constant import evaluate, varying
-from ..layers import PASSED_THROUGH, source_initializer
+from ..layers import ELEMENTWISE, PASSED_THROUGH, TRAINABLE, source_initializer
 from ..origins import Origin, add_origins
 from ..shapes import infer_shapes
 from ..uses import ancestors, reads
@@ -108,9 +108,11 @@ def computed_constants(graph: ir.Graph) -> list[ir.Value]:
     """The values that take part in a computation as constants though the graph computes them.
 
     Accepted is every value that is not `constant.varying` and is read by a node whose result is, or by one that stays.
-    Rejected are initializers, also when `is_moved_about`, what only other constants read, and outputs of the graph.
+    Rejected are initializers, also when `is_moved_about`, what only other constants read, outputs of the graph, and
+    what comes from a table by constant indices (see `_looked_up`).
     """
     changing = varying(graph)
+    changing |= _looked_up(graph, changing)
     found: dict[ir.Value, None] = {}
     for node in graph:
         if not any(value in changing or is_moved_about(value) for value in node.outputs):
@@ -121,6 +123,46 @@ def computed_constants(graph: ir.Graph) -> list[ir.Value]:
             if value.name and not is_moved_about(value):
                 found[value] = None
     return list(found)
+
+
+def _looked_up(graph: ir.Graph, changing: Collection[ir.Value]) -> set[ir.Value]:
+    """Constant values that come from a table of rows by constant indices: an embedding of positions or of kinds.
+
+    The table is a layer, and one row may stand in many places; as a weight of their own these would be trained apart.
+    A Gather that puts the rows of a weight in another order is no such table: nothing but a product or the like reads
+    what it gives, as its weight.
+    """
+    found: set[ir.Value] = set()
+    for node in graph:
+        if node.outputs and node.outputs[0] in changing:
+            continue
+        if (_is_table(node) and not _is_reordering(node, changing)) or any(value in found for value in reads(node)):
+            found.update(node.outputs)
+    return found
+
+
+def _is_table(node: ir.Node) -> bool:
+    table = node.inputs[0] if node.op_type == "Gather" and node.inputs else None
+    if table is None or not is_moved_about(table):
+        return False
+    source = source_initializer(table)
+    return source is not None and source.const_value is not None and len(source.const_value.shape) == 2
+
+
+def _is_reordering(node: ir.Node, changing: Collection[ir.Value]) -> bool:
+    indices = node.inputs[1]
+    tensor = ir.convenience.get_const_tensor(indices) if indices is not None else None
+    if tensor is None or len(tensor.shape) != 1 or len(np.unique(tensor.numpy())) < tensor.size:
+        return False
+    stack, seen = list(node.outputs), set(node.outputs)
+    while stack:
+        for user, position in stack.pop().uses():
+            if not any(value in changing for value in user.outputs):
+                stack += [value for value in user.outputs if value not in seen]
+                seen.update(user.outputs)
+            elif user.op_type in ELEMENTWISE or position not in TRAINABLE.get(user.op_type, ()):
+                return False
+    return True
 
 
 def is_moved_about(value: ir.Value) -> bool:
