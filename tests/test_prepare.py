@@ -14,7 +14,7 @@ from models import tiny
 from models.tiny import node, normal
 from onnx import helper, numpy_helper
 
-from adabet_onnx import CheckError, ModelError, RecordError, UsageError, make_artifacts, open_model, prepare
+from adabet_onnx import CheckError, RecordError, UsageError, make_artifacts, open_model, prepare
 from adabet_onnx.model import prepare as prepare_module
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers

@@ -185,7 +185,7 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
             continue
-        if node.op_type in ("Mul", "Add") and _is_mask(tensor.numpy()):
+        if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
@@ -203,7 +203,7 @@ def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bo
     return enough and other is not None and not other.is_graph_input()
 
 
-def _is_mask(array: np.ndarray) -> bool:
+def is_mask(array: np.ndarray) -> bool:
     """Whether a tensor hides tokens (a decoder's, of those to come): 0 and far below it, or 0 and 1 in a table."""
     if array.ndim < 2:
         return False

@@ -23,6 +23,7 @@ from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .door import through
 from .folded import folded_note
+from .frozen import Frozen, frozen_weights
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
 from .logits import find_logits
@@ -82,6 +83,16 @@ class Model:
         """Number of trainable elements; a tensor shared by layers counts once."""
         sizes = {parameter.name: parameter.size for layer in self.layers for parameter in layer.parameters}
         return sum(sizes.values())
+
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Weights that belong to no layer, so that they stay as they are whatever is selected."""
+        return frozen_weights(self.graph, self.layers, self.logits)
+
+    @property
+    def weight_count(self) -> int:
+        """Number of elements of all weights: the trainable ones and the frozen ones."""
+        return self.parameter_count + sum(item.count for item in self.frozen)
 
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""

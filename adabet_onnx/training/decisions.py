@@ -18,7 +18,8 @@ from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.unshare import tied_tensors
 
-_MOST_LISTED = 12  # weights
+_MOST_LISTED = 12  # weights or nodes
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -80,4 +81,17 @@ def _learned(model: Model) -> Iterator[Decision]:
         )
 
 
-_ASKED = (_logits, _head, _tied, _learned)
+def _frozen(model: Model) -> Iterator[Decision]:
+    """Weights that belong to no layer, so that nothing trains them."""
+    found = model.frozen
+    for item in found[:_MOST_LISTED]:
+        names = ", ".join(item.tensors[:_MOST_NAMES]) + " and others" * (len(item.tensors) > _MOST_NAMES)
+        because = f"{names}: weights that belong to no layer; every share of parameters counts them"
+        yield Decision("frozen", f"{item.count:,} numbers in node {item.node} ({item.op_type})", because)
+    rest = found[_MOST_LISTED:]
+    if rest:
+        count = sum(item.count for item in rest)
+        yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
+
+
+_ASKED = (_logits, _head, _tied, _learned, _frozen)

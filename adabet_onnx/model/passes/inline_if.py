@@ -151,4 +151,6 @@ def _take_over(output: ir.Value, result: ir.Value) -> None:
     first, second = (output, result) if output.is_graph_output() else (result, output)
     result.type = first.type if first.type is not None else second.type
     result.shape = first.shape if first.shape is not None else second.shape
+    if result.type is None:
+        result.shape = None  # a shape alone cannot be written
     output.replace_all_uses_with(result, replace_graph_outputs=True)
