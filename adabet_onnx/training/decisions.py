@@ -69,9 +69,7 @@ def _learned(model: Model) -> Iterator[Decision]:
     owners = {parameter.name: layer.name for layer in model.layers for parameter in layer.parameters}
     found = [name for name in owners if name in known]
     for name in found[:_MOST_LISTED]:
-        because = (
-            f"it was computed from constants alone, and took the place of {known[name]}; trained as a plain weight"
-        )
+        because = f"computed from constants, it took the place of {known[name]}; trained as a plain weight"
         yield Decision("learned", f"{name}, of layer {owners[name]}", because)
     rest = found[_MOST_LISTED:]
     if rest:
