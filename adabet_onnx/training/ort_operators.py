@@ -138,8 +138,7 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
     """
     entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
     if entry is None:
-        inside = any(True for _ in subgraphs(node))
-        return f"computes in a graph inside it, which {_NONE}" if inside else _NONE
+        return _NONE
     if entry.inputs is not None and not set(wanted) <= entry.inputs:
         position = min(set(wanted) - entry.inputs)
         value = node.inputs[position]
@@ -151,6 +150,8 @@ def why_nowhere(node: ir.Node) -> str | None:
     """Why a graph with this node in it cannot be trained at all; None where it can."""
     if node.domain:
         return None
+    if any(True for _ in subgraphs(node)):
+        return "computes in a graph inside it, over which onnxruntime-training ends the process, trained or not"
     if node.op_type in _FORWARD_ONLY and node.attributes.get_string("direction", "forward") != "forward":
         return "runs backwards or in both directions, and onnxruntime-training has it forwards only"
     return _ANYWHERE.get(node.op_type)
