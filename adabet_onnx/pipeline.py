@@ -55,7 +55,7 @@ class Outcome:
         before: loss, accuracy and samples of the model before, on the test data.
         after: the same of the adapted model.
         evaluated_on: which data these figures are of.
-        trainable_share: trained parameters over all parameters.
+        trainable_share: trained parameters over all, those that belong to no layer included.
         costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
         not_measured: why something was not, or None.
         metrics: the rows of metrics.jsonl.
@@ -283,7 +283,7 @@ def _trainable_share(model: Model, selection: Selection) -> float:
         for name, indices in selection.channels.items():
             inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
             left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
-    return (sum(sizes[name] for name in chosen) - left_out) / model.parameter_count
+    return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count
 
 
 def _costs(

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from .layers import Layer
 from .shapes import Shapes, infer_shapes, measured_shapes
+from .uses import users
 
 _BATCH = 7919  # a large prime: shows in which axis the batch is (an LSTM's is the third) and what is merged with it
 _MEASURED = (3, 2)  # batch sizes of runs: what differs is the batch
@@ -29,7 +30,7 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     for layer in layers:
         where = layer.activation
         if known.batch_axis(where) is None:
-            met = _meets_batch(values[where], known)
+            met = _meets_batch(values[where], model.graph, known)
             if met is None:
                 raise ModelError(
                     f"{name}: the activation {where!r} of layer {layer.name!r} has shape {known.shape(where)} for a "
@@ -99,13 +100,13 @@ class _Known:
         return next(found, None)
 
 
-def _meets_batch(value: ir.Value, known: _Known) -> str | None:
+def _meets_batch(value: ir.Value, graph: ir.Graph, known: _Known) -> str | None:
     """The first value, breadth first, that comes from this one and has a batch dimension."""
     queue, seen = [value], {value}
     for current in queue:
         if known.batch_axis(current.name or "") is not None:
             return current.name
-        for node in current.consumers():
+        for node in users(current, graph):
             for output in node.outputs[:1]:
                 if output.name and output not in seen:
                     seen.add(output)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
+from .passes.unused import RemoveUnused
 
 _TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # names, the most telling first
 _MOST_LISTED = 12
@@ -47,7 +47,7 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
     inputs = [value for value in graph.inputs if value.uses()]
     graph.outputs.clear()
     graph.outputs.append(chosen)
-    common.RemoveUnusedNodesPass()(model)
+    RemoveUnused()(model)
     dropped = [value for value in inputs if not value.uses() and value is not chosen]
     for value in dropped:
         graph.inputs.remove(value)

@@ -7,19 +7,21 @@ import math
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from ..errors import ModelError, UsageError
+from .door import guarded
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
 from .logits import ends_in_probabilities
 from .open import Model, open_model, set_metadata
 from .passes.unshare import consumers, feed
+from .passes.unused import RemoveUnused
 from .reshapes import follow
 from .shapes import BATCH, infer_shapes
 
 _MOST_CLASSES = 1_000_000
 
 
+@guarded("giving a new head to")
 def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     """Give the last Gemm, MatMul (+ Add) or Conv ``num_classes`` fresh outputs.
 
@@ -60,7 +62,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     follow(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
     graph.metadata_props.pop("adabet_onnx.classes", None)
     graph.metadata_props.pop("adabet_onnx.adapted", None)
-    passes.RemoveUnusedNodesPass()(graph)
+    RemoveUnused()(graph)
     now = head_of(find_layers(graph))  # its name can be another where its weight was shared
     assert now is not None
     set_metadata(graph, "new_head", now.name)

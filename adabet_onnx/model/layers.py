@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from .origins import Origin, origins, telling_names
+from .uses import dependents
+
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
-_TRAINABLE = {
+TRAINABLE = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
     "Gemm": (0, 1, 2),
@@ -33,6 +36,7 @@ _TRAINABLE = {
     "Mul": (0, 1),
     "Add": (0, 1),
 }
+ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
@@ -116,7 +120,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     found: list[tuple[ir.Node, list[Parameter], ir.Value]] = []
     for node in model.graph:
         assert node.name is not None
-        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in _TRAINABLE:
+        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
         parameters = list(_parameters(node, depends))
         if not parameters:
@@ -131,7 +135,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
             taken.add(follower.name)
             activation = follower.outputs[0]
         found.append((node, parameters, activation))
-    names = _names([(node, parameters) for node, parameters, _ in found])
+    names = _names([(node, parameters) for node, parameters, _ in found], origins(model))
     return tuple(
         Layer(name, node.op_type, node.name or "", tuple(parameters), activation.name or "")
         for name, (node, parameters, activation) in zip(names, found, strict=True)
@@ -157,17 +161,13 @@ def source_initializer(value: ir.Value | None) -> ir.Value | None:
 
 def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on a graph input: everything else is a constant, whatever computes it."""
-    depends: set[ir.Value] = {value for value in graph.inputs if not value.is_initializer()}
-    for node in graph:
-        if any(value in depends for value in node.inputs if value is not None):
-            depends.update(node.outputs)
-    return depends
+    return dependents(graph, [value for value in graph.inputs if not value.is_initializer()])
 
 
 def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) -> Iterator[Parameter]:
     """The node's trainable initializers; ``single``: an elementwise one may hold a single number."""
     inputs = node.inputs
-    positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
+    positions = [position for position in TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
         value in depends for value in inputs[:2] if value is not None
     ):
@@ -185,7 +185,7 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
             continue
-        if node.op_type in ("Mul", "Add") and _is_mask(tensor.numpy()):
+        if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
@@ -203,7 +203,7 @@ def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bo
     return enough and other is not None and not other.is_graph_input()
 
 
-def _is_mask(array: np.ndarray) -> bool:
+def is_mask(array: np.ndarray) -> bool:
     """Whether a tensor hides tokens (a decoder's, of those to come): 0 and far below it, or 0 and 1 in a table."""
     if array.ndim < 2:
         return False
@@ -224,14 +224,17 @@ def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_outpu
     if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2] is not None:
         return None
     consumers = output.consumers()
-    if len(consumers) != 1 or consumers[0].op_type != "Add":
+    if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].graph is not node.graph:
         return None
     return consumers[0] if any(True for _ in _parameters(consumers[0], depends, single=one_output)) else None
 
 
-def _names(nodes: list[tuple[ir.Node, list[Parameter]]]) -> list[str]:
+def _names(nodes: list[tuple[ir.Node, list[Parameter]]], made_from: Mapping[str, Origin]) -> list[str]:
     """One unique name per layer; see the module's table of preferences in `_candidates`."""
-    candidates = [_candidates(node, parameters, index) for index, (node, parameters) in enumerate(nodes)]
+    candidates = []
+    for index, (node, parameters) in enumerate(nodes):
+        telling = [name for item in parameters for name in telling_names(item.name, made_from.get(item.name))]
+        candidates.append(_candidates(node, telling, index))
     counts = [Counter(row[level] for row in candidates) for level in range(3)]
     names: list[str] = []
     used: set[str] = set()
@@ -250,17 +253,17 @@ def _common_prefix(names: list[str]) -> str:
     return first[:same]
 
 
-def _candidates(node: ir.Node, parameters: list[Parameter], index: int) -> tuple[str, str, str]:
+def _candidates(node: ir.Node, parameters: list[str], index: int) -> tuple[str, str, str]:
     """Names by preference: the parameters' common prefix, the node's name, operator and index."""
-    prefix = _common_prefix([parameter.name for parameter in parameters])
-    if len(parameters) == 1 or any(parameter.name == prefix for parameter in parameters):
-        prefix = parameters[0].name
+    prefix = _common_prefix(parameters)
+    if len(parameters) == 1 or prefix in parameters:
+        prefix = parameters[0]
     cut = max(prefix.rfind(separator) for separator in "./:")
-    ends = [parameter.name[len(prefix) :] for parameter in parameters]
+    ends = [name[len(prefix) :] for name in parameters]
     if len(parameters) > 1 and prefix.endswith("_") and all(_ROLE.fullmatch(end) for end in ends):
         cut = len(prefix) - 1  # fire2/squeeze1x1_w_0 and fire2/squeeze1x1_b_0
     prefix = prefix[:cut].rstrip("./:") if cut > 0 else ""
-    if any(_WITHOUT_MEANING.match(parameter.name) for parameter in parameters):
+    if any(_WITHOUT_MEANING.match(name) for name in parameters):
         prefix = ""
     node_name = node.name or ""
     return prefix, node_name, f"{node.op_type}_{index}"

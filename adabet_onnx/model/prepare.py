@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .channels import Slice, channels_of
+from .door import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
 from .open import Model
@@ -30,6 +31,7 @@ from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
 from .passes.slices import TrainSlices
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
+from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
 
 BACKENDS = ("ort", "portable")
@@ -68,6 +70,7 @@ class Prepared:
         return ir.to_proto(self.graph)
 
 
+@guarded("preparing")
 def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prepared:
     """Rewrite a model for training the selected layers.
 
@@ -121,7 +124,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     ]
     graph = original.clone()
     LogitsOnly(model.logits)(graph)
-    common.RemoveUnusedNodesPass()(graph)
+    RemoveUnused()(graph)
     RemoveInferenceNoOps()(graph)
     renamed = _for_ort(graph, trainable) if backend == "ort" else _for_portable(graph, trainable)
     split = TrainSlices(slices)
@@ -141,7 +144,7 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
         AveragePoolToConv(shapes),
         DecomposeBatchNormalization(trainable, shapes),
         clashes,
-        common.RemoveUnusedNodesPass(),
+        RemoveUnused(),
         CompleteLayerNormalization(),  # after what would take its unused outputs away again
         common.TopologicalSortPass(),
     ):
@@ -162,7 +165,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
         ExplicitPads(infer_shapes(graph)),
         FoldBatchNormalization(trainable),
         CompleteLayerNormalization(outputs=False),
-        common.RemoveUnusedNodesPass(),
+        RemoveUnused(),
         common.TopologicalSortPass(),
     ):
         step(graph)

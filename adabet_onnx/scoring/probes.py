@@ -20,17 +20,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import UsageError
 from ..model.channels import Channels
+from ..model.door import guarded
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
+from ..model.passes.unused import RemoveUnused
 from .gram import GramProbes
 
 KINDS = ("activations", "gram")
 
 
+@guarded("probing")
 def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, dict[str, str]]:
     """A copy of the graph whose outputs are the probes of all layers, in model order.
 
@@ -55,7 +57,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in model.layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     if kind == "gram":
         graph.outputs.clear()
         outputs = GramProbes(graph, group).add(activations)
@@ -67,6 +69,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     return probed, names
 
 
+@guarded("probing")
 def add_channel_probes(
     model: Model, channels: Mapping[str, Channels], *, group: int = 32
 ) -> tuple[ir.Model, dict[str, str]]:
@@ -87,7 +90,7 @@ def add_channel_probes(
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in wanted}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     graph.outputs.clear()
     outputs = GramProbes(graph, group).add_channels(activations, channels)
     graph.outputs.extend(dict.fromkeys(outputs.values()))

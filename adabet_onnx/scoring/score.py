@@ -13,6 +13,7 @@ from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..errors import UsageError
+from ..model.door import guarded
 from ..model.open import Model
 from .betti import betti_numbers
 from .channels import score_channels
@@ -26,6 +27,7 @@ MEMORY_SHARE = 0.75  # of free memory, the default limit
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
 
+@guarded("scoring")
 def score(
     model: Model,
     data: Any,

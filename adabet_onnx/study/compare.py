@@ -402,7 +402,7 @@ class _Study:
                     seed=seed,
                     accuracy=outcome["accuracy"],
                     loss=outcome["loss"],
-                    trainable_share=trained / self.model.parameter_count,
+                    trainable_share=trained / self.model.weight_count,
                     step_seconds=seconds,
                     step_memory_bytes=memory,
                     update_bytes=4 * trained,

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from .. import runtime
 from ..data.dataset import Dataset
@@ -26,6 +25,7 @@ from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
 from ..model.open import Model
+from ..model.passes.unused import RemoveUnused
 from ..model.prepare import prepare
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
@@ -192,5 +192,5 @@ def _graph(
     graph.inputs.append(made_loss.labels)
     graph.outputs.clear()
     graph.outputs.extend([logits, *outputs])
-    common.RemoveUnusedNodesPass()(made)
+    RemoveUnused()(made)
     return made, names, tuple(prepared.inputs), made_loss.labels.name or ""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
+from ..model.door import guarded
 from ..model.open import Model
 from ..model.prepare import Prepared, prepare
 from ..model.shapes import shape_of
@@ -29,6 +30,7 @@ from .preflight import loss_obstacle, obstacles_to, pick_backend
 _MODEL = "model.onnx"
 
 
+@guarded("making artifacts of")
 def make_artifacts(
     model: Model,
     selection: Selection | str | os.PathLike[str],

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
+from ..model.origins import origins
 from ..model.passes.unshare import tied_tensors
+
+_MOST_LISTED = 12  # weights or nodes
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -59,4 +63,33 @@ def _tied(model: Model) -> Iterator[Decision]:
         yield Decision("tied", name, f"one tensor of two or more axes, used by {', '.join(users)}: trained together")
 
 
-_ASKED = (_logits, _head, _tied)
+def _learned(model: Model) -> Iterator[Decision]:
+    """Weights that the file computes from constants: which tensors they took the place of."""
+    known = origins(model.graph)
+    owners = {parameter.name: layer.name for layer in model.layers for parameter in layer.parameters}
+    found = [name for name in owners if name in known]
+    for name in found[:_MOST_LISTED]:
+        because = f"computed from constants, it took the place of {known[name]}; trained as a plain weight"
+        yield Decision("learned", f"{name}, of layer {owners[name]}", because)
+    rest = found[_MOST_LISTED:]
+    if rest:
+        layers = len({owners[name] for name in rest})
+        yield Decision(
+            "learned", f"{len(rest)} more weights of {layers} layers", "computed from constants in the same way"
+        )
+
+
+def _frozen(model: Model) -> Iterator[Decision]:
+    """Weights that belong to no layer, so that nothing trains them."""
+    found = model.frozen
+    for item in found[:_MOST_LISTED]:
+        names = ", ".join(item.tensors[:_MOST_NAMES]) + " and others" * (len(item.tensors) > _MOST_NAMES)
+        because = f"{names}: weights that belong to no layer; every share of parameters counts them"
+        yield Decision("frozen", f"{item.count:,} numbers in node {item.node} ({item.op_type})", because)
+    rest = found[_MOST_LISTED:]
+    if rest:
+        count = sum(item.count for item in rest)
+        yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
+
+
+_ASKED = (_logits, _head, _tied, _learned, _frozen)

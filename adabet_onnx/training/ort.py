@@ -244,6 +244,7 @@ class Session:
     ) -> None:
         api = load()
         options = runtime.training_options(threads)
+        runtime.keep_apart(options, folder / f"training_model.{suffix}")
         self._api, self._inputs = api, tuple(inputs)
         try:
             self._state = api.CheckpointState.load_checkpoint(str(checkpoint))

@@ -13,12 +13,14 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError
+from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
 from ..model.repairs import repair_of
 from ..model.shapes import shape_of
+from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of
 from ..portable.reach import Way, ways
@@ -32,6 +34,7 @@ from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
 
 
+@guarded("checking")
 def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.
 
@@ -67,6 +70,7 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
     )
 
 
+@guarded("checking")
 def untrainable_layers(model: Model) -> dict[str, str]:
     """Layers that no backend can train, and why. The second backend is asked only about what the first cannot."""
     first = _Backend(model, model.layers, "portable", None)
@@ -230,10 +234,10 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
     met: list[dict[str, int]] = [{} for _ in layers]
     own = {nodes[layer.node].outputs[0]: i for i, layer in enumerate(layers)}
     reached: dict[ir.Value, int] = {value: 1 << i for value, i in own.items()}
-    back = _ancestors(logits)
+    back = ancestors([logits])
     for node in graph:
         mask = 0
-        for value in (*node.inputs, *node.outputs):
+        for value in (*reads(node), *node.outputs):
             mask |= 0 if value is None else reached.get(value, 0)
         for value in node.outputs:
             reached[value] = mask
@@ -244,18 +248,6 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
             if mask >> i & 1:
                 met[i][what] = met[i].get(what, 0) + 1
     return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
-
-
-def _ancestors(value: ir.Value) -> set[ir.Node]:
-    """The nodes that a value is computed by."""
-    found: set[ir.Node] = set()
-    stack = [value]
-    while stack:
-        node = stack.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            stack.extend(operand for operand in node.inputs if operand is not None)
-    return found
 
 
 def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:
