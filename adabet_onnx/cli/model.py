@@ -62,6 +62,7 @@ def _description(model: Model) -> dict[str, Any]:
                 "op_type": layer.op_type,
                 "parameters": [parameter.name for parameter in layer.parameters],
                 "parameter_count": layer.parameter_count,
+                "applied": layer.applied,
                 "activation": layer.activation,
                 "activation_shape": list(layer.activation_shape or ()),
                 "activation_size": layer.activation_size,

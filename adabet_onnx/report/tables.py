@@ -39,6 +39,7 @@ def layers_table(model: Model) -> RenderableType:
     head = model.head
     for index, layer in enumerate(model.layers):
         mark = " (head)" if head is not None and layer.name == head.name else ""
+        mark += f" (applied {layer.applied} times)" * (layer.applied > 1)
         table.add_row(
             str(index),
             Text(layer.name + mark),

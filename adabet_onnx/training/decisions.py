@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
-from ..model.passes.unshare import tied_tensors
+from ..model.sharing import sharing_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,32 @@ def _head(model: Model) -> Iterator[Decision]:
         yield Decision("head", head.name, f"the last Gemm, MatMul or Conv with parameters; {new}")
 
 
+def _shared(model: Model) -> Iterator[Decision]:
+    for layer in model.layers:
+        if layer.applied > 1:
+            yield Decision(
+                "shared layer",
+                layer.name,
+                f"its nodes are alike and use the same tensors: one layer, applied {layer.applied} times, that is "
+                "trained as one",
+            )
+
+
 def _tied(model: Model) -> Iterator[Decision]:
-    names = dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters)
-    for name in tied_tensors(model.graph, names):
-        users = [layer.name for layer in model.layers if name in {parameter.name for parameter in layer.parameters}]
-        yield Decision("tied", name, f"one tensor of two or more axes, used by {', '.join(users)}: trained together")
+    merged = 0
+    for name in dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters):
+        sharing = sharing_of(name, model.layers)
+        if sharing == "tied":
+            users = [layer.name for layer in model.layers if name in {p.name for p in layer.parameters}]
+            yield Decision("tied", name, f"one tensor that {', '.join(users)} use in different ways: trained together")
+        merged += sharing == "merged"
+    if merged:
+        vectors = "1 vector" if merged == 1 else f"{merged} vectors"
+        yield Decision(
+            "merged by the exporter",
+            vectors,
+            "equal values, stored once, of layers that have no matrix in common: each gets its own when trained",
+        )
 
 
-_ASKED = (_logits, _head, _tied)
+_ASKED = (_logits, _head, _shared, _tied)

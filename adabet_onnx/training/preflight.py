@@ -228,8 +228,9 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
     nodes = {node.name: node for node in graph}
     logits = next(value for node in graph for value in node.outputs if value.name == model.logits)
     met: list[dict[str, int]] = [{} for _ in layers]
-    own = {nodes[layer.node].outputs[0]: i for i, layer in enumerate(layers)}
-    reached: dict[ir.Value, int] = {value: 1 << i for value, i in own.items()}
+    reached: dict[ir.Value, int] = {
+        nodes[name].outputs[0]: 1 << i for i, layer in enumerate(layers) for name in layer.nodes
+    }
     back = _ancestors(logits)
     for node in graph:
         mask = 0
