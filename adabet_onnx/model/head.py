@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -95,6 +96,7 @@ def _drop_probabilities(graph: ir.Model, logits: str) -> None:
 def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> int:
     """Put fresh parameters in, in place; return the old number of outputs."""
     nodes = {node.name: node for node in graph.graph}
+    every = not _in_turn(graph.graph, head)
     weight, *biases = sorted(head.parameters, key=lambda parameter: -len(parameter.shape))
     node = nodes[weight.node]
     if head.op_type == "Conv" and node.attributes.get_int("group", 1) != 1:
@@ -107,7 +109,7 @@ def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rand
     shape[axis] = classes
     fan_in = math.prod(shape) // classes
     bound = 1 / math.sqrt(fan_in)
-    _replace(graph, node, weight.position, rng.uniform(-bound, bound, shape).astype(np.float32))
+    _replace(graph, nodes, weight, every, rng.uniform(-bound, bound, shape).astype(np.float32))
     for bias in biases:
         if bias.size not in (1, old_outputs):
             raise ModelError(f"{name}: bias {bias.name!r} of the head has shape {bias.shape}, not ({old_outputs},).")
@@ -115,7 +117,7 @@ def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rand
         if bias.size == old_outputs:
             where = extents.index(old_outputs) if old_outputs > 1 else _bias_axis(head, weight, bias)
             extents[where] = classes
-        _replace(graph, nodes[bias.node], bias.position, np.zeros(extents, np.float32))
+        _replace(graph, nodes, bias, every, np.zeros(extents, np.float32))
     return old_outputs
 
 
@@ -160,16 +162,43 @@ def _output_axis(node: ir.Node, weight: Parameter, name: str) -> int:
     return 0 if node.attributes.get_int("transB", 0) else 1
 
 
-def _replace(graph: ir.Model, node: ir.Node, position: int, array: np.ndarray) -> None:
-    """Put a new tensor under the old initializer's name, or under a new name where another node uses it too."""
-    value = source_initializer(node.inputs[position])
+def _in_turn(graph: ir.Graph, head: Layer) -> bool:
+    """Whether an application of the head needs the result of another.
+
+    Then the last one alone is the head: the others keep the old weights. Otherwise the logits are made from all of
+    them alike (the branches of a Siamese network), so all get the new ones.
+    """
+    own = set(head.nodes)
+    reached: set[ir.Value] = set()
+    for node in graph:
+        derived = any(value in reached for value in node.inputs)
+        if node.name in own and derived:
+            return True
+        if node.name in own or derived:
+            reached.update(node.outputs)
+    return False
+
+
+def _replace(graph: ir.Model, nodes: Mapping[str | None, ir.Node], of: Parameter, every: bool, new: np.ndarray) -> None:
+    """Put a new tensor in place of a parameter: under its name, or a new one where other nodes keep the old tensor.
+
+    Args:
+        graph: to change.
+        nodes: its nodes by name.
+        of: the parameter.
+        every: in all applications of its layer; otherwise in the last.
+        new: the tensor.
+    """
+    uses = [(nodes[name], position) for name, position in (of.uses if every else of.uses[-1:])]
+    value = source_initializer(uses[0][0].inputs[uses[0][1]])
     assert value is not None
     name = value.name or ""
-    if len(list(consumers(value))) > 1:
-        fresh = ir.Value(name=f"{name}/new_head", const_value=ir.tensor(array))
+    if not set(consumers(value)) <= set(uses):
+        fresh = ir.Value(name=f"{name}/new_head", const_value=ir.tensor(new))
         graph.graph.register_initializer(fresh)
-        feed(node, position, value, fresh)
+        for node, position in uses:
+            feed(node, position, value, fresh)
         return
-    value.const_value = ir.tensor(array, name=name)
-    value.shape = ir.Shape(array.shape)
+    value.const_value = ir.tensor(new, name=name)
+    value.shape = ir.Shape(new.shape)
     value.type = ir.TensorType(ir.DataType.FLOAT)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .input_values import input_values
 from .sharing import Applications, Row, is_matrix
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
@@ -38,6 +39,7 @@ _TRAINABLE = {
 }
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
+_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
 # What an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
@@ -177,19 +179,20 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
 
 def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value]) -> Iterator[_Found]:
     taken: set[str] = set()
+    raw = input_values(graph, depends)
     for node in graph:
         assert node.name is not None
         if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in _TRAINABLE:
             continue
-        parameters = list(_parameters(node, depends))
+        parameters = list(_parameters(node, depends, raw))
         if not parameters:
             continue
         taken.add(node.name)
         activation = _first_output(node)
         one_output = _has_one_output(node.op_type, parameters[0])
-        follower = _bias_add(node, activation, depends, one_output)
+        follower = _bias_add(node, activation, depends, raw, one_output)
         if follower is not None:
-            parameters += _parameters(follower, depends, single=one_output)
+            parameters += _parameters(follower, depends, raw, single=one_output)
             assert follower.name is not None
             taken.add(follower.name)
             activation = follower.outputs[0]
@@ -221,6 +224,22 @@ def _layer(name: str, applications: list[_Found]) -> Layer:
     )
 
 
+def preprocessing_constants(model: ir.Model) -> tuple[str, ...]:
+    """Names of float tensors of several numbers that normalise the input inside the graph, which are no layer's."""
+    depends = _depends_on_input(model.graph)
+    raw = input_values(model.graph, depends)
+    found = {}
+    for node in model.graph:
+        if node.op_type in _ELEMENTWISE and any(value in raw for value in node.inputs):
+            for value in node.inputs:
+                source = None if value in depends else source_initializer(value)
+                if source is None or source.const_value is None:
+                    continue
+                if source.const_value.dtype == ir.DataType.FLOAT and source.const_value.size > 1:
+                    found[source.name or ""] = None
+    return tuple(found)
+
+
 def head_of(layers: tuple[Layer, ...]) -> Layer | None:
     """The last parameterised Gemm, MatMul or Conv: the layer before the logits."""
     return next((layer for layer in reversed(layers) if layer.op_type in HEAD_OPERATORS), None)
@@ -247,8 +266,17 @@ def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
     return depends
 
 
-def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) -> Iterator[Parameter]:
-    """The node's trainable initializers; ``single``: an elementwise one may hold a single number."""
+def _parameters(
+    node: ir.Node, depends: set[ir.Value], raw: set[ir.Value], *, single: bool = False
+) -> Iterator[Parameter]:
+    """The node's trainable initializers.
+
+    Args:
+        node: any node.
+        depends: values that depend on a graph input.
+        raw: values that are a graph input still, see `input_values`.
+        single: an elementwise one may hold a single number.
+    """
     inputs = node.inputs
     positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
@@ -266,7 +294,7 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         if tensor.dtype != ir.DataType.FLOAT:
             continue
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
-        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
+        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, raw, single):
             continue
         if node.op_type in ("Mul", "Add") and _is_mask(tensor.numpy()):
             continue
@@ -275,15 +303,15 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 
 
-def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bool) -> bool:
+def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], raw: set[ir.Value], single: bool) -> bool:
     """Whether a tensor in an elementwise Mul or Add is a learned one rather than a constant of a formula.
 
     A single number is a constant, unless it is a vector with one element that follows a layer of one output; and
-    what is applied to the graph's input itself is preprocessing.
+    what is applied to the graph's input, moved or normalised as it may be, is preprocessing.
     """
     other = node.inputs[1 - position]
     enough = math.prod(shape) > 1 or (single and len(shape) > 0)
-    return enough and other is not None and not other.is_graph_input()
+    return enough and other is not None and other not in raw
 
 
 def _is_mask(array: np.ndarray) -> bool:
@@ -300,7 +328,9 @@ def _has_one_output(op_type: str, weight: Parameter) -> bool:
     return axis is not None and weight.shape[axis] == 1
 
 
-def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_output: bool) -> ir.Node | None:
+def _bias_add(
+    node: ir.Node, output: ir.Value, depends: set[ir.Value], raw: set[ir.Value], one_output: bool
+) -> ir.Node | None:
     """The Add of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
     if node.op_type not in ("MatMul", "Conv", "ConvTranspose", "Mul") or output.is_graph_output():
         return None
@@ -309,7 +339,7 @@ def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_outpu
     consumers = output.consumers()
     if len(consumers) != 1 or consumers[0].op_type != "Add":
         return None
-    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, single=one_output)) else None
+    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, raw, single=one_output)) else None
 
 
 def _names(nodes: Sequence[tuple[ir.Node, Sequence[Parameter]]]) -> list[str]:

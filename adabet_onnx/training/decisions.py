@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..model.sharing import sharing_of
@@ -41,6 +42,16 @@ def _logits(model: Model) -> Iterator[Decision]:
         yield Decision("logits", model.logits, f"output {output!r} is made from it by a Softmax, Sigmoid or the like")
     else:
         yield Decision("logits", model.logits, "it is the output, and no Softmax or Sigmoid ends in it")
+
+
+def _preprocessing(model: Model) -> Iterator[Decision]:
+    names = preprocessing_constants(model.graph)
+    if names:
+        yield Decision(
+            "preprocessing in the graph",
+            ", ".join(names),
+            "constants that the input meets before any layer or activation: they normalise it, and are not trained",
+        )
 
 
 def _head(model: Model) -> Iterator[Decision]:
@@ -80,4 +91,4 @@ def _tied(model: Model) -> Iterator[Decision]:
         )
 
 
-_ASKED = (_logits, _head, _shared, _tied)
+_ASKED = (_preprocessing, _logits, _head, _shared, _tied)
