@@ -228,7 +228,7 @@ def preprocessing_constants(model: ir.Model) -> tuple[str, ...]:
     """Names of float tensors of several numbers that normalise the input inside the graph, which are no layer's."""
     depends = _depends_on_input(model.graph)
     raw = input_values(model.graph, depends)
-    found = {}
+    found: dict[str, None] = {}
     for node in model.graph:
         if node.op_type in _ELEMENTWISE and any(value in raw for value in node.inputs):
             for value in node.inputs:

@@ -2,7 +2,8 @@
 
 An opened model has: IR version 4 to 10 and opset 12 to 21 (what onnxruntime-training 1.19.2 reads), float32
 weights, initializers that are not graph inputs, no local functions, unique node names, weights that
-came as Constant nodes as initializers, a dynamic batch dimension ``N``, one output, known activation shapes.
+came as Constant nodes as initializers, a dynamic batch dimension ``N``, known activation shapes, and one output:
+the logits, or something made from them (then there may be more outputs that are made from the same logits alone).
 Nodes and initializers keep their names; nothing is rewritten for training yet (that is `prepare`).
 """
 
@@ -26,7 +27,7 @@ from .folded import folded_note
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
 from .logits import find_logits
-from .opening import normalise
+from .opening import named_before, normalise
 from .reading import read
 
 METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
@@ -54,6 +55,8 @@ class Model:
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
         notes: what was changed on opening, a sentence each.
+        doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
+            no doubt.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Model:
     logits: str
     inputs: tuple[Tensor, ...]
     notes: tuple[str, ...] = field(default=())
+    doubt: str | None = None
 
     @property
     def head(self) -> Layer | None:
@@ -128,7 +132,8 @@ def open_model(
         source: path of an ``.onnx`` file (external data beside it is read), or a ModelProto. An opened model is
             returned as it is.
         logits: which output, or value inside, a loss is to be computed from, where the model has several outputs. A
-            Softmax or Sigmoid that ends in it is no obstacle.
+            Softmax or Sigmoid that ends in it is no obstacle. Outputs that are made from it alone, by a Softmax say,
+            stay. It is written into the graph's metadata, so that the file that is made of it is opened likewise.
         dims: sizes of dimensions other than the batch that the file leaves open, by name: ``{"sequence": 64}``; where
             one has no name, by ``INPUT:AXIS``.
 
@@ -153,8 +158,8 @@ def _open(
 ) -> Model:
     found = read(source)
     notes: list[str] = []
-    graph = normalise(found, logits, dims or {}, notes)
-    value = find_logits(graph, found.name)
+    graph, chosen = normalise(found, logits, dims or {}, notes)
+    value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
@@ -163,7 +168,7 @@ def _open(
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims)
-    return Model(found.name, digest, graph, layers, value.name or "", inputs, tuple(notes))
+    return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt)
 
 
 def set_metadata(model: ir.Model, key: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
+from ..model.probabilities import tail_of
 from ..model.sharing import sharing_of
 
 
@@ -36,12 +37,28 @@ def decisions(model: Model) -> tuple[Decision, ...]:
     return tuple(decision for ask in _ASKED for decision in ask(model))
 
 
+_MADE = {
+    "probabilities": "by a Softmax over axis {axis}",
+    "log-probabilities": "by a LogSoftmax over axis {axis}",
+    "sigmoid": "by a Sigmoid",
+}
+
+
 def _logits(model: Model) -> Iterator[Decision]:
-    output = model.graph.graph.outputs[0].name or ""
-    if ends_in_probabilities(model.graph, model.logits):
-        yield Decision("logits", model.logits, f"output {output!r} is made from it by a Softmax, Sigmoid or the like")
-    else:
-        yield Decision("logits", model.logits, "it is the output, and no Softmax or Sigmoid ends in it")
+    outputs = model.graph.graph.outputs
+    if not ends_in_probabilities(model.graph, model.logits):
+        because = "it is the output, and no Softmax, Sigmoid or the like ends in it"
+        yield Decision("logits", model.logits, because if model.doubt is None else model.doubt)
+        return
+    made = {value.name: tail for value in outputs if (tail := tail_of(value)) is not None}
+    for name, tail in made.items():
+        if tail.logits.name == model.logits:
+            how = _MADE[tail.kind].format(axis=tail.axes[0] if tail.axes else "") if tail.kind in _MADE else ""
+            yield Decision("logits", model.logits, f"output {name!r} is made from it {how}, written out or by its name")
+            return
+    yield Decision(
+        "logits", model.logits, f"it was named; {', '.join(repr(value.name) for value in outputs)} come from it"
+    )
 
 
 def _preprocessing(model: Model) -> Iterator[Decision]:
