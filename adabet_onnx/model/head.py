@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from ..errors import ModelError, UsageError
+from .head_tail import head_tail, only_reshapes
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
-from .logits import ends_in_probabilities
 from .open import Model, open_model, set_metadata
 from .passes.unshare import consumers, feed
 from .reshapes import follow
@@ -21,17 +21,19 @@ from .shapes import BATCH, infer_shapes
 _MOST_CLASSES = 1_000_000
 
 
-def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
+def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool = False) -> Model:
     """Give the last Gemm, MatMul (+ Add) or Conv ``num_classes`` fresh outputs.
 
-    Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. What follows the layer is
-    kept, but a final Softmax or Sigmoid is dropped, so that the output is logits. The head is marked as new in
-    the file's metadata, with which ``select --head auto`` always trains it.
+    Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. A final Softmax or Sigmoid is
+    dropped, so that the output is logits, and so is what belongs to the old outputs (a normalisation of an embedding,
+    an activation, a temperature; see `head_tail`); a note says so. The head is marked as new in the file's metadata,
+    with which ``select --head auto`` always trains it.
 
     Args:
         model: the opened model; it is not changed.
         num_classes: outputs of the new head, at least 1.
         seed: of the fresh weights.
+        keep_tail: keep what belongs to the old outputs, except for probabilities.
 
     Returns:
         The new model; its SHA-256 is that of its serialised bytes.
@@ -45,14 +47,23 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     head = model.head
     if head is None:
         raise ModelError(f"{model.name} has no Gemm, MatMul or Conv layer that could be its head.")
-    later = model.layers[model.layers.index(head) + 1 :]
+    graph = model.graph.clone()
+    dropped = _drop_tail(graph, model, head, keep_tail)
+    later = [layer for layer in model.layers[model.layers.index(head) + 1 :] if not dropped.issuperset(layer.nodes)]
     if later:
         raise ModelError(
             f"{model.name}: the last Gemm, MatMul or Conv is {head.name!r}, but {later[-1].op_type} {later[-1].name!r} "
-            "comes after it and holds parameters of the old outputs. Change the head in the source framework."
+            "comes after it and holds parameters of the old outputs. "
+            + ("Leave out --keep-tail, or change" if keep_tail else "Change")
+            + " the head in the source framework."
         )
-    graph = model.graph.clone()
-    _drop_probabilities(graph, model.logits)
+    operators = dict.fromkeys(node.op_type for node in model.graph.graph if node.name in dropped)
+    notes = list(model.notes)
+    if operators:
+        notes.append(
+            f"{', '.join(operators)} after the head {head.name!r} belonged to its old outputs and went with them "
+            "(--keep-tail keeps what can be kept)"
+        )
     before = infer_shapes(graph)
     old = _replace_parameters(graph, head, num_classes, np.random.default_rng(seed), model.name)
     for node in graph.graph:
@@ -61,6 +72,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     follow(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
     graph.metadata_props.pop("adabet_onnx.classes", None)
     graph.metadata_props.pop("adabet_onnx.adapted", None)
+    graph.metadata_props.pop("adabet_onnx.logits", None)  # the output is the logits now
     passes.RemoveUnusedNodesPass()(graph)
     now = head_of(find_layers(graph))  # its name can be another where its weight was shared
     assert now is not None
@@ -76,21 +88,37 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
         )
     graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
     opened = open_model(ir.to_proto(graph))
-    return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=model.notes)
+    return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=tuple(notes))
 
 
-def _drop_probabilities(graph: ir.Model, logits: str) -> None:
-    """Make the logits the output, under the output's old name."""
-    if not ends_in_probabilities(graph, logits):
-        return
-    old = graph.graph.outputs[0]
-    value = next(v for node in graph.graph for v in node.outputs if v.name == logits)
+def _drop_tail(graph: ir.Model, model: Model, head: Layer, keep: bool) -> set[str]:
+    """Make the logits the output, without what belongs to the old head; return the names of the nodes that went.
+
+    The first output of floats gives its name to the logits.
+    """
+    values = {value.name: value for node in graph.graph for value in node.outputs}
+    logits, activation = values[model.logits], values[head.activation]
+    steps = [step for step in head_tail(logits, activation) if step.columns or not keep]
+    dropped = {node.name or "" for step in steps for node in step.nodes}
+    outputs = list(graph.graph.outputs)
+    old = next((value for value in outputs if value.dtype in (None, ir.DataType.FLOAT)), outputs[0])
+    for step in steps:
+        if step.made is logits:
+            logits = step.source
+        else:
+            step.made.replace_all_uses_with(step.source)
+    if head.activation_shape == (1,) and not keep and only_reshapes(logits, activation):
+        logits = activation
     name = old.name
-    old.name = f"{name}_dropped"
-    value.name = name
-    if value.dtype is None:
-        value.dtype = ir.DataType.FLOAT
-    graph.graph.outputs[0] = value
+    if old is not logits:
+        old.name = f"{name}_dropped"
+        logits.name = name
+    if logits.dtype is None:
+        logits.dtype = ir.DataType.FLOAT
+    graph.graph.outputs.clear()
+    graph.graph.outputs.append(logits)
+    passes.RemoveUnusedNodesPass()(graph)
+    return dropped
 
 
 def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> int:

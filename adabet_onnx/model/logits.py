@@ -15,7 +15,7 @@ from .probabilities import Tail, behind_shape, is_class_axis, look_like, tail_of
 from .shapes import infer_shapes
 from .trial import outputs_of_trial
 
-OF_LOGITS = frozenset({"cross-entropy", "bce-with-logits"})  # losses that make probabilities of what they are given
+_OF_LOGITS = frozenset({"cross-entropy", "bce-with-logits"})  # losses that make probabilities of what they are given
 _MOST_BYTES = 64 << 20  # of weights in a model that is run to see what its outputs look like
 # What may end in numbers in [0, 1] although no known form does. Layers, their biases, pooling and normalisations end in
 # numbers without bounds: after these nothing is run.
@@ -96,6 +96,19 @@ def advice(name: str) -> str:
         "name the logits, or this output if it is no probability: "
         f"adabet-onnx import {name} -o named.onnx --logits NAME"
     )
+
+
+def refusal(doubt: str | None, loss: str, name: str) -> str | None:
+    """Why a loss that makes probabilities of what it is given is not computed, or None.
+
+    Args:
+        doubt: the model's, see `Logits`.
+        loss: its name.
+        name: of the model.
+    """
+    if doubt is None or loss not in _OF_LOGITS:
+        return None
+    return f"{loss} needs logits, but {doubt}: {advice(name)}."
 
 
 def _value(graph: ir.Graph, name: str) -> ir.Value:

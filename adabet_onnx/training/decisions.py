@@ -41,6 +41,7 @@ _MADE = {
     "probabilities": "by a Softmax over axis {axis}",
     "log-probabilities": "by a LogSoftmax over axis {axis}",
     "sigmoid": "by a Sigmoid",
+    "two columns": "as 1 - p and p",
 }
 
 
@@ -50,15 +51,16 @@ def _logits(model: Model) -> Iterator[Decision]:
         because = "it is the output, and no Softmax, Sigmoid or the like ends in it"
         yield Decision("logits", model.logits, because if model.doubt is None else model.doubt)
         return
-    made = {value.name: tail for value in outputs if (tail := tail_of(value)) is not None}
-    for name, tail in made.items():
-        if tail.logits.name == model.logits:
-            how = _MADE[tail.kind].format(axis=tail.axes[0] if tail.axes else "") if tail.kind in _MADE else ""
-            yield Decision("logits", model.logits, f"output {name!r} is made from it {how}, written out or by its name")
+    names = ", ".join(repr(value.name) for value in outputs)
+    for value in outputs:
+        tail = tail_of(value)
+        if tail is not None and tail.logits.name == model.logits:
+            how = _MADE[tail.kind].format(axis=tail.axes[0] if tail.axes else "")
+            yield Decision(
+                "logits", model.logits, f"output {value.name!r} is made from it {how}, by name or written out"
+            )
             return
-    yield Decision(
-        "logits", model.logits, f"it was named; {', '.join(repr(value.name) for value in outputs)} come from it"
-    )
+    yield Decision("logits", model.logits, f"it was named, and made from it: {names}")
 
 
 def _preprocessing(model: Model) -> Iterator[Decision]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError
 from ..model.layers import Layer, source_initializer
-from ..model.logits import OF_LOGITS, advice
+from ..model.logits import refusal
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
@@ -128,8 +128,9 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
 
 def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
     """Why a loss cannot be computed from the model's logits, or None."""
-    if model.doubt is not None and loss in OF_LOGITS:
-        return f"{loss} needs logits, but {model.doubt}: {advice(model.name)}."
+    refused = refusal(model.doubt, loss, model.name)
+    if refused is not None:
+        return refused
     shape = shape_of(model.graph, model.logits)
     if shape is None:
         return "the shape of the logits is unknown. Export the model with shape inference."
