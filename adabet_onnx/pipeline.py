@@ -22,6 +22,7 @@ from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.channels import channels_of
 from .model.head import new_head
+from .model.logits import refusal
 from .model.open import Model, open_model
 from .model.shapes import shape_of
 from .portable.losses import class_axis
@@ -82,6 +83,7 @@ def adapt(
     folder: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
+    keep_tail: bool = False,
     preprocessing: dict[str, Any] | None = None,
     scoring: dict[str, Any] | None = None,
     strategy: str = "adabet",
@@ -111,6 +113,7 @@ def adapt(
         data: labelled data in any form `open_data` takes; scoring does not look at the labels.
         folder: where results go.
         num_classes: first give the model a new head of so many outputs.
+        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
         strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
@@ -145,7 +148,7 @@ def adapt(
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
-    model, headed = _with_head(open_model(source), num_classes, target, seed, resume)
+    model, headed = _with_head(open_model(source), num_classes, keep_tail, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
     splits = open_data(data, model)
     known = model.metadata("classes")
@@ -241,20 +244,24 @@ def adapt(
 
 
 def _with_head(
-    model: Model, num_classes: int | None, folder: Path, seed: int, resume: bool
+    model: Model, num_classes: int | None, keep_tail: bool, folder: Path, seed: int, resume: bool
 ) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
     if num_classes is None:
         return model, None
     path = folder / _MODEL
-    proto = new_head(model, num_classes, seed=seed).proto()
+    made = new_head(model, num_classes, seed=seed, keep_tail=keep_tail)
+    proto = made.proto()
     if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")
-    return dataclasses.replace(open_model(proto), name=str(path)), proto.SerializeToString()
+    return dataclasses.replace(open_model(proto), name=str(path), notes=made.notes), proto.SerializeToString()
 
 
 def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
-    """Say before anything long begins that labels are missing or out of range."""
+    """Say before anything long begins that labels are missing or out of range, or that there are no logits."""
+    refused = refusal(model.doubt, choices.loss, model.name)
+    if refused is not None:
+        raise ModelError(f"{model.name}: {refused}")
     shape = shape_of(model.graph, model.logits)
     if shape is None or len(shape) < 2:
         raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")

@@ -173,6 +173,129 @@ def test_final_probabilities_are_dropped(ending: str) -> None:
     assert not {"Softmax", "Sigmoid", "LogSoftmax"} & {item.op_type for item in made.graph.graph}
 
 
+# --- what belongs to the old outputs -------------------------------------------------------------------------
+
+ONES = np.ones(4, np.float32)
+NORM = [("BatchNormalization", ["m", "vector", "vector", "vector", "vector"], ["logits"], {})]
+L2 = [
+    ("Mul", ["m", "m"], ["mm"], {}),
+    ("ReduceSum", ["mm", "axis"], ["s"], {}),
+    ("Max", ["s", "eps"], ["t"], {}),
+    ("Sqrt", ["t"], ["r"], {}),
+    ("Div", ["m", "r"], ["logits"], {}),
+]
+# (steps from the head's ``m`` to ``logits``, operators that are named, whether they can be kept)
+TAILS: dict[str, tuple[list[tuple[str, list[str], list[str], dict[str, object]]], set[str], bool]] = {
+    "LpNormalization": ([("LpNormalization", ["m"], ["logits"], {"axis": 1})], {"LpNormalization"}, True),
+    "ReduceL2 and Div": (
+        [("ReduceL2", ["m"], ["n"], {"axes": [1]}), ("Div", ["m", "n"], ["logits"], {})],
+        {"ReduceL2", "Div"},
+        True,
+    ),
+    "ReduceL2, Clip, Expand, Div": (
+        [
+            ("ReduceL2", ["m"], ["n"], {"axes": [1]}),
+            ("Clip", ["n", "eps"], ["c"], {}),
+            ("Shape", ["m"], ["shape"], {}),
+            ("Expand", ["c", "shape"], ["e"], {}),
+            ("Div", ["m", "e"], ["logits"], {}),
+        ],
+        {"ReduceL2", "Clip", "Expand", "Div", "Shape"},
+        True,
+    ),
+    "Sqrt of a sum of squares": (L2, {"Mul", "ReduceSum", "Max", "Sqrt", "Div"}, True),
+    "Relu": ([("Relu", ["m"], ["logits"], {})], {"Relu"}, True),
+    "Clip": ([("Clip", ["m", "eps", "ten"], ["logits"], {})], {"Clip"}, True),
+    "a temperature": ([("Div", ["m", "ten"], ["logits"], {})], {"Div"}, True),
+    "a scale": ([("Mul", ["ten", "m"], ["logits"], {})], {"Mul"}, True),
+    "a soft cap": (
+        [("Div", ["m", "ten"], ["d"], {}), ("Tanh", ["d"], ["t"], {}), ("Mul", ["t", "ten"], ["logits"], {})],
+        {"Div", "Tanh", "Mul"},
+        True,
+    ),
+    "Swish written out": (
+        [("Sigmoid", ["m"], ["s"], {}), ("Mul", ["m", "s"], ["logits"], {})],
+        {"Sigmoid", "Mul"},
+        True,
+    ),
+    "a normalisation and L2 (ArcFace)": (
+        [
+            ("BatchNormalization", ["m", *["vector"] * 4], ["b"], {}),
+            ("LpNormalization", ["b"], ["logits"], {"axis": 1}),
+        ],
+        {"BatchNormalization", "LpNormalization"},
+        False,
+    ),
+    "a scale for each output": ([("Mul", ["m", "vector"], ["logits"], {})], {"Mul"}, False),
+    "L2, then a Softmax with a temperature": (
+        [
+            ("LpNormalization", ["m"], ["n"], {"axis": 1}),
+            ("Mul", ["n", "ten"], ["z"], {}),
+            ("Softmax", ["z"], ["logits"], {"axis": 1}),
+        ],
+        {"LpNormalization", "Mul"},
+        True,
+    ),
+}
+
+
+def headed(steps: list[tuple[str, list[str], list[str], dict[str, object]]]) -> onnx.ModelProto:
+    nodes = [node("Relu", ["input"], ["i"], "relu"), node("Gemm", ["i", "fc.weight", "fc.bias"], ["m"], "fc")]
+    nodes += [node(op_type, given, made, f"/tail{i}", **more) for i, (op_type, given, made, more) in enumerate(steps)]
+    values = {"fc.weight": normal(6, 4), "fc.bias": normal(4), "vector": ONES * 1.5, "axis": np.array([1]),
+              "eps": np.float32(1e-6), "ten": np.float32(10)}  # fmt: skip
+    used = {name for item in nodes for name in item.input}
+    return tiny.build(nodes, {key: np.asarray(array) for key, array in values.items() if key in used}, **ROWS)
+
+
+@pytest.mark.parametrize("case", TAILS)
+def test_what_belongs_to_the_old_head_goes_or_is_kept(case: str) -> None:
+    steps, operators, keepable = TAILS[case]
+    model = open_model(headed(steps))
+    made = with_new_head(headed(steps), LARGE)
+    x = normal(3, 6, scale=1.0)
+    found = weights(made)
+    np.testing.assert_allclose(
+        tiny.run(made.graph, x), np.maximum(x, 0) @ found["fc.weight"] + found["fc.bias"], rtol=1e-5, atol=1e-6
+    )
+    (note,) = [note for note in made.notes if "belonged to its old outputs" in note]
+    assert set(note.split(" after the head")[0].split(", ")) == operators
+    if not keepable:
+        with pytest.raises(ModelError, match="--keep-tail"):
+            new_head(model, LARGE, keep_tail=True)
+        return
+    kept = new_head(model, LARGE, keep_tail=True)
+    assert not [note for note in kept.notes if "belonged" in note]
+    assert {item.op_type for item in kept.graph.graph} >= operators
+    assert tiny.run(kept.graph, x).shape == (3, LARGE)
+
+
+@pytest.mark.parametrize(
+    "steps", [[("Squeeze", ["m", "axis"], ["logits"], {})], [("Reshape", ["m", "flat"], ["logits"], {})]]
+)
+def test_the_shape_of_one_number_goes_with_it(steps: list[tuple[str, list[str], list[str], dict[str, object]]]) -> None:
+    """A regression's output of shape (N,)."""
+    nodes = [node("Gemm", ["input", "fc.weight"], ["m"], "fc")]
+    nodes += [node(op_type, given, made, "/tail", **more) for op_type, given, made, more in steps]
+    used = {name for item in nodes for name in item.input}
+    values = {"fc.weight": normal(6, 1), "axis": np.array([1]), "flat": np.array([-1])}
+    values = {key: array for key, array in values.items() if key in used}
+    with_new_head(tiny.build(nodes, values, output_shape=("N",), **ROWS), LARGE)
+
+
+def test_pooling_after_the_head_stays() -> None:
+    """SqueezeNet's: a convolution, its Relu, which goes, the mean over positions, which stays."""
+    nodes = [
+        node("Conv", ["input", *CONV], ["c"], "head"),
+        node("Relu", ["c"], ["r"], "relu"),
+        node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        node("Flatten", ["p"], ["f"], "flat"),
+        node("Softmax", ["f"], ["logits"], "softmax", axis=1),
+    ]
+    made = with_new_head(tiny.build(nodes, CONV, **IMAGE), LARGE)
+    assert [item.op_type for item in made.graph.graph] == ["Conv", "GlobalAveragePool", "Flatten"]
+
+
 # --- shared and transposed weights ---------------------------------------------------------------------------
 
 
@@ -281,13 +404,15 @@ def test_a_grouped_conv_is_refused() -> None:
     refused(nodes, {"w": normal(4, 2, 1, 1)}, "grouped Conv", input_shape=("N", 4, 3, 3))
 
 
-def test_a_head_followed_by_a_normalisation_is_refused() -> None:
+def test_a_head_followed_by_a_normalisation_that_is_kept_is_refused() -> None:
     values = {"fc.weight": normal(6, 4), **{f"bn.{key}": np.ones(4, np.float32) for key in "sbmv"}}
     nodes = [
         node("MatMul", ["input", "fc.weight"], ["m"], "fc"),
         node("BatchNormalization", ["m", *list(values)[1:]], ["logits"], "bn"),
     ]
-    refused(nodes, values, "comes after it", **ROWS)
+    model = open_model(tiny.build(nodes, values, **ROWS))
+    with pytest.raises(ModelError, match=r"comes after it.*Leave out --keep-tail"):
+        new_head(model, LARGE, keep_tail=True)
 
 
 def test_a_model_without_a_head_is_refused() -> None:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from adabet_onnx import ModelError, open_model
 from adabet_onnx.model.layers import Layer
+from adabet_onnx.training.decisions import decisions
 
 
 def with_head(nodes: list[onnx.NodeProto], values: dict[str, np.ndarray], **options: Any) -> onnx.ModelProto:
@@ -261,6 +262,93 @@ NO_LAYERS = {
 }
 
 
+# Steps from the input to what is normalised; every tensor in them is a constant of preprocessing.
+COLOURS = np.array([[[0.4]], [[0.5]], [[0.6]], [[0.7]]], np.float32)
+PREPROCESSING: dict[str, list[tuple[str, list[object], dict[str, Any]]]] = {
+    "times, then minus, divided": [("Mul", [np.float32(1 / 255)], {}), ("Sub", [COLOURS], {}), ("Div", [COLOURS], {})],
+    "times and plus": [("Mul", [COLOURS], {}), ("Add", [-COLOURS], {})],
+    "plus and times": [("Add", [-COLOURS[None]], {}), ("Mul", [1 / COLOURS[None]], {})],
+    "channels last": [("Transpose", [], {"perm": [0, 2, 3, 1]}), ("Mul", [COLOURS.ravel()], {}),
+                      ("Add", [COLOURS.ravel()], {}), ("Transpose", [], {"perm": [0, 3, 1, 2]})],
+    "cropped": [("Slice", [np.array([1, 1]), np.array([5, 5]), np.array([2, 3])], {}), ("Mul", [COLOURS], {})],
+    "enlarged": [("Resize", ["", np.array([1, 1, 2, 2], np.float32)], {"mode": "nearest"}), ("Add", [COLOURS], {})],
+    "colours swapped": [("Gather", [np.array([3, 2, 1, 0])], {"axis": 1}), ("Mul", [COLOURS], {})],
+    "clipped": [("Clip", [np.float32(0), np.float32(1)], {}), ("Mul", [COLOURS], {})],
+    "a mean image": [("Sub", [normal(4, 6, 6)], {}), ("Mul", [1 + normal(4, 6, 6)], {})],
+}  # fmt: skip
+
+
+def chain(steps: list[tuple[str, list[object], dict[str, Any]]]) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Nodes from ``input`` to ``last``, and the constants they use."""
+    nodes, values, value = [], {}, "input"
+    for index, (operator, constants, attributes) in enumerate(steps):
+        given = []
+        for position, constant in enumerate(constants):
+            given.append("" if isinstance(constant, str) else f"c{index}{position}")
+            if not isinstance(constant, str):
+                values[given[-1]] = np.asarray(constant)
+        made = "last" if index == len(steps) - 1 else f"v{index}"
+        nodes.append(node(operator, [value, *given], [made], f"/{index}", **attributes))
+        value = made
+    return nodes, values
+
+
+@pytest.mark.parametrize("case", PREPROCESSING)
+def test_constants_of_normalisation_in_the_graph_are_no_layer(case: str) -> None:
+    nodes, values = chain(PREPROCESSING[case])
+    assert layers_of(nodes, values, **IMAGE) == {}
+
+
+@pytest.mark.parametrize("steps", [PREPROCESSING["times and plus"], PREPROCESSING["channels last"]])
+def test_normalisation_of_bytes_is_no_layer(steps: list[tuple[str, list[object], dict[str, Any]]]) -> None:
+    """A uint8 input, cast first; the convolution after it is the first layer, and the only one with its head."""
+    nodes, values = chain([("Cast", [], {"to": onnx.TensorProto.FLOAT}), *steps])
+    nodes += [
+        node("Conv", ["last", "conv.weight"], ["c"], "/conv"),
+        node("GlobalAveragePool", ["c"], ["p"], "/pool"),
+        node("Flatten", ["p"], ["f"], "/flat"),
+        node("MatMul", ["f", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values |= {"conv.weight": normal(5, 4, 1, 1), "fc.weight": normal(5, 2)}
+    given = [helper.make_tensor_value_info("input", onnx.TensorProto.UINT8, ["N", 4, 6, 6])]
+    made = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 2])]
+    model = open_model(tiny.assemble(nodes, values, given, made))
+    assert [layer.name for layer in model.layers] == ["conv", "fc"]
+    assert model.parameter_count == 5 * 4 + 5 * 2
+    about = {decision.about: decision.taken_for for decision in decisions(model)}
+    assert about["preprocessing in the graph"] == ", ".join(
+        key for key in values if key.startswith("c") and "." not in key
+    )
+
+
+LEARNED: dict[str, list[tuple[str, list[object], dict[str, Any]]]] = {
+    "after a convolution": [("Conv", [normal(4, 4, 1, 1)], {}), ("Mul", [COLOURS], {})],
+    "after an activation": [("Sub", [COLOURS], {}), ("Relu", [], {}), ("Mul", [COLOURS], {})],
+    "after a normalisation by the data": [("GlobalAveragePool", [], {}), ("Mul", [COLOURS], {})],
+    "after a dense layer": [("MatMul", [normal(6, 6)], {}), ("Tanh", [], {}), ("Add", [COLOURS], {})],
+}
+
+
+@pytest.mark.parametrize("case", LEARNED)
+def test_a_learned_scale_is_a_layer(case: str) -> None:
+    nodes, values = chain(LEARNED[case])
+    assert nodes[-1].name in {layer.node for layer in layers_of(nodes, values, **IMAGE).values()}
+
+
+def test_a_table_of_positions_added_to_an_embedding_is_a_layer() -> None:
+    nodes = [
+        node("Gather", ["tokens.weight", "ids"], ["e"], "/embed"),
+        node("Add", ["e", "positions"], ["p"], "/positions"),
+        node("ReduceMean", ["p"], ["m"], "/mean", axes=[1], keepdims=0),
+        node("MatMul", ["m", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values = {"tokens.weight": normal(11, 4), "positions": normal(1, 6, 4), "fc.weight": normal(4, 2)}
+    given = [helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["N", 6])]
+    made = [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", 2])]
+    model = open_model(tiny.assemble(nodes, values, given, made))
+    assert [layer.node for layer in model.layers] == ["/embed", "/positions", "/fc"]
+
+
 @pytest.mark.parametrize("case", NO_LAYERS)
 def test_no_layer(case: str) -> None:
     nodes, values = NO_LAYERS[case]
@@ -335,7 +423,8 @@ def test_layers_with_the_same_prefix_are_called_by_their_nodes() -> None:
 def test_layers_that_share_a_weight_have_names_of_their_own() -> None:
     nodes = [
         node("MatMul", ["input", "tied.weight"], ["a"], "first"),
-        node("MatMul", ["a", "tied.weight"], ["last"], "second"),
+        node("Transpose", ["tied.weight"], ["turned"], "turn", perm=[1, 0]),
+        node("MatMul", ["a", "turned"], ["last"], "second"),
     ]
     layers = layers_of(nodes, {"tied.weight": normal(4, 4)}, **ROWS)
     assert list(layers) == ["first", "second"]

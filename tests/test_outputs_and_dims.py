@@ -68,7 +68,7 @@ def test_the_only_output_of_numbers_wins():
     proto.graph.output.insert(0, helper.make_tensor_value_info("label", TensorProto.INT64, ["N", 1]))
     model = open_model(proto)
     assert model.logits == "scores"
-    assert [value.name for value in model.graph.graph.outputs] == ["probabilities"]
+    assert [value.name for value in model.graph.graph.outputs] == ["label", "probabilities"]  # the label from them too
 
 
 def test_two_like_outputs_are_listed():

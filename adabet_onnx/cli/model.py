@@ -63,6 +63,7 @@ def _description(model: Model) -> dict[str, Any]:
                 "op_type": layer.op_type,
                 "parameters": [parameter.name for parameter in layer.parameters],
                 "parameter_count": layer.parameter_count,
+                "applied": layer.applied,
                 "activation": layer.activation,
                 "activation_shape": list(layer.activation_shape or ()),
                 "activation_size": layer.activation_size,
@@ -138,18 +139,25 @@ def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str
 @click.argument("model", type=FILE)
 @click.option("--num-classes", type=int, required=True, help="Outputs of the new head.")
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head: a normalisation, activation, scale.")
 @seed_option
 @quiet_option
-def new_head(model: Path, num_classes: int, output: Path, seed: int, quiet: bool) -> None:
-    """Give the last layer a new number of outputs, with fresh weights. A final Softmax or Sigmoid is dropped.
+def new_head(model: Path, num_classes: int, output: Path, keep_tail: bool, seed: int, quiet: bool) -> None:
+    """Give the last layer a new number of outputs, with fresh weights.
+
+    A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the normalisation of an embedding, an
+    activation, a temperature.
 
     \b
     Example:
       adabet-onnx new-head model.onnx --num-classes 5 -o model5.onnx
     """
-    made = make_new_head(open_model(model), num_classes, seed=seed)
+    opened = open_model(model)
+    made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
+    for note in made.notes[len(opened.notes) :]:
+        show(note, quiet)
     show(
         f"{output}: new head {made.head.name if made.head else ''} with {num_classes} outputs, which are logits", quiet
     )

@@ -39,6 +39,7 @@ from .common import (
 @click.argument("data", type=ANY)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
+@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -92,6 +93,8 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
     save_summary(outcome, command=this_command())
     if plot is not None:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
+    for note in outcome.model.notes:
+        show(f"note: {note}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 

@@ -2,7 +2,7 @@
 
 Of a convolution, and of a normalisation per channel, they are the first axis of the activation after the batch; of
 Gemm, MatMul and LayerNormalization its last one. A layer has channels here only if each of its parameters has an axis
-with one slice per channel, and no other layer shares a matrix with it.
+with one slice per channel, no other layer shares a matrix with it, and it is applied once.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def channels_of(model: Model) -> dict[str, Channels]:
 
 def _channels(layer: Layer, nodes: dict[str, ir.Node]) -> Channels | None:
     shape, last = layer.activation_shape, layer.op_type in _LAST
-    if not shape or 0 in shape or layer.op_type not in _FIRST | _LAST:
+    if not shape or 0 in shape or layer.op_type not in _FIRST | _LAST or layer.applied > 1:
         return None
     rank = len(shape) + (not layer.batch_merged)
     if layer.batch_axis == rank - 1 if last else (layer.batch_axis or layer.batch_merged):

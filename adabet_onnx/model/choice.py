@@ -1,24 +1,34 @@
-"""Which output of a graph holds the logits; the others go, with what only they needed."""
+"""Which output of a graph holds the logits, or is made from them; others go, with what only they needed.
+
+What is made from the logits alone stays: probabilities, the largest of them and their indices, the class.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from .passes.unused import RemoveUnused
+from .probabilities import made_from, tail_of
 
 _TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # names, the most telling first
 _MOST_LISTED = 12
 
 
-def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[str]) -> None:
-    """Leave one output, in place.
+def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[str]) -> str:
+    """Leave one output and those made from the same logits alone, in place.
 
     Args:
         model: the graph.
         name: of the model, for messages.
         logits: name of an output or of a value inside; None: the only output, or the only one whose name tells.
         notes: a word on what was chosen is added where there was a choice.
+
+    Returns:
+        The name of the output, or of the value inside that was asked for; it may be no output itself, where outputs
+        are made from it.
 
     Raises:
         UsageError: no value has that name.
@@ -31,7 +41,7 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
         if chosen is None:
             raise UsageError(f"{name} has no value {logits!r} to be the logits. Its outputs are {_listed(outputs)}.")
     elif len(outputs) == 1:
-        return
+        return outputs[0].name or ""
     elif not outputs:
         raise ModelError(f"{name} has no outputs. Export it again, with the logits as its output.")
     else:
@@ -43,17 +53,43 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
                 "Python open_model(..., logits=NAME)."
             )
     if outputs == [chosen]:
-        return
+        return chosen.name or ""
+    tail = tail_of(chosen)
+    source = chosen if tail is None else tail.logits
+    kept = [value for value in outputs if value is chosen or made_from(value, source)] or [chosen]
     inputs = [value for value in graph.inputs if value.uses()]
     graph.outputs.clear()
-    graph.outputs.append(chosen)
+    graph.outputs.extend(kept)
     RemoveUnused()(model)
-    dropped = [value for value in inputs if not value.uses() and value is not chosen]
+    dropped = [value for value in inputs if not value.uses() and value not in kept]
     for value in dropped:
         graph.inputs.remove(value)
-    others = [value.name or "" for value in outputs if value is not chosen]
-    without = f", with input {', '.join(repr(value.name) for value in dropped)}, which only they needed" * bool(dropped)
-    notes.append(f"{chosen.name!r} is taken as the logits; {', '.join(map(repr, others))} was dropped{without}")
+    notes.append(_told(chosen, source, kept, [value for value in outputs if value not in kept], dropped))
+    return chosen.name or ""
+
+
+def _told(
+    chosen: ir.Value,
+    logits: ir.Value,
+    kept: Sequence[ir.Value],
+    others: Sequence[ir.Value],
+    inputs: Sequence[ir.Value],
+) -> str:
+    """What became of the outputs, and of inputs that only some of them needed."""
+    stay = [value for value in kept if value is not chosen]
+    is_made = f"{chosen.name!r} is made from the logits {logits.name!r}"
+    told = [f"{chosen.name!r} is taken as the logits" if chosen is logits else is_made]
+    if stay:
+        what = "stays an output" if len(stay) == 1 else "stay outputs"
+        told.append(f"{_quoted(stay)}, made from them alone, {what}")
+    if others:
+        without = f", with input {_quoted(inputs)}, which only they needed" * bool(inputs)
+        told.append(f"{_quoted(others)} was dropped{without}")
+    return "; ".join(told)
+
+
+def _quoted(values: Sequence[ir.Value]) -> str:
+    return ", ".join(repr(value.name or "") for value in values)
 
 
 def _inner(graph: ir.Graph, name: str) -> ir.Value | None:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .constant import varying
+from .input_values import input_values
 from .layers import Layer, is_mask
 from .uses import ancestors, reads, subgraphs
 
@@ -59,18 +60,14 @@ def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> t
     changing = varying(graph)
     alive = ancestors(value for node in graph for value in node.outputs if value.name == logits)
     seen = {parameter.name for layer in layers for parameter in layer.parameters}
-    raw = {value for value in graph.inputs if not value.is_initializer()}
+    raw = input_values(graph, changing)
     found = []
     for node in graph:
         if node not in alive or not any(value in changing for value in node.outputs):
             continue
-        read = dict(_read(node, changing))
-        given = {value for value in reads(node) if value is not None and value in changing}
-        normalises = node.op_type in _NORMALISING and given <= raw
-        if given <= raw and (normalises or not read) and not any(True for _ in subgraphs(node)):
-            raw.update(node.outputs)
-        if normalises:
+        if node.op_type in _NORMALISING and node.outputs[0] in raw:
             continue
+        read = dict(_read(node, changing))
         new = {name: size for name, size in read.items() if name not in seen}
         seen.update(new)
         if new:

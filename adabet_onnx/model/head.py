@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from .door import guarded
+from .head_tail import head_tail, only_reshapes
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
-from .logits import ends_in_probabilities
 from .open import Model, open_model, set_metadata
 from .passes.unshare import consumers, feed
 from .passes.unused import RemoveUnused
@@ -22,17 +23,19 @@ _MOST_CLASSES = 1_000_000
 
 
 @guarded("giving a new head to")
-def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
+def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool = False) -> Model:
     """Give the last Gemm, MatMul (+ Add) or Conv ``num_classes`` fresh outputs.
 
-    Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. What follows the layer is
-    kept, but a final Softmax or Sigmoid is dropped, so that the output is logits. The head is marked as new in
-    the file's metadata, with which ``select --head auto`` always trains it.
+    Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. A final Softmax or Sigmoid is
+    dropped, so that the output is logits, and so is what belongs to the old outputs (a normalisation of an embedding,
+    an activation, a temperature; see `head_tail`); a note says so. The head is marked as new in the file's metadata,
+    with which ``select --head auto`` always trains it.
 
     Args:
         model: the opened model; it is not changed.
         num_classes: outputs of the new head, at least 1.
         seed: of the fresh weights.
+        keep_tail: keep what belongs to the old outputs, except for probabilities.
 
     Returns:
         The new model; its SHA-256 is that of its serialised bytes.
@@ -46,14 +49,23 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     head = model.head
     if head is None:
         raise ModelError(f"{model.name} has no Gemm, MatMul or Conv layer that could be its head.")
-    later = model.layers[model.layers.index(head) + 1 :]
+    graph = model.graph.clone()
+    dropped = _drop_tail(graph, model, head, keep_tail)
+    later = [layer for layer in model.layers[model.layers.index(head) + 1 :] if not dropped.issuperset(layer.nodes)]
     if later:
         raise ModelError(
             f"{model.name}: the last Gemm, MatMul or Conv is {head.name!r}, but {later[-1].op_type} {later[-1].name!r} "
-            "comes after it and holds parameters of the old outputs. Change the head in the source framework."
+            "comes after it and holds parameters of the old outputs. "
+            + ("Leave out --keep-tail, or change" if keep_tail else "Change")
+            + " the head in the source framework."
         )
-    graph = model.graph.clone()
-    _drop_probabilities(graph, model.logits)
+    operators = dict.fromkeys(node.op_type for node in model.graph.graph if node.name in dropped)
+    notes = list(model.notes)
+    if operators:
+        notes.append(
+            f"{', '.join(operators)} after the head {head.name!r} belonged to its old outputs and went with them "
+            "(--keep-tail keeps what can be kept)"
+        )
     before = infer_shapes(graph)
     old = _replace_parameters(graph, head, num_classes, np.random.default_rng(seed), model.name)
     for node in graph.graph:
@@ -62,6 +74,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
     follow(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
     graph.metadata_props.pop("adabet_onnx.classes", None)
     graph.metadata_props.pop("adabet_onnx.adapted", None)
+    graph.metadata_props.pop("adabet_onnx.logits", None)  # the output is the logits now
     RemoveUnused()(graph)
     now = head_of(find_layers(graph))  # its name can be another where its weight was shared
     assert now is not None
@@ -77,26 +90,43 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0) -> Model:
         )
     graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
     opened = open_model(ir.to_proto(graph))
-    return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=model.notes)
+    return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=tuple(notes))
 
 
-def _drop_probabilities(graph: ir.Model, logits: str) -> None:
-    """Make the logits the output, under the output's old name."""
-    if not ends_in_probabilities(graph, logits):
-        return
-    old = graph.graph.outputs[0]
-    value = next(v for node in graph.graph for v in node.outputs if v.name == logits)
+def _drop_tail(graph: ir.Model, model: Model, head: Layer, keep: bool) -> set[str]:
+    """Make the logits the output, without what belongs to the old head; return the names of the nodes that went.
+
+    The first output of floats gives its name to the logits.
+    """
+    values = {value.name: value for node in graph.graph for value in node.outputs}
+    logits, activation = values[model.logits], values[head.activation]
+    steps = [step for step in head_tail(logits, activation) if step.columns or not keep]
+    dropped = {node.name or "" for step in steps for node in step.nodes}
+    outputs = list(graph.graph.outputs)
+    old = next((value for value in outputs if value.dtype in (None, ir.DataType.FLOAT)), outputs[0])
+    for step in steps:
+        if step.made is logits:
+            logits = step.source
+        else:
+            step.made.replace_all_uses_with(step.source)
+    if head.activation_shape == (1,) and not keep and only_reshapes(logits, activation):
+        logits = activation
     name = old.name
-    old.name = f"{name}_dropped"
-    value.name = name
-    if value.dtype is None:
-        value.dtype = ir.DataType.FLOAT
-    graph.graph.outputs[0] = value
+    if old is not logits:
+        old.name = f"{name}_dropped"
+        logits.name = name
+    if logits.dtype is None:
+        logits.dtype = ir.DataType.FLOAT
+    graph.graph.outputs.clear()
+    graph.graph.outputs.append(logits)
+    RemoveUnused()(graph)
+    return dropped
 
 
 def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> int:
     """Put fresh parameters in, in place; return the old number of outputs."""
     nodes = {node.name: node for node in graph.graph}
+    every = not _in_turn(graph.graph, head)
     weight, *biases = sorted(head.parameters, key=lambda parameter: -len(parameter.shape))
     node = nodes[weight.node]
     if head.op_type == "Conv" and node.attributes.get_int("group", 1) != 1:
@@ -109,7 +139,7 @@ def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rand
     shape[axis] = classes
     fan_in = math.prod(shape) // classes
     bound = 1 / math.sqrt(fan_in)
-    _replace(graph, node, weight.position, rng.uniform(-bound, bound, shape).astype(np.float32))
+    _replace(graph, nodes, weight, every, rng.uniform(-bound, bound, shape).astype(np.float32))
     for bias in biases:
         if bias.size not in (1, old_outputs):
             raise ModelError(f"{name}: bias {bias.name!r} of the head has shape {bias.shape}, not ({old_outputs},).")
@@ -117,7 +147,7 @@ def _replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rand
         if bias.size == old_outputs:
             where = extents.index(old_outputs) if old_outputs > 1 else _bias_axis(head, weight, bias)
             extents[where] = classes
-        _replace(graph, nodes[bias.node], bias.position, np.zeros(extents, np.float32))
+        _replace(graph, nodes, bias, every, np.zeros(extents, np.float32))
     return old_outputs
 
 
@@ -162,16 +192,43 @@ def _output_axis(node: ir.Node, weight: Parameter, name: str) -> int:
     return 0 if node.attributes.get_int("transB", 0) else 1
 
 
-def _replace(graph: ir.Model, node: ir.Node, position: int, array: np.ndarray) -> None:
-    """Put a new tensor under the old initializer's name, or under a new name where another node uses it too."""
-    value = source_initializer(node.inputs[position])
+def _in_turn(graph: ir.Graph, head: Layer) -> bool:
+    """Whether an application of the head needs the result of another.
+
+    Then the last one alone is the head: the others keep the old weights. Otherwise the logits are made from all of
+    them alike (the branches of a Siamese network), so all get the new ones.
+    """
+    own = set(head.nodes)
+    reached: set[ir.Value] = set()
+    for node in graph:
+        derived = any(value in reached for value in node.inputs)
+        if node.name in own and derived:
+            return True
+        if node.name in own or derived:
+            reached.update(node.outputs)
+    return False
+
+
+def _replace(graph: ir.Model, nodes: Mapping[str | None, ir.Node], of: Parameter, every: bool, new: np.ndarray) -> None:
+    """Put a new tensor in place of a parameter: under its name, or a new one where other nodes keep the old tensor.
+
+    Args:
+        graph: to change.
+        nodes: its nodes by name.
+        of: the parameter.
+        every: in all applications of its layer; otherwise in the last.
+        new: the tensor.
+    """
+    uses = [(nodes[name], position) for name, position in (of.uses if every else of.uses[-1:])]
+    value = source_initializer(uses[0][0].inputs[uses[0][1]])
     assert value is not None
     name = value.name or ""
-    if len(list(consumers(value))) > 1:
-        fresh = ir.Value(name=f"{name}/new_head", const_value=ir.tensor(array))
+    if not set(consumers(value)) <= set(uses):
+        fresh = ir.Value(name=f"{name}/new_head", const_value=ir.tensor(new))
         graph.graph.register_initializer(fresh)
-        feed(node, position, value, fresh)
+        for node, position in uses:
+            feed(node, position, value, fresh)
         return
-    value.const_value = ir.tensor(array, name=name)
-    value.shape = ir.Shape(array.shape)
+    value.const_value = ir.tensor(new, name=name)
+    value.shape = ir.Shape(new.shape)
     value.type = ir.TensorType(ir.DataType.FLOAT)

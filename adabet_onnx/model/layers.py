@@ -6,16 +6,19 @@ bounds of a Clip and running statistics of a BatchNormalization are not.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from .input_values import input_values
 from .origins import Origin, origins, telling_names
+from .sharing import Applications, Row, is_matrix
 from .uses import dependents
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
@@ -39,6 +42,7 @@ TRAINABLE = {
 ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
+_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
 # What an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
@@ -54,14 +58,21 @@ class Parameter:
     Attributes:
         name: the initializer's name.
         shape: its shape.
-        node: name of the node that uses it.
+        node: name of the node that uses it; of the layer's last application, where there are several.
         position: at which of the node's inputs (an Identity or Transpose may stand between).
+        earlier: node and position in the layer's other applications.
     """
 
     name: str
     shape: tuple[int, ...]
     node: str
     position: int
+    earlier: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def uses(self) -> tuple[tuple[str, int], ...]:
+        """Node and position in every application of the layer, in their order."""
+        return (*self.earlier, (self.node, self.position))
 
     @property
     def size(self) -> int:
@@ -71,17 +82,20 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with trainable inputs.
+    """A node with trainable inputs, or several that are applications of one layer; see `sharing`.
 
     Attributes:
         name: unique in the model; see `name_of`.
         op_type: operator of the node.
-        node: the node's name.
+        node: the node's name; of the last application, where there are several.
         parameters: its trainable initializers.
-        activation: name of the value after the bias is added.
+        activation: name of the value after the bias is added. Of a layer that is applied several times, that of the
+            last application: the one nearest the loss, and the state that is used where the layer is recurrent. It is
+            a value of the graph with one point for each sample, as of any layer.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
         batch_axis: axis of the batch in the activation.
         batch_merged: whether that axis is a product, the batch its outer part (batch * tokens).
+        earlier: names of the nodes of its other applications, in the order of the graph.
     """
 
     name: str
@@ -92,6 +106,22 @@ class Layer:
     activation_shape: tuple[int, ...] | None = None
     batch_axis: int = 0
     batch_merged: bool = False
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes of all applications, in the order of the graph."""
+        return (*self.earlier, self.node)
+
+    @property
+    def applied(self) -> int:
+        """How many times the layer is applied."""
+        return len(self.earlier) + 1
+
+    def holds_matrix(self, parameter: Parameter) -> bool:
+        """Whether one of its parameters is a matrix, which two nodes have in common only on purpose."""
+        op_type = self.op_type if parameter.node == self.node else "Add"  # of its bias
+        return is_matrix(op_type, parameter.position, parameter.shape)
 
     @property
     def parameter_count(self) -> int:
@@ -109,37 +139,108 @@ class Layer:
         return self.op_type in NORMALISATIONS
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A node with parameters, the Add of its bias if there is one, and the value after it."""
+
+    node: ir.Node
+    parameters: tuple[Parameter, ...]
+    activation: ir.Value
+    follower: ir.Node | None = None
+
+    @property
+    def row(self) -> Row:
+        own = [parameter for parameter in self.parameters if parameter.node == self.node.name]
+        matrix = any(is_matrix(self.node.op_type, parameter.position, parameter.shape) for parameter in own)
+        return Row(self.node, tuple(p.name for p in self.parameters), matrix, self.follower)
+
+    def apart(self) -> tuple[_Found, _Found]:
+        """The node and the Add as layers of their own."""
+        assert self.follower is not None
+        own = tuple(parameter for parameter in self.parameters if parameter.node == self.node.name)
+        bias = tuple(parameter for parameter in self.parameters if parameter.node == self.follower.name)
+        return _Found(self.node, own, _first_output(self.node)), _Found(self.follower, bias, self.activation)
+
+
 def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """List the layers of a graph in topological order (activation shapes are not filled in).
+
+    A layer that is applied several times stands where its last application does.
 
     Args:
         model: graph with unique node names, constants as initializers.
     """
     depends = _depends_on_input(model.graph)
+    found = list(_nodes_with_parameters(model.graph, depends))
+    apart = Applications(model.graph, [each.row for each in found], depends).lone_followers()
+    found = [part for i, each in enumerate(found) for part in (each.apart() if i in apart else (each,))]
+    groups = Applications(model.graph, [each.row for each in found], depends).find()
+    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups], origins(model))
+    named = sorted(zip(groups, names, strict=True), key=lambda pair: pair[0][-1])
+    return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
+
+
+def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value]) -> Iterator[_Found]:
     taken: set[str] = set()
-    found: list[tuple[ir.Node, list[Parameter], ir.Value]] = []
-    for node in model.graph:
+    raw = input_values(graph, depends)
+    for node in graph:
         assert node.name is not None
         if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
-        parameters = list(_parameters(node, depends))
+        parameters = list(_parameters(node, depends, raw))
         if not parameters:
             continue
         taken.add(node.name)
-        activation = next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
+        activation = _first_output(node)
         one_output = _has_one_output(node.op_type, parameters[0])
-        follower = _bias_add(node, activation, depends, one_output)
+        follower = _bias_add(node, activation, depends, raw, one_output)
         if follower is not None:
-            parameters += _parameters(follower, depends, single=one_output)
+            parameters += _parameters(follower, depends, raw, single=one_output)
             assert follower.name is not None
             taken.add(follower.name)
             activation = follower.outputs[0]
-        found.append((node, parameters, activation))
-    names = _names([(node, parameters) for node, parameters, _ in found], origins(model))
-    return tuple(
-        Layer(name, node.op_type, node.name or "", tuple(parameters), activation.name or "")
-        for name, (node, parameters, activation) in zip(names, found, strict=True)
+        yield _Found(node, tuple(parameters), activation, follower)
+
+
+def _first_output(node: ir.Node) -> ir.Value:
+    return next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
+
+
+def _layer(name: str, applications: list[_Found]) -> Layer:
+    """One layer of its applications, in the order of the graph."""
+    *before, last = applications
+    parameters = tuple(
+        dataclasses.replace(
+            parameter,
+            earlier=tuple((other.parameters[i].node, other.parameters[i].position) for other in before),
+        )
+        for i, parameter in enumerate(last.parameters)
     )
+    nodes = tuple(other.node.name or "" for other in before)
+    return Layer(
+        name,
+        last.node.op_type,
+        last.node.name or "",
+        parameters,
+        last.activation.name or "",
+        earlier=nodes,
+    )
+
+
+def preprocessing_constants(model: ir.Model) -> tuple[str, ...]:
+    """Names of float tensors of several numbers that normalise the input inside the graph, which are no layer's."""
+    depends = _depends_on_input(model.graph)
+    raw = input_values(model.graph, depends)
+    found: dict[str, None] = {}
+    for node in model.graph:
+        if node.op_type in _ELEMENTWISE and any(value in raw for value in node.inputs):
+            for value in node.inputs:
+                source = None if value in depends else source_initializer(value)
+                if source is None or source.const_value is None:
+                    continue
+                if source.const_value.dtype == ir.DataType.FLOAT and source.const_value.size > 1:
+                    found[source.name or ""] = None
+    return tuple(found)
 
 
 def head_of(layers: tuple[Layer, ...]) -> Layer | None:
@@ -164,8 +265,17 @@ def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
     return dependents(graph, [value for value in graph.inputs if not value.is_initializer()])
 
 
-def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) -> Iterator[Parameter]:
-    """The node's trainable initializers; ``single``: an elementwise one may hold a single number."""
+def _parameters(
+    node: ir.Node, depends: set[ir.Value], raw: set[ir.Value], *, single: bool = False
+) -> Iterator[Parameter]:
+    """The node's trainable initializers.
+
+    Args:
+        node: any node.
+        depends: values that depend on a graph input.
+        raw: values that are a graph input still, see `input_values`.
+        single: an elementwise one may hold a single number.
+    """
     inputs = node.inputs
     positions = [position for position in TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
@@ -183,7 +293,7 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         if tensor.dtype != ir.DataType.FLOAT:
             continue
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
-        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, single):
+        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, raw, single):
             continue
         if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
@@ -192,15 +302,15 @@ def _parameters(node: ir.Node, depends: set[ir.Value], *, single: bool = False) 
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 
 
-def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], single: bool) -> bool:
+def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], raw: set[ir.Value], single: bool) -> bool:
     """Whether a tensor in an elementwise Mul or Add is a learned one rather than a constant of a formula.
 
     A single number is a constant, unless it is a vector with one element that follows a layer of one output; and
-    what is applied to the graph's input itself is preprocessing.
+    what is applied to the graph's input, moved or normalised as it may be, is preprocessing.
     """
     other = node.inputs[1 - position]
     enough = math.prod(shape) > 1 or (single and len(shape) > 0)
-    return enough and other is not None and not other.is_graph_input()
+    return enough and other is not None and other not in raw
 
 
 def is_mask(array: np.ndarray) -> bool:
@@ -217,7 +327,9 @@ def _has_one_output(op_type: str, weight: Parameter) -> bool:
     return axis is not None and weight.shape[axis] == 1
 
 
-def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_output: bool) -> ir.Node | None:
+def _bias_add(
+    node: ir.Node, output: ir.Value, depends: set[ir.Value], raw: set[ir.Value], one_output: bool
+) -> ir.Node | None:
     """The Add of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
     if node.op_type not in ("MatMul", "Conv", "ConvTranspose", "Mul") or output.is_graph_output():
         return None
@@ -226,10 +338,10 @@ def _bias_add(node: ir.Node, output: ir.Value, depends: set[ir.Value], one_outpu
     consumers = output.consumers()
     if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].graph is not node.graph:
         return None
-    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, single=one_output)) else None
+    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, raw, single=one_output)) else None
 
 
-def _names(nodes: list[tuple[ir.Node, list[Parameter]]], made_from: Mapping[str, Origin]) -> list[str]:
+def _names(nodes: Sequence[tuple[ir.Node, Sequence[Parameter]]], made_from: Mapping[str, Origin]) -> list[str]:
     """One unique name per layer; see the module's table of preferences in `_candidates`."""
     candidates = []
     for index, (node, parameters) in enumerate(nodes):

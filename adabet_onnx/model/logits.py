@@ -1,46 +1,159 @@
-"""Finding the logits: what a loss is computed from, before any final Softmax."""
+"""Finding the logits: what a loss is computed from, before any final step to probabilities."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .liveness import weight_bytes
+from .passes.logits_only import LogitsOnly
+from .passes.two_columns import logits_of_columns
+from .probabilities import Tail, behind_shape, is_class_axis, look_like, tail_of
+from .shapes import infer_shapes
+from .trial import outputs_of_trial
 
-_AFTER_LOGITS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
-_SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+_OF_LOGITS = frozenset({"cross-entropy", "bce-with-logits"})  # losses that make probabilities of what they are given
+_MOST_BYTES = 64 << 20  # of weights in a model that is run to see what its outputs look like
+# What may end in numbers in [0, 1] although no known form does. Layers, their biases, pooling and normalisations end in
+# numbers without bounds: after these nothing is run.
+_MAY_BE_BOUNDED = frozenset(
+    {
+        *(
+            "Div",
+            "Mul",
+            "Sub",
+            "Add",
+            "Sum",
+            "Mean",
+            "Exp",
+            "Pow",
+            "Reciprocal",
+            "Concat",
+            "Where",
+            "Clip",
+            "Max",
+            "Min",
+        ),
+        *("HardSigmoid", "Sigmoid", "Softmax", "Hardmax", "Softplus", "Sqrt", "ReduceMean", "ReduceSum", "ReduceProd"),
+        *("ReduceMax", "TopK", "Gather", "GatherND", "GatherElements", "ScatterND", "Slice", "Split", "If", "Loop"),
+    }
+)
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 
 
-def find_logits(model: ir.Model, name: str) -> ir.Value:
-    """The value before a final Softmax, LogSoftmax or Sigmoid; otherwise the output itself.
+@dataclass(frozen=True)
+class Logits:
+    """What a loss is computed from.
+
+    Attributes:
+        name: of the value.
+        doubt: why it may be probabilities rather than logits, a sentence without its end; None if there is none.
+    """
+
+    name: str
+    doubt: str | None = None
+
+
+def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: list[str]) -> Logits:
+    """The value before the last step to probabilities; otherwise the output itself.
+
+    Of two columns 1 - p and p, the logits are 0 and the number that p is the sigmoid of; they are put into the graph,
+    and the columns become their Softmax, in place.
+
+    Args:
+        model: the opened graph.
+        name: of the model, for messages.
+        chosen: the value that is the logits or made from them.
+        named: whether the user named it: then no doubt remains.
+        notes: what was changed, or is in doubt, is added.
 
     Raises:
-        ModelError: the output is not float32.
+        ModelError: the value is not float32.
     """
-    value = model.graph.outputs[0]
+    value = _value(model.graph, chosen)
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise ModelError(
             f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Choose the "
             f"value before it (an ArgMax or Cast?): adabet-onnx import {name} -o logits.onnx --logits NAME."
         )
-    before = _before_probabilities(value)
-    while before is not None:
-        value, before = before, _before_probabilities(before)
-    return value
+    tail = tail_of(value)
+    doubt = _not_of_classes(model, value, tail) if tail is not None else _looks(model, value)
+    if tail is not None and doubt is None:
+        if tail.kind == "two columns":
+            return Logits(logits_of_columns(model, value, name, notes))
+        return Logits(tail.logits.name or "")
+    if doubt is not None:
+        notes.append(f"{doubt}; it is taken as logits, since it was named" if named else f"{doubt}; {advice(name)}")
+    return Logits(value.name or "", None if named else doubt)
 
 
-def _before_probabilities(value: ir.Value) -> ir.Value | None:
-    """What a final Softmax or Sigmoid, maybe with changes of shape or an Identity after it, was computed from.
+def advice(name: str) -> str:
+    """What to do about outputs that may be probabilities."""
+    return (
+        "name the logits, or this output if it is no probability: "
+        f"adabet-onnx import {name} -o named.onnx --logits NAME"
+    )
 
-    onnx converts a Softmax of opset 12 or lower to Reshape(Softmax(Flatten(x)), Shape(x)); that gives Flatten(x).
+
+def refusal(doubt: str | None, loss: str, name: str) -> str | None:
+    """Why a loss that makes probabilities of what it is given is not computed, or None.
+
+    Args:
+        doubt: the model's, see `Logits`.
+        loss: its name.
+        name: of the model.
     """
-    producer = value.producer()
-    while producer is not None and producer.op_type in _SHAPE_ONLY:
-        source = producer.inputs[0]
-        producer = source.producer() if source is not None else None
-    if producer is None or producer.op_type not in _AFTER_LOGITS:
+    if doubt is None or loss not in _OF_LOGITS:
         return None
-    source = producer.inputs[0]
-    return source if source is not None and source.producer() is not None else None
+    return f"{loss} needs logits, but {doubt}: {advice(name)}."
+
+
+def _value(graph: ir.Graph, name: str) -> ir.Value:
+    inner = (value for node in graph for value in node.outputs)
+    return next(value for value in (*graph.outputs, *inner) if value.name == name)
+
+
+def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
+    """In words, a Softmax that is not over the classes."""
+    if tail.kind == "sigmoid" or (tail.axes in ((1,), (-1,)) and _rank(value) == 2):
+        return None
+    of = value if tail.kind == "two columns" else tail.logits
+    shape = infer_shapes(model, 2).get(of.name or "")
+    if is_class_axis(tail.axes, shape):
+        return None
+    extents = "" if shape is None else f" of shape ({', '.join(map(str, ('N', *shape[1:])))})"
+    axes = [axis for axis in tail.axes if shape is None or axis < len(shape)]
+    over = f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
+    return (
+        f"{value.name!r} is a Softmax over {over} of {of.name!r}{extents}, which is not where classes are looked for "
+        "(axis 1 of two or four axes, the last of three)"
+    )
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _looks(model: ir.Model, value: ir.Value) -> str | None:
+    """In words, outputs of a trial run that look like probabilities; None too where nothing can or need be run."""
+    source, _ = behind_shape(value)
+    node = source.producer()
+    if node is None or node.op_type not in _MAY_BE_BOUNDED or weight_bytes(model) > _MOST_BYTES:
+        return None
+    before = [behind_shape(operand)[0].producer() for operand in node.inputs if operand is not None]
+    if node.op_type == "Add" and any(made is not None and made.op_type in _LINEAR for made in before):
+        return None
+    cut = model.clone()
+    LogitsOnly(value.name or "")(cut)
+    found = [made for scale in (1.0, 30.0) if (made := outputs_of_trial(cut, scale)) is not None]
+    finite = [made for made in found if np.isfinite(made).all()]
+    what = look_like(finite)
+    if what is None:
+        return None
+    return f"{value.name!r} looks like probabilities ({what}), and how they are made was not recognised"
 
 
 def ends_in_probabilities(model: ir.Model, logits: str) -> bool:

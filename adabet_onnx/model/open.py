@@ -2,7 +2,8 @@
 
 An opened model has: IR version 4 to 10 and opset 12 to 21 (what onnxruntime-training 1.19.2 reads), float32
 weights, initializers that are not graph inputs, no local functions, unique node names, weights that
-came as Constant nodes as initializers, a dynamic batch dimension ``N``, one output, known activation shapes.
+came as Constant nodes as initializers, a dynamic batch dimension ``N``, known activation shapes, and one output:
+the logits, or something made from them (then there may be more outputs that are made from the same logits alone).
 Nodes and initializers keep their names; nothing is rewritten for training yet (that is `prepare`).
 """
 
@@ -30,7 +31,7 @@ from .logits import find_logits
 from .metadata import METADATA as METADATA
 from .metadata import get_metadata
 from .metadata import set_metadata as set_metadata
-from .opening import normalise
+from .opening import named_before, normalise
 from .origins import parted
 from .reading import read
 
@@ -57,6 +58,8 @@ class Model:
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
         notes: what was changed on opening, a sentence each.
+        doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
+            no doubt.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Model:
     logits: str
     inputs: tuple[Tensor, ...]
     notes: tuple[str, ...] = field(default=())
+    doubt: str | None = None
 
     @property
     def head(self) -> Layer | None:
@@ -135,7 +139,8 @@ def open_model(
         source: path of an ``.onnx`` file (external data beside it is read), or a ModelProto. An opened model is
             returned as it is.
         logits: which output, or value inside, a loss is to be computed from, where the model has several outputs. A
-            Softmax or Sigmoid that ends in it is no obstacle.
+            Softmax or Sigmoid that ends in it is no obstacle. Outputs that are made from it alone, by a Softmax say,
+            stay. It is written into the graph's metadata, so that the file that is made of it is opened likewise.
         dims: sizes of dimensions other than the batch that the file leaves open, by name: ``{"sequence": 64}``; where
             one has no name, by ``INPUT:AXIS``.
 
@@ -160,8 +165,8 @@ def _open(
 ) -> Model:
     found = read(source)
     notes: list[str] = []
-    graph = normalise(found, logits, dims or {}, notes)
-    value = find_logits(graph, found.name)
+    graph, chosen = normalise(found, logits, dims or {}, notes)
+    value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
@@ -171,7 +176,7 @@ def _open(
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims)
-    return Model(found.name, digest, graph, layers, value.name or "", inputs, tuple(notes))
+    return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt)
 
 
 def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None) -> str:

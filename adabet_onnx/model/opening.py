@@ -13,6 +13,7 @@ from .choice import choose_output
 from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
+from .metadata import get_metadata, set_metadata
 from .opsets import into_range, lower_ir_version
 from .output_shapes import state_shapes, state_types
 from .passes.constants import constants_of_shapes
@@ -33,12 +34,14 @@ _MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum 
 _MOST_ROUNDING, _MOST_QUANTISED = 0.1, 0.5  # of the outputs' size; a graph that was broken differs by more
 
 
-def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes: list[str]) -> ir.Model:
-    """The graph that the rest of the package relies on; see `open` for what is true of it.
+def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes: list[str]) -> tuple[ir.Model, str]:
+    """The graph that the rest of the package relies on, and which value is the logits or is made from them.
+
+    See `open` for what is true of it.
 
     Args:
         source: what was read.
-        logits: name of the value to be the one output; None to choose.
+        logits: name of the value to be the logits; None to choose.
         dims: sizes of symbolic dimensions.
         notes: what was changed is added to it, a sentence each.
 
@@ -58,7 +61,9 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _tidy(model, name)
     _at_inference(model, notes)
     lower_ir_version(model, notes)
-    choose_output(model, name, logits, notes)
+    chosen = choose_output(model, name, logits or named_before(model), notes)
+    if logits is not None:
+        set_metadata(model, "logits", chosen)
     RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
     state_types(model)
     forget_unknown(model)
@@ -77,7 +82,14 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
     state_shapes(model, name)
-    return model
+    return model, chosen
+
+
+def named_before(model: ir.Model) -> str | None:
+    """The logits as they were named when the file was written, if it has them still."""
+    name = get_metadata(model, "logits")
+    known = {value.name for value in model.graph.outputs} | {v.name for node in model.graph for v in node.outputs}
+    return name if isinstance(name, str) and name in known else None
 
 
 def _tidy(model: ir.Model, name: str) -> None:

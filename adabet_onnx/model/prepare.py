@@ -33,6 +33,7 @@ from .passes.slices import TrainSlices
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
+from .sharing import groups_of, sharing_of
 
 BACKENDS = ("ort", "portable")
 
@@ -109,7 +110,8 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     slots = _selected_slots(model, selection)
     parts = _selected_parts(model, selection)
     original = in_memory(model.graph).clone()
-    UnshareVectors({name for _, _, name in slots} | _statistics(original, {node for node, _, _ in slots}))(original)
+    groups = groups_of(model.layers)
+    UnshareVectors(_vectors(model, slots) | _statistics(original, {node for node, _, _ in slots}), groups)(original)
     nodes = {node.name: node for node in original.graph}
     trainable = tuple(dict.fromkeys(_initializer_at(nodes[node], position) for node, position, _ in slots))
     _check_unshared(original, trainable, {node for node, _, _ in slots})
@@ -120,7 +122,9 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     }
     notes = [
         f"{name!r} is used by several layers (tied): training it changes all of them"
-        for name in tied_tensors(original, trainable)
+        for name in tied_tensors(
+            original, trainable, {node: layer.node for layer in model.layers for node in layer.nodes}
+        )
     ]
     graph = original.clone()
     LogitsOnly(model.logits)(graph)
@@ -136,7 +140,8 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
 
 def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
     """What onnxruntime-training's gradient builder needs; returns the names that had to be changed."""
-    UnshareVectors()(graph)  # frozen ones too: a LayerNormalization's gradient fails where another shares its scale
+    # Frozen ones too: a LayerNormalization's gradient fails where another shares its scale.
+    UnshareVectors(but=trainable)(graph)
     shapes = infer_shapes(graph)
     clashes = RenameClashes()
     for step in (
@@ -173,14 +178,15 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
 
 
 def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, str]]:
-    """(node, input position, initializer) of every selected parameter."""
+    """(node, input position, initializer) of every selected parameter, in all applications of its layer."""
     wanted = set(selection.parameters)
     chosen = [model.layer(name) for name in selection.layers]
     slots = [
-        (parameter.node, parameter.position, parameter.name)
+        (node, position, parameter.name)
         for layer in chosen
         for parameter in layer.parameters
         if parameter.name in wanted
+        for node, position in parameter.uses
     ]
     missing = wanted - {name for _, _, name in slots}
     if missing:
@@ -217,6 +223,13 @@ def _selected_parts(model: Model, selection: Selection) -> dict[tuple[str, int],
                 axis = channels.axes[parameter.node, parameter.position]
                 found[parameter.node, parameter.position] = Slice(axis, tuple(sorted(indices)))
     return found
+
+
+def _vectors(model: Model, slots: list[tuple[str, int, str]]) -> set[str]:
+    """Names of the selected parameters that others may use only because an exporter stored equal values once."""
+    shapes = {parameter.name: parameter.shape for layer in model.layers for parameter in layer.parameters}
+    names = {name for _, _, name in slots}
+    return {name for name in names if len(shapes[name]) < 2 or sharing_of(name, model.layers) == "merged"}
 
 
 def _statistics(graph: ir.Model, nodes: set[str]) -> set[str]:

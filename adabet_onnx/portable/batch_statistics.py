@@ -10,15 +10,30 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
+from ..errors import ModelError
 from ..model.layers import PASSED_THROUGH
 
 
 def moving_nodes(graph: ir.Graph, trained: Collection[ir.Value]) -> list[ir.Node]:
-    """The BatchNormalizations of which scale or bias is trained."""
-    found = []
+    """The BatchNormalizations of which scale or bias is trained.
+
+    Raises:
+        ModelError: two of them have the same statistics: applications of one layer, whose batches would move them in
+            turn.
+    """
+    found: list[ir.Node] = []
     for node in graph:
         if node.op_type == "BatchNormalization" and any(_is_of(value, trained) for value in node.inputs[1:3]):
             found.append(node)
+    owners: dict[ir.Value, ir.Node] = {}
+    for node in found:
+        for value in statistics(node):
+            other = owners.setdefault(value, node)
+            if other is not node:
+                raise ModelError(
+                    f"the normalisation at nodes {other.name!r} and {node.name!r} is applied several times with the "
+                    "same statistics, which a batch cannot move. Use --batch-norm frozen, or leave it out."
+                )
     return found
 
 

@@ -41,7 +41,7 @@ def _line(obstacle: Obstacle, prepared: Prepared) -> str:
 
 def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
     """The layer a node is, or else the nearest one before it."""
-    layers = {layer.node: layer.name for layer in prepared.model.layers}
+    layers = {node: layer.name for layer in prepared.model.layers for node in layer.nodes}
     nodes = {node.name: node for node in prepared.graph.graph}
     level = [nodes[obstacle.node]] if obstacle.node in nodes else []
     seen: set[ir.Node] = set(level)
@@ -56,9 +56,9 @@ def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
 
 
 def _layers_after(obstacle: Obstacle, prepared: Prepared) -> list[str]:
-    """Layers that stand after a node in the order of the graph."""
+    """Layers that stand after a node in the order of the graph, all their applications."""
     names = [node.name for node in prepared.graph.graph]
     if obstacle.node not in names:
         return []
     after = set(names[names.index(obstacle.node) + 1 :])
-    return [layer.name for layer in prepared.model.layers if layer.node in after]
+    return [layer.name for layer in prepared.model.layers if after.issuperset(layer.nodes)]

@@ -41,6 +41,7 @@ def layers_table(model: Model) -> RenderableType:
     head = model.head
     for index, layer in enumerate(model.layers):
         mark = " (head)" if head is not None and layer.name == head.name else ""
+        mark += f" (applied {layer.applied} times)" * (layer.applied > 1)
         table.add_row(
             str(index),
             Text(layer.name + mark),
@@ -53,7 +54,7 @@ def layers_table(model: Model) -> RenderableType:
     lines.append(Text(f"logits  {model.logits}" + ("  (new, untrained head)" if model.new_head else "")))
     if ends_in_probabilities(model.graph, model.logits):
         lines.append(
-            Text(f"output  {model.graph.graph.outputs[0].name}, made from the logits by a Softmax or the like")
+            Text(f"output  {', '.join(value.name or '' for value in model.graph.graph.outputs)}, made from the logits")
         )
     lines += [Text(f"note    {note}") for note in model.notes]
     return Group(*lines, table, *_decided(decisions(model)))

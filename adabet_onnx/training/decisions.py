@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..model.origins import origins
-from ..model.passes.unshare import tied_tensors
+from ..model.probabilities import tail_of
+from ..model.sharing import sharing_of
 
 _MOST_LISTED = 12  # weights or nodes
 _MOST_NAMES = 3
@@ -39,12 +41,40 @@ def decisions(model: Model) -> tuple[Decision, ...]:
     return tuple(decision for ask in _ASKED for decision in ask(model))
 
 
+_MADE = {
+    "probabilities": "by a Softmax over axis {axis}",
+    "log-probabilities": "by a LogSoftmax over axis {axis}",
+    "sigmoid": "by a Sigmoid",
+    "two columns": "as 1 - p and p",
+}
+
+
 def _logits(model: Model) -> Iterator[Decision]:
-    output = model.graph.graph.outputs[0].name or ""
-    if ends_in_probabilities(model.graph, model.logits):
-        yield Decision("logits", model.logits, f"output {output!r} is made from it by a Softmax, Sigmoid or the like")
-    else:
-        yield Decision("logits", model.logits, "it is the output, and no Softmax or Sigmoid ends in it")
+    outputs = model.graph.graph.outputs
+    if not ends_in_probabilities(model.graph, model.logits):
+        because = "it is the output, and no Softmax, Sigmoid or the like ends in it"
+        yield Decision("logits", model.logits, because if model.doubt is None else model.doubt)
+        return
+    names = ", ".join(repr(value.name) for value in outputs)
+    for value in outputs:
+        tail = tail_of(value)
+        if tail is not None and tail.logits.name == model.logits:
+            how = _MADE[tail.kind].format(axis=tail.axes[0] if tail.axes else "")
+            yield Decision(
+                "logits", model.logits, f"output {value.name!r} is made from it {how}, by name or written out"
+            )
+            return
+    yield Decision("logits", model.logits, f"it was named, and made from it: {names}")
+
+
+def _preprocessing(model: Model) -> Iterator[Decision]:
+    names = preprocessing_constants(model.graph)
+    if names:
+        yield Decision(
+            "preprocessing in the graph",
+            ", ".join(names),
+            "constants that the input meets before any layer or activation: they normalise it, and are not trained",
+        )
 
 
 def _head(model: Model) -> Iterator[Decision]:
@@ -56,11 +86,32 @@ def _head(model: Model) -> Iterator[Decision]:
         yield Decision("head", head.name, f"the last Gemm, MatMul or Conv with parameters; {new}")
 
 
+def _shared(model: Model) -> Iterator[Decision]:
+    for layer in model.layers:
+        if layer.applied > 1:
+            yield Decision(
+                "shared layer",
+                layer.name,
+                f"its nodes are alike and use the same tensors: one layer, applied {layer.applied} times, that is "
+                "trained as one",
+            )
+
+
 def _tied(model: Model) -> Iterator[Decision]:
-    names = dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters)
-    for name in tied_tensors(model.graph, names):
-        users = [layer.name for layer in model.layers if name in {parameter.name for parameter in layer.parameters}]
-        yield Decision("tied", name, f"one tensor of two or more axes, used by {', '.join(users)}: trained together")
+    merged = 0
+    for name in dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters):
+        sharing = sharing_of(name, model.layers)
+        if sharing == "tied":
+            users = [layer.name for layer in model.layers if name in {p.name for p in layer.parameters}]
+            yield Decision("tied", name, f"one tensor that {', '.join(users)} use in different ways: trained together")
+        merged += sharing == "merged"
+    if merged:
+        vectors = "1 vector" if merged == 1 else f"{merged} vectors"
+        yield Decision(
+            "merged by the exporter",
+            vectors,
+            "equal values, stored once, of layers that have no matrix in common: each gets its own when trained",
+        )
 
 
 def _learned(model: Model) -> Iterator[Decision]:
@@ -92,4 +143,4 @@ def _frozen(model: Model) -> Iterator[Decision]:
         yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
 
 
-_ASKED = (_logits, _head, _tied, _learned, _frozen)
+_ASKED = (_preprocessing, _logits, _head, _shared, _tied, _learned, _frozen)

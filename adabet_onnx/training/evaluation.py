@@ -17,7 +17,8 @@ from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
 from ..data.source import open_inputs
-from ..errors import DataError
+from ..errors import DataError, ModelError
+from ..model.logits import refusal
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
 from ..portable.losses import class_axis
@@ -115,7 +116,11 @@ def evaluate(
 
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
+        ModelError: the loss needs logits, and the outputs may be probabilities.
     """
+    refused = refusal(model.doubt, loss, model.name)
+    if refused is not None:
+        raise ModelError(f"{model.name}: {refused}")
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
@@ -151,7 +156,7 @@ def predict(
 
     Returns:
         For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
-        are not classes) and ``logits``.
+        are not classes, or may be probabilities already) and ``logits``.
 
     Raises:
         DataError: the inputs do not fit the model.
@@ -166,7 +171,8 @@ def predict(
             best = int(row.argmax())
             named = isinstance(classes, list) and len(classes) == len(row)
             entry["class"] = str(classes[best]) if named else best
-            entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
+            if model.doubt is None:
+                entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
         rows.append(entry)
     return rows
 

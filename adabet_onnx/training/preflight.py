@@ -15,6 +15,7 @@ import onnx_ir as ir
 from ..errors import AdabetError, RuntimeMissingError
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
+from ..model.logits import refusal
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
@@ -131,6 +132,9 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
 
 def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
     """Why a loss cannot be computed from the model's logits, or None."""
+    refused = refusal(model.doubt, loss, model.name)
+    if refused is not None:
+        return refused
     shape = shape_of(model.graph, model.logits)
     if shape is None:
         return "the shape of the logits is unknown. Export the model with shape inference."
@@ -232,8 +236,9 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
     nodes = {node.name: node for node in graph}
     logits = next(value for node in graph for value in node.outputs if value.name == model.logits)
     met: list[dict[str, int]] = [{} for _ in layers]
-    own = {nodes[layer.node].outputs[0]: i for i, layer in enumerate(layers)}
-    reached: dict[ir.Value, int] = {value: 1 << i for value, i in own.items()}
+    reached: dict[ir.Value, int] = {
+        nodes[name].outputs[0]: 1 << i for i, layer in enumerate(layers) for name in layer.nodes
+    }
     back = ancestors([logits])
     for node in graph:
         mask = 0

@@ -6,7 +6,7 @@ one would train the other, and its gradient would be the sum of both.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -14,19 +14,28 @@ from ..layers import PASSED_THROUGH
 
 
 class UnshareVectors(ir.passes.InPlacePass):
-    """Give every further consumer of a one-dimensional initializer a copy of its own.
+    """Give the layers that use a one-dimensional initializer a copy each.
 
-    The first consumer keeps the name; the copy for node ``n`` at input ``i`` is called ``name/n/i``. A consumer behind
-    an Identity, Reshape or the like is one of its own, and gets that node for itself too. Tensors of two or more
-    dimensions may be truly tied (an embedding and its head), so they are left alone.
+    The first layer keeps the name; the copy for node ``n`` at input ``i`` is called ``name/n/i``. A consumer behind an
+    Identity, Reshape or the like is one of its own, and gets that node for itself too. Tensors of two or more
+    dimensions are left alone but for those named, since they may be truly tied (an embedding and its head).
 
     Args:
         names: initializers to look at; None for all.
+        groups: for nodes that keep an initializer in common at inputs of the same role, a name they have in common
+            (`sharing.groups_of`); other nodes are on their own.
+        but: initializers to leave alone.
     """
 
-    def __init__(self, names: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        names: Collection[str] | None = None,
+        groups: Mapping[str, str] | None = None,
+        but: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self._names = None if names is None else frozenset(names)
+        self._groups, self._but = groups or {}, frozenset(but)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""
@@ -34,12 +43,17 @@ class UnshareVectors(ir.passes.InPlacePass):
         order = {node: index for index, node in enumerate(model.graph)}
         for value in list(model.graph.initializers.values()):
             tensor = value.const_value
-            if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) != 1:
+            if tensor is None or tensor.dtype != ir.DataType.FLOAT or value.name in self._but:
                 continue
-            if self._names is not None and value.name not in self._names:
+            if len(tensor.shape) != 1 if self._names is None else value.name not in self._names:
                 continue
-            uses = sorted(consumers(value), key=lambda use: (order.get(use[0], -1), use[1]))
-            for node, position in uses[1:]:
+            users: dict[tuple[str, str], list[tuple[ir.Node, int]]] = {}
+            for node, position in sorted(consumers(value), key=lambda use: (order.get(use[0], -1), use[1])):
+                users.setdefault(
+                    (self._groups.get(node.name or "", node.name or ""), _role(node, position)), []
+                ).append((node, position))
+            for uses in list(users.values())[1:]:
+                node, position = uses[0]
                 copy = ir.Value(
                     name=f"{value.name}/{node.name}/{position}",
                     const_value=ir.tensor(tensor.numpy().copy()),
@@ -47,9 +61,17 @@ class UnshareVectors(ir.passes.InPlacePass):
                     shape=value.shape,
                 )
                 model.graph.register_initializer(copy)
-                feed(node, position, value, copy)
+                for node, position in uses:
+                    feed(node, position, value, copy)
                 modified = True
         return ir.passes.PassResult(model, modified)
+
+
+def _role(node: ir.Node, position: int) -> str:
+    """What a vector is at an input: the bias of one node may be that of another in a different place."""
+    if node.op_type == "Add" or position == 2:
+        return "bias"
+    return "scale" if node.op_type in ("Mul", "PRelu") else str(position)
 
 
 def consumers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
@@ -82,13 +104,19 @@ def feed(node: ir.Node, position: int, old: ir.Value, new: ir.Value) -> None:
     feed(step, 0, old, new)
 
 
-def tied_tensors(model: ir.Model, names: Collection[str]) -> list[str]:
-    """Of these initializers, the ones of two or more dimensions that several nodes use."""
+def tied_tensors(model: ir.Model, names: Collection[str], groups: Mapping[str, str] | None = None) -> list[str]:
+    """Of these initializers, the ones of two or more dimensions that several nodes use.
+
+    Args:
+        model: the graph.
+        names: of the initializers.
+        groups: for nodes that count as one, a name they have in common.
+    """
     tied = []
     for name in names:
         value = model.graph.initializers.get(name)
         if value is None or value.const_value is None or len(value.const_value.shape) < 2:
             continue
-        if len({node for node, _ in consumers(value)}) > 1:
+        if len({(groups or {}).get(node.name or "", node.name or "") for node, _ in consumers(value)}) > 1:
             tied.append(name)
     return tied

@@ -1,0 +1,310 @@
+"""Recognising probabilities, however they are written, and what they are made from.
+
+A loss is computed from logits. Exporters write the last step from logits to probabilities as Softmax, LogSoftmax or
+Sigmoid, or spell it out: Exp, ReduceSum and Div, with or without the largest value subtracted; x - ReduceLogSumExp(x);
+1 / (1 + Exp(-x)); for two classes the columns 1 - p and p.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+Kind = Literal["probabilities", "log-probabilities", "sigmoid", "two columns"]
+
+SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Expand"})
+_AS_IT_IS = frozenset({"Identity", "Cast"})
+_BOUNDED = frozenset({"Clip", "Max", "Min"})  # keeping probabilities, or a sum of them, from 0
+# What outputs may be made of beside: the largest values and their indices, rounded, compared, rescaled.
+AFTER_LOGITS = frozenset(
+    {
+        *SHAPE_ONLY,
+        *_BOUNDED,
+        *("Softmax", "LogSoftmax", "Sigmoid", "Exp", "Log", "Neg", "Reciprocal", "Add", "Sub", "Mul", "Div"),
+        *("ReduceSum", "ReduceMax", "ReduceLogSumExp", "Concat", "TopK", "ArgMax", "ArgMin", "Gather", "Slice"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Where", "Round", "Shape", "Hardmax"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How a value is made from logits.
+
+    Attributes:
+        logits: the value that a loss is to be computed from; of two columns, the one number they are made from.
+        kind: what is made: probabilities of classes, their logarithms, of each output by itself (``sigmoid``), or of
+            two classes from one number (``two columns``).
+        axes: of the logits, over which probabilities sum to 1 (negative ones count from the end); none for a sigmoid.
+        flipped: of two columns, whether the first is that of the number itself: (p, 1 - p).
+    """
+
+    logits: ir.Value
+    kind: Kind
+    axes: tuple[int, ...] = ()
+    flipped: bool = False
+
+
+def tail_of(value: ir.Value | None) -> Tail | None:
+    """How a value is made from logits, or None if it is not made in a way that is known.
+
+    Accepted: the forms of the module, and after them changes of shape or type, bounds that keep from 0 and 1, the
+    values that a TopK sorts, logarithms. A division by a temperature before a Softmax is part of the logits. Not
+    accepted: a Softmax of a graph input; probabilities that are computed with any further.
+    """
+    value = _behind(value)
+    node = None if value is None else value.producer()
+    if value is None or node is None or node.domain not in ("", "ai.onnx"):
+        return None
+    found = _named(node) or _spelled(node)
+    if found is None and node.op_type in _BOUNDED:
+        found = tail_of(_other(node))
+    if found is None and node.op_type == "TopK" and value.index() == 0:
+        found = tail_of(node.inputs[0])
+    return found if found is not None and found.logits.producer() is not None else None
+
+
+def is_class_axis(axes: Sequence[int], shape: Sequence[int] | None) -> bool:
+    """Whether probabilities that sum to 1 over these axes are those of classes.
+
+    The classes are axis 1 of (N, C), the last of three axes, and axis 1 or the last of more (pixels); or the only axis
+    but the batch's that is longer than 1. A Softmax over another axis, tokens say, weights them, and is kept.
+
+    Args:
+        axes: of the logits; several where only one of them is longer than 1.
+        shape: of the logits, the batch first; None if it is not known: then any axis but the first is taken.
+    """
+    if shape is None:
+        return 0 not in axes
+    rank = len(shape)
+    over = [axis % rank for axis in axes if -rank <= axis < rank]
+    long = [axis for axis in range(1, rank) if shape[axis] > 1]
+    if not over or 0 in over:
+        return False
+    if set(long) <= set(over) and len(long) <= 1:
+        return True
+    classes = {rank - 1} if rank == 3 else {1, rank - 1}
+    only = [axis for axis in over if axis in long] or over
+    return len(only) == 1 and only[0] in classes
+
+
+def _behind(value: ir.Value | None, through: Collection[str] = SHAPE_ONLY) -> ir.Value | None:
+    """The value before changes of shape or type."""
+    while value is not None:
+        node = value.producer()
+        if node is None or node.op_type not in through or not node.inputs:
+            return value
+        value = node.inputs[0]
+    return None
+
+
+def _made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node behind changes of shape that makes a value, if it is one of these."""
+    value = _behind(value)
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx") else None
+
+
+def _other(node: ir.Node) -> ir.Value | None:
+    """The one input that is no constant."""
+    values = [value for value in node.inputs if value is not None and _number(value) is None]
+    return values[0] if len(values) == 1 else None
+
+
+def _number(value: ir.Value | None) -> float | None:
+    """The number that a constant holds everywhere; None for anything else."""
+    value = _behind(value)
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size < 1 or tensor.size > 4096 or tensor.dtype == ir.DataType.STRING:
+        return None
+    array = tensor.numpy().ravel()
+    return float(array[0]) if (array == array[0]).all() else None
+
+
+def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Whether two values are one, in the same layout."""
+    return one is not None and _behind(one, _AS_IT_IS) is _behind(other, _AS_IT_IS)
+
+
+def _named(node: ir.Node) -> Tail | None:
+    source = node.inputs[0] if node.inputs else None
+    if source is None:
+        return None
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        old = (node.version or _opset(node)) < 13  # it took all axes from this one on together
+        axis = node.attributes.get_int("axis", 1 if old else -1)
+        axes = tuple(range(axis, 32)) if old and axis >= 0 else (axis,)
+        return Tail(source, "probabilities" if node.op_type == "Softmax" else "log-probabilities", axes)
+    return Tail(source, "sigmoid") if node.op_type == "Sigmoid" else None
+
+
+def _opset(node: ir.Node) -> int:
+    graph = node.graph
+    return (graph.opset_imports.get("") or 13) if isinstance(graph, ir.Graph) else 13
+
+
+def _spelled(node: ir.Node) -> Tail | None:
+    a, b = (*node.inputs, None, None)[:2]
+    if node.op_type == "Div":
+        return _sigmoid(b) if _number(a) == 1 else _quotient(a, b)
+    if node.op_type == "Reciprocal":
+        return _sigmoid(a)
+    if node.op_type == "Mul":
+        for left, right in ((a, b), (b, a)):
+            inverse = _made_by(right, "Reciprocal")
+            found = None if inverse is None else _quotient(left, inverse.inputs[0])
+            if found is not None:
+                return found
+    if node.op_type == "Sub":
+        return _difference(a, b)
+    if node.op_type == "Log":
+        inner = tail_of(a)
+        return Tail(inner.logits, "log-probabilities", inner.axes) if inner and inner.kind == "probabilities" else None
+    if node.op_type == "Exp":
+        inner = tail_of(a)
+        return Tail(inner.logits, "probabilities", inner.axes) if inner and inner.kind == "log-probabilities" else None
+    return _columns(node) if node.op_type == "Concat" and len(node.inputs) == 2 else None
+
+
+def _quotient(top: ir.Value | None, bottom: ir.Value | None) -> Tail | None:
+    """Exp(x) / ReduceSum(Exp(x)), where a small number may be added to the sum."""
+    whole = _behind(top, _AS_IT_IS)
+    exp = None if whole is None else whole.producer()
+    total = _made_by(bottom, "ReduceSum", "Add", *_BOUNDED)
+    if total is not None and total.op_type != "ReduceSum":
+        small = [number for value in total.inputs if (number := _number(value)) is not None]
+        total = _made_by(_other(total), "ReduceSum") if small and max(map(abs, small)) < 1e-3 else None
+    if exp is None or exp.op_type != "Exp" or total is None or not _same(total.inputs[0], top):
+        return None
+    axes = _axes(total)
+    return None if axes is None else Tail(_unshifted(exp.inputs[0]), "probabilities", axes)
+
+
+def _difference(x: ir.Value | None, y: ir.Value | None) -> Tail | None:
+    """x - ReduceLogSumExp(x), or x - Log(ReduceSum(Exp(x)))."""
+    total = _made_by(y, "ReduceLogSumExp")
+    if total is not None:
+        source = total.inputs[0]
+    else:
+        log = _made_by(y, "Log")
+        total = None if log is None else _made_by(log.inputs[0], "ReduceSum")
+        exp = None if total is None else _made_by(total.inputs[0], "Exp")
+        source = None if exp is None else exp.inputs[0]
+    if total is None or source is None or not _same(source, x):
+        return None
+    axes = _axes(total)
+    return None if axes is None else Tail(_unshifted(x), "log-probabilities", axes)
+
+
+def _unshifted(value: ir.Value | None) -> ir.Value:
+    """x, where the value is x - ReduceMax(x), which changes no probability; else the value."""
+    assert value is not None
+    node = _made_by(value, "Sub")
+    if node is None:
+        return value
+    most = _made_by(node.inputs[1], "ReduceMax", *_BOUNDED)
+    if most is not None and most.op_type in _BOUNDED:  # jax.nn.softmax guards against -inf
+        most = _made_by(_other(most), "ReduceMax")
+    source = node.inputs[0]
+    return source if most is not None and source is not None and _same(most.inputs[0], source) else value
+
+
+def _sigmoid(bottom: ir.Value | None) -> Tail | None:
+    """Of 1 / (1 + Exp(-x)), what is divided by."""
+    total = _made_by(bottom, "Add")
+    if total is None or 1 not in map(_number, total.inputs):
+        return None
+    exp = _made_by(_other(total), "Exp")
+    minus = None if exp is None else _made_by(exp.inputs[0], "Neg", "Mul")
+    if minus is None or (minus.op_type == "Mul" and -1 not in map(_number, minus.inputs)):
+        return None
+    source = _other(minus)
+    return None if source is None else Tail(source, "sigmoid")
+
+
+def _columns(node: ir.Node) -> Tail | None:
+    """Concat of 1 - p and p, in either order."""
+    axis = node.attributes.get_int("axis", 0)
+    for flipped, (rest, p) in ((False, tuple(node.inputs)), (True, tuple(reversed(node.inputs)))):
+        one_minus = _made_by(rest, "Sub", "Add")
+        if one_minus is None:
+            continue
+        if one_minus.op_type == "Sub":
+            taken = one_minus.inputs[1] if _number(one_minus.inputs[0]) == 1 else None
+        else:
+            minus = _made_by(_other(one_minus), "Neg")
+            taken = minus.inputs[0] if minus is not None and 1 in map(_number, one_minus.inputs) else None
+        inner = tail_of(p) if taken is not None and _behind(taken) is _behind(p) else None
+        if inner is not None and inner.kind == "sigmoid":
+            return Tail(inner.logits, "two columns", (axis,), flipped)
+    return None
+
+
+def _axes(node: ir.Node) -> tuple[int, ...] | None:
+    """The axes of a reduction, given as an attribute or a constant; None if it is over all, or they are not known."""
+    if "axes" in node.attributes:
+        return tuple(node.attributes.get_ints("axes", ()))
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    return None if tensor is None or tensor.size == 0 else tuple(int(axis) for axis in np.ravel(tensor.numpy()))
+
+
+def behind_shape(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
+    """The value before changes of shape or type, and the nodes that make them, the last first."""
+    nodes = []
+    while (node := value.producer()) is not None and node.op_type in SHAPE_ONLY and node.inputs[0] is not None:
+        nodes.append(node)
+        value = node.inputs[0]
+    return value, nodes
+
+
+def made_from(value: ir.Value, logits: ir.Value) -> bool:
+    """Whether a value is made from the logits and constants alone, by what comes after logits: no layer, no input.
+
+    Of other values it may depend on the shape only.
+    """
+    stack, seen = [value], {value}
+    reached = False
+    while stack:
+        current = stack.pop()
+        node = current.producer()
+        if current is logits:
+            reached = True
+        elif node is None:
+            if not current.is_initializer():
+                return False
+        elif node.op_type not in AFTER_LOGITS or node.domain not in ("", "ai.onnx"):
+            return False
+        elif node.op_type != "Shape":
+            given = [operand for operand in node.inputs if operand is not None and operand not in seen]
+            seen.update(given)
+            stack += given
+    return reached
+
+
+def look_like(found: Sequence[np.ndarray]) -> str | None:
+    """What outputs for several samples, of small and of large inputs, look like: probabilities, or None.
+
+    Rows of several numbers in [0, 1] that sum to 1, along one axis; or numbers in [0, 1] throughout. Constant outputs
+    tell nothing.
+
+    Args:
+        found: outputs, the batch first, one array for each run.
+    """
+    arrays = [np.asarray(array, np.float64) for array in found]
+    if not arrays or any(array.ndim < 1 or not array.size or not np.isfinite(array).all() for array in arrays):
+        return None
+    if any(array.min() < -1e-6 or array.max() > 1 + 1e-6 for array in arrays):
+        return None
+    if all(np.ptp(array) < 1e-6 for array in arrays):
+        return None
+    for axis in range(1, arrays[0].ndim):
+        if arrays[0].shape[axis] > 1 and all(np.abs(array.sum(axis) - 1).max() < 1e-3 for array in arrays):
+            return f"numbers in [0, 1] that sum to 1 along axis {axis}"
+    one = all(math.prod(array.shape[1:]) == 1 for array in arrays)
+    return "one number in [0, 1]" if one else "numbers in [0, 1]"
