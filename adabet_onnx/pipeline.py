@@ -18,13 +18,12 @@ from .data.dataset import Splits
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
 from .data.source import open_data
-from .errors import AdabetError, ModelError, RecordError, UsageError
+from .errors import AdabetError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.channels import channels_of
 from .model.head import new_head
+from .model.logits_axes import axes_of
 from .model.open import Model, open_model
-from .model.shapes import shape_of
-from .portable.losses import class_axis
 from .records import write_json
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
@@ -255,15 +254,10 @@ def _with_head(
 
 def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     """Say before anything long begins that labels are missing or out of range."""
-    shape = shape_of(model.graph, model.logits)
-    if shape is None or len(shape) < 2:
-        raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
     for part in (splits.train, splits.test):
         if part is not None:
-            labels = part.need_labels("training")
-            axis = class_axis(("N", *shape[1:]), choices.class_axis, choices.loss)
-            dense = tuple(extent for i, extent in enumerate(shape) if i not in (0, axis))
-            fit_labels(labels, choices.loss, shape[axis], part.name, dense or None)
+            fit_labels(part.need_labels("training"), choices.loss, shape, part.name, choices.class_axis)
 
 
 def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:

@@ -17,10 +17,11 @@ from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
 from ..data.source import open_inputs
-from ..errors import DataError
+from ..errors import DataError, ModelError
+from ..model.dims import Dims
+from ..model.logits_axes import class_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
-from ..portable.losses import class_axis
 
 _BATCH = 64
 Progress = Callable[[str, int, int], None]
@@ -52,9 +53,13 @@ def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None]:
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
-    """An inference session of a graph whose one output is the logits."""
+    """An inference session of a graph whose one output is the logits, the batch first.
+
+    Raises:
+        ModelError: the batch has no axis of its own in them.
+    """
     cut = graph.clone()
-    LogitsOnly(logits)(cut)
+    LogitsOnly(logits, name)(cut)
     return runtime.inference_session(ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads))
 
 
@@ -67,17 +72,24 @@ def compute_logits(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Logits of every sample, in order: float32 (N, ...).
+    """Logits of every sample, in order: float32 (N, ...), also of a model that gives (T, N, C).
 
     Raises:
         DataError: data that does not fit the model, or logits that are NaN or infinite.
+        ModelError: the batch has no axis of its own in the logits.
     """
     session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     for start in range(0, len(dataset), batch_size):
         indices = np.arange(start, min(start + batch_size, len(dataset)))
-        parts.append(runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0])
+        part = runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0]
+        if part.ndim == 0 or len(part) != len(indices):
+            raise ModelError(
+                f"{model.name} gives logits of shape {part.shape} for {len(indices)} samples. Export it with a dynamic "
+                "batch dimension."
+            )
+        parts.append(part)
         if progress is not None:
             progress("evaluating", int(indices[-1]) + 1, len(dataset))
     logits = np.concatenate(parts)
@@ -115,24 +127,23 @@ def evaluate(
 
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
+        ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
+        UsageError: a wrong class axis, or cross-entropy of one output per sample.
     """
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
-    if loss == "cross-entropy" and first.ndim < 2:
-        raise DataError(f"{model.name} gives outputs of shape {first.shape[1:]} per sample, not one logit per class.")
-    where = class_axis(("N", *first.shape[1:]), axis, loss)
-    dense = tuple(extent for i, extent in enumerate(first.shape) if i not in (0, where))
-    classes = first.shape[where]
-    labels = fit_labels(labels, loss, classes, dataset.name, (dense or None) if loss == "cross-entropy" else None)
+    shape: Dims = ("N", *first.shape[1:])
+    where = class_axis(shape, axis, loss)
+    labels = fit_labels(labels, loss, shape, dataset.name, axis)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
     accuracy = None
-    if loss == "cross-entropy":  # of each pixel or token, if there are such
-        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, classes), labels.reshape(-1)
+    if where is not None:  # of each pixel or token, if there are such
+        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         accuracy = float((logits.argmax(-1) == labels).mean())
     return {
-        "loss": float(_LOSSES[loss](logits.astype(np.float64), labels)),
+        "loss": _loss(loss, logits.astype(np.float64), labels),
         "accuracy": accuracy,
         "samples": len(dataset),
     }
@@ -175,6 +186,16 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithm of the softmax over the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def _loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
+    expected = logits.shape[:-1] if loss == "cross-entropy" else logits.shape
+    if labels.shape != expected:  # numpy would broadcast them
+        raise DataError(
+            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
+            f"{written(labels.shape)}."
+        )
+    return _LOSSES[loss](logits, labels)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
