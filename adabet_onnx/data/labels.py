@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +57,20 @@ def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: in
             "them 0 and 1 (or probabilities), or use another loss (--loss)."
         )
     return targets
+
+
+def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
+    """See that a batch has a label per sample: the graph of a loss would let one count for all.
+
+    Raises:
+        DataError: it has not; both shapes are named.
+    """
+    for name, array in feeds.items():
+        if array.ndim and (labels.ndim == 0 or len(array) != len(labels)):
+            raise DataError(
+                f"input {name!r} of shape {written(array.shape)} has {len(array)} samples, but the labels have shape "
+                f"{written(labels.shape)}. Give one label per sample."
+            )
 
 
 def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:

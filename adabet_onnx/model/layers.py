@@ -77,7 +77,8 @@ class Layer:
         activation: name of the value after the bias is added.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
         batch_axis: axis of the batch in the activation.
-        batch_merged: whether that axis is a product, the batch its outer part (batch * tokens).
+        batch_merged: whether that axis is a product of the batch and something else (batch * tokens).
+        before_batch: how much of the product lies before the batch: 1 for batch * tokens, tokens for tokens * batch.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Layer:
     activation_shape: tuple[int, ...] | None = None
     batch_axis: int = 0
     batch_merged: bool = False
+    before_batch: int = 1
 
     @property
     def parameter_count(self) -> int:

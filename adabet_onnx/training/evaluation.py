@@ -24,6 +24,7 @@ from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
 
 _BATCH = 64
+_ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
 Progress = Callable[[str, int, int], None]
 
 
@@ -101,6 +102,30 @@ def compute_logits(
     return logits
 
 
+def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
+    """See that the first sample has the same logits alone as it has in a batch.
+
+    It has not where an input's first axis is not the batch but time, over which a recurrent network or attention goes,
+    or where a Reshape gives samples the wrong axis.
+
+    Args:
+        alone: logits of the first sample, (1, ...).
+        together: logits of several, (N, ...).
+        name: of the model, for the message.
+
+    Raises:
+        ModelError: they differ by more than 1 % of the largest.
+    """
+    size = max(float(np.abs(together).max(initial=0.0)), 1e-3)
+    difference = float(np.abs(alone - together[:1]).max(initial=0.0)) / size
+    if difference > _ALONE:
+        raise ModelError(
+            f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
+            "batch, so samples run into each other. Is the first dimension of every input the batch, and not time? "
+            "Export the model with the batch first."
+        )
+
+
 def evaluate(
     model: Model,
     dataset: Dataset,
@@ -137,6 +162,7 @@ def evaluate(
     where = class_axis(shape, axis, loss)
     labels = fit_labels(labels, loss, shape, dataset.name, axis)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
+    check_alone(first, logits, model.name)
     accuracy = None
     if where is not None:  # of each pixel or token, if there are such
         logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)

@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import AdabetError, CheckError
-from .evaluation import logits_session
+from .evaluation import check_alone, logits_session
 from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
@@ -70,12 +70,14 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
 
     Raises:
         CheckError: one of them failed.
+        ModelError: the logits of a sample depend on the other samples of its batch.
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
     name = str(manifest.content["model_logits"])
     original = ir.load(manifest.file("model"))
     expected = _logits(original, name, feeds)
+    check_alone(_logits(original, name, {key: array[:1] for key, array in feeds.items()}), expected, "the model")
     labels = sample_labels(manifest, expected, seed)
     session = manifest.session(checkpoint)
 
