@@ -156,7 +156,7 @@ def test_one_channel_of_pixels(backend, tmp_path, checked_here):
     assert rows[2]["train_loss"] < rows[1]["train_loss"]
 
 
-def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, capsys):
+def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, capsys, checked_here):
     """Outputs of shape (N,): every command; evaluate printed 0.5958 for 0.6113."""
     monkeypatch.chdir(tmp_path)
     proto = shaped.squeezed()
@@ -175,7 +175,7 @@ def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, cap
         return out
 
     assert json.loads(say("evaluate m.onnx d.npz --loss mse --json"))["loss"] == pytest.approx(expected)
-    say("score m.onnx d.npz -o s.json")
+    say("score m.onnx d.npz -o s.json --samples 16 --subset-size 8")
     say("select s.json -o sel.json --strategy all")
     say(f"artifacts m.onnx sel.json -o a --loss mse --backend {backend}")
     say("train a d.npz --epochs 2 --batch-size 64 --lr 0.01 --validation 0")
@@ -188,7 +188,7 @@ def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, cap
     rows = json.loads(say("predict adapted.onnx d.npz --json"))
     np.testing.assert_allclose([row["logits"] for row in rows], tiny.run(onnx.load("adapted.onnx"), x))
     assert rows[0]["class"] is None
-    say(f"run m.onnx d.npz -o o --loss mse --backend {backend} --epochs 1 --no-measure")
+    say(f"run m.onnx d.npz -o o --loss mse --backend {backend} --epochs 1 --no-measure --samples 16 --subset-size 8")
     assert json.loads((tmp_path / "o" / "run.json").read_text())["before"]["loss"] == pytest.approx(expected)
 
 

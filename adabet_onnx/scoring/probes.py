@@ -110,9 +110,11 @@ def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
             added.append(_reshaped(graph, value, apart, f"{name}/apart"))
             value, rank, axis = added[-1].outputs[0], rank + 2, axis + 1
         order = [axis, *(other for other in range(rank) if other != axis)]
-        added.append(ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose"))
-        added[-1].outputs[0].name = f"{name}/transposed"
-        added.append(_reshaped(graph, added[-1].outputs[0], (-1, *shape), name))
+        if order != sorted(order):  # onnxruntime fuses any Transpose of two axes into a Gemm, as if it swapped them
+            added.append(ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose"))
+            value = added[-1].outputs[0]
+            value.name = f"{name}/transposed"
+        added.append(_reshaped(graph, value, (-1, *shape), name))
         graph.insert_after(producer, added)
         value = added[-1].outputs[0]
     value.dtype = ir.DataType.FLOAT

@@ -103,21 +103,22 @@ def compute_logits(
 
 
 def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
-    """See that the first sample has the same logits alone as it has in a batch.
+    """See that samples have the same logits alone as in a batch.
 
-    It has not where an input's first axis is not the batch but time, over which a recurrent network or attention goes,
-    or where a Reshape gives samples the wrong axis.
+    They have not where an input's first axis is not the batch but time, over which a recurrent network or attention
+    goes, or where a Reshape gives samples the wrong axis.
 
     Args:
-        alone: logits of the first sample, (1, ...).
-        together: logits of several, (N, ...).
+        alone: logits of the first and the last sample of a batch (no recurrent network leaves both alone), each from a
+            run of its own.
+        together: the same from the batch.
         name: of the model, for the message.
 
     Raises:
         ModelError: they differ by more than 1 % of the largest.
     """
     size = max(float(np.abs(together).max(initial=0.0)), 1e-3)
-    difference = float(np.abs(alone - together[:1]).max(initial=0.0)) / size
+    difference = float(np.abs(alone - together).max(initial=0.0)) / size
     if difference > _ALONE:
         raise ModelError(
             f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
@@ -157,15 +158,16 @@ def evaluate(
     """
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
-    first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
-    shape: Dims = ("N", *first.shape[1:])
+    ends = [0, min(len(dataset), _BATCH) - 1]  # of the first batch
+    alone = compute_logits(model, dataset.subset(ends), preprocessing, batch_size=1, threads=threads)
+    shape: Dims = ("N", *alone.shape[1:])
     where = class_axis(shape, axis, loss)
     labels = fit_labels(labels, loss, shape, dataset.name, axis)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
-    check_alone(first, logits, model.name)
+    check_alone(alone, logits[ends], model.name)
     accuracy = None
     if where is not None:  # of each pixel or token, if there are such
-        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)
+        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, alone.shape[where]), labels.reshape(-1)
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         accuracy = float((logits.argmax(-1) == labels).mean())
     return {

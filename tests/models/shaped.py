@@ -53,12 +53,18 @@ def steps_of_one() -> onnx.ModelProto:
 
 
 def time_major(
-    *, batch: int | str = "N", merged: bool = False, classes: int = 3, said: list[int | str] | None = None
+    *,
+    batch: int | str = "N",
+    rows: bool = True,
+    merged: bool = False,
+    classes: int = 3,
+    said: list[int | str] | None = None,
 ) -> onnx.ModelProto:
     """Steps first inside, as recurrent networks of torch have it: (N, T, 5) in, (T, N, C) out.
 
     Args:
         batch: of the input, a number where the exporter fixed it.
+        rows: steps and samples are the rows of Gemms, (T*N, 5); otherwise three axes are kept, as in MatMul and Add.
         merged: give the rows of the last Gemm, (T*N, C), as they are.
         classes: C.
         said: the shape that the file says its output has.
@@ -77,7 +83,17 @@ def time_major(
         "b.weight": tiny.normal(WIDTH, classes, scale=1.0),
         "b.bias": tiny.normal(classes),
     }
-    if not merged:
+    if not rows:
+        nodes = [
+            nodes[0],
+            node("MatMul", ["t", "a.weight"], ["m"], "/a"),
+            node("Add", ["m", "a.bias"], ["h"], "/a/add"),
+            nodes[3],
+            node("MatMul", ["f", "b.weight"], ["n"], "/b"),
+            node("Add", ["n", "b.bias"], ["g" if merged else "y"], "/b/add"),
+        ]
+        del values["rows"]
+    elif not merged:
         nodes.append(node("Reshape", ["g", "steps"], ["y"], "/steps"))
         values["steps"] = np.array([STEPS, batch if isinstance(batch, int) else -1, classes], np.int64)
     shape = said or ([None, classes] if merged else [STEPS, batch, classes])
