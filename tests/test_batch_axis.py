@@ -157,14 +157,15 @@ def test_both_backends_train_time_major_targets(loss, backend, x, rng, tmp_path,
 
 
 @pytest.mark.parametrize("said", [None, ["N", "classes"], ["time", "batch", 3], [1, T, 3]], ids=str)
-@pytest.mark.parametrize("batch", ["N", 1, T])
-def test_what_the_file_says_of_its_output_does_not_count(batch, said, x):
+@pytest.mark.parametrize("batch", ["N", 1, 4, T])
+@pytest.mark.parametrize("rows", [True, False])
+def test_what_the_file_says_of_its_output_does_not_count(rows, batch, said, x):
     """A fixed batch is freed in whichever axis it is; a file may also say something wrong."""
-    proto = shaped.time_major(batch=batch, said=said, rows=False)
+    proto = shaped.time_major(batch=batch, said=said, rows=rows)
     model = open_model(proto)
     (output,) = model.graph.graph.outputs
     assert list(output.shape) == [T, "N", 3]
-    logits = one_by_one(shaped.time_major(rows=False), x)
+    logits = one_by_one(shaped.time_major(), x)
     np.testing.assert_allclose(compute_logits(model, open_data((x, None), model).train, NONE), logits, atol=1e-5)
 
 
