@@ -277,3 +277,23 @@ def test_a_batch_needs_a_label_per_sample(backend, tmp_path, rng):
     for run in (session.gradients, session.evaluate, lambda *given: session.step(*given, 0.1)):
         with pytest.raises(DataError, match=r"\(4, 5\).*\(1, 3\)"):
             run({"input": x}, np.zeros((1, 3), np.float32))
+
+
+def test_two_axes_that_may_hold_the_classes_are_asked_about(rng, tmp_path):
+    """As many steps as classes: (N, 4, 4) may be (N, steps, classes) or (N, classes, steps)."""
+    proto = shaped.outputs_of((4, 4))
+    model = open_model(proto)
+    x, y = rng.standard_normal((6, 5)).astype(np.float32), rng.integers(0, 4, (6, 4))
+    data = open_data((x, y), model).train
+    words = r"axis 1 of the logits \(N, 4, 4\) as well as on axis 2.*--class-axis 1 or --class-axis 2"
+    with pytest.raises(DataError, match=words):
+        evaluate(model, data, NONE)
+    make_artifacts(model, whole(model), tmp_path / "a", check=False)
+    with pytest.raises(DataError, match=words):
+        Trainer(tmp_path / "a").fit((x, y), preprocessing=NONE)
+    for axis in (1, 2):
+        expected = cross_entropy(tiny.run(proto, x), y, axis)
+        assert evaluate(model, data, NONE, axis=axis)["loss"] == pytest.approx(expected, rel=1e-5)
+        make_artifacts(model, whole(model), tmp_path / "b", class_axis=axis, check=False)
+        rows = Trainer(tmp_path / "b").fit((x, y), epochs=1, batch_size=6, validation=0, preprocessing=NONE)
+        assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)

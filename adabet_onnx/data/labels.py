@@ -35,12 +35,13 @@ def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: in
         token means a label to be ignored. Else float32 targets in the logits' shape.
 
     Raises:
-        DataError: of another type or shape (both are named), out of range, NaN or infinite.
+        DataError: of another type or shape (both are named), out of range, NaN or infinite; or they fit the classes on
+            two axes of the logits, and ``axis`` does not say which.
         UsageError: a wrong class axis, or logits of shape (N,) and cross-entropy.
     """
     at = class_axis(logits, axis, loss)
     if at is not None:
-        return _class_indices(labels, logits, at, where)
+        return _class_indices(labels, logits, at, axis, where)
     if not _alike(labels.shape, logits):
         indices = labels.dtype.kind in "iu" and labels.ndim == 1
         raise DataError(
@@ -104,7 +105,7 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
     return replace(dataset, labels=labels, classes=classes)
 
 
-def _class_indices(labels: np.ndarray, logits: Dims, axis: int, where: str) -> np.ndarray:
+def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | None, where: str) -> np.ndarray:
     expected = label_shape(logits, axis)
     dense = len(expected) > 1
     if labels.dtype.kind not in "iu" or not _alike(labels.shape, expected):
@@ -114,12 +115,25 @@ def _class_indices(labels: np.ndarray, logits: Dims, axis: int, where: str) -> n
             f"{written(expected)}, {what}, found {labels.dtype} of shape {written(labels.shape)}. "
             f"{_advice(labels, logits, axis)}"
         )
+    if given is None:
+        _ask(logits, axis, where)
     indices = labels.astype(np.int64).reshape(len(labels), *map(int, expected[1:]))
     counted = indices[indices != IGNORED] if dense else indices
     if counted.size == 0:
         raise DataError(f"{where}: every label is {IGNORED}, which means to ignore it.")
     _check_range(counted, int(logits[axis]), where)
     return indices
+
+
+def _ask(logits: Dims, axis: int, where: str) -> None:
+    """Refuse labels that would fit classes on axis 1 as well as on the last one, as for 8 classes of 8 steps."""
+    other = len(logits) - 1 if axis == 1 else 1
+    if other != axis and label_shape(logits, other) == label_shape(logits, axis):
+        first, last = sorted((axis, other))
+        raise DataError(
+            f"{where}: the labels fit classes on axis {first} of the logits {written(logits)} as well as on axis "
+            f"{last}. Say which: --class-axis {first} or --class-axis {last} (of artifacts, run and evaluate)."
+        )
 
 
 def _advice(labels: np.ndarray, logits: Dims, axis: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, RuntimeMissingError, UsageError
 from .dims import Dim, Dims, times
 from .shapes import BATCH, infer_shapes, measured_shapes
 
@@ -134,7 +134,7 @@ def axes_of(model: ir.Model, logits: str) -> Axes:
         sizes = _MEASURED
         try:
             first, second = (measured_shapes(model, [logits], size)[logits] for size in sizes)
-        except ModelError as error:
+        except (ModelError, RuntimeMissingError) as error:
             raise ModelError(
                 f"the shape of the logits {logits!r} is unknown: {error} Export the model with shape inference."
             ) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError
+from ..errors import ModelError, RuntimeMissingError
 from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
@@ -94,7 +94,7 @@ def _shapes(model: ir.Model, value: str, name: str) -> tuple[tuple[int, ...], tu
         return inferred[0][value], inferred[1][value]
     try:
         small, large = (measured_shapes(model, [value], batch)[value] for batch in _BATCHES)
-    except ModelError as error:
+    except (ModelError, RuntimeMissingError) as error:
         raise ModelError(
             f"{name}: output {value!r} says no shape, and it cannot be found: {error} Export the model with shapes."
         ) from error

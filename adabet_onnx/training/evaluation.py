@@ -77,20 +77,24 @@ def compute_logits(
 
     Raises:
         DataError: data that does not fit the model, or logits that are NaN or infinite.
-        ModelError: the batch has no axis of its own in the logits.
+        ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
     """
     session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     for start in range(0, len(dataset), batch_size):
         indices = np.arange(start, min(start + batch_size, len(dataset)))
-        part = runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0]
+        part = _run(session, feeder.feeds(dataset, indices), model.name)
         if part.ndim == 0 or len(part) != len(indices):
             raise ModelError(
                 f"{model.name} gives logits of shape {part.shape} for {len(indices)} samples. Export it with a dynamic "
                 "batch dimension."
             )
         parts.append(part)
+        if start == 0 and len(indices) > 1:
+            ends = indices[[0, -1]]
+            alone = [_run(session, feeder.feeds(dataset, ends[i : i + 1]), model.name) for i in range(2)]
+            check_alone(np.concatenate(alone), part[[0, -1]], model.name)
         if progress is not None:
             progress("evaluating", int(indices[-1]) + 1, len(dataset))
     logits = np.concatenate(parts)
@@ -100,6 +104,10 @@ def compute_logits(
             f"({preprocessing.to_json()})? Otherwise the model itself is damaged."
         )
     return logits
+
+
+def _run(session: Any, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
+    return np.asarray(runtime.run_session(session, None, feeds, name)[0])
 
 
 def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
@@ -122,8 +130,8 @@ def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
     if difference > _ALONE:
         raise ModelError(
             f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
-            "batch, so samples run into each other. Is the first dimension of every input the batch, and not time? "
-            "Export the model with the batch first."
+            "batch, so samples run into each other (or the model is random). Is the first dimension of every input the "
+            "batch, and not time? Export the model with the batch first, for inference."
         )
 
 
@@ -158,16 +166,14 @@ def evaluate(
     """
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
-    ends = [0, min(len(dataset), _BATCH) - 1]  # of the first batch
-    alone = compute_logits(model, dataset.subset(ends), preprocessing, batch_size=1, threads=threads)
-    shape: Dims = ("N", *alone.shape[1:])
+    first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
+    shape: Dims = ("N", *first.shape[1:])
     where = class_axis(shape, axis, loss)
     labels = fit_labels(labels, loss, shape, dataset.name, axis)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
-    check_alone(alone, logits[ends], model.name)
     accuracy = None
     if where is not None:  # of each pixel or token, if there are such
-        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, alone.shape[where]), labels.reshape(-1)
+        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         accuracy = float((logits.argmax(-1) == labels).mean())
     return {

@@ -8,7 +8,8 @@
     model_logits    the logits' name in ``model``
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, batch_norm,
     recompute, frozen, ort_format, profile     training/choices.py
-    num_outputs     number of classes or outputs; logits_shape: the logits' whole shape (batch dimension "N")
+    num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
+                    batch ("N") first, whichever axis of the model's logits it is
     selection       the selection file's content
     preprocessing   data/preprocess.py, or null
     classes         class names, or null

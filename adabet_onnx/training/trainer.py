@@ -177,7 +177,7 @@ class Trainer:
             self.manifest.loss_function,
             self.manifest.logits_shape,
             dataset.name,
-            self.manifest.class_axis,
+            self.manifest.content.get("class_axis"),  # where it was not given, two may fit
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
         if state is not None and state["data"] != fingerprint:
