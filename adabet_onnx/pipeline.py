@@ -23,9 +23,8 @@ from .files import check_folder, make_folder, write_bytes
 from .model.channels import channels_of
 from .model.head import new_head
 from .model.logits import refusal
+from .model.logits_axes import axes_of
 from .model.open import Model, open_model
-from .model.shapes import shape_of
-from .portable.losses import class_axis
 from .records import write_json
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
@@ -262,15 +261,10 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     refused = refusal(model.doubt, choices.loss, model.name)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
-    shape = shape_of(model.graph, model.logits)
-    if shape is None or len(shape) < 2:
-        raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
     for part in (splits.train, splits.test):
         if part is not None:
-            labels = part.need_labels("training")
-            axis = class_axis(("N", *shape[1:]), choices.class_axis, choices.loss)
-            dense = tuple(extent for i, extent in enumerate(shape) if i not in (0, axis))
-            fit_labels(labels, choices.loss, shape[axis], part.name, dense or None)
+            fit_labels(part.need_labels("training"), choices.loss, shape, part.name, choices.class_axis)
 
 
 def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:

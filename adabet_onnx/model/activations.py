@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .layers import Layer
+from .merged import before_batch
 from .shapes import Shapes, infer_shapes, measured_shapes
 from .uses import users
 
@@ -42,7 +43,7 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
                 f"batch, at {met!r}"
             )
             where = met
-        made = _filled(layer, where, known)
+        made = _filled(layer, values[where], known, notes)
         if made.activation_size == 0:
             raise ModelError(
                 f"{name}: the activation {where!r} of layer {layer.name!r} has shape {made.activation_shape}, that is, "
@@ -52,12 +53,26 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     return tuple(filled)
 
 
-def _filled(layer: Layer, where: str, known: _Known) -> Layer:
+def _filled(layer: Layer, value: ir.Value, known: _Known, notes: list[str]) -> Layer:
+    where = value.name or ""
     shape, axis = known.shape(where), known.batch_axis(where)
     assert axis is not None
     merged = shape[axis] // known.size(where)
     rest = (*shape[:axis], *((merged,) if merged > 1 else ()), *shape[axis + 1 :])
-    return dataclasses.replace(layer, activation=where, activation_shape=rest, batch_axis=axis, batch_merged=merged > 1)
+    before = before_batch(value, known) if merged > 1 else 1
+    if before is None:
+        notes.append(
+            f"the activation {where!r} of layer {layer.name!r} has {merged} rows for each sample, which are taken to "
+            "follow each other; that could not be told from the graph"
+        )
+    return dataclasses.replace(
+        layer,
+        activation=where,
+        activation_shape=rest,
+        batch_axis=axis,
+        batch_merged=merged > 1,
+        before_batch=before or 1,
+    )
 
 
 class _Known:

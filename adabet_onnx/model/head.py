@@ -14,10 +14,11 @@ from .door import guarded
 from .head_tail import head_tail, only_reshapes
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
 from .open import Model, open_model, set_metadata
+from .output_shapes import state_shapes
 from .passes.unshare import consumers, feed
 from .passes.unused import RemoveUnused
 from .reshapes import follow
-from .shapes import BATCH, infer_shapes
+from .shapes import infer_shapes
 
 _MOST_CLASSES = 1_000_000
 
@@ -88,7 +89,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
             f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape or 'no valid shapes'}: "
             "something after the head repeats the old number of classes. Change the head in the source framework."
         )
-    graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
+    state_shapes(graph, model.name)
     opened = open_model(ir.to_proto(graph))
     return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=tuple(notes))
 

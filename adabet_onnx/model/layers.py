@@ -94,7 +94,8 @@ class Layer:
             a value of the graph with one point for each sample, as of any layer.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
         batch_axis: axis of the batch in the activation.
-        batch_merged: whether that axis is a product, the batch its outer part (batch * tokens).
+        batch_merged: whether that axis is a product of the batch and something else (batch * tokens).
+        before_batch: how much of the product lies before the batch: 1 for batch * tokens, tokens for tokens * batch.
         earlier: names of the nodes of its other applications, in the order of the graph.
     """
 
@@ -106,6 +107,7 @@ class Layer:
     activation_shape: tuple[int, ...] | None = None
     batch_axis: int = 0
     batch_merged: bool = False
+    before_batch: int = 1
     earlier: tuple[str, ...] = ()
 
     @property

@@ -20,6 +20,7 @@ from .channels import Slice, channels_of
 from .door import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
+from .logits_axes import written
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -127,7 +128,7 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         )
     ]
     graph = original.clone()
-    LogitsOnly(model.logits)(graph)
+    _logits_only(graph, model, notes)
     RemoveUnused()(graph)
     RemoveInferenceNoOps()(graph)
     renamed = _for_ort(graph, trainable) if backend == "ort" else _for_portable(graph, trainable)
@@ -136,6 +137,16 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     _infer(graph)
     inputs = tuple((spec.name, renamed.get(spec.name, spec.name)) for spec in model.inputs)
     return Prepared(model, graph, original, trainable, inputs, tuple(notes), slices, split.wholes)
+
+
+def _logits_only(graph: ir.Model, model: Model, notes: list[str]) -> None:
+    cut = LogitsOnly(model.logits, model.name)
+    cut(graph)
+    if cut.axes.batch:
+        notes.append(
+            f"the batch is axis {cut.axes.batch} of the logits {written(cut.axes.shape)}: they are transposed to "
+            f"{written(cut.axes.batch_first(model.name))} before the loss"
+        )
 
 
 def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:

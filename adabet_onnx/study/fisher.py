@@ -29,7 +29,7 @@ from ..model.passes.unused import RemoveUnused
 from ..model.prepare import prepare
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
-from ..portable.losses import build_loss, class_axis
+from ..portable.losses import build_loss
 from ..portable.opset import TARGET, lower_opset
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -104,11 +104,7 @@ class Fisher:
     ) -> None:
         labels = dataset.need_labels("Fisher information")
         graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
-        shape = dims(graph.graph.outputs[0])
-        at = class_axis(shape, axis, loss)
-        extents = [extent if isinstance(extent, int) else -1 for extent in shape]
-        dense = tuple(extent for i, extent in enumerate(extents) if i not in (0, at))
-        self._labels = fit_labels(labels, loss, extents[at], dataset.name, dense or None)
+        self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis)
         self._session = runtime.inference_session(
             ir.to_proto(graph).SerializeToString(),
             f"{model.name} with Fisher information",

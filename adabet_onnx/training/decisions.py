@@ -3,7 +3,7 @@
 Each decision is made by one function, where it is needed; here they are asked and put into words.
 
 ``--json`` prints a list ``decisions``, each with
-    about      what was decided: "logits", "head", "tied", ...
+    about      what was decided: "logits", "batch axis", "class axis", "head", "tied", ...
     taken_for  the outcome, to be read after it
     because    what it was recognised by
 """
@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..errors import ModelError
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
+from ..model.logits_axes import Axes, axes_of, class_axis, written
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.probabilities import tail_of
@@ -143,4 +145,32 @@ def _frozen(model: Model) -> Iterator[Decision]:
         yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
 
 
-_ASKED = (_preprocessing, _logits, _head, _shared, _tied, _learned, _frozen)
+def _batch_axis(model: Model) -> Iterator[Decision]:
+    axes = _axes(model)
+    if axes is None:
+        yield Decision("batch axis", "unknown", "neither inference nor a run tells the shape of the logits: no loss")
+    elif axes.batch is None:
+        yield Decision("batch axis", "none", f"the logits are {written(axes.shape)}, N the batch: no loss, only scores")
+    else:
+        moved = ", put first before a loss" if axes.batch else ""
+        yield Decision("batch axis", str(axes.batch), f"of the logits {written(axes.shape)}: it grows with N{moved}")
+
+
+def _class_axis(model: Model) -> Iterator[Decision]:
+    axes = _axes(model)
+    if axes is not None and axes.batch is not None and len(axes.shape) > 2:
+        shape = axes.batch_first(model.name)
+        which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
+        at = class_axis(shape, None, "cross-entropy")
+        because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
+        yield Decision("class axis", str(at), because)
+
+
+def _axes(model: Model) -> Axes | None:
+    try:
+        return axes_of(model.graph, model.logits)
+    except ModelError:
+        return None
+
+
+_ASKED = (_preprocessing, _logits, _batch_axis, _class_axis, _head, _shared, _tied, _learned, _frozen)

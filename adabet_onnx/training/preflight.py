@@ -16,11 +16,11 @@ from ..errors import AdabetError, RuntimeMissingError
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
+from ..model.logits_axes import axes_of, class_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
 from ..model.repairs import repair_of
-from ..model.shapes import shape_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of
@@ -135,15 +135,16 @@ def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         return refused
-    shape = shape_of(model.graph, model.logits)
-    if shape is None:
-        return "the shape of the logits is unknown. Export the model with shape inference."
-    if loss != "cross-entropy" or (len(shape) == 2 or (len(shape) > 2 and backend == "portable")):
+    try:
+        shape = axes_of(model.graph, model.logits).batch_first(model.name)
+        class_axis(shape, None, loss)
+    except AdabetError as error:
+        return str(error).removeprefix(f"{model.name}: ")
+    if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
-    hint = " The portable backend takes one per pixel or token too." if len(shape) > 2 else ""
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {('N', *shape[1:])}. Use --loss mse, l1 or "
-        f"bce-with-logits, or end the model with a classifier.{hint}"
+        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use --loss mse, l1 or "
+        "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
     )
 
 

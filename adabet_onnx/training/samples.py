@@ -23,8 +23,7 @@ def sample_labels(manifest: Manifest, logits: np.ndarray, seed: int = 0) -> np.n
     """Random labels that fit the loss and these logits."""
     rng = np.random.default_rng([seed, 5])
     if manifest.loss_function == "cross-entropy":
-        shape = [extent for i, extent in enumerate(logits.shape) if i != manifest.class_axis]
-        return rng.integers(0, manifest.num_outputs, shape)
+        return rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
     if manifest.loss_function == "bce-with-logits":
         return rng.integers(0, 2, logits.shape).astype(np.float32)
     return rng.standard_normal(logits.shape).astype(np.float32)

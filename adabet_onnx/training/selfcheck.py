@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import AdabetError, CheckError
-from .evaluation import logits_session
+from .evaluation import check_alone, logits_session
 from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
@@ -70,12 +70,14 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
 
     Raises:
         CheckError: one of them failed.
+        ModelError: the logits of a sample depend on the other samples of its batch.
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
     name = str(manifest.content["model_logits"])
     original = ir.load(manifest.file("model"))
     expected = _logits(original, name, feeds)
+    _check_alone(original, name, feeds, expected)
     labels = sample_labels(manifest, expected, seed)
     session = manifest.session(checkpoint)
 
@@ -128,6 +130,12 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
 def _logits(graph: ir.Model, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
     session = logits_session(graph, name, "the original model")
     return np.asarray(runtime.run_session(session, None, feeds, "the original model")[0])
+
+
+def _check_alone(graph: ir.Model, name: str, feeds: dict[str, np.ndarray], together: np.ndarray) -> None:
+    ends = [0, _BATCH - 1]
+    alone = [_logits(graph, name, {key: array[i : i + 1] for key, array in feeds.items()}) for i in ends]
+    check_alone(np.concatenate(alone), together[ends], "the model")
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

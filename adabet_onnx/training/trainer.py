@@ -175,9 +175,9 @@ class Trainer:
         labels = fit_labels(
             dataset.need_labels("training"),
             self.manifest.loss_function,
-            self.manifest.num_outputs,
+            self.manifest.logits_shape,
             dataset.name,
-            self.manifest.label_shape,
+            self.manifest.content.get("class_axis"),  # where it was not given, two may fit
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
         if state is not None and state["data"] != fingerprint:
@@ -356,7 +356,7 @@ class Accuracy:
     """Share of labels that the logits get right, over batches; of class labels only."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._axis = manifest.class_axis if manifest.loss_function == "cross-entropy" else None
+        self._axis = manifest.class_axis
         self._right = self._seen = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
