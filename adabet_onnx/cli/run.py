@@ -92,6 +92,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
     save_summary(outcome, command=this_command())
     if plot is not None:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
+    show(f"data: {outcome.data}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 
