@@ -163,8 +163,7 @@ def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet
     if as_json:
         show_json(rows)
         return
-    if not quiet:  # beside the lines that programs may read, one for each input
-        click.echo(f"data: {rows[0]['data']}", err=True)
+    show(f"data: {rows[0]['data']}", quiet)
     for row in rows:
         if row["probability"] is None:
             show(f"{row['input']}  {row['logits']}", quiet)

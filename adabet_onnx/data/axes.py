@@ -68,15 +68,15 @@ def decide_axes(have: Shape, want: Shape, layout: Layout | None = None, channels
        their order. (28, 28, 3) is taken for (3, 28, 28) with rows before columns.
 
     A layout decides instead of 1 to 3. Its letters are matched with the input's, where those were given after a colon.
-    Otherwise orders fit that give the input's shape and have depth or time, rows and columns in this order, and C where
-    ``channels`` says if there are still several.
+    Otherwise an order fits that gives the input's shape and has depth or time, rows and columns in this order, and C
+    where ``channels`` says, if that is known.
 
     Args:
         have: shape of a sample, without the batch.
         want: shape that the input takes, without the batch.
         layout: what the user says about the data.
-        channels: the axis of ``want`` that holds channels, where that is known. It gives letters, and decides between
-            several orders under a layout; without a layout it decides nothing.
+        channels: the axis of ``want`` that holds channels, where that is known. Without a layout it decides nothing,
+            and only tells which letters to report.
 
     Returns:
         How, or None if no order of the axes gives the input's shape.
@@ -160,19 +160,18 @@ def _moved_one(order: Order) -> int:
 
 
 def _by_letters(have: Shape, want: Shape, layout: Layout, channels: int | None) -> Axes | None:
-    split = _split(have, want, layout)
-    letters = layout.letters
-    long, wanted = _long(split), _long(want)
-    names = [letter for letter, extent in zip(letters, split, strict=True) if extent != 1]
+    split, wanted = _taken_apart(have, want, layout)
+    names = [letter for letter, extent in zip(layout.letters, split, strict=True) if extent != 1]
     if layout.model is not None:
-        taken = _model_letters(layout, want)
-        if any(letter not in names for letter in taken) or len(taken) != len(names):
+        letters = "".join(layout.model)
+        taken = [letter for letter, extent in zip(letters, wanted, strict=True) if extent != 1]
+        if sorted(taken) != sorted(names):
             return None
         order = tuple(names.index(letter) for letter in taken)
-        fits = [order] if tuple(long[axis] for axis in order) == wanted else []
+        fits = [order] if tuple(_long(split)[axis] for axis in order) == _long(wanted) else []
     else:
-        fits = _sensible(_fitting(long, wanted), names)
-        if len(fits) > 1 and channels is not None and want[channels] != 1 and "C" in names:
+        fits = _sensible(_fitting(_long(split), _long(wanted)), names)
+        if channels is not None and want[channels] != 1 and "C" in names:
             place = len(_long(want[:channels]))
             fits = [order for order in fits if names[order[place]] == "C"]
         if len(fits) > 1:
@@ -192,37 +191,38 @@ def _sensible(fits: list[Order], names: list[str]) -> list[Order]:
     return kept or ([] if known else fits)
 
 
-def _split(have: Shape, want: Shape, layout: Layout) -> Shape:
-    """The data's shape with flattened axes taken apart, by the sizes that the input has for their letters."""
-    if len(layout.axes) != len(have):
-        raise UsageError(
-            f"layout {layout} has {len(layout.axes)} letters after N, but a sample has shape {have}: give one for each "
-            "axis of the data as it is stored."
-        )
-    if all(len(axis) == 1 for axis in layout.axes):
-        return have
+def _taken_apart(have: Shape, want: Shape, layout: Layout) -> tuple[Shape, Shape]:
+    """Both shapes with flattened axes taken apart, by the sizes that the other one has for their letters."""
+    sides = [(layout.axes, have, "the data has")]
+    if layout.model is not None:
+        sides.append((layout.model, want, "the model takes"))
+    sizes: dict[str, int] = {}
+    for axes, shape, what in sides:
+        if len(axes) != len(shape):
+            raise UsageError(
+                f"layout {layout} names {len(axes)} axes beside N, but {what} samples of shape {shape}: give one "
+                "letter for each of its axes."
+            )
+        sizes |= {axis: extent for axis, extent in zip(axes, shape, strict=True) if len(axis) == 1}
+    apart = [
+        tuple(part for axis, extent in zip(axes, shape, strict=True) for part in _parts(axis, extent, sizes, layout))
+        for axes, shape, _ in sides
+    ]
+    return apart[0], apart[1] if len(apart) > 1 else want
+
+
+def _parts(axis: str, extent: int, sizes: dict[str, int], layout: Layout) -> Shape:
+    """The sizes of the axes that are flattened into one of this extent."""
+    if len(axis) == 1:
+        return (extent,)
     if layout.model is None:
         raise UsageError(
-            f"layout {layout} has flattened axes, whose sizes are not known: give what the model takes after a colon, "
+            f"layout {layout} has flattened axes, whose sizes are not known: say after a colon what the model takes, "
             f"such as {layout}:N{layout.letters}."
         )
-    sizes = dict(zip(_model_letters(layout, want, ones=True), want, strict=True))
-    split: list[int] = []
-    for letters, extent in zip(layout.axes, have, strict=True):
-        parts = [sizes.get(letter, 1) for letter in letters] if len(letters) > 1 else [extent]
-        if math.prod(parts) != extent:
-            told = " x ".join(map(str, parts))
-            raise UsageError(f"layout {layout}: an axis of {extent} cannot be {told}, which the model takes.")
-        split += parts
-    return tuple(split)
-
-
-def _model_letters(layout: Layout, want: Shape, *, ones: bool = False) -> str:
-    """The letters of the input's axes longer than 1 (or of all)."""
-    assert layout.model is not None
-    if len(layout.model) != len(want):
-        raise UsageError(
-            f"layout {layout} has {len(layout.model)} letters after :N, but the model takes samples of shape {want}: "
-            "give one for each axis."
-        )
-    return "".join(letter for letter, extent in zip(layout.model, want, strict=True) if extent != 1 or ones)
+    known = math.prod(sizes.get(letter, 1) for letter in axis)
+    unknown = [letter for letter in axis if letter not in sizes]
+    if len(unknown) > 1 or extent % known or (not unknown and extent != known):
+        told = " x ".join(str(sizes.get(letter, letter)) for letter in axis)
+        raise UsageError(f"layout {layout}: an axis of {extent} cannot be taken apart into {told}.")
+    return tuple(sizes.get(letter, extent // known) for letter in axis)

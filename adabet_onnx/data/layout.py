@@ -105,11 +105,10 @@ def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool
     if 0 in have:
         raise DataError(f"{where}: samples of shape {have} for input {into.spec.name!r} are empty.")
     if layout is not None and target is not None and layout.model is None and set(layout.letters) <= set("CHW"):
-        flat = any(len(axis) > 1 for axis in layout.axes)
-        layout = replace(layout, model=target.letters) if flat else layout
+        layout = replace(layout, model=tuple(target.letters)) if layout.flattened else layout
     told = None if layout is None else str(layout)
     if form.files and target is not None:
-        layout = Layout(("H", "W", "C"), target.letters)
+        layout = Layout(("H", "W", "C"), tuple(target.letters))
     try:
         channels = None if into.channels is None else into.channels - 1
         axes = decide_axes(have, want, layout, channels)
@@ -125,7 +124,7 @@ def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool
     if axes is not None:
         return Fit(form, into, axes=axes)
     if target is None or picture is None:
-        raise _misfit(form, into, where)
+        raise _misfit(form, into, layout, where)
     if recolour_step(picture.channels, target.channels) is None:
         raise DataError(
             f"{where}: images have {picture.channels} channels, but {into.model} takes {target.channels} (a sample has "
@@ -150,7 +149,7 @@ def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) ->
     if layout is not None:
         return DataError(
             f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as --layout "
-            f"{layout}:{_example(into.want, into.channels)} (in Python layout=)."
+            f"{layout.data}:{_example(into.want, into.channels)} (in Python layout=)."
         )
     return DataError(
         f"{said}its axes fit in several ways: say which is which with --layout, a letter for each axis of the data, "
@@ -158,22 +157,36 @@ def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) ->
     )
 
 
-def _misfit(form: Form, into: Entrance, where: str) -> DataError:
+def _misfit(form: Form, into: Entrance, layout: Layout | None, where: str) -> DataError:
     have, want = form.shape, into.want
     said = f"{where}: a sample for input {into.spec.name!r} has shape {have}, but {into.model} takes {want}. "
-    if int(np.prod(have)) == int(np.prod(want)) and len(have) < len(want):
-        example = f"N({into.picture.letters.replace('C', '') if into.picture and into.picture.channels == 1 else ''})"
-        if example == "N()":
-            letters = _example(want, into.channels)[1:]
-            example = f"N({letters}):N{letters}"
+    if layout is not None:
+        known = "" if into.channels is None else f" (it reads axis {into.channels} as channels)"
         return DataError(
-            f"{said}It is not reshaped unasked. If each sample was flattened, say in which order, such as --layout "
-            f"'{example}' (in Python layout=), the last letter running fastest."
+            f"{said}Layout {layout} does not lead from one to the other{known}: correct it, or say after a colon what "
+            f"the model takes, such as --layout {layout.data}:{_example(want, into.channels)} (in Python layout=)."
+        )
+    if int(np.prod(have)) == int(np.prod(want)) and len(have) != len(want) and 1 in (len(have), len(want)):
+        return DataError(
+            f"{said}It is not reshaped unasked: say how its axes are flattened, such as --layout "
+            f"{_flattened(form, into)} (in Python layout=), the last letter running fastest."
         )
     return DataError(
-        f"{said}Give data of that shape, or with the same axes in another order (which --layout names, such as "
-        f"{_letters(have)})."
+        f"{said}Give data of that shape, or with the same axes in another order, which --layout can name, such as "
+        f"{_letters(have)}."
     )
+
+
+def _flattened(form: Form, into: Entrance) -> str:
+    """Layouts that flatten, or take apart, in one order or another."""
+    have, want = form.shape, into.want
+    if len(have) > len(want):
+        letters = _letters(have)[1:]
+        return f"'N{letters}:N({letters})'"
+    if into.picture is not None and len(have) == 1:
+        return "'N(HW)'" if into.picture.channels == 1 else "'N(HWC)' or 'N(CHW)'"
+    letters = _example(want, into.channels)[1:]
+    return f"'N({letters}):N{letters}'"
 
 
 def _hardly_meant(form: Form, into: Entrance, picture: Picture, where: str) -> DataError:

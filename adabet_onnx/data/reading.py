@@ -2,8 +2,8 @@
 
 A layout is a letter for each axis of an array as it is stored, the samples (N) first: ``NTC``, ``NHWC``, ``NTHWC``.
 C stands for channels (or features), H and W for rows and columns, D for depth, T for time; other letters are for any
-other axis. Letters in brackets are one axis of the array into which several were flattened, the last one running
-fastest: ``N(HW)``. What the model takes may follow after a colon, ``NTC:NCT``; it has to where sizes leave it open.
+other axis. Letters in brackets are one axis into which several are flattened, the last one running fastest: ``N(HW)``.
+What the model takes may follow after a colon, ``NTC:NCT`` or ``NHW:N(HW)``; it has to where sizes leave it open.
 In a model of several inputs each layout names its own: ``audio=NTC``.
 """
 
@@ -15,30 +15,44 @@ from dataclasses import dataclass, field
 
 from ..errors import UsageError
 
-_FORM = re.compile(r"N((?:[A-Z]|\([A-Z]{2,}\))*)(?::N([A-Z]*))?")
+_AXIS = r"[A-Z]|\([A-Z]{2,}\)"
+_FORM = re.compile(f"N((?:{_AXIS})*)(?::N((?:{_AXIS})*))?")
 _EXAMPLES = "NTC, NHWC, N(HW), NTC:NCT (data:model), or INPUT=NTC"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Letters of an array's axes after the samples.
+    """Letters of axes after the samples.
 
     Attributes:
-        axes: of each axis its letter, or the letters of the axes that were flattened into it.
-        model: letters of the input's axes after the batch; None where they were not given.
+        axes: of each axis of the array its letter, or the letters of the axes that are flattened into it.
+        model: the same of the input; None where it was not given.
     """
 
     axes: tuple[str, ...]
-    model: str | None = None
+    model: tuple[str, ...] | None = None
 
     @property
     def letters(self) -> str:
-        """Of all axes in order, flattened ones too."""
+        """Of all axes of the array in order, flattened ones too."""
         return "".join(self.axes)
 
+    @property
+    def flattened(self) -> bool:
+        """Whether an axis of the array is several."""
+        return any(len(axis) > 1 for axis in self.axes)
+
+    @property
+    def data(self) -> str:
+        """The part that is about the array."""
+        return f"N{_text(self.axes)}"
+
     def __str__(self) -> str:
-        axes = "".join(letters if len(letters) == 1 else f"({letters})" for letters in self.axes)
-        return f"N{axes}" + ("" if self.model is None else f":N{self.model}")
+        return self.data + ("" if self.model is None else f":N{_text(self.model)}")
+
+
+def _text(axes: Sequence[str]) -> str:
+    return "".join(letters if len(letters) == 1 else f"({letters})" for letters in axes)
 
 
 @dataclass(frozen=True)
@@ -99,11 +113,14 @@ def parse_layout(text: str) -> tuple[str, Layout]:
             f"{text!r} is no layout. Give a letter for each axis of the data as it is stored, N (the samples) first: "
             f"{_EXAMPLES}."
         )
-    axes = tuple(part.strip("()") for part in re.findall(r"[A-Z]|\([A-Z]+\)", match[1]))
-    for given in ("N" + "".join(axes), "N" + (match[2] or "")):
-        if len(set(given)) < len(given):
+    axes, model = (
+        None if part is None else tuple(axis.strip("()") for axis in re.findall(_AXIS, part)) for part in match.groups()
+    )
+    for given in (axes, model):
+        letters = "N" + "".join(given or ())
+        if len(set(letters)) < len(letters):
             raise UsageError(f"layout {text!r} has the same letter twice. Give each axis a letter of its own.")
-    return name, Layout(axes, match[2])
+    return name, Layout(axes or (), model)
 
 
 def _named(layout: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, Layout]]:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..data.pictures import picture_input
+from ..model.input_axes import channel_axis
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..model.passes.unshare import tied_tensors
@@ -59,4 +61,16 @@ def _tied(model: Model) -> Iterator[Decision]:
         yield Decision("tied", name, f"one tensor of two or more axes, used by {', '.join(users)}: trained together")
 
 
-_ASKED = (_logits, _head, _tied)
+def _inputs(model: Model) -> Iterator[Decision]:
+    for spec in model.inputs:
+        picture, axis = picture_input(model, spec), channel_axis(model.graph, spec.name)
+        told = f"axis {axis} is read as channels by what follows" if axis is not None else "nothing that follows tells"
+        if picture is not None:
+            order = f"N{picture.letters}, {picture.channels} channels of {picture.size[0]} x {picture.size[1]}"
+            yield Decision(f"input {spec.name}", f"images, {order}", f"its shape is an image's; {told}")
+        elif len(spec.shape) > 2:
+            taken = "channels unknown" if axis is None else f"channels on axis {axis}"
+            yield Decision(f"input {spec.name}", taken, told)
+
+
+_ASKED = (_logits, _head, _tied, _inputs)
