@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..model.input_ids import looked_up
 from ..model.open import Model, Tensor
 from .dataset import Dataset, Form
 from .layout import Entrance, Fit, decide, entrance
@@ -33,6 +34,7 @@ class Feeder:
         check_applicable(model, preprocessing)
         self._model = model
         self._entrances: dict[str, Entrance] = {spec.name: entrance(model, spec) for spec in model.inputs}
+        self._tables = {spec.name: looked_up(model.graph, spec.name) for spec in model.inputs}
         self._fits: dict[tuple[Form, str, Reading], Fit] = {}
         self.preprocessing = preprocessing
 
@@ -63,7 +65,7 @@ class Feeder:
         for start in range(0, len(dataset), _ROWS) if whole else ():
             raw = self._by_input(dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset)))))
             for spec in whole:
-                check_range(raw[spec.name], spec, dataset.name)
+                check_range(raw[spec.name], spec, dataset.name, self._tables[spec.name])
         return taken_for(len(dataset), fits)
 
     def _by_input(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class Feeder:
 
     def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, where: str) -> np.ndarray:
         if spec.dtype != "float32":
-            check_range(array, spec, where)
+            check_range(array, spec, where, self._tables[spec.name])
             return np.ascontiguousarray(fit.apply(array).astype(spec.dtype))
         into = self._entrances[spec.name]
         axis = into.channels

@@ -18,10 +18,10 @@ def taken_for(count: int, fits: Mapping[str, Fit]) -> str:
         fits: how the samples for each input were laid out, by its name.
     """
     if len(fits) > 1:
-        parts = [f"{name} {_one(fit, 0).strip()}" for name, fit in fits.items()]
+        parts = [f"{name}{_one(fit)}" for name, fit in fits.items()]
         return f"{_number(count, 'sample')}: {'; '.join(parts)}"
     (fit,) = fits.values()
-    return f"{_number(count, _kind(fit))}{_one(fit, count)}"
+    return f"{_number(count, _kind(fit))}{_one(fit)}"
 
 
 def _number(count: int, kind: str) -> str:
@@ -35,7 +35,7 @@ def _kind(fit: Fit) -> str:
     return "sample" if picture is None else f"{COLOURS[picture.channels]} image"
 
 
-def _one(fit: Fit, count: int) -> str:
+def _one(fit: Fit) -> str:
     """Shape as stored, shape as fed, and what was done in between."""
     have, want = fit.form.shape, fit.entrance.want
     picture = _as_pixels(fit)
@@ -43,16 +43,10 @@ def _one(fit: Fit, count: int) -> str:
         target = fit.entrance.picture
         assert target is not None
         return f" -> {_shape(want)}: {COLOURS[target.channels]}, upright by EXIF, resized"
-    told = _shape(have) if picture is None else _shape(picture.size)
-    known = f" of {told}" if have or picture is not None else " of one number"
+    known = "one number" if not have else _shape(have if picture is None else picture.size)
+    becomes = f" -> {_shape(want) if want else 'one number'}" if have != want else ""
     steps = ", ".join(_steps(fit))
-    kept = have == want and not steps
-    if picture is not None and kept:
-        return f"{known} as {_shape(want)}" if picture.size != want else known
-    if kept:
-        return known
-    arrow = "" if have == want and picture is None else f" -> {_shape(want) if want else 'one number'}"
-    return f"{known}{arrow}" + (f": {steps}" if steps else "")
+    return f" of {known}{becomes}" + (f": {steps}" if steps else "")
 
 
 def _steps(fit: Fit) -> list[str]:

@@ -30,13 +30,16 @@ def flat(*shape: int, kind: str = "float32", weight: np.ndarray | None = None) -
     return _assembled(nodes, {"fc.weight": weight}, ("N", *shape), kind)
 
 
-def convolution(channels: int, *size: int, last: bool = False) -> onnx.ModelProto:
+def convolution(
+    channels: int, *size: int, last: bool = False, bias: tuple[float, float] = (0.0, 0.0)
+) -> onnx.ModelProto:
     """Conv, Relu, GlobalAveragePool, Flatten, Gemm over any number of axes; with ``last``, channels come last."""
     axes = len(size)
     values = {
         "conv.weight": normal(8, channels, *[3] * axes),
         "conv.bias": normal(8),
         "fc.weight": np.array([[1, -1] * 4, [-1, 1] * 4], np.float32),
+        "fc.bias": np.array(bias, np.float32),
     }
     first = node("Transpose", ["x"], ["first"], "/first", perm=[0, axes + 1, *range(1, axes + 1)])
     nodes = [
@@ -45,7 +48,7 @@ def convolution(channels: int, *size: int, last: bool = False) -> onnx.ModelProt
         node("Relu", ["a"], ["b"], "/relu"),
         node("GlobalAveragePool", ["b"], ["p"], "/pool"),
         node("Flatten", ["p"], ["f"], "/flatten"),
-        node("Gemm", ["f", "fc.weight"], ["logits"], "/fc", transB=1),
+        node("Gemm", ["f", "fc.weight", "fc.bias"], ["logits"], "/fc", transB=1),
     ]
     return _assembled(nodes, values, ("N", *size, channels) if last else ("N", channels, *size), "float32")
 
