@@ -87,4 +87,5 @@ def stability(
         found.save(output)
     if plot is not None:
         plot_stability(found, plot)
+    show(f"data: {found.data}", quiet)
     show(stability_table(found), quiet)

@@ -97,7 +97,7 @@ def stability(
     block = points * 2 ** int(math.log2(max(1, fits // points)))
     probed = Probed(model, preprocessing, group=block, threads=threads)
     information = None
-    notes = [f"data: {taken}"]
+    notes = []
     if fisher and dataset.labels is not None:
         try:
             information = Fisher(model, dataset, preprocessing, loss=loss, threads=threads)
@@ -133,6 +133,7 @@ def stability(
         example=tuple(tuple(float(value) for value in row) for row in np.transpose(runs[0][shown]["b1_hat"])),
         clusters=found,
         notes=tuple(notes),
+        data=taken,
     )
 
 
