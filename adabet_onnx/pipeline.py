@@ -160,7 +160,10 @@ def adapt(
     known = model.metadata("classes")
     splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
-    taken = Feeder(model, used).taken(splits.train)
+    feeder = Feeder(model, used)
+    taken = feeder.taken(splits.train)
+    if splits.test is not None:
+        feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
     _check_labels(model, splits, choices)
 
     batch_size = int((training or {}).get("batch_size") or 32)

@@ -52,6 +52,8 @@ def fed(model: Model, data: object, layout: object = None) -> np.ndarray:
         ((6, 128), (128, 6), None, None, (1, 0), "NCT"),
         ((40, 50, 13), (13, 40, 50), None, 0, (2, 0, 1), "NHWC"),
         ((13, 40, 50), (40, 50, 13), None, 2, (1, 2, 0), "NCHW"),
+        ((101, 64), (1, 64, 101), None, 0, (1, 0), "NWH"),
+        ((101, 64, 1), (1, 64, 101), None, 0, (1, 0), "NWHC"),
         ((8, 16, 20, 3), (3, 8, 16, 20), None, 0, (3, 0, 1, 2), "NDHWC"),
         ((3, 8, 16, 20), (8, 3, 16, 20), None, 1, (1, 0, 2, 3), "NCDHW"),
         # several orders, one of which moves one axis

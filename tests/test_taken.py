@@ -213,7 +213,7 @@ def test_evaluation_and_prediction(series):
         assert [row["class"] for row in rows[order]] == data.labels.tolist()
         assert {row["data"] for row in rows[order]} == {line}
     assert [row["logits"] for row in rows["nct"]] == [row["logits"] for row in rows["ntc"]]
-    again = predict(model, series / "ntc.npz", lambda integer: NONE, reading=Reading("NTC"))
+    again = predict(model, series / "ntc.npz", lambda integer: NONE, layout="NTC")
     assert [row["logits"] for row in again] == [row["logits"] for row in rows["nct"]]
 
 

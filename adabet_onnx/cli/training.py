@@ -158,7 +158,12 @@ def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet
     """
     opened, reading = open_trained(model), take_reading(settings)
     rows = compute_predictions(
-        opened, inputs, lambda integer: _preprocessing(opened, integer, settings), reading=reading, threads=threads
+        opened,
+        inputs,
+        lambda integer: _preprocessing(opened, integer, settings),
+        layout=reading.layout,
+        allow_resize=reading.allow_resize,
+        threads=threads,
     )
     if as_json:
         show_json(rows)

@@ -106,13 +106,16 @@ def letters_of(have: Shape, want: Shape, order: Order, channels: int | None) -> 
     """Letters for a layout that was found by its shape, such as NTC.
 
     C is the axis that the model takes for channels; where that is not known, the one that is moved (of two, that with
-    fewer elements). The others are T, HW or DHW, by their number.
+    fewer elements). The others are T, HW or DHW, by their number and as the model takes them.
     """
     places = [axis for axis, extent in enumerate(have) if extent != 1]
     targets = [axis for axis, extent in enumerate(want) if extent != 1]
     at = {target: places[source] for target, source in zip(targets, order, strict=True)}
+    ones = [axis for axis, extent in enumerate(have) if extent == 1]
     if channels is not None and channels in at:
         channel = at[channels]
+    elif channels is not None and want[channels] == 1:
+        channel = ones[-1] if ones else -1  # there may be no axis for a single channel
     elif len(order) == 2:
         channel = min(places, key=lambda axis: have[axis])
     else:
@@ -120,7 +123,8 @@ def letters_of(have: Shape, want: Shape, order: Order, channels: int | None) -> 
     rest = [axis for axis in range(len(have)) if axis != channel]
     names = {1: "T", 2: "HW", 3: "DHW"}.get(len(rest), "ABDEFGHIJKLM"[: len(rest)])
     kept = sorted(rest, key=lambda axis: (axis not in places, _rank(at, axis)))
-    letters = {axis: names[number] for number, axis in enumerate(kept)} | {channel: "C"}
+    letters = {axis: names[number] for number, axis in enumerate(kept)}
+    letters[channel] = "C"
     return "N" + "".join(letters[axis] for axis in range(len(have)))
 
 

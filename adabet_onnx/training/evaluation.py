@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def predict(
     inputs: Any,
     preprocess: Callable[[bool], Preprocessing],
     *,
-    reading: Reading | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
@@ -156,7 +157,8 @@ def predict(
         model: the model; a final Softmax is left out.
         inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
         preprocess: gives the preprocessing, told whether the inputs are integers.
-        reading: layout of arrays, and whether they may be resized.
+        layout: letters of the axes of arrays, such as ``NTC``, where shapes leave them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
         threads: for ONNX Runtime.
 
     Returns:
@@ -166,7 +168,7 @@ def predict(
     Raises:
         DataError: the inputs do not fit the model.
     """
-    dataset, names = open_inputs(inputs, model, reading)
+    dataset, names = open_inputs(inputs, model, Reading(layout, allow_resize))
     preprocessing = preprocess(dataset.rows.integer)
     taken = Feeder(model, preprocessing).taken(dataset)
     logits = compute_logits(model, dataset, preprocessing, threads=threads)
