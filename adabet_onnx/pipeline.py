@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import onnx
 from .cost.measure import Cost, measure_inference, measure_training
 from .cost.predict import Predictor
 from .data.dataset import Splits
+from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
+from .data.reading import Reading
 from .data.source import open_data
 from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
@@ -60,6 +62,8 @@ class Outcome:
         not_measured: why something was not, or None.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
+        batch_size: of training.
+        data: what the training data was taken for, in a line.
     """
 
     model: Model
@@ -74,6 +78,7 @@ class Outcome:
     metrics: list[dict[str, Any]]
     folder: Path
     batch_size: int = 32
+    data: str = ""
 
 
 def adapt(
@@ -84,6 +89,8 @@ def adapt(
     num_classes: int | None = None,
     keep_tail: bool = False,
     preprocessing: dict[str, Any] | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     scoring: dict[str, Any] | None = None,
     strategy: str = "adabet",
     rho: float | None = None,
@@ -114,6 +121,8 @@ def adapt(
         num_classes: first give the model a new head of so many outputs.
         keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
         strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
         rho: fraction of layers; None: of `select`.
@@ -149,10 +158,14 @@ def adapt(
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     model, headed = _with_head(open_model(source), num_classes, keep_tail, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
-    splits = open_data(data, model)
+    splits = open_data(data, model, reading=Reading(layout, allow_resize))
     known = model.metadata("classes")
     splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    feeder = Feeder(model, used)
+    taken = feeder.taken(splits.train)
+    if splits.test is not None:
+        feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
     _check_labels(model, splits, choices)
 
     batch_size = int((training or {}).get("batch_size") or 32)
@@ -169,10 +182,11 @@ def adapt(
         backend = pick_backend(model, again, asked_backend, choices)
         made = load_manifest(artifacts).content
         same = again == selection and used.to_json() == selection.preprocessing
+        same = same and scores.settings.get("data", taken) == taken
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
             raise UsageError(
-                f"{target} was made with other options (preprocessing, selection, backend, loss, optimizer or the "
-                "like). Give the same ones to --resume, or start again without it."
+                f"{target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
+                "or the like). Give the same ones to --resume, or start again without it."
             )
     else:
         scores = score(
@@ -239,6 +253,7 @@ def adapt(
         metrics=metrics,
         folder=target,
         batch_size=batch_size,
+        data=taken,
     )
 
 
@@ -315,6 +330,7 @@ def _costs(
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The outcome's figures as JSON values; `adapt`'s caller may save them."""
     return {
+        "data": outcome.data,
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
         "before": outcome.before,

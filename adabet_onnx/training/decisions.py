@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..data.pictures import picture_input
 from ..errors import ModelError
+from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
 from ..model.logits_axes import Axes, axes_of, class_axis, written
@@ -173,4 +175,16 @@ def _axes(model: Model) -> Axes | None:
         return None
 
 
-_ASKED = (_preprocessing, _logits, _batch_axis, _class_axis, _head, _shared, _tied, _learned, _frozen)
+def _inputs(model: Model) -> Iterator[Decision]:
+    for spec in model.inputs:
+        picture, axis = picture_input(model, spec), channel_axis(model.graph, spec.name)
+        told = f"axis {axis} is read as channels by what follows" if axis is not None else "nothing that follows tells"
+        if picture is not None:
+            order = f"N{picture.letters}, {picture.channels} channels of {picture.size[0]} x {picture.size[1]}"
+            yield Decision(f"input {spec.name}", f"images, {order}", f"its shape is an image's; {told}")
+        elif len(spec.shape) > 2:
+            taken = "channels unknown" if axis is None else f"channels on axis {axis}"
+            yield Decision(f"input {spec.name}", taken, told)
+
+
+_ASKED = (_inputs, _preprocessing, _logits, _batch_axis, _class_axis, _head, _shared, _tied, _learned, _frozen)

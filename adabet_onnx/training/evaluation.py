@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
+from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
-from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
+from ..data.reading import Reading
 from ..data.source import open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
@@ -145,12 +146,12 @@ def evaluate(
     axis: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Loss and accuracy of a model on labelled data.
 
     Args:
         model: the model; a final Softmax is left out.
-        dataset: labelled data.
+        dataset: labelled data, which `open_data` reads in a layout where one is given.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
         axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
@@ -158,7 +159,8 @@ def evaluate(
         progress: called with samples done.
 
     Returns:
-        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``.
+        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, and ``data`` (what it was taken
+        for, in a line).
 
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
@@ -171,6 +173,7 @@ def evaluate(
         raise ModelError(f"{model.name}: {refused}")
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
+    taken = Feeder(model, preprocessing).taken(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     shape: Dims = ("N", *first.shape[1:])
     where = class_axis(shape, axis, loss)
@@ -185,11 +188,18 @@ def evaluate(
         "loss": _loss(loss, logits.astype(np.float64), labels),
         "accuracy": accuracy,
         "samples": len(dataset),
+        "data": taken,
     }
 
 
 def predict(
-    model: Model, inputs: Any, preprocess: Callable[[bool], Preprocessing], *, threads: int | None = None
+    model: Model,
+    inputs: Any,
+    preprocess: Callable[[bool], Preprocessing],
+    *,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
 
@@ -197,21 +207,32 @@ def predict(
         model: the model; a final Softmax is left out.
         inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
         preprocess: gives the preprocessing, told whether the inputs are integers.
+        layout: letters of the axes of arrays, such as ``NTC``, where shapes leave them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
         threads: for ONNX Runtime.
 
     Returns:
         For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
-        are not classes, or may be probabilities already) and ``logits``.
+        are not classes, or may be probabilities already), ``logits``, and ``data`` (what the inputs were taken for, in
+        a line: the same for all).
 
     Raises:
         DataError: the inputs do not fit the model.
     """
-    dataset, names = open_inputs(inputs, model)
-    logits = compute_logits(model, dataset, preprocess(dataset.rows.integer), threads=threads)
+    dataset, names = open_inputs(inputs, model, Reading(layout, allow_resize))
+    preprocessing = preprocess(dataset.rows.integer)
+    taken = Feeder(model, preprocessing).taken(dataset)
+    logits = compute_logits(model, dataset, preprocessing, threads=threads)
     classes = model.metadata("classes")
     rows = []
     for name, row in zip(names, logits, strict=True):
-        entry: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
+        entry: dict[str, Any] = {
+            "input": name,
+            "class": None,
+            "probability": None,
+            "logits": row.tolist(),
+            "data": taken,
+        }
         if row.ndim == 1 and len(row) > 1:
             best = int(row.argmax())
             named = isinstance(classes, list) and len(classes) == len(row)
