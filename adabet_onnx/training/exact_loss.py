@@ -18,7 +18,7 @@ def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> fl
         labels: class indices without the class axis, int64, or targets in the shape of the logits.
     """
     x = logits.astype(np.float64)
-    if manifest.loss_function == "cross-entropy":
+    if manifest.class_axis is not None:
         return _cross_entropy(np.moveaxis(x, manifest.class_axis, -1), labels, _smoothing(manifest))
     targets = labels.astype(np.float64)
     if manifest.loss_function == "mse":

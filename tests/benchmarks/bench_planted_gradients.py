@@ -58,9 +58,8 @@ def main(seeds: int) -> int:
         print(f"{row:42}{total:8.0f}{right:8.0f}{least:13.1%}")
     total = sum(rows[name][0] for name in networks)
     right = sum(rows[name][1] for name in networks)
-    print(
-        f"{right:.0f} of {total:.0f} caught; {len(refused)} right gradients refused; {time.perf_counter() - started:.0f} s"
-    )
+    seconds = time.perf_counter() - started
+    print(f"{right:.0f} of {total:.0f} caught; {len(refused)} right gradients refused; {seconds:.0f} s")
     print("\n".join([*missed, *refused]))
     return int(right < 0.99 * total or total < 0.9 * seeds or bool(refused))
 
