@@ -199,7 +199,8 @@ def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, wher
         f"{where}: samples of shape {form.shape} ({form.dtype}) would be {kind} images of {height} x {width}, to be "
         f"resized to {target.size[0]} x {target.size[1]} (height {factors[0]:.2g}x, width {factors[1]:.2g}x) for input "
         f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or "
-        f"name its axes with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python allow_resize=True) if they are."
+        f"name its axes with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python "
+        "allow_resize=True) if they are."
     )
 
 
