@@ -122,7 +122,7 @@ def adapt(
         keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
         strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
         rho: fraction of layers; None: of `select`.

@@ -14,7 +14,7 @@ from adabet_onnx import DataError, UsageError, open_model
 from adabet_onnx.data.axes import AmbiguousAxesError
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
-from adabet_onnx.data.pictures import ImageLayout, Picture, as_picture, plausible_resize
+from adabet_onnx.data.pictures import ImageLayout, Picture, as_picture, resizing_doubt
 from adabet_onnx.data.preprocess import NONE, UNIT, choose
 from adabet_onnx.data.reading import Reading, parse_layout
 from adabet_onnx.data.source import open_data, open_inputs
@@ -150,11 +150,14 @@ def test_samples_whose_channels_could_be_first_or_last(have):
 )
 def test_what_is_resized_unasked(dtype, have, want, accepted):
     picture = as_picture(have, None)
-    assert plausible_resize(picture, ImageLayout(want, 3, True), np.dtype(dtype)) == accepted
+    doubt = resizing_doubt(picture, ImageLayout(want, 3, True), np.dtype(dtype))
+    assert (doubt is None) == accepted
     if dtype != "bool":
         model, data = open_model(inputs.flat(3, *want)), np.ones((2, *have), dtype)
         if not accepted:
-            with pytest.raises(DataError, match=rf"resized to {want[0]} x {want[1]}.*--layout.*--allow-resize"):
+            with pytest.raises(
+                DataError, match=rf"resized to {want[0]} x {want[1]}.*{doubt}.*--layout.*--allow-resize"
+            ):
                 taken(model, data)
         assert taken(model, data, allow_resize=not accepted)[0].shape == (2, 3, *want)
 
@@ -162,7 +165,9 @@ def test_what_is_resized_unasked(dtype, have, want, accepted):
 def test_floats_that_are_hardly_pictures():
     """(N, 7, 3) would be grey pictures of 7 x 3."""
     model, data = open_model(inputs.flat(3, 32, 32)), np.zeros((200, 7, 3), np.float32)
-    with pytest.raises(DataError, match=r"shape \(7, 3\) \(float32\) would be grey images of 7 x 3.*hardly meant"):
+    with pytest.raises(
+        DataError, match=r"shape \(7, 3\) \(float32\) would be grey images of 7 x 3.*hardly meant: float32"
+    ):
         taken(model, data)
     array, line = taken(model, data, allow_resize=True)
     assert array.shape == (200, 3, 32, 32)

@@ -139,7 +139,7 @@ def test_token_ids_that_an_embedding_does_not_have():
         ((3, 16, 16), "float32", np.zeros((40, 32, 32, 4), "u1"), None,
          "40 RGBA images of 32 x 32 -> 3 x 16 x 16: transparency dropped, axes moved (layout NHWC), shrunk 2.0x"),
         ((1, 28, 28), "float32", np.zeros((40, 784)), "N(HW)",
-         "40 samples of 784 -> 1 x 28 x 28: as it is (layout N(HW):NCHW)"),
+         "40 samples of 784 -> 1 x 28 x 28: reshaped (layout N(HW):NCHW)"),
     ],
 )  # fmt: skip
 def test_lines(takes, kind, data, layout, line):

@@ -16,10 +16,10 @@ from .pictures import (
     Picture,
     as_picture,
     picture_input,
-    plausible_resize,
     recolour_step,
     recoloured,
     resized,
+    resizing_doubt,
     scales,
 )
 from .reading import Layout
@@ -87,8 +87,8 @@ def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool
     """The one place that decides what the samples of an array are taken for.
 
     Their axes are laid out anew if that suffices (`decide_axes`). Otherwise, where the input takes pictures and the
-    samples are some (`as_picture`), their colour and size are changed; size only where that is plausible
-    (`plausible_resize`) or allowed. Pixels that would fit both with rows for columns and resized are asked about.
+    samples are some (`as_picture`), their colour and size are changed; size only where nothing speaks against it
+    (`resizing_doubt`) or it is allowed. Pixels that would fit both with rows for columns and resized are asked about.
 
     Args:
         form: of the samples.
@@ -131,8 +131,9 @@ def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool
             f"shape {have}, input {into.spec.name!r} takes {want}). Give images of {target.channels} channels; if the "
             "shape is no image's, give its axes with --layout."
         )
-    if picture.size != target.size and not allow_resize and not plausible_resize(picture, target, form.dtype):
-        raise _hardly_meant(form, into, picture, where)
+    doubt = resizing_doubt(picture, target, form.dtype)
+    if picture.size != target.size and doubt is not None and not allow_resize:
+        raise _hardly_meant(form, into, picture, doubt, where)
     return Fit(form, into, picture=picture, layout=told)
 
 
@@ -141,7 +142,7 @@ def _transposed_picture(form: Form, into: Entrance, picture: Picture | None) -> 
     target = into.picture
     if target is None or picture is None or target.size[0] == target.size[1]:
         return False
-    return picture.size == target.size[::-1] and plausible_resize(picture, target, form.dtype)
+    return picture.size == target.size[::-1] and resizing_doubt(picture, target, form.dtype) is None
 
 
 def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) -> DataError:
@@ -172,8 +173,8 @@ def _misfit(form: Form, into: Entrance, layout: Layout | None, where: str) -> Da
             f"{_flattened(form, into)} (in Python layout=), the last letter running fastest."
         )
     return DataError(
-        f"{said}Give data of that shape, or with the same axes in another order, which --layout can name, such as "
-        f"{_letters(have)}."
+        f"{said}Give data of that shape. (Its axes may come in another order, which --layout can name, such as "
+        f"{_letters(have)}.)"
     )
 
 
@@ -189,7 +190,7 @@ def _flattened(form: Form, into: Entrance) -> str:
     return f"'N({letters}):N{letters}'"
 
 
-def _hardly_meant(form: Form, into: Entrance, picture: Picture, where: str) -> DataError:
+def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, where: str) -> DataError:
     (height, width), target = picture.size, into.picture
     assert target is not None
     factors = scales(picture.size, target.size)
@@ -197,8 +198,9 @@ def _hardly_meant(form: Form, into: Entrance, picture: Picture, where: str) -> D
     return DataError(
         f"{where}: samples of shape {form.shape} ({form.dtype}) would be {kind} images of {height} x {width}, to be "
         f"resized to {target.size[0]} x {target.size[1]} (height {factors[0]:.2g}x, width {factors[1]:.2g}x) for input "
-        f"{into.spec.name!r} {into.want}, which is hardly meant. Give data of that shape; or say which axis is which "
-        f"with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python allow_resize=True) if they are."
+        f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or "
+        f"name its axes with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python "
+        "allow_resize=True) if they are."
     )
 
 

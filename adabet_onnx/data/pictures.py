@@ -122,24 +122,27 @@ def as_picture(have: tuple[int, ...], layout: Layout | None) -> Picture | None:
     return Picture(order, (have[order[0]], have[order[1]]), channels) if channels in CHANNELS else None
 
 
-def plausible_resize(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> bool:
-    """Whether an array is meant to be resized without being asked, from one size in pixels to another.
+def resizing_doubt(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> str | None:
+    """Why an array is hardly meant to be resized to the size of an input; None if it may be without being asked.
 
-    It is, if all of this holds; anything else takes ``--allow-resize``:
+    It may be if all of this holds; anything else takes ``--allow-resize``:
 
     * its numbers are uint8, as only pixels are: floats and wider integers may be measurements;
     * it has an axis of 1, 3 or 4 channels, or is a grey picture of at least 8 x 8;
-    * each side is enlarged or shrunk 8 times at most, and neither more than twice as much as the other.
+    * neither side is enlarged or shrunk more than 8 times, or more than twice as much as the other.
 
     Files of images are not asked about: they are of any size, and always resized.
     """
     factors = scales(picture.size, layout.size)
-    return (
-        dtype == np.uint8
-        and (len(picture.order) == 3 or min(picture.size) >= LEAST_SIDE)
-        and max(*factors, *(1 / factor for factor in factors)) <= MOST_SCALE
-        and max(factors) / min(factors) <= MOST_DISTORTION
-    )
+    if dtype != np.uint8:
+        return f"{dtype} may be measurements, not pixels"
+    if len(picture.order) == 2 and min(picture.size) < LEAST_SIDE:
+        return f"grey pictures have at least {LEAST_SIDE} x {LEAST_SIDE} pixels"
+    if max(*factors, *(1 / factor for factor in factors)) > MOST_SCALE:
+        return f"that is more than {MOST_SCALE:.0f} times"
+    if max(factors) / min(factors) > MOST_DISTORTION:
+        return f"one side would change more than {MOST_DISTORTION:.0f} times as much as the other"
+    return None
 
 
 def scales(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class Reading:
 
     Attributes:
         layout: one layout, several that name their inputs, or a mapping of names of inputs to layouts.
-        allow_resize: whether arrays may be resized where that is hardly meant (see `pictures.plausible_resize`).
+        allow_resize: whether arrays may be resized where that is hardly meant (see `pictures.resizing_doubt`).
 
     Raises:
         UsageError: a layout is not of the form the module describes.

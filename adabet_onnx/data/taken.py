@@ -54,7 +54,8 @@ def _steps(fit: Fit) -> list[str]:
         if fit.axes.moved:
             return [f"axes moved (layout {fit.axes.layout})"]
         if fit.layout is not None:
-            return [f"as it is (layout {fit.layout})"]
+            done = "as it is" if fit.axes.split == fit.form.shape == fit.entrance.want else "reshaped"
+            return [f"{done} (layout {fit.layout})"]
         if fit.axes.square and fit.entrance.picture is None:
             return ["as it is, though its axes would fit in another order too (--layout)"]
         return []

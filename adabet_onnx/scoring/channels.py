@@ -71,7 +71,7 @@ def score_channels(
         layers: names of the layers whose channels are looked at; None for all.
         preprocessing: in place of the one in the scores.
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
             itself takes no more than the one that scored the layers.
         threads: for ONNX Runtime; None is its own choice.

@@ -71,7 +71,7 @@ def score(
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         channels: also score the output channels within each layer, which `select` needs for ``channel_rho`` (see
             `scoring.channels`).
         max_memory: bytes that the forward pass may take; None is three quarters of what is free. Groups are made

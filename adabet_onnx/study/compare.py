@@ -104,7 +104,7 @@ def compare(
         num_classes: first give the model a new head of so many outputs.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
         layout: letters of the data's axes (of the old domain, too), such as ``NTC``; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
             forgotten.
         processes: trainings at once.

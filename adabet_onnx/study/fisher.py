@@ -66,7 +66,7 @@ def fisher_information(
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         threads: for ONNX Runtime.
 
     Returns:

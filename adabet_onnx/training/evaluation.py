@@ -208,7 +208,7 @@ def predict(
         inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
         preprocess: gives the preprocessing, told whether the inputs are integers.
         layout: letters of the axes of arrays, such as ``NTC``, where shapes leave them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.plausible_resize`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         threads: for ONNX Runtime.
 
     Returns:

@@ -147,7 +147,7 @@ class Trainer:
             layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see
                 `data.reading`.
             allow_resize: whether arrays may be resized where that is hardly meant; see
-                `data.pictures.plausible_resize`.
+                `data.pictures.resizing_doubt`.
             resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
             metrics: where to write metrics.jsonl; by default in the folder.
             progress: called with what is going on, steps done and steps in all.
