@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .layers import Layer
-from .merged import before_batch
+from .merged import Merged
 from .shapes import Shapes, infer_shapes, measured_shapes
 from .uses import users
 
@@ -27,6 +27,7 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     """
     known = _Known(model, name, [layer.activation for layer in layers])
     values = {value.name or "": value for node in model.graph for value in node.outputs}
+    merged = Merged(known)
     filled = []
     for layer in layers:
         where = layer.activation
@@ -43,7 +44,7 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
                 f"batch, at {met!r}"
             )
             where = met
-        made = _filled(layer, values[where], known, notes)
+        made = _filled(layer, values[where], merged, notes)
         if made.activation_size == 0:
             raise ModelError(
                 f"{name}: the activation {where!r} of layer {layer.name!r} has shape {made.activation_shape}, that is, "
@@ -53,13 +54,13 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     return tuple(filled)
 
 
-def _filled(layer: Layer, value: ir.Value, known: _Known, notes: list[str]) -> Layer:
-    where = value.name or ""
+def _filled(layer: Layer, value: ir.Value, whole: Merged, notes: list[str]) -> Layer:
+    where, known = value.name or "", whole.known
     shape, axis = known.shape(where), known.batch_axis(where)
     assert axis is not None
     merged = shape[axis] // known.size(where)
     rest = (*shape[:axis], *((merged,) if merged > 1 else ()), *shape[axis + 1 :])
-    before = before_batch(value, known) if merged > 1 else 1
+    before = whole.before_batch(value) if merged > 1 else 1
     if before is None:
         notes.append(
             f"the activation {where!r} of layer {layer.name!r} has {merged} rows for each sample, which are taken to "

@@ -27,41 +27,62 @@ class Known(Protocol):
         ...
 
 
-def before_batch(value: ir.Value, known: Known) -> int | None:
-    """How many extents of a merged axis lie before the batch: 1 for (N*T, C), T for (T*N, C).
-
-    Accepts a value whose merged axis comes, through nodes that keep it, from Reshapes of a value that has the batch in
-    an axis of its own: a Reshape leaves elements in their order, so where the batch lay tells where it lies.
-
-    Rejects, with None, a value that does not come from such a one, and one whose axis is cut in another way on the way.
+class Merged:
+    """Where the batch lies in axes that it is merged into, remembered for the values of a graph.
 
     Args:
-        value: its batch axis is a multiple of the batch.
-        known: shapes.
+        known: shapes; what they say of a value that was asked about must not change.
     """
-    steps, within = (
-        _steps(value, known),
-        Fraction(1),
-    )  # elements of the merged axis that go by before the sample changes
-    current = value
-    while steps is not None and _steps(current, known) != 1:
-        node = current.producer()
-        if node is None:
+
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self._rows: dict[ir.Value, Fraction | None] = {}
+
+    def before_batch(self, value: ir.Value) -> int | None:
+        """How many extents of a merged axis lie before the batch: 1 for (N*T, C), T for (T*N, C).
+
+        Accepts a value whose merged axis comes, through nodes that keep it, from Reshapes of a value that has the batch
+        in an axis of its own: a Reshape leaves elements in their order, so where the batch lay tells where it lies.
+
+        Rejects, with None, a value that does not come from such a one, and one whose axis is cut in another way on the
+        way.
+
+        Args:
+            value: its batch axis is a multiple of the batch.
+        """
+        steps, rows = _steps(value, self.known), self._found(value)
+        if steps is None or rows is None or rows.denominator != 1 or steps % int(rows):
             return None
-        given = [operand for operand in node.inputs if operand is not None and _steps(operand, known) is not None]
+        return steps // int(rows)
+
+    def _found(self, value: ir.Value) -> Fraction | None:
+        """Rows of the merged axis that go by before the sample changes."""
+        passed = []
+        current: ir.Value | None = value
+        while current is not None and current not in self._rows:
+            if _steps(current, self.known) == 1:
+                self._rows[current] = Fraction(1)
+                break
+            passed.append(current)
+            current = self._from(current)
+        rows = None if current is None else self._rows[current]
+        for later in reversed(passed):
+            node = later.producer()
+            if rows is not None and current is not None and node is not None and node.op_type in _SAME_ELEMENTS:
+                rows *= Fraction(_after(current, self.known), _after(later, self.known))
+            self._rows[later] = rows
+            current = later
+        return rows
+
+    def _from(self, value: ir.Value) -> ir.Value | None:
+        """The operand that a value has its merged axis from."""
+        node, steps = value.producer(), _steps(value, self.known)
+        if node is None or steps is None:
+            return None
+        given = [operand for operand in node.inputs if operand is not None and _steps(operand, self.known) is not None]
         if node.op_type in _SAME_ELEMENTS:
-            if not given or given[0] is not node.inputs[0]:
-                return None
-            within *= Fraction(_after(given[0], known), _after(current, known))
-            current = given[0]
-            continue
-        kept = [operand for operand in given if _steps(operand, known) == _steps(current, known)]
-        if not kept:
-            return None
-        current = kept[0]
-    if steps is None or within.denominator != 1 or steps % int(within):
-        return None
-    return steps // int(within)
+            return given[0] if given and given[0] is node.inputs[0] else None
+        return next((operand for operand in given if _steps(operand, self.known) == steps), None)
 
 
 def _steps(value: ir.Value, known: Known) -> int | None:

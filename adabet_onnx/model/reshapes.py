@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from .merged import before_batch
+from .merged import Merged
 from .shapes import Shapes
 
 
@@ -28,6 +28,8 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         dynamic: the new size is only known at run time (the batch), so the target says -1 or 0 there.
     """
     now = infer()
+    known = _Changed(before, now, size)
+    merged = Merged(known)
     for node in model.graph:
         data, shape = (node.inputs[0], node.inputs[1]) if node.op_type == "Reshape" else (None, None)
         constant = ir.convenience.get_const_tensor(shape) if shape is not None else None
@@ -37,12 +39,11 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         result = before.get(node.outputs[0].name or "")
         if not old or not new or not result or len(old) != len(new):
             continue
-        known = _Changed(before, now, size)
         axis = known.batch_axis(data.name or "")
         if axis is None:
             continue
         target = constant.numpy().astype(np.int64).copy()
-        inner = old[axis] // size // (before_batch(data, known) or 1)  # of what the axis is merged with
+        inner = old[axis] // size // (merged.before_batch(data) or 1)  # of what the axis is merged with
         place = _lands(axis, inner * math.prod(old[axis + 1 :]), result, size, target)
         if place is None:
             continue
@@ -57,14 +58,15 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
             target[target == -1] = [result[index] for index in np.flatnonzero(target == -1)]
             target[place] = -1
         _set_target(model.graph, node, target)
-        now = infer()
+        known.now = now = infer()  # another only after this node, and what comes before it alone was asked about
 
 
 class _Changed:
     """Shapes before the change, and which axis has changed."""
 
     def __init__(self, before: Shapes, now: Shapes, size: int) -> None:
-        self._before, self._now, self._size = before, now, size
+        self.now = now
+        self._before, self._size = before, size
 
     def shape(self, value: str) -> tuple[int, ...]:
         return self._before[value]
@@ -73,7 +75,7 @@ class _Changed:
         return self._size
 
     def batch_axis(self, value: str) -> int | None:
-        old, new = self._before.get(value, ()), self._now.get(value, ())
+        old, new = self._before.get(value, ()), self.now.get(value, ())
         changed = [axis for axis, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
         return changed[0] if len(changed) == 1 and len(old) == len(new) else None
 
