@@ -12,7 +12,7 @@ from models import computed, tiny
 from models.tiny import build, node, normal
 from onnx import TensorProto, numpy_helper
 
-from adabet_onnx import check_model, make_artifacts, open_model
+from adabet_onnx import ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.model import origins
 from adabet_onnx.model.passes import fold_constants
 from adabet_onnx.pipeline import _trainable_share
@@ -335,3 +335,21 @@ def test_weights_of_no_layer_are_named_and_counted():
 @pytest.mark.parametrize("build_it", [tiny.conv_net, tiny.mlp, lambda: tiny.attention("four axes")])
 def test_a_model_of_layers_alone_has_no_others(build_it):
     assert open_model(build_it()).frozen == ()
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+@pytest.mark.parametrize("constant", [True, False])
+def test_integers_divided_by_a_computed_zero_are_rejected(operator, constant):
+    """ONNX Runtime dies of it, where nothing can be caught."""
+    values = {"two": np.array([2]), "fc": normal(6, 3)}
+    nodes = [
+        node("Sub", ["two", "two"], ["zero"], "/zero"),
+        node("Shape", ["input"], ["shape"], "/shape"),
+        node(operator, ["two" if constant else "shape", "zero"], ["divided"], "/divided"),
+        node("Cast", ["divided"], ["real"], "/real", to=TensorProto.FLOAT),
+        node("ReduceSum", ["real"], ["sum"], "/sum", keepdims=0),
+        node("Gemm", ["input", "fc"], ["g"], "/fc"),
+        node("Mul", ["g", "sum"], ["logits"], "/mul"),
+    ]
+    with pytest.raises(ModelError, match=rf"node '/divided' \({operator}\) divides integers by zero"):
+        open_model(build(nodes, values, input_shape=("N", 6)))
