@@ -197,6 +197,35 @@ def test_a_file_does_not_grow_by_what_it_only_repeats():
     assert len(model.proto().SerializeToString()) < 10_000
 
 
+@pytest.mark.parametrize(("kind", "learned"), [("sines", False), ("steps", False), ("scaled", True), ("int32", True)])
+def test_what_a_formula_gives_is_no_weight(kind, learned):
+    """Positions by sines are added as a bias is; so is a ramp, a table times a number, and an int32 bias."""
+    values = {"fc.weight": normal(6, 3), "half": np.float32(0.5), "table": normal(6), "rates": normal(6)}
+    values |= {"stored": np.array([5, -3, 9, 1, 0, 7], np.int32), "positions": np.arange(6)}
+    real = node("Cast", ["positions"], ["real"], "/real", to=TensorProto.FLOAT)
+    nodes = {
+        "sines": [real, node("Mul", ["real", "rates"], ["angle"], "/angle"), node("Sin", ["angle"], ["made"], "/sin")],
+        "steps": [real, node("Mul", ["real", "half"], ["made"], "/ramp")],
+        "scaled": [node("Mul", ["table", "half"], ["made"], "/scaled")],
+        "int32": [
+            node("Cast", ["stored"], ["back"], "/back", to=TensorProto.FLOAT),
+            node("Mul", ["back", "half"], ["made"], "/scale"),
+        ],
+    }[kind]
+    nodes += [
+        node("Tanh", ["input"], ["t"], "/tanh"),
+        node("Add", ["t", "made"], ["h"], "/add"),
+        node("Gemm", ["h", "fc.weight"], ["logits"], "/fc"),
+    ]
+    model = open_model(build(nodes, values, input_shape=("N", 6)))
+    assert [parameter.name for layer in model.layers for parameter in layer.parameters] == [
+        *(["made"] if learned else []),
+        "fc.weight",
+    ]
+    assert model.frozen == ()
+    assert [item.about for item in decisions(model)].count("constant") == (not learned)
+
+
 # --- shapes --------------------------------------------------------------------------------------------------
 
 

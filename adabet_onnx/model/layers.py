@@ -116,26 +116,30 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
         model: graph with unique node names, constants as initializers.
     """
     depends = _depends_on_input(model.graph)
+    made_from = origins(model)
+    formulas = {name for name, made in made_from.items() if not made.learned}
     taken: set[str] = set()
     found: list[tuple[ir.Node, list[Parameter], ir.Value]] = []
     for node in model.graph:
         assert node.name is not None
         if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
-        parameters = list(_parameters(node, depends))
+        parameters = [item for item in _parameters(node, depends) if item.name not in formulas]
         if not parameters:
             continue
         taken.add(node.name)
         activation = next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
         one_output = _has_one_output(node.op_type, parameters[0])
         follower = _bias_add(node, activation, depends, one_output)
-        if follower is not None:
-            parameters += _parameters(follower, depends, single=one_output)
+        biases = [] if follower is None else list(_parameters(follower, depends, single=one_output))
+        biases = [item for item in biases if item.name not in formulas]
+        if follower is not None and biases:
+            parameters += biases
             assert follower.name is not None
             taken.add(follower.name)
             activation = follower.outputs[0]
         found.append((node, parameters, activation))
-    names = _names([(node, parameters) for node, parameters, _ in found], origins(model))
+    names = _names([(node, parameters) for node, parameters, _ in found], made_from)
     return tuple(
         Layer(name, node.op_type, node.name or "", tuple(parameters), activation.name or "")
         for name, (node, parameters, activation) in zip(names, found, strict=True)

@@ -79,6 +79,15 @@ def _learned(model: Model) -> Iterator[Decision]:
         )
 
 
+def _formulas(model: Model) -> Iterator[Decision]:
+    """Constants that the file computes and that are no weights."""
+    found = [(name, made) for name, made in origins(model.graph).items() if not made.learned]
+    for name, made in found[:_MOST_NAMES]:
+        yield Decision("constant", name, f"a formula gives it, by {', '.join(made.through[:_MOST_LISTED])}: no weight")
+    if len(found) > _MOST_NAMES:
+        yield Decision("constant", f"{len(found) - _MOST_NAMES} more values", "formulas give them: no weights")
+
+
 def _frozen(model: Model) -> Iterator[Decision]:
     """Weights that belong to no layer, so that nothing trains them."""
     found = model.frozen
@@ -92,4 +101,4 @@ def _frozen(model: Model) -> Iterator[Decision]:
         yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
 
 
-_ASKED = (_logits, _head, _tied, _learned, _frozen)
+_ASKED = (_logits, _head, _tied, _learned, _formulas, _frozen)
