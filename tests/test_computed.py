@@ -12,7 +12,7 @@ from models import computed, tiny
 from models.tiny import build, node, normal
 from onnx import TensorProto, numpy_helper
 
-from adabet_onnx import check_model, make_artifacts, open_model
+from adabet_onnx import ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.model import origins
 from adabet_onnx.model.passes import fold_constants
 from adabet_onnx.pipeline import _trainable_share
@@ -197,6 +197,35 @@ def test_a_file_does_not_grow_by_what_it_only_repeats():
     assert len(model.proto().SerializeToString()) < 10_000
 
 
+@pytest.mark.parametrize(("kind", "learned"), [("sines", False), ("steps", False), ("scaled", True), ("int32", True)])
+def test_what_a_formula_gives_is_no_weight(kind, learned):
+    """Positions by sines are added as a bias is; so is a ramp, a table times a number, and an int32 bias."""
+    values = {"fc.weight": normal(6, 3), "half": np.float32(0.5), "table": normal(6), "rates": normal(6)}
+    values |= {"stored": np.array([5, -3, 9, 1, 0, 7], np.int32), "positions": np.arange(6)}
+    real = node("Cast", ["positions"], ["real"], "/real", to=TensorProto.FLOAT)
+    nodes = {
+        "sines": [real, node("Mul", ["real", "rates"], ["angle"], "/angle"), node("Sin", ["angle"], ["made"], "/sin")],
+        "steps": [real, node("Mul", ["real", "half"], ["made"], "/ramp")],
+        "scaled": [node("Mul", ["table", "half"], ["made"], "/scaled")],
+        "int32": [
+            node("Cast", ["stored"], ["back"], "/back", to=TensorProto.FLOAT),
+            node("Mul", ["back", "half"], ["made"], "/scale"),
+        ],
+    }[kind]
+    nodes += [
+        node("Tanh", ["input"], ["t"], "/tanh"),
+        node("Add", ["t", "made"], ["h"], "/add"),
+        node("Gemm", ["h", "fc.weight"], ["logits"], "/fc"),
+    ]
+    model = open_model(build(nodes, values, input_shape=("N", 6)))
+    assert [parameter.name for layer in model.layers for parameter in layer.parameters] == [
+        *(["made"] if learned else []),
+        "fc.weight",
+    ]
+    assert model.frozen == ()
+    assert [item.about for item in decisions(model)].count("constant") == (not learned)
+
+
 # --- shapes --------------------------------------------------------------------------------------------------
 
 
@@ -335,3 +364,21 @@ def test_weights_of_no_layer_are_named_and_counted():
 @pytest.mark.parametrize("build_it", [tiny.conv_net, tiny.mlp, lambda: tiny.attention("four axes")])
 def test_a_model_of_layers_alone_has_no_others(build_it):
     assert open_model(build_it()).frozen == ()
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+@pytest.mark.parametrize("constant", [True, False])
+def test_integers_divided_by_a_computed_zero_are_rejected(operator, constant):
+    """ONNX Runtime dies of it, where nothing can be caught."""
+    values = {"two": np.array([2]), "fc": normal(6, 3)}
+    nodes = [
+        node("Sub", ["two", "two"], ["zero"], "/zero"),
+        node("Shape", ["input"], ["shape"], "/shape"),
+        node(operator, ["two" if constant else "shape", "zero"], ["divided"], "/divided"),
+        node("Cast", ["divided"], ["real"], "/real", to=TensorProto.FLOAT),
+        node("ReduceSum", ["real"], ["sum"], "/sum", keepdims=0),
+        node("Gemm", ["input", "fc"], ["g"], "/fc"),
+        node("Mul", ["g", "sum"], ["logits"], "/mul"),
+    ]
+    with pytest.raises(ModelError, match=rf"node '/divided' \({operator}\) divides integers by zero"):
+        open_model(build(nodes, values, input_shape=("N", 6)))

@@ -21,6 +21,8 @@ RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
+DIVISIONS = frozenset({"Div", "Mod"})
+
 
 def is_random(node: ir.Node) -> bool:
     """Whether a node, or one in a graph inside it, gives random numbers. (A Dropout does not: see `inference`.)"""
@@ -48,9 +50,17 @@ def evaluate(model: ir.Model, values: Sequence[ir.Value]) -> dict[ir.Value, np.n
     Args:
         model: the graph.
         values: outputs of its nodes, none of them `varying`.
+
+    Raises:
+        ModelError: integers are divided by zero, which would end the process.
     """
+    check_divisors(model, ancestors(values))
+    return _evaluate(model, values, time.monotonic() + TRIAL_SECONDS)
+
+
+def _evaluate(model: ir.Model, values: Sequence[ir.Value], end: float) -> dict[ir.Value, np.ndarray]:
     found: dict[ir.Value, np.ndarray] = {}
-    stack, end = [list(values)], time.monotonic() + TRIAL_SECONDS
+    stack = [list(values)]
     while stack:
         part = stack.pop()
         left = end - time.monotonic()
@@ -62,6 +72,31 @@ def evaluate(model: ir.Model, values: Sequence[ir.Value]) -> dict[ir.Value, np.n
         elif len(part) > 1:  # one of them cannot be computed
             stack += [part[: len(part) // 2], part[len(part) // 2 :]]
     return found
+
+
+def check_divisors(model: ir.Model, nodes: Collection[ir.Node] | None = None) -> None:
+    """See that no integer is divided by a zero that is computed from constants, which ends the process.
+
+    Args:
+        model: the graph.
+        nodes: to look at; None: all.
+
+    Raises:
+        ModelError: one is; the node is named.
+    """
+    changing, end = varying(model.graph), time.monotonic() + TRIAL_SECONDS
+    known: dict[ir.Value, np.ndarray] = {}
+    for node in model.graph:  # in order: a divisor is computed when what it is computed by was looked at
+        if node.op_type not in DIVISIONS or len(node.inputs) < 2 or not (nodes is None or node in nodes):
+            continue
+        divisor = node.inputs[1]
+        if divisor is None or divisor.producer() is None or divisor in changing:
+            continue
+        if divisor not in known:
+            known |= _evaluate(model, [divisor], end)
+        array = known.get(divisor)
+        if array is not None and array.dtype.kind in "iu" and not np.all(array):
+            raise ModelError(f"node {node.name!r} ({node.op_type}) divides integers by zero. Export the model again.")
 
 
 def _is_plain(array: object) -> bool:

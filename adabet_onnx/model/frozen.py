@@ -11,6 +11,7 @@ import onnx_ir as ir
 from .constant import varying
 from .input_values import input_values
 from .layers import Layer, is_mask
+from .origins import origins
 from .uses import ancestors, reads, subgraphs
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -49,7 +50,7 @@ def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> t
 
     Accepted are float tensors of more than one element, read as they are, computed with, or read in a graph inside a
     node. Rejected are the parameters of layers, running statistics, bounds, scales and paddings, states that are zero,
-    masks, and what normalises the graph's input before anything is learned.
+    masks, what a formula gives, and what normalises the graph's input before anything is learned.
 
     Args:
         model: an opened graph.
@@ -60,6 +61,7 @@ def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> t
     changing = varying(graph)
     alive = ancestors(value for node in graph for value in node.outputs if value.name == logits)
     seen = {parameter.name for layer in layers for parameter in layer.parameters}
+    seen |= {name for name, made in origins(model).items() if not made.learned}
     raw = input_values(graph, changing)
     found = []
     for node in graph:

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,35 +173,39 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
         model: graph with unique node names, constants as initializers.
     """
     depends = _depends_on_input(model.graph)
-    found = list(_nodes_with_parameters(model.graph, depends))
+    made_from = origins(model)
+    formulas = {name for name, made in made_from.items() if not made.learned}
+    found = list(_nodes_with_parameters(model.graph, depends, formulas))
     apart = Applications(model.graph, [each.row for each in found], depends).lone_followers()
     found = [part for i, each in enumerate(found) for part in (each.apart() if i in apart else (each,))]
     groups = Applications(model.graph, [each.row for each in found], depends).find()
-    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups], origins(model))
+    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups], made_from)
     named = sorted(zip(groups, names, strict=True), key=lambda pair: pair[0][-1])
     return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
 
 
-def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value]) -> Iterator[_Found]:
+def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value], formulas: Collection[str]) -> Iterator[_Found]:
     taken: set[str] = set()
     raw = input_values(graph, depends)
     for node in graph:
         assert node.name is not None
         if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
-        parameters = list(_parameters(node, depends, raw))
+        parameters = [item for item in _parameters(node, depends, raw) if item.name not in formulas]
         if not parameters:
             continue
         taken.add(node.name)
         activation = _first_output(node)
         one_output = _has_one_output(node.op_type, parameters[0])
         follower = _bias_add(node, activation, depends, raw, one_output)
-        if follower is not None:
-            parameters += _parameters(follower, depends, raw, single=one_output)
-            assert follower.name is not None
-            taken.add(follower.name)
-            activation = follower.outputs[0]
-        yield _Found(node, tuple(parameters), activation, follower)
+        biases = [] if follower is None else list(_parameters(follower, depends, raw, single=one_output))
+        biases = [item for item in biases if item.name not in formulas]
+        if follower is None or not biases:
+            yield _Found(node, tuple(parameters), activation, None)
+            continue
+        assert follower.name is not None
+        taken.add(follower.name)
+        yield _Found(node, (*parameters, *biases), follower.outputs[0], follower)
 
 
 def _first_output(node: ir.Node) -> ir.Value:

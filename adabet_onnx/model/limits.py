@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .constant import DIVISIONS
 from .shapes import Shapes, infer_shapes
 
 MOST_BYTES = 1 << 30  # of one value at a batch of one
@@ -45,7 +46,6 @@ _MOST_TRIPS = 100_000  # through a loop that collects a value in each, which tak
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
 _POOLINGS = frozenset({"AveragePool", "LpPool", "MaxPool"})
 _MAY_BE_ZERO = frozenset({"block_size"})
-_DIVISIONS = frozenset({"Div", "Mod"})
 
 
 def check_nodes(proto: onnx.ModelProto, name: str) -> None:
@@ -121,13 +121,8 @@ def check_sizes(model: ir.Model, name: str) -> None:
     Raises:
         ModelError: one is, or an extent is negative.
     """
+    check_divisions(model, name)
     for node in model.graph.all_nodes():
-        if node.op_type in _DIVISIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
-            divisor = ir.convenience.get_const_tensor(node.inputs[1])
-            if divisor is not None and divisor.dtype.is_integer() and not np.all(divisor.numpy()):
-                raise ModelError(
-                    f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
-                )
         trips = _collected(node)
         if trips > _MOST_TRIPS:
             raise ModelError(
@@ -139,6 +134,21 @@ def check_sizes(model: ir.Model, name: str) -> None:
         _check_shapes(shapes, {*model.graph.initializers}, name)
     for node in model.graph:
         _check_ranks(node, shapes, name)
+
+
+def check_divisions(model: ir.Model, name: str) -> None:
+    """See that no integer is divided by a constant zero, which ends the process.
+
+    Raises:
+        ModelError: one is; the node is named.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type in DIVISIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
+            divisor = ir.convenience.get_const_tensor(node.inputs[1])
+            if divisor is not None and divisor.dtype.is_integer() and not np.all(divisor.numpy()):
+                raise ModelError(
+                    f"{name}: node {node.name!r} ({node.op_type}) divides integers by zero. Export it again."
+                )
 
 
 def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import ModelError
+from ..runtime import MOST_BYTES
 from .batch import make_batch_dynamic
 from .choice import choose_output
+from .constant import check_divisors
 from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
-from .limits import check_nodes, check_sizes
+from .limits import check_divisions, check_nodes, check_sizes
+from .liveness import weight_bytes
 from .metadata import get_metadata, set_metadata
 from .opsets import into_range, lower_ir_version
 from .output_shapes import state_shapes, state_types
@@ -72,6 +76,8 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     name_batch(model)
     check_sizes(model, name)
     refuse_random(model, name)
+    with _named(name):
+        check_divisors(model)
     _inline(model, name, notes, InlineConstantIfs())
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
@@ -142,7 +148,8 @@ def _inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConsta
     if not any(node.op_type == "If" for node in model.graph):
         return False
     original = model.clone()
-    inlining(model)
+    with _named(name):
+        inlining(model)
     if not inlining.inlined:
         return False
     difference = _same(original, model, name, "with branches in place of Ifs")
@@ -159,12 +166,25 @@ def _fold(model: ir.Model, name: str) -> None:
         return
     original = model.clone()
     folding = FoldConstants()
-    folding(model)
+    with _named(name):
+        folding(model)
     if folding.folded:
+        check_divisions(model, name)
         _same(original, model, name, "with computed constants in place of their computation")
 
 
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """For what knows no model's name."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+
+
 def _same(original: ir.Model, changed: ir.Model, name: str, what: str) -> float | None:
+    if weight_bytes(original) >= MOST_BYTES:  # too many to load twice
+        return None
     difference = compare(original, changed)
     if difference is not None and difference > _MOST_ELSE:
         raise ModelError(

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from .metadata import get_metadata, set_metadata
 
 _KEY = "folded"
+_FORMULAS = frozenset({"Sin", "Cos"})
 _MOST = 12  # names that are listed
 # torch: a parametrised weight is computed from conv.parametrizations.weight.original0, ...original1
 _PARAMETRISED = re.compile(r"(^|.*[./])parametrizations\.(?P<name>[^./]+)\..*")
@@ -30,6 +31,15 @@ class Origin:
 
     names: tuple[str, ...]
     through: tuple[str, ...]
+
+    @property
+    def learned(self) -> bool:
+        """Whether it may be a weight.
+
+        Accepted is what is computed from a tensor of numbers. Rejected is what a formula gives: what is computed from
+        sizes, ranges and single numbers alone, and what goes through a sine or cosine, as positions do.
+        """
+        return bool(self.names) and not _FORMULAS & set(self.through)
 
     def __str__(self) -> str:
         made = ", ".join(self.names[:_MOST]) or "constants"

@@ -134,6 +134,15 @@ def _learned(model: Model) -> Iterator[Decision]:
         )
 
 
+def _formulas(model: Model) -> Iterator[Decision]:
+    """Constants that the file computes and that are no weights."""
+    found = [(name, made) for name, made in origins(model.graph).items() if not made.learned]
+    for name, made in found[:_MOST_NAMES]:
+        yield Decision("constant", name, f"a formula gives it, by {', '.join(made.through[:_MOST_LISTED])}: no weight")
+    if len(found) > _MOST_NAMES:
+        yield Decision("constant", f"{len(found) - _MOST_NAMES} more values", "formulas give them: no weights")
+
+
 def _frozen(model: Model) -> Iterator[Decision]:
     """Weights that belong to no layer, so that nothing trains them."""
     found = model.frozen
@@ -187,4 +196,16 @@ def _inputs(model: Model) -> Iterator[Decision]:
             yield Decision(f"input {spec.name}", taken, told)
 
 
-_ASKED = (_inputs, _preprocessing, _logits, _batch_axis, _class_axis, _head, _shared, _tied, _learned, _frozen)
+_ASKED = (
+    _inputs,
+    _preprocessing,
+    _logits,
+    _batch_axis,
+    _class_axis,
+    _head,
+    _shared,
+    _tied,
+    _learned,
+    _formulas,
+    _frozen,
+)

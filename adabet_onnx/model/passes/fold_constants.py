@@ -70,9 +70,12 @@ class FoldConstants(ir.passes.InPlacePass):
             <= _FREE + _MOST_TIMES * sum(tensor.nbytes for _, tensor in self._roots(value))
         ]
 
-    def _origin(self, value: ir.Value) -> Origin:
+    def _origin(self, value: ir.Value, size: int) -> Origin:
         """What a computed value is made from: initializers that may be weights, and the operators, in order."""
-        weights = [name for name, tensor in self._roots(value) if tensor.size > 1 and tensor.dtype not in _INTEGERS]
+        roots = [(name, tensor) for name, tensor in self._roots(value) if tensor.size > 1]
+        weights = [name for name, tensor in roots if tensor.dtype not in _INTEGERS]
+        if not weights:  # an int32 bias behind a Cast and a single scale
+            weights = [name for name, tensor in roots if tensor.size == size and not _is_range(tensor.numpy())]
         return Origin(tuple(weights), tuple(dict.fromkeys(node.op_type for node in self._makers(value))))
 
     def _roots(self, value: ir.Value) -> list[tuple[str, ir.TensorProtocol]]:
@@ -90,7 +93,7 @@ class FoldConstants(ir.passes.InPlacePass):
 
     def _fold(self, graph: ir.Graph, value: ir.Value, array: np.ndarray, taken: set[str | None]) -> None:
         name = value.name or ""
-        origin = self._origin(value)
+        origin = self._origin(value, array.size)
         old = f"{name}/computed"
         while old in taken:
             old += "'"
@@ -102,6 +105,11 @@ class FoldConstants(ir.passes.InPlacePass):
         self.folded += 1
         if array.dtype == np.float32 and array.size > 1:
             self.learned[name] = origin
+
+
+def _is_range(array: np.ndarray) -> bool:
+    """Whether integers count on in even steps, as positions do."""
+    return array.dtype == bool or len(np.unique(np.diff(array.reshape(-1)))) <= 1
 
 
 def computed_constants(graph: ir.Graph) -> list[ir.Value]:
