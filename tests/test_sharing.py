@@ -202,6 +202,25 @@ def test_a_merged_vector_is_given_to_each_layer_once() -> None:
     assert made.trainable == ("h.weight", "zero")
 
 
+def test_slopes_of_equal_values_are_merged_whatever_their_axes() -> None:
+    """Two PRelus of one network that have the slopes they began with, (4, 1, 1), which the exporter stored once."""
+    nodes = [
+        tiny.node("Conv", ["input", "a.weight"], ["a"], "/a"),
+        tiny.node("PRelu", ["a", "slope"], ["b"], "/p1"),
+        tiny.node("Conv", ["b", "b.weight"], ["c"], "/b"),
+        tiny.node("PRelu", ["c", "slope"], ["d"], "/p2"),
+        tiny.node("GlobalAveragePool", ["d"], ["e"], "/pool"),
+        tiny.node("Flatten", ["e"], ["f"], "/flat"),
+        tiny.node("MatMul", ["f", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values = {"a.weight": tiny.normal(4, 3, 1, 1), "b.weight": tiny.normal(4, 4, 1, 1), "fc.weight": tiny.normal(4, 2)}
+    values["slope"] = np.full((4, 1, 1), 0.25, np.float32)
+    model = open_model(tiny.build(nodes, values, input_shape=("N", 3, 5, 5)))
+    assert sharing_of("slope", model.layers) == "merged"
+    assert prepare(model, selecting(model, "/p2"), backend="portable").trainable == ("slope//p2/1",)
+    assert prepare(model, selecting(model, "/p1"), backend="portable").trainable == ("slope",)
+
+
 def test_the_activation_is_that_of_the_last_application() -> None:
     model = open_model(shared_layers.unrolled(at_once=True))
     probed, names = add_probes(model, "activations")
