@@ -1,5 +1,6 @@
 # make demo    set up, then adapt the embedded model to the embedded data
 # make test    set up, then check style and types and run all tests
+# make quick   the same without converters, browsers and the slowest tests: for everyday work
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -8,18 +9,30 @@ BIN := $(VENV)/bin
 # Training needs Python 3.10-3.12; with a newer one, everything that needs only inference is set up.
 EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info < (3, 13) else 'inference')" 2>/dev/null)
 
-# The environments are set up beside each other: much of the time is waiting.
+# The environments are set up beside each other: much of the time is waiting. Python compiles what it imports then; with
+# --no-compile, pip does not compile the rest, which took half of its time.
 MAKEFLAGS += --jobs=4
 
-.PHONY: demo test check benchmarks matrix clean
+.PHONY: demo test core quick check benchmarks matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
 
 # Tests run on every core, whose memory and time they share; what they start as processes finds the package compiled.
-test: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed .venv-keras/.installed .venv-jax/.installed tests/js/node_modules/.installed check
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+CONVERTERS := $(wildcard tests/test_converters*.py)
+
+# The converters' tests come last: the environments of other frameworks are set up while the others run.
+test: core .venv-keras/.installed .venv-jax/.installed
+	$(PYTEST) $(CONVERTERS)
+
+core: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed tests/js/node_modules/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
+
+quick: $(VENV)/.test check
+	$(BIN)/python -m compileall -q adabet_onnx
+	$(PYTEST) -m 'not slow' $(addprefix --ignore=,$(CONVERTERS))
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -40,40 +53,40 @@ matrix: $(VENV)/.test
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
 	  { echo "Python 3.10 or newer is needed; choose one with make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$(EXTRA)]'
 	touch $@
 
 # torch gives the independent gradients that tests compare with, and models to convert; without it they skip (in CI they fail).
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --group test
-	$(BIN)/python -m pip install --quiet --group torch || echo "torch could not be installed: tests that need it are skipped"
+	$(BIN)/python -m pip install --quiet --no-compile --group test
+	$(BIN)/python -m pip install --quiet --no-compile --group torch || echo "torch could not be installed: tests that need it are skipped"
 	touch $@
 
 # The stock onnxruntime cannot live beside onnxruntime-training-cpu: tests of exported models run it from here.
 .venv-inference/.installed: pyproject.toml
-	test -x .venv-inference/bin/python || $(PYTHON) -m venv .venv-inference
-	.venv-inference/bin/python -m pip install --quiet --editable '.[inference]'
+	test -x .venv-inference/bin/python || { rm -rf .venv-inference; $(PYTHON) -m venv .venv-inference; }
+	.venv-inference/bin/python -m pip install --quiet --no-compile --editable '.[inference]'
 	touch $@
 
 # The oldest onnxruntime that training steps run on, with nothing of ours.
 .venv-oldest/.installed:
-	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet 'onnxruntime==1.17.3' 'numpy<2' || \
+	test -x .venv-oldest/bin/python || { rm -rf .venv-oldest; $(PYTHON) -m venv .venv-oldest; }
+	.venv-oldest/bin/python -m pip install --quiet --no-compile 'onnxruntime==1.17.3' 'numpy<2' || \
 	  echo "onnxruntime 1.17.3 could not be installed (it is for Python 3.8 to 3.12): its tests are skipped"
 	touch $@
 
 # What converters/from_keras.py converts with: TensorFlow pins what the package may not.
 .venv-keras/.installed: converters/from_keras.py
-	test -x .venv-keras/bin/python || $(PYTHON) -m venv .venv-keras
-	.venv-keras/bin/python -m pip install --quiet keras numpy onnx onnxruntime tensorflow-cpu tf2onnx || \
+	test -x .venv-keras/bin/python || { rm -rf .venv-keras; $(PYTHON) -m venv .venv-keras; }
+	.venv-keras/bin/python -m pip install --quiet --no-compile keras numpy onnx onnxruntime tensorflow-cpu tf2onnx || \
 	  echo "TensorFlow or tf2onnx could not be installed: their tests are skipped"
 	touch $@
 
 # What converters/from_jax.py converts with.
 .venv-jax/.installed: converters/from_jax.py
-	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
+	test -x .venv-jax/bin/python || { rm -rf .venv-jax; $(PYTHON) -m venv .venv-jax; }
 	.venv-jax/bin/python -m pip install --quiet --no-compile flax jax 'jax2onnx>=0.17' numpy onnx onnxruntime || \
 	  echo "JAX or jax2onnx could not be installed (they are for Python 3.11 and newer): their tests are skipped"
 	touch $@
@@ -89,4 +102,6 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist \
+	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

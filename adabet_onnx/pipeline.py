@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,18 @@ import onnx
 from .cost.measure import Cost, measure_inference, measure_training
 from .cost.predict import Predictor
 from .data.dataset import Splits
+from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
+from .data.reading import Reading
 from .data.source import open_data
 from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.channels import channels_of
 from .model.head import new_head
 from .model.logits import refusal
+from .model.logits_axes import axes_of
 from .model.open import Model, open_model
-from .model.shapes import shape_of
-from .portable.losses import class_axis
 from .records import write_json
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
@@ -56,11 +57,13 @@ class Outcome:
         before: loss, accuracy and samples of the model before, on the test data.
         after: the same of the adapted model.
         evaluated_on: which data these figures are of.
-        trainable_share: trained parameters over all parameters.
+        trainable_share: trained parameters over all, those that belong to no layer included.
         costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
         not_measured: why something was not, or None.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
+        batch_size: of training.
+        data: what the training data was taken for, in a line.
     """
 
     model: Model
@@ -75,6 +78,7 @@ class Outcome:
     metrics: list[dict[str, Any]]
     folder: Path
     batch_size: int = 32
+    data: str = ""
 
 
 def adapt(
@@ -85,6 +89,8 @@ def adapt(
     num_classes: int | None = None,
     keep_tail: bool = False,
     preprocessing: dict[str, Any] | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     scoring: dict[str, Any] | None = None,
     strategy: str = "adabet",
     rho: float | None = None,
@@ -115,6 +121,8 @@ def adapt(
         num_classes: first give the model a new head of so many outputs.
         keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
         strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
         rho: fraction of layers; None: of `select`.
@@ -150,10 +158,14 @@ def adapt(
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     model, headed = _with_head(open_model(source), num_classes, keep_tail, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
-    splits = open_data(data, model)
+    splits = open_data(data, model, reading=Reading(layout, allow_resize))
     known = model.metadata("classes")
     splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    feeder = Feeder(model, used)
+    taken = feeder.taken(splits.train)
+    if splits.test is not None:
+        feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
     _check_labels(model, splits, choices)
 
     batch_size = int((training or {}).get("batch_size") or 32)
@@ -170,10 +182,11 @@ def adapt(
         backend = pick_backend(model, again, asked_backend, choices)
         made = load_manifest(artifacts).content
         same = again == selection and used.to_json() == selection.preprocessing
+        same = same and scores.settings.get("data", taken) == taken
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
             raise UsageError(
-                f"{target} was made with other options (preprocessing, selection, backend, loss, optimizer or the "
-                "like). Give the same ones to --resume, or start again without it."
+                f"{target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
+                "or the like). Give the same ones to --resume, or start again without it."
             )
     else:
         scores = score(
@@ -240,6 +253,7 @@ def adapt(
         metrics=metrics,
         folder=target,
         batch_size=batch_size,
+        data=taken,
     )
 
 
@@ -262,15 +276,10 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     refused = refusal(model.doubt, choices.loss, model.name)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
-    shape = shape_of(model.graph, model.logits)
-    if shape is None or len(shape) < 2:
-        raise ModelError(f"{model.name}: the shape of the logits is unknown. Export the model with shape inference.")
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
     for part in (splits.train, splits.test):
         if part is not None:
-            labels = part.need_labels("training")
-            axis = class_axis(("N", *shape[1:]), choices.class_axis, choices.loss)
-            dense = tuple(extent for i, extent in enumerate(shape) if i not in (0, axis))
-            fit_labels(labels, choices.loss, shape[axis], part.name, dense or None)
+            fit_labels(part.need_labels("training"), choices.loss, shape, part.name, choices.class_axis)
 
 
 def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
@@ -290,7 +299,7 @@ def _trainable_share(model: Model, selection: Selection) -> float:
         for name, indices in selection.channels.items():
             inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
             left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
-    return (sum(sizes[name] for name in chosen) - left_out) / model.parameter_count
+    return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count
 
 
 def _costs(
@@ -321,6 +330,7 @@ def _costs(
 def summary(outcome: Outcome) -> dict[str, Any]:
     """The outcome's figures as JSON values; `adapt`'s caller may save them."""
     return {
+        "data": outcome.data,
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
         "before": outcome.before,

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.metadata
+import mmap
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ GIVEN_BACK = 1 << 17  # bytes; blocks as large are given back at once when they 
 _MMAP_THRESHOLD, _LARGE = -3, 1 << 25  # M_MMAP_THRESHOLD of mallopt, and its highest value
 MOST_BYTES = 2_000_000_000  # of a serialised model: protobuf ends at 2 GiB
 _LARGE_TENSOR = 1 << 20
+# How the attributes of If, Loop and Scan that hold a graph begin in a file: field 1, the length of the name, the name.
+_SUBGRAPHS = (b"\x0a\x0bthen_branch", b"\x0a\x0belse_branch", b"\x0a\x04body")
 _TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
 
 
@@ -154,18 +157,37 @@ def inference_session(model: bytes | str | Path | ir.Model, name: str, options: 
         RuntimeMissingError: ONNX Runtime is not installed.
     """
     ort = onnxruntime()
+    options = options or session_options()
     if isinstance(model, ir.Model):
-        options = options or session_options()
         model = _serialised(model, options)
     source = model if isinstance(model, bytes) else str(model)
+    keep_apart(options, model)
     try:
         with during(f"onnxruntime {ort.__version__} loads {name}"):
-            return ort.InferenceSession(source, options or session_options(), providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} "
             "If an operator or opset is too new for it, update onnxruntime or export at opset 17."
         ) from error
+
+
+def keep_apart(options: Any, model: bytes | str | Path) -> None:
+    """Have a session leave activations after convolutions alone, where a node of the model holds a graph of its own.
+
+    To merge the two, ONNX Runtime asks at which input of the next node a convolution's result stands. What an If
+    captures stands at none, and 1.19.2 ends the process over that.
+    """
+    if isinstance(model, bytes):
+        found = any(mark in model for mark in _SUBGRAPHS)
+    else:
+        try:
+            with Path(model).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                found = any(view.find(mark) >= 0 for mark in _SUBGRAPHS)
+        except (OSError, ValueError):  # not there, or empty: loading it says so
+            return
+    if found:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "ConvActivationFusion")
 
 
 def _serialised(model: ir.Model, options: Any) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
 TRAINING = sys.version_info < (3, 13)
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 PROCESSES = Path(__file__).with_name("processes")  # first on the PYTHONPATH of processes: see the module in it
 
 

@@ -52,6 +52,48 @@ def _with_if() -> onnx.ModelProto:
     return proto
 
 
+def _in_training() -> onnx.ModelProto:
+    """A Dropout in training mode before the last node."""
+    proto = tiny.mlp()
+    values = {"ratio": np.array(0.5, np.float32), "training": np.array(True)}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in values.items())
+    last = proto.graph.node[-1]
+    proto.graph.node.insert(len(proto.graph.node) - 1, tiny.node("Dropout", [last.input[0], *values], ["d"], "/drop"))
+    last.input[0] = "d"
+    return proto
+
+
+def _computed(proto: onnx.ModelProto | None = None) -> onnx.ModelProto:
+    """Weights of a norm and a direction."""
+    proto = tiny.mlp() if proto is None else proto
+    for name in ("hidden.weight", "out.weight"):
+        for node in proto.graph.node:
+            for position, given in enumerate(node.input):
+                if given == name:
+                    node.input[position] = f"{name}/normed"
+        proto.graph.node.insert(0, tiny.node("Div", [name, f"{name}/norm"], [f"{name}/normed"], f"/{name}/div"))
+        proto.graph.node.insert(0, tiny.node("ReduceL2", [name], [f"{name}/norm"], f"/{name}/norm", axes=[1]))
+    return proto
+
+
+def _with_sparse() -> onnx.ModelProto:
+    proto = tiny.mlp()
+    _make_sparse(proto, next(tensor for tensor in proto.graph.initializer if tensor.name == "out.weight"))
+    return proto
+
+
+def _make_sparse(proto: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    array = numpy_helper.to_array(tensor)
+    places = np.flatnonzero(array)
+    sparse = onnx.SparseTensorProto(
+        values=numpy_helper.from_array(array.reshape(-1)[places], tensor.name),
+        indices=numpy_helper.from_array(places.astype(np.int64), "indices"),
+        dims=array.shape,
+    )
+    proto.graph.initializer.remove(tensor)
+    proto.graph.sparse_initializer.append(sparse)
+
+
 _MODELS: tuple[Callable[[], onnx.ModelProto], ...] = (
     tiny.conv_net,
     lambda: tiny.conv_net(batch=1, softmax=True),
@@ -62,6 +104,9 @@ _MODELS: tuple[Callable[[], onnx.ModelProto], ...] = (
     _half,
     _quantised,
     _with_if,
+    _in_training,
+    _computed,
+    _with_sparse,
 )
 
 # --- mutations of bytes --------------------------------------------------------------------------------------
@@ -320,6 +365,100 @@ def _sparse(proto: onnx.ModelProto, rng: Rng) -> None:
     proto.graph.sparse_initializer.append(sparse)
 
 
+def _sparse_as_it_is(proto: onnx.ModelProto, rng: Rng) -> None:
+    """A tensor made sparse; now and then its indices or values are wrong."""
+    tensor = pick([item for item in proto.graph.initializer if item.data_type == TensorProto.FLOAT], rng)
+    _make_sparse(proto, tensor)
+    made = proto.graph.sparse_initializer[-1]
+    kind = rng.integers(6)
+    if kind == 0:
+        made.indices.raw_data = rng.bytes(len(made.indices.raw_data))
+    elif kind == 1:
+        made.dims[0] = _number(rng)
+    elif kind == 2:
+        made.values.data_type = int(rng.integers(0, 24))
+    elif kind == 3:
+        made.indices.dims.append(_number(rng))
+
+
+def _branches(proto: onnx.ModelProto, rng: Rng) -> None:
+    """A node in the branch of an If, whose condition is a constant, is computed from one, or from the input."""
+    at = int(rng.integers(len(proto.graph.node)))
+    inner = onnx.NodeProto()
+    inner.CopyFrom(proto.graph.node[at])
+    outputs = list(inner.output)
+    made = [helper.make_tensor_value_info(f"{name}/inside", TensorProto.FLOAT, None) for name in outputs]
+    inner.output[:] = [f"{name}/inside" for name in outputs]
+    other = [tiny.node("Identity", [pick([*inner.input, "input"], rng)], [name], name) for name in inner.output]
+    graphs = [helper.make_graph([inner], "one", [], made), helper.make_graph(other, "other", [], made)]
+    if rng.random() < 0.3:
+        graphs[0].initializer.append(numpy_helper.from_array(np.ones(3, np.float32), pick(inner.output, rng)))
+    condition, before = "branches/true", []
+    kind = rng.integers(4)
+    if kind == 1:
+        condition = "branches/not"
+        before = [tiny.node("Not", ["branches/true"], [condition])]
+    elif kind == 2:
+        condition = "branches/greater"
+        before = [
+            tiny.node("ReduceMax", [proto.graph.input[0].name], ["branches/most"], keepdims=0),
+            tiny.node("Greater", ["branches/most", "branches/zero"], [condition]),
+        ]
+    elif kind == 3:
+        condition = "branches/equal"
+        before = [
+            tiny.node("Shape", [proto.graph.input[0].name], ["branches/shape"]),
+            tiny.node("Gather", ["branches/shape", "branches/one"], ["branches/extent"]),
+            tiny.node("Equal", ["branches/extent", "branches/one"], [condition]),
+        ]
+    values = {"true": np.array(rng.random() < 0.8), "zero": np.float32(0), "one": np.array(1)}
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(array), f"branches/{name}") for name, array in values.items()
+    )
+    branch = tiny.node("If", [condition], outputs, "/branches", then_branch=graphs[0], else_branch=graphs[1])
+    del proto.graph.node[at]
+    for node in (branch, *reversed(before)):
+        proto.graph.node.insert(at, node)
+
+
+def _chance(proto: onnx.ModelProto, rng: Rng) -> None:
+    """A node that gives random numbers, or a Dropout in some mode, before the last one."""
+    last = proto.graph.node[-1]
+    kind = rng.integers(3)
+    if kind == 0:
+        made = [tiny.node("RandomNormalLike", [last.input[0]], ["noise"], "/noise")]
+        made.append(tiny.node("Add", [last.input[0], "noise"], ["chance"], "/add"))
+    elif kind == 1:
+        made = [tiny.node("Dropout", [last.input[0]], ["chance", "mask"], "/drop")]
+    else:
+        proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.3), "ratio"))
+        mode = pick([tensor.name for tensor in proto.graph.initializer] + ["input", "mode"], rng)
+        made = [tiny.node("Dropout", [last.input[0], "ratio", mode], ["chance"], "/drop")]
+        if mode == "mode":
+            proto.graph.input.append(helper.make_tensor_value_info(mode, TensorProto.BOOL, []))
+    for node in made:
+        proto.graph.node.insert(len(proto.graph.node) - 1, node)
+    last.input[0] = "chance"
+
+
+def _constant_chain(proto: onnx.ModelProto, rng: Rng) -> None:
+    """Operators between a weight and what reads it."""
+    tensor = pick(proto.graph.initializer, rng)
+    name = tensor.name
+    for step in range(int(rng.integers(1, 4))):
+        made = f"chain/{name}/{step}"
+        operator = pick(
+            ("Neg", "Exp", "Cast", "Shape", "Size", "NonZero", "Softmax", "Unsqueeze", "ConstantOfShape"), rng
+        )
+        for node in proto.graph.node:
+            for position, given in enumerate(node.input):
+                if given == name and not node.name.startswith("/chain"):
+                    node.input[position] = made
+        more = {"to": int(rng.integers(1, 24))} if operator == "Cast" else {}
+        proto.graph.node.insert(step, tiny.node(operator, [name], [made], f"/chain{step}", **more))
+        name = made
+
+
 def _functions(proto: onnx.ModelProto, rng: Rng) -> None:
     """Functions that call each other, or themselves."""
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
@@ -348,7 +487,8 @@ def _remove(proto: onnx.ModelProto, rng: Rng) -> None:
 
 _GRAPHS = (
     _dims, _data, _type, _values, _operator, _operator, _edge, _edge, _output, _attribute, _attribute, _new_attribute,
-    _shape, _elements, _bomb, _bomb, _deep, _names, _opset, _ir, _external, _sparse, _functions, _duplicate, _remove,
+    _shape, _elements, _bomb, _bomb, _deep, _names, _opset, _ir, _external, _sparse, _sparse_as_it_is, _branches,
+    _branches, _chance, _constant_chain, _functions, _duplicate, _remove,
 )  # fmt: skip
 
 

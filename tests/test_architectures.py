@@ -19,7 +19,7 @@ import pytest
 from adabet_onnx import make_artifacts, open_model, select
 from adabet_onnx.scoring.record import LayerScore, Scores
 
-pytestmark = pytest.mark.usefixtures("checked_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 TOLERANCE = 1e-4
 NEGLIGIBLE = 1e-6  # of the largest gradient of all: an attention's key bias has none but rounding

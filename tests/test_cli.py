@@ -350,13 +350,15 @@ def test_metrics_jsonl(chain):
     assert rows[4]["eval_loss"] < rows[0]["eval_loss"]
     assert 0 < rows[4]["learning_rate"] < rows[1]["learning_rate"] <= 0.05, "a falling cosine"
     printed = (chain / "train.out").read_text()
-    assert [line.split()[1] for line in printed.splitlines()] == ["0", "1", "2", "3", "4"]
+    taken, *lines = printed.splitlines()
+    assert taken == "data: 90 RGB images of 8 x 8 -> 3 x 8 x 8: axes moved (layout NHWC)"
+    assert [line.split()[1] for line in lines] == ["0", "1", "2", "3", "4"]
 
 
 def test_evaluate_json(chain):
     before, after = read(chain / "before.out"), read(chain / "evaluate.out")
     for result in (before, after):
-        assert set(result) == {"loss", "accuracy", "samples"}
+        assert set(result) == {"loss", "accuracy", "samples", "data"}
         assert result["samples"] == 30, "x_test"
     assert after["loss"] < before["loss"]
     assert after["accuracy"] > before["accuracy"]
@@ -396,7 +398,8 @@ def test_predict(chain, adabet, monkeypatch):
     assert photo["input"] == "photo.png"
     assert photo["class"] in CLASSES
     text = adabet("predict adapted.onnx photo.png").out
-    assert text == f"photo.png  {photo['class']}  {photo['probability']:.1%}\n"
+    assert photo["data"] == "1 image file -> 3 x 8 x 8: RGB, upright by EXIF, resized"
+    assert text == f"data: {photo['data']}\nphoto.png  {photo['class']}  {photo['probability']:.1%}\n"
     (trained,) = json.loads(adabet("predict artifacts photo.png --json").out)
     assert trained["logits"] == pytest.approx(photo["logits"], abs=1e-4)
 

@@ -15,10 +15,11 @@ from PIL import Image
 
 from adabet_onnx import export_model, make_artifacts, open_model, score, select
 from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
+from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.labels import align_classes
-from adabet_onnx.data.layout import Feeder
 from adabet_onnx.data.preprocess import Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.errors import DataError, RecordError, UsageError
 from adabet_onnx.model.open import Model, Tensor
@@ -52,9 +53,16 @@ def two_inputs() -> Model:
     return open_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
 
 
-def fed(model: Model, data: object, preprocessing: Preprocessing | None = None) -> np.ndarray:
+def fed(
+    model: Model,
+    data: object,
+    preprocessing: Preprocessing | None = None,
+    *,
+    layout: object = None,
+    allow_resize: bool = False,
+) -> np.ndarray:
     """What the model's one input gets of all the training data."""
-    train = open_data(data, model).train
+    train = open_data(data, model, reading=Reading(layout, allow_resize)).train
     (array,) = Feeder(model, preprocessing or Preprocessing()).feeds(train, np.arange(len(train))).values()
     return array
 
@@ -181,14 +189,17 @@ def test_resizing_is_pillows_bilinear(images):
 
 def test_floats_are_resized_without_rounding():
     ramp = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 1, 1, 16).repeat(8, 2)
-    result = fed(taking(1, 8, 8), ramp)
+    result = fed(taking(1, 8, 8), ramp, allow_resize=True)
     assert np.ptp(result[0, 0, 0]) > 0.8
     assert len(np.unique(result)) == 8, "eight steps, not rounded to 0 and 1"
 
 
-def test_flat_samples_are_reshaped_to_what_the_model_takes(rng):
+def test_flat_samples_are_reshaped_where_their_order_is_given(rng):
     flat = rng.random((5, 12), dtype=np.float32)
-    np.testing.assert_array_equal(fed(taking(2, 6), flat), flat.reshape(5, 2, 6))
+    with pytest.raises(DataError, match=r"not reshaped unasked.*--layout 'N\(.*\):N"):
+        fed(taking(2, 6), flat)
+    np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(CT):NCT"), flat.reshape(5, 2, 6))
+    np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(TC):NCT"), flat.reshape(5, 6, 2).swapaxes(1, 2))
 
 
 @pytest.mark.parametrize(

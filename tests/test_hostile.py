@@ -20,6 +20,7 @@ from adabet_onnx.data.source import open_data
 SECRET = b"a secret that is not the model's" * 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_damaged_files(tmp_path: Path) -> None:
     """Seeded mutations, in a child process with limits (see fuzz_files.py)."""

@@ -27,7 +27,10 @@ ABORT = "os.abort()"
 NO_MEMORY = "os.kill(os.getpid(), 9)"
 WAIT = "open('pid', 'w').write(str(os.getpid())); time.sleep(100)"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="commands are watched on Linux only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="commands are watched on Linux only"),
+]
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from adabet_onnx.model import prepare as prepare_
 from adabet_onnx.model import reading, saving
 from adabet_onnx.selection.record import Selection
 
+pytestmark = pytest.mark.slow
+
 ROWS, COLUMNS = 8, 66_000_000  # 2.1 GB of float32, on disk only where they are not zero
 
 

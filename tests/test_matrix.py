@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("name", "kinds"), [("resnet18", ("10 %",)), ("gpt", ("first", "last")), ("lstm", ("all",))])
 def test_check_foresees_what_happens(name, kinds, torch_oracle, training):

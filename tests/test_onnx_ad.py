@@ -36,6 +36,8 @@ from adabet_onnx.portable.autodiff import plan
 from adabet_onnx.portable.rules import differentiable_operators
 from adabet_onnx.portable.shapes import annotate
 
+pytestmark = pytest.mark.slow
+
 node = helper.make_node
 TOLERANCE = 1e-4
 COMPARED = 105  # operators; not to become fewer unnoticed

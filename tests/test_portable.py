@@ -278,6 +278,7 @@ def deep_net(depth: int = 12) -> onnx.ModelProto:
     return tiny.build(nodes, values, input_shape=("N", 3, 32, 32))
 
 
+@pytest.mark.slow
 def test_recomputing_saves_memory_and_changes_no_gradient(tmp_path, rng):
     plain = made(deep_net(), tmp_path / "plain", check=False)
     again = made(deep_net(), tmp_path / "again", recompute=True, check=False)

@@ -14,7 +14,7 @@ from models import tiny
 from models.tiny import node, normal
 from onnx import helper, numpy_helper
 
-from adabet_onnx import CheckError, ModelError, RecordError, UsageError, make_artifacts, open_model, prepare
+from adabet_onnx import CheckError, RecordError, UsageError, make_artifacts, open_model, prepare
 from adabet_onnx.model import prepare as prepare_module
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
@@ -140,14 +140,16 @@ def test_a_parameter_with_a_reserved_name_is_refused() -> None:
         prepare(model, selecting(model, "fc"))
 
 
-def test_a_batchnorm_in_training_mode_is_refused() -> None:
+def test_a_batchnorm_in_training_mode_is_set_to_inference() -> None:
     proto = tiny.conv_net()
     bn = next(item for item in proto.graph.node if item.op_type == "BatchNormalization")
     bn.attribute.append(helper.make_attribute("training_mode", 1))
     bn.output.extend(["m", "v"])
     model = open_model(proto)
-    with pytest.raises(ModelError, match="training mode"):
-        prepare(model, selecting(model, "fc"))
+    assert any(bn.name in note and "stored statistics" in note for note in model.notes)
+    x = normal(5, 3, 8, 8)
+    made = prepare(model, selecting(model, "fc"))
+    assert tiny.difference(tiny.run(made.graph, x), tiny.run(tiny.conv_net(), x)) <= 1e-5
 
 
 # --- names and sharing ---------------------------------------------------------------------------------------

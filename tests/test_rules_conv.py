@@ -306,6 +306,7 @@ def many_gradients(cases: list, opset: int = 17) -> tuple[onnx.ModelProto, dict[
     return ir.to_proto(made), feeds, named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_hundred_random_geometries(seed, torch_oracle):
     """Ten times a hundred: the rules, and for each weight one more strategy than was chosen, against torch."""

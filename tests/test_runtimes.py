@@ -17,7 +17,7 @@ from models import tiny
 from adabet_onnx import UsageError, make_artifacts, open_model, score, select
 from adabet_onnx.portable.profiles import PROFILES
 
-pytestmark = pytest.mark.usefixtures("checked_here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 JS = ROOT / "tests" / "js"
 WEB = JS / "node_modules" / "onnxruntime-web"

@@ -15,7 +15,7 @@ from ripser import ripser
 from scipy.spatial.distance import pdist, squareform
 
 from adabet_onnx import DataError, UsageError, open_model, runtime, score
-from adabet_onnx.data.layout import Feeder
+from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.preprocess import NONE, choose
 from adabet_onnx.data.source import open_data
 from adabet_onnx.scoring.betti import distances, first_betti_number

@@ -177,6 +177,7 @@ def test_numbers_out_of_range(model, data, wrong):
         stability(model, data, **{**QUICK, **wrong})
 
 
+@pytest.mark.slow
 def test_clusters_of_embeddings():
     if importlib.util.find_spec("umap") is None:
         missing("umap-learn is not installed")

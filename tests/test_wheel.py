@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import PROCESSES, ROOT, TRAINING
 
+pytestmark = pytest.mark.slow
+
 
 def run(*command, cwd: Path) -> str:
     """Standard output of a command that must succeed, and finds no package by the PYTHONPATH of these tests."""

@@ -513,12 +513,33 @@ def execute(model: ModelProto, given: Values, dtype: torch.dtype = torch.float64
         raise NotImplementedError(f"opset {opset}")
     values: Values = {"": None, **given}
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
-            raise NotImplementedError(f"{node.domain}.{node.op_type}".lstrip("."))
-        results = OPS[node.op_type]([values[name] for name in node.input], _attributes(node, dtype), opset)
-        results = results if isinstance(results, tuple) else (results,)
-        values.update((name, y) for name, y in zip(node.output, results, strict=False) if name)
+        _execute_node(node, values, opset, dtype)
     return values
+
+
+def _execute_node(node: NodeProto, values: Values, opset: int, dtype: torch.dtype) -> None:
+    """Put a node's outputs among the values."""
+    if node.op_type == "If":
+        branch = _attributes(node, dtype)["then_branch" if bool(values[node.input[0]]) else "else_branch"]
+        inner = {**values, **{w.name: _tensor(numpy_helper.to_array(w), dtype) for w in branch.initializer}}
+        for step in branch.node:
+            _execute_node(step, inner, opset, dtype)
+        values.update((name, inner[y.name]) for name, y in zip(node.output, branch.output, strict=True))
+        return
+    if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
+        raise NotImplementedError(f"{node.domain}.{node.op_type}".lstrip("."))
+    results = OPS[node.op_type]([values[name] for name in node.input], _attributes(node, dtype), opset)
+    results = results if isinstance(results, tuple) else (results,)
+    values.update((name, y) for name, y in zip(node.output, results, strict=False) if name)
+
+
+def constants(model: ModelProto, dtype: torch.dtype = torch.float64) -> dict[str, np.ndarray]:
+    """Every value that follows from initializers alone."""
+    values: Values = {"": None, **_weights(model, dtype)}
+    for node in model.graph.node:
+        if all(name in values for name in node.input):
+            _execute_node(node, values, next(o.version for o in model.opset_import if not o.domain), dtype)
+    return {name: value.numpy() for name, value in values.items() if value is not None}
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -530,7 +551,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def _problem(
-    model: ModelProto, names: Sequence[str], loss: str, logits: str | None, dtype: torch.dtype
+    model: ModelProto, names: Sequence[str], loss: str, logits: str | None, dtype: torch.dtype, class_axis: int = 1
 ) -> tuple[list[Tensor], Callable[[Feeds, np.ndarray], Tensor]]:
     """The trainable weights as autograd leaves, and the loss as a function of (feeds, labels)."""
     weights = _weights(model, dtype)
@@ -540,7 +561,7 @@ def _problem(
         target = _tensor(np.asarray(labels), dtype)
         if loss != "cross-entropy" and y.shape != target.shape:  # would broadcast
             raise ValueError(f"labels of shape {tuple(target.shape)} for an output of {tuple(y.shape)}")
-        return LOSSES[loss](y, target)
+        return LOSSES[loss](y.movedim(class_axis, 1) if loss == "cross-entropy" else y, target)
 
     return [weights[name].requires_grad_() for name in names], evaluate
 
@@ -561,14 +582,16 @@ def gradients(
     loss: str = "cross-entropy",
     logits: str | None = None,
     dtype: torch.dtype = torch.float64,
+    class_axis: int = 1,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Mean loss, and its gradient for each named initializer, in the initializer's shape and in `dtype`.
 
     `logits` names the value that the loss takes (any value of the graph; the first output if None).
     Labels: integers (N,) or (N, d...) for logits (N, C) or (N, C, d...) with 'cross-entropy', which is
-    the mean over them; else ('mse', 'bce-with-logits', 'l1': means over all elements) the logits' shape.
+    the mean over them (classes may be another axis, `class_axis`); else ('mse', 'bce-with-logits', 'l1': means over all
+    elements) the logits' shape.
     """
-    leaves, evaluate = _problem(model, parameters, loss, logits, dtype)
+    leaves, evaluate = _problem(model, parameters, loss, logits, dtype, class_axis)
     value = evaluate(feeds, labels)
     found = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
     return value.item(), {name: g.numpy() for name, g in zip(parameters, found, strict=True)}

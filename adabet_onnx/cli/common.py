@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..data.preprocess import PRESETS
+from ..data.reading import Reading
 from ..scoring.groups import ESTIMATORS, ORDERS
 from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
@@ -146,6 +147,15 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."
 )
 
+reading_options = together(
+    click.option(
+        "--layout",
+        multiple=True,
+        metavar="[INPUT=]LETTERS",
+        help="Axes of arrays as stored, where shapes leave them open: NTC, NHWC, 'N(HW)', NTC:NCT (data:model).",
+    ),
+    click.option("--allow-resize", is_flag=True, help="Resize arrays to the model's images also where hardly meant."),
+)
 preprocessing_options = together(
     click.option(
         "--preset",
@@ -157,6 +167,7 @@ preprocessing_options = together(
     click.option("--scale", type=float, help="By hand: input = (x * scale - mean) / std."),
     click.option("--mean", type=Numbers(), help="By hand: one number, or one per channel."),
     click.option("--std", type=Numbers(), help="By hand: one number, or one per channel."),
+    reading_options,
 )
 scoring_options = together(
     click.option(
@@ -296,6 +307,11 @@ def take_budget(options: dict[str, Any]) -> Budget:
         max_step_time=None if time is None else float(time),
         max_update=update,
     )
+
+
+def take_reading(options: dict[str, Any]) -> Reading:
+    """Take what `preprocessing_options` gave for reading data (--layout, --allow-resize) out of the options."""
+    return Reading(options.pop("layout") or None, options.pop("allow_resize"))
 
 
 def this_command() -> str:

@@ -27,6 +27,7 @@ from .common import (
     show,
     take_budget,
     take_choices,
+    take_reading,
     this_command,
     threads_option,
 )
@@ -92,6 +93,7 @@ def compare(
     scoring = {name: options.pop(name) for name in names}
     scoring["max_memory"] = options.pop("scoring_memory")
     preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std")}
+    reading = take_reading(options)
     backend, _ = options.pop("backend"), options.pop("check")
     plan = Plan(
         strategies=strategies,
@@ -111,6 +113,8 @@ def compare(
             plan,
             num_classes=num_classes,
             preprocessing=preprocessing,
+            layout=reading.layout,
+            allow_resize=reading.allow_resize,
             old_domain=old_domain,
             processes=jobs,
             threads=threads,
@@ -119,4 +123,5 @@ def compare(
         )
     write_markdown(found, output / "results.md")
     plot_comparison(found, output / "results.svg")
+    show(f"data: {found.data}", quiet)
     show(comparison_table(found), quiet)

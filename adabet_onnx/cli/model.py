@@ -54,6 +54,7 @@ def _description(model: Model) -> dict[str, Any]:
         "head": head.name if head else None,
         "new_head": model.new_head,
         "parameter_count": model.parameter_count,
+        "frozen": [asdict(item) for item in model.frozen],
         "notes": list(model.notes),
         "decisions": [asdict(decision) for decision in decisions(model)],
         "layers": [

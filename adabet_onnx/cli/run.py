@@ -95,6 +95,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
         plot_scores(outcome.scores, plot, outcome.selection.layers)
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
+    show(f"data: {outcome.data}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 

@@ -35,6 +35,7 @@ from .common import (
     selection_options,
     show,
     take_budget,
+    take_reading,
     threads_option,
 )
 
@@ -81,7 +82,7 @@ def score(
     if plot is not None:
         check_output(check_plot_path(plot))
     opened = open_model(model)
-    splits = open_data(data, opened)
+    splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
     )
@@ -98,6 +99,7 @@ def score(
     scores.save(output)
     if plot is not None:
         plot_scores(scores, plot)
+    show(f"data: {scores.settings['data']}", quiet)
     show(scores_table(scores), quiet)
 
 

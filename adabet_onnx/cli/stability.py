@@ -24,6 +24,7 @@ from .common import (
     progress_bar,
     quiet_option,
     show,
+    take_reading,
     threads_option,
 )
 
@@ -76,7 +77,7 @@ def stability(
     if plot is not None:
         check_output(check_plot_path(plot))
     opened = open_model(model)
-    splits = open_data(data, opened)
+    splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
     )
@@ -86,4 +87,5 @@ def stability(
         found.save(output)
     if plot is not None:
         plot_stability(found, plot)
+    show(f"data: {found.data}", quiet)
     show(stability_table(found), quiet)

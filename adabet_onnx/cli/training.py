@@ -26,8 +26,10 @@ from .common import (
     preprocessing_options,
     progress_bar,
     quiet_option,
+    reading_options,
     show,
     show_json,
+    take_reading,
     threads_option,
     training_options,
 )
@@ -63,6 +65,7 @@ def artifacts(model: Path, selection: Path, output: Path, quiet: bool, **setting
 @click.argument("data", type=ANY)
 @click.option("--batch-size", type=click.IntRange(1), help="Samples per step.  [default: 32]")
 @training_options
+@reading_options
 @click.option("--seed", type=click.IntRange(0), help="Of data order and validation split.  [default: 0]")
 @threads_option
 @quiet_option
@@ -75,9 +78,12 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
     Example:
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
-    trainer = Trainer(folder, threads=threads)
+    trainer, reading = Trainer(folder, threads=threads), take_reading(settings)
     with progress_bar(quiet) as progress:
-        rows = trainer.fit(data, progress=progress, **settings)
+        rows = trainer.fit(
+            data, layout=reading.layout, allow_resize=reading.allow_resize, progress=progress, **settings
+        )
+    show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
 
@@ -98,7 +104,7 @@ def _row(row: dict[str, Any]) -> str:
 @click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
 @click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
 @preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy and samples as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy, samples and data as JSON.")
 @threads_option
 @quiet_option
 def evaluate(
@@ -118,7 +124,7 @@ def evaluate(
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
     opened = open_trained(model)
-    splits = open_data(data, opened)
+    splits = open_data(data, opened, reading=take_reading(settings))
     held = splits.for_evaluation
     preprocessing = choose(opened, integer_data=held.rows.integer, **settings)
     with progress_bar(quiet) as progress:
@@ -130,6 +136,7 @@ def evaluate(
     if as_json:
         show_json(result)
         return
+    show(f"data: {result['data']}", quiet)
     accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.1%}, "
     part = "test" if splits.test is not None else "all"
     show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
@@ -139,7 +146,7 @@ def evaluate(
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
 @preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability and logits.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability, logits and data.")
 @threads_option
 @quiet_option
 def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet: bool, **settings: Any) -> None:
@@ -149,13 +156,19 @@ def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
-    opened = open_trained(model)
+    opened, reading = open_trained(model), take_reading(settings)
     rows = compute_predictions(
-        opened, inputs, lambda integer: _preprocessing(opened, integer, settings), threads=threads
+        opened,
+        inputs,
+        lambda integer: _preprocessing(opened, integer, settings),
+        layout=reading.layout,
+        allow_resize=reading.allow_resize,
+        threads=threads,
     )
     if as_json:
         show_json(rows)
         return
+    show(f"data: {rows[0]['data']}", quiet)
     for row in rows:
         if row["probability"] is None:
             show(f"{row['input']}  {row['logits']}", quiet)

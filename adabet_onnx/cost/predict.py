@@ -16,6 +16,7 @@ from ..errors import ModelError, UsageError
 from ..model.layers import Layer
 from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import Model
+from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -189,7 +190,7 @@ class Predictor:
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:
     """How many nodes run before the first that needs the labels."""
-    needing = (i for i, node in enumerate(order) for value in node.inputs if value and value.name == step.labels)
+    needing = (i for i, node in enumerate(order) for value in reads(node) if value and value.name == step.labels)
     return next(needing, len(order))
 
 
@@ -198,11 +199,11 @@ def _saved(order: Sequence[ir.Node], split: int, step: StepGraph) -> list[ir.Val
     owner: dict[ir.Value, ir.Value] = {}
     made: set[ir.Value] = set()
     for node in order[:split]:
-        inputs = [value for value in node.inputs if value is not None]
+        inputs = [value for value in reads(node) if value is not None]
         made.update(value for value in inputs if value.name in step.data)
         if any(value in made for value in inputs):
             made.update(node.outputs)
         if node.op_type in VIEWS and inputs:
             owner[node.outputs[0]] = owner.get(inputs[0], inputs[0])
-    read = (value for node in order[split:] for value in node.inputs if value is not None and value in made)
+    read = (value for node in order[split:] for value in reads(node) if value is not None and value in made)
     return [value for value in dict.fromkeys(owner.get(v, v) for v in read) if value.name != step.logits]

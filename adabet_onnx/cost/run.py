@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 import onnx_ir as ir
 
 from ..model.liveness import VIEWS
+from ..model.uses import reads
 from .arena import Arena, Piece
 from .multiply_adds import Shapes
 
@@ -67,12 +68,12 @@ class Run:
         self.arena = Arena()
         self._order, constant = without_folded(order)
         self._shown = set(graph.outputs)
-        read = dict.fromkeys(value for node in self._order for value in node.inputs if value is not None)
+        read = dict.fromkeys(value for node in self._order for value in reads(node) if value is not None)
         self.constants = [value for value in read if value in constant or value.is_initializer()]
         self._buffer = self._buffers({*self.constants, *graph.inputs})
         self._last: dict[ir.Value, int] = {}
         for index, node in enumerate(self._order):
-            for value in (*node.inputs, *node.outputs):
+            for value in (*reads(node), *node.outputs):
                 if value is not None:
                     self._last[self._buffer.get(value, value)] = index
         for value in self._shown:
@@ -111,7 +112,7 @@ class Run:
         read = {
             value
             for node in self._order
-            for place, value in enumerate(node.inputs)
+            for place, value in enumerate(reads(node))
             if not (place == 1 and node.op_type in _PRODUCTS)
         }
         return [value for value in dict.fromkeys(self.packed) if value not in read]
@@ -120,7 +121,7 @@ class Run:
         """In whose memory a value lies, for those that get none of their own."""
         uses: dict[ir.Value, int] = dict.fromkeys(self._shown, 1)
         for node in self._order:
-            for value in dict.fromkeys(v for v in node.inputs if v is not None):
+            for value in dict.fromkeys(v for v in reads(node) if v is not None):
                 uses[value] = uses.get(value, 0) + 1
         left = dict(uses)  # reads of a buffer that are still to come
         owner: dict[ir.Value, ir.Value] = {}
@@ -146,9 +147,9 @@ class Run:
                             idle.remove(buffer)
                     if buffer is not None:
                         lies_in(made, buffer)
-            for value in dict.fromkeys(v for v in (*node.inputs, *node.outputs) if v is not None):
+            for value in dict.fromkeys(v for v in (*reads(node), *node.outputs) if v is not None):
                 buffer = owner.get(value, value)
-                if value in node.inputs:
+                if value in reads(node):
                     left[buffer] = left.get(buffer, 0) - 1
                 if left.get(buffer, 0) <= 0 and buffer not in outside and buffer not in shown and buffer not in idle:
                     idle.insert(0, buffer)
@@ -257,7 +258,7 @@ def without_folded(order: Sequence[ir.Node]) -> tuple[list[ir.Node], set[ir.Valu
     constant: set[ir.Value] = set()
     left = []
     for node in order:
-        inputs = [value for value in node.inputs if value is not None]
+        inputs = [value for value in reads(node) if value is not None]
         if inputs and all(value in constant or value.is_initializer() for value in inputs):
             constant.update(node.outputs)
         else:

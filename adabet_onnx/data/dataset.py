@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import DataError
+from .reading import AS_IT_IS, Reading
+
+
+@dataclass(frozen=True)
+class Form:
+    """What samples look like.
+
+    Attributes:
+        shape: of one, without the batch.
+        dtype: of its numbers.
+        files: whether they come from files of images, which are read at the size and with the channels asked for.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    files: bool = False
 
 
 class Rows(Protocol):
@@ -25,6 +41,11 @@ class Rows(Protocol):
     @property
     def integer(self) -> bool:
         """Whether the samples are integers (images of 0 to 255)."""
+        ...
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        """What the samples look like, by input name as `fetch` gives them."""
         ...
 
 
@@ -46,6 +67,11 @@ class ArrayRows:
         """Whether all arrays hold integers."""
         return all(array.dtype.kind in "iu" for array in self.arrays.values())
 
+    @property
+    def forms(self) -> dict[str, Form]:
+        """Shape and dtype of every array."""
+        return {name: Form(array.shape[1:], array.dtype) for name, array in self.arrays.items()}
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -56,12 +82,14 @@ class Dataset:
         labels: one per row (int64 class indices, or float targets), or None.
         classes: class names, or None.
         name: what messages call it.
+        reading: what the user says of the layout of its axes, and whether it may be resized.
     """
 
     rows: Rows
     labels: np.ndarray | None = None
     classes: list[str] | None = None
     name: str = "the data"
+    reading: Reading = AS_IT_IS
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +98,7 @@ class Dataset:
         """The same data restricted to some rows, in this order."""
         chosen = np.asarray(indices, np.int64)
         labels = None if self.labels is None else self.labels[chosen]
-        return Dataset(_Chosen(self.rows, chosen), labels, self.classes, self.name)
+        return replace(self, rows=_Chosen(self.rows, chosen), labels=labels)
 
     def need_labels(self, why: str) -> np.ndarray:
         """The labels.
@@ -95,6 +123,11 @@ class Splits:
         """The test data; without any, all there is."""
         return self.train if self.test is None else self.test
 
+    def read_as(self, reading: Reading) -> Splits:
+        """The same data, read in another way."""
+        test = None if self.test is None else replace(self.test, reading=reading)
+        return Splits(replace(self.train, reading=reading), test)
+
 
 @dataclass(frozen=True)
 class _Chosen:
@@ -110,6 +143,10 @@ class _Chosen:
     @property
     def integer(self) -> bool:
         return self.rows.integer
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        return self.rows.forms
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:

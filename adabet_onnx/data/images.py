@@ -2,11 +2,12 @@
 
 Either ``FOLDER/train/CLASS/*.jpg`` with ``FOLDER/test/CLASS/*.jpg``, or ``FOLDER/CLASS/*.jpg`` of which a seeded
 fifth becomes test data. Class names in sorted order are the labels 0, 1, ... A folder that holds images and no folders
-is data without labels.
+is data without labels. Photographs are turned upright as their EXIF orientation says.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,20 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError
-from .dataset import Dataset, Splits
+from .dataset import Dataset, Form, Splits
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 TEST_FRACTION = 0.2
+_ORIENTATION = 0x0112  # the EXIF tag: where the first row and the first column of the stored picture belong
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SPLIT_SEED = 2  # always the same, so that no command tests on what another has trained on
 
 
@@ -45,14 +56,37 @@ class ImageRows:
         """Images are 8-bit integers."""
         return True
 
+    @property
+    def forms(self) -> dict[str, Form]:
+        """What `fetch` gives."""
+        return {"": Form((*self.size, self.channels), np.dtype(np.uint8), files=True)}
+
     def _read(self, path: Path) -> np.ndarray:
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.channels]
         try:
             with Image.open(path) as image:
-                resized = _converted(image, mode).resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+                converted = _converted(upright(image), mode)
+                resized = converted.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
         except Exception as error:  # Pillow's readers trust their files, and fail in many ways where they should not
             raise DataError(f"{path} cannot be read as an image ({str(error)[:200]}). Remove or replace it.") from error
         return np.asarray(resized, np.uint8).reshape(*self.size, self.channels)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture (of an animation the first one) as its EXIF orientation says; one that says nothing stays as it is.
+
+    The eight orientations are those of the EXIF tag 0x0112. Where the entry is damaged or says something else, viewers
+    show the picture as it is stored, and so it stays.
+    """
+    image.load()  # where a format turns pictures itself (TIFF), it does so here, and takes the entry away
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that an entry is damaged
+            orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow trusts these entries, and fails in many ways where it should not
+        return image
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:

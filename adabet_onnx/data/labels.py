@@ -2,52 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
+from ..model.dims import Dims
+from ..model.logits_axes import class_axis, label_shape, written
 from .dataset import Dataset
 
 IGNORED = -100  # a label per pixel or token that does not count, as in torch
 
 
-def fit_labels(
-    labels: np.ndarray, loss: str, outputs: int, where: str, shape: tuple[int, ...] | None = None
-) -> np.ndarray:
-    """Check labels against a loss and the model's outputs.
+def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: int | None = None) -> np.ndarray:
+    """Bring labels into the shape that a loss takes, and see that it can.
 
-    onnxruntime-training computes a wrong loss, without an error, for class indices out of range, so nothing is
-    fed that was not looked at here.
+    Their shape must be the expected one up to axes of size 1: nothing is broadcast, and no axes are swapped. Nothing is
+    fed that was not looked at here: onnxruntime-training computes a wrong loss, without an error, for class indices out
+    of range.
 
     Args:
         labels: one per sample.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        outputs: number of classes, or size of the logits' last axis.
+        logits: their shape, the batch first: ``("N", 10)``.
         where: what to call the data in a message.
-        shape: of one sample's labels, for cross-entropy per pixel or token; there -100 means a label to be ignored.
+        axis: of the classes in the logits; None: see `class_axis`.
 
     Returns:
-        int64 (N,) or (N, *shape) class indices for cross-entropy, else float32 targets (N, ..., outputs).
+        For cross-entropy int64 class indices in the logits' shape without the classes' axis; there, -100 per pixel or
+        token means a label to be ignored. Else float32 targets in the logits' shape.
 
     Raises:
-        DataError: of another type or shape, out of range, NaN or infinite.
+        DataError: of another type or shape (both are named), out of range, NaN or infinite; or they fit the classes on
+            two axes of the logits, and ``axis`` does not say which.
+        UsageError: a wrong class axis, or logits of shape (N,) and cross-entropy.
     """
-    if loss == "cross-entropy":
-        return _class_indices(labels, outputs, where, shape)
-    if labels.dtype.kind in "iu" and labels.ndim == 1 and outputs > 1:
-        raise DataError(f"{where}: {loss} needs targets of shape (N, {outputs}), found class indices.")
-    targets = labels.astype(np.float32)
-    if targets.ndim == 1:
-        targets = targets[:, np.newaxis]
-    if targets.shape[-1] != outputs:
+    at = class_axis(logits, axis, loss)
+    if at is not None:
+        return _class_indices(labels, logits, at, axis, where)
+    if not _alike(labels.shape, logits):
+        indices = labels.dtype.kind in "iu" and labels.ndim == 1
         raise DataError(
-            f"{where}: targets have shape {targets.shape[1:]} per sample, but the model gives {outputs} outputs."
+            f"{where}: {loss} needs targets of the logits' shape {written(logits)}, up to axes of size 1, found "
+            f"{'class indices' if indices else labels.dtype} of shape {written(labels.shape)}. Give one target per "
+            f"output{', or use --loss cross-entropy' if indices else ''}."
         )
+    targets = labels.astype(np.float32).reshape(len(labels), *map(int, logits[1:]))
     if not np.isfinite(targets).all():
         raise DataError(f"{where}: the targets have NaN or infinite values.")
+    if loss == "bce-with-logits" and (targets.min() < 0 or targets.max() > 1):
+        raise DataError(
+            f"{where}: bce-with-logits needs targets from 0 to 1, found {targets.min():g} to {targets.max():g}. Make "
+            "them 0 and 1 (or probabilities), or use another loss (--loss)."
+        )
     return targets
+
+
+def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
+    """See that a batch has a label per sample: the graph of a loss would let one count for all.
+
+    Raises:
+        DataError: it has not; both shapes are named.
+    """
+    for name, array in feeds.items():
+        if array.ndim and (labels.ndim == 0 or len(array) != len(labels)):
+            raise DataError(
+                f"input {name!r} of shape {written(array.shape)} has {len(array)} samples, but the labels have shape "
+                f"{written(labels.shape)}. Give one label per sample."
+            )
 
 
 def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:
@@ -81,33 +105,73 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
     return replace(dataset, labels=labels, classes=classes)
 
 
-def _class_indices(labels: np.ndarray, outputs: int, where: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    if shape is not None and (labels.dtype.kind not in "iu" or labels.shape[1:] != shape):
+def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | None, where: str) -> np.ndarray:
+    expected = label_shape(logits, axis)
+    dense = len(expected) > 1
+    if labels.dtype.kind not in "iu" or not _alike(labels.shape, expected):
+        what = "one per pixel or token" if dense else "one per sample"
         raise DataError(
-            f"{where}: cross-entropy needs integer class indices of shape {('N', *shape)}, one per pixel or token, "
-            f"found {labels.dtype} of shape {labels.shape}."
+            f"{where}: cross-entropy with logits of shape {written(logits)} needs integer class indices of shape "
+            f"{written(expected)}, {what}, found {labels.dtype} of shape {written(labels.shape)}. "
+            f"{_advice(labels, logits, axis)}"
         )
-    if shape is not None:
-        counted = labels[labels != IGNORED]
-        if counted.size == 0:
-            raise DataError(f"{where}: every label is {IGNORED}, which means to ignore it.")
-        _class_indices(counted.reshape(-1), outputs, where, None)
-        return labels.astype(np.int64)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if given is None:
+        _ask(logits, axis, where)
+    indices = labels.astype(np.int64).reshape(len(labels), *map(int, expected[1:]))
+    counted = indices[indices != IGNORED] if dense else indices
+    if counted.size == 0:
+        raise DataError(f"{where}: every label is {IGNORED}, which means to ignore it.")
+    _check_range(counted, int(logits[axis]), where)
+    return indices
+
+
+def _ask(logits: Dims, axis: int, where: str) -> None:
+    """Refuse labels that would fit classes on axis 1 as well as on the last one, as for 8 classes of 8 steps."""
+    other = len(logits) - 1 if axis == 1 else 1
+    if other != axis and label_shape(logits, other) == label_shape(logits, axis):
+        first, last = sorted((axis, other))
         raise DataError(
-            f"{where}: cross-entropy needs one integer class index per sample, found {labels.dtype} of shape "
-            f"{labels.shape}. Cast them, or use another loss (--loss) for float targets."
+            f"{where}: the labels fit classes on axis {first} of the logits {written(logits)} as well as on axis "
+            f"{last}. Say which: --class-axis {first} or --class-axis {last} (of artifacts, run and evaluate)."
         )
+
+
+def _advice(labels: np.ndarray, logits: Dims, axis: int) -> str:
+    """What to do about labels of the wrong type or shape."""
+    if _alike(labels.shape, logits) and int(logits[axis]) > 1:
+        return f"For one-hot labels give their indices: numpy.argmax(y, axis={axis})."
+    others = [i for i in range(1, len(logits)) if i != axis and _alike(labels.shape, label_shape(logits, i))]
+    if labels.dtype.kind in "iu" and others:
+        return f"They would fit classes on axis {others[0]} of the logits: --class-axis {others[0]}."
+    if labels.dtype.kind in "iu":
+        return "Give one label for each, or use another loss (--loss)."
+    return "Cast them, or use another loss (--loss) for float targets."
+
+
+def _alike(found: tuple[int, ...], expected: Dims) -> bool:
+    """Whether two shapes, samples first, are equal up to axes of size 1 after the first, in the same order."""
+    return [extent for extent in found[1:] if extent != 1] == [extent for extent in expected[1:] if extent != 1]
+
+
+def _check_range(labels: np.ndarray, outputs: int, where: str) -> None:
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= outputs:
-        needed = high + 1
-        advice = (
-            f"Give the model a head of {needed} outputs (new-head, or run --num-classes {needed}), or fix the labels."
-        )
-        if low == 1 and high == outputs:
-            advice = "Count classes from 0: subtract 1."
+    if outputs == 1:
         raise DataError(
-            f"{where}: labels go from {low} to {high}, but the model has {outputs} outputs, so they must be 0 to "
-            f"{outputs - 1}. {advice if low >= 0 else 'Fix the labels.'}"
+            f"{where}: the model has one output, and the cross-entropy of one class is 0 whatever it is. Use --loss "
+            "bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an output per "
+            "class (new-head, or run --num-classes)."
         )
-    return labels.astype(np.int64)
+    if low >= 0 and high < outputs:
+        return
+    needed = high + 1
+    advice = f"Give the model a head of {needed} outputs (new-head, or run --num-classes {needed}), or fix the labels."
+    if low == 1 and high == outputs:
+        advice = "Count classes from 0: subtract 1."
+    elif low == IGNORED and high < outputs:
+        advice = f"{IGNORED} is ignored per pixel or token only: leave out samples without a label."
+    elif low < 0:
+        advice = "Fix the labels."
+    raise DataError(
+        f"{where}: labels go from {low} to {high}, but the model has {outputs} outputs, so they must be 0 to "
+        f"{outputs - 1}. {advice}"
+    )

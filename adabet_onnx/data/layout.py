@@ -1,160 +1,216 @@
-"""From raw samples to what a model's inputs want: order of axes, size, channels, arithmetic."""
+"""What the samples of data are taken for: the axes, and for pictures colour and size, that an input gets them in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
+from ..model.input_axes import channel_axis
 from ..model.open import Model, Tensor
-from .dataset import Dataset
-from .preprocess import Preprocessing
-
-_CHANNELS = (1, 3, 4)
+from .axes import AmbiguousAxesError, Axes, decide_axes
+from .dataset import Form
+from .pictures import (
+    ImageLayout,
+    Picture,
+    as_picture,
+    picture_input,
+    recolour_step,
+    recoloured,
+    resized,
+    resizing_doubt,
+    scales,
+)
+from .reading import Layout
 
 
 @dataclass(frozen=True)
-class ImageLayout:
-    """How a model takes in images.
+class Entrance:
+    """An input of a model, and what is known of its axes.
 
     Attributes:
-        size: height and width in pixels.
-        channels: 1, 3 or 4.
-        channels_first: NCHW, else NHWC.
+        spec: name, dtype and shape.
+        channels: the axis of channels, counted with the batch, or None.
+        picture: how it takes pictures, or None.
+        model: what messages call the model.
     """
 
-    size: tuple[int, int]
-    channels: int
-    channels_first: bool
+    spec: Tensor
+    channels: int | None
+    picture: ImageLayout | None
+    model: str
+
+    @property
+    def want(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return tuple(int(extent) for extent in self.spec.shape[1:])
 
 
-def image_layout(model: Model) -> ImageLayout | None:
-    """The layout of the model's only input where it looks like an image (N, C, H, W) or (N, H, W, C)."""
-    return _layout(model.inputs[0]) if len(model.inputs) == 1 else None
+def entrance(model: Model, spec: Tensor) -> Entrance:
+    """An input, with what the graph tells of its axes."""
+    picture = picture_input(model, spec)
+    channels = channel_axis(model.graph, spec.name) if picture is None else picture.channel_axis
+    return Entrance(spec, channels, picture, model.name)
 
 
-def _layout(spec: Tensor) -> ImageLayout | None:
-    if len(spec.shape) != 4 or spec.dtype != "float32":
-        return None
-    a, b, c = (int(extent) for extent in spec.shape[1:])
-    if a in _CHANNELS:
-        return ImageLayout((b, c), a, True)
-    if c in _CHANNELS:
-        return ImageLayout((a, b), c, False)
-    return None
+@dataclass(frozen=True)
+class Fit:
+    """How samples become what an input takes; either their axes suffice, or they are pictures.
+
+    Attributes:
+        form: of the samples.
+        entrance: the input.
+        axes: how axes are laid out, where nothing else is needed.
+        picture: how samples are pictures of another size or colour.
+        layout: what the user said of them, in letters, or None.
+    """
+
+    form: Form
+    entrance: Entrance
+    axes: Axes | None = None
+    picture: Picture | None = None
+    layout: str | None = None
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Samples (N, ...) as the input takes them, numbers unscaled."""
+        if self.axes is not None:
+            return self.axes.apply(array)
+        picture, target = self.picture, self.entrance.picture
+        assert picture is not None
+        assert target is not None
+        images = resized(recoloured(picture.rows_first(array), target.channels), target.size)
+        return np.moveaxis(images, 3, 1) if target.channels_first else images
 
 
-class Feeder:
-    """Turns raw samples into feeds for a model.
+def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool, where: str) -> Fit:
+    """The one place that decides what the samples of an array are taken for.
+
+    Their axes are laid out anew if that suffices (`decide_axes`). Otherwise, where the input takes pictures and the
+    samples are some (`as_picture`), their colour and size are changed; size only where nothing speaks against it
+    (`resizing_doubt`) or it is allowed. Pixels that would fit both with rows for columns and resized are asked about.
 
     Args:
-        model: the model to feed.
-        preprocessing: the arithmetic, applied to float32 inputs.
+        form: of the samples.
+        into: the input.
+        layout: what the user says of them.
+        allow_resize: whether they may be resized where that is hardly meant.
+        where: what messages call the data.
+
+    Raises:
+        DataError: they do not fit the input, or several ways of laying them out do; the message says what to do.
+        UsageError: the layout does not fit the data or the input.
     """
-
-    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
-        self._model = model
-        self._layout = image_layout(model)
-        self.preprocessing = preprocessing
-
-    def feeds(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Inputs of the model by name, for these rows.
-
-        Raises:
-            DataError: names, shapes or types do not fit the model's inputs.
-        """
-        raw = dataset.rows.fetch(np.asarray(indices, np.int64))
-        names = [spec.name for spec in self._model.inputs]
-        if set(raw) == {""}:
-            if len(names) != 1:
-                raise DataError(
-                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names "
-                    "to arrays."
-                )
-            raw = {names[0]: raw[""]}
-        if set(raw) != set(names):
-            raise DataError(f"the data has inputs {sorted(raw)}, but {self._model.name} has {sorted(names)}.")
-        return {spec.name: self._input(raw[spec.name], spec, dataset.name) for spec in self._model.inputs}
-
-    def _input(self, array: np.ndarray, spec: Tensor, where: str) -> np.ndarray:
-        if 0 in array.shape[1:]:
-            raise DataError(f"{where}: samples of shape {array.shape[1:]} for input {spec.name!r} are empty.")
-        if spec.dtype != "float32":
-            if array.dtype.kind not in "iub":
-                raise DataError(f"{where}: input {spec.name!r} takes {spec.dtype}, but the data is {array.dtype}.")
-            fed = array.astype(spec.dtype)
-            axis = None
-        elif self._layout is not None:
-            fed, axis = self._image(array, spec, where), 1 if self._layout.channels_first else 3
-        else:
-            fed, axis = array, 1 if array.ndim > 2 else None
-            if array.shape[1:] != spec.shape[1:] and array[:1].size == np.prod([int(d) for d in spec.shape[1:]]):
-                fed = array.reshape(len(array), *(int(d) for d in spec.shape[1:]))
-        if fed.shape[1:] != spec.shape[1:]:
-            raise DataError(
-                f"{where}: a sample for input {spec.name!r} has shape {array.shape[1:]}, but {self._model.name} "
-                f"takes "
-                f"{spec.shape[1:]}. Give data of that shape."
-            )
-        if spec.dtype != "float32":
-            return fed
-        fed = self.preprocessing.apply(fed, axis)
-        if not np.isfinite(fed).all():
-            raise DataError(
-                f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."
-            )
-        return np.ascontiguousarray(fed)
-
-    def _image(self, array: np.ndarray, spec: Tensor, where: str) -> np.ndarray:
-        """Lay out and resize images (N, H, W), (N, H, W, C) or (N, C, H, W) as the model takes them."""
-        layout = self._layout
-        assert layout is not None
-        if array.ndim == 3:
-            array = array[..., np.newaxis]
-        if array.ndim != 4:
-            raise DataError(
-                f"{where}: samples have shape {array.shape[1:]}, but {self._model.name} takes images {spec.shape[1:]}."
-            )
-        if array.shape[1:] == spec.shape[1:]:
-            return array
-        last = array if _channels_last(array.shape) else np.moveaxis(array, 1, 3)
-        if last.shape[3] not in _CHANNELS:
-            raise DataError(
-                f"{where}: samples of shape {array.shape[1:]} have no axis of 1, 3 or 4 channels first or last; "
-                f"{self._model.name} takes {spec.shape[1:]}."
-            )
-        last = _resized(_with_channels(last, layout.channels, where), layout.size)
-        return np.moveaxis(last, 3, 1) if layout.channels_first else last
+    have, want, target = form.shape, into.want, into.picture
+    if 0 in have:
+        raise DataError(f"{where}: samples of shape {have} for input {into.spec.name!r} are empty.")
+    if layout is not None and target is not None and layout.model is None and set(layout.letters) <= set("CHW"):
+        layout = replace(layout, model=tuple(target.letters)) if layout.flattened else layout
+    told = None if layout is None else str(layout)
+    if form.files and target is not None:
+        layout = Layout(("H", "W", "C"), tuple(target.letters))
+    try:
+        channels = None if into.channels is None else into.channels - 1
+        axes = decide_axes(have, want, layout, channels)
+        if axes is not None and (layout is not None or not axes.moved):
+            return Fit(form, into, axes=axes, layout=told)
+        picture = None if target is None else as_picture(have, layout)
+    except AmbiguousAxesError:
+        raise _ambiguous(form, into, layout, where) from None
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if axes is not None and _transposed_picture(form, into, picture):
+        raise _ambiguous(form, into, layout, where)
+    if axes is not None:
+        return Fit(form, into, axes=axes)
+    if target is None or picture is None:
+        raise _misfit(form, into, layout, where)
+    if recolour_step(picture.channels, target.channels) is None:
+        raise DataError(
+            f"{where}: images have {picture.channels} channels, but {into.model} takes {target.channels} (a sample has "
+            f"shape {have}, input {into.spec.name!r} takes {want}). Give images of {target.channels} channels; if the "
+            "shape is no image's, give its axes with --layout."
+        )
+    doubt = resizing_doubt(picture, target, form.dtype)
+    if picture.size != target.size and doubt is not None and not allow_resize:
+        raise _hardly_meant(form, into, picture, doubt, where)
+    return Fit(form, into, picture=picture, layout=told)
 
 
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    return shape[3] in _CHANNELS
+def _transposed_picture(form: Form, into: Entrance, picture: Picture | None) -> bool:
+    """Whether samples whose axes fit when moved may as well be pictures that lie where the input's stand."""
+    target = into.picture
+    if target is None or picture is None or target.size[0] == target.size[1]:
+        return False
+    return picture.size == target.size[::-1] and resizing_doubt(picture, target, form.dtype) is None
 
 
-def _with_channels(images: np.ndarray, channels: int, where: str) -> np.ndarray:
-    found = images.shape[3]
-    if found == channels:
-        return images
-    if found == 1 and channels == 3:
-        return np.repeat(images, 3, axis=3)
-    if found == 4 and channels == 3:
-        return images[..., :3]
-    if found in (3, 4) and channels == 1:  # luma of ITU-R BT.601, as Pillow's mode L
-        grey = images[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        return (np.rint(grey).astype(np.uint8) if images.dtype == np.uint8 else grey)[..., np.newaxis]
-    raise DataError(f"{where}: images have {found} channels, but the model takes {channels}.")
+def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) -> DataError:
+    said = f"{where}: a sample has shape {form.shape}, input {into.spec.name!r} of {into.model} takes {into.want}, and "
+    if layout is not None:
+        return DataError(
+            f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as --layout "
+            f"{layout.data}:{_example(into.want, into.channels)} (in Python layout=)."
+        )
+    return DataError(
+        f"{said}its axes fit in several ways: say which is which with --layout, a letter for each axis of the data, "
+        f"such as {_letters(form.shape)} (in Python layout='{_letters(form.shape)}')."
+    )
 
 
-def _resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    if images.shape[1:3] == size:
-        return images
-    mode = np.uint8 if images.dtype == np.uint8 else np.float32
-    height, width = size
-    result = np.empty((len(images), height, width, images.shape[3]), mode)
-    for sample, image in enumerate(images.astype(mode, copy=False)):
-        for channel in range(images.shape[3]):
-            plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-            result[sample, ..., channel] = np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR))
-    return result
+def _misfit(form: Form, into: Entrance, layout: Layout | None, where: str) -> DataError:
+    have, want = form.shape, into.want
+    said = f"{where}: a sample for input {into.spec.name!r} has shape {have}, but {into.model} takes {want}. "
+    if layout is not None:
+        known = "" if into.channels is None else f" (it reads axis {into.channels} as channels)"
+        return DataError(
+            f"{said}Layout {layout} does not lead from one to the other{known}: correct it, or say after a colon what "
+            f"the model takes, such as --layout {layout.data}:{_example(want, into.channels)} (in Python layout=)."
+        )
+    if int(np.prod(have)) == int(np.prod(want)) and len(have) != len(want) and 1 in (len(have), len(want)):
+        return DataError(
+            f"{said}It is not reshaped unasked: say how its axes are flattened, such as --layout "
+            f"{_flattened(form, into)} (in Python layout=), the last letter running fastest."
+        )
+    return DataError(
+        f"{said}Give data of that shape. (Its axes may come in another order, which --layout can name, such as "
+        f"{_letters(have)}.)"
+    )
+
+
+def _flattened(form: Form, into: Entrance) -> str:
+    """Layouts that flatten, or take apart, in one order or another."""
+    have, want = form.shape, into.want
+    if len(have) > len(want):
+        letters = _letters(have)[1:]
+        return f"'N{letters}:N({letters})'"
+    if into.picture is not None and len(have) == 1:
+        return "'N(HW)'" if into.picture.channels == 1 else "'N(HWC)' or 'N(CHW)'"
+    letters = _example(want, into.channels)[1:]
+    return f"'N({letters}):N{letters}'"
+
+
+def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, where: str) -> DataError:
+    (height, width), target = picture.size, into.picture
+    assert target is not None
+    factors = scales(picture.size, target.size)
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}[picture.channels]
+    return DataError(
+        f"{where}: samples of shape {form.shape} ({form.dtype}) would be {kind} images of {height} x {width}, to be "
+        f"resized to {target.size[0]} x {target.size[1]} (height {factors[0]:.2g}x, width {factors[1]:.2g}x) for input "
+        f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or "
+        f"name its axes with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python "
+        "allow_resize=True) if they are."
+    )
+
+
+def _example(want: tuple[int, ...], channels: int | None) -> str:
+    """Letters that an input may have."""
+    names = {0: "", 1: "T", 2: "HW", 3: "DHW"}.get(len(want) - 1, "ABDEFGHIJKLM"[: len(want) - 1])
+    at = 0 if channels is None else channels - 1
+    return "N" + names[:at] + "C" + names[at:]
+
+
+def _letters(have: tuple[int, ...]) -> str:
+    """Letters that data of so many axes may have."""
+    return {1: "NC", 2: "NTC", 3: "NHWC", 4: "NTHWC"}.get(len(have), "NABDEFGHIJKLM"[: len(have) + 1])

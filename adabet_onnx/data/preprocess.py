@@ -158,7 +158,8 @@ def choose(
         stored: from a selection or manifest.
 
     Raises:
-        UsageError: the preset is unknown, or ``auto`` finds nothing to go by.
+        UsageError: the preset is unknown, ``auto`` finds nothing to go by, or arithmetic is asked for that no input
+            takes.
     """
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
@@ -180,9 +181,26 @@ def choose(
             "(x/255), imagenet or none (as they are), or --scale, --mean and --std; in Python preset='unit' and "
             "the like."
         )
-    return Preprocessing(
+    used = Preprocessing(
         base.scale if scale is None else scale,
         base.mean if mean is None else mean,
         base.std if std is None else std,
         data,
     )
+    check_applicable(model, used)
+    return used
+
+
+def check_applicable(model: Model, preprocessing: Preprocessing) -> None:
+    """See that there is an input that arithmetic can be applied to: one of float32.
+
+    Raises:
+        UsageError: there is none, and the preprocessing does something.
+    """
+    if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
+        kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
+        raise UsageError(
+            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
+            "what arithmetic it needs is in its graph. Leave out --scale, --mean, --std and --preset, or give --preset "
+            "none."
+        )

@@ -13,11 +13,12 @@ from ..errors import DataError, UsageError
 from ..model.open import Model
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .layout import image_layout
 from .npz import as_classes, as_labels, by_part, read_npz
+from .pictures import ImageLayout, image_layout
+from .reading import AS_IT_IS, Reading
 
 
-def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
+def open_data(source: Any, model: Model, *, limit: int | None = None, reading: Reading | None = None) -> Splits:
     """Open data.
 
     Args:
@@ -26,11 +27,24 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
             named inputs, or a pair of either with labels.
         model: the model it is for (its input decides size and channels of images).
         limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
+        reading: layout of its axes, and whether it may be resized; None: data that is open stays as it is.
 
     Raises:
         DataError: it cannot be read or is inconsistent.
-        UsageError: a path that does not exist, or something that is no data.
+        UsageError: a path that does not exist, something that is no data, or a layout for files of images.
     """
+    opened = _open(source, model, limit)
+    if reading is None or reading == AS_IT_IS:
+        return opened
+    for part in (opened.train, opened.test):
+        if part is not None and reading.layouts and any(form.files for form in part.rows.forms.values()):
+            raise UsageError(
+                f"{part.name} has files of images, whose rows, columns and channels are known: leave out --layout."
+            )
+    return opened.read_as(reading)
+
+
+def _open(source: Any, model: Model, limit: int | None) -> Splits:
     if isinstance(source, Splits):
         return source
     if isinstance(source, Dataset):
@@ -50,9 +64,7 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
 
 def _open_path(path: Path, model: Model) -> Splits:
     if path.is_dir():
-        layout = image_layout(model)
-        if layout is None:
-            raise DataError(f"{path} is a folder of images, but {model.name} does not take in images; give an .npz.")
+        layout = _for_files(path, model, "is a folder of images, but")
         return read_image_folder(path, layout.size, layout.channels)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
@@ -61,28 +73,46 @@ def _open_path(path: Path, model: Model) -> Splits:
     return read_npz(path, [spec.name for spec in model.inputs])
 
 
-def open_inputs(source: Any, model: Model) -> tuple[Dataset, list[str]]:
+def _for_files(path: Path, model: Model, why: str) -> ImageLayout:
+    """How a model takes in files of images.
+
+    Raises:
+        DataError: it takes none, or nobody knows as what numbers.
+    """
+    layout = image_layout(model)
+    if layout is None:
+        raise DataError(f"{path} {why} {model.name} does not take in images; give an .npz.")
+    if model.inputs[0].dtype == "int8":
+        raise DataError(
+            f"{path} {why} {model.name} takes int8, from -128 to 127, and pixels go from 0 to 255; how they are "
+            "shifted or scaled the file does not say. Give an .npz of int8 arrays, made as for its training."
+        )
+    return layout
+
+
+def open_inputs(source: Any, model: Model, reading: Reading | None = None) -> tuple[Dataset, list[str]]:
     """Unlabelled inputs to predict for, and what to call each.
 
     Args:
         source: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
             x_train); or arrays.
         model: the model they are for.
+        reading: as in `open_data`.
 
     Raises:
         DataError: it cannot be read, or holds nothing.
+        UsageError: a layout for files of images.
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() != ".npz":
         path = Path(source)
-        layout = image_layout(model)
-        if layout is None:
-            raise DataError(f"{path}: {model.name} does not take in images; give an .npz.")
+        layout = _for_files(path, model, "cannot be used:")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         images = tuple(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
         if not images:
             raise DataError(f"{path} is no image, .npz file or folder of images ({', '.join(sorted(SUFFIXES))}).")
-        return Dataset(ImageRows(images, layout.size, layout.channels), name=str(path)), [str(file) for file in images]
-    dataset = open_data(source, model).for_evaluation
+        found = Dataset(ImageRows(images, layout.size, layout.channels), name=str(path))
+        return open_data(found, model, reading=reading).train, [str(file) for file in images]
+    dataset = open_data(source, model, reading=reading).for_evaluation
     return dataset, [str(index) for index in range(len(dataset))]
 
 

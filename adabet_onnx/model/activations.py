@@ -8,7 +8,9 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .layers import Layer
+from .merged import Merged
 from .shapes import Shapes, infer_shapes, measured_shapes
+from .uses import users
 
 _BATCH = 7919  # a large prime: shows in which axis the batch is (an LSTM's is the third) and what is merged with it
 _MEASURED = (3, 2)  # batch sizes of runs: what differs is the batch
@@ -25,11 +27,12 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     """
     known = _Known(model, name, [layer.activation for layer in layers])
     values = {value.name or "": value for node in model.graph for value in node.outputs}
+    merged = Merged(known)
     filled = []
     for layer in layers:
         where = layer.activation
         if known.batch_axis(where) is None:
-            met = _meets_batch(values[where], known)
+            met = _meets_batch(values[where], model.graph, known)
             if met is None:
                 raise ModelError(
                     f"{name}: the activation {where!r} of layer {layer.name!r} has shape {known.shape(where)} for a "
@@ -41,7 +44,7 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
                 f"batch, at {met!r}"
             )
             where = met
-        made = _filled(layer, where, known)
+        made = _filled(layer, values[where], merged, notes)
         if made.activation_size == 0:
             raise ModelError(
                 f"{name}: the activation {where!r} of layer {layer.name!r} has shape {made.activation_shape}, that is, "
@@ -51,12 +54,26 @@ def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: li
     return tuple(filled)
 
 
-def _filled(layer: Layer, where: str, known: _Known) -> Layer:
+def _filled(layer: Layer, value: ir.Value, whole: Merged, notes: list[str]) -> Layer:
+    where, known = value.name or "", whole.known
     shape, axis = known.shape(where), known.batch_axis(where)
     assert axis is not None
     merged = shape[axis] // known.size(where)
     rest = (*shape[:axis], *((merged,) if merged > 1 else ()), *shape[axis + 1 :])
-    return dataclasses.replace(layer, activation=where, activation_shape=rest, batch_axis=axis, batch_merged=merged > 1)
+    before = whole.before_batch(value) if merged > 1 else 1
+    if before is None:
+        notes.append(
+            f"the activation {where!r} of layer {layer.name!r} has {merged} rows for each sample, which are taken to "
+            "follow each other; that could not be told from the graph"
+        )
+    return dataclasses.replace(
+        layer,
+        activation=where,
+        activation_shape=rest,
+        batch_axis=axis,
+        batch_merged=merged > 1,
+        before_batch=before or 1,
+    )
 
 
 class _Known:
@@ -99,13 +116,13 @@ class _Known:
         return next(found, None)
 
 
-def _meets_batch(value: ir.Value, known: _Known) -> str | None:
+def _meets_batch(value: ir.Value, graph: ir.Graph, known: _Known) -> str | None:
     """The first value, breadth first, that comes from this one and has a batch dimension."""
     queue, seen = [value], {value}
     for current in queue:
         if known.batch_axis(current.name or "") is not None:
             return current.name
-        for node in current.consumers():
+        for node in users(current, graph):
             for output in node.outputs[:1]:
                 if output.name and output not in seen:
                     seen.add(output)

@@ -6,23 +6,26 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
+from .logits_axes import batch_axis
 from .reshapes import follow
 from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
 from .trial import random_feeds
+
+_SIZES = (1, 3)
 
 
 def make_batch_dynamic(model: ir.Model, name: str) -> bool:
     """Give every graph input the batch dimension ``N``, in place; return whether a fixed one was replaced.
 
-    Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards shape inference
-    at batch 1 and 3 must agree with the outputs, and a larger batch must give what its parts give in the original.
+    Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards every output must have
+    the batch as an axis, the first or another, and a larger batch must give what its parts give in the original.
 
     Args:
         model: a graph whose inputs have a shape, all fixed but the batch.
         name: of the model, for messages.
 
     Raises:
-        ModelError: a node other than Reshape holds the batch fixed.
+        ModelError: a node other than Reshape holds the batch fixed, or an output has no axis for the batch alone.
     """
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     fixed = {value.shape[0] for value in inputs if value.shape is not None and isinstance(value.shape[0], int)}
@@ -37,11 +40,9 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
         for value in node.outputs:
             if not value.is_graph_output():
                 value.shape = None
-    for value in model.graph.outputs:
-        if value.shape is not None and len(value.shape) > 0:
-            first = BATCH if fixed or not isinstance(value.shape[0], int) else value.shape[0]
-            value.shape = ir.Shape([first, *value.shape[1:]])
     if fixed:
+        for value in model.graph.outputs:
+            value.shape = None  # it says the fixed size, and not always in the first axis
         size = next(iter(fixed))
         follow(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
         _check_shapes(model, name)
@@ -50,21 +51,21 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
 
 
 def _check_shapes(model: ir.Model, name: str) -> None:
-    for batch in (1, 3):
-        try:
-            shapes = infer_shapes(model, batch, strict=True)
-        except ModelError as error:
+    try:
+        one, three = (infer_shapes(model, batch, strict=True) for batch in _SIZES)
+    except ModelError as error:
+        raise ModelError(
+            f"{name}: the batch size is fixed inside the graph and cannot be freed ({error}). Export the model "
+            "with a dynamic batch dimension."
+        ) from error
+    for value in model.graph.outputs:
+        small, large = one.get(value.name or ""), three.get(value.name or "")
+        if small is not None and large is not None and batch_axis(small, large, _SIZES) is None:
             raise ModelError(
-                f"{name}: the batch size is fixed inside the graph and cannot be freed ({error}). Export the model "
-                "with a dynamic batch dimension."
-            ) from error
-        for value in model.graph.outputs:
-            shape = shapes.get(value.name or "")
-            if shape and shape[0] != batch:
-                raise ModelError(
-                    f"{name}: output {value.name!r} has shape {shape} for a batch of {batch}: the batch size is fixed "
-                    "inside the graph. Export the model with a dynamic batch dimension."
-                )
+                f"{name}: output {value.name!r} has shape {small} for a batch of {_SIZES[0]} and {large} for one of "
+                f"{_SIZES[1]}: the batch size is fixed inside the graph, or no axis is the batch alone. Export the "
+                "model with a dynamic batch dimension, which its output has too."
+            )
 
 
 def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> None:
@@ -91,7 +92,7 @@ def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> 
     try:
         found = runtime.run_session(together, None, feeds, name, seconds=TRIAL_SECONDS)
         same = all(
-            np.allclose(whole, np.concatenate(pieces), rtol=1e-3, atol=1e-3, equal_nan=True)
+            np.allclose(whole, _joined(pieces, whole.shape, size), rtol=1e-3, atol=1e-3, equal_nan=True)
             for whole, *pieces in zip(found, *parts, strict=True)
         )
     except (ModelError, ValueError):  # it does not run, or the shapes differ
@@ -99,5 +100,14 @@ def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> 
     if not same:
         raise ModelError(
             f"{name}: the batch size is fixed inside the graph and cannot be freed (other batches run into each other, "
-            "or a stored state repeats it). Export the model with a dynamic batch dimension."
+            "or a stored state repeats it, or the first dimension of an input is not the batch). Export the model with "
+            "a dynamic batch dimension, the first one of every input."
         )
+
+
+def _joined(pieces: list[np.ndarray], whole: tuple[int, ...], size: int) -> np.ndarray:
+    """Outputs of batches put together along the axis that is the batch."""
+    axis = batch_axis(pieces[0].shape, whole, (size, 3 * size))
+    if axis is None:
+        raise ValueError("no axis is the batch")
+    return np.concatenate(pieces, axis)

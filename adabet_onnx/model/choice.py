@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ModelError, UsageError
+from .passes.unused import RemoveUnused
 from .probabilities import made_from, tail_of
 
 _TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # names, the most telling first
@@ -60,7 +60,7 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
     inputs = [value for value in graph.inputs if value.uses()]
     graph.outputs.clear()
     graph.outputs.extend(kept)
-    common.RemoveUnusedNodesPass()(model)
+    RemoveUnused()(model)
     dropped = [value for value in inputs if not value.uses() and value not in kept]
     for value in dropped:
         graph.inputs.remove(value)

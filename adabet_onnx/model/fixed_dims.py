@@ -10,6 +10,8 @@ from ..errors import ModelError, UsageError
 from .shapes import BATCH
 
 _MOST = 1 << 24
+_CALLED_BATCH = frozenset({"batch", "batch_size", "batchsize", "batch_dim", "bs", "nbatch", "num_batch", "n_batch"})
+_MAY_BE_BATCH = frozenset({"n", "b"})  # or points, or boxes
 _NUMBERS = frozenset(
     {
         ir.DataType.FLOAT,
@@ -39,6 +41,7 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
 
     Raises:
         UsageError: there is no such dimension, it is the batch, or the size is out of range.
+        ModelError: an input has the batch, by its name, in another dimension than the first.
     """
     if not dims:
         return
@@ -56,6 +59,7 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
                 f"{name}: {batch.value!r} is the first dimension of input {value.name!r}, that is, its batch, which "
                 "stays open. Leave it out; if the batch is not the first dimension, export the model so that it is."
             )
+        _refuse_hidden_batch(value, name)
         extents: list[int | ir.SymbolicDim] = [batch]
         for axis, extent in enumerate(value.shape):
             if axis == 0:
@@ -127,6 +131,8 @@ def check_dims(model: ir.Model, name: str) -> None:
                     f"{batches[extent.value]!r}, so the batch is not the first dimension of every input. Export the "
                     "model with the batch first."
                 )
+    for value in inputs:
+        _refuse_hidden_batch(value, name)
     wanted = {key: value for value in inputs for key in _open(value)}
     if wanted:
         key, value = next(iter(wanted.items()))
@@ -141,6 +147,36 @@ def check_dims(model: ir.Model, name: str) -> None:
 
 def _inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if not value.is_initializer()]
+
+
+def _refuse_hidden_batch(value: ir.Value, name: str) -> None:
+    hidden = _hidden_batch(value)
+    if hidden is not None:
+        raise ModelError(
+            f"{name}: dimension {hidden} of input {value.name!r} ({value.shape}) is called as a batch is, but the "
+            "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
+            "Export the model with the batch first (in torch batch_first=True, or a transpose in forward)."
+        )
+
+
+def _hidden_batch(value: ir.Value) -> int | None:
+    """An axis behind the first one that is the batch by its name, as in time-major inputs.
+
+    Accepts ``batch``, ``batch_size`` and the like behind a first dimension that is called something else or is a
+    number, and ``N`` or ``B`` behind a number above 1: (20, N, 8).
+
+    Rejects, with None, ``N`` and ``B`` behind a 1 or a name: (1, N) may be tokens, (batch, 3, N) points.
+    """
+    extents = list(value.shape or ())
+    names = [None if isinstance(extent, int) else (extent.value or "").lower() for extent in extents]
+    if not names or names[0] in _CALLED_BATCH | _MAY_BE_BATCH:
+        return None
+    steps = isinstance(extents[0], int) and extents[0] > 1
+    return next((i for i, word in enumerate(names) if i and _is_batch(word, steps)), None)
+
+
+def _is_batch(word: str | None, steps: bool) -> bool:
+    return word in _CALLED_BATCH or (steps and word in _MAY_BE_BATCH)
 
 
 def _open(value: ir.Value) -> list[str]:

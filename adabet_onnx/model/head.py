@@ -8,19 +8,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from ..errors import ModelError, UsageError
+from .door import guarded
 from .head_tail import head_tail, only_reshapes
 from .layers import Layer, Parameter, find_layers, head_of, source_initializer
 from .open import Model, open_model, set_metadata
+from .output_shapes import state_shapes
 from .passes.unshare import consumers, feed
+from .passes.unused import RemoveUnused
 from .reshapes import follow
-from .shapes import BATCH, infer_shapes
+from .shapes import infer_shapes
 
 _MOST_CLASSES = 1_000_000
 
 
+@guarded("giving a new head to")
 def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool = False) -> Model:
     """Give the last Gemm, MatMul (+ Add) or Conv ``num_classes`` fresh outputs.
 
@@ -73,7 +76,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
     graph.metadata_props.pop("adabet_onnx.classes", None)
     graph.metadata_props.pop("adabet_onnx.adapted", None)
     graph.metadata_props.pop("adabet_onnx.logits", None)  # the output is the logits now
-    passes.RemoveUnusedNodesPass()(graph)
+    RemoveUnused()(graph)
     now = head_of(find_layers(graph))  # its name can be another where its weight was shared
     assert now is not None
     set_metadata(graph, "new_head", now.name)
@@ -86,7 +89,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
             f"{model.name}: with {num_classes} outputs in {head.name!r} the graph gives {shape or 'no valid shapes'}: "
             "something after the head repeats the old number of classes. Change the head in the source framework."
         )
-    graph.graph.outputs[0].shape = ir.Shape([BATCH, *shape[1:]])
+    state_shapes(graph, model.name)
     opened = open_model(ir.to_proto(graph))
     return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=tuple(notes))
 
@@ -117,7 +120,7 @@ def _drop_tail(graph: ir.Model, model: Model, head: Layer, keep: bool) -> set[st
         logits.dtype = ir.DataType.FLOAT
     graph.graph.outputs.clear()
     graph.graph.outputs.append(logits)
-    passes.RemoveUnusedNodesPass()(graph)
+    RemoveUnused()(graph)
     return dropped
 
 

@@ -10,17 +10,19 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from .input_values import input_values
+from .origins import Origin, origins, telling_names
 from .sharing import Applications, Row, is_matrix
+from .uses import dependents
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
-_TRAINABLE = {
+TRAINABLE = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
     "Gemm": (0, 1, 2),
@@ -37,6 +39,7 @@ _TRAINABLE = {
     "Mul": (0, 1),
     "Add": (0, 1),
 }
+ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
@@ -91,7 +94,8 @@ class Layer:
             a value of the graph with one point for each sample, as of any layer.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
         batch_axis: axis of the batch in the activation.
-        batch_merged: whether that axis is a product, the batch its outer part (batch * tokens).
+        batch_merged: whether that axis is a product of the batch and something else (batch * tokens).
+        before_batch: how much of the product lies before the batch: 1 for batch * tokens, tokens for tokens * batch.
         earlier: names of the nodes of its other applications, in the order of the graph.
     """
 
@@ -103,6 +107,7 @@ class Layer:
     activation_shape: tuple[int, ...] | None = None
     batch_axis: int = 0
     batch_merged: bool = False
+    before_batch: int = 1
     earlier: tuple[str, ...] = ()
 
     @property
@@ -172,7 +177,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     apart = Applications(model.graph, [each.row for each in found], depends).lone_followers()
     found = [part for i, each in enumerate(found) for part in (each.apart() if i in apart else (each,))]
     groups = Applications(model.graph, [each.row for each in found], depends).find()
-    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups])
+    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups], origins(model))
     named = sorted(zip(groups, names, strict=True), key=lambda pair: pair[0][-1])
     return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
 
@@ -182,7 +187,7 @@ def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value]) -> Iterator[
     raw = input_values(graph, depends)
     for node in graph:
         assert node.name is not None
-        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in _TRAINABLE:
+        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
             continue
         parameters = list(_parameters(node, depends, raw))
         if not parameters:
@@ -259,11 +264,7 @@ def source_initializer(value: ir.Value | None) -> ir.Value | None:
 
 def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on a graph input: everything else is a constant, whatever computes it."""
-    depends: set[ir.Value] = {value for value in graph.inputs if not value.is_initializer()}
-    for node in graph:
-        if any(value in depends for value in node.inputs if value is not None):
-            depends.update(node.outputs)
-    return depends
+    return dependents(graph, [value for value in graph.inputs if not value.is_initializer()])
 
 
 def _parameters(
@@ -278,7 +279,7 @@ def _parameters(
         single: an elementwise one may hold a single number.
     """
     inputs = node.inputs
-    positions = [position for position in _TRAINABLE[node.op_type] if position < len(inputs)]
+    positions = [position for position in TRAINABLE[node.op_type] if position < len(inputs)]
     if node.op_type in ("Mul", "Add", "MatMul", "Gemm") and not any(
         value in depends for value in inputs[:2] if value is not None
     ):
@@ -296,7 +297,7 @@ def _parameters(
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, raw, single):
             continue
-        if node.op_type in ("Mul", "Add") and _is_mask(tensor.numpy()):
+        if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
@@ -314,7 +315,7 @@ def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], raw: set[i
     return enough and other is not None and other not in raw
 
 
-def _is_mask(array: np.ndarray) -> bool:
+def is_mask(array: np.ndarray) -> bool:
     """Whether a tensor hides tokens (a decoder's, of those to come): 0 and far below it, or 0 and 1 in a table."""
     if array.ndim < 2:
         return False
@@ -337,14 +338,17 @@ def _bias_add(
     if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2] is not None:
         return None
     consumers = output.consumers()
-    if len(consumers) != 1 or consumers[0].op_type != "Add":
+    if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].graph is not node.graph:
         return None
     return consumers[0] if any(True for _ in _parameters(consumers[0], depends, raw, single=one_output)) else None
 
 
-def _names(nodes: Sequence[tuple[ir.Node, Sequence[Parameter]]]) -> list[str]:
+def _names(nodes: Sequence[tuple[ir.Node, Sequence[Parameter]]], made_from: Mapping[str, Origin]) -> list[str]:
     """One unique name per layer; see the module's table of preferences in `_candidates`."""
-    candidates = [_candidates(node, parameters, index) for index, (node, parameters) in enumerate(nodes)]
+    candidates = []
+    for index, (node, parameters) in enumerate(nodes):
+        telling = [name for item in parameters for name in telling_names(item.name, made_from.get(item.name))]
+        candidates.append(_candidates(node, telling, index))
     counts = [Counter(row[level] for row in candidates) for level in range(3)]
     names: list[str] = []
     used: set[str] = set()
@@ -363,17 +367,17 @@ def _common_prefix(names: list[str]) -> str:
     return first[:same]
 
 
-def _candidates(node: ir.Node, parameters: Sequence[Parameter], index: int) -> tuple[str, str, str]:
+def _candidates(node: ir.Node, parameters: list[str], index: int) -> tuple[str, str, str]:
     """Names by preference: the parameters' common prefix, the node's name, operator and index."""
-    prefix = _common_prefix([parameter.name for parameter in parameters])
-    if len(parameters) == 1 or any(parameter.name == prefix for parameter in parameters):
-        prefix = parameters[0].name
+    prefix = _common_prefix(parameters)
+    if len(parameters) == 1 or prefix in parameters:
+        prefix = parameters[0]
     cut = max(prefix.rfind(separator) for separator in "./:")
-    ends = [parameter.name[len(prefix) :] for parameter in parameters]
+    ends = [name[len(prefix) :] for name in parameters]
     if len(parameters) > 1 and prefix.endswith("_") and all(_ROLE.fullmatch(end) for end in ends):
         cut = len(prefix) - 1  # fire2/squeeze1x1_w_0 and fire2/squeeze1x1_b_0
     prefix = prefix[:cut].rstrip("./:") if cut > 0 else ""
-    if any(_WITHOUT_MEANING.match(parameter.name) for parameter in parameters):
+    if any(_WITHOUT_MEANING.match(name) for name in parameters):
         prefix = ""
     node_name = node.name or ""
     return prefix, node_name, f"{node.op_type}_{index}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from .shapes import infer_shapes
+from .uses import reads
 
 _BYTES = 4  # float32; the few integer values of a graph are small
 # Nodes whose result lies in the same memory as their input.
@@ -50,7 +51,7 @@ def peak_bytes(
         first = node.inputs[0] if node.inputs else None
         if node.op_type in VIEWS and first is not None:
             owner[node.outputs[0]] = owner.get(first, first)
-        for value in (*node.inputs, *node.outputs):
+        for value in (*reads(node), *node.outputs):
             if value is not None and not value.is_initializer():
                 last_use[owner.get(value, value)] = index
     for value in (*graph.outputs, *(graph.inputs if inputs_stay else ())):

@@ -20,17 +20,20 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
-from ..isolation import during
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
+from .door import through
 from .folded import folded_note
+from .frozen import Frozen, frozen_weights
 from .layers import Layer, find_layers, head_of
 from .liveness import weight_bytes
 from .logits import find_logits
+from .metadata import METADATA as METADATA
+from .metadata import get_metadata
+from .metadata import set_metadata as set_metadata
 from .opening import named_before, normalise
+from .origins import parted
 from .reading import read
-
-METADATA = "adabet_onnx."  # prefix of our keys in a model's metadata_props
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,19 @@ class Model:
         sizes = {parameter.name: parameter.size for layer in self.layers for parameter in layer.parameters}
         return sum(sizes.values())
 
+    @property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """Weights that belong to no layer, so that they stay as they are whatever is selected."""
+        return frozen_weights(self.graph, self.layers, self.logits)
+
+    @property
+    def weight_count(self) -> int:
+        """Number of elements of all weights: the trainable ones and the frozen ones."""
+        return self.parameter_count + sum(item.count for item in self.frozen)
+
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""
-        text = self.graph.metadata_props.get(METADATA + key)
-        if text is None:
-            return None
-        try:
-            return json.loads(text)
-        except ValueError:
-            return None
+        return get_metadata(self.graph, key)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name.
@@ -149,7 +156,7 @@ def open_model(
         if logits is not None or dims:
             raise UsageError(f"{source.name} is open already: give logits and dims when opening the file.")
         return source
-    with during(f"opening {'<ModelProto>' if isinstance(source, onnx.ModelProto) else os.fspath(source)}"):
+    with through("<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), "opening"):
         return _open(source, logits, dims)
 
 
@@ -163,17 +170,13 @@ def _open(
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
+    notes += parted(graph, list(dict.fromkeys(item.name for layer in layers for item in layer.parameters)))
     note = folded_note(layers)
     if note is not None:
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims)
     return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt)
-
-
-def set_metadata(model: ir.Model, key: str, value: Any) -> None:
-    """Write one of our metadata entries (JSON) into a graph, in place."""
-    model.metadata_props[METADATA + key] = json.dumps(value, ensure_ascii=False)
 
 
 def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None) -> str:

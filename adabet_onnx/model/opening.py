@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -11,19 +10,27 @@ from onnx_ir.passes import common
 from ..errors import ModelError
 from .batch import make_batch_dynamic
 from .choice import choose_output
+from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
 from .metadata import get_metadata, set_metadata
 from .opsets import into_range, lower_ir_version
 from .output_shapes import state_shapes, state_types
+from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
+from .passes.fold_constants import FoldConstants, computed_constants
+from .passes.inference_mode import InferenceMode
+from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
 from .passes.single_precision import SinglePrecision, other_precision
+from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
-from .refusals import check_valid, refuse_foreign
+from .refusals import check_valid, refuse_foreign, refuse_random
 from .trial import compare
 
+_MOST_LISTED = 6
+_MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum may change
 _MOST_ROUNDING, _MOST_QUANTISED = 0.1, 0.5  # of the outputs' size; a graph that was broken differs by more
 
 
@@ -47,27 +54,33 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     check_nodes(proto, name)
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
-    with _trusting(name):
+    with through(name, "taking in the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
     _tidy(model, name)
+    _at_inference(model, notes)
     lower_ir_version(model, notes)
     chosen = choose_output(model, name, logits or named_before(model), notes)
     if logits is not None:
         set_metadata(model, "logits", chosen)
-    common.RemoveUnusedNodesPass()(model)  # what the logits do not depend on is no layer to choose
+    RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
     state_types(model)
     forget_unknown(model)
     fix_dims(model, name, dims)
     check_dims(model, name)
     name_batch(model)
     check_sizes(model, name)
+    refuse_random(model, name)
+    _inline(model, name, notes, InlineConstantIfs())
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
+    _fold(model, name)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
+    if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
+        _fold(model, name)
     state_shapes(model, name)
     return model, chosen
 
@@ -79,22 +92,10 @@ def named_before(model: ir.Model) -> str | None:
     return name if isinstance(name, str) and name in known else None
 
 
-@contextlib.contextmanager
-def _trusting(name: str) -> Iterator[None]:
-    """For what trusts the graph."""
-    try:
-        yield
-    except Exception as error:  # onnx_ir wraps whatever it meets in a chain of its own kind
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise ModelError(f"{name} is not a valid ONNX model: {str(cause)[:300]}. Export it again.") from error
-
-
 def _tidy(model: ir.Model, name: str) -> None:
     """Constants as initializers, no functions, a name for everything."""
     lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    with _trusting(name):
+    with through(name, "tidying the graph of"):
         for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):
             step(model)
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):
@@ -114,6 +115,63 @@ def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:
             f"{difference:.0%}). Export the model in float32."
         )
     notes.append(f"{' and '.join(found)} was converted to float32{_checked(difference)}")
+
+
+def _at_inference(model: ir.Model, notes: list[str]) -> None:
+    """Set what is in training mode to inference, and say so."""
+    switching = InferenceMode()
+    switching(model)
+    if switching.dropouts:
+        notes.append(f"Dropout was in training mode and set to inference: {_listed(switching.dropouts)}")
+    if switching.normalisations:
+        notes.append(
+            "BatchNormalization was in training mode and set to inference, so that it uses its stored statistics "
+            f"instead of the batch's: {_listed(switching.normalisations)}"
+        )
+    if switching.dropped:
+        notes.append(f"input {_listed(switching.dropped)}, which only said whether to train, was dropped")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(map(repr, names[:_MOST_LISTED])) + more
+
+
+def _inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConstantIfs) -> bool:
+    """Let every If with a constant condition give way to the branch that it takes; return whether there was one."""
+    if not any(node.op_type == "If" for node in model.graph):
+        return False
+    original = model.clone()
+    inlining(model)
+    if not inlining.inlined:
+        return False
+    difference = _same(original, model, name, "with branches in place of Ifs")
+    notes.append(
+        f"If with a constant condition gave way to the branch that it takes: {_listed(inlining.inlined)}"
+        f"{_checked(difference)}"
+    )
+    return True
+
+
+def _fold(model: ir.Model, name: str) -> None:
+    """Let what is computed from constants alone be initializers; what they took the place of is in `origins`."""
+    if not computed_constants(model.graph):
+        return
+    original = model.clone()
+    folding = FoldConstants()
+    folding(model)
+    if folding.folded:
+        _same(original, model, name, "with computed constants in place of their computation")
+
+
+def _same(original: ir.Model, changed: ir.Model, name: str, what: str) -> float | None:
+    difference = compare(original, changed)
+    if difference is not None and difference > _MOST_ELSE:
+        raise ModelError(
+            f"{name}: {what}, it computes something else (outputs differ by {difference:.0%}): a rewrite is wrong. "
+            "Please report this with the model."
+        )
+    return difference
 
 
 def _from_quantised(model: ir.Model, name: str, notes: list[str]) -> None:

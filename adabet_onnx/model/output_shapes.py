@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError
+from ..errors import ModelError, RuntimeMissingError
 from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
@@ -55,27 +55,37 @@ def state_types(model: ir.Model) -> None:
 
 
 def state_shapes(model: ir.Model, name: str) -> None:
-    """Give every output without a shape one, in place: inferred, or else measured in a run.
+    """Give every output the shape it has, in place: inferred, or else measured in a run.
 
-    The first dimension is the batch where it grows with it; others that differ stay open.
+    A dimension that is as large as the batch at two batch sizes is the batch, ``N``, whichever it is; others that
+    differ stay open. What the file says of an output may be wrong; it counts where nothing else tells.
 
     Args:
         model: a graph whose inputs are fixed but for the batch, ``N``.
         name: of the model, for messages.
 
     Raises:
-        ModelError: neither inference nor a run tells.
+        ModelError: the file says no shape, and neither inference nor a run tells.
     """
     for value in model.graph.outputs:
-        if value.shape is not None or not value.name:
+        if not value.name:
             continue
-        small, large = _shapes(model, value.name, name)
+        try:
+            small, large = _shapes(model, value.name, name)
+        except ModelError:
+            if value.shape is None:
+                raise
+            value.shape = ir.Shape([extent if isinstance(extent, int) else None for extent in value.shape])
+            continue
         if len(small) != len(large):
             raise ModelError(f"{name}: output {value.name!r} has no fixed number of dimensions. Export it with one.")
-        extents: list[int | str | None] = [a if a == b else None for a, b in zip(small, large, strict=True)]
-        if extents and (small[0], large[0]) == _BATCHES:
-            extents[0] = BATCH
-        value.shape = ir.Shape(extents)
+        value.shape = ir.Shape([_extent(a, b) for a, b in zip(small, large, strict=True)])
+
+
+def _extent(small: int, large: int) -> int | str | None:
+    if small == large:
+        return small
+    return BATCH if (small, large) == _BATCHES else None
 
 
 def _shapes(model: ir.Model, value: str, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -84,7 +94,7 @@ def _shapes(model: ir.Model, value: str, name: str) -> tuple[tuple[int, ...], tu
         return inferred[0][value], inferred[1][value]
     try:
         small, large = (measured_shapes(model, [value], batch)[value] for batch in _BATCHES)
-    except ModelError as error:
+    except (ModelError, RuntimeMissingError) as error:
         raise ModelError(
             f"{name}: output {value!r} says no shape, and it cannot be found: {error} Export the model with shapes."
         ) from error

@@ -17,8 +17,10 @@ from onnx_ir.passes import common
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .channels import Slice, channels_of
+from .door import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
+from .logits_axes import written
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -30,6 +32,7 @@ from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
 from .passes.slices import TrainSlices
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
+from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
 from .sharing import groups_of, sharing_of
 
@@ -69,6 +72,7 @@ class Prepared:
         return ir.to_proto(self.graph)
 
 
+@guarded("preparing")
 def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prepared:
     """Rewrite a model for training the selected layers.
 
@@ -124,8 +128,8 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         )
     ]
     graph = original.clone()
-    LogitsOnly(model.logits)(graph)
-    common.RemoveUnusedNodesPass()(graph)
+    _logits_only(graph, model, notes)
+    RemoveUnused()(graph)
     RemoveInferenceNoOps()(graph)
     renamed = _for_ort(graph, trainable) if backend == "ort" else _for_portable(graph, trainable)
     split = TrainSlices(slices)
@@ -133,6 +137,16 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
     _infer(graph)
     inputs = tuple((spec.name, renamed.get(spec.name, spec.name)) for spec in model.inputs)
     return Prepared(model, graph, original, trainable, inputs, tuple(notes), slices, split.wholes)
+
+
+def _logits_only(graph: ir.Model, model: Model, notes: list[str]) -> None:
+    cut = LogitsOnly(model.logits, model.name)
+    cut(graph)
+    if cut.axes.batch:
+        notes.append(
+            f"the batch is axis {cut.axes.batch} of the logits {written(cut.axes.shape)}: they are transposed to "
+            f"{written(cut.axes.batch_first(model.name))} before the loss"
+        )
 
 
 def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
@@ -146,7 +160,7 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
         AveragePoolToConv(shapes),
         DecomposeBatchNormalization(trainable, shapes),
         clashes,
-        common.RemoveUnusedNodesPass(),
+        RemoveUnused(),
         CompleteLayerNormalization(),  # after what would take its unused outputs away again
         common.TopologicalSortPass(),
     ):
@@ -167,7 +181,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
         ExplicitPads(infer_shapes(graph)),
         FoldBatchNormalization(trainable),
         CompleteLayerNormalization(outputs=False),
-        common.RemoveUnusedNodesPass(),
+        RemoveUnused(),
         common.TopologicalSortPass(),
     ):
         step(graph)

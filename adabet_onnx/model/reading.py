@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..files import sha256_of_files
 from ..runtime import MOST_BYTES
+from .sparse import fill_in
 
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
@@ -68,6 +69,7 @@ def read(source: str | os.PathLike[str] | onnx.ModelProto) -> Source:
         copy.CopyFrom(source)
         name = "<ModelProto>"
         _check_tensors(copy, name, external=False)
+        fill_in(copy, name)
         return Source(name, copy, hashlib.sha256(source.SerializeToString()).hexdigest())
     path = Path(source)
     name = str(path)
@@ -81,6 +83,7 @@ def read(source: str | os.PathLike[str] | onnx.ModelProto) -> Source:
     for tensor in external:
         _take_in(tensor, path, load=not large)
     _check_tensors(proto, name, external=large)
+    fill_in(proto, name)
     return Source(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
 
 

@@ -7,7 +7,9 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
+from .constant import RANDOM, is_random
 from .output_shapes import completed
+from .uses import subgraphs
 
 
 def check_valid(proto: onnx.ModelProto, name: str) -> None:
@@ -23,6 +25,27 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
         lines = [line for line in str(error).splitlines() if line.strip()]
         reason = (lines[0] if lines else str(error)).strip().rstrip(".")[:300]
         raise ModelError(f"{name} is not a valid ONNX model: {reason}. Export it again.") from error
+
+
+def refuse_random(model: ir.Model, name: str) -> None:
+    """See that the output does not depend on chance (Dropouts are at inference by now).
+
+    Raises:
+        ModelError: a node gives random numbers; it is named.
+    """
+    node = next((node for node in model.graph if is_random(node)), None)
+    if node is not None:
+        inside = "" if node.op_type in RANDOM else f" in a graph inside it ({', '.join(_random_inside(node))})"
+        raise ModelError(
+            f"{name}: node {node.name!r} ({node.op_type}) gives random numbers{inside}, so no two runs give the same "
+            "outputs: neither scores nor accuracies would mean anything. Export the model for inference (in torch: "
+            "model.eval(), without training=TrainingMode.TRAINING)."
+        )
+
+
+def _random_inside(node: ir.Node) -> list[str]:
+    inner = [inner for graph in subgraphs(node) for inner in graph.all_nodes() if inner.op_type in RANDOM]
+    return list(dict.fromkeys(item.op_type for item in inner))
 
 
 def refuse_foreign(model: ir.Model, name: str) -> None:

@@ -1,8 +1,8 @@
 """Reshape targets that repeat a size which has changed elsewhere: a fixed batch, an old number of classes.
 
-A Reshape keeps the elements in row-major order, so an axis lands where as many elements per step lie before it
-as before. That finds the right entry of the target even where several are equal, or where the axis is merged
-with another (batch * heads).
+A Reshape keeps the elements in row-major order, so an axis lands where as many elements lie from one index of it to
+the next as before. That finds the right entry of the target even where several are equal, or where the axis is merged
+with another: batch * heads, or steps * batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from .merged import Merged
 from .shapes import Shapes
 
 
@@ -27,6 +28,8 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         dynamic: the new size is only known at run time (the batch), so the target says -1 or 0 there.
     """
     now = infer()
+    known = _Changed(before, now, size)
+    merged = Merged(known)
     for node in model.graph:
         data, shape = (node.inputs[0], node.inputs[1]) if node.op_type == "Reshape" else (None, None)
         constant = ir.convenience.get_const_tensor(shape) if shape is not None else None
@@ -36,12 +39,14 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         result = before.get(node.outputs[0].name or "")
         if not old or not new or not result or len(old) != len(new):
             continue
-        changed = [axis for axis, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
-        place = _lands(old, changed[0], result, size) if len(changed) == 1 else None
+        axis = known.batch_axis(data.name or "")
+        if axis is None:
+            continue
+        target = constant.numpy().astype(np.int64).copy()
+        inner = old[axis] // size // (merged.before_batch(data) or 1)  # of what the axis is merged with
+        place = _lands(axis, inner * math.prod(old[axis + 1 :]), result, size, target)
         if place is None:
             continue
-        axis = changed[0]
-        target = constant.numpy().astype(np.int64).copy()
         copies = node.attributes.get_int("allowzero", 0) == 0
         if target[place] == -1 or (target[place] == 0 and place == axis and copies):
             continue
@@ -53,18 +58,49 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
             target[target == -1] = [result[index] for index in np.flatnonzero(target == -1)]
             target[place] = -1
         _set_target(model.graph, node, target)
-        now = infer()
+        known.now = now = infer()  # another only after this node, and what comes before it alone was asked about
 
 
-def _lands(old: tuple[int, ...], axis: int, result: tuple[int, ...], size: int) -> int | None:
-    """The axis of the result that ``axis`` becomes, whole or its outer part, maybe merged; None if there is none."""
-    outer = math.prod(old[:axis])
-    places = [
-        place
-        for place, extent in enumerate(result)
-        if math.prod(result[:place]) == outer and extent > 0 and extent % size == 0
-    ]
-    return axis if axis in places else next(iter(places), None)
+class _Changed:
+    """Shapes before the change, and which axis has changed."""
+
+    def __init__(self, before: Shapes, now: Shapes, size: int) -> None:
+        self.now = now
+        self._before, self._size = before, size
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        return self._before[value]
+
+    def size(self, value: str) -> int:
+        return self._size
+
+    def batch_axis(self, value: str) -> int | None:
+        old, new = self._before.get(value, ()), self.now.get(value, ())
+        changed = [axis for axis, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+        return changed[0] if len(changed) == 1 and len(old) == len(new) else None
+
+
+def _lands(axis: int, within: int, result: tuple[int, ...], size: int, target: np.ndarray) -> int | None:
+    """The axis of a Reshape's result that holds what has changed, alone or merged; None if there is none.
+
+    Where the size was 1, several may: then the one that is no more than that, the same axis before others, then one
+    that the target leaves open, then one of which it is the outer part (batch * heads), the last axis last.
+
+    Args:
+        axis: which it was.
+        within: elements from one index of it to the next.
+        result: shape of the result before the change.
+        size: what it was.
+        target: of the Reshape.
+    """
+    found = {}
+    for place, extent in enumerate(result):
+        step = math.prod(result[place + 1 :])
+        if extent > 0 and extent % size == 0 and step and within % step == 0 and step * extent % (within * size) == 0:
+            alone = step == within and extent == size
+            outer = step * extent == within * size and place != len(result) - 1
+            found[place] = (not alone, not (alone and place == axis), target[place] != -1, not outer)
+    return min(found, key=lambda place: (*found[place], place), default=None)
 
 
 def _set_target(graph: ir.Graph, node: ir.Node, target: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..files import check_output, replacing, write_bytes
 from ..runtime import MOST_BYTES
+from .door import guarded
 from .liveness import weight_bytes
 from .open import Model
 
@@ -17,6 +18,7 @@ _LEAST_OUTSIDE = 1024  # bytes of a weight; smaller ones stay in the model
 _ALIGNED = 4096  # what a file is mapped by
 
 
+@guarded("saving")
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model as it was opened: repaired, in float32, with one output and a dynamic batch, and nothing else open.
 

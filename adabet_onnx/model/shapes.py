@@ -82,6 +82,13 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
     return proto
 
 
+def serialised_tensor(value: ir.Value) -> onnx.TensorProto:
+    """An initializer with its elements, under the value's name, wherever they lie."""
+    assert value.const_value is not None
+    assert value.name is not None
+    return ir.serde.serialize_tensor(_named(value.const_value, value.name))
+
+
 def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     inside = tensor.name == name and not isinstance(tensor, ir.ExternalTensor)
     return tensor if inside else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import ModelError
 from ..model.dims import dims_or_none
+from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from .autodiff import differentiate, plan
@@ -262,7 +262,7 @@ class _Draft:
         graph.inputs.extend([*self._data, self._loss.labels, *fed, *inputs])
         graph.outputs.clear()
         graph.outputs.extend([value for _, value in (*shown, *renamed)])
-        common.RemoveUnusedNodesPass()(self._model)
+        RemoveUnused()(self._model)
         return self._model
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..model.dims import dims_or_none
+from ..model.uses import reads, subgraphs
 from .builder import Builder
 from .channels import Part, narrowed, take
 from .composites import find_composite
@@ -98,7 +99,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
             obstacles.append(obstacle)
         steps.append((node, wanted))
         for i in wanted:
-            value = node.inputs[i]
+            value = sources(node)[i]
             assert value is not None
             needed.add(value)
             reached.add(value)
@@ -131,8 +132,8 @@ def is_float(node: ir.Node, value: ir.Value) -> bool:
 
 
 def sources(node: ir.Node) -> Sequence[ir.Value | None]:
-    """The inputs whose values a result depends on; of the second of a CastLike only the dtype counts."""
-    return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+    """The values that a result depends on; of the second input of a CastLike only the dtype counts."""
+    return node.inputs[:1] if node.op_type == "CastLike" else reads(node)
 
 
 def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
@@ -158,7 +159,8 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
     entry = find(node.op_type)
     if entry is None:
-        return "has no gradient here"
+        inside = any(True for _ in subgraphs(node))
+        return "computes in a graph inside it, which has no gradient here" if inside else "has no gradient here"
     if any(value is not None and value.dtype in _HALVES for value in (*node.inputs, *node.outputs)):
         return "computes in half precision, and gradients are of float32"
     for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):

@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from ..model.dims import Dim, dims, dims_or_none, multiple
+from .node_inference import infer_outputs
 
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
@@ -103,41 +103,12 @@ class Builder:
         node = ir.node(op_type, list(inputs), given, num_outputs=outputs, name=name)
         for position, value in enumerate(node.outputs):
             value.name = self.unique(f"{name}:{position}")
-        self._infer(node)
+        infer_outputs(node, given, self.opset)
         for value, shape in zip(node.outputs, shapes or [None] * outputs, strict=True):
             if shape is not None:
                 value.shape = ir.Shape(shape)
         self.nodes.append(node)
         return node.outputs
-
-    def _infer(self, node: ir.Node) -> None:
-        schema = onnx.defs.get_schema(node.op_type, self.opset, "")
-        types: dict[str, onnx.TypeProto] = {}
-        data: dict[str, onnx.TensorProto] = {}
-        for value in node.inputs:
-            if value is None or value.dtype is None:
-                continue
-            shape = dims_or_none(value)
-            input_name = value.name or ""
-            types[input_name] = onnx.helper.make_tensor_type_proto(
-                int(value.dtype), None if shape is None else [None if d == "?" else d for d in shape]
-            )
-            tensor = value.const_value
-            if tensor is not None and tensor.dtype == ir.DataType.INT64:
-                data[input_name] = onnx.numpy_helper.from_array(tensor.numpy(), input_name)
-        proto = ir.to_proto(node)
-        found = onnx.shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[onnx.helper.make_opsetid("", self.opset)]
-        )
-        for value in node.outputs:
-            tensor_type = found[value.name].tensor_type if value.name in found else None
-            if tensor_type is None:
-                continue
-            value.dtype = ir.DataType(tensor_type.elem_type)
-            if tensor_type.HasField("shape"):
-                value.shape = ir.Shape(
-                    [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor_type.shape.dim]
-                )
 
     def constant(self, array: np.ndarray | Sequence[int], name: str = "constant") -> ir.Value:
         """An initializer; equal small ones are made once."""

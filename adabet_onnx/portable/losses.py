@@ -19,8 +19,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data.labels import IGNORED
-from ..errors import ModelError, UsageError
 from ..model.dims import Dim, Dims, dims, product
+from ..model.logits_axes import class_axis, label_shape
 from .builder import Builder
 
 LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")
@@ -39,25 +39,6 @@ class Loss:
     labels: ir.Value
     value: ir.Value
     gradient: ir.Value | None
-
-
-def class_axis(shape: Dims, given: int | None, loss: str) -> int:
-    """Which axis of the logits holds the classes: 1 for (N, C) and (N, C, H, W), the last of (N, tokens, C).
-
-    Raises:
-        UsageError: ``given`` is no axis of the logits but the batch's.
-    """
-    if given is None:
-        return len(shape) - 1 if len(shape) == 3 or loss != "cross-entropy" else 1
-    axis = given % len(shape) if -len(shape) <= given < len(shape) else 0
-    if axis == 0:
-        raise UsageError(f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {shape}, not {given}.")
-    return axis
-
-
-def label_shape(shape: Dims, loss: str, axis: int) -> Dims:
-    """Shape of the labels for logits of this shape."""
-    return tuple(d for i, d in enumerate(shape) if i != axis) if loss == "cross-entropy" else shape
 
 
 def build_loss(
@@ -82,19 +63,17 @@ def build_loss(
         gradient: also write the gradient.
 
     Raises:
-        ModelError: the logits have a shape the loss cannot take.
-        UsageError: a wrong class axis.
+        ModelError: the shape of the logits is unknown.
+        UsageError: a wrong class axis, or logits of shape (N,) and cross-entropy.
     """
     shape = dims(logits)
-    if loss == "cross-entropy" and len(shape) < 2:
-        raise ModelError(f"cross-entropy needs logits of shape (N, classes), found {shape}. Use another loss.")
     where = class_axis(shape, axis, loss)
     given = ir.Value(
         name=labels,
         type=ir.TensorType(ir.DataType.INT64 if loss == "cross-entropy" else ir.DataType.FLOAT),
-        shape=ir.Shape(label_shape(shape, loss, where)),
+        shape=ir.Shape(label_shape(shape, where)),
     )
-    if loss == "cross-entropy":
+    if where is not None:
         value, seed = _cross_entropy(build, logits, given, where, label_smoothing, gradient)
     else:
         value, seed = _ELEMENTWISE[loss](build, logits, given, gradient)

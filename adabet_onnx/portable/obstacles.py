@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ..model.prepare import Prepared
+from ..model.uses import reads
 from .autodiff import Obstacle
 
 _SHOWN = 3
@@ -48,7 +49,7 @@ def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
         for node in level:
             if node.name in layers:
                 return layers[node.name]
-        before = [value.producer() for node in level for value in node.inputs if value is not None]
+        before = [value.producer() for node in level for value in reads(node) if value is not None]
         level = [node for node in before if node is not None and node not in seen]
         seen.update(level)
     return None

@@ -17,13 +17,15 @@ import onnx_ir as ir
 
 from ..model.dims import dims_or_none
 from ..model.shapes import BATCH
+from ..model.uses import reads
 from .builder import Builder
 
 
 def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     """The nodes in the order ONNX Runtime runs them, as far as its optimizers leave them as they are."""
     index = {node: i for i, node in enumerate(nodes)}
-    leaves = [n for n in nodes if not any(user in index for value in n.outputs for user, _ in value.uses())]
+    read = {value for node in nodes for value in reads(node)}
+    leaves = [node for node in nodes if not any(value in read for value in node.outputs)]
     order: list[ir.Node] = []
     visited: set[ir.Node] = set()
     stack = [(node, False) for node in leaves]
@@ -36,7 +38,7 @@ def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
             continue
         visited.add(node)
         stack.append((node, True))
-        producers = {value.producer() for value in node.inputs if value is not None}
+        producers = {value.producer() for value in reads(node) if value is not None}
         before = [p for p in producers if p is not None and p in index and p not in visited]
         stack.extend((p, False) for p in sorted(before, key=index.__getitem__))
     return order
@@ -97,7 +99,7 @@ def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node
             sources.add(value)
         elif node not in nodes:
             nodes.add(node)
-            stack.extend(v for v in node.inputs if v is not None)
+            stack.extend(v for v in reads(node) if v is not None)
     return nodes, sources
 
 
@@ -107,7 +109,7 @@ def split_by_use(nodes: Sequence[ir.Node], start: ir.Value) -> tuple[list[ir.Nod
     early: list[ir.Node] = []
     late: list[ir.Node] = []
     for node in nodes:
-        if any(value in dependent for value in node.inputs if value is not None):
+        if any(value in dependent for value in reads(node)):
             dependent.update(node.outputs)
             late.append(node)
         else:

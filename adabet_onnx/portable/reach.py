@@ -58,7 +58,7 @@ def ways(
         output: the value whose gradient is given.
         sets: float initializers or inputs.
         reason: see `Reason`.
-        inputs: the inputs of a node whose values a result depends on.
+        inputs: the values that a node's result depends on, its inputs first.
         carries: whether a gradient can come back through this output of a node.
     """
     active: dict[ir.Value, int] = {}
@@ -80,7 +80,7 @@ def ways(
                 for bit in _bits(bits):
                     blocked[bit].append(Blocked(node, found))
             for position in wanted:
-                operand = node.inputs[position]
+                operand = inputs(node)[position]
                 assert operand is not None
                 needed[operand] = needed.get(operand, 0) | bits
     return [

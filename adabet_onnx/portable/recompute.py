@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ..model.dims import count, dims_or_none
 from ..model.shapes import BATCH
+from ..model.uses import captured, reads
 from .builder import Builder
 
 _NOMINAL = 8  # batch at which segments are weighed
@@ -27,7 +28,7 @@ def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
     at = {node: i for i, node in enumerate(forward)}
     last_use: dict[ir.Value, int] = {}
     for node, i in at.items():
-        for value in node.inputs:
+        for value in reads(node):
             if value is not None and value.producer() in at:
                 last_use[value] = i
     alive: set[ir.Value] = set()
@@ -64,7 +65,7 @@ def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segmen
             break  # the last segment is needed at once: nothing would be saved
         first, last = _made_at(begin, at), _made_at(end, at)
         inside = [v for v in kept if first < _made_at(v, at) < last]
-        if inside:
+        if inside and not any(captured(node) for node in _between(forward, at, begin, set(inside))):
             _again(build, forward, at, begin, inside, seed)
             changed = True
     return changed
@@ -77,7 +78,7 @@ def _made_at(value: ir.Value, at: dict[ir.Node, int]) -> int:
 
 def _used(nodes: Sequence[ir.Node], at: dict[ir.Node, int]) -> list[ir.Value]:
     """Float values of the forward part that these nodes use, in the order they are made."""
-    found = {v for node in nodes for v in node.inputs if v is not None and v.producer() in at}
+    found = {v for node in nodes for v in reads(node) if v is not None and v.producer() in at}
     floats = [v for v in found if v.dtype is not None and v.dtype.is_floating_point()]
     return sorted(floats, key=lambda value: _made_at(value, at))
 
@@ -155,7 +156,7 @@ def _between(
         if node is None or node in needed or at.get(node, -1) <= first:
             continue
         needed.add(node)
-        stack.extend(value.producer() for value in node.inputs if value is not None)
+        stack.extend(value.producer() for value in reads(node) if value is not None)
     return sorted(needed, key=at.__getitem__)
 
 
@@ -164,7 +165,7 @@ def _gradient_before(nodes: Sequence[ir.Node], seed: ir.Value) -> ir.Value:
     dependent: set[ir.Value] = {seed}
     last = seed
     for node in nodes:
-        if any(value in dependent for value in node.inputs if value is not None):
+        if any(value in dependent for value in reads(node)):
             dependent.update(node.outputs)
             extents = dims_or_none(node.outputs[0])
             if extents and extents[0] == BATCH and len(extents) > 1:

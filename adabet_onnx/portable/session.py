@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
+from ..data.labels import check_count
 from ..errors import AdabetError, TrainingError
 from . import checkpoint
 
@@ -137,6 +138,7 @@ class Session:
                 f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the "
                 "artifacts again."
             )
+        check_count(feeds, labels)
         value = self._ort.OrtValue.ortvalue_from_numpy
         given = {name: value(np.ascontiguousarray(feeds[original])) for original, name in self._feeds}
         given[self._names["labels"]] = value(np.ascontiguousarray(labels))

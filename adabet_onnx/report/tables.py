@@ -24,7 +24,9 @@ _BAR = 16  # characters
 
 def layers_table(model: Model) -> RenderableType:
     """Inputs, logits and layers of a model."""
-    table = Table(title=f"{model.name}: {len(model.layers)} layers, {model.parameter_count:,} parameters")
+    others = model.weight_count - model.parameter_count
+    more = f", {others:,} more in no layer" if others else ""
+    table = Table(title=f"{model.name}: {len(model.layers)} layers, {model.parameter_count:,} parameters{more}")
     _columns(
         table,
         {

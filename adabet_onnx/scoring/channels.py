@@ -12,13 +12,14 @@ layers whose parameters cannot be cut along channels. All of these layers are tr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose, preprocessing_from_json
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import RecordError, UsageError
 from ..model.channels import Channels, channels_of
@@ -55,6 +56,8 @@ def score_channels(
     *,
     layers: Collection[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     max_memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -67,6 +70,8 @@ def score_channels(
         scores: of the layers.
         layers: names of the layers whose channels are looked at; None for all.
         preprocessing: in place of the one in the scores.
+        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
             itself takes no more than the one that scored the layers.
         threads: for ONNX Runtime; None is its own choice.
@@ -86,7 +91,8 @@ def score_channels(
             f"{model.sha256[:12]}...). Score this model again."
         )
     names = [layer.name for layer in model.layers] if layers is None else [model.layer(name).name for name in layers]
-    dataset = align_classes(open_data(data, model).train, model.metadata("classes"))
+    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
+    dataset = align_classes(opened, model.metadata("classes"))
     most = max(index for group in scores.samples for index in group)
     if most >= len(dataset):
         raise RecordError(f"the scores are of a sample {most}, but {dataset.name} has {len(dataset)}. Score again.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import runtime
 from ..data.dataset import Dataset
-from ..data.layout import Feeder
+from ..data.feeder import Feeder
 from ..data.preprocess import Preprocessing
 from ..errors import DataError
 from ..model.channels import Channels

@@ -20,17 +20,19 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from ..errors import UsageError
 from ..model.channels import Channels
+from ..model.door import guarded
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
+from ..model.passes.unused import RemoveUnused
 from .gram import GramProbes
 
 KINDS = ("activations", "gram")
 
 
+@guarded("probing")
 def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, dict[str, str]]:
     """A copy of the graph whose outputs are the probes of all layers, in model order.
 
@@ -55,7 +57,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in model.layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     if kind == "gram":
         graph.outputs.clear()
         outputs = GramProbes(graph, group).add(activations)
@@ -67,6 +69,7 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     return probed, names
 
 
+@guarded("probing")
 def add_channel_probes(
     model: Model, channels: Mapping[str, Channels], *, group: int = 32
 ) -> tuple[ir.Model, dict[str, str]]:
@@ -87,7 +90,7 @@ def add_channel_probes(
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in wanted}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
-    common.RemoveUnusedNodesPass()(probed)
+    RemoveUnused()(probed)
     graph.outputs.clear()
     outputs = GramProbes(graph, group).add_channels(activations, channels)
     graph.outputs.extend(dict.fromkeys(outputs.values()))
@@ -100,19 +103,32 @@ def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:
     assert layer.activation_size is not None
     shape: tuple[int, ...] = layer.activation_shape
     if layer.batch_axis or layer.batch_merged:
-        rank = len(layer.activation_shape) + (not layer.batch_merged)
-        order = [layer.batch_axis, *(axis for axis in range(rank) if axis != layer.batch_axis)]
         name, shape = f"{layer.name}/activation", (layer.activation_size,)
-        first = ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose")
-        first.outputs[0].name = f"{name}/transposed"
-        target = ir.Value(name=f"{name}/shape", const_value=ir.tensor(np.array([-1, *shape], np.int64)))
-        graph.register_initializer(target)
-        flat = ir.node("Reshape", [first.outputs[0], target], name=f"{name}/reshape")
-        flat.outputs[0].name = name
         producer = value.producer()
         assert producer is not None
-        graph.insert_after(producer, [first, flat])
-        value = flat.outputs[0]
+        rank, axis, added = len(layer.activation_shape) + (not layer.batch_merged), layer.batch_axis, []
+        if layer.before_batch > 1:  # tokens * batch: the two apart, so that the batch can be put first
+            rest = layer.activation_shape
+            apart = (*rest[:axis], layer.before_batch, -1, rest[axis] // layer.before_batch, *rest[axis + 1 :])
+            added.append(_reshaped(graph, value, apart, f"{name}/apart"))
+            value, rank, axis = added[-1].outputs[0], rank + 2, axis + 1
+        order = [axis, *(other for other in range(rank) if other != axis)]
+        if order != sorted(order):  # onnxruntime fuses any Transpose of two axes into a Gemm, as if it swapped them
+            added.append(ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose"))
+            value = added[-1].outputs[0]
+            value.name = f"{name}/transposed"
+        added.append(_reshaped(graph, value, (-1, *shape), name))
+        graph.insert_after(producer, added)
+        value = added[-1].outputs[0]
     value.dtype = ir.DataType.FLOAT
     value.shape = ir.Shape(["N", *shape])
     return value
+
+
+def _reshaped(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
+    """A Reshape, not yet in the graph, with its target in it."""
+    target = ir.Value(name=f"{name}/shape", const_value=ir.tensor(np.array(shape, np.int64)))
+    graph.register_initializer(target)
+    node = ir.node("Reshape", [value, target], name=f"{name}/reshape")
+    node.outputs[0].name = name
+    return node

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import UsageError
+from ..model.door import guarded
 from ..model.open import Model
 from .betti import betti_numbers
 from .channels import score_channels
@@ -26,6 +29,7 @@ MEMORY_SHARE = 0.75  # of free memory, the default limit
 Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
 
+@guarded("scoring")
 def score(
     model: Model,
     data: Any,
@@ -40,6 +44,8 @@ def score(
     seed: int = 0,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     channels: bool = False,
     max_memory: int | None = None,
     threads: int | None = None,
@@ -64,6 +70,8 @@ def score(
         seed: of the drawing of samples and of subsets.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
+        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         channels: also score the output channels within each layer, which `select` needs for ``channel_rho`` (see
             `scoring.channels`).
         max_memory: bytes that the forward pass may take; None is three quarters of what is free. Groups are made
@@ -76,16 +84,18 @@ def score(
 
     Raises:
         DataError: too few samples, data that does not fit the model, or activations that are NaN or infinite.
-        UsageError: an unknown estimator or order, or a size out of range.
+        UsageError: an unknown estimator or order, a size out of range, or a layout that does not fit.
     """
     plan = make_plan(estimator, samples, subset_size, subsets, batch_size, batches)
     if order not in ORDERS:
         raise UsageError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}.")
     wanted = samples if estimator == "subsets" else plan.group * plan.groups
-    dataset = open_data(data, model, limit=wanted if order == "sequential" else None).train
+    reading = Reading(layout, allow_resize)
+    dataset = open_data(data, model, limit=wanted if order == "sequential" else None, reading=reading).train
     dataset = align_classes(dataset, model.metadata("classes"))
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+    taken = Feeder(model, preprocessing).taken(dataset)
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
     plan, notes, left_out = fit_plan(plan, estimator, samples, model, limit, len(dataset))
     probed = Probed(model, preprocessing, group=plan.group, threads=threads)
@@ -125,6 +135,7 @@ def score(
             "group": plan.group,
             "subsets_per_group": plan.subsets,
             "samples_left_out": left_out,
+            "data": taken,
         },
         notes=tuple(notes),
         head=head.name if head else None,

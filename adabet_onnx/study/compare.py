@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ import onnx
 from ..cost.measure import measure_training
 from ..cost.predict import Predictor
 from ..data.dataset import Splits
+from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import CheckError, RecordError, UsageError
 from ..files import check_folder, make_folder, write_bytes
@@ -64,6 +66,7 @@ class Comparison:
         test_samples: how many samples the accuracies are of.
         before: accuracy of the model as it was (with its new head, where it got one).
         source_before: the same on the old domain, or None.
+        data: what the training data was taken for, in a line.
     """
 
     folder: Path
@@ -72,6 +75,7 @@ class Comparison:
     test_samples: int
     before: float | None
     source_before: float | None
+    data: str = ""
 
 
 def compare(
@@ -82,6 +86,8 @@ def compare(
     *,
     num_classes: int | None = None,
     preprocessing: dict[str, Any] | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     old_domain: Any = None,
     processes: int = 1,
     threads: int | None = None,
@@ -97,6 +103,8 @@ def compare(
         plan: what to compare.
         num_classes: first give the model a new head of so many outputs.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        layout: letters of the data's axes (of the old domain, too), such as ``NTC``; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
             forgotten.
         processes: trainings at once.
@@ -126,15 +134,18 @@ def compare(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
             "--source, or --num-classes."
         )
-    splits = _labelled(data, model)
+    reading = Reading(layout, allow_resize)
+    splits = _labelled(data, model, reading)
     used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
     splits = runs.used_data(splits, plan.train_samples)
-    old_data = None if old_domain is None else open_data(old_domain, model).for_evaluation
+    taken = Feeder(model, used).taken(splits.train)
+    old_data = None if old_domain is None else open_data(old_domain, model, reading=reading).for_evaluation
     facts = {
         "model_sha256": model.sha256,
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
+        "data": taken,
         "test_samples": len(splits.for_evaluation),
         "command": command,
     }
@@ -149,6 +160,7 @@ def compare(
         data=data,
         source=old_domain,
         preprocessing=used.to_json(),
+        reading=reading,
         train_samples=plan.train_samples,
         epochs=plan.epochs,
         batch_size=plan.batch_size,
@@ -167,7 +179,7 @@ def compare(
     save_results(target, results)
     _remove(target / "artifacts")
     samples = len(splits.for_evaluation)
-    return Comparison(target, results, summarise(results, samples), samples, before, old)
+    return Comparison(target, results, summarise(results, samples), samples, before, old, taken)
 
 
 def _remove(folder: Path) -> None:
@@ -186,8 +198,8 @@ def _with_head(model: Model, num_classes: int | None) -> tuple[Model, bytes | No
     return dataclasses.replace(open_model(proto), name=model.name), proto.SerializeToString()
 
 
-def _labelled(data: Any, model: Model) -> Splits:
-    splits = open_data(data, model)
+def _labelled(data: Any, model: Model, reading: Reading) -> Splits:
+    splits = open_data(data, model, reading=reading)
     splits.train.need_labels("comparing")
     if splits.test is None:
         raise UsageError(
@@ -402,7 +414,7 @@ class _Study:
                     seed=seed,
                     accuracy=outcome["accuracy"],
                     loss=outcome["loss"],
-                    trainable_share=trained / self.model.parameter_count,
+                    trainable_share=trained / self.model.weight_count,
                     step_seconds=seconds,
                     step_memory_bytes=memory,
                     update_bytes=4 * trained,

@@ -11,25 +11,27 @@ plain ONNX by the rules the portable backend trains with, and each layer's numbe
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from .. import runtime
 from ..data.dataset import Dataset
+from ..data.feeder import Feeder
 from ..data.labels import align_classes, fit_labels
-from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
 from ..model.open import Model
+from ..model.passes.unused import RemoveUnused
 from ..model.prepare import prepare
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
-from ..portable.losses import build_loss, class_axis
+from ..portable.losses import build_loss
 from ..portable.opset import TARGET, lower_opset
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -45,6 +47,8 @@ def fisher_information(
     axis: int | None = None,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     threads: int | None = None,
 ) -> dict[str, float]:
     """Fisher information of every layer, from one labelled batch.
@@ -61,6 +65,8 @@ def fisher_information(
         axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
+        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         threads: for ONNX Runtime.
 
     Returns:
@@ -70,7 +76,8 @@ def fisher_information(
         DataError: there are no labels, or they do not fit.
         ModelError: a node on the way back has no gradient; it is named.
     """
-    dataset = align_classes(open_data(data, model).train, model.metadata("classes"))
+    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
+    dataset = align_classes(opened, model.metadata("classes"))
     dataset.need_labels("Fisher information")
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
@@ -104,11 +111,7 @@ class Fisher:
     ) -> None:
         labels = dataset.need_labels("Fisher information")
         graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
-        shape = dims(graph.graph.outputs[0])
-        at = class_axis(shape, axis, loss)
-        extents = [extent if isinstance(extent, int) else -1 for extent in shape]
-        dense = tuple(extent for i, extent in enumerate(extents) if i not in (0, at))
-        self._labels = fit_labels(labels, loss, extents[at], dataset.name, dense or None)
+        self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis)
         self._session = runtime.inference_session(
             ir.to_proto(graph).SerializeToString(),
             f"{model.name} with Fisher information",
@@ -192,5 +195,5 @@ def _graph(
     graph.inputs.append(made_loss.labels)
     graph.outputs.clear()
     graph.outputs.extend([logits, *outputs])
-    common.RemoveUnusedNodesPass()(made)
+    RemoveUnused()(made)
     return made, names, tuple(prepared.inputs), made_loss.labels.name or ""

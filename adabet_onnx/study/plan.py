@@ -5,6 +5,7 @@
     data_sha256     of labels and samples as fed (`fingerprint`), training and test data
     source_sha256   of the old domain's, or null
     preprocessing   how data becomes model input
+    data            what training data is taken for, in a line
     test_samples    how many samples accuracies are of
     command         the command line, or null
 """
@@ -163,6 +164,7 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         Entries(there, str(path), _MADE_BY)
         # More strategies, rhos or seeds only add to what is there.
         free = {"strategies", "rhos", "seeds", "test_samples", "command"}
+        there.setdefault("data", wanted.get("data"))  # plans of older releases do not say
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]

@@ -25,6 +25,7 @@ from typing import Any
 
 from ..data.dataset import Dataset, Splits
 from ..data.preprocess import preprocessing_from_json
+from ..data.reading import AS_IT_IS, Reading
 from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
@@ -53,6 +54,7 @@ class Task:
         accumulate: batches of an update.
         threads: of a training.
         loss, axis: of the evaluation.
+        reading: of the data, as in `open_data`.
         token: tells this comparison from others; arrays among the data cannot be compared.
     """
 
@@ -67,6 +69,7 @@ class Task:
     threads: int | None
     loss: str
     axis: int | None
+    reading: Reading = AS_IT_IS
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -107,8 +110,8 @@ _worlds: dict[str, _World] = {}  # of this process: data is read once
 def _world(task: Task) -> _World:
     if "here" not in _worlds or _worlds["here"].task.token != task.token:
         model = open_model(task.model)
-        splits = used_data(open_data(task.data, model), task.train_samples)
-        source = None if task.source is None else open_data(task.source, model).for_evaluation
+        splits = used_data(open_data(task.data, model, reading=task.reading), task.train_samples)
+        source = None if task.source is None else open_data(task.source, model, reading=task.reading).for_evaluation
         _worlds["here"] = _World(task, model, splits, source)
     return _worlds["here"]
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import psutil
 
+from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, ModelError, UsageError
 from ..model.open import Model
@@ -51,6 +53,8 @@ def stability(
     embeddings: bool = False,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
     max_memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -69,7 +73,7 @@ def stability(
         fisher: also Fisher information, where there are labels that fit the model and the loss.
         loss: of Fisher information: cross-entropy, mse, bce-with-logits or l1.
         embeddings: also clusters of UMAP embeddings (needs umap-learn).
-        preset, preprocessing, max_memory, threads: as in `score`.
+        preset, preprocessing, layout, allow_resize, max_memory, threads: as in `score`.
         progress: called with what is going on, steps done and steps in all.
 
     Raises:
@@ -82,9 +86,11 @@ def stability(
             raise UsageError(f"{what} must be at least {least}, not {number}.")
     if subsets < 1 or not 0 < rho <= 1:
         raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
-    dataset = align_classes(open_data(data, model).train, model.metadata("classes"))
+    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
+    dataset = align_classes(opened, model.metadata("classes"))
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+    taken = Feeder(model, preprocessing).taken(dataset)
     sizes = group_sizes(len(dataset), points, max_samples)
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
     fits = min(GROUP, largest_group(model, points, limit), sizes[-1])
@@ -127,6 +133,7 @@ def stability(
         example=tuple(tuple(float(value) for value in row) for row in np.transpose(runs[0][shown]["b1_hat"])),
         clusters=found,
         notes=tuple(notes),
+        data=taken,
     )
 
 

@@ -12,6 +12,7 @@
     example         n, and for each layer the b1_hat of each group (seed 0), which the plot draws
     clusters        null, or a list with, for each layer: layer, clusters, noise, b1 (see `clusters`)
     notes           what is missing, and why (not in older files)
+    data            what the data was taken for, in a line (null or not there in older files)
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Stability:
     example: tuple[tuple[float, ...], ...]
     clusters: tuple[Clusters, ...] | None = None
     notes: tuple[str, ...] = ()
+    data: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -141,4 +143,5 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
         example=tuple(tuple(float(value) for value in line) for line in example),
         clusters=clusters,
         notes=tuple(record.take_list("notes", str)) if record.take_if_there("notes", None, list) is not None else (),
+        data=record.take_if_there("data", None, str, nothing),
     )

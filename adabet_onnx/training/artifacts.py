@@ -12,12 +12,12 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
+from ..model.door import guarded
+from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
 from ..model.prepare import Prepared, prepare
-from ..model.shapes import shape_of
 from ..portable import emit
 from ..portable.assemble import Recipe
-from ..portable.losses import class_axis
 from ..portable.profiles import allowed
 from ..records import write_json
 from ..selection.record import Selection, load_selection
@@ -29,6 +29,7 @@ from .preflight import loss_obstacle, obstacles_to, pick_backend
 _MODEL = "model.onnx"
 
 
+@guarded("making artifacts of")
 def make_artifacts(
     model: Model,
     selection: Selection | str | os.PathLike[str],
@@ -135,8 +136,8 @@ def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[st
     wrong = loss_obstacle(prepared.model, choices.loss, backend)
     if wrong is not None:
         raise ModelError(f"{prepared.model.name}: {wrong}")
-    shape = shape_of(prepared.graph, prepared.graph.graph.outputs[0].name or "")
-    assert shape is not None
+    model = prepared.model
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
     return ["N", *(int(extent) for extent in shape[1:])]
 
 
@@ -165,6 +166,7 @@ def _manifest(
     from .. import __version__
 
     axis = class_axis(tuple(logits_shape), choices.class_axis, choices.loss)
+    outputs = logits_shape[-1 if axis is None else axis] if len(logits_shape) > 1 else 1
     files = entries.pop("files")
     return {
         "format": FORMAT,
@@ -176,7 +178,7 @@ def _manifest(
         **entries,
         "model_logits": prepared.model.logits,
         **choices.to_json(),
-        "num_outputs": logits_shape[axis],
+        "num_outputs": outputs,
         "logits_shape": logits_shape,
         "selection": selection.to_json(),
         "preprocessing": selection.preprocessing,

@@ -3,7 +3,7 @@
 Each decision is made by one function, where it is needed; here they are asked and put into words.
 
 ``--json`` prints a list ``decisions``, each with
-    about      what was decided: "logits", "head", "tied", ...
+    about      what was decided: "logits", "batch axis", "class axis", "head", "tied", ...
     taken_for  the outcome, to be read after it
     because    what it was recognised by
 """
@@ -13,11 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..data.pictures import picture_input
+from ..errors import ModelError
+from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
+from ..model.logits_axes import Axes, axes_of, class_axis, written
 from ..model.open import Model
+from ..model.origins import origins
 from ..model.probabilities import tail_of
 from ..model.sharing import sharing_of
+
+_MOST_LISTED = 12  # weights or nodes
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True)
@@ -110,4 +118,73 @@ def _tied(model: Model) -> Iterator[Decision]:
         )
 
 
-_ASKED = (_preprocessing, _logits, _head, _shared, _tied)
+def _learned(model: Model) -> Iterator[Decision]:
+    """Weights that the file computes from constants: which tensors they took the place of."""
+    known = origins(model.graph)
+    owners = {parameter.name: layer.name for layer in model.layers for parameter in layer.parameters}
+    found = [name for name in owners if name in known]
+    for name in found[:_MOST_LISTED]:
+        because = f"computed from constants, it took the place of {known[name]}; trained as a plain weight"
+        yield Decision("learned", f"{name}, of layer {owners[name]}", because)
+    rest = found[_MOST_LISTED:]
+    if rest:
+        layers = len({owners[name] for name in rest})
+        yield Decision(
+            "learned", f"{len(rest)} more weights of {layers} layers", "computed from constants in the same way"
+        )
+
+
+def _frozen(model: Model) -> Iterator[Decision]:
+    """Weights that belong to no layer, so that nothing trains them."""
+    found = model.frozen
+    for item in found[:_MOST_LISTED]:
+        names = ", ".join(item.tensors[:_MOST_NAMES]) + " and others" * (len(item.tensors) > _MOST_NAMES)
+        because = f"{names}: weights that belong to no layer; every share of parameters counts them"
+        yield Decision("frozen", f"{item.count:,} numbers in node {item.node} ({item.op_type})", because)
+    rest = found[_MOST_LISTED:]
+    if rest:
+        count = sum(item.count for item in rest)
+        yield Decision("frozen", f"{count:,} numbers in {len(rest)} more nodes", "they belong to no layer either")
+
+
+def _batch_axis(model: Model) -> Iterator[Decision]:
+    axes = _axes(model)
+    if axes is None:
+        yield Decision("batch axis", "unknown", "neither inference nor a run tells the shape of the logits: no loss")
+    elif axes.batch is None:
+        yield Decision("batch axis", "none", f"the logits are {written(axes.shape)}, N the batch: no loss, only scores")
+    else:
+        moved = ", put first before a loss" if axes.batch else ""
+        yield Decision("batch axis", str(axes.batch), f"of the logits {written(axes.shape)}: it grows with N{moved}")
+
+
+def _class_axis(model: Model) -> Iterator[Decision]:
+    axes = _axes(model)
+    if axes is not None and axes.batch is not None and len(axes.shape) > 2:
+        shape = axes.batch_first(model.name)
+        which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
+        at = class_axis(shape, None, "cross-entropy")
+        because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
+        yield Decision("class axis", str(at), because)
+
+
+def _axes(model: Model) -> Axes | None:
+    try:
+        return axes_of(model.graph, model.logits)
+    except ModelError:
+        return None
+
+
+def _inputs(model: Model) -> Iterator[Decision]:
+    for spec in model.inputs:
+        picture, axis = picture_input(model, spec), channel_axis(model.graph, spec.name)
+        told = f"axis {axis} is read as channels by what follows" if axis is not None else "nothing that follows tells"
+        if picture is not None:
+            order = f"N{picture.letters}, {picture.channels} channels of {picture.size[0]} x {picture.size[1]}"
+            yield Decision(f"input {spec.name}", f"images, {order}", f"its shape is an image's; {told}")
+        elif len(spec.shape) > 2:
+            taken = "channels unknown" if axis is None else f"channels on axis {axis}"
+            yield Decision(f"input {spec.name}", taken, told)
+
+
+_ASKED = (_inputs, _preprocessing, _logits, _batch_axis, _class_axis, _head, _shared, _tied, _learned, _frozen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,20 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
+from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
-from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing
+from ..data.reading import Reading
 from ..data.source import open_inputs
 from ..errors import DataError, ModelError
+from ..model.dims import Dims
 from ..model.logits import refusal
+from ..model.logits_axes import class_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
-from ..portable.losses import class_axis
 
 _BATCH = 64
+_ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,9 +56,13 @@ def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None]:
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
-    """An inference session of a graph whose one output is the logits."""
+    """An inference session of a graph whose one output is the logits, the batch first.
+
+    Raises:
+        ModelError: the batch has no axis of its own in them.
+    """
     cut = graph.clone()
-    LogitsOnly(logits)(cut)
+    LogitsOnly(logits, name)(cut)
     return runtime.inference_session(ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads))
 
 
@@ -68,17 +75,28 @@ def compute_logits(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Logits of every sample, in order: float32 (N, ...).
+    """Logits of every sample, in order: float32 (N, ...), also of a model that gives (T, N, C).
 
     Raises:
         DataError: data that does not fit the model, or logits that are NaN or infinite.
+        ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
     """
     session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     for start in range(0, len(dataset), batch_size):
         indices = np.arange(start, min(start + batch_size, len(dataset)))
-        parts.append(runtime.run_session(session, None, feeder.feeds(dataset, indices), model.name)[0])
+        part = _run(session, feeder.feeds(dataset, indices), model.name)
+        if part.ndim == 0 or len(part) != len(indices):
+            raise ModelError(
+                f"{model.name} gives logits of shape {part.shape} for {len(indices)} samples. Export it with a dynamic "
+                "batch dimension."
+            )
+        parts.append(part)
+        if start == 0 and len(indices) > 1:
+            ends = indices[[0, -1]]
+            alone = [_run(session, feeder.feeds(dataset, ends[i : i + 1]), model.name) for i in range(2)]
+            check_alone(np.concatenate(alone), part[[0, -1]], model.name)
         if progress is not None:
             progress("evaluating", int(indices[-1]) + 1, len(dataset))
     logits = np.concatenate(parts)
@@ -90,6 +108,35 @@ def compute_logits(
     return logits
 
 
+def _run(session: Any, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
+    return np.asarray(runtime.run_session(session, None, feeds, name)[0])
+
+
+def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
+    """See that samples have the same logits alone as in a batch.
+
+    They have not where an input's first axis is not the batch but time, over which a recurrent network or attention
+    goes, or where a Reshape gives samples the wrong axis.
+
+    Args:
+        alone: logits of the first and the last sample of a batch (no recurrent network leaves both alone), each from a
+            run of its own.
+        together: the same from the batch.
+        name: of the model, for the message.
+
+    Raises:
+        ModelError: they differ by more than 1 % of the largest.
+    """
+    size = max(float(np.abs(together).max(initial=0.0)), 1e-3)
+    difference = float(np.abs(alone - together).max(initial=0.0)) / size
+    if difference > _ALONE:
+        raise ModelError(
+            f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
+            "batch, so samples run into each other (or the model is random). Is the first dimension of every input the "
+            "batch, and not time? Export the model with the batch first, for inference."
+        )
+
+
 def evaluate(
     model: Model,
     dataset: Dataset,
@@ -99,12 +146,12 @@ def evaluate(
     axis: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Loss and accuracy of a model on labelled data.
 
     Args:
         model: the model; a final Softmax is left out.
-        dataset: labelled data.
+        dataset: labelled data, which `open_data` reads in a layout where one is given.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
         axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
@@ -112,39 +159,47 @@ def evaluate(
         progress: called with samples done.
 
     Returns:
-        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``.
+        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, and ``data`` (what it was taken
+        for, in a line).
 
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
-        ModelError: the loss needs logits, and the outputs may be probabilities.
+        ModelError: the loss needs logits and the outputs may be probabilities; or the batch has no axis of its own in
+            the logits, or a sample's depend on the other samples.
+        UsageError: a wrong class axis, or cross-entropy of one output per sample.
     """
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
     dataset = align_classes(dataset, model.metadata("classes"), strict=True)
     labels = dataset.need_labels("evaluation")
+    taken = Feeder(model, preprocessing).taken(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
-    if loss == "cross-entropy" and first.ndim < 2:
-        raise DataError(f"{model.name} gives outputs of shape {first.shape[1:]} per sample, not one logit per class.")
-    where = class_axis(("N", *first.shape[1:]), axis, loss)
-    dense = tuple(extent for i, extent in enumerate(first.shape) if i not in (0, where))
-    classes = first.shape[where]
-    labels = fit_labels(labels, loss, classes, dataset.name, (dense or None) if loss == "cross-entropy" else None)
+    shape: Dims = ("N", *first.shape[1:])
+    where = class_axis(shape, axis, loss)
+    labels = fit_labels(labels, loss, shape, dataset.name, axis)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
     accuracy = None
-    if loss == "cross-entropy":  # of each pixel or token, if there are such
-        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, classes), labels.reshape(-1)
+    if where is not None:  # of each pixel or token, if there are such
+        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         accuracy = float((logits.argmax(-1) == labels).mean())
     return {
-        "loss": float(_LOSSES[loss](logits.astype(np.float64), labels)),
+        "loss": _loss(loss, logits.astype(np.float64), labels),
         "accuracy": accuracy,
         "samples": len(dataset),
+        "data": taken,
     }
 
 
 def predict(
-    model: Model, inputs: Any, preprocess: Callable[[bool], Preprocessing], *, threads: int | None = None
+    model: Model,
+    inputs: Any,
+    preprocess: Callable[[bool], Preprocessing],
+    *,
+    layout: str | Sequence[str] | Mapping[str, str] | None = None,
+    allow_resize: bool = False,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
 
@@ -152,21 +207,32 @@ def predict(
         model: the model; a final Softmax is left out.
         inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
         preprocess: gives the preprocessing, told whether the inputs are integers.
+        layout: letters of the axes of arrays, such as ``NTC``, where shapes leave them open; see `data.reading`.
+        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         threads: for ONNX Runtime.
 
     Returns:
         For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
-        are not classes, or may be probabilities already) and ``logits``.
+        are not classes, or may be probabilities already), ``logits``, and ``data`` (what the inputs were taken for, in
+        a line: the same for all).
 
     Raises:
         DataError: the inputs do not fit the model.
     """
-    dataset, names = open_inputs(inputs, model)
-    logits = compute_logits(model, dataset, preprocess(dataset.rows.integer), threads=threads)
+    dataset, names = open_inputs(inputs, model, Reading(layout, allow_resize))
+    preprocessing = preprocess(dataset.rows.integer)
+    taken = Feeder(model, preprocessing).taken(dataset)
+    logits = compute_logits(model, dataset, preprocessing, threads=threads)
     classes = model.metadata("classes")
     rows = []
     for name, row in zip(names, logits, strict=True):
-        entry: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
+        entry: dict[str, Any] = {
+            "input": name,
+            "class": None,
+            "probability": None,
+            "logits": row.tolist(),
+            "data": taken,
+        }
         if row.ndim == 1 and len(row) > 1:
             best = int(row.argmax())
             named = isinstance(classes, list) and len(classes) == len(row)
@@ -181,6 +247,16 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Logarithm of the softmax over the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
+
+
+def _loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
+    expected = logits.shape[:-1] if loss == "cross-entropy" else logits.shape
+    if labels.shape != expected:  # numpy would broadcast them
+        raise DataError(
+            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
+            f"{written(labels.shape)}."
+        )
+    return _LOSSES[loss](logits, labels)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -8,7 +8,8 @@
     model_logits    the logits' name in ``model``
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, batch_norm,
     recompute, frozen, ort_format, profile     training/choices.py
-    num_outputs     number of classes or outputs; logits_shape: the logits' whole shape (batch dimension "N")
+    num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
+                    batch ("N") first, whichever axis of the model's logits it is
     selection       the selection file's content
     preprocessing   data/preprocess.py, or null
     classes         class names, or null
@@ -53,11 +54,13 @@ from typing import Any
 import numpy as np
 
 from ..data.preprocess import Preprocessing, preprocessing_from_json
-from ..errors import RecordError
+from ..errors import RecordError, UsageError
 from ..files import sha256_of_files
 from ..model.channels import Slice
+from ..model.dims import Dims
+from ..model.logits_axes import class_axis, label_shape
 from ..portable import checkpoint as portable_checkpoint
-from ..portable.losses import LOSSES, class_axis
+from ..portable.losses import LOSSES
 from ..portable.optimizers import OPTIMIZERS
 from ..portable.session import Session
 from ..records import Entries, read_record
@@ -162,18 +165,19 @@ class Manifest:
         return str(self.content["optimizer"]["name"])
 
     @property
-    def class_axis(self) -> int:
-        """Axis of the classes in the logits."""
-        shape = self.content["logits_shape"]
-        return class_axis(tuple(shape), self.content.get("class_axis"), self.loss_function)
+    def logits_shape(self) -> Dims:
+        """Shape of the logits that the loss is computed from, the batch first."""
+        return tuple(self.content["logits_shape"])
 
     @property
-    def label_shape(self) -> tuple[int, ...] | None:
-        """Shape of one sample's labels, where there are more than one; None: one class index, or the outputs."""
-        if self.loss_function != "cross-entropy" or len(self.content["logits_shape"]) == 2:
-            return None
-        shape = [extent for i, extent in enumerate(self.content["logits_shape"]) if i != self.class_axis]
-        return tuple(int(extent) for extent in shape[1:])
+    def class_axis(self) -> int | None:
+        """Axis of the classes in these logits; None where the loss has none."""
+        return class_axis(self.logits_shape, self.content.get("class_axis"), self.loss_function)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's labels: () for one class index."""
+        return tuple(int(extent) for extent in label_shape(self.logits_shape, self.class_axis)[1:])
 
     @property
     def initial(self) -> Path:
@@ -182,7 +186,7 @@ class Manifest:
 
     @property
     def num_outputs(self) -> int:
-        """Size of the logits' last axis."""
+        """Number of classes, or size of the logits' last axis; 1 for logits of shape (N,)."""
         return int(self.content["num_outputs"])
 
     @property
@@ -278,8 +282,13 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
     record.take_if_there("class_axis", None, int, type(None))
     record.take("num_outputs", int)
-    if not all(type(extent) is int for extent in record.take("logits_shape", list)[1:]):
+    logits = record.take("logits_shape", list)
+    if not logits or not all(type(extent) is int for extent in logits[1:]):
         raise record.damaged("'logits_shape' must be the batch dimension followed by whole numbers")
+    try:
+        _ = manifest.class_axis
+    except UsageError as error:
+        raise record.damaged(f"'class_axis' and 'logits_shape' do not fit together: {error}") from error
     details = "inputs" if backend == "ort" else "input_details"
     for key in (details, "parameters"):
         if not record.take(key, list):

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 
 from .. import runtime
+from ..data.labels import check_count
 from ..errors import ModelError, RuntimeMissingError, TrainingError
 
 IR_VERSION = 10  # the newest that 1.19.2 reads
@@ -244,6 +245,7 @@ class Session:
     ) -> None:
         api = load()
         options = runtime.training_options(threads)
+        runtime.keep_apart(options, folder / f"training_model.{suffix}")
         self._api, self._inputs = api, tuple(inputs)
         try:
             self._state = api.CheckpointState.load_checkpoint(str(checkpoint))
@@ -294,6 +296,7 @@ class Session:
         return self._run(feeds, labels)
 
     def _run(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+        check_count(feeds, labels)
         try:
             outputs = self._module(*(feeds[name] for name in self._inputs), labels)
         except Exception as error:  # onnxruntime's exceptions share no public base class

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..model.dims import dims_or_none
+from ..model.uses import subgraphs
 from ..portable.rules.registry import Look
 
 _Check = Callable[[Look, Collection[ir.Value]], str | None]
@@ -149,6 +150,8 @@ def why_nowhere(node: ir.Node) -> str | None:
     """Why a graph with this node in it cannot be trained at all; None where it can."""
     if node.domain:
         return None
+    if any(True for _ in subgraphs(node)):
+        return "computes in a graph inside it, over which onnxruntime-training ends the process, trained or not"
     if node.op_type in _FORWARD_ONLY and node.attributes.get_string("direction", "forward") != "forward":
         return "runs backwards or in both directions, and onnxruntime-training has it forwards only"
     return _ANYWHERE.get(node.op_type)

@@ -13,13 +13,15 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError
+from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
+from ..model.logits_axes import axes_of, class_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
 from ..model.repairs import repair_of
-from ..model.shapes import shape_of
+from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of
 from ..portable.reach import Way, ways
@@ -33,6 +35,7 @@ from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
 
 
+@guarded("checking")
 def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.
 
@@ -68,6 +71,7 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
     )
 
 
+@guarded("checking")
 def untrainable_layers(model: Model) -> dict[str, str]:
     """Layers that no backend can train, and why. The second backend is asked only about what the first cannot."""
     first = _Backend(model, model.layers, "portable", None)
@@ -131,15 +135,16 @@ def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         return refused
-    shape = shape_of(model.graph, model.logits)
-    if shape is None:
-        return "the shape of the logits is unknown. Export the model with shape inference."
-    if loss != "cross-entropy" or (len(shape) == 2 or (len(shape) > 2 and backend == "portable")):
+    try:
+        shape = axes_of(model.graph, model.logits).batch_first(model.name)
+        class_axis(shape, None, loss)
+    except AdabetError as error:
+        return str(error).removeprefix(f"{model.name}: ")
+    if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
-    hint = " The portable backend takes one per pixel or token too." if len(shape) > 2 else ""
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {('N', *shape[1:])}. Use --loss mse, l1 or "
-        f"bce-with-logits, or end the model with a classifier.{hint}"
+        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use --loss mse, l1 or "
+        "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
     )
 
 
@@ -235,10 +240,10 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
     reached: dict[ir.Value, int] = {
         nodes[name].outputs[0]: 1 << i for i, layer in enumerate(layers) for name in layer.nodes
     }
-    back = _ancestors(logits)
+    back = ancestors([logits])
     for node in graph:
         mask = 0
-        for value in (*node.inputs, *node.outputs):
+        for value in (*reads(node), *node.outputs):
             mask |= 0 if value is None else reached.get(value, 0)
         for value in node.outputs:
             reached[value] = mask
@@ -249,18 +254,6 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
             if mask >> i & 1:
                 met[i][what] = met[i].get(what, 0) + 1
     return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
-
-
-def _ancestors(value: ir.Value) -> set[ir.Node]:
-    """The nodes that a value is computed by."""
-    found: set[ir.Node] = set()
-    stack = [value]
-    while stack:
-        node = stack.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            stack.extend(operand for operand in node.inputs if operand is not None)
-    return found
 
 
 def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
+from ..errors import AdabetError
 from .manifest import Manifest
 
+_CEILINGS = (256, 32, 8)  # of integers, from the most telling
 
-def sample_feeds(manifest: Manifest, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random inputs by their names in the original model: normal floats, integers 0 or 1."""
+
+def sample_feeds(
+    manifest: Manifest, batch: int, seed: int = 0, ceilings: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+    """Random inputs by their names in the original model: normal floats, integers from 0 to below a ceiling.
+
+    Args:
+        manifest: names the inputs, their dtypes and shapes.
+        batch: how many samples.
+        seed: of the numbers.
+        ceilings: by name of an input of integers; 2 where there is none, which masks and small vocabularies take too.
+    """
     rng = np.random.default_rng(seed)
     feeds = {}
     for entry in manifest.input_details:
         shape = [batch, *entry["shape"][1:]]
         floats = entry["dtype"].startswith("float")
-        values = rng.standard_normal(shape) if floats else rng.integers(0, 2, shape)
+        ceiling = (ceilings or {}).get(entry["name"], 2)
+        values = rng.standard_normal(shape) if floats else rng.integers(0, ceiling, shape)
         feeds[entry["name"]] = values.astype(entry["dtype"])
     return feeds
+
+
+def integer_ceilings(manifest: Manifest, runs: Callable[[dict[str, np.ndarray]], object], batch: int) -> dict[str, int]:
+    """How large the integers of each input may be, by trial: below 256, 32 or 8, whichever the model runs on.
+
+    Token and byte inputs of which all elements are 0 or 1 leave most of an embedding unused, and a normalisation over
+    the tokens with hardly any variance. An input of 8-bit integers or of truth values keeps to its type.
+
+    Args:
+        manifest: names the inputs.
+        runs: computes the logits for feeds, or raises an AdabetError (an index out of range).
+        batch: how many samples.
+    """
+    found: dict[str, int] = {}
+    for entry in manifest.input_details:
+        kind = np.dtype(entry["dtype"])
+        if kind.kind not in "iu":
+            continue
+        for ceiling in _CEILINGS:
+            if ceiling > np.iinfo(kind).max + 1:
+                continue
+            try:
+                runs(sample_feeds(manifest, batch, 0, {**found, entry["name"]: ceiling}))
+            except AdabetError:
+                continue
+            found[entry["name"]] = ceiling
+            break
+    return found
 
 
 def sample_labels(manifest: Manifest, logits: np.ndarray, seed: int = 0) -> np.ndarray:
     """Random labels that fit the loss and these logits."""
     rng = np.random.default_rng([seed, 5])
     if manifest.loss_function == "cross-entropy":
-        shape = [extent for i, extent in enumerate(logits.shape) if i != manifest.class_axis]
-        return rng.integers(0, manifest.num_outputs, shape)
+        return rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
     if manifest.loss_function == "bce-with-logits":
         return rng.integers(0, 2, logits.shape).astype(np.float32)
     return rng.standard_normal(logits.shape).astype(np.float32)

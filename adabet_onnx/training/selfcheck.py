@@ -4,9 +4,11 @@ onnxruntime-training has faults that raise nothing, and some that kill the proce
 node nobody has tried. Five checks, on random inputs, would have caught each fault that is known:
 
 1. outputs: the evaluation graph's logits equal the original graph's;
-2. loss: the loss of the first training step equals the evaluation loss (batch statistics in place of stored ones);
-3. gradient: that of the earliest selected parameter that has one agrees with finite differences (wrong pads, ties);
-4. step (of the portable backend): the graph of a whole step changes the parameters as gradients and update do;
+2. loss: the evaluation loss is that of its logits, and that of the first training step equals it (where not batch
+   statistics take the place of stored ones);
+3. gradient: that of every selected parameter agrees with finite differences (`gradient_check`);
+4. step (of the portable backend): the graph of a whole step changes parameters and optimizer state as gradients and
+   update do;
 5. unchanged: after a step the selected parameters have changed, the frozen ones in the checkpoint have not, and the
    original graph with the new values in it gives the trained logits (so nothing else moved, no statistic either).
 """
@@ -24,12 +26,15 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import AdabetError, CheckError
-from .evaluation import logits_session
+from .evaluation import check_alone, logits_session
+from .exact_loss import exact_loss
+from .gradient_check import check_gradients
 from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
 _BATCH = 4
-_OUTPUTS, _LOSS, _GRADIENT, _STEP = 1e-4, 1e-4, 0.05, 0.05  # relative differences that pass
+_OUTPUTS, _LOSS, _STEP, _STATE = 1e-4, 1e-4, 0.05, 1e-3  # relative differences that pass
+_RATE = 1e-3  # of learning, in the one step
 _TIMEOUT = 900  # seconds
 
 
@@ -70,12 +75,14 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
 
     Raises:
         CheckError: one of them failed.
+        ModelError: the logits of a sample depend on the other samples of its batch.
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
     name = str(manifest.content["model_logits"])
     original = ir.load(manifest.file("model"))
     expected = _logits(original, name, feeds)
+    _check_alone(original, name, feeds, expected)
     labels = sample_labels(manifest, expected, seed)
     session = manifest.session(checkpoint)
 
@@ -87,18 +94,13 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
             f"rewrite is "
             "wrong. Nothing was written; please report this with the model."
         )
+    exact = exact_loss(manifest, logits, labels)
     train_loss, _ = session.gradients(feeds, labels)
-    loss = abs(train_loss - eval_loss) / max(1.0, abs(eval_loss))
-    by_batch = manifest.content.get("batch_norm") == "batch"  # then the two are not meant to be the same
-    if not by_batch and not loss <= _LOSS:
-        raise CheckError(
-            f"the first training step's loss is {train_loss:.6f}, the evaluation loss {eval_loss:.6f}: an "
-            f"operator behaves "
-            "differently in training. Nothing was written; please report this with the model."
-        )
-    gradient = _finite_differences(session, manifest, feeds, labels)
+    loss = _check_losses(manifest, eval_loss, exact, train_loss)
+    gradient = check_gradients(session, manifest, _BATCH, seed)
+    session.gradients(feeds, labels)
     before = {parameter: session.parameter(parameter) for parameter in session.parameter_names()}
-    session.update(1e-3)
+    session.update(_RATE)
     step = None
     if manifest.backend == "portable":
         step = _same_step(session, manifest, feeds, labels)
@@ -130,84 +132,67 @@ def _logits(graph: ir.Model, name: str, feeds: dict[str, np.ndarray]) -> np.ndar
     return np.asarray(runtime.run_session(session, None, feeds, "the original model")[0])
 
 
+def _check_alone(graph: ir.Model, name: str, feeds: dict[str, np.ndarray], together: np.ndarray) -> None:
+    ends = [0, _BATCH - 1]
+    alone = [_logits(graph, name, {key: array[i : i + 1] for key, array in feeds.items()}) for i in ends]
+    check_alone(np.concatenate(alone), together[ends], "the model")
+
+
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if found.shape != expected.shape:
         return float("inf")
     return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
 
 
+def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: float) -> float:
+    """Largest relative difference of the losses that should be one."""
+    scale = max(1.0, abs(exact))
+    computed = abs(evaluated - exact) / scale
+    if not computed <= _LOSS:
+        raise CheckError(
+            f"the evaluation loss is {evaluated:.6f}, but {manifest.loss_function} of the logits is {exact:.6f}: the "
+            "graph of the loss is wrong. Nothing was written; please report this with the model."
+        )
+    if manifest.content.get("batch_norm") == "batch":  # then training and evaluation are not meant to be the same
+        return computed
+    between = abs(trained - evaluated) / scale
+    if not between <= _LOSS:
+        raise CheckError(
+            f"the first training step's loss is {trained:.6f}, the evaluation loss {evaluated:.6f}: an operator "
+            "behaves differently in training. Nothing was written; please report this with the model."
+        )
+    return max(computed, between)
+
+
 def _same_step(session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray) -> float:
-    """How far a step's new values are from those of gradients and update, relative to the largest change."""
+    """How far a step's new values are from those of gradients and update, relative to the largest change.
+
+    AdamW divides by the gradient's size, so a gradient of another length changes parameters alike: its state tells.
+    """
     other = manifest.session(manifest.initial)
     before = {name: other.parameter(name) for name in manifest.parameters}
-    other.step(feeds, labels, 1e-3)
+    other.step(feeds, labels, _RATE)
     worst = 0.0
     for name, value in before.items():
         expected = session.parameter(name) - value
         scale = max(1e-7, float(np.abs(expected).max()))
-        worst = max(worst, float(np.abs(other.parameter(name) - value - expected).max()) / scale)
-    if not worst <= _STEP:
-        raise CheckError(
-            f"a step of the step graph differs by {worst:.1e} of the largest change from gradients and update. Nothing "
-            "was written; please report this with the model."
-        )
-    return worst
-
-
-def _finite_differences(
-    session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray
-) -> dict[str, Any] | None:
-    """Compare the gradient's length with the loss's slope along it; None where every gradient is (nearly) zero.
-
-    (L(p + h g/|g|) - L(p - h g/|g|)) / 2h = |g|, with several step sizes h, since a small one drowns in float32
-    rounding and a large one leaves the linear range (a Relu's kink is enough). The best of them counts.
-    """
-    by_batch = manifest.content.get("batch_norm") == "batch"
-    found_gradients = {name: session.gradient(name) for name in manifest.parameters}
-
-    def measured() -> float:
-        if not by_batch:
-            return session.evaluate(feeds, labels)[0]
-        session.forget_gradients()
-        return session.gradients(feeds, labels)[0]
-
-    for name in _in_model_order(manifest):
-        gradient = found_gradients[name].astype(np.float64)
-        length = float(np.linalg.norm(gradient))
-        value = session.parameter(name)
-        loss = measured()
-        best, slope = float("inf"), 0.0
-        for change in (1e-2, 3e-3, 1e-3, 3e-4, 1e-4):  # of the loss
-            if length == 0:
-                break
-            step = change * max(1.0, abs(loss)) / length
-            if step > 0.1 * float(np.linalg.norm(value)) + 0.02:
-                continue  # far from linear, surely
-            losses = []
-            for sign in (1, -1):
-                session.set_parameter(name, value + sign * step * gradient / length)
-                losses.append(measured())
-            found = (losses[0] - losses[1]) / (2 * step)
-            error = abs(found - length) / length
-            if error < best:
-                best, slope = error, found
-        session.set_parameter(name, value)
-        if best == float("inf"):
-            continue
-        if not best <= _GRADIENT:
+        apart = float(np.abs(other.parameter(name) - value - expected).max()) / scale
+        if not apart <= _STEP:
             raise CheckError(
-                f"the gradient of {name!r} has length {length:.4g}, but the loss changes by {slope:.4g} along it: "
-                "the gradient of an operator between it and the loss is wrong. Select later layers, use the other "
-                "backend, or report this with the model."
+                f"a step of the step graph changes {name!r} otherwise than gradients and update do: they differ by "
+                f"{apart:.1e} of the largest change. Nothing was written; please report this with the model."
             )
-        return {"parameter": name, "error": best}
-    return None
-
-
-def _in_model_order(manifest: Manifest) -> list[str]:
-    trainable = set(manifest.parameters)
-    selected = [name for name in manifest.content["selection"]["parameters"] if name in trainable]
-    return selected + [name for name in manifest.parameters if name not in selected]
+        worst = max(worst, apart)
+    for name in (str(entry["name"]) for entry in manifest.content["state"] if not entry.get("moves")):
+        expected, found = session.parameter(name), other.parameter(name)
+        apart = float(np.linalg.norm(found - expected)) / max(1e-12, float(np.linalg.norm(expected)))
+        if not apart <= _STATE and np.abs(found - expected).max() > 1e-7:
+            raise CheckError(
+                f"a step of the step graph leaves another optimizer state {name!r} than gradients and update: they "
+                f"differ by {apart:.1e} of its length. Nothing was written; please report this with the model."
+            )
+        worst = max(worst, apart)
+    return worst
 
 
 def _only_selected(session: TrainingSession, manifest: Manifest, before: dict[str, np.ndarray]) -> int:

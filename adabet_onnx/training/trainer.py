@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset, split_off
+from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
-from ..data.layout import Feeder
 from ..data.preprocess import Preprocessing, choose
+from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
@@ -93,6 +94,11 @@ class Trainer:
         folder: made by `make_artifacts`.
         threads: for ONNX Runtime; None is its own choice.
 
+    Attributes:
+        folder: the artifacts.
+        manifest: what they say of themselves.
+        data: what the data of the last `fit` was taken for, in a line; None before.
+
     Raises:
         RecordError: it is no artifact folder, or its files were changed.
         RuntimeMissingError: the runtime that the folder's backend needs is not installed.
@@ -103,6 +109,7 @@ class Trainer:
         self.manifest: Manifest = load_manifest(self.folder)
         need_runtime(self.manifest.backend)
         self._threads = threads
+        self.data: str | None = None
         self._model: Model = open_model(self.manifest.file("model"))
 
     def fit(
@@ -118,6 +125,8 @@ class Trainer:
         validation: float | None = None,
         patience: int | None = None,
         preprocessing: Preprocessing | None = None,
+        layout: str | Sequence[str] | Mapping[str, str] | None = None,
+        allow_resize: bool = False,
         resume: bool = False,
         metrics: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
@@ -135,6 +144,10 @@ class Trainer:
             validation: see `Settings`.
             patience: see `Settings`.
             preprocessing: in place of the manifest's.
+            layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see
+                `data.reading`.
+            allow_resize: whether arrays may be resized where that is hardly meant; see
+                `data.pictures.resizing_doubt`.
             resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
             metrics: where to write metrics.jsonl; by default in the folder.
             progress: called with what is going on, steps done and steps in all.
@@ -170,14 +183,14 @@ class Trainer:
                 "or leave --accumulate out."
             )
 
-        dataset = open_data(data, self._model).train
+        dataset = open_data(data, self._model, reading=Reading(layout, allow_resize)).train
         dataset = align_classes(dataset, self.manifest.classes, strict=True)
         labels = fit_labels(
             dataset.need_labels("training"),
             self.manifest.loss_function,
-            self.manifest.num_outputs,
+            self.manifest.logits_shape,
             dataset.name,
-            self.manifest.label_shape,
+            self.manifest.content.get("class_axis"),  # where it was not given, two may fit
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
         if state is not None and state["data"] != fingerprint:
@@ -196,7 +209,19 @@ class Trainer:
         stored = self.manifest.preprocessing
         used = preprocessing or choose(self._model, integer_data=dataset.rows.integer, stored=stored)
         feeder = Feeder(self._model, used)
-        about = {"data": fingerprint, "classes": dataset.classes, "preprocessing": used.to_json()}
+        self.data = feeder.taken(dataset)
+        if state is not None and state.get("taken_for", self.data) != self.data:
+            raise DataError(
+                f"{dataset.name} is taken for something else ({self.data}) than when the training in {self.folder} was "
+                f"started ({state['taken_for']}). Resume with the same data and --layout, or start again without "
+                "--resume."
+            )
+        about = {
+            "data": fingerprint,
+            "classes": dataset.classes,
+            "preprocessing": used.to_json(),
+            "taken_for": self.data,
+        }
 
         rows: list[dict[str, Any]] = state["metrics"] if state else []
         target = Path(metrics) if metrics is not None else self.folder / METRICS
@@ -356,7 +381,7 @@ class Accuracy:
     """Share of labels that the logits get right, over batches; of class labels only."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self._axis = manifest.class_axis if manifest.loss_function == "cross-entropy" else None
+        self._axis = manifest.class_axis
         self._right = self._seen = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:

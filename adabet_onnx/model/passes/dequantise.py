@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from .edit import replace_output
 from .quantised import Grid, cannot, float_name, grid_of
 from .signs import MOVING, not_negative
+from .unused import RemoveUnused
 
 OPERATORS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QGemm"}
@@ -69,7 +69,7 @@ class Dequantise(ir.passes.InPlacePass):
             work.check(node)
         for node in list(model.graph):
             work.rewrite(node)
-        common.RemoveUnusedNodesPass()(model)
+        RemoveUnused()(model)
         left = next((node for node in model.graph.all_nodes() if _is_quantised(node)), None)
         if left is not None:
             raise cannot(left, "it stands inside a subgraph, or nothing takes its result back to float")

@@ -1,0 +1,106 @@
+"""From raw samples to what a model's inputs get: laid out, in range, with the arithmetic applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..model.input_ids import looked_up
+from ..model.open import Model, Tensor
+from .dataset import Dataset, Form
+from .layout import Entrance, Fit, decide, entrance
+from .preprocess import Preprocessing, check_applicable
+from .ranges import check_range
+from .reading import Reading
+from .taken import taken_for
+
+_ROWS = 4096  # that are looked at together
+
+
+class Feeder:
+    """Turns raw samples into feeds for a model.
+
+    Args:
+        model: the model to feed.
+        preprocessing: the arithmetic, applied to float32 inputs.
+
+    Raises:
+        UsageError: there is arithmetic, but no input that it can be applied to.
+    """
+
+    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+        check_applicable(model, preprocessing)
+        self._model = model
+        self._entrances: dict[str, Entrance] = {spec.name: entrance(model, spec) for spec in model.inputs}
+        self._tables = {spec.name: looked_up(model.graph, spec.name) for spec in model.inputs}
+        self._fits: dict[tuple[Form, str, Reading], Fit] = {}
+        self.preprocessing = preprocessing
+
+    def feeds(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Inputs of the model by name, for these rows.
+
+        Raises:
+            DataError: names, shapes, types or numbers do not fit the model's inputs.
+            UsageError: a layout does not fit.
+        """
+        raw = self._by_input(dataset.rows.fetch(np.asarray(indices, np.int64)))
+        forms = self._by_input(dataset.rows.forms)
+        return {
+            spec.name: self._input(raw[spec.name], spec, self._fit(forms[spec.name], spec, dataset), dataset.name)
+            for spec in self._model.inputs
+        }
+
+    def taken(self, dataset: Dataset) -> str:
+        """What data is taken for, in one line; everything about it that can be checked beforehand is.
+
+        Raises:
+            DataError: shapes, types, or integers anywhere in it, do not fit the model's inputs.
+            UsageError: a layout does not fit.
+        """
+        forms = self._by_input(dataset.rows.forms)
+        fits = {spec.name: self._fit(forms[spec.name], spec, dataset) for spec in self._model.inputs}
+        whole = [spec for spec in self._model.inputs if spec.dtype != "float32" and not forms[spec.name].files]
+        for start in range(0, len(dataset), _ROWS) if whole else ():
+            raw = self._by_input(dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset)))))
+            for spec in whole:
+                check_range(raw[spec.name], spec, dataset.name, self._tables[spec.name])
+        return taken_for(len(dataset), fits)
+
+    def _by_input(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What was found by the names of the data, by those of the inputs."""
+        names = [spec.name for spec in self._model.inputs]
+        if set(found) == {""}:
+            if len(names) != 1:
+                raise DataError(
+                    f"{self._model.name} has {len(names)} inputs ({', '.join(names)}); give a mapping of these names "
+                    "to arrays."
+                )
+            return {names[0]: found[""]}
+        if set(found) != set(names):
+            raise DataError(f"the data has inputs {sorted(found)}, but {self._model.name} has {sorted(names)}.")
+        return found
+
+    def _fit(self, form: Form, spec: Tensor, dataset: Dataset) -> Fit:
+        key = form, spec.name, dataset.reading
+        if key not in self._fits:
+            layout = dataset.reading.layout_of(spec.name, list(self._entrances), self._model.name)
+            into = self._entrances[spec.name]
+            self._fits[key] = decide(form, into, layout, dataset.reading.allow_resize, dataset.name)
+        return self._fits[key]
+
+    def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, where: str) -> np.ndarray:
+        if spec.dtype != "float32":
+            check_range(array, spec, where, self._tables[spec.name])
+            return np.ascontiguousarray(fit.apply(array).astype(spec.dtype))
+        into = self._entrances[spec.name]
+        axis = into.channels
+        if axis is None and len(spec.shape) > 2:
+            axis = 1
+        fed = self.preprocessing.apply(fit.apply(array), axis if len(spec.shape) > 2 else None)
+        if not np.isfinite(fed).all():
+            raise DataError(
+                f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."
+            )
+        return np.ascontiguousarray(fed)

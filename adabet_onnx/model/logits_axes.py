@@ -1,0 +1,156 @@
+"""What the axes of the logits are: which one is the batch, and which one holds the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ..errors import ModelError, RuntimeMissingError, UsageError
+from .dims import Dim, Dims, times
+from .shapes import BATCH, infer_shapes, measured_shapes
+
+_INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
+_MEASURED = (2, 3)
+_UNKNOWN = "?"
+
+
+def batch_axis(small: Sequence[int], large: Sequence[int], sizes: tuple[int, int]) -> int | None:
+    """Which axis of a value is the batch, from its shapes at two batch sizes.
+
+    Accepts the one axis that is as long as the batch both times: the first, as in (N, C), or any other, as the second
+    of time-major logits (T, N, C). What grows tells, not what is equal: T may be one of the two sizes.
+
+    Rejects, with None, a value that does not grow with the batch, one with a multiple of it (batch and steps merged
+    into one axis), one that grows in several axes, and one whose number of axes differs.
+
+    Args:
+        small: the shape at the first batch size.
+        large: the shape at the second.
+        sizes: the two, which differ.
+    """
+    if len(small) != len(large):
+        return None
+    grown = [axis for axis, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
+    return grown[0] if len(grown) == 1 and (small[grown[0]], large[grown[0]]) == sizes else None
+
+
+def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
+    """Which axis of the logits holds the classes.
+
+    Accepts, for cross-entropy, two axes or more: the classes are axis 1 of (N, C) and of (N, C, H, W), the last one of
+    (N, steps, C), and whatever was ``given``. No other loss has classes: None.
+
+    Rejects one output per sample, (N,), an axis that is not there, and the batch's.
+
+    Args:
+        shape: of the logits, the batch first.
+        given: the axis, counted from the end where it is negative; None: as above.
+        loss: to be computed.
+
+    Raises:
+        UsageError: what is rejected, or an axis is given for a loss without classes.
+    """
+    if loss != "cross-entropy":
+        if given is not None:
+            raise UsageError(f"a class axis is for cross-entropy only; {loss} has no classes.")
+        return None
+    if len(shape) < 2:
+        raise UsageError(
+            f"cross-entropy needs a logit per class, but the logits have shape {written(shape)}. Use --loss "
+            "bce-with-logits for one output that tells two classes apart, or mse or l1 for a number."
+        )
+    if given is None:
+        return 2 if len(shape) == 3 else 1
+    axis = given % len(shape) if -len(shape) <= given < len(shape) else 0
+    if axis == 0:
+        raise UsageError(
+            f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {written(shape)}, not {given}."
+        )
+    return axis
+
+
+def label_shape(shape: Dims, axis: int | None) -> Dims:
+    """Shape of the labels for logits of this shape: without the classes' axis, or the same where there are none."""
+    return tuple(extent for i, extent in enumerate(shape) if i != axis)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a model's logits.
+
+    Attributes:
+        logits: their name.
+        shape: as the model gives them: ``N`` is the batch, ``26*N`` a multiple of it, ``?`` something else that grows.
+        batch: the batch's axis; None where it has none of its own.
+    """
+
+    logits: str
+    shape: tuple[Dim, ...]
+    batch: int | None
+
+    def batch_first(self, name: str) -> Dims:
+        """The shape with the batch first, as a loss takes it.
+
+        Raises:
+            ModelError: the batch has no axis of its own. ``name`` is the model's.
+        """
+        if self.batch is None:
+            raise ModelError(
+                f"{name}: the logits {self.logits!r} have shape {written(self.shape)} for a batch of N: {self._why()}, "
+                "so which of them belong to which sample cannot be told. Choose a value before them that has an axis "
+                f"for the batch alone (adabet-onnx import {name} -o logits.onnx --logits NAME), or export the model so "
+                "that its output has one."
+            )
+        return (BATCH, *(extent for axis, extent in enumerate(self.shape) if axis != self.batch))
+
+    @property
+    def order(self) -> list[int]:
+        """The permutation that puts the batch first."""
+        assert self.batch is not None
+        return [self.batch, *(axis for axis in range(len(self.shape)) if axis != self.batch)]
+
+    def _why(self) -> str:
+        growing = sum(isinstance(extent, str) for extent in self.shape)
+        if growing == 0:
+            return "they are the same number for every batch size"
+        return "several axes grow with the batch" if growing > 1 else "the batch is merged with another axis"
+
+
+def axes_of(model: ir.Model, logits: str) -> Axes:
+    """Find the axes of the logits, from their shape at two batch sizes: inferred, or else measured in runs on zeros.
+
+    Args:
+        model: a graph whose inputs are fixed but for the batch, ``N``.
+        logits: name of a value of it.
+
+    Raises:
+        ModelError: neither inference nor a run tells the shape.
+    """
+    sizes = _INFERRED
+    first, second = (infer_shapes(model, size).get(logits) for size in sizes)
+    if first is None or second is None:
+        sizes = _MEASURED
+        try:
+            first, second = (measured_shapes(model, [logits], size)[logits] for size in sizes)
+        except (ModelError, RuntimeMissingError) as error:
+            raise ModelError(
+                f"the shape of the logits {logits!r} is unknown: {error} Export the model with shape inference."
+            ) from error
+    if len(first) != len(second):
+        return Axes(logits, (_UNKNOWN,), None)
+    shape = tuple(_extent(a, b, sizes) for a, b in zip(first, second, strict=True))
+    return Axes(logits, shape, batch_axis(first, second, sizes))
+
+
+def written(shape: Sequence[Dim]) -> str:
+    """A shape as it is written in messages: ``(N, 26, 37)``."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _extent(a: int, b: int, sizes: tuple[int, int]) -> Dim:
+    if a == b:
+        return a
+    whole = a % sizes[0] == 0 and a // sizes[0] * sizes[1] == b
+    return times(BATCH, a // sizes[0]) if whole else _UNKNOWN

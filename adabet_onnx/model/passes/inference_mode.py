@@ -1,0 +1,81 @@
+"""Nodes in training mode are set to inference: Dropout drops nothing, BatchNormalization uses its stored statistics.
+
+As they are, a model's outputs would be random, or depend on what else is in the batch, in evaluation too.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+_STATED = 14  # from this opset on, an attribute says whether a BatchNormalization is in training mode
+
+
+class InferenceMode(ir.passes.InPlacePass):
+    """Set Dropout and BatchNormalization to inference, wherever they stand.
+
+    A training mode that is an input of the graph, or computed from one, is taken as off; an input that nothing else
+    reads goes.
+
+    Attributes:
+        dropouts, normalisations: names of the nodes that were in training mode, or could have been.
+        dropped: names of inputs that are gone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropouts: list[str] = []
+        self.normalisations: list[str] = []
+        self.dropped: list[str] = []
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        opset = model.opset_imports.get("") or 0
+        modes: list[ir.Value] = []
+        for node in model.graph.all_nodes():
+            if node.domain not in ("", "ai.onnx"):
+                continue
+            if node.op_type == "Dropout":
+                mode = _training_mode(node)
+                if mode is not None:
+                    modes.append(mode)
+                    self.dropouts.append(node.name or "")
+            elif node.op_type == "BatchNormalization" and _by_batch(node, opset):
+                _use_stored(node)
+                self.normalisations.append(node.name or "")
+        for mode in dict.fromkeys(modes):
+            if mode.is_graph_input() and not mode.uses() and mode in model.graph.inputs:
+                model.graph.inputs.remove(mode)
+                self.dropped.append(mode.name or "")
+        return ir.passes.PassResult(model, bool(self.dropouts or self.normalisations))
+
+
+def _training_mode(node: ir.Node) -> ir.Value | None:
+    """The input that says a Dropout is, or may be, in training mode, which it then no longer has; else None."""
+    mode = node.inputs[2] if len(node.inputs) > 2 else None
+    if mode is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(mode) if mode.is_initializer() or mode.producer() is not None else None
+    if tensor is not None and tensor.size == 1 and not tensor.numpy().reshape(-1)[0]:
+        return None
+    node.replace_input_with(2, None)
+    return mode
+
+
+def _by_batch(node: ir.Node, opset: int) -> bool:
+    """Whether a BatchNormalization normalises by the batch: before opset 14, where it has more than one output."""
+    if opset >= _STATED:
+        return bool(node.attributes.get_int("training_mode", 0))
+    return len(node.outputs) > 1
+
+
+def _use_stored(node: ir.Node) -> None:
+    """Switch a BatchNormalization; the statistics it would give out are the stored ones then."""
+    node.attributes.pop("training_mode", None)
+    graph = node.graph
+    for value, stored in zip(node.outputs[1:], (*node.inputs[3:5], None, None), strict=False):
+        if graph is not None and value in graph.outputs:
+            graph.outputs.remove(value)
+        if value.uses() and stored is not None:
+            value.replace_all_uses_with(stored)
+    if not any(value.uses() for value in node.outputs[1:]):
+        node.resize_outputs(1)

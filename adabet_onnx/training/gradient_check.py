@@ -1,0 +1,304 @@
+"""Whether the gradient of every trained parameter is the slope of the loss, by finite differences.
+
+A gradient g that lacks a part m is right along itself where m is orthogonal to it, so directions are random. Along a
+direction d with components of +-1, the slope of the loss differs from g.d by m.d, whose mean square over directions
+is |m|^2. Ten directions and a limit of 0.004 |g|^2 miss an m of |m|^2 = 0.03 |g|^2 in 6 of 10,000 cases (chi-squared).
+Each direction leans along the gradient too (by twice its length, up or down at random), so that a gradient a few
+percent too long or too short exceeds the limit as well.
+
+What is measured must be known better than that. The loss is computed in double precision from the logits, and slopes
+are taken over steps of several lengths: a long one crosses kinks (Relu), a short one drowns in the rounding of the
+network. Agreement at one length acquits: noise adds to a difference, it does not hide one. Only a precise measurement
+condemns: the slopes of two lengths differ by far less from each other than from the gradient, at every one of several
+points (other samples, other values near the stored ones: a trained network may sit exactly on kinks, with channels of
+zeros).
+
+Parameters are measured in groups, each scaled to the same slope. A group that does not pass is divided, down to single
+parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckError
+from .exact_loss import exact_loss
+from .manifest import Manifest, TrainingSession
+from .samples import integer_ceilings, sample_feeds, sample_labels
+
+DIRECTIONS = 10
+TOLERANCE = 0.004  # of |g|^2
+_LEAN = 2.0  # how far a direction leans along the gradient, in lengths of the gradient
+_STEPS = (1e-4, 3e-5, 3e-4, 1e-3, 3e-3, 1e-5, 1e-2)  # relative to the parameters' own size, the likeliest first
+_STEPS_OF_GROUPS = 3  # tried before a group is divided
+_POINTS = (0.01, 0.003, 0.03)  # how far from the stored values each point is, relative to the parameters' own size
+_GROUP, _GROUPS = 16, 3  # parameters in a group, but no more than so many groups at first
+_PARTS = 4  # of a group that does not pass
+_PRECISE = 9.0  # times the error of a measurement: what a difference must be to condemn
+_FAINT = 0.03  # of the largest effect of a parameter on the loss: below this it is held to that effect, not to its own
+_NIL = 1e-5  # a gradient that changes the loss by less, relative, for a change as large as the parameter
+_UNKNOWN = 0.25  # of |g|^2: a difference that is not let pass although it cannot be measured precisely
+_SMALL = 0.02  # size of parameters that are zero, and the least of vectors (biases start at zero)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How far a group's slopes are from its gradient.
+
+    Attributes:
+        difference: mean square over directions relative to |g|^2, the least over all step lengths.
+        condemns: the most precise measurement differs.
+        slope: in it, root mean square of the slopes along directions with components of +-1 (of a single parameter).
+        expected: the same of what the gradient says; NaN for a gradient that is not finite.
+        apart: the same of their difference.
+    """
+
+    difference: float
+    condemns: bool
+    slope: float
+    expected: float
+    apart: float
+
+
+def check_gradients(session: TrainingSession, manifest: Manifest, batch: int, seed: int = 0) -> dict[str, Any] | None:
+    """Measure the gradients of all trained parameters; afterwards the session has its values again, no gradients.
+
+    Args:
+        session: at the values to check at.
+        manifest: of the folder.
+        batch: samples in a forward pass.
+        seed: of samples and directions.
+
+    Returns:
+        ``parameters``: how many agree; ``error``: largest relative difference (root mean square) and ``parameter``, in
+        whose group; ``unmeasured``: names of parameters for which no measurement was precise enough. None where neither
+        the gradients nor the loss's slopes are above rounding.
+
+    Raises:
+        CheckError: a gradient is wrong, or not finite.
+    """
+    stored = {name: session.parameter(name) for name in manifest.parameters}
+    pending, verdicts = _in_model_order(manifest), dict[str, list[Measured]]()
+    worst, worst_name, moves = 0.0, "", False
+    ceilings = integer_ceilings(manifest, lambda feeds: _logits(session, manifest, feeds), batch)
+    try:
+        for number, distance in enumerate(_POINTS):
+            if number == len(_POINTS) - 1:
+                ceilings = {}
+            point = _Point(session, manifest, stored, batch, [seed, number], distance, ceilings)
+            moves = moves or point.moves
+            left = []
+            for names, found in _tested(point, _groups(pending)):
+                if found.difference <= TOLERANCE:
+                    if found.difference >= worst:
+                        worst, worst_name = found.difference, names[0]
+                    continue
+                left += names
+                verdicts.setdefault(names[0], []).append(found)
+            pending = left
+            if not pending:
+                break
+    finally:
+        for name, value in stored.items():
+            session.set_parameter(name, value)
+        session.forget_gradients()
+    for name in pending:
+        _judge(name, verdicts[name], manifest)
+    if not moves:
+        return None
+    return {
+        "parameters": len(stored) - len(pending),
+        "error": math.sqrt(worst),
+        "parameter": worst_name,
+        "unmeasured": pending,
+    }
+
+
+def _judge(name: str, found: Sequence[Measured], manifest: Manifest) -> None:
+    """Raise for a parameter that passed at no point, unless it could only not be measured."""
+    last = found[-1]
+    if not math.isfinite(last.expected):
+        raise CheckError(
+            f"the gradient of {name!r} is not finite for random inputs. Nothing was written; select later layers, or "
+            "report this with the model."
+        )
+    measured = (
+        f"the gradient of {name!r} disagrees with finite differences of the loss: along {DIRECTIONS} random "
+        f"directions the slope is {last.slope:.3g} (root mean square), by the gradient it is {last.expected:.3g}, and "
+        f"the two differ by {last.apart:.2g}"
+    )
+    other = "ort" if manifest.backend == "portable" else "portable"
+    if all(item.condemns for item in found):
+        raise CheckError(
+            f"{measured}. An operator between it and the loss has a wrong gradient. Nothing was written: select layers "
+            f"after that operator, use --backend {other}, or report this with the model."
+        )
+    if min(item.difference for item in found) > _UNKNOWN:
+        raise CheckError(
+            f"{measured}, but the loss is too rough around these values for a precise measurement. Nothing was "
+            "written: select other layers or, if you know that the gradient is right, use --no-check."
+        )
+
+
+def _groups(names: Sequence[str]) -> list[list[str]]:
+    size = max(_GROUP, -(-len(names) // _GROUPS))
+    return [list(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+def _tested(point: _Point, groups: list[list[str]]) -> Iterator[tuple[list[str], Measured]]:
+    """Groups that pass, and single parameters that do not."""
+    waiting = groups[::-1]
+    while waiting:
+        names = waiting.pop()
+        found = point.measure(names)
+        if found.difference <= TOLERANCE or len(names) == 1:
+            yield names, found
+        else:
+            size = -(-len(names) // _PARTS)
+            waiting += [names[start : start + size] for start in range(0, len(names), size)][::-1]
+
+
+class _Point:
+    """Samples, labels and values of the parameters, with the gradients there."""
+
+    def __init__(
+        self,
+        session: TrainingSession,
+        manifest: Manifest,
+        stored: dict[str, np.ndarray],
+        batch: int,
+        seed: Sequence[int],
+        distance: float,
+        ceilings: dict[str, int],
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self._session, self._manifest, self._seed = session, manifest, seed
+        self._sizes = {name: _size(value) for name, value in stored.items()}
+        self._values = {
+            name: value + np.float32(distance * self._sizes[name]) * rng.standard_normal(value.shape, np.float32)
+            for name, value in stored.items()
+        }
+        self._set(self._values)
+        sample_seed = int(sum(seed))
+        self._feeds = sample_feeds(manifest, batch, sample_seed, ceilings)
+        logits = _logits(session, manifest, self._feeds)
+        self._labels = sample_labels(manifest, logits, sample_seed)
+        session.forget_gradients()
+        session.gradients(self._feeds, self._labels)
+        self._gradients = {name: session.gradient(name) for name in stored}
+        lengths = {name: _length(gradient) for name, gradient in self._gradients.items()}
+        effects = {name: lengths[name] * self._sizes[name] for name in stored}
+        nil = _NIL * max(1.0, abs(self._loss()))
+        least = max(nil, _FAINT * max((e for e in effects.values() if math.isfinite(e)), default=0.0))
+        self._scales = {name: 1 / max(lengths[name], least / self._sizes[name]) for name in stored}
+        self._lengths, self._steps = lengths, list(_STEPS)
+        self.moves = any(effect > nil for effect in effects.values())
+
+    def measure(self, names: Sequence[str]) -> Measured:
+        """Compare slopes with the gradient, over steps of one length after another until one agrees."""
+        if not all(math.isfinite(self._lengths[name]) for name in names):
+            return Measured(math.inf, True, math.nan, math.nan, math.nan)
+        unit = min(self._sizes[name] / self._scales[name] for name in names)
+        expected = np.array([self._expected(names, number) for number in range(DIRECTIONS)])
+        slopes: dict[float, np.ndarray] = {}
+        least = math.inf
+        for step in self._steps if len(names) == 1 else self._steps[:_STEPS_OF_GROUPS]:
+            slopes[step] = np.array([self._slope(names, number, step * unit) for number in range(DIRECTIONS)])
+            difference = _mean_square(slopes[step] - expected)
+            least = min(least, difference) if math.isfinite(difference) else least
+            if least <= TOLERANCE:  # the best length to begin with for the next parameters, too
+                self._steps = [step, *(other for other in self._steps if other != step)]
+                break
+        self._set({name: self._values[name] for name in names})
+        best, condemns = self._most_precise(slopes, expected)
+        scale = self._scales[names[0]]
+        return Measured(
+            least,
+            condemns,
+            math.sqrt(_mean_square(best)) / scale,
+            math.sqrt(_mean_square(expected)) / scale,
+            math.sqrt(_mean_square(best - expected)) / scale,
+        )
+
+    @staticmethod
+    def _most_precise(slopes: dict[float, np.ndarray], expected: np.ndarray) -> tuple[np.ndarray, bool]:
+        """The slopes that differ least from those of the next longer step, and whether the gradient is another."""
+        ordered = sorted(slopes)
+        pairs = [(_mean_square(slopes[short] - slopes[long]), short) for short, long in itertools.pairwise(ordered)]
+        if not pairs:
+            return slopes[ordered[0]], False
+        error, step = min(pairs)
+        return slopes[step], _mean_square(slopes[step] - expected) > max(TOLERANCE, _PRECISE * error)
+
+    def _direction(self, name: str, number: int) -> np.ndarray:
+        """Scaled for the parameter: +-1 in each component, and the lean along the gradient."""
+        gradient = self._gradients[name]
+        rng = np.random.default_rng([*self._seed, number, self._manifest.parameters.index(name)])
+        bits = np.unpackbits(np.frombuffer(rng.bytes(-(-gradient.size // 8)), np.uint8), count=gradient.size)
+        direction = bits.reshape(gradient.shape).astype(np.float32) * 2 - 1
+        if self._lengths[name] > 0:
+            lean = _LEAN if rng.random() < 0.5 else -_LEAN
+            direction += np.float32(lean / self._lengths[name]) * gradient
+        return np.asarray(direction * np.float32(self._scales[name]))
+
+    def _expected(self, names: Sequence[str], number: int) -> float:
+        return sum(
+            float(np.vdot(self._direction(name, number).astype(np.float64), self._gradients[name].astype(np.float64)))
+            for name in names
+        )
+
+    def _slope(self, names: Sequence[str], number: int, step: float) -> float:
+        losses = []
+        directions = {name: self._direction(name, number) for name in names}
+        for sign in (1, -1):
+            self._set({name: self._values[name] + np.float32(sign * step) * directions[name] for name in names})
+            losses.append(self._loss())
+        return (losses[0] - losses[1]) / (2 * step)
+
+    def _loss(self) -> float:
+        return exact_loss(
+            self._manifest, _logits(self._session, self._manifest, self._feeds, self._labels), self._labels
+        )
+
+    def _set(self, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._session.set_parameter(name, value)
+
+
+def _logits(
+    session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray | None = None
+) -> np.ndarray:
+    """The logits that the gradient belongs to: by stored statistics, or by those of the batch."""
+    if labels is None:
+        batch = len(next(iter(feeds.values())))
+        labels = sample_labels(manifest, np.zeros([batch, *manifest.content["logits_shape"][1:]], np.float32))
+    if manifest.content.get("batch_norm") != "batch":
+        return session.evaluate(feeds, labels)[1]
+    session.forget_gradients()
+    return session.gradients(feeds, labels)[1]
+
+
+def _size(value: np.ndarray) -> float:
+    """Root mean square of a parameter's elements; of vectors and zeros not below that of a small one."""
+    size = _length(value) / math.sqrt(value.size)
+    return max(size, _SMALL) if value.ndim < 2 or size == 0 else size
+
+
+def _length(value: np.ndarray) -> float:
+    return float(np.linalg.norm(value.astype(np.float64)))
+
+
+def _mean_square(values: np.ndarray) -> float:
+    return float(np.square(values).mean())
+
+
+def _in_model_order(manifest: Manifest) -> list[str]:
+    trainable = set(manifest.parameters)
+    selected = [name for name in manifest.content["selection"]["parameters"] if name in trainable]
+    return selected + [name for name in manifest.parameters if name not in selected]

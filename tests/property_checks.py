@@ -1,0 +1,169 @@
+"""What must hold for a random graph: opened, trained for a step and exported, or rejected with a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch_oracle
+from models import tiny
+from models.random_graphs import BATCH, Drawn
+from reference_step import stepped, with_copies
+
+from adabet_onnx import AdabetError, export_model, make_artifacts, open_model, score, select
+from adabet_onnx.model.open import Model
+from adabet_onnx.portable.rules.registry import differentiable_operators
+from adabet_onnx.selection.record import Selection
+from adabet_onnx.training.samples import sample_labels
+from adabet_onnx.training.selfcheck import check
+from adabet_onnx.training.trainer import LAST, PROPERTY
+
+STRATEGIES = ("subset", "subset", "all", "last", "random", "adabet")
+PARAMETER, OUTPUT = 2e-4, 2e-4  # relative differences that pass
+_NO_GRADIENT_NEEDED = {"Constant", "Shape", "Dropout", "Identity"}  # folded, or taken away on opening
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with a graph.
+
+    Attributes:
+        strategy: one of STRATEGIES.
+        seed: of the subset, of data and labels.
+        backend: portable or ort.
+        checked: whether the artifacts' own check runs.
+    """
+
+    strategy: str
+    seed: int
+    backend: str = "portable"
+    checked: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a graph.
+
+    Attributes:
+        rejected: the message, if it was.
+        parameters: how many tensors were trained and compared.
+        parameter: largest difference from the reference step, relative to the largest change of that parameter.
+        output: largest difference of the exported model's outputs from the reference's.
+    """
+
+    rejected: str | None = None
+    parameters: int = 0
+    parameter: float = 0.0
+    output: float = 0.0
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.rejected is not None or (self.parameter <= PARAMETER and self.output <= OUTPUT)
+
+
+def has_rules(drawn: Drawn) -> bool:
+    """Whether the graph consists of operators with gradient rules alone."""
+    return drawn.operators <= {*differentiable_operators(), *_NO_GRADIENT_NEEDED}
+
+
+def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
+    """Take a graph from opening to export and compare it with the reference.
+
+    Args:
+        drawn: the graph.
+        plan: what to do.
+        folder: empty.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        Exception: anything but an AdabetError is a fault.
+        AssertionError: a right gradient was refused by the check, or a trained tensor is unknown to the reference.
+    """
+    rng = np.random.default_rng(plan.seed)
+    shape = [d.dim_value for d in drawn.proto.graph.input[0].type.tensor_type.shape.dim][1:]
+    try:
+        model = open_model(drawn.proto)
+        selection = _selection(model, plan, rng.standard_normal((32, *shape)).astype(np.float32))
+        made = make_artifacts(
+            model,
+            selection,
+            folder / "a",
+            backend=plan.backend,
+            loss=drawn.loss,
+            optimizer="sgd",
+            check=False,
+        )
+    except AdabetError as error:
+        return Outcome(rejected=f"{type(error).__name__}: {error}")
+    feeds = {"input": rng.standard_normal((BATCH, *shape)).astype(np.float32)}
+    session = made.session(made.initial, threads=1)
+    logits_name = str(made.content["model_logits"])
+    logits = torch_oracle.execute(drawn.proto, _tensors(drawn.proto, feeds))[logits_name].numpy()
+    labels = sample_labels(made, logits.astype(np.float32), plan.seed)
+    if plan.checked:
+        check(made)
+    rate = _rate(made, feeds, labels)
+    session.step(feeds, labels, rate)
+    axis = made.class_axis if drawn.loss == "cross-entropy" else 1
+    reference, gradients = stepped(
+        with_copies(drawn.proto, drawn.whole),
+        feeds,
+        labels,
+        made.parameters,
+        loss=drawn.loss,
+        logits=logits_name,
+        rate=rate,
+        class_axis=axis,
+    )
+    before = made.session(made.initial, threads=1)
+    worst = 0.0
+    largest = max(float(np.abs(g).max()) for g in gradients.values())
+    for name, gradient in gradients.items():
+        found = session.parameter(name).astype(np.float64)
+        error = np.abs(found - (before.parameter(name).astype(np.float64) - rate * gradient)).max()
+        rounding = 1e-6 * float(np.abs(found).max())
+        worst = max(
+            worst, float(max(0.0, error - rounding)) / (rate * max(float(np.abs(gradient).max()), 1e-3 * largest))
+        )
+    session.set_property(PROPERTY, "{}")
+    (made.folder / LAST).parent.mkdir()
+    session.save(made.folder / LAST)
+    export_model(made.folder, folder / "adapted.onnx")
+    fresh = rng.standard_normal((BATCH, *shape)).astype(np.float32)
+    exported = tiny.run(onnx.load(folder / "adapted.onnx"), fresh)
+    expected = torch_oracle.execute(reference, _tensors(reference, {"input": fresh}))[drawn.proto.graph.output[0].name]
+    return Outcome(None, len(gradients), worst, tiny.difference(exported, expected.detach().numpy()))
+
+
+def _selection(model: Model, plan: Plan, data: np.ndarray) -> Selection:
+    if plan.strategy not in ("subset", "all"):
+        scores = score(model, data, samples=32, subset_size=16, subsets=2, threads=1)
+        return select(scores, strategy=plan.strategy, rho=0.5, seed=plan.seed)
+    rng = np.random.default_rng([plan.seed, 1])
+    keep = [layer for layer in model.layers if plan.strategy == "all" or rng.random() < 0.5]
+    keep = keep or [model.layers[int(rng.integers(len(model.layers)))]]
+    names = dict.fromkeys(parameter.name for layer in keep for parameter in layer.parameters)
+    return Selection(model.sha256, plan.strategy, tuple(layer.name for layer in keep), tuple(names))
+
+
+def _rate(made, feeds, labels) -> float:
+    """A step that changes the largest component of the gradient by about 0.05."""
+    session = made.session(made.initial, threads=1)
+    session.gradients(feeds, labels)
+    largest = max(float(np.abs(session.gradient(name)).max()) for name in made.parameters)
+    return 0.05 / max(largest, 1e-6)
+
+
+def _tensors(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]):
+    import torch
+
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer} | feeds
+    return {
+        name: torch.from_numpy(np.array(value, np.float64 if value.dtype.kind == "f" else value.dtype))
+        for name, value in values.items()
+    }
