@@ -192,6 +192,7 @@ def test_inspect_json(adabet, here):
         "op_type": "Conv",
         "parameters": ["conv1.weight"],
         "parameter_count": 162,
+        "applied": 1,
         "activation": "c1",
         "activation_shape": [6, 8, 8],
         "activation_size": 384,

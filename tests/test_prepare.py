@@ -196,7 +196,7 @@ def test_tied_matrices_are_noted() -> None:
     nodes = [
         node("Gemm", ["input", "tied.weight"], ["a"], "first"),
         node("Tanh", ["a"], ["t"], "tanh"),
-        node("Gemm", ["t", "tied.weight"], ["logits"], "second"),
+        node("Gemm", ["t", "tied.weight"], ["logits"], "second", transB=1),
     ]
     made = prepared(tiny.build(nodes, {"tied.weight": normal(5, 5)}, input_shape=("N", 5)), "second")
     assert made.trainable == ("tied.weight",)

@@ -214,6 +214,7 @@ def test_class_axis(axes: tuple[int, ...], shape: tuple[int, ...] | None, expect
         ([[[0.2, 0.9], [0.7, 0.6]]], "numbers in [0, 1]"),
         ([[[0.2, 0.8], [0.5, 0.5]], [[0.2, 3.0], [0.5, 0.5]]], None),  # of larger inputs
         ([[[-0.2, 1.2], [0.5, 0.5]]], None),
+        ([[[0.02, 0.09], [0.07, 0.06]]], None),  # small by chance
         ([[[0.5, 0.5], [0.5, 0.5]]], None),  # constant
         ([[[np.nan, 0.5]]], None),
         ([], None),
@@ -258,6 +259,15 @@ def test_a_class_beside_probabilities_stays() -> None:
     proto = with_tail(steps, outputs={"label": INT64, "y": FLOAT})
     model = open_model(proto)
     assert (model.logits, outputs(model)) == ("z", ["label", "y"])
+
+
+def test_outputs_made_from_the_same_logits_are_no_choice() -> None:
+    proto = with_tail(TOP, outputs={"v": FLOAT, "p": FLOAT, "z": FLOAT})
+    model = open_model(proto)
+    assert (model.logits, outputs(model)) == ("z", ["v", "p", "z"])
+    other = with_tail([*TOP, ("Relu", ["z"], ["r"], {})], outputs={"v": FLOAT, "r": FLOAT})
+    with pytest.raises(ModelError, match="cannot be told"):
+        open_model(other)
 
 
 def test_an_output_that_is_made_from_something_else_goes() -> None:

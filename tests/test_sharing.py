@@ -27,6 +27,8 @@ MADE = {
         for kind in ("BatchNormalization", "LayerNormalization", "PRelu", "Mul")
         for before in (False, True)
     },
+    "by Identity": shared_layers.by_identity(shared_layers.siamese(norm="LayerNormalization")),
+    "LSTM": shared_layers.siamese_lstm(),
     "unrolled": shared_layers.unrolled(),
     "unrolled, inputs at once": shared_layers.unrolled(at_once=True),
     "unrolled with a norm": shared_layers.unrolled(at_once=True, norm=True),
@@ -54,7 +56,8 @@ EXPECTED = {
         for where in ("before", "after")
     },
     **{f"PRelu {where}": (NORM, TWICE | {"norm.weight": "shared"}) for where in ("before", "after")},
-    # What scales the input itself is preprocessing; the shift after it, too.
+    "by Identity": (NORM, TWICE | {"norm.weight": "shared", "norm.bias": "shared"}),
+    "LSTM": ({"lstm": 2, "fc": 1}, {f"lstm.{key}": "shared" for key in "wrb"}),
     "unrolled": (
         {"/start": 1, "w": 4, "u": 4, "/bias0": 4, "fc": 1},
         {"w.weight": "shared", "u.weight": "shared", "b": "shared"},
@@ -75,6 +78,7 @@ EXPECTED = {
     "transposed": ({"/first": 1, "/second": 1, "fc": 1}, {"w.weight": "tied", "w.bias": "tied"}),
     "two biases": ({"/first": 1, "/second": 1, "fc": 1}, {"w.weight": "tied"}),
 }
+# What scales and shifts the input itself is preprocessing.
 EXPECTED["Mul before"] = ({"f": 2, "/h_a": 2, "/fc": 1, "out": 1}, TWICE)
 
 
@@ -113,15 +117,20 @@ def test_layers_and_what_their_tensors_are(name: str) -> None:
         assert all(len(parameter.uses) == layer.applied for parameter in layer.parameters)
 
 
-@pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("backend", ["portable", "ort"])
+# Each form once with each backend, and all that a vector can be with the one that has rules of its own for it.
+TRAINED = [
+    *[("portable", name) for name in MADE if name not in ("no bias", "Mul before", "unrolled, inputs at once")],
+    *[("ort", name) for name in ("Gemm", "LayerNormalization after", "BatchNormalization before", "by Identity")],
+    *[("ort", name) for name in ("unrolled with a norm", "repeated blocks", "two dilations", "transposed")],
+]
+
+
+@pytest.mark.parametrize(("backend", "name"), TRAINED)
 def test_gradients_equal_torch_and_the_tensors_stay_shared(
     name, backend, tmp_path, torch_oracle, checked_here, request
 ):
     if backend == "ort":
         request.getfixturevalue("training")
-        if "PRelu" in name:
-            pytest.skip("PRelu has no gradient in onnxruntime-training")
     model = open_model(MADE[name])
     selection = everything(model)
     manifest = make_artifacts(model, selection, tmp_path / "a", backend=backend, optimizer="sgd")
@@ -150,10 +159,13 @@ def test_gradients_equal_torch_and_the_tensors_stay_shared(
     for item in adapted.graph.node:
         for key in item.input:
             users.setdefault(key, set()).add(item.name)
-    for layer in model.layers:  # as in the given file, under their own names
-        for parameter in layer.parameters:
-            if EXPECTED[name][1].get(parameter.name) == "shared":
-                assert users[parameter.name] >= {node for node, _ in parameter.uses}
+    given: dict[str, set[str]] = {}
+    for item in MADE[name].graph.node:
+        for key in item.input:
+            given.setdefault(key, set()).add(item.name)
+    for key, kind in EXPECTED[name][1].items():  # under their own names, as in the given file
+        if kind == "shared":
+            assert users[key] == given[key]
 
 
 @pytest.mark.parametrize("backend", ["portable", "ort"])
@@ -188,6 +200,25 @@ def test_a_merged_vector_is_given_to_each_layer_once() -> None:
     assert users == {"/h_a", "/h_b"}
     made = prepare(model, selecting(model, "/h_a"), backend="portable")
     assert made.trainable == ("h.weight", "zero")
+
+
+def test_slopes_of_equal_values_are_merged_whatever_their_axes() -> None:
+    """Two PRelus of one network that have the slopes they began with, (4, 1, 1), which the exporter stored once."""
+    nodes = [
+        tiny.node("Conv", ["input", "a.weight"], ["a"], "/a"),
+        tiny.node("PRelu", ["a", "slope"], ["b"], "/p1"),
+        tiny.node("Conv", ["b", "b.weight"], ["c"], "/b"),
+        tiny.node("PRelu", ["c", "slope"], ["d"], "/p2"),
+        tiny.node("GlobalAveragePool", ["d"], ["e"], "/pool"),
+        tiny.node("Flatten", ["e"], ["f"], "/flat"),
+        tiny.node("MatMul", ["f", "fc.weight"], ["logits"], "/fc"),
+    ]
+    values = {"a.weight": tiny.normal(4, 3, 1, 1), "b.weight": tiny.normal(4, 4, 1, 1), "fc.weight": tiny.normal(4, 2)}
+    values["slope"] = np.full((4, 1, 1), 0.25, np.float32)
+    model = open_model(tiny.build(nodes, values, input_shape=("N", 3, 5, 5)))
+    assert sharing_of("slope", model.layers) == "merged"
+    assert prepare(model, selecting(model, "/p2"), backend="portable").trainable == ("slope//p2/1",)
+    assert prepare(model, selecting(model, "/p1"), backend="portable").trainable == ("slope",)
 
 
 def test_the_activation_is_that_of_the_last_application() -> None:

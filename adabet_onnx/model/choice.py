@@ -97,9 +97,14 @@ def _inner(graph: ir.Graph, name: str) -> ir.Value | None:
 
 
 def _telling(outputs: list[ir.Value]) -> ir.Value | None:
-    """The only output that holds float numbers, else the only one with the most telling name there is."""
+    """The only output that holds float numbers, else the only one with the most telling name there is.
+
+    Outputs that are made from the same logits (probabilities, and the largest of them) count as one.
+    """
     floats = [value for value in outputs if isinstance(value.type, ir.TensorType) and _may_be_float(value)]
-    if len(floats) == 1:
+    tails = [tail_of(value) for value in floats]
+    sources = {value if tail is None else tail.logits for value, tail in zip(floats, tails, strict=True)}
+    if len(sources) == 1:
         return floats[0]
     for word in _TELLING:
         named = [value for value in floats if (value.name or "").lower().rsplit("/", 1)[-1].split(":")[0] == word]

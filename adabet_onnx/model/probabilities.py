@@ -19,6 +19,7 @@ Kind = Literal["probabilities", "log-probabilities", "sigmoid", "two columns"]
 
 SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Expand"})
 _AS_IT_IS = frozenset({"Identity", "Cast"})
+_LEAST_SPAN = 0.25
 _BOUNDED = frozenset({"Clip", "Max", "Min"})  # keeping probabilities, or a sum of them, from 0
 # What outputs may be made of beside: the largest values and their indices, rounded, compared, rescaled.
 AFTER_LOGITS = frozenset(
@@ -290,8 +291,8 @@ def made_from(value: ir.Value, logits: ir.Value) -> bool:
 def look_like(found: Sequence[np.ndarray]) -> str | None:
     """What outputs for several samples, of small and of large inputs, look like: probabilities, or None.
 
-    Rows of several numbers in [0, 1] that sum to 1, along one axis; or numbers in [0, 1] throughout. Constant outputs
-    tell nothing.
+    Rows of several numbers in [0, 1] that sum to 1, along one axis; or numbers in [0, 1] throughout that span a quarter
+    of it at least (a few small outputs may lie there by chance). Constant outputs tell nothing.
 
     Args:
         found: outputs, the batch first, one array for each run.
@@ -306,5 +307,7 @@ def look_like(found: Sequence[np.ndarray]) -> str | None:
     for axis in range(1, arrays[0].ndim):
         if arrays[0].shape[axis] > 1 and all(np.abs(array.sum(axis) - 1).max() < 1e-3 for array in arrays):
             return f"numbers in [0, 1] that sum to 1 along axis {axis}"
+    if max(np.ptp(array) for array in arrays) < _LEAST_SPAN:
+        return None
     one = all(math.prod(array.shape[1:]) == 1 for array in arrays)
     return "one number in [0, 1]" if one else "numbers in [0, 1]"

@@ -26,7 +26,7 @@ Sharing = Literal["shared", "tied", "merged"]
 _WITH_MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU", "RNN"})
 _GEOMETRY = frozenset({"strides", "dilations", "pads", "auto_pad", "kernel_shape"})  # may differ between applications
 _COMMUTE = frozenset({"Add", "Mul"})
-_SMALL = 64  # elements of a constant that is compared by content
+_SMALL = 1 << 14  # elements of a constant (an initial state, a shape) that is compared by content
 _LONGEST_PATH, _MOST_PATHS = 8, 64
 
 
@@ -193,6 +193,9 @@ class Applications:
             return "none"
         if value in self._depends:
             return "data"
+        node = value.producer()
+        if node is not None and node.op_type == "Identity":  # how torch names a tensor a second time
+            return self._constant(node.inputs[0])
         if value not in self._constants:
             self._constants[value] = self._intern(self._origin(value))
         return self._constants[value]
@@ -204,8 +207,6 @@ class Applications:
             return (node.op_type, _attributes(node), inputs, value.index())
         tensor = value.const_value
         if tensor is None or value.name in self._parameters or tensor.size > _SMALL:
-            return ("initializer", value.name)
-        if tensor.dtype.is_floating_point() and tensor.size > 1:
             return ("initializer", value.name)
         return ("content", int(tensor.dtype), tuple(tensor.shape.numpy()), tensor.numpy().tobytes())
 
@@ -225,6 +226,9 @@ class Applications:
         for node in self._graph:
             i = self._row_of.get(node)
             derived = any(value in labels for value in node.inputs)
+            if node.op_type == "Identity" and node.inputs[0] in labels:
+                labels[node.outputs[0]] = labels[node.inputs[0]]
+                continue
             if i is not None and self._root(i) in shared:
                 key: Hashable = ("layer", self._root(i), node is self._rows[i].node)
             elif derived and not _has_graph(node):
@@ -273,6 +277,9 @@ class Applications:
             for node, position in value.uses():
                 found += 1
                 i = self._row_of.get(node)
+                if node.op_type == "Identity":
+                    stack.append((node.outputs[0], path))
+                    continue
                 step = (*path, (node.op_type, _attributes(node), 0 if node.op_type in _COMMUTE else position))
                 if i is None and len(path) < _LONGEST_PATH and not _has_graph(node):
                     stack += [(output, (*step, output.index())) for output in node.outputs]

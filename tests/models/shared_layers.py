@@ -89,6 +89,47 @@ def siamese(*, bias: str = "Gemm", norm: str | None = None, before: bool = False
     return assemble(nodes, values, given, [info("logits", ["N", 2])], opset=opset)
 
 
+def by_identity(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The nodes of branch b use Identities of the tensors, and have one before their norm, as torch exports them."""
+    weights = {initializer.name for initializer in proto.graph.initializer}
+    again: dict[str, onnx.NodeProto] = {}
+    for item in proto.graph.node:
+        for position, name in enumerate(item.input):
+            if name in weights and "_b" in item.name:
+                again.setdefault(name, node("Identity", [name], [f"{name}/again"], f"/{name}/again"))
+                item.input[position] = f"{name}/again"
+            elif name == "b/f":
+                again.setdefault(name, node("Identity", [name], ["b/f/again"], "/b/f/again"))
+                item.input[position] = "b/f/again"
+    body = [*[n for key, n in again.items() if key in weights], *proto.graph.node]
+    if "b/f" in again:
+        where = next(i for i, item in enumerate(body) if "b/f" in item.output)
+        body.insert(where + 1, again["b/f"])
+    del proto.graph.node[:]
+    proto.graph.node.extend(body)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def siamese_lstm() -> onnx.ModelProto:
+    """One LSTM for two sequences (4, N, 5), to (N, 3)."""
+    values = {"lstm.w": normal(1, 24, 5), "lstm.r": normal(1, 24, 6), "lstm.b": normal(1, 48), "axis": np.array([0])}
+    values["fc.weight"] = normal(6, 3)
+    nodes = []
+    for side in "ab":
+        nodes += [
+            node("Transpose", [side], [f"{side}/x"], f"/turn_{side}", perm=[1, 0, 2]),
+            node("LSTM", [f"{side}/x", "lstm.w", "lstm.r", "lstm.b"], ["", f"{side}/h"], f"/l_{side}", hidden_size=6),
+            node("Squeeze", [f"{side}/h", "axis"], [f"{side}/s"], f"/squeeze_{side}"),
+        ]
+    nodes += [
+        node("Mul", ["a/s", "b/s"], ["m"], "/mul"),
+        node("MatMul", ["m", "fc.weight"], ["logits"], "/fc"),
+    ]
+    given = [info("a", ["N", 4, 5]), info("b", ["N", 4, 5])]
+    return assemble(nodes, values, given, [info("logits", ["N", 3])])
+
+
 def unrolled(steps: int = 4, *, at_once: bool = False, norm: bool = False) -> onnx.ModelProto:
     """h = tanh(x_t W + h U + b), maybe normalised, ``steps`` times from zero, and fc: (N, steps, 5) -> (N, 3).
 
