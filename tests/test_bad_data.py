@@ -113,7 +113,7 @@ def folder_of_broken_images() -> None:
         "targets",
         f"{EVALUATE} --loss mse",
         FAILURE,
-        ("bad.npz", "(3,)", "4 outputs"),
+        ("bad.npz", "(48, 3)", "(N, 4)"),
         npz(x=X, y=np.zeros((48, 3), np.float32)),
     ),
     Case("targets nan", f"{EVALUATE} --loss l1", FAILURE, ("bad.npz", "NaN"), npz(x=X, y=np.full((48, 4), np.nan))),
