@@ -167,8 +167,7 @@ def _scale(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
 
 def _zero_channels(proto: onnx.ModelProto, where: str, rng: Rng) -> None:
     """No gradient for one channel (of more than eight: for every eighth)."""
-    shape = {node.name: extents for node, extents in _results(onnx.load_from_string(proto.SerializeToString()))}
-    extents = shape.get(where) or _extents(proto, where)
+    extents = {node.name: shape for node, shape in _results(proto)}.get(where) or _extents(proto, where)
     mask = np.ones([extents[0], *[1] * (len(extents) - 1)], np.float32)
     mask[int(rng.integers(min(8, extents[0]))) :: 8] = 0
     _after(proto, where, "Mul", [mask])

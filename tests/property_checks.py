@@ -102,23 +102,21 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
         return Outcome(rejected=f"{type(error).__name__}: {error}")
     feeds = {"input": rng.standard_normal((BATCH, *shape)).astype(np.float32)}
     session = made.session(made.initial, threads=1)
-    logits_name = str(made.content["model_logits"])
-    logits = torch_oracle.execute(drawn.proto, _tensors(drawn.proto, feeds))[logits_name].numpy()
+    logits = torch_oracle.execute(drawn.proto, _tensors(drawn.proto, feeds))[drawn.logits].numpy()
     labels = sample_labels(made, logits.astype(np.float32), plan.seed)
     if plan.checked:
         check(made)
     rate = _rate(made, feeds, labels)
     session.step(feeds, labels, rate)
-    axis = made.class_axis if drawn.loss == "cross-entropy" else 1
     reference, gradients = stepped(
         with_copies(drawn.proto, drawn.whole),
         feeds,
         labels,
         made.parameters,
         loss=drawn.loss,
-        logits=logits_name,
+        logits=drawn.logits,
         rate=rate,
-        class_axis=axis,
+        class_axis=logits.ndim - 1,
     )
     before = made.session(made.initial, threads=1)
     worst = 0.0

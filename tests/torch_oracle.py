@@ -588,8 +588,8 @@ def gradients(
 
     `logits` names the value that the loss takes (any value of the graph; the first output if None).
     Labels: integers (N,) or (N, d...) for logits (N, C) or (N, C, d...) with 'cross-entropy', which is
-    the mean over them (classes may be another axis, `class_axis`); else ('mse', 'bce-with-logits', 'l1': means over all
-    elements) the logits' shape.
+    the mean over them (classes may be another axis, `class_axis`); else ('mse', 'bce-with-logits', 'l1':
+    means over all elements) the logits' shape.
     """
     leaves, evaluate = _problem(model, parameters, loss, logits, dtype, class_axis)
     value = evaluate(feeds, labels)

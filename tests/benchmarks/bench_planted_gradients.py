@@ -48,18 +48,20 @@ def main(seeds: int) -> int:
             if planted is None:
                 continue
             found = "gradient of" in (caught(made) or "")
+        print(f"\r{seed + 1} of {seeds}, {len(missed)} missed ", end="", file=sys.stderr, flush=True)
         for row in (planted.kind, name):
             total, right, least = rows[row]
             rows[row] = [total + 1, right + found, min(least, planted.share)]
         if not found:
             missed.append(f"seed {seed}, {name}: {planted}")
+    print(file=sys.stderr)
     print(f"{'':42}{'planted':>8}{'caught':>8}{'least share':>13}")
     for row, (total, right, least) in rows.items():
         print(f"{row:42}{total:8.0f}{right:8.0f}{least:13.1%}")
     total = sum(rows[name][0] for name in networks)
     right = sum(rows[name][1] for name in networks)
-    seconds = time.perf_counter() - started
-    print(f"{right:.0f} of {total:.0f} caught; {len(refused)} right gradients refused; {seconds:.0f} s")
+    took = time.perf_counter() - started
+    print(f"{right:.0f} of {total:.0f} caught; {len(refused)} right gradients refused; {took:.0f} s")
     print("\n".join([*missed, *refused]))
     return int(right < 0.99 * total or total < 0.9 * seeds or bool(refused))
 

@@ -33,6 +33,7 @@ class Drawn:
         proto: the model; its batch is dynamic.
         features: of its blocks, in order.
         whole: vectors that stay one tensor though several nodes use them: the biases of a layer applied repeatedly.
+        logits: what the loss takes: (N, classes) or (N, tokens, classes), whatever follows it.
         loss: that fits its outputs.
         dtype: of the input.
     """
@@ -41,6 +42,7 @@ class Drawn:
     features: list[str]
     whole: set[str]
     loss: str
+    logits: str
 
     @property
     def operators(self) -> set[str]:
@@ -445,8 +447,8 @@ def _if_computed(net: Net, x: str, shape: Shape) -> tuple[str, Shape]:
     return _if(net, x, shape, net.add("Greater", [total, "zero"]))
 
 
-FEATURES: tuple[str, ...] = (*_BLOCKS, "probabilities", "tokens", "time-major logits", "binary")
-LATER = ("shared layer", "if, constant", "if, computed", "computed weight", "time-major logits", "binary")
+FEATURES: tuple[str, ...] = (*_BLOCKS, "probabilities", "tokens", "time-major logits")
+LATER = ("shared layer", "if, constant", "if, computed", "computed weight", "time-major logits")
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------
@@ -464,33 +466,34 @@ def graphs(draw: Draw, features: Collection[str] = FEATURES) -> Drawn:
         name = draw(st.sampled_from(fitting))
         x, shape = _BLOCKS[name][1](net, x, shape)
         used.append(name)
-    x, shape, loss, ends = _head(net, x, shape, features)
+    logits, x, shape, loss, ends = _head(net, x, shape, features)
     used += ends
     whole_shape = [shape[0], "N", *shape[1:]] if "time-major logits" in ends else ["N", *shape]
     output = helper.make_tensor_value_info(x, TensorProto.FLOAT, whole_shape)
     given = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *extents])
     proto = tiny.assemble(net.nodes, net.values, [given], [output], opset=net.opset)
-    return Drawn(proto, used, net.whole, loss)
+    return Drawn(proto, used, net.whole, loss, logits)
 
 
-def _head(net: Net, x: str, shape: Shape, features: Collection[str]) -> tuple[str, Shape, str, list[str]]:
-    """Logits (N, classes), or of every token."""
+def _head(net: Net, x: str, shape: Shape, features: Collection[str]) -> tuple[str, str, Shape, str, list[str]]:
+    """Logits (N, classes), or of every token; the model's output; shape, loss and features."""
     classes, used = int(net.draw(st.integers(2, 4))), []
     loss = net.pick("cross-entropy", "cross-entropy", "mse")
     if len(shape) == 2 and "tokens" in features and net.pick(True, False, False):
         x = net.add("MatMul", [x, net.weight(shape[1], classes)])
         if "time-major logits" in features and net.pick(True, False):
-            return net.add("Transpose", [x], perm=[1, 0, 2]), (shape[0], classes), loss, ["tokens", "time-major logits"]
-        return x, (shape[0], classes), loss, ["tokens"]
+            turned = net.add("Transpose", [x], perm=[1, 0, 2])
+            return x, turned, (shape[0], classes), loss, ["tokens", "time-major logits"]
+        return x, x, (shape[0], classes), loss, ["tokens"]
     if len(shape) == 3 and net.pick(True, False):
         x, shape = net.add("GlobalAveragePool", [x]), (shape[0], 1, 1)
     if len(shape) > 1:
         x = net.add("Flatten", [x])
-    x = _dense(net, x, int(np.prod(shape)), classes)
+    x = logits = _dense(net, x, int(np.prod(shape)), classes)
     if loss == "cross-entropy" and "probabilities" in features and net.pick(True, False, False):
         used.append("probabilities")
         x = _probabilities(net, x)
-    return x, (classes,), loss, used
+    return logits, x, (classes,), loss, used
 
 
 def _probabilities(net: Net, x: str) -> str:
