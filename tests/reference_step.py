@@ -62,7 +62,9 @@ def stepped(
     if computed:
         weights = torch_oracle.constants(made)
         for name in computed:
-            node = next(node for node in made.graph.node if name in node.output)
+            node = next((node for node in made.graph.node if name in node.output), None)
+            if node is None:
+                raise KeyError(f"{name!r} was trained, but it is nothing in the original model")
             made.graph.node.remove(node)
             made.graph.initializer.append(numpy_helper.from_array(weights[name].astype(np.float32), name))
     _, gradients = torch_oracle.gradients(

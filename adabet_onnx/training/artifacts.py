@@ -128,8 +128,20 @@ def make_artifacts(
             from .selfcheck import check_in_subprocess
 
             content["checked"] = check_in_subprocess(part)
+            content["notes"] += _unmeasured(content["checked"])
             write_json(part / FILE, content)
     return load_manifest(target, verify=False)
+
+
+def _unmeasured(checked: dict[str, Any]) -> list[str]:
+    """What to say of parameters whose gradients the check could not measure."""
+    names = (checked["gradient"] or {}).get("unmeasured", [])
+    if not names:
+        return []
+    return [
+        f"the check could not measure the gradients of {len(names)} parameters precisely (the first is {names[0]}): the "
+        "loss is rough around their values. Compare the loss before and after training."
+    ]
 
 
 def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[str | int]:

@@ -11,6 +11,7 @@ that consists of operators with gradient rules alone.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 from models.random_graphs import FEATURES, Drawn, graphs  # noqa: E402
