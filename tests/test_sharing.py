@@ -259,7 +259,10 @@ def test_a_layer_that_is_applied_twice_has_no_channels_of_its_own() -> None:
 
 
 def test_decisions_name_shared_tied_and_merged() -> None:
-    about = {name: [(d.about, d.taken_for) for d in decisions(open_model(MADE[name]))][2:] for name in MADE}
+    asked = ("shared layer", "tied", "merged by the exporter")
+    about = {
+        name: [(d.about, d.taken_for) for d in decisions(open_model(MADE[name])) if d.about in asked] for name in MADE
+    }
     assert about["Gemm"] == [
         ("shared layer", "f"),
         ("shared layer", "/h_a"),
