@@ -118,7 +118,7 @@ def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet:
 )
 @quiet_option
 def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], quiet: bool) -> None:
-    """Write a model as it is opened here: in float32, with one output, only the batch open.
+    """Write a model as it is opened here: in float32, with the outputs made from its logits, only the batch open.
 
     For models that the other commands cannot take as they are, and to see what opening changes.
 

@@ -20,7 +20,8 @@ _ALIGNED = 4096  # what a file is mapped by
 
 @guarded("saving")
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model as it was opened: repaired, in float32, with one output and a dynamic batch, and nothing else open.
+    """Write a model as it was opened: repaired, in float32, with the outputs that are made
+    from the logits, a dynamic batch, and nothing else open.
 
     Args:
         model: the opened model.
