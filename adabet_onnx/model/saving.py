@@ -20,8 +20,7 @@ _ALIGNED = 4096  # what a file is mapped by
 
 @guarded("saving")
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model as it was opened: repaired, in float32, with the outputs that are made
-    from the logits, a dynamic batch, and nothing else open.
+    """Write a model as it was opened: repaired, in float32, with the outputs made from its logits, only the batch open.
 
     Args:
         model: the opened model.
