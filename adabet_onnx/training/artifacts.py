@@ -138,8 +138,8 @@ def _unmeasured(checked: dict[str, Any]) -> list[str]:
     if not names:
         return []
     return [
-        f"the check could not measure the gradients of {len(names)} parameters precisely (the first is {names[0]}): the "
-        "loss is rough around their values. Compare the loss before and after training."
+        f"the check could not measure the gradients of {len(names)} parameters precisely (the first is {names[0]}): "
+        "the loss is rough around their values. Compare the loss before and after training."
     ]
 
 
