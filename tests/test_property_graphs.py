@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the reference step is torch's")
@@ -29,8 +30,11 @@ def plans(draw, backends):
     )
 
 
-def check_all(features, backends, examples):
-    """Every example is right or rejected; those of listed operators are never rejected, at least 90 % accepted."""
+def check_all(features, backend, examples):
+    """Every example is right or rejected: by the portable backend no graph of listed operators, and at most 10 %.
+
+    onnxruntime-training has fewer gradients (none of Sum and ConvTranspose), and says which operator it stops at.
+    """
     seen: Counter[str] = Counter()
     why: list[str] = []
 
@@ -42,25 +46,29 @@ def check_all(features, backends, examples):
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    @given(graphs(features), plans(backends))
+    @given(graphs(features), plans([backend]))
     def one(drawn, plan):
+        note(repr(drawn))
         with tempfile.TemporaryDirectory() as folder:
             outcome = run_one(drawn, plan, Path(folder))
         assert outcome.right, outcome
         rejected = outcome.rejected is not None
-        if plan.backend == "portable":
-            assert not (rejected and has_rules(drawn)), outcome.rejected
+        if rejected and backend == "portable":
+            assert not has_rules(drawn), outcome.rejected
+        elif rejected:
+            assert re.search("has no gradient in onnxruntime-training|The portable backend takes", outcome.rejected)
         seen["rejected" if rejected else "accepted"] += 1
         if rejected:
-            why.append(f"{plan.backend}, {drawn.features}: {outcome.rejected}")
+            why.append(f"{drawn.features}: {outcome.rejected}")
 
     one()
-    assert seen["accepted"] >= 0.9 * seen.total(), "\n".join(why)
+    least = 0.9 if backend == "portable" else 0.5
+    assert seen["accepted"] >= least * seen.total(), "\n".join(why)
 
 
 def test_random_graphs_train_as_the_reference_step_says():
-    check_all(NOW, ["portable"], EXAMPLES - 20)
+    check_all(NOW, "portable", EXAMPLES - 20)
 
 
 def test_random_graphs_train_as_the_reference_step_says_with_onnxruntime_training(training):
-    check_all(NOW, ["ort"], 20)
+    check_all(NOW, "ort", 20)
