@@ -470,3 +470,12 @@ def test_doctor_fails_where_nothing_works(adabet, monkeypatch):
     result = adabet("doctor", code=1)
     assert "it is not there" in result.out
     assert result.err == ""
+
+
+def test_score_and_run_print_what_they_write_as_json(adabet, here):
+    scores = json.loads(adabet(f"score model.onnx data.npz -o scores.json {QUICK} --json").out)
+    assert scores == read(here / "scores.json")
+    assert scores["settings"]["data"].startswith(f"{len(np.load('data.npz')['x_train']):,} ")
+    summary = json.loads(adabet(f"run model.onnx data.npz -o out {QUICK} --epochs 1 --no-measure --json").out)
+    assert summary == read(here / "out" / "run.json")
+    assert summary["data"] == scores["settings"]["data"]

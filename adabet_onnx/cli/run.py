@@ -9,7 +9,7 @@ import click
 
 from ..demo import run_demo
 from ..files import check_output
-from ..pipeline import adapt, save_summary
+from ..pipeline import adapt, save_summary, summary
 from ..report.doctor import diagnosis
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import outcome_text
@@ -26,6 +26,7 @@ from .common import (
     seed_option,
     selection_options,
     show,
+    show_json,
     take_budget,
     take_choices,
     this_command,
@@ -56,9 +57,10 @@ from .common import (
 @seed_option
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Measure step time and memory.")
 @click.option("--plot", type=OUTPUT, help="Also draw the scores (.png, .svg, .pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print what run.json holds.")
 @threads_option
 @quiet_option
-def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, **options: Any) -> None:
+def run(model: Path, data: Path, output: Path, plot: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Do everything: score, select, make artifacts, train, export; say what it gained and cost.
 
     DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder of images, one folder per
@@ -93,6 +95,9 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, quiet: bool, *
     save_summary(outcome, command=this_command())
     if plot is not None:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
+    if as_json:
+        show_json(summary(outcome) | {"command": this_command()})
+        return
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
     show(f"data: {outcome.data}", quiet)

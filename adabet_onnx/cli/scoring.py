@@ -34,6 +34,7 @@ from .common import (
     seed_option,
     selection_options,
     show,
+    show_json,
     take_budget,
     take_reading,
     threads_option,
@@ -53,6 +54,7 @@ from .common import (
     "--channels", is_flag=True, help="Also score the output channels of each layer, for select --channel-rho."
 )
 @click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print what scores.json holds.")
 @threads_option
 @quiet_option
 def score(
@@ -65,6 +67,7 @@ def score(
     std: tuple[float, ...] | None,
     seed: int,
     plot: Path | None,
+    as_json: bool,
     scoring_memory: int | None,
     max_memory: int | None,
     quiet: bool,
@@ -99,6 +102,9 @@ def score(
     scores.save(output)
     if plot is not None:
         plot_scores(scores, plot)
+    if as_json:
+        show_json(scores.to_json())
+        return
     show(f"data: {scores.settings['data']}", quiet)
     show(scores_table(scores), quiet)
 
