@@ -21,9 +21,10 @@ from ..data.source import open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
-from ..model.logits_axes import class_axis, written
+from ..model.logits_axes import class_axis
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
+from .exact_loss import log_softmax, loss_of
 
 _BATCH = 64
 _ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
@@ -185,7 +186,7 @@ def evaluate(
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         accuracy = float((logits.argmax(-1) == labels).mean())
     return {
-        "loss": _loss(loss, logits.astype(np.float64), labels),
+        "loss": loss_of(loss, logits, labels, class_axis=None if where is None else -1),
         "accuracy": accuracy,
         "samples": len(dataset),
         "data": taken,
@@ -241,35 +242,3 @@ def predict(
                 entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
         rows.append(entry)
     return rows
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithm of the softmax over the last axis."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
-
-
-def _loss(loss: str, logits: np.ndarray, labels: np.ndarray) -> float:
-    expected = logits.shape[:-1] if loss == "cross-entropy" else logits.shape
-    if labels.shape != expected:  # numpy would broadcast them
-        raise DataError(
-            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
-            f"{written(labels.shape)}."
-        )
-    return _LOSSES[loss](logits, labels)
-
-
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
-
-
-def _bce_with_logits(logits: np.ndarray, targets: np.ndarray) -> float:
-    return float((np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))).mean())
-
-
-_LOSSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "cross-entropy": _cross_entropy,
-    "mse": lambda logits, targets: float(np.square(logits - targets).mean()),
-    "l1": lambda logits, targets: float(np.abs(logits - targets).mean()),
-    "bce-with-logits": _bce_with_logits,
-}

@@ -1,35 +1,69 @@
-"""Losses of artifacts, computed from logits in double precision, so that what rounds is the network alone."""
+"""Losses computed from logits in double precision, by the formulas of portable/losses.py."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.labels import IGNORED
-from .evaluation import log_softmax
-from .manifest import Manifest
+from ..errors import DataError
+from ..model.logits_axes import written
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
 
 
 def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> float:
-    """The loss that a folder's graphs compute (portable/losses.py), in float64.
+    """The loss that an artifact folder's graphs compute, so that what rounds is the network alone.
 
     Args:
         manifest: of the folder: loss, class axis, label smoothing.
         logits: float (N, ...).
-        labels: class indices without the class axis, int64, or targets in the shape of the logits.
+        labels: as of `loss_of`.
+    """
+    smoothing = float(manifest.content.get("label_smoothing") or 0.0)
+    return loss_of(manifest.loss_function, logits, labels, class_axis=manifest.class_axis, smoothing=smoothing)
+
+
+def loss_of(
+    loss: str, logits: np.ndarray, labels: np.ndarray, *, class_axis: int | None = None, smoothing: float = 0.0
+) -> float:
+    """The mean loss, in float64.
+
+    Args:
+        loss: cross-entropy, mse, bce-with-logits or l1.
+        logits: float (N, ...).
+        labels: class indices in the shape of the logits without the class axis, or targets in their shape.
+        class_axis: of the logits, for cross-entropy.
+        smoothing: of labels, for cross-entropy.
+
+    Raises:
+        DataError: the labels have another shape; numpy would broadcast them.
     """
     x = logits.astype(np.float64)
-    if manifest.class_axis is not None:
-        return _cross_entropy(np.moveaxis(x, manifest.class_axis, -1), labels, _smoothing(manifest))
+    if class_axis is not None:
+        x = np.moveaxis(x, class_axis, -1)
+    expected = x.shape if class_axis is None else x.shape[:-1]
+    if labels.shape != expected:
+        raise DataError(
+            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
+            f"{written(labels.shape)}."
+        )
+    if loss == "cross-entropy":
+        return _cross_entropy(x, labels, smoothing)
     targets = labels.astype(np.float64)
-    if manifest.loss_function == "mse":
+    if loss == "mse":
         return float(np.square(x - targets).mean())
-    if manifest.loss_function == "l1":
+    if loss == "l1":
         return float(np.abs(x - targets).mean())
     return float((np.maximum(x, 0) - x * targets + np.log1p(np.exp(-np.abs(x)))).mean())
 
 
-def _smoothing(manifest: Manifest) -> float:
-    return float(manifest.content.get("label_smoothing") or 0.0)
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithm of the softmax over the last axis."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
