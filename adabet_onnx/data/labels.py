@@ -74,6 +74,15 @@ def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
             )
 
 
+def counted(labels: np.ndarray) -> int:
+    """How much the mean loss of a batch weighs beside others: the number of its labels that are not ignored.
+
+    Args:
+        labels: as `fit_labels` gives them. (Float targets are of one shape throughout, and count by the sample.)
+    """
+    return int(np.count_nonzero(labels != IGNORED)) if labels.dtype.kind in "iu" else len(labels)
+
+
 def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:
     """Give labels the indices that a model or an artifact folder has for the classes' names.
 
