@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import tiny
+from models import inputs, tiny
 from onnx import helper
 from PIL import Image
 
@@ -676,3 +676,55 @@ def test_validation_never_takes_every_sample():
 
 def test_a_subset_of_a_subset():
     assert members(numbered(10).subset([9, 3, 5]).subset([2, 0])) == [5, 9]
+
+
+# --- parts, names and classes that could be mistaken -----------------------------------------------------------------
+
+
+def as_npz(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path / "parts.npz", **arrays)
+    return path / "parts.npz"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_test_part_beside_x_is_kept_apart(tmp_path, rng, stored):
+    x, y = rng.random((5, 4), np.float32), np.arange(5)
+    arrays = {"x": x, "y": y, "x_test": x[:2] + 1, "y_test": y[:2]}
+    splits = open_data(as_npz(tmp_path, **arrays) if stored else arrays, taking(4))
+    assert splits.test is not None
+    assert len(splits.train) == 5
+    np.testing.assert_array_equal(splits.test.rows.fetch(np.arange(2))[""], x[:2] + 1)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_parts_of_which_one_has_integers_are_refused(tmp_path, images, stored):
+    arrays = {"x_train": images, "x_test": images.astype(np.float32)}
+    with pytest.raises(DataError, match="uint8 in the training part and float32 in the test part"):
+        open_data(as_npz(tmp_path, **arrays) if stored else arrays, taking(3, 8, 8))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_input_called_y_is_no_label(tmp_path, rng, stored):
+    arrays = {"x": rng.random((5, 4), np.float32), "y": rng.random((5, 2), np.float32)}
+    model = open_model(inputs.named(x=(4,), y=(2,)))
+    dataset = open_data(as_npz(tmp_path, **arrays) if stored else arrays, model).train
+    np.testing.assert_array_equal(dataset.rows.fetch(np.arange(5))["y"], arrays["y"])
+    with pytest.raises(DataError, match="are called labels"):
+        dataset.need_labels("training")
+    arrays["labels"] = np.arange(5)
+    dataset = open_data(as_npz(tmp_path, **arrays) if stored else arrays, model).train
+    np.testing.assert_array_equal(dataset.labels, np.arange(5))
+
+
+def test_labels_of_any_shape_follow_the_names_of_classes(rng):
+    y = np.array([[0, -100], [1, 2]])
+    dataset = Dataset(ArrayRows({"": rng.random((2, 4))}), y, ["b", "c", "a"])
+    np.testing.assert_array_equal(align_classes(dataset, ["a", "b", "c"]).labels, [[1, -100], [2, 0]])
+
+
+@pytest.mark.parametrize("y", [np.array([0, 2]), np.array([-1, 0]), np.eye(2), np.eye(2, dtype=np.int64)])
+def test_labels_that_names_in_another_order_leave_open_are_refused(rng, y):
+    dataset = Dataset(ArrayRows({"": rng.random((2, 4))}), y, ["b", "a"])
+    with pytest.raises(DataError, match="in another order"):
+        align_classes(dataset, ["a", "b"])
+    assert align_classes(dataset, ["b", "a"]) is dataset

@@ -107,7 +107,10 @@ class Dataset:
             DataError: there are none.
         """
         if self.labels is None:
-            raise DataError(f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz.")
+            raise DataError(
+                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz. (Where "
+                "the model has an input called y, labels are called labels.)"
+            )
         return self.labels
 
 
