@@ -166,7 +166,7 @@ def _dataset(
             raise DataError(
                 f"{path}: {called} must have a first axis of samples and at least one more; it has shape {data.shape}."
             )
-        if data.dtype.kind not in "uif" and not (name and data.dtype.kind == "b"):
+        if data.dtype.kind not in "uifb":
             raise DataError(f"{path}: {called} must hold numbers (uint8 images or floats), not {data.dtype}.")
         if len(data) == 0:
             raise DataError(f"{path}: {called} has no samples.")

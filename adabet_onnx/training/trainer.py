@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_off
 from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, counted, fit_labels
@@ -207,7 +208,7 @@ class Trainer:
                 "--validation, or leave out --patience."
             )
         stored = self.manifest.preprocessing
-        used = preprocessing or choose(self._model, integer_data=dataset.rows.integer, stored=stored)
+        used = preprocessing or choose(self._model, integer_data=integer_data(self._model, dataset), stored=stored)
         feeder = Feeder(self._model, used)
         self.data = feeder.taken(dataset)
         if state is not None and state.get("taken_for", self.data) != self.data:
