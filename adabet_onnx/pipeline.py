@@ -14,6 +14,7 @@ import onnx
 
 from .cost.measure import Cost, measure_inference, measure_training
 from .cost.predict import Predictor
+from .data.arithmetic import integer_data
 from .data.dataset import Splits
 from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
@@ -161,7 +162,7 @@ def adapt(
     splits = open_data(data, model, reading=Reading(layout, allow_resize))
     known = model.metadata("classes")
     splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
-    used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
     feeder = Feeder(model, used)
     taken = feeder.taken(splits.train)
     if splits.test is not None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from models import tiny
+from models import inputs, tiny
 from onnx import helper
 from PIL import Image
 
 from adabet_onnx import export_model, make_artifacts, open_model, score, select
+from adabet_onnx.data.arithmetic import integer_data, prepared_inputs
 from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
@@ -332,7 +333,7 @@ def test_images_of_different_sizes_are_resized_to_the_models(tmp_path):
         paint(tmp_path / "a" / f"{index}.png", (9, 9, 9), size=size)
     rows = ImageRows(tuple(sorted((tmp_path / "a").iterdir())), (8, 6), 3)
     assert rows.fetch(np.arange(3))[""].shape == (3, 8, 6, 3)
-    assert rows.integer
+    assert rows.forms[""].dtype == np.uint8
 
 
 def test_a_folder_of_images_alone_is_data_without_labels(tmp_path):
@@ -559,7 +560,7 @@ def test_images_of_any_integer_type_are_images(images):
     model = taking(3, 8, 6, metadata=METADATA)
     for dtype in (np.int32, np.int64, np.uint16):
         train = open_data(images.astype(dtype), model).train
-        assert choose(model, integer_data=train.rows.integer).mean == MEAN
+        assert choose(model, integer_data=integer_data(model, train)).mean == MEAN
     tokens = dataclasses.replace(model, inputs=(Tensor("input", "int64", ("N", 7)),))
     assert choose(tokens, integer_data=True).is_identity, "tokens are not images: there is nothing to ask"
 
@@ -676,3 +677,123 @@ def test_validation_never_takes_every_sample():
 
 def test_a_subset_of_a_subset():
     assert members(numbered(10).subset([9, 3, 5]).subset([2, 0])) == [5, 9]
+
+
+# --- parts, names and classes that could be mistaken -----------------------------------------------------------------
+
+
+def as_npz(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path / "parts.npz", **arrays)
+    return path / "parts.npz"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_test_part_beside_x_is_kept_apart(tmp_path, rng, stored):
+    x, y = rng.random((5, 4), np.float32), np.arange(5)
+    arrays = {"x": x, "y": y, "x_test": x[:2] + 1, "y_test": y[:2]}
+    splits = open_data(as_npz(tmp_path, **arrays) if stored else arrays, taking(4))
+    assert splits.test is not None
+    assert len(splits.train) == 5
+    np.testing.assert_array_equal(splits.test.rows.fetch(np.arange(2))[""], x[:2] + 1)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_parts_of_which_one_has_integers_are_refused(tmp_path, images, stored):
+    arrays = {"x_train": images, "x_test": images.astype(np.float32)}
+    with pytest.raises(DataError, match="uint8 in the training part and float32 in the test part"):
+        open_data(as_npz(tmp_path, **arrays) if stored else arrays, taking(3, 8, 8))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_input_called_y_is_no_label(tmp_path, rng, stored):
+    arrays = {"x": rng.random((5, 4), np.float32), "y": rng.random((5, 2), np.float32)}
+    model = open_model(inputs.named(x=(4,), y=(2,)))
+    dataset = open_data(as_npz(tmp_path, **arrays) if stored else arrays, model).train
+    np.testing.assert_array_equal(dataset.rows.fetch(np.arange(5))["y"], arrays["y"])
+    with pytest.raises(DataError, match="are called labels"):
+        dataset.need_labels("training")
+    arrays["labels"] = np.arange(5)
+    dataset = open_data(as_npz(tmp_path, **arrays) if stored else arrays, model).train
+    np.testing.assert_array_equal(dataset.labels, np.arange(5))
+
+
+def test_labels_of_any_shape_follow_the_names_of_classes(rng):
+    y = np.array([[0, -100], [1, 2]])
+    dataset = Dataset(ArrayRows({"": rng.random((2, 4))}), y, ["b", "c", "a"])
+    np.testing.assert_array_equal(align_classes(dataset, ["a", "b", "c"]).labels, [[1, -100], [2, 0]])
+
+
+@pytest.mark.parametrize("y", [np.array([0, 2]), np.array([-1, 0]), np.eye(2), np.eye(2, dtype=np.int64)])
+def test_labels_that_names_in_another_order_leave_open_are_refused(rng, y):
+    dataset = Dataset(ArrayRows({"": rng.random((2, 4))}), y, ["b", "a"])
+    with pytest.raises(DataError, match="in another order"):
+        align_classes(dataset, ["a", "b"])
+    assert align_classes(dataset, ["b", "a"]) is dataset
+
+
+def test_preprocessing_is_for_the_pictures_beside_other_numbers(images, rng):
+    model = open_model(inputs.named(image=(3, 8, 6), table=(5,)))
+    table = rng.random((4, 5), np.float32)
+    data = open_data({"image": images[:4], "table": table}, model).train
+    assert integer_data(model, data)
+    with pytest.raises(UsageError, match="does not say how its images are prepared"):
+        choose(model, integer_data=True)
+    feeder = Feeder(model, choose(model, preset="imagenet", integer_data=True))
+    found = feeder.feeds(data, np.arange(4))
+    expected = (images[:4] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(found["image"], expected.transpose(0, 3, 1, 2), atol=1e-5)
+    np.testing.assert_array_equal(found["table"], table)
+    assert feeder.taken(data).endswith("; scale, mean and std are for image")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kinds", "prepared", "integer"),
+    [
+        ({"a": (3, 8, 8), "b": (5,)}, "uf", ("a",), True),
+        ({"a": (3, 8, 8), "b": (5,)}, "uu", ("a",), True),
+        ({"a": (3, 8, 8), "b": (5,)}, "fu", ("a",), False),
+        ({"a": (3, 8, 8), "b": (1, 8, 8)}, "fu", ("b",), True),
+        ({"a": (3, 8, 8), "b": (1, 8, 8)}, "uu", ("a", "b"), True),
+        ({"a": (7,), "b": (5,)}, "fu", ("b",), True),
+        ({"a": (7,), "b": (5,)}, "ff", ("a", "b"), False),
+        ({"a": (7,), "b": (5,)}, "bf", ("a", "b"), False),
+    ],
+)
+def test_which_inputs_preprocessing_is_for(shapes, kinds, prepared, integer):
+    model = open_model(inputs.named(**shapes))
+    types = {"u": np.uint8, "f": np.float32, "b": np.bool_}
+    arrays = {name: np.zeros((2, *shapes[name]), types[kind]) for name, kind in zip(shapes, kinds, strict=True)}
+    data = open_data(arrays, model).train
+    assert prepared_inputs(model, data.rows.forms) == prepared
+    assert integer_data(model, data) is integer
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "accepted"),
+    [("uint16", 0, 255, True), ("uint16", 0, 256, False), ("int8", -1, 100, False), ("int64", 0, 65535, False)],
+)
+def test_integers_that_are_divided_by_255_are_pixels(kind, low, high, accepted):
+    x = np.zeros((3, 3, 8, 8), kind)
+    x[-1, 0, 0, :2] = low, high
+    model = taking(3, 8, 8)
+    data = open_data(x, model).train
+    for preset in ("unit", "imagenet"):
+        feeder = Feeder(model, choose(model, preset=preset, integer_data=True))
+        for look in (lambda feeder=feeder: feeder.taken(data), lambda feeder=feeder: feeder.feeds(data, np.arange(3))):
+            if accepted:
+                look()
+                continue
+            with pytest.raises(DataError, match=f"from {low} to {high}, but would be divided by 255"):
+                look()
+    scaled = choose(model, scale=1 / 65535, integer_data=True)
+    np.testing.assert_allclose(
+        Feeder(model, scaled).feeds(data, np.arange(3))[model.inputs[0].name], x / 65535, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("numbers", [np.linspace(0, 1, 64, dtype=np.float32), np.arange(64, dtype=np.int32) * 9999])
+def test_files_whose_white_is_unknown_are_refused(tmp_path, numbers):
+    Image.fromarray(numbers.reshape(8, 8)).save(tmp_path / "a.tif")
+    dataset, _ = open_inputs(tmp_path / "a.tif", taking(3, 8, 8))
+    with pytest.raises(DataError, match=r"a\.tif cannot be used: .* which number is white is not known"):
+        dataset.rows.fetch(np.arange(1))

@@ -11,8 +11,9 @@ import onnx
 import pytest
 from models import shaped, tiny
 
-from adabet_onnx import DataError, Trainer, UsageError, make_artifacts, open_model
+from adabet_onnx import DataError, Trainer, UsageError, export_model, make_artifacts, open_model
 from adabet_onnx.cli.main import main
+from adabet_onnx.data.dataset import split_off
 from adabet_onnx.data.labels import fit_labels
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
@@ -297,3 +298,37 @@ def test_two_axes_that_may_hold_the_classes_are_asked_about(rng, tmp_path):
         make_artifacts(model, whole(model), tmp_path / "b", class_axis=axis, check=False)
         rows = Trainer(tmp_path / "b").fit((x, y), epochs=1, batch_size=6, validation=0, preprocessing=NONE)
         assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_ignored_labels_count_for_nothing_however_a_batch_is_cut(tmp_path, rng):
+    model = open_model(shaped.outputs_of((4, 3)))
+    make_artifacts(model, whole(model), tmp_path / "a", check=False, optimizer="sgd")
+    x = rng.standard_normal((8, shaped.FEATURES)).astype(np.float32)
+    y = rng.integers(0, 3, (8, 4))
+    y[:3, 1:] = -100
+    y[7] = -100
+    losses, adapted = [], []
+    for size, parts in ((8, 1), (2, 4)):
+        rows = Trainer(tmp_path / "a").fit(
+            (x, y), epochs=1, batch_size=size, accumulate=parts, learning_rate=0.5, validation=0
+        )
+        losses.append(rows[-1]["train_loss"])
+        adapted.append(tiny.run(export_model(tmp_path / "a", tmp_path / "adapted.onnx", check=False), x))
+    outputs, counts = tiny.run(shaped.outputs_of((4, 3)), x), y != -100
+    expected = cross_entropy(outputs[counts], y[counts], 1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(adapted[0], adapted[1], atol=1e-5)
+    assert np.abs(adapted[0] - outputs).max() > 0.1
+
+
+def test_the_validation_loss_is_that_of_all_labels_that_count(tmp_path, rng):
+    model = open_model(shaped.outputs_of((4, 3)))
+    manifest = make_artifacts(model, whole(model), tmp_path / "a", check=False)
+    x = rng.standard_normal((400, shaped.FEATURES)).astype(np.float32)
+    y = rng.integers(0, 3, (400, 4))
+    y[:200, 1:] = -100
+    held = split_off(open_data((x, y), model).train, 0.5, 0)[1]
+    rows = Trainer(manifest.folder).fit((x, y), epochs=1, validation=0.5)
+    kept = held.labels != -100
+    outputs = tiny.run(shaped.outputs_of((4, 3)), held.rows.fetch(np.arange(len(held)))[""])
+    assert rows[0]["eval_loss"] == pytest.approx(cross_entropy(outputs[kept], held.labels[kept], 1), rel=1e-5)

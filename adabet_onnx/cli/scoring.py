@@ -9,6 +9,7 @@ import click
 
 from ..cost.predict import Predictor
 from ..cost.scored import scored_model
+from ..data.arithmetic import integer_data
 from ..data.preprocess import choose
 from ..data.source import open_data
 from ..files import check_output
@@ -87,7 +88,7 @@ def score(
     opened = open_model(model)
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
+        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=integer_data(opened, splits.train)
     )
     with progress_bar(quiet) as progress:
         scores = compute_scores(

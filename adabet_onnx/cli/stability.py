@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..data.arithmetic import integer_data
 from ..data.preprocess import choose
 from ..data.source import open_data
 from ..files import check_output
@@ -79,7 +80,7 @@ def stability(
     opened = open_model(model)
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=splits.train.rows.integer
+        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=integer_data(opened, splits.train)
     )
     with progress_bar(quiet) as progress:
         found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)

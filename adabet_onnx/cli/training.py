@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..data.arithmetic import integer_data
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..model.open import Model, open_model
@@ -126,7 +127,7 @@ def evaluate(
     opened = open_trained(model)
     splits = open_data(data, opened, reading=take_reading(settings))
     held = splits.for_evaluation
-    preprocessing = choose(opened, integer_data=held.rows.integer, **settings)
+    preprocessing = choose(opened, integer_data=integer_data(opened, held), **settings)
     with progress_bar(quiet) as progress:
         trained, axis = trained_loss(model)
         axis = class_axis if class_axis is not None else axis if loss in (None, trained) else None

@@ -39,11 +39,6 @@ class Rows(Protocol):
         ...
 
     @property
-    def integer(self) -> bool:
-        """Whether the samples are integers (images of 0 to 255)."""
-        ...
-
-    @property
     def forms(self) -> dict[str, Form]:
         """What the samples look like, by input name as `fetch` gives them."""
         ...
@@ -61,11 +56,6 @@ class ArrayRows:
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Rows of every array."""
         return {name: array[indices] for name, array in self.arrays.items()}
-
-    @property
-    def integer(self) -> bool:
-        """Whether all arrays hold integers."""
-        return all(array.dtype.kind in "iu" for array in self.arrays.values())
 
     @property
     def forms(self) -> dict[str, Form]:
@@ -107,7 +97,10 @@ class Dataset:
             DataError: there are none.
         """
         if self.labels is None:
-            raise DataError(f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz.")
+            raise DataError(
+                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz. (Where "
+                "the model has an input called y, labels are called labels.)"
+            )
         return self.labels
 
 
@@ -139,10 +132,6 @@ class _Chosen:
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return self.rows.fetch(self.indices[indices])
-
-    @property
-    def integer(self) -> bool:
-        return self.rows.integer
 
     @property
     def forms(self) -> dict[str, Form]:

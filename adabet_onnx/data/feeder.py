@@ -9,10 +9,11 @@ import numpy as np
 from ..errors import DataError
 from ..model.input_ids import looked_up
 from ..model.open import Model, Tensor
+from .arithmetic import prepared_inputs
 from .dataset import Dataset, Form
 from .layout import Entrance, Fit, decide, entrance
-from .preprocess import Preprocessing, check_applicable
-from .ranges import check_range
+from .preprocess import NONE, Preprocessing, check_applicable
+from .ranges import check_pixels, check_range
 from .reading import Reading
 from .taken import taken_for
 
@@ -47,8 +48,15 @@ class Feeder:
         """
         raw = self._by_input(dataset.rows.fetch(np.asarray(indices, np.int64)))
         forms = self._by_input(dataset.rows.forms)
+        prepared = prepared_inputs(self._model, forms)
         return {
-            spec.name: self._input(raw[spec.name], spec, self._fit(forms[spec.name], spec, dataset), dataset.name)
+            spec.name: self._input(
+                raw[spec.name],
+                spec,
+                self._fit(forms[spec.name], spec, dataset),
+                self.preprocessing if spec.name in prepared else NONE,
+                dataset.name,
+            )
             for spec in self._model.inputs
         }
 
@@ -61,12 +69,25 @@ class Feeder:
         """
         forms = self._by_input(dataset.rows.forms)
         fits = {spec.name: self._fit(forms[spec.name], spec, dataset) for spec in self._model.inputs}
-        whole = [spec for spec in self._model.inputs if spec.dtype != "float32" and not forms[spec.name].files]
+        prepared = prepared_inputs(self._model, forms)
+        whole = [spec for spec in self._model.inputs if self._ranged(spec, forms[spec.name], spec.name in prepared)]
         for start in range(0, len(dataset), _ROWS) if whole else ():
             raw = self._by_input(dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset)))))
             for spec in whole:
-                check_range(raw[spec.name], spec, dataset.name, self._tables[spec.name])
-        return taken_for(len(dataset), fits)
+                if spec.dtype == "float32":
+                    check_pixels(raw[spec.name], spec, dataset.name)
+                else:
+                    check_range(raw[spec.name], spec, dataset.name, self._tables[spec.name])
+        line = taken_for(len(dataset), fits)
+        if len(fits) > 1 and not self.preprocessing.is_identity:
+            line += f"; scale, mean and std are for {', '.join(prepared)}"
+        return line
+
+    def _ranged(self, spec: Tensor, form: Form, prepared: bool) -> bool:
+        """Whether numbers for an input could be out of its range."""
+        if spec.dtype != "float32":
+            return not form.files
+        return prepared and self.preprocessing.of_pixels and form.dtype.kind in "iu" and form.dtype != np.uint8
 
     def _by_input(self, found: dict[str, Any]) -> dict[str, Any]:
         """What was found by the names of the data, by those of the inputs."""
@@ -90,7 +111,7 @@ class Feeder:
             self._fits[key] = decide(form, into, layout, dataset.reading.allow_resize, dataset.name)
         return self._fits[key]
 
-    def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, where: str) -> np.ndarray:
+    def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, preprocessing: Preprocessing, where: str) -> np.ndarray:
         if spec.dtype != "float32":
             check_range(array, spec, where, self._tables[spec.name])
             return np.ascontiguousarray(fit.apply(array).astype(spec.dtype))
@@ -98,7 +119,9 @@ class Feeder:
         axis = into.channels
         if axis is None and len(spec.shape) > 2:
             axis = 1
-        fed = self.preprocessing.apply(fit.apply(array), axis if len(spec.shape) > 2 else None)
+        if preprocessing.of_pixels:
+            check_pixels(array, spec, where)
+        fed = preprocessing.apply(fit.apply(array), axis if len(spec.shape) > 2 else None)
         if not np.isfinite(fed).all():
             raise DataError(
                 f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."

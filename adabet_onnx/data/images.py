@@ -52,11 +52,6 @@ class ImageRows:
         return {"": np.stack([self._read(self.paths[index]) for index in indices])}
 
     @property
-    def integer(self) -> bool:
-        """Images are 8-bit integers."""
-        return True
-
-    @property
     def forms(self) -> dict[str, Form]:
         """What `fetch` gives."""
         return {"": Form((*self.size, self.channels), np.dtype(np.uint8), files=True)}
@@ -67,6 +62,8 @@ class ImageRows:
             with Image.open(path) as image:
                 converted = _converted(upright(image), mode)
                 resized = converted.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+        except DataError as error:
+            raise DataError(f"{path} cannot be used: {error}") from error
         except Exception as error:  # Pillow's readers trust their files, and fail in many ways where they should not
             raise DataError(f"{path} cannot be read as an image ({str(error)[:200]}). Remove or replace it.") from error
         return np.asarray(resized, np.uint8).reshape(*self.size, self.channels)
@@ -90,12 +87,28 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """The image in an 8-bit mode; transparency is dropped, 16 bits per pixel are scaled."""
+    """The image in an 8-bit mode; transparency is dropped, 16 bits per pixel are scaled.
+
+    Raises:
+        DataError: the file holds numbers of which nobody knows which one is white.
+    """
     if image.mode.startswith("I"):  # Pillow's own conversion cuts off whatever is above 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        numbers = np.asarray(image)
+        if numbers.min() < 0 or numbers.max() > 65535:
+            raise _unknown_range(f"integers from {numbers.min()} to {numbers.max()}")
+        image = Image.fromarray((numbers // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise _unknown_range("32-bit floats")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns about the direct way
     return image.convert(mode)
+
+
+def _unknown_range(what: str) -> DataError:
+    return DataError(
+        f"its pixels are {what}, and which number is white is not known. Save it with 8 or 16 bits per channel, or "
+        "give an .npz of arrays."
+    )
 
 
 def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Splits:

@@ -74,6 +74,15 @@ def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
             )
 
 
+def counted(labels: np.ndarray) -> int:
+    """How much the mean loss of a batch weighs beside others: the number of its labels that are not ignored.
+
+    Args:
+        labels: as `fit_labels` gives them. (Float targets are of one shape throughout, and count by the sample.)
+    """
+    return int(np.count_nonzero(labels != IGNORED)) if labels.dtype.kind in "iu" else len(labels)
+
+
 def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:
     """Give labels the indices that a model or an artifact folder has for the classes' names.
 
@@ -85,7 +94,8 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
         strict: refuse names that are not among them; otherwise such data stays as it is.
 
     Raises:
-        DataError: with ``strict``, a class of the data is unknown.
+        DataError: with ``strict``, a class of the data is unknown; or the classes come in another order than
+            the model's and labels are not their indices.
     """
     known = isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
     if not known or dataset.classes is None or dataset.classes == classes:
@@ -99,10 +109,27 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
     if unknown:
         return dataset
     labels = dataset.labels
-    in_range = labels is not None and labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
-    if labels is not None and in_range and labels.min() >= 0 and labels.max() < len(dataset.classes):
-        labels = np.array([classes.index(name) for name in dataset.classes], np.int64)[labels]
+    if labels is not None and labels.size > 0:
+        labels = _renumbered(labels, [classes.index(name) for name in dataset.classes], dataset.name)
     return replace(dataset, labels=labels, classes=classes)
+
+
+def _renumbered(labels: np.ndarray, indices: list[int], where: str) -> np.ndarray:
+    """Labels of any shape with the indices that their classes have; those that are ignored stay so."""
+    known = labels[labels != IGNORED]
+    columns = labels.ndim > 1 and len(indices) in labels.shape[1:] and set(np.unique(labels)) <= {0, 1}
+    if labels.dtype.kind not in "iu" or columns:
+        raise DataError(
+            f"{where}: targets of shape {written(labels.shape)} go with classes that are named in another order than "
+            "the model's. Put the classes, and the targets, in the model's order; or leave the names out."
+        )
+    if known.size and (known.min() < 0 or known.max() >= len(indices)):
+        raise DataError(
+            f"{where}: labels go from {known.min()} to {known.max()}, but {len(indices)} classes are named, in another "
+            "order than the model's: which class such a label means is unknown. Name all classes, or fix the labels."
+        )
+    found: np.ndarray = np.where(labels == IGNORED, IGNORED, np.array(indices, np.int64)[labels.clip(0)])
+    return found
 
 
 def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | None, where: str) -> np.ndarray:

@@ -33,7 +33,8 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     Raises:
         DataError: not an .npz, damaged, larger than memory, arrays missing, of the wrong type, or of different lengths.
     """
-    known = _KNOWN | {f"{name}{part}" for name in names for part in PARTS}
+    target = labels_name(names)
+    known = _KNOWN | {f"{name}{part}" for name in (*names, target) for part in PARTS}
     try:
         with path.open("rb") as stream:  # opened here: numpy leaves a damaged file open
             archive = np.load(stream, allow_pickle=False)
@@ -52,22 +53,23 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
         ) from error
     classes = as_classes(arrays.get("classes"), str(path))
     inputs = by_part(arrays, names)
-    labels = {part: arrays.get(f"y{part}") for part in PARTS}
+    labels = {part: arrays.get(f"{target}{part}") for part in PARTS}
     parts = {
-        part: _dataset(given, labels[part], part, classes, path) for part, given in inputs.items() if given is not None
+        part: _dataset(given, labels[part], target, part, classes, path)
+        for part, given in inputs.items()
+        if given is not None
     }
-    if "_train" in parts:
-        test = parts.get("_test")
-        if test is not None and _shapes(test) != _shapes(parts["_train"]):
-            name = next(iter(inputs["_train"])) or "x"
-            raise DataError(f"{path}: samples of {name}_train and {name}_test have different shapes.")
-        return Splits(parts["_train"], test)
     if parts:
-        return Splits(parts.get("", parts.get("_test", next(iter(parts.values())))), None)
+        return as_splits(parts)
     wanted = f", nor the model's inputs {', '.join(names)}" if names else ""
     raise DataError(
         f"{path} has neither x nor x_train{wanted}; it holds {', '.join(found) or 'nothing'}. Rename its arrays."
     )
+
+
+def labels_name(names: Sequence[str]) -> str:
+    """What labels are called: ``y``, or ``labels`` where the model has an input of that name."""
+    return "labels" if "y" in names else "y"
 
 
 def by_part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -82,6 +84,48 @@ def by_part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[st
         elif names and all(f"{name}{part}" in found for name in names):
             parts[part] = {name: found[f"{name}{part}"] for name in names}
     return parts
+
+
+def as_splits(parts: Mapping[str, Dataset]) -> Splits:
+    """Training and test data from the parts there are: ``_train``, or else those without an ending, and ``_test``.
+
+    Raises:
+        DataError: samples of the two are of different shapes or kinds.
+    """
+    train = parts.get("_train", parts.get(""))
+    if train is None:
+        return Splits(parts["_test"], None)
+    test = parts.get("_test")
+    if test is not None:
+        check_alike(train, test)
+    return Splits(train, test)
+
+
+def check_alike(train: Dataset, test: Dataset) -> None:
+    """See that test samples are laid out and prepared as training samples are.
+
+    Raises:
+        DataError: names or shapes differ, or one part has integers (images of 0 to 255) and the other has not.
+    """
+    first, second = train.rows.forms, test.rows.forms
+    if set(first) != set(second):
+        raise DataError(f"{train.name}: the training part has {_called(first)}, the test part {_called(second)}.")
+    for name, form in first.items():
+        other = second[name]
+        if form.shape != other.shape:
+            raise DataError(
+                f"{train.name}: samples of {name or 'x'}_train and {name or 'x'}_test have different shapes, "
+                f"{form.shape} and {other.shape}. Make them alike."
+            )
+        if (form.dtype.kind in "iu") != (other.dtype.kind in "iu"):
+            raise DataError(
+                f"{train.name}: {name or 'x'} is {form.dtype} in the training part and {other.dtype} in the test part, "
+                "and integers (images of 0 to 255) are prepared in another way than floats. Give both as the same type."
+            )
+
+
+def _called(forms: Mapping[str, Any]) -> str:
+    return ", ".join(name or "x" for name in forms)
 
 
 def _check_sizes(stream: IO[bytes], keys: list[str], path: Path) -> None:
@@ -112,11 +156,9 @@ def _check_sizes(stream: IO[bytes], keys: list[str], path: Path) -> None:
         )
 
 
-def _shapes(data: Dataset) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape[1:] for name, array in data.rows.fetch(np.arange(1)).items()}
-
-
-def _dataset(inputs: dict[str, np.ndarray], y: Any, part: str, classes: list[str] | None, path: Path) -> Dataset:
+def _dataset(
+    inputs: dict[str, np.ndarray], y: Any, target: str, part: str, classes: list[str] | None, path: Path
+) -> Dataset:
     counts = {}
     for name, data in inputs.items():
         called = f"{name or 'x'}{part}"
@@ -124,7 +166,7 @@ def _dataset(inputs: dict[str, np.ndarray], y: Any, part: str, classes: list[str
             raise DataError(
                 f"{path}: {called} must have a first axis of samples and at least one more; it has shape {data.shape}."
             )
-        if data.dtype.kind not in "uif" and not (name and data.dtype.kind == "b"):
+        if data.dtype.kind not in "uifb":
             raise DataError(f"{path}: {called} must hold numbers (uint8 images or floats), not {data.dtype}.")
         if len(data) == 0:
             raise DataError(f"{path}: {called} has no samples.")
@@ -132,7 +174,7 @@ def _dataset(inputs: dict[str, np.ndarray], y: Any, part: str, classes: list[str
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{called} {count}" for called, count in counts.items())
         raise DataError(f"{path}: the inputs have different numbers of samples: {told}.")
-    labels = None if y is None else as_labels(y, next(iter(counts.values())), f"{path}: y{part}")
+    labels = None if y is None else as_labels(y, next(iter(counts.values())), f"{path}: {target}{part}")
     return Dataset(ArrayRows(inputs), labels, classes, str(path))
 
 

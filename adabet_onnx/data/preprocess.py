@@ -54,6 +54,11 @@ class Preprocessing:
         """Whether data is fed as it is."""
         return self.scale == 1 and not any(self.mean) and all(number == 1 for number in self.std)
 
+    @property
+    def of_pixels(self) -> bool:
+        """Whether it takes integers from 0 to 255: it divides by 255."""
+        return self.scale == 1 / 255
+
     def apply(self, array: np.ndarray, channel_axis: int | None) -> np.ndarray:
         """Apply to an array of any number type.
 

@@ -46,6 +46,25 @@ def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None
         )
 
 
+def check_pixels(array: np.ndarray, spec: Tensor, where: str) -> None:
+    """See that integers that are divided by 255 are from 0 to 255. Floats are not looked at.
+
+    Raises:
+        DataError: they are not, as in images of 16 bits.
+    """
+    if array.dtype.kind not in "iu" or array.dtype == np.uint8 or array.size == 0:
+        return
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 255:
+        most = int(np.iinfo(array.dtype).max)
+        scale = f" {1 / most:.9g} if {most} is white" if most < 2**17 else ""
+        raise DataError(
+            f"{where}: the data for input {spec.name!r} ({array.dtype}) goes from {low} to {high}, but would be "
+            f"divided by 255 as pixels from 0 to 255 are. Say how it is prepared: --scale{scale} (with --mean and "
+            "--std where the model needs them), or --preset none to feed it as it is."
+        )
+
+
 def limits(dtype: str) -> tuple[int, int]:
     """The least and the largest number of an integer type or bool."""
     if dtype == "bool":

@@ -13,7 +13,7 @@ from ..errors import DataError, UsageError
 from ..model.open import Model
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .npz import as_classes, as_labels, by_part, read_npz
+from .npz import as_classes, as_labels, as_splits, by_part, labels_name, read_npz
 from .pictures import ImageLayout, image_layout
 from .reading import AS_IT_IS, Reading
 
@@ -132,19 +132,12 @@ def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
 
 
 def _from_mapping(source: Mapping[str, Any], inputs: Sequence[str]) -> Splits:
-    names = set(source)
     classes = as_classes(source.get("classes"), "the data")
-    if "x_train" in names:
-        test = _from_arrays(source["x_test"], source.get("y_test"), classes) if "x_test" in names else None
-        return Splits(_from_arrays(source["x_train"], source.get("y_train"), classes), test)
-    if "x" in names and names <= {"x", "y", "classes"}:
-        return Splits(_from_arrays(source["x"], source.get("y"), classes), None)
     named = by_part(source, inputs)
-    labels = {part: None if f"y{part}" in inputs else source.get(f"y{part}") for part in named}
+    labels = {part: source.get(f"{labels_name(inputs)}{part}") for part in named}
     parts = {part: _from_arrays(given, labels[part], classes) for part, given in named.items()}
     if parts:
-        train = parts.get("_train", parts.get("", next(iter(parts.values()))))
-        return Splits(train, parts.get("_test") if "_train" in parts else None)
+        return as_splits(parts)
     return Splits(_from_arrays(source, None), None)
 
 

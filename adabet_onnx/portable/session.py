@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import runtime
-from ..data.labels import check_count
+from ..data.labels import check_count, counted
 from ..errors import AdabetError, TrainingError
 from . import checkpoint
 
@@ -55,7 +55,7 @@ class Session:
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
-        self._samples = 0
+        self._weight = 0
 
     def _held(self, array: np.ndarray) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
@@ -91,8 +91,8 @@ class Session:
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits).
 
-        Gradients are gathered since the last `update`, each batch weighted by its samples, so that several batches give
-        the gradient of one that holds them all.
+        Gradients are gathered since the last `update`, each batch weighted by its labels that are not ignored, so that
+        several batches give the gradient of one that holds them all.
         """
         moved = [entry for entry in self._state if entry.get("moves")]
         wanted = [self._names["loss"], self._names["logits"]]
@@ -100,12 +100,13 @@ class Session:
         wanted += [entry["output"] for entry in moved]
         given = self._given(feeds, labels, state=False)
         loss, logits, *found = self._run("gradients", wanted, given)
+        weight = counted(labels)
         for entry, value in zip(self._parameters, found, strict=False):
-            name, gradient = entry["name"], value.numpy() * np.float32(len(labels))
+            name, gradient = entry["name"], value.numpy() * np.float32(weight)
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
         self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
         self._values.update(self._moved)
-        self._samples += len(labels)
+        self._weight += weight
         return _number(loss), logits.numpy()
 
     def update(self, learning_rate: float) -> None:
@@ -123,7 +124,7 @@ class Session:
     def forget_gradients(self) -> None:
         """Drop the gathered gradients without a step."""
         self._gradients.clear()
-        self._samples = 0
+        self._weight = 0
 
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward only: (loss, logits)."""
@@ -173,7 +174,7 @@ class Session:
 
     def gradient(self, name: str) -> np.ndarray:
         """A copy of a parameter's gathered gradient, float32 in its shape."""
-        return np.asarray(self._gradients[name] / np.float32(self._samples), np.float32)
+        return np.asarray(self._gradients[name] / np.float32(max(self._weight, 1)), np.float32)
 
     def property(self, name: str) -> str | None:
         """A property stored in the checkpoint, or None."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arithmetic import integer_data
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose, preprocessing_from_json
 from ..data.reading import Reading
@@ -99,7 +100,7 @@ def score_channels(
     if preprocessing is None:
         stored = scores.preprocessing
         preprocessing = (
-            choose(model, integer_data=dataset.rows.integer)
+            choose(model, integer_data=integer_data(model, dataset))
             if stored is None
             else preprocessing_from_json(stored, "the scores")
         )

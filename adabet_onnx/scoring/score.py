@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
@@ -94,7 +95,7 @@ def score(
     dataset = open_data(data, model, limit=wanted if order == "sequential" else None, reading=reading).train
     dataset = align_classes(dataset, model.metadata("classes"))
     if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
     taken = Feeder(model, preprocessing).taken(dataset)
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
     plan, notes, left_out = fit_plan(plan, estimator, samples, model, limit, len(dataset))

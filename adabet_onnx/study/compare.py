@@ -25,6 +25,7 @@ import onnx
 
 from ..cost.measure import measure_training
 from ..cost.predict import Predictor
+from ..data.arithmetic import integer_data
 from ..data.dataset import Splits
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
@@ -136,7 +137,7 @@ def compare(
         )
     reading = Reading(layout, allow_resize)
     splits = _labelled(data, model, reading)
-    used = choose(model, integer_data=splits.train.rows.integer, **(preprocessing or {}))
+    used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
     splits = runs.used_data(splits, plan.train_samples)
     taken = Feeder(model, used).taken(splits.train)
     old_data = None if old_domain is None else open_data(old_domain, model, reading=reading).for_evaluation

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import runtime
+from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import align_classes, fit_labels
@@ -80,7 +81,7 @@ def fisher_information(
     dataset = align_classes(opened, model.metadata("classes"))
     dataset.need_labels("Fisher information")
     if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
     drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
     return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, threads=threads).of(drawn)
 

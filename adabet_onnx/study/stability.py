@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
@@ -89,7 +90,7 @@ def stability(
     opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
     dataset = align_classes(opened, model.metadata("classes"))
     if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=dataset.rows.integer)
+        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
     taken = Feeder(model, preprocessing).taken(dataset)
     sizes = group_sizes(len(dataset), points, max_samples)
     limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)

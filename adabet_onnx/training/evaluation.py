@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import runtime
+from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
@@ -221,7 +222,7 @@ def predict(
         DataError: the inputs do not fit the model.
     """
     dataset, names = open_inputs(inputs, model, Reading(layout, allow_resize))
-    preprocessing = preprocess(dataset.rows.integer)
+    preprocessing = preprocess(integer_data(model, dataset))
     taken = Feeder(model, preprocessing).taken(dataset)
     logits = compute_logits(model, dataset, preprocessing, threads=threads)
     classes = model.metadata("classes")

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_off
 from ..data.feeder import Feeder
-from ..data.labels import IGNORED, align_classes, fit_labels
+from ..data.labels import IGNORED, align_classes, counted, fit_labels
 from ..data.preprocess import Preprocessing, choose
 from ..data.reading import Reading
 from ..data.source import open_data
@@ -207,7 +208,7 @@ class Trainer:
                 "--validation, or leave out --patience."
             )
         stored = self.manifest.preprocessing
-        used = preprocessing or choose(self._model, integer_data=dataset.rows.integer, stored=stored)
+        used = preprocessing or choose(self._model, integer_data=integer_data(self._model, dataset), stored=stored)
         feeder = Feeder(self._model, used)
         self.data = feeder.taken(dataset)
         if state is not None and state.get("taken_for", self.data) != self.data:
@@ -309,17 +310,17 @@ class Trainer:
                     loss, logits = session.gradients(feeds, labels)
                 if not math.isfinite(loss):
                     raise _exploded(f"loss became {loss} in", epoch, settings)
-                total += loss * len(batch)
-                seen += len(batch)
+                total += loss * counted(labels)
+                seen += counted(labels)
                 right.add(logits, labels)
             if len(parts) > 1:
                 session.update(rate)
             if progress is not None:
-                what = f"epoch {epoch}/{settings.epochs}, loss {total / seen:.3f}"
+                what = f"epoch {epoch}/{settings.epochs}, loss {total / max(seen, 1):.3f}"
                 if right.share is not None:
                     what += f", accuracy {right.share:.1%}"
                 progress(what, (epoch - 1) * steps + step + 1, settings.epochs * steps)
-        return total / len(data), rate
+        return total / max(seen, 1), rate
 
     def _evaluated(
         self, session: TrainingSession, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
@@ -328,15 +329,16 @@ class Trainer:
         row: dict[str, Any] = {"eval_loss": None, "eval_accuracy": None, "learning_rate": rate, "seconds": 0.0}
         if data is None:
             return row
-        loss, right = 0.0, Accuracy(self.manifest)
+        loss, seen, right = 0.0, 0, Accuracy(self.manifest)
         # Parts of a batch are there to keep memory low: evaluation must not take more.
         size = settings.batch_size if settings.accumulate > 1 else max(settings.batch_size, _EVAL_BATCH)
         for batch in _in_order(len(data), size):
             labels = _labels(data, batch)
             each, logits = session.evaluate(feeder.feeds(data, batch), labels)
-            loss += each * len(batch)
+            loss += each * counted(labels)
+            seen += counted(labels)
             right.add(logits, labels)
-        row["eval_loss"] = loss / len(data) if math.isfinite(loss) else None
+        row["eval_loss"] = loss / seen if seen and math.isfinite(loss) else None
         row["eval_accuracy"] = right.share
         return row
 
