@@ -13,17 +13,19 @@ from models import inputs, tiny
 from onnx import helper
 from PIL import Image
 
-from adabet_onnx import export_model, make_artifacts, open_model, score, select
+from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.data.arithmetic import integer_data, prepared_inputs
+from adabet_onnx.data.axes import decide_axes
 from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.labels import align_classes
-from adabet_onnx.data.preprocess import Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.preprocess import IMAGENET, UNIT, Preprocessing, choose, preprocessing_from_json
 from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.errors import DataError, RecordError, UsageError
 from adabet_onnx.model.open import Model, Tensor
+from adabet_onnx.selection.record import Selection
 
 CLASSES = ["cat", "dog", "eel", "fox"]
 
@@ -797,3 +799,37 @@ def test_files_whose_white_is_unknown_are_refused(tmp_path, numbers):
     dataset, _ = open_inputs(tmp_path / "a.tif", taking(3, 8, 8))
     with pytest.raises(DataError, match=r"a\.tif cannot be used: .* which number is white is not known"):
         dataset.rows.fetch(np.arange(1))
+
+
+@pytest.mark.parametrize("changed", ["samples", "preprocessing"])
+def test_a_training_is_not_resumed_with_other_samples(tmp_path, rng, changed):
+    model = open_model(inputs.convolution(3, 8, 8))
+    names = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
+    selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), names)
+    make_artifacts(model, selection, tmp_path / "a", check=False)
+    x, y = rng.integers(0, 256, (20, 3, 8, 8)).astype(np.uint8), rng.integers(0, 2, 20)
+    Trainer(tmp_path / "a").fit((x, y), epochs=1, schedule="constant", preprocessing=UNIT)
+    other = {"data": (255 - x, y)} if changed == "samples" else {"preprocessing": IMAGENET}
+    again = {"data": (x, y), "preprocessing": UNIT, "epochs": 2, "resume": True}
+    with pytest.raises(DataError, match="what is fed of its samples differs"):
+        Trainer(tmp_path / "a").fit(**again | other)
+    assert len(Trainer(tmp_path / "a").fit(**again)) == 3
+
+
+@pytest.mark.parametrize(
+    ("want", "channels", "remark"),
+    [
+        ((3, 3, 8, 8), 0, True),
+        ((3, 4, 8, 8), 0, False),
+        ((8, 8, 8, 3), 3, False),
+        ((9, 9), 1, True),
+        ((9, 9), None, True),
+        ((1, 9, 9), 0, False),
+        ((1, 9, 9), None, False),
+        ((3, 3, 8), None, False),
+    ],
+)
+def test_samples_that_may_lie_otherwise_in_the_same_shape(want, channels, remark):
+    axes = decide_axes(want, want, None, channels)
+    assert axes is not None
+    assert axes.square is remark
