@@ -404,6 +404,25 @@ def test_a_limit_stops_reading_batches(images):
     assert read == [0, 2]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_batches_of_which_one_has_integers_are_refused(rng, which):
+    batches = [(rng.random((2, 4)), np.zeros(2, int)), (rng.random((2, 4)), np.zeros(2, int))]
+    x, y = batches[1]
+    batches[1] = (x.astype(np.uint8), y) if which == 0 else (x, y.astype(float))
+    with pytest.raises(DataError, match=r"batch 1 .* the first one"):
+        open_data(batches, taking(4))
+
+
+def test_labels_beyond_class_indices_are_refused(rng):
+    with pytest.raises(DataError, match="no class index"):
+        open_data((rng.random((2, 4)), np.array([2**64 - 100, 1], np.uint64)), taking(4))
+
+
+def test_names_as_labels_are_explained(rng):
+    with pytest.raises(DataError, match="numpy.unique"):
+        open_data((rng.random((2, 4)), np.array(["cat", "dog"])), taking(4))
+
+
 def test_batches_of_named_inputs(rng):
     model = two_inputs()
     batches = [{"a": rng.random((3, 4), np.float32), "b": rng.random((3, 4), np.float32)} for _ in range(2)]
@@ -435,7 +454,7 @@ def test_a_used_up_generator_is_explained(images):
         ([np.zeros((2, 4)), np.zeros((2, 5))], "do not fit together"),
         ([{"a": np.zeros((2, 4))}, {"b": np.zeros((2, 4))}], r"batch 1 has inputs \['b'\], the first one had \['a'\]"),
         ([(np.zeros((2, 4)), [0, 1, 2])], "3 labels for 2 samples"),
-        ([(np.zeros((2, 4)), [0, 1]), (np.zeros((2, 4)), np.zeros((2, 3)))], "do not fit together"),
+        ([(np.zeros((2, 4)), [0, 1]), (np.zeros((2, 4)), np.zeros((2, 3), int))], "do not fit together"),
         ([{}], "number of samples"),
         (["text"], "number"),
         ([[[1.0, 2.0], [3.0]]], "arrays of numbers"),
