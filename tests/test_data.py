@@ -419,7 +419,7 @@ def test_labels_beyond_class_indices_are_refused(rng):
 
 
 def test_names_as_labels_are_explained(rng):
-    with pytest.raises(DataError, match="numpy.unique"):
+    with pytest.raises(DataError, match=r"numpy\.unique"):
         open_data((rng.random((2, 4)), np.array(["cat", "dog"])), taking(4))
 
 

@@ -156,8 +156,8 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         for name, array in part.rows.arrays.items():
             if name in inputs and (array.dtype.kind in "iu") != (inputs[name][0].dtype.kind in "iu"):
                 raise DataError(
-                    f"batch {batches} is {array.dtype}, the first one was {inputs[name][0].dtype}, and integers (images "
-                    "of 0 to 255) are prepared in another way than floats. Give all as the same type."
+                    f"batch {batches} is {array.dtype}, the first one was {inputs[name][0].dtype}, and integers "
+                    "(images of 0 to 255) are prepared in another way than floats. Give all as the same type."
                 )
             inputs.setdefault(name, []).append(array)
         if part.labels is not None:
