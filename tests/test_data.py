@@ -852,3 +852,14 @@ def test_samples_that_may_lie_otherwise_in_the_same_shape(want, channels, remark
     axes = decide_axes(want, want, None, channels)
     assert axes is not None
     assert axes.square is remark
+
+
+def test_a_number_per_feature_of_a_table(rng):
+    model = open_model(tiny.mlp(features=5))
+    x, mean, std = rng.random((4, 5), np.float32), (1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 2.0, 3.0, 4.0)
+    feeder = Feeder(model, choose(model, mean=mean, std=std, integer_data=False))
+    (found,) = feeder.feeds(open_data(x, model).train, np.arange(4)).values()
+    np.testing.assert_allclose(found, (x - np.array(mean)) / np.array(std), rtol=1e-5)
+    feeder = Feeder(model, choose(model, mean=(1.0, 2.0, 3.0), integer_data=False))
+    with pytest.raises(UsageError, match="3 numbers for mean, but the data has 5 channels"):
+        feeder.feeds(open_data(x, model).train, np.arange(4))
