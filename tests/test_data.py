@@ -13,17 +13,19 @@ from models import inputs, tiny
 from onnx import helper
 from PIL import Image
 
-from adabet_onnx import export_model, make_artifacts, open_model, score, select
+from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.data.arithmetic import integer_data, prepared_inputs
+from adabet_onnx.data.axes import decide_axes
 from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.labels import align_classes
-from adabet_onnx.data.preprocess import Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.preprocess import IMAGENET, UNIT, Preprocessing, choose, preprocessing_from_json
 from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.errors import DataError, RecordError, UsageError
 from adabet_onnx.model.open import Model, Tensor
+from adabet_onnx.selection.record import Selection
 
 CLASSES = ["cat", "dog", "eel", "fox"]
 
@@ -402,6 +404,25 @@ def test_a_limit_stops_reading_batches(images):
     assert read == [0, 2]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_batches_of_which_one_has_integers_are_refused(rng, which):
+    batches = [(rng.random((2, 4)), np.zeros(2, int)), (rng.random((2, 4)), np.zeros(2, int))]
+    x, y = batches[1]
+    batches[1] = (x.astype(np.uint8), y) if which == 0 else (x, y.astype(float))
+    with pytest.raises(DataError, match=r"batch 1 .* the first one"):
+        open_data(batches, taking(4))
+
+
+def test_labels_beyond_class_indices_are_refused(rng):
+    with pytest.raises(DataError, match="no class index"):
+        open_data((rng.random((2, 4)), np.array([2**64 - 100, 1], np.uint64)), taking(4))
+
+
+def test_names_as_labels_are_explained(rng):
+    with pytest.raises(DataError, match=r"numpy\.unique"):
+        open_data((rng.random((2, 4)), np.array(["cat", "dog"])), taking(4))
+
+
 def test_batches_of_named_inputs(rng):
     model = two_inputs()
     batches = [{"a": rng.random((3, 4), np.float32), "b": rng.random((3, 4), np.float32)} for _ in range(2)]
@@ -433,7 +454,7 @@ def test_a_used_up_generator_is_explained(images):
         ([np.zeros((2, 4)), np.zeros((2, 5))], "do not fit together"),
         ([{"a": np.zeros((2, 4))}, {"b": np.zeros((2, 4))}], r"batch 1 has inputs \['b'\], the first one had \['a'\]"),
         ([(np.zeros((2, 4)), [0, 1, 2])], "3 labels for 2 samples"),
-        ([(np.zeros((2, 4)), [0, 1]), (np.zeros((2, 4)), np.zeros((2, 3)))], "do not fit together"),
+        ([(np.zeros((2, 4)), [0, 1]), (np.zeros((2, 4)), np.zeros((2, 3), int))], "do not fit together"),
         ([{}], "number of samples"),
         (["text"], "number"),
         ([[[1.0, 2.0], [3.0]]], "arrays of numbers"),
@@ -797,3 +818,48 @@ def test_files_whose_white_is_unknown_are_refused(tmp_path, numbers):
     dataset, _ = open_inputs(tmp_path / "a.tif", taking(3, 8, 8))
     with pytest.raises(DataError, match=r"a\.tif cannot be used: .* which number is white is not known"):
         dataset.rows.fetch(np.arange(1))
+
+
+@pytest.mark.parametrize("changed", ["samples", "preprocessing"])
+def test_a_training_is_not_resumed_with_other_samples(tmp_path, rng, changed):
+    model = open_model(inputs.convolution(3, 8, 8))
+    names = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
+    selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), names)
+    make_artifacts(model, selection, tmp_path / "a", check=False)
+    x, y = rng.integers(0, 256, (20, 3, 8, 8)).astype(np.uint8), rng.integers(0, 2, 20)
+    Trainer(tmp_path / "a").fit((x, y), epochs=1, schedule="constant", preprocessing=UNIT)
+    other = {"data": (255 - x, y)} if changed == "samples" else {"preprocessing": IMAGENET}
+    again = {"data": (x, y), "preprocessing": UNIT, "epochs": 2, "resume": True}
+    with pytest.raises(DataError, match="what is fed of its samples differs"):
+        Trainer(tmp_path / "a").fit(**again | other)
+    assert len(Trainer(tmp_path / "a").fit(**again)) == 3
+
+
+@pytest.mark.parametrize(
+    ("want", "channels", "remark"),
+    [
+        ((3, 3, 8, 8), 0, True),
+        ((3, 4, 8, 8), 0, False),
+        ((8, 8, 8, 3), 3, False),
+        ((9, 9), 1, True),
+        ((9, 9), None, True),
+        ((1, 9, 9), 0, False),
+        ((1, 9, 9), None, False),
+        ((3, 3, 8), None, False),
+    ],
+)
+def test_samples_that_may_lie_otherwise_in_the_same_shape(want, channels, remark):
+    axes = decide_axes(want, want, None, channels)
+    assert axes is not None
+    assert axes.square is remark
+
+
+def test_a_number_per_feature_of_a_table(rng):
+    model = open_model(tiny.mlp(features=5))
+    x, mean, std = rng.random((4, 5), np.float32), (1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 2.0, 3.0, 4.0)
+    feeder = Feeder(model, choose(model, mean=mean, std=std, integer_data=False))
+    (found,) = feeder.feeds(open_data(x, model).train, np.arange(4)).values()
+    np.testing.assert_allclose(found, (x - np.array(mean)) / np.array(std), rtol=1e-5)
+    feeder = Feeder(model, choose(model, mean=(1.0, 2.0, 3.0), integer_data=False))
+    with pytest.raises(UsageError, match="3 numbers for mean, but the data has 5 channels"):
+        feeder.feeds(open_data(x, model).train, np.arange(4))

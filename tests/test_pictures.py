@@ -331,3 +331,21 @@ def test_the_same_scene_is_of_the_same_class_however_it_is_stored(tmp_path):
     for row in rows:
         assert row["class"] == 0, row["input"]
         np.testing.assert_allclose(row["logits"], expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 8, 12, 3), (8, 12, 3, 1), (1, 3, 8, 12), (3, 1, 8, 12), (1, 8, 1, 12), (8, 12, 1, 1)]
+)
+def test_pictures_with_axes_of_one_are_those_without(pixels, rng, shape):
+    model = open_model(inputs.convolution(3, 16, 24))
+    images = rng.integers(0, 256, (4, *shape)).astype(np.uint8)
+    plain = images.reshape(4, *(extent for extent in shape if extent != 1))
+    found, expected = (Feeder(model, NONE).feeds(open_data(x, model).train, np.arange(4))["x"] for x in (images, plain))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(20, 16, 3), (1, 20, 16, 3), (20, 16, 3, 1)])
+def test_turned_pictures_with_axes_of_one_are_asked_about_too(rng, shape):
+    model = open_model(inputs.convolution(3, 16, 20))
+    with pytest.raises(DataError, match="its axes fit in several ways"):
+        Feeder(model, NONE).taken(open_data(rng.integers(0, 256, (4, *shape)).astype(np.uint8), model).train)

@@ -22,7 +22,7 @@ from adabet_onnx.pipeline import adapt
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
-from adabet_onnx.training.evaluation import evaluate
+from adabet_onnx.training.evaluation import evaluate, predict
 from adabet_onnx.training.preflight import check_model
 
 COUNT = 7
@@ -332,3 +332,19 @@ def test_the_validation_loss_is_that_of_all_labels_that_count(tmp_path, rng):
     kept = held.labels != -100
     outputs = tiny.run(shaped.outputs_of((4, 3)), held.rows.fetch(np.arange(len(held)))[""])
     assert rows[0]["eval_loss"] == pytest.approx(cross_entropy(outputs[kept], held.labels[kept], 1), rel=1e-5)
+
+
+def test_advice_for_labels_that_are_no_indices():
+    several = np.array([[1, 1, 0], [0, 0, 0]])
+    for y, advice in ((several, "--loss bce-with-logits"), (np.eye(3), "argmax")):
+        with pytest.raises(DataError, match=advice):
+            fit_labels(y, "cross-entropy", ("N", 3), "the data")
+
+
+def test_classes_behind_axes_of_one_are_predicted(rng):
+    x = rng.standard_normal((5, shaped.FEATURES)).astype(np.float32)
+    outputs = tiny.run(shaped.outputs_of((3, 1, 1)), x).reshape(5, 3).astype(np.float64)
+    rows = predict(open_model(shaped.outputs_of((3, 1, 1))), x, lambda integer: NONE)
+    assert [row["class"] for row in rows] == outputs.argmax(1).tolist()
+    expected = (np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)).max(1)
+    np.testing.assert_allclose([row["probability"] for row in rows], expected, rtol=1e-5)

@@ -32,7 +32,8 @@ class Axes:
         order: of the axes of ``split`` longer than 1, as the input takes them.
         want: shape of a sample as the input takes it.
         layout: of the data, in letters, where axes are moved or a layout was given; else None.
-        square: that all axes are equally long, so that another order would fit as well, and no layout was given.
+        square: that another order would fit as well, and no layout was given: another axis is as long as that of the
+            channels, or, where that is not known, all axes are equally long.
     """
 
     have: Shape
@@ -76,7 +77,7 @@ def decide_axes(have: Shape, want: Shape, layout: Layout | None = None, channels
         want: shape that the input takes, without the batch.
         layout: what the user says about the data.
         channels: the axis of ``want`` that holds channels, where that is known. Without a layout it decides nothing,
-            and only tells which letters to report.
+            and only tells what to report.
 
     Returns:
         How, or None if no order of the axes gives the input's shape.
@@ -90,8 +91,7 @@ def decide_axes(have: Shape, want: Shape, layout: Layout | None = None, channels
     long, wanted = _long(have), _long(want)
     same = tuple(range(len(long)))
     if long == wanted:
-        equal = len(want) > 1 and want == long and len(set(want)) == 1
-        return Axes(have, have, same, want, square=equal)
+        return Axes(have, have, same, want, square=_could_be_another(want, channels))
     fits = _fitting(long, wanted)
     if len(fits) > 1:
         fits = [order for order in fits if _moves_one(order)]
@@ -100,6 +100,13 @@ def decide_axes(have: Shape, want: Shape, layout: Layout | None = None, channels
     if not fits:
         return None
     return Axes(have, have, fits[0], want, letters_of(have, want, fits[0], channels))
+
+
+def _could_be_another(want: Shape, channels: int | None) -> bool:
+    """Whether samples of the wanted shape may as well have another axis where the input has its channels."""
+    if channels is not None:
+        return want[channels] != 1 and want.count(want[channels]) > 1
+    return len(want) > 1 and 1 not in want and len(set(want)) == 1
 
 
 def letters_of(have: Shape, want: Shape, order: Order, channels: int | None) -> str:

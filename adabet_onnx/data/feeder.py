@@ -117,11 +117,11 @@ class Feeder:
             return np.ascontiguousarray(fit.apply(array).astype(spec.dtype))
         into = self._entrances[spec.name]
         axis = into.channels
-        if axis is None and len(spec.shape) > 2:
+        if axis is None and len(spec.shape) > 1:
             axis = 1
         if preprocessing.of_pixels:
             check_pixels(array, spec, where)
-        fed = preprocessing.apply(fit.apply(array), axis if len(spec.shape) > 2 else None)
+        fed = preprocessing.apply(fit.apply(array), axis)
         if not np.isfinite(fed).all():
             raise DataError(
                 f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."

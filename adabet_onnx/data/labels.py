@@ -166,6 +166,9 @@ def _ask(logits: Dims, axis: int, where: str) -> None:
 def _advice(labels: np.ndarray, logits: Dims, axis: int) -> str:
     """What to do about labels of the wrong type or shape."""
     if _alike(labels.shape, logits) and int(logits[axis]) > 1:
+        several = bool((labels.reshape(labels.shape[0], *map(int, logits[1:])).sum(axis) != 1).any())
+        if several:
+            return "For labels of which several, or none, may hold use --loss bce-with-logits."
         return f"For one-hot labels give their indices: numpy.argmax(y, axis={axis})."
     others = [i for i in range(1, len(logits)) if i != axis and _alike(labels.shape, label_shape(logits, i))]
     if labels.dtype.kind in "iu" and others:

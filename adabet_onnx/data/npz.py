@@ -192,12 +192,20 @@ def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
         found = len(array) if array.ndim else "one"
         raise DataError(f"{what} has {found} labels for {count} samples; give one label per sample.")
     if array.dtype.kind in "iu":
+        if array.size and int(array.max()) > np.iinfo(np.int64).max:
+            raise DataError(f"{what} go up to {array.max()}, which is no class index. Fix the labels.")
         return array.reshape(count).astype(np.int64) if array.size == count else array.astype(np.int64)
     if array.dtype.kind == "b":
         return array.astype(np.int64)
     if array.dtype.kind == "f":
-        return array.astype(np.float32)
-    raise DataError(f"{what} must be integers (class indices from 0) or float targets, not {array.dtype}.")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused where a loss takes it
+            return array.astype(np.float32)
+    advice = (
+        " For names: classes, y = numpy.unique(y, return_inverse=True), and give both."
+        if array.dtype.kind in "US"
+        else ""
+    )
+    raise DataError(f"{what} must be integers (class indices from 0) or float targets, not {array.dtype}.{advice}")
 
 
 def as_classes(names: Any, where: str) -> list[str] | None:

@@ -75,7 +75,7 @@ class Picture:
 
     Attributes:
         order: of the axes of a sample, such that rows, columns and channels come in this order; a picture without an
-            axis of channels has two.
+            axis of channels has two. Axes of size 1 beyond these are left out.
         size: height and width as stored.
         channels: as stored.
     """
@@ -87,18 +87,19 @@ class Picture:
     @property
     def letters(self) -> str:
         """Of its axes as stored."""
-        return "".join("HWC"[self.order.index(axis)] for axis in range(len(self.order)))
+        return "".join("HWC"[self.order.index(axis)] for axis in sorted(self.order))
 
     def rows_first(self, array: np.ndarray) -> np.ndarray:
         """(N, ...) as (N, H, W, C)."""
-        moved: np.ndarray = array.transpose(0, *(axis + 1 for axis in self.order))
-        return moved[..., np.newaxis] if len(self.order) == 2 else moved
+        ones = [axis for axis in range(array.ndim - 1) if axis not in self.order]
+        moved: np.ndarray = array.transpose(0, *(axis + 1 for axis in (*self.order, *ones)))
+        return moved.reshape(len(array), *self.size, self.channels)
 
 
 def as_picture(have: tuple[int, ...], layout: Layout | None) -> Picture | None:
     """The axes of a sample that is a picture: (H, W), (H, W, C) or (C, H, W), C being 1, 3 or 4; None if it is none.
 
-    A layout's letters H, W and C say which axis is which.
+    Of more than three axes, those of size 1 do not count. A layout's letters H, W and C say which axis is which.
 
     Raises:
         AmbiguousAxesError: the first and the last axis could be channels.
@@ -107,19 +108,23 @@ def as_picture(have: tuple[int, ...], layout: Layout | None) -> Picture | None:
         if not {"H", "W"} <= set(layout.axes) <= {"C", "H", "W"} or len(layout.axes) != len(have):
             return None
         order = tuple(layout.axes.index(letter) for letter in "HWC" if letter in layout.axes)
-    elif len(have) == 2:
-        order = (0, 1)
-    elif len(have) == 3:
-        could_be = [axis for axis in (2, 0) if have[axis] in CHANNELS]
-        if len(could_be) == 2:
-            raise AmbiguousAxesError
-        if not could_be:
-            return None
-        order = (0, 1, 2) if could_be == [2] else (1, 2, 0)
     else:
-        return None
+        axes = tuple(axis for axis, extent in enumerate(have) if len(have) <= 3 or extent != 1)
+        if len(axes) not in (2, 3):
+            return None
+        order = axes if len(axes) == 2 else _channels_behind(axes, have)
+        if not order:
+            return None
     channels = have[order[2]] if len(order) == 3 else 1
     return Picture(order, (have[order[0]], have[order[1]]), channels) if channels in CHANNELS else None
+
+
+def _channels_behind(axes: tuple[int, ...], have: tuple[int, ...]) -> tuple[int, ...]:
+    """Three axes with the one that could be channels, the last or the first, behind the others; none if none could."""
+    could_be = [axis for axis in (axes[2], axes[0]) if have[axis] in CHANNELS]
+    if len(could_be) == 2:
+        raise AmbiguousAxesError
+    return (*(axis for axis in axes if axis not in could_be), *could_be) if could_be else ()
 
 
 def resizing_doubt(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> str | None:

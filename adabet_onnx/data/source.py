@@ -154,8 +154,18 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
                 f"batch {batches} has inputs {sorted(part.rows.arrays)}, the first one had {sorted(inputs)}."
             )
         for name, array in part.rows.arrays.items():
+            if name in inputs and (array.dtype.kind in "iu") != (inputs[name][0].dtype.kind in "iu"):
+                raise DataError(
+                    f"batch {batches} is {array.dtype}, the first one was {inputs[name][0].dtype}, and integers "
+                    "(images of 0 to 255) are prepared in another way than floats. Give all as the same type."
+                )
             inputs.setdefault(name, []).append(array)
         if part.labels is not None:
+            if labels and part.labels.dtype != labels[0].dtype:
+                raise DataError(
+                    f"batch {batches} has labels of {part.labels.dtype}, the first one of {labels[0].dtype}. Give all "
+                    "as class indices, or all as float targets."
+                )
             labels.append(part.labels)
         count, batches = count + len(part), batches + 1
         if limit is not None and count >= limit:

@@ -235,7 +235,8 @@ def predict(
             "logits": row.tolist(),
             "data": taken,
         }
-        if row.ndim == 1 and len(row) > 1:
+        if row.size == max(row.shape, default=0) > 1:  # one axis of classes, up to axes of size 1
+            row = row.reshape(-1)
             best = int(row.argmax())
             named = isinstance(classes, list) and len(classes) == len(row)
             entry["class"] = str(classes[best]) if named else best

@@ -41,6 +41,7 @@ LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
 PROPERTY = "adabet_onnx"
 _EVAL_BATCH = 64
+_FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
 
 Progress = Callable[[str, int, int], None]
 
@@ -217,8 +218,16 @@ class Trainer:
                 f"started ({state['taken_for']}). Resume with the same data and --layout, or start again without "
                 "--resume."
             )
+        samples = _sampled(feeder, dataset)
+        if state is not None and state.get("samples", samples) != samples:
+            raise DataError(
+                f"{dataset.name} is not the data that the training in {self.folder} was started with: its labels are "
+                "the same, but what is fed of its samples differs. Resume with the same data and preprocessing, or "
+                "start again without --resume."
+            )
         about = {
             "data": fingerprint,
+            "samples": samples,
             "classes": dataset.classes,
             "preprocessing": used.to_json(),
             "taken_for": self.data,
@@ -398,6 +407,15 @@ class Accuracy:
     def share(self) -> float | None:
         """0 to 1, or None where there is none."""
         return self._right / self._seen if self._seen else None
+
+
+def _sampled(feeder: Feeder, data: Dataset) -> str:
+    """A fingerprint of what is fed for a few samples: all of them may be too many to read."""
+    digest = hashlib.sha256()
+    for index in np.unique(np.linspace(0, len(data) - 1, _FINGERPRINTED).astype(np.int64)):
+        for _, array in sorted(feeder.feeds(data, np.array([index])).items()):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:
