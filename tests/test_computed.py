@@ -452,3 +452,23 @@ def test_a_copy_of_a_matrix_is_named(other, said):
 def test_matrices_that_are_equal_by_chance_are_not_named():
     model = open_model(two_products([], {"W": np.eye(6, dtype=np.float32), "V": np.eye(6, dtype=np.float32)}))
     assert not any("tied where" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "scale", "found"),
+    [
+        (("/n/Constant_output_0", "/n/Constant_1_output_0"), 1, True),
+        (("val_3", "val_7"), 1, True),
+        (("n.weight", "n.bias"), 1, False),  # not trained yet
+        (("/n/Constant_output_0", "/n/Constant_1_output_0"), 1.5, False),
+    ],
+)
+def test_a_normalisation_without_scale_and_bias_of_its_own_is_named(names, scale, found):
+    nodes = [
+        node("MatMul", ["input", "W"], ["h"], "/a"),
+        node("LayerNormalization", ["h", *names], ["n"], "/n"),
+        node("MatMul", ["n", "V"], ["logits"], "/b"),
+    ]
+    values = {"W": normal(6, 5), "V": normal(5, 3), names[0]: np.full(5, scale, np.float32)}
+    model = open_model(build(nodes, values | {names[1]: np.zeros(5, np.float32)}, input_shape=("N", 6)))
+    assert any(item.about == "normalisation, maybe not learned" for item in decisions(model)) == found
