@@ -382,3 +382,93 @@ def test_integers_divided_by_a_computed_zero_are_rejected(operator, constant):
     ]
     with pytest.raises(ModelError, match=rf"node '/divided' \({operator}\) divides integers by zero"):
         open_model(build(nodes, values, input_shape=("N", 6)))
+
+
+# --- what is computed twice, moved about, or copied ----------------------------------------------------------
+
+
+def two_products(nodes, values):
+    """relu(x W) V, with the weights made by the nodes."""
+    made = [
+        *nodes,
+        node("MatMul", ["input", "W"], ["h"], "/a"),
+        node("Relu", ["h"], ["r"], "/relu"),
+        node("MatMul", ["r", "V"], ["logits"], "/b"),
+    ]
+    return build(made, values, input_shape=("N", 6))
+
+
+def gradient_of_tied(weight, x, labels, *, transposed):
+    """Cross-entropy's of a weight that is used twice, by torch, float64."""
+    torch = pytest.importorskip("torch")
+    used = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
+    logits = torch.relu(torch.tensor(x, dtype=torch.float64) @ used) @ (used.T if transposed else used)
+    torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+    return used.grad.numpy()
+
+
+@pytest.mark.parametrize("form", ["transposed", "computed twice"])
+def test_a_computed_weight_that_is_used_twice_is_one_weight(form, backend, tmp_path):
+    transposed = form == "transposed"
+    second = node("Transpose", ["W"], ["V"], "/v") if transposed else node("Mul", ["v", "gain"], ["V"], "/v")
+    values = {"v": normal(6, 6), "gain": np.float32(0.5)}
+    model = open_model(two_products([node("Mul", ["v", "gain"], ["W"], "/w"), second], values))
+    names = {parameter.name for layer in model.layers for parameter in layer.parameters}
+    assert names == {"W"}
+    assert not any("apart" in note for note in model.notes)
+    assert any(item.about == ("tied" if transposed else "shared layer") for item in decisions(model))
+    manifest = make_artifacts(model, everything(model), tmp_path / "a", backend=backend)
+    session = manifest.session(manifest.initial, threads=1)
+    x, labels = normal(5, 6, scale=1.0), np.arange(5) % 6
+    session.gradients({"input": x}, labels)
+    expected = gradient_of_tied(values["v"] * 0.5, x, labels, transposed=transposed)
+    np.testing.assert_allclose(session.gradient("W"), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_is_computed_in_two_ways_from_one_weight_is_trained_apart_with_a_note():
+    nodes = [node("Mul", ["v", "gain"], ["W"], "/w"), node("Div", ["v", "gain"], ["V"], "/v")]
+    model = open_model(two_products(nodes, {"v": normal(6, 6), "gain": np.float32(0.5)}))
+    assert [layer.name for layer in model.layers] == ["/a", "/b"]
+    assert any("'W', 'V' come from 'v', which ties them" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (normal(6, 6).T.copy(), "holds the transposed numbers of 'W'"),
+        (normal(6, 6), "holds the numbers of 'W'"),
+        (2 * normal(6, 6), None),
+        (normal(6, 6)[::-1].copy(), None),
+    ],
+)
+def test_a_copy_of_a_matrix_is_named(other, said):
+    """torch's exporters store the transpose of a tied embedding as a second tensor."""
+    model = open_model(two_products([], {"W": normal(6, 6), "V": other}))
+    found = [note for note in model.notes if "tied where the model comes from" in note]
+    assert len(found) == (said is not None)
+    assert said is None or f"'V' {said}" in found[0]
+
+
+def test_matrices_that_are_equal_by_chance_are_not_named():
+    model = open_model(two_products([], {"W": np.eye(6, dtype=np.float32), "V": np.eye(6, dtype=np.float32)}))
+    assert not any("tied where" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "scale", "found"),
+    [
+        (("/n/Constant_output_0", "/n/Constant_1_output_0"), 1, True),
+        (("val_3", "val_7"), 1, True),
+        (("n.weight", "n.bias"), 1, False),  # not trained yet
+        (("/n/Constant_output_0", "/n/Constant_1_output_0"), 1.5, False),
+    ],
+)
+def test_a_normalisation_without_scale_and_bias_of_its_own_is_named(names, scale, found):
+    nodes = [
+        node("MatMul", ["input", "W"], ["h"], "/a"),
+        node("LayerNormalization", ["h", *names], ["n"], "/n"),
+        node("MatMul", ["n", "V"], ["logits"], "/b"),
+    ]
+    values = {"W": normal(6, 5), "V": normal(5, 3), names[0]: np.full(5, scale, np.float32)}
+    model = open_model(build(nodes, values | {names[1]: np.zeros(5, np.float32)}, input_shape=("N", 6)))
+    assert any(item.about == "normalisation, maybe not learned" for item in decisions(model)) == found

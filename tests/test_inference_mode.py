@@ -46,6 +46,14 @@ def test_a_dropout_in_training_mode_drops_nothing(mode, backend, tmp_path):
         np.testing.assert_allclose(session.gradients({"input": x()}, np.arange(6) % 3)[1], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("fed", ["ratio", "inverted mode"])
+def test_inputs_that_only_set_a_dropout_up_go(fed):
+    model = open_model(training_mode.dropout_set_by_input(fed))
+    assert [spec.name for spec in model.inputs] == ["input"]
+    assert any("which only set Dropout up, was dropped" in note and "'fed'" in note for note in model.notes)
+    np.testing.assert_allclose(tiny.run(model.proto(), x()), tiny.run(training_mode.plain(), x()), rtol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["initializer", "constant"])
 def test_one_at_inference_is_nothing_to_speak_of(mode):
     model = open_model(training_mode.dropout(mode, training=False))

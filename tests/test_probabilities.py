@@ -155,6 +155,13 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
     assert (again.logits, again.doubt) == ("y", None)
 
 
+@pytest.mark.parametrize("form", tails.RESCALED)
+def test_so_are_multiples_and_minus_logarithms(form: str) -> None:
+    model = open_model(with_tail(tails.RESCALED[form]))
+    assert model.doubt is not None
+    assert "cross-entropy needs logits" in (loss_obstacle(model, "cross-entropy", "portable") or "")
+
+
 @pytest.mark.parametrize("form", tails.NONE)
 def test_what_is_no_probability(form: str) -> None:
     proto = with_tail(tails.NONE[form])
@@ -213,6 +220,10 @@ def test_class_axis(axes: tuple[int, ...], shape: tuple[int, ...] | None, expect
         ([[0.2, 0.9]], "one number in [0, 1]"),
         ([[[0.2, 0.9], [0.7, 0.6]]], "numbers in [0, 1]"),
         ([[[0.2, 0.8], [0.5, 0.5]], [[0.2, 3.0], [0.5, 0.5]]], None),  # of larger inputs
+        ([[[20, 80], [50, 50]]], "numbers in [0, 100] that sum to 100 along axis 1"),
+        ([[[20, 80], [50, 60]]], None),
+        ([-np.log([[0.2, 0.8], [0.5, 0.5]])], "minus the logarithms of numbers that sum to 1 along axis 1"),
+        ([-np.log([[0.2, 0.7], [0.5, 0.5]])], None),
         ([[[-0.2, 1.2], [0.5, 0.5]]], None),
         ([[[0.02, 0.09], [0.07, 0.06]]], None),  # small by chance
         ([[[0.5, 0.5], [0.5, 0.5]]], None),  # constant

@@ -164,6 +164,16 @@ def test_a_convolution_that_only_an_if_reads(tmp_path):
     assert np.isfinite(manifest.session(manifest.initial).evaluate({"input": images}, np.arange(4) % 3)[0])
 
 
+def test_a_weight_that_a_loop_reads_too_is_named(tmp_path):
+    proto = branching.loop()
+    proto.graph.node[2].input[0] = "e"
+    proto.graph.node.insert(2, onnx.helper.make_node("MatMul", ["z", "w"], ["e"], "/again"))  # after the loop
+    model = open_model(proto)
+    with pytest.raises(ModelError, match=r"It reads 'w' itself, which is to be trained\. .* \(the last are fc\)\."):
+        make_artifacts(model, selecting(model, "/again"), tmp_path / "a")
+    assert make_artifacts(model, selecting(model, "fc"), tmp_path / "b").parameters
+
+
 # --- what is read --------------------------------------------------------------------------------------------
 
 

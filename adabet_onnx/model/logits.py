@@ -36,6 +36,7 @@ _MAY_BE_BOUNDED = frozenset(
             "Max",
             "Min",
         ),
+        *("LpNormalization", "Neg"),
         *("HardSigmoid", "Sigmoid", "Softmax", "Hardmax", "Softplus", "Sqrt", "ReduceMean", "ReduceSum", "ReduceProd"),
         *("ReduceMax", "TopK", "Gather", "GatherND", "GatherElements", "ScatterND", "Slice", "Split", "If", "Loop"),
     }

@@ -23,6 +23,7 @@ from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .door import through
+from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
 from .layers import Layer, find_layers, head_of
@@ -170,7 +171,8 @@ def _open(
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
-    notes += parted(graph, list(dict.fromkeys(item.name for layer in layers for item in layer.parameters)))
+    names = list(dict.fromkeys(item.name for layer in layers for item in layer.parameters))
+    notes += [*parted(graph, names), *copies(graph, names)]
     note = folded_note(layers)
     if note is not None:
         notes.append(note)

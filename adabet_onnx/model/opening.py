@@ -135,7 +135,7 @@ def _at_inference(model: ir.Model, notes: list[str]) -> None:
             f"instead of the batch's: {_listed(switching.normalisations)}"
         )
     if switching.dropped:
-        notes.append(f"input {_listed(switching.dropped)}, which only said whether to train, was dropped")
+        notes.append(f"input {_listed(switching.dropped)}, which only set Dropout up, was dropped")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from .passes.logits_only import LogitsOnly
 from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads
 from .passes.slices import TrainSlices
+from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
@@ -157,6 +158,7 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
     clashes = RenameClashes()
     for step in (
         ExplicitPads(shapes),
+        ExplicitOrders(shapes),
         AveragePoolToConv(shapes),
         DecomposeBatchNormalization(trainable, shapes),
         clashes,

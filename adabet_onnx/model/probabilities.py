@@ -291,8 +291,9 @@ def made_from(value: ir.Value, logits: ir.Value) -> bool:
 def look_like(found: Sequence[np.ndarray]) -> str | None:
     """What outputs for several samples, of small and of large inputs, look like: probabilities, or None.
 
-    Rows of several numbers in [0, 1] that sum to 1, along one axis; or numbers in [0, 1] throughout that span a quarter
-    of it at least (a few small outputs may lie there by chance). Constant outputs tell nothing.
+    Rows of several numbers from 0 on that sum to the same number, 1 or 100 say, along one axis; or minus the logarithms
+    of such; or numbers in [0, 1] throughout that span a quarter of it at least (a few small outputs may lie there by
+    chance). Constant outputs tell nothing.
 
     Args:
         found: outputs, the batch first, one array for each run.
@@ -300,14 +301,25 @@ def look_like(found: Sequence[np.ndarray]) -> str | None:
     arrays = [np.asarray(array, np.float64) for array in found]
     if not arrays or any(array.ndim < 1 or not array.size or not np.isfinite(array).all() for array in arrays):
         return None
-    if any(array.min() < -1e-6 or array.max() > 1 + 1e-6 for array in arrays):
+    if any(array.min() < -1e-6 for array in arrays) or all(np.ptp(array) < 1e-6 for array in arrays):
         return None
-    if all(np.ptp(array) < 1e-6 for array in arrays):
-        return None
+    bounded = all(array.max() <= 1 + 1e-6 for array in arrays)
     for axis in range(1, arrays[0].ndim):
-        if arrays[0].shape[axis] > 1 and all(np.abs(array.sum(axis) - 1).max() < 1e-3 for array in arrays):
-            return f"numbers in [0, 1] that sum to 1 along axis {axis}"
-    if max(np.ptp(array) for array in arrays) < _LEAST_SPAN:
+        if arrays[0].shape[axis] < 2:
+            continue
+        total = _common_sum(arrays, axis)
+        if total is not None:
+            return f"numbers in [0, {total:g}] that sum to {total:g} along axis {axis}"
+        if _common_sum([np.exp(-array) for array in arrays], axis) == 1:
+            return f"minus the logarithms of numbers that sum to 1 along axis {axis}"
+    if not bounded or max(np.ptp(array) for array in arrays) < _LEAST_SPAN:
         return None
     one = all(math.prod(array.shape[1:]) == 1 for array in arrays)
     return "one number in [0, 1]" if one else "numbers in [0, 1]"
+
+
+def _common_sum(arrays: Sequence[np.ndarray], axis: int) -> float | None:
+    """What all rows along an axis sum to, to three digits; None if they do not agree, or to zero."""
+    sums = np.concatenate([array.sum(axis).ravel() for array in arrays])
+    total = float(f"{sums.mean():.3g}")
+    return total if total > 0 and np.abs(sums - total).max() < 1e-3 * total else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
 from ..model.prepare import Prepared
-from ..model.uses import reads
+from ..model.uses import reads, subgraphs
 from .autodiff import Obstacle
 
 _SHOWN = 3
@@ -24,12 +24,16 @@ def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
     if len(obstacles) > _SHOWN:
         lines.append(f"{len(obstacles) - _SHOWN} more nodes have no gradient.")
     last = obstacles[-1]
-    free = _layers_after(last, prepared)
+    inside = _trained_inside(last, prepared)
+    if inside:
+        lines.append(f"It reads {', '.join(map(repr, inside))} itself, which is to be trained.")
+    free = _layers_after(last, prepared, inside)
     if free:
         shown = ", ".join(free[-3:])
         lines.append(f"Layers that can be trained come after {last.node!r}: select among them (the last are {shown}).")
     else:
-        lines.append("No layer comes after it: export the model with another operator in its place.")
+        other = "other layer" if inside else "layer"
+        lines.append(f"No {other} comes after it: export the model with another operator in its place.")
     return f"{prepared.model.name} cannot be trained with this selection: {' '.join(lines)}"
 
 
@@ -55,10 +59,23 @@ def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
     return None
 
 
-def _layers_after(obstacle: Obstacle, prepared: Prepared) -> list[str]:
-    """Layers that stand after a node in the order of the graph, all their applications."""
+def _trained_inside(obstacle: Obstacle, prepared: Prepared) -> tuple[str, ...]:
+    """Tensors to be trained that a node with a graph inside reads there, beside layers that come after it."""
+    node = next((node for node in prepared.graph.graph if node.name == obstacle.node), None)
+    if node is None or not any(True for _ in subgraphs(node)):
+        return ()
+    read = (value.name for value in reads(node) if value is not None)
+    return tuple(dict.fromkeys(name for name in read if name is not None and name in prepared.trainable))
+
+
+def _layers_after(obstacle: Obstacle, prepared: Prepared, but: Collection[str]) -> list[str]:
+    """Layers that stand after a node in the order of the graph, all their applications, without these tensors."""
     names = [node.name for node in prepared.graph.graph]
     if obstacle.node not in names:
         return []
     after = set(names[names.index(obstacle.node) + 1 :])
-    return [layer.name for layer in prepared.model.layers if after.issuperset(layer.nodes)]
+    return [
+        layer.name
+        for layer in prepared.model.layers
+        if after.issuperset(layer.nodes) and not any(parameter.name in but for parameter in layer.parameters)
+    ]

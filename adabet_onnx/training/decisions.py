@@ -21,6 +21,7 @@ from ..model.logits import ends_in_probabilities
 from ..model.logits_axes import Axes, axes_of, class_axis, written
 from ..model.open import Model
 from ..model.origins import origins
+from ..model.plain_norms import plain_norms
 from ..model.probabilities import tail_of
 from ..model.sharing import sharing_of
 
@@ -134,6 +135,19 @@ def _learned(model: Model) -> Iterator[Decision]:
         )
 
 
+def _plain_norms(model: Model) -> Iterator[Decision]:
+    """Scales of 1 and biases of 0 that may be no parameters where the model comes from."""
+    found = plain_norms(model.graph, model.layers)
+    for layer in found[:_MOST_LISTED]:
+        because = (
+            "its scale is 1 and its bias 0, under no name, as exporters write what has neither (affine=False); they "
+            "are trained if the layer is selected; --layers selects others"
+        )
+        yield Decision("normalisation, maybe not learned", layer.name, because)
+    if len(found) > _MOST_LISTED:
+        yield Decision("normalisation, maybe not learned", f"{len(found) - _MOST_LISTED} more", "likewise")
+
+
 def _formulas(model: Model) -> Iterator[Decision]:
     """Constants that the file computes and that are no weights."""
     found = [(name, made) for name, made in origins(model.graph).items() if not made.learned]
@@ -206,6 +220,7 @@ _ASKED = (
     _shared,
     _tied,
     _learned,
+    _plain_norms,
     _formulas,
     _frozen,
 )

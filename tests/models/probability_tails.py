@@ -146,6 +146,11 @@ UNKNOWN: dict[str, Steps] = {  # probabilities in a form that is not known
         ("Div", ["e", "s"], ["y"], {}),
     ],
 }
+RESCALED: dict[str, Steps] = {  # no probabilities themselves, but made from them
+    "twice": [("Softmax", ["z"], ["p"], {}), ("Div", ["p", "half"], ["y"], {})],
+    "minus logarithms": [("LogSoftmax", ["z"], ["p"], {}), ("Neg", ["p"], ["y"], {})],
+    "an L1 norm": [("Exp", ["z"], ["e"], {}), ("LpNormalization", ["e"], ["y"], {"axis": 1, "p": 1})],
+}
 NONE: dict[str, Steps] = {  # no probabilities, though some operators are the same
     "a bias": [("Add", ["z", "bias"], ["y"], {})],
     "Relu": [("Relu", ["z"], ["y"], {})],

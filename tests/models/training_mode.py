@@ -36,6 +36,21 @@ def plain() -> onnx.ModelProto:
     return _model([node("Identity", ["h"], ["d"], "/2/Identity")], {})
 
 
+def dropout_set_by_input(fed: str) -> onnx.ModelProto:
+    """An input ``fed`` is the ratio, or says that the model is not trained."""
+    ratio = fed == "ratio"
+    dropped = node("Dropout", ["h", "fed" if ratio else "half", *([] if ratio else ["mode"])], ["d"], "/2/Dropout")
+    before = [] if ratio else [node("Not", ["fed"], ["mode"], "/not")]
+    made = plain()
+    kept = [made.graph.node[0], *before, dropped, made.graph.node[2]]
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
+    made.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+    made.graph.input.append(helper.make_tensor_value_info("fed", TensorProto.FLOAT if ratio else TensorProto.BOOL, []))
+    onnx.checker.check_model(made)
+    return made
+
+
 def dropout(mode: str, training: bool = True) -> onnx.ModelProto:
     """Half is dropped; the mode is an initializer, a constant, computed from one, or an input of the graph."""
     values: dict[str, np.ndarray] = {"ratio": np.float32(0.5)}

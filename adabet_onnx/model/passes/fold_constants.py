@@ -7,6 +7,7 @@ operator counts for that: a value is folded because it is constant (`constant.va
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Sequence
 
@@ -30,7 +31,8 @@ class FoldConstants(ir.passes.InPlacePass):
     """Turn every constant value that something else reads into an initializer.
 
     An initializer that is only moved about, by Transpose, Reshape and the like, stays: it keeps its name, and may be
-    tied. So does a value far larger than what it is made from, and what cannot be computed in time.
+    tied; likewise what only moves a folded value about. What is computed twice from the same tensors, and comes out the
+    same, becomes one. A value far larger than what it is made from stays, and what cannot be computed in time.
 
     Attributes:
         folded: how many values were.
@@ -51,9 +53,19 @@ class FoldConstants(ir.passes.InPlacePass):
         found = evaluate(model, values)
         taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
         taken |= {value.name for node in graph for value in node.outputs}
-        for value in values:
-            if value in found:
-                self._fold(graph, value, found[value], taken)
+        made = {value: self._origin(value, found[value].size) for value in values if value in found}
+        moved = {value for value in made if _moved_from(value, made)}
+        first: dict[tuple[Origin, tuple[int, ...], bytes], ir.Value] = {}
+        for value, origin in made.items():
+            array = found[value]
+            is_weight = array.dtype == np.float32 and array.size > 1 and origin.learned
+            if is_weight and value in moved:
+                continue  # it stays a Transpose, say, of the weight, and tied to it
+            key = (origin, array.shape, hashlib.sha256(array.tobytes()).digest())
+            if is_weight and key in first:  # computed again for another application of the layer
+                value.replace_all_uses_with(first[key])
+                continue
+            first[key] = self._fold(graph, value, array, origin, taken)
         self._order = {}
         if found:
             RemoveUnused()(model)
@@ -91,9 +103,10 @@ class FoldConstants(ir.passes.InPlacePass):
         """The nodes that a value is computed by, in order."""
         return sorted(ancestors([value]), key=self._order.__getitem__)
 
-    def _fold(self, graph: ir.Graph, value: ir.Value, array: np.ndarray, taken: set[str | None]) -> None:
+    def _fold(
+        self, graph: ir.Graph, value: ir.Value, array: np.ndarray, origin: Origin, taken: set[str | None]
+    ) -> ir.Value:
         name = value.name or ""
-        origin = self._origin(value, array.size)
         old = f"{name}/computed"
         while old in taken:
             old += "'"
@@ -105,6 +118,17 @@ class FoldConstants(ir.passes.InPlacePass):
         self.folded += 1
         if array.dtype == np.float32 and array.size > 1:
             self.learned[name] = origin
+        return constant
+
+
+def _moved_from(value: ir.Value, folded: Collection[ir.Value]) -> bool:
+    """Whether a value is another one that is folded, moved about by Transpose, Reshape and the like."""
+    node = value.producer()
+    while node is not None and node.op_type in PASSED_THROUGH - {"Cast"} and node.inputs[0] is not None:
+        if node.inputs[0] in folded:
+            return True
+        node = node.inputs[0].producer()
+    return False
 
 
 def _is_range(array: np.ndarray) -> bool:

@@ -5,6 +5,8 @@ As they are, a model's outputs would be random, or depend on what else is in the
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import onnx_ir as ir
 
 _STATED = 14  # from this opset on, an attribute says whether a BatchNormalization is in training mode
@@ -13,8 +15,8 @@ _STATED = 14  # from this opset on, an attribute says whether a BatchNormalizati
 class InferenceMode(ir.passes.InPlacePass):
     """Set Dropout and BatchNormalization to inference, wherever they stand.
 
-    A training mode that is an input of the graph, or computed from one, is taken as off; an input that nothing else
-    reads goes.
+    A training mode that is an input of the graph, or computed from one, is taken as off, and a ratio that is does not
+    matter then; an input that nothing else reads goes.
 
     Attributes:
         dropouts, normalisations: names of the nodes that were in training mode, or could have been.
@@ -39,14 +41,33 @@ class InferenceMode(ir.passes.InPlacePass):
                 if mode is not None:
                     modes.append(mode)
                     self.dropouts.append(node.name or "")
+                ratio = node.inputs[1] if len(node.inputs) > 1 else None
+                if ratio is not None and not ratio.is_initializer():
+                    node.replace_input_with(1, None)
+                    modes.append(ratio)
             elif node.op_type == "BatchNormalization" and _by_batch(node, opset):
                 _use_stored(node)
                 self.normalisations.append(node.name or "")
-        for mode in dict.fromkeys(modes):
-            if mode.is_graph_input() and not mode.uses() and mode in model.graph.inputs:
-                model.graph.inputs.remove(mode)
-                self.dropped.append(mode.name or "")
-        return ir.passes.PassResult(model, bool(self.dropouts or self.normalisations))
+        for value in _no_longer_read(modes):
+            if value.is_graph_input() and value in model.graph.inputs:
+                model.graph.inputs.remove(value)
+                self.dropped.append(value.name or "")
+        return ir.passes.PassResult(model, bool(self.dropouts or self.normalisations or modes))
+
+
+def _no_longer_read(values: Sequence[ir.Value]) -> Iterator[ir.Value]:
+    """Those of the values, and of what they are computed from, that nothing reads; nodes that made them go."""
+    stack = list(dict.fromkeys(values))
+    while stack:
+        value = stack.pop()
+        if value.uses() or value.is_graph_output():
+            continue
+        node = value.producer()
+        if node is None:
+            yield value
+        elif node.graph is not None and not any(v.uses() or v.is_graph_output() for v in node.outputs):
+            stack += [operand for operand in dict.fromkeys(node.inputs) if operand is not None]
+            node.graph.remove(node, safe=True)
 
 
 def _training_mode(node: ir.Node) -> ir.Value | None:
