@@ -50,13 +50,17 @@ def stepped(
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model after a step, and its parameters' gradients, float64.
 
-    A parameter that the model computes from constants (a folded chain) takes the place of the node that makes it.
+    A parameter that the model computes from constants (a folded chain) takes the place of the node that makes it; one
+    that stands in a branch of an If is trained there.
 
     Raises:
         KeyError: a parameter that is nothing in the model.
     """
     made = onnx.ModelProto()
     made.CopyFrom(proto)
+    for name, tensor in _in_branches(made.graph).items():
+        if name in parameters:  # what stands in the graph outside takes the place of what stands in the branch
+            made.graph.initializer.add().CopyFrom(tensor)
     stored = {tensor.name: tensor for tensor in made.graph.initializer}
     computed = [name for name in parameters if name not in stored]
     if computed:
@@ -75,3 +79,12 @@ def stepped(
             value = numpy_helper.to_array(tensor).astype(np.float64) - rate * gradients[tensor.name]
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return made, gradients
+
+
+def _in_branches(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    found = {}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                found |= {tensor.name: tensor for tensor in attribute.g.initializer}
+    return found

@@ -521,7 +521,7 @@ def _execute_node(node: NodeProto, values: Values, opset: int, dtype: torch.dtyp
     """Put a node's outputs among the values."""
     if node.op_type == "If":
         branch = _attributes(node, dtype)["then_branch" if bool(values[node.input[0]]) else "else_branch"]
-        inner = {**values, **{w.name: _tensor(numpy_helper.to_array(w), dtype) for w in branch.initializer}}
+        inner = {w.name: _tensor(numpy_helper.to_array(w), dtype) for w in branch.initializer} | values
         for step in branch.node:
             _execute_node(step, inner, opset, dtype)
         values.update((name, inner[y.name]) for name, y in zip(node.output, branch.output, strict=True))
@@ -537,7 +537,7 @@ def constants(model: ModelProto, dtype: torch.dtype = torch.float64) -> dict[str
     """Every value that follows from initializers alone."""
     values: Values = {"": None, **_weights(model, dtype)}
     for node in model.graph.node:
-        if all(name in values for name in node.input):
+        if node.op_type != "If" and all(name in values for name in node.input):
             _execute_node(node, values, next(o.version for o in model.opset_import if not o.domain), dtype)
     return {name: value.numpy() for name, value in values.items() if value is not None}
 

@@ -29,6 +29,7 @@ from property_checks import Plan, has_rules, run_one  # noqa: E402
 from test_property_graphs import plans  # noqa: E402
 
 BACKENDS = ("portable", "portable", "portable", "ort") if sys.version_info < (3, 13) else ("portable",)
+_ROUND = 50
 _COLUMNS = ("accepted", "rejected", "wrong")
 
 
@@ -39,13 +40,12 @@ def main(examples: int, features: tuple[str, ...]) -> int:
     why: dict[str, list[str]] = defaultdict(list)
 
     @settings(
-        max_examples=examples,
+        max_examples=_ROUND,
         deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @seed(0)
     @given(graphs(features), plans(BACKENDS))
     def one(drawn: Drawn, plan: Plan) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -67,7 +67,8 @@ def main(examples: int, features: tuple[str, ...]) -> int:
         total = counts["all"]
         print(f"\r{sum(total.values())} of {examples}, {total['wrong']} wrong ", end="", file=sys.stderr, flush=True)
 
-    one()
+    for number in range(-(-examples // _ROUND)):  # within a round, examples resemble each other
+        seed(number)(one)()
     print(file=sys.stderr)
     print(f"{'':34}" + "".join(f"{column:>10}" for column in _COLUMNS))
     for name in [*(name for name in features if name in counts), *(f"backend {b}" for b in sorted({*BACKENDS})), "all"]:

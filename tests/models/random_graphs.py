@@ -442,13 +442,13 @@ def _if_constant(net: Net, x: str, shape: Shape) -> tuple[str, Shape]:
 
 @_block("if, computed", 1, 2)
 def _if_computed(net: Net, x: str, shape: Shape) -> tuple[str, Shape]:
-    net.values["zero"] = np.array(0, np.float32)
-    total = net.add("ReduceMean", ["input"], keepdims=0)
-    return _if(net, x, shape, net.add("Greater", [total, "zero"]))
+    """By the number of samples, which is known only when it runs."""
+    net.values["none"] = np.array(0, np.int64)
+    samples = net.add("Gather", [net.add("Shape", ["input"]), "none"])
+    return _if(net, x, shape, net.add(net.pick("Greater", "Less"), [samples, "none"]))
 
 
 FEATURES: tuple[str, ...] = (*_BLOCKS, "probabilities", "tokens", "time-major logits")
-LATER = ("shared layer", "if, constant", "if, computed", "computed weight", "time-major logits")
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------
