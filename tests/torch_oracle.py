@@ -148,7 +148,8 @@ def _geometry(x: Tensor, kernel: Sequence[int], a: Attributes) -> tuple[Any, Any
 def _conv(x: Inputs, a: Attributes, opset: int) -> Any:
     strides, dilations, _, pads = _geometry(x[0], x[1].shape[2:], a)
     convolve = (F.conv1d, F.conv2d, F.conv3d)[x[0].dim() - 3]
-    return convolve(_pad(x[0], pads), x[1], _input(x, 2), strides, 0, dilations, a.get("group", 1))
+    data = _pad(x[0], pads).contiguous()  # torch 2 crashes in the gradient of a depthwise one over turned float64 data
+    return convolve(data, x[1], _input(x, 2), strides, 0, dilations, a.get("group", 1))
 
 
 def _conv_transpose(x: Inputs, a: Attributes, opset: int) -> Any:
