@@ -98,7 +98,7 @@ def test_samples_of_one_to_three_axes(tmp_path: Path, shape: tuple[int, ...], lo
 def test_folded_normalisations_are_noticed() -> None:
     nodes, values, value = [], {}, "input"
     for index in range(3):
-        values |= {f"c{index}.weight": normal(3, 3, 1, 1), f"c{index}.bias": normal(3)}
+        values |= {f"c{index}.weight": (index + 1) * normal(3, 3, 1, 1), f"c{index}.bias": normal(3)}
         nodes.append(node("Conv", [value, f"c{index}.weight", f"c{index}.bias"], [f"v{index}"], f"/c{index}"))
         value = f"v{index}"
     nodes.append(node("GlobalAveragePool", [value], ["logits"], "/pool"))
