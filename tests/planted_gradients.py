@@ -83,7 +83,7 @@ def _gradients(manifest: Manifest) -> dict[str, np.ndarray]:
 
 
 def _backward(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes of the way back, in order."""
+    """The nodes of the backward pass, in order."""
     return [node for node in proto.graph.node if "/grad/" in node.name]
 
 
