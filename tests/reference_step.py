@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
+import torch
 import torch_oracle
 from onnx import numpy_helper
 
@@ -47,8 +48,9 @@ def stepped(
     logits: str,
     rate: float,
     class_axis: int = 1,
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """The model after a step, and its parameters' gradients, float64.
+    """The model after a step, and its parameters' gradients, computed in ``dtype``.
 
     A parameter that the model computes from constants (a folded chain) takes the place of the node that makes it; one
     that stands in a branch of an If is trained there.
@@ -72,7 +74,7 @@ def stepped(
             made.graph.node.remove(node)
             made.graph.initializer.append(numpy_helper.from_array(weights[name].astype(np.float32), name))
     _, gradients = torch_oracle.gradients(
-        made, feeds, labels, parameters, loss=loss, logits=logits, class_axis=class_axis
+        made, feeds, labels, parameters, loss=loss, logits=logits, class_axis=class_axis, dtype=dtype
     )
     for tensor in made.graph.initializer:
         if tensor.name in gradients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from collections import Counter
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="the reference step is torch's")
 
-from models.random_graphs import FEATURES, graphs  # noqa: E402
+from models import tiny  # noqa: E402
+from models.random_graphs import FEATURES, Drawn, graphs  # noqa: E402
+from models.tiny import node, normal  # noqa: E402
 from property_checks import STRATEGIES, Plan, has_rules, run_one  # noqa: E402
+
+from adabet_onnx.portable.rules import registry  # noqa: E402
 
 EXAMPLES = 100
 
@@ -71,3 +76,27 @@ def test_random_graphs_train_as_the_reference_step_says():
 
 def test_random_graphs_train_as_the_reference_step_says_with_onnxruntime_training(training):
     check_all(FEATURES, "ort", 20)
+
+
+@pytest.mark.parametrize("operator", ["Tanh", "MatMul", "Gemm"])
+def test_a_wrong_rule_is_seen(tmp_path, monkeypatch, operator):
+    """The comparison itself: with one rule 1 % off, a graph that it stands in is wrong."""
+    nodes = [
+        node("MatMul", ["input", "a.weight"], ["m"], "/a"),
+        node("Tanh", ["m"], ["t"], "/tanh"),
+        node("MatMul", ["t", "b.weight"], ["n"], "/b"),
+        node("Gemm", ["n", "c.weight"], ["logits"], "/c"),
+    ]
+    values = {"a.weight": normal(4, 5), "b.weight": normal(5, 4), "c.weight": normal(4, 3)}
+    drawn = Drawn(tiny.build(nodes, values, input_shape=("N", 4)), [], set(), "cross-entropy", "logits")
+    plan = Plan("all", 0)
+    assert run_one(drawn, plan, tmp_path / "right").right
+    entry = registry._RULES[operator]
+
+    def wrong(step):
+        return {position: step.build.scale(value, 1.01) for position, value in entry.rule(step).items()}
+
+    monkeypatch.setitem(registry._RULES, operator, dataclasses.replace(entry, rule=wrong))
+    outcome = run_one(drawn, plan, tmp_path / "wrong")
+    assert not outcome.right
+    assert 0.009 <= outcome.parameter <= 0.021  # a path crosses up to two of them
