@@ -11,6 +11,8 @@ from adabet_onnx import runtime
 from adabet_onnx.errors import RuntimeMissingError
 from adabet_onnx.training import ort
 
+pytestmark = pytest.mark.slow
+
 ABSENT = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')\n"
 
 

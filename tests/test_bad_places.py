@@ -115,6 +115,7 @@ def test_a_failed_export_leaves_the_earlier_file(refused):
     refused("export artifacts -o out.onnx", FAILURE, "out.onnx", "File too large", file_size_limit=2_000)
 
 
+@pytest.mark.slow
 @posix
 def test_file_size_limit_of_a_real_process(work):
     before = listing(work)
@@ -123,6 +124,7 @@ def test_file_size_limit_of_a_real_process(work):
     assert listing(work) == before
 
 
+@pytest.mark.slow
 def test_real_processes(work):
     """The same through a real interpreter, with its own stdout and stderr."""
     before = listing(work)

@@ -117,15 +117,18 @@ def assert_no_fault(
     return refusals
 
 
+@pytest.mark.slow
 def test_scores_with_any_entry_spoilt(work, monkeypatch, capfd):
     assert assert_no_fault(f"{SELECT} -q", "scores.json", monkeypatch, capfd) > 70
 
 
+@pytest.mark.slow
 def test_selection_with_any_entry_spoilt(work, monkeypatch, capfd):
     command = "artifacts model.onnx selection.json -o out --no-check -q"
     assert assert_no_fault(command, "selection.json", monkeypatch, capfd) > 70
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -285,6 +285,7 @@ def test_pads_that_are_computed_keep_no_layer_from_training(shape_of_input, tmp_
     )
 
 
+@pytest.mark.slow
 def test_all_layers_of_efficientnet_lite_can_be_trained(shared):
     found = check_model(shared / "models" / "efficientnet_lite0_imagenet224.onnx")
     assert len(found.layers) == 99

@@ -14,6 +14,8 @@ from adabet_onnx import check_model
 from adabet_onnx.portable.rules import differentiable_operators as ours
 from adabet_onnx.training.ort_operators import differentiable_operators
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 # It trains these, but a loss that changes in steps or not at all has no gradient to compare.
 FLAT = ("Ceil", "Floor", "Round", "Sign", "ArgMax")

@@ -28,6 +28,7 @@ def model(tmp_path):
     return tmp_path / "model.onnx"
 
 
+@pytest.mark.slow
 def test_it_measures_and_sums_up(model, data, tmp_path):
     outcome = adapt(model, data, tmp_path / "out", num_classes=3, **SETTINGS)
     assert outcome.selection.layers[-1] == "fc", "a new head is always trained"

@@ -12,6 +12,8 @@ from adabet_onnx import CheckError, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.training import selfcheck
 
+pytestmark = pytest.mark.slow
+
 
 def everything(model):
     names = tuple(dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters))
@@ -23,7 +25,7 @@ def made(name, folder, seed=0, **options):
     return make_artifacts(model, everything(model), folder, backend="portable", check=False, **options)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_planted_gradients_are_caught(tmp_path, seed):
     name = sorted(NETWORKS)[seed % len(NETWORKS)]
     manifest = made(name, tmp_path / "artifacts", seed)

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="the reference step is torch's")
 
 from models import tiny  # noqa: E402

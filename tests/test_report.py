@@ -29,6 +29,8 @@ from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.results import load_results
 from adabet_onnx.study.stability import stability
 
+pytestmark = pytest.mark.slow
+
 JS = Path(__file__).parent / "js"
 WIDTHS = (1200, 390)  # of a desktop's window and of a phone's
 HOSTILE = '<b class="injected">&"\'{{ 7 * 7 }}</b>'

@@ -120,6 +120,7 @@ def random_case(rng: np.random.Generator):
     return made[0], x, made[2]
 
 
+@pytest.mark.slow
 def test_random_resizes_are_transposed():
     """The matrix of each one is measured, by resizing an identity matrix in onnxruntime."""
     rng = np.random.default_rng(5)

@@ -56,6 +56,7 @@ def model():
     return open_model(tiny.conv_net())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "data"), PAIRS)
 def test_batches_estimator_equals_ripser_on_raw_activations(shared, name, data):
     model = open_model(shared / "models" / f"{name}.onnx")

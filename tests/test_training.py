@@ -238,6 +238,7 @@ def test_adapted_model_can_be_adapted_again(folder, data):
     Trainer(folder.parent / "second").fit(data, epochs=1)
 
 
+@pytest.mark.slow
 def test_exported_model_runs_on_the_stock_runtime(folder, data, inference_python):
     Trainer(folder).fit(data, epochs=1)
     export_model(folder, folder.parent / "adapted.onnx")
@@ -251,6 +252,7 @@ def test_exported_model_runs_on_the_stock_runtime(folder, data, inference_python
     assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_ort_format_trains_the_same(training, tmp_path, data):
     model = open_model(tiny.conv_net())
     selection = select(score(model, data), strategy="last", rho=0.4)
@@ -273,6 +275,7 @@ def test_training_package_imports_without_torch(training):
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["portable", "ort"])
 def test_generation_prints_nothing(backend, request, tmp_path, data):
     if backend == "ort":
