@@ -24,6 +24,8 @@ from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from adabet_onnx.study.results import Result, load_results, save_results, summarise
 from adabet_onnx.study.ties import Chance
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__import__("adabet_onnx").__file__).parent / "demo"
 MODEL, DATA = DEMO / "digits.onnx", DEMO / "digits_shifted.npz"
 ENTRIES = {
@@ -89,7 +91,6 @@ def test_another_plan_is_refused_and_more_strategies_are_not(compared, tmp_path)
         compare(MODEL, tmp_path / "other.npz", compared.folder, PLAN)
 
 
-@pytest.mark.slow
 def test_a_killed_comparison_goes_on_where_it_was(compared, tmp_path):
     options = ["--strategies", "adabet,fisher,head", "--seeds", "2", "--epochs", "1", "--lr", "0.001,0.01"]
     options += ["--train-samples", "200", "--samples", "64", "--subset-size", "16", "--subsets", "4", "--jobs", "1"]

@@ -22,6 +22,8 @@ from adabet_onnx.cost.overview import overview
 from adabet_onnx.cost.predict import Predictor, relative_time
 from adabet_onnx.cost.run import Run
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1 << 20
 
 
@@ -218,7 +220,6 @@ def test_a_selection_of_another_model_is_refused(net):
         overview(net[1], selection, batch_size=1)
 
 
-@pytest.mark.slow
 def test_a_measurement_keeps_to_the_margin(net):
     """Of inference, the head and all layers, each in a fresh process."""
     _, model = net
@@ -230,7 +231,6 @@ def test_a_measurement_keeps_to_the_margin(net):
         assert abs(row.difference) < 0.5, name
 
 
-@pytest.mark.slow
 def test_the_ort_backend(net, training):
     _, model = net
     row = overview(model, batch_size=64, backend="ort", measure=True, threads=1).rows()["all"]
@@ -250,7 +250,6 @@ def run_cost(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
     return int(exit_.value.code or 0), printed.out, printed.err
 
 
-@pytest.mark.slow
 def test_the_command_prints_json_and_nothing_else(net, tmp_path: Path, capsys, monkeypatch):
     path, model = net
     selection = tmp_path / "selection.json"

@@ -438,6 +438,7 @@ def test_a_weight_as_the_first_operand_is_refused() -> None:
 # --- real models ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

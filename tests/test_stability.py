@@ -20,6 +20,8 @@ from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overla
 from adabet_onnx.study.stability import group_sizes, stability
 from adabet_onnx.study.stability_record import load_stability
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"points": 16, "subsets": 8, "max_samples": 64, "seeds": 2, "preprocessing": Preprocessing()}
 
 
@@ -177,7 +179,6 @@ def test_numbers_out_of_range(model, data, wrong):
         stability(model, data, **{**QUICK, **wrong})
 
 
-@pytest.mark.slow
 def test_clusters_of_embeddings():
     if importlib.util.find_spec("umap") is None:
         missing("umap-learn is not installed")

@@ -126,6 +126,7 @@ def test_the_layer_after_it_trains_rightly(kind, tmp_path):
     np.testing.assert_allclose(session.gradient("fc.bias"), share.mean(0), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_they_are_scored():
     scores = score(open_model(branching.partly("input")), x(64), samples=32, subset_size=16, subsets=2)
     assert [layer.name for layer in scores.layers] == ["a", "fc"]

@@ -128,6 +128,7 @@ def test_resume_is_exact(folder, data):
     assert Trainer(folder).fit(data, resume=True) == rows  # finished: nothing more to do
 
 
+@pytest.mark.slow
 def test_kill_9_loses_at_most_one_epoch(folder, data):
     command = [sys.executable, "-m", "adabet_onnx", "train", str(folder), str(data), "--epochs", "400"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -228,6 +229,7 @@ def test_export_equals_evaluation_and_keeps_the_original_graph(folder, data):
     assert from_file != evaluate(open_model(original), held, NONE)
 
 
+@pytest.mark.slow
 def test_adapted_model_can_be_adapted_again(folder, data):
     Trainer(folder).fit(data, epochs=1)
     export_model(folder, folder.parent / "adapted.onnx")
