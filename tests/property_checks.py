@@ -23,6 +23,7 @@ from adabet_onnx.training.trainer import LAST, PROPERTY
 
 STRATEGIES = ("subset", "subset", "all", "last", "random", "adabet")
 PARAMETER, OUTPUT = 2e-4, 2e-4  # relative differences that pass
+_LEAST = 1e-3  # a gradient that float32 knows to PARAMETER: of one that is zero, only rounding remains
 _ROUNDING = 5.0  # times what torch in float32 is off: a difference that passes besides
 _NO_GRADIENT_NEEDED = {"Constant", "Shape", "Dropout", "Identity"}  # folded, or taken away on opening
 
@@ -158,7 +159,7 @@ def _furthest(
         apart = float(np.abs(steps[name].astype(np.float64) - rate * gradient).max())
         if not np.isfinite(apart):
             return float("inf")
-        change = rate * max(float(np.abs(gradient).max()), 1e-3 * largest, 1e-9)
+        change = rate * max(float(np.abs(gradient).max()), 1e-3 * largest, _LEAST)
         worst = max(worst, (apart - rounding[name]) / change)
     return worst
 
