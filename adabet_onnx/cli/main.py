@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 
@@ -60,6 +61,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal or file that cannot show a sign gets a ? for it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what it warns of in damaged files, an error of ours says
     sys.exit(_run())
 
 
