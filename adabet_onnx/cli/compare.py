@@ -81,8 +81,9 @@ def compare(
 ) -> None:
     """Train with several strategies and seeds, and say which differences are more than chance.
 
-    Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. Stopped
-    and called again, it goes on where it was. The folder gets results.json, results.csv, results.md, results.svg.
+    Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
+    run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and
+    results.svg.
 
     \b
     Example:

@@ -29,7 +29,7 @@ class StepGraph:
     """The graph of a training step.
 
     Attributes:
-        model: forward part, loss, way back; of the portable backend also the update.
+        model: forward part, loss, backward pass; of the portable backend also the update.
         labels: name of the labels' input.
         logits: name of the logits.
         data: names of the inputs that are data.

@@ -41,7 +41,7 @@ class Prediction:
     Attributes:
         memory_bytes: step memory, see the module.
         margin_bytes: what a measurement may be above it.
-        saved_bytes: activations kept for the way back.
+        saved_bytes: activations kept for the backward pass.
         state_bytes: the optimizer's state.
         update_bytes: the trained parameters, float32.
         weight_bytes: all weights of the model.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .probabilities import SHAPE_ONLY
+from .uses import made_by
 
 # What stays: it moves, pools or enlarges what the head gives, however many outputs there are.
 _STAYS = frozenset(
@@ -141,22 +142,7 @@ def _is_constant(value: ir.Value) -> bool:
 
 def _alone(value: ir.Value, source: ir.Value) -> bool:
     """Whether a value is made from another and constants alone, by activations, arithmetic and reductions."""
-    stack, seen, reached = [value], {value}, False
-    while stack:
-        current = stack.pop()
-        node = current.producer()
-        if current is source:
-            reached = True
-        elif node is None:
-            if not current.is_initializer():
-                return False
-        elif node.op_type not in _MADE_ALONE:
-            return False
-        elif node.op_type != "Shape":
-            given = [operand for operand in node.inputs if operand is not None and operand not in seen]
-            seen.update(given)
-            stack += given
-    return reached
+    return made_by(value, source, _MADE_ALONE)
 
 
 def _depends(value: ir.Value, source: ir.Value) -> bool:

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
+from .uses import made_by
+
 Kind = Literal["probabilities", "log-probabilities", "sigmoid", "two columns"]
 
 SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Expand"})
@@ -269,23 +271,7 @@ def made_from(value: ir.Value, logits: ir.Value) -> bool:
 
     Of other values it may depend on the shape only.
     """
-    stack, seen = [value], {value}
-    reached = False
-    while stack:
-        current = stack.pop()
-        node = current.producer()
-        if current is logits:
-            reached = True
-        elif node is None:
-            if not current.is_initializer():
-                return False
-        elif node.op_type not in AFTER_LOGITS or node.domain not in ("", "ai.onnx"):
-            return False
-        elif node.op_type != "Shape":
-            given = [operand for operand in node.inputs if operand is not None and operand not in seen]
-            seen.update(given)
-            stack += given
-    return reached
+    return made_by(value, logits, AFTER_LOGITS)
 
 
 def look_like(found: Sequence[np.ndarray]) -> str | None:

@@ -75,3 +75,26 @@ def detach(node: ir.Node) -> None:
             detach(inner)
     for position in range(len(node.inputs)):
         node.replace_input_with(position, None)
+
+
+def made_by(value: ir.Value, source: ir.Value, operators: Collection[str]) -> bool:
+    """Whether a value depends on another, and otherwise on constants alone, by nodes of these operators.
+
+    Of other values it may depend on the shape only.
+    """
+    stack, seen, reached = [value], {value}, False
+    while stack:
+        current = stack.pop()
+        node = current.producer()
+        if current is source:
+            reached = True
+        elif node is None:
+            if not current.is_initializer():
+                return False
+        elif node.op_type not in operators or node.domain not in ("", "ai.onnx"):
+            return False
+        elif node.op_type != "Shape":
+            given = [operand for operand in node.inputs if operand is not None and operand not in seen]
+            seen.update(given)
+            stack += given
+    return reached
