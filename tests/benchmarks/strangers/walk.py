@@ -104,9 +104,11 @@ def _walk(done: Walk, known: Known, folder: Path) -> None:
     training = ["--epochs", 1, "--batch-size", _TRAINED, "--lr", _RATE, "--schedule", "constant", "--validation", 0]
     _run("train", artifacts, folder / "labelled.npz", *training)
     _run("export", artifacts, "-o", folder / "adapted.onnx")
+    stored = outcome.tensors(done.file)  # what several layers share there, each has for itself when trained
     before, after = outcome.tensors(folder / "untrained.onnx"), outcome.tensors(folder / "adapted.onnx")
     done.changed = [name for name, value in after.items() if not np.array_equal(value, before[name])]
-    done.strays = [name for name in done.changed if name not in selected]
+    copies = {name for name in done.changed if name not in stored and any(name.startswith(f"{of}/") for of in selected)}
+    done.strays = [name for name in done.changed if name not in selected | copies]
     gradient = {name: (before[name] - after[name]).astype(np.float64) / _RATE for name in done.changed}
     done.slope = outcome.slope_error(artifacts / manifest["files"]["model"], manifest, batch, labels, gradient)
 
@@ -148,15 +150,15 @@ def _answer(option: str, known: Known) -> str | None:
 def _loss(model: Path) -> str:
     """Cross-entropy, unless check says that another loss fits."""
     result = _process("check", model)
+    if result.returncode == 0:
+        return "cross-entropy"
     other = re.search(r"--loss (bce-with-logits|mse|l1)", result.stdout + result.stderr)
-    if other:
-        return other[1]
-    if result.returncode:
+    if other is None:
         raise RejectedError(result.stderr.strip() or result.stdout.strip())
-    return "cross-entropy"
+    return other[1]
 
 
-def _stored(samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _stored(samples: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"x": next(iter(samples.values()))} if len(samples) == 1 else samples
 
 
