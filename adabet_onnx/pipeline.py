@@ -89,6 +89,7 @@ def adapt(
     *,
     num_classes: int | None = None,
     keep_tail: bool = False,
+    append: bool = False,
     preprocessing: dict[str, Any] | None = None,
     layout: str | Sequence[str] | Mapping[str, str] | None = None,
     allow_resize: bool = False,
@@ -121,6 +122,7 @@ def adapt(
         folder: where results go.
         num_classes: first give the model a new head of so many outputs.
         keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
+        append: with all layers kept, and a linear classifier put on the outputs.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
         allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
@@ -157,7 +159,10 @@ def adapt(
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
-    model, headed = _with_head(open_model(source), num_classes, keep_tail, target, seed, resume)
+    kept = {"keep_tail": keep_tail, "append": append}
+    if num_classes is None and any(kept.values()):
+        raise UsageError("--keep-tail and --append are about a new head: give --num-classes too.")
+    model, headed = _with_head(open_model(source), num_classes, kept, target, seed, resume)
     matching([layer.name for layer in model.layers], layers)
     splits = open_data(data, model, reading=Reading(layout, allow_resize))
     known = model.metadata("classes")
@@ -259,13 +264,13 @@ def adapt(
 
 
 def _with_head(
-    model: Model, num_classes: int | None, keep_tail: bool, folder: Path, seed: int, resume: bool
+    model: Model, num_classes: int | None, kept: Mapping[str, bool], folder: Path, seed: int, resume: bool
 ) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
     if num_classes is None:
         return model, None
     path = folder / _MODEL
-    made = new_head(model, num_classes, seed=seed, keep_tail=keep_tail)
+    made = new_head(model, num_classes, seed=seed, **kept)
     proto = made.proto()
     if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")

@@ -41,6 +41,7 @@ from .common import (
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
 @click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
+@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),

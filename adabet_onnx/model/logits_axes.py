@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError, UsageError
 from .dims import Dim, Dims, times
+from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
+
+if TYPE_CHECKING:
+    from .open import Model
 
 _INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
 _MEASURED = (2, 3)
@@ -69,6 +74,31 @@ def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
             f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {written(shape)}, not {given}."
         )
     return axis
+
+
+def softmax_axis(model: Model) -> int | None:
+    """The axis of the classes in the logits, the batch first, as the model's own Softmax over them tells.
+
+    Accepts a Softmax or LogSoftmax of the logits, in whatever form (`tail_of`), over one axis that is longer than 1,
+    not the batch's; and what a file says whose Softmax gave way to a new head. None where neither tells.
+    """
+    stored = model.metadata("class_axis")
+    if isinstance(stored, int) and stored > 0:
+        return stored
+    tails = [tail_of(value) for value in model.graph.graph.outputs]
+    over = next((t.axes for t in tails if t is not None and t.axes and t.logits.name == model.logits), ())
+    if not over:
+        return None
+    try:
+        axes = axes_of(model.graph, model.logits)
+    except ModelError:
+        return None
+    rank = len(axes.shape)
+    found = {axis % rank for axis in over if -rank <= axis < rank}
+    long = {axis for axis in found if axes.shape[axis] != 1} or found
+    if axes.batch is None or len(long) != 1 or axes.batch in long:
+        return None
+    return axes.order.index(long.pop())
 
 
 def label_shape(shape: Dims, axis: int | None) -> Dims:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from ..data.pictures import picture_input
 from ..errors import ModelError
+from ..model.enlarging import head_and_enlarging
+from ..model.grids import grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
@@ -82,13 +84,22 @@ def _preprocessing(model: Model) -> Iterator[Decision]:
         )
 
 
+def _grids(model: Model) -> Iterator[Decision]:
+    """Fixed steps of a distribution, which look like the weight of a layer."""
+    for node, steps in grids(model.graph.graph):
+        because = f"{steps}: evenly spaced numbers that a Softmax is multiplied by, as for its mean; not trained"
+        yield Decision("fixed steps", f"node {node}, no layer", because)
+
+
 def _head(model: Model) -> Iterator[Decision]:
-    head = model.head
+    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
     if head is None:
-        yield Decision("head", "none", "no Gemm, MatMul or Conv has parameters")
-    else:
-        new = "marked as new and untrained in the file" if model.new_head else "not marked as new"
-        yield Decision("head", head.name, f"the last Gemm, MatMul or Conv with parameters; {new}")
+        yield Decision("head", "none", "no Gemm, MatMul, Conv or ConvTranspose has parameters")
+        return
+    new = "marked as new and untrained in the file" if model.new_head else "not marked as new"
+    after = f" but {', '.join(layer.name for layer in reversed(enlarging))}, which enlarges what it gives"
+    what = f"the last Gemm, MatMul, Conv or ConvTranspose with parameters{after * bool(enlarging)}"
+    yield Decision("head", head.name, f"{what}; {new}")
 
 
 def _shared(model: Model) -> Iterator[Decision]:
@@ -217,6 +228,7 @@ _ASKED = (
     _batch_axis,
     _class_axis,
     _head,
+    _grids,
     _shared,
     _tied,
     _learned,
