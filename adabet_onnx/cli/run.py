@@ -79,7 +79,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, as_json: bool,
     scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order")
     scoring["max_memory"] = options.pop("scoring_memory")
     training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
-    preprocessing = _take(options, "preset", "scale", "mean", "std")
+    preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
     with progress_bar(quiet) as progress:
         outcome = adapt(
             model,

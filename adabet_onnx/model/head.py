@@ -70,7 +70,8 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
     for key in ("classes", "adapted", "logits"):  # the output is the logits now
         graph.metadata_props.pop(f"adabet_onnx.{key}", None)
     if told is not None:
-        set_metadata(graph, "class_axis", told)  # the Softmax that told is gone
+        name = graph.graph.outputs[0].name
+        set_metadata(graph, "class_axis", {"logits": name, "axis": told})  # the Softmax that told is gone
     RemoveUnused()(graph)
     now = head_of(find_layers(graph), graph.graph)  # its name can be another where its weight was shared
     assert now is not None

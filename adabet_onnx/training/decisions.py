@@ -20,7 +20,7 @@ from ..model.grids import grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import Axes, axes_of, class_axis, written
+from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, written
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.plain_norms import plain_norms
@@ -197,7 +197,9 @@ def _class_axis(model: Model) -> Iterator[Decision]:
     if axes is not None and axes.batch is not None and len(axes.shape) > 2:
         shape = axes.batch_first(model.name)
         which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
-        at = class_axis(shape, None, "cross-entropy")
+        told = softmax_axis(model)
+        at = class_axis(shape, told, "cross-entropy")
+        which = which if told is None else "the one that the model's own Softmax is over"
         because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
         yield Decision("class axis", str(at), because)
 
