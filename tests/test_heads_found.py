@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -189,6 +192,64 @@ def test_what_does_not_fit_in_a_run_is_refused() -> None:
     with pytest.raises(ModelError, match=r"--append"):
         new_head(model, NEW)
     assert logits(new_head(model, NEW, append=True), normal(5, 6)).shape == (5, NEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
+def test_a_bert_classifier(dynamo: bool, tmp_path: Path) -> None:
+    """Mean pooling over the attention mask, of which shape inference makes nothing."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        attn_implementation="eager",
+    )
+
+    class Classifier(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = transformers.BertModel(config, add_pooling_layer=False)
+            self.classifier = torch.nn.Linear(16, 7)
+
+        def forward(self, ids: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+            hidden = self.bert(input_ids=ids, attention_mask=attention).last_hidden_state
+            mask = attention.unsqueeze(-1).to(hidden.dtype)
+            return self.classifier((hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9))
+
+    network = Classifier().eval()
+    ids = torch.randint(0, 50, (2, 8))
+    attention = torch.ones_like(ids)
+    attention[1, 5:] = 0
+    options: dict[str, object] = {"dynamic_axes": {"ids": {0: "batch"}, "attention": {0: "batch"}}}
+    if dynamo:
+        batch = torch.export.Dim("batch")
+        options = {"dynamic_shapes": {"ids": {0: batch}, "attention": {0: batch}}, "external_data": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (ids, attention),
+            str(tmp_path / "bert.onnx"),
+            input_names=["ids", "attention"],
+            output_names=["logits"],
+            dynamo=dynamo,
+            **options,  # type: ignore[arg-type]
+        )
+    made = new_head(open_model(tmp_path / "bert.onnx"), NEW)
+    assert made.head is not None
+    weight, bias = (values(made)[parameter.name] for parameter in made.head.parameters)
+    weight = weight if weight.shape[0] == NEW else weight.T
+    with torch.no_grad():
+        network.classifier = torch.nn.Linear(16, NEW)
+        network.classifier.weight.copy_(torch.from_numpy(weight))
+        network.classifier.bias.copy_(torch.from_numpy(bias))
+        expected = network(ids, attention).numpy()
+    found = tiny.run(made.graph, ids.numpy(), attention.numpy(), output=made.logits)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 # --- ConvTranspose ----------------------------------------------------------------------------------------------

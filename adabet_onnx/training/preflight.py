@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import onnx
 import onnx_ir as ir
 
-from ..errors import AdabetError, RuntimeMissingError
+from ..errors import AdabetError, RuntimeMissingError, UsageError
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
@@ -140,15 +140,20 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         loss: its name.
         backend: portable or ort.
         axis: of the classes; None: that of the model's Softmax, else see `class_axis`.
+
+    Raises:
+        UsageError: a wrong class axis was given.
     """
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        axis = softmax_axis(model) if axis is None and loss == "cross-entropy" else axis
-        at = class_axis(shape, axis, loss)
+        told = softmax_axis(model) if axis is None and loss == "cross-entropy" else axis
+        at = class_axis(shape, told, loss)
     except AdabetError as error:
+        if axis is not None and isinstance(error, UsageError):
+            raise
         return str(error).removeprefix(f"{model.name}: ")
     if at is not None and shape[at] == 1:
         behind = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
