@@ -15,7 +15,7 @@ _NAME = "new_head"
 
 
 def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Generator) -> str:
-    """Put a linear classifier of the logits' classes axis on the logits, in place; return a note.
+    """Put a linear classifier of what the classes' axis holds on the logits, in place; return a note.
 
     It is a Gemm for (N, C), a MatMul and Add where the classes are the last axis, and a Conv of size 1 where they are
     axis 1 of several.
@@ -64,8 +64,8 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     graph.graph.outputs.clear()
     graph.graph.outputs.append(made)
     return (
-        f"a linear classifier {free!r} of the {given} numbers of {old.name if logits is old else logits.name!r} was "
-        "put on the outputs; all layers stay as they are"
+        f"a linear classifier {free!r} was put on the outputs, of the {given} numbers along axis {at} of "
+        f"{written(shape)}; all layers stay as they are"
     )
 
 
