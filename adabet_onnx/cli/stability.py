@@ -61,6 +61,7 @@ def stability(
     scale: float | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    bgr: bool | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -80,7 +81,7 @@ def stability(
     opened = open_model(model)
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=integer_data(opened, splits.train)
+        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
     )
     with progress_bar(quiet) as progress:
         found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)

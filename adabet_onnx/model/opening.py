@@ -83,7 +83,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
-    if make_batch_dynamic(model, name):
+    if make_batch_dynamic(model, name, chosen):
         notes.append("the fixed batch dimension was made dynamic")
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
