@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from .shapes import BATCH
 _MOST = 1 << 24
 _CALLED_BATCH = frozenset({"batch", "batch_size", "batchsize", "batch_dim", "bs", "nbatch", "num_batch", "n_batch"})
 _MAY_BE_BATCH = frozenset({"n", "b"})  # or points, or boxes
+_NO_NAME = re.compile(r"|\?+(_?\d+)?|none|null|nan|-?\d+|unk_*\d*|unknown_*\d*|undefined|any|dynamic")
 _NUMBERS = frozenset(
     {
         ir.DataType.FLOAT,
@@ -82,13 +84,50 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
             )
 
 
-def forget_unknown(model: ir.Model) -> None:
-    """Let extents of 0 or less, by which some exporters say that they do not know, be open, in place."""
-    for value in (*_inputs(model), *model.graph.outputs):
-        if value.shape is not None and any(isinstance(extent, int) and extent <= 0 for extent in value.shape):
-            value.shape = ir.Shape(
-                [None if isinstance(extent, int) and extent <= 0 else extent for extent in value.shape]
+def forget_unknown(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
+    """Let dimensions by which exporters say that they do not know be open and without a name, in place.
+
+    These are extents of 0 or less, and names that are none: ``?``, ``None``, ``unk__12``, ``-1``. Two dimensions of
+    such a name are not one, and none of them is the batch unless it is the first.
+
+    Args:
+        model: the graph.
+        name: of the model, for messages.
+        dims: sizes that were given; such a name, of one dimension alone, is kept where it is among them.
+
+    Raises:
+        UsageError: several dimensions have a name that a size was given for.
+    """
+    inputs = _inputs(model)
+    named = [
+        (extent.value, f"{value.name}:{axis}")
+        for value in inputs
+        for axis, extent in enumerate(value.shape or ())
+        if axis and not isinstance(extent, int) and extent.value in dims
+    ]
+    kept = set()
+    for word in {word for word, _ in named if _no_name(word)}:
+        places = [place for other, place in named if other == word]
+        if len(places) > 1:
+            given = " ".join(f"--dim {place}=SIZE" for place in places)
+            raise UsageError(
+                f"{name}: {word!r} is no name but says that a size is unknown, and {len(places)} dimensions have it. "
+                f"Give each by its place: {given}."
             )
+        kept.add(word)
+    for value in (*inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if _unknown(extent, kept) else extent for extent in value.shape])
+
+
+def _unknown(extent: int | ir.SymbolicDim, kept: set[str | None]) -> bool:
+    if isinstance(extent, int):
+        return extent <= 0
+    return _no_name(extent.value) and extent.value not in kept
+
+
+def _no_name(word: str | None) -> bool:
+    return word is None or _NO_NAME.fullmatch(word.strip().lower()) is not None
 
 
 def name_batch(model: ir.Model) -> None:

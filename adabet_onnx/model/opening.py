@@ -32,6 +32,7 @@ from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign, refuse_random
 from .trial import compare
+from .unused_inputs import drop_unused_inputs
 
 _MOST_LISTED = 6
 _MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum may change
@@ -69,8 +70,9 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     if logits is not None:
         set_metadata(model, "logits", chosen)
     RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
+    drop_unused_inputs(model)
     state_types(model)
-    forget_unknown(model)
+    forget_unknown(model, name, dims)
     fix_dims(model, name, dims)
     check_dims(model, name)
     name_batch(model)
