@@ -10,7 +10,6 @@ from onnx_ir.passes import common
 
 from ..errors import ModelError
 from ..runtime import MOST_BYTES
-from .batch import make_batch_dynamic
 from .choice import choose_output
 from .constant import check_divisors
 from .door import through
@@ -31,6 +30,7 @@ from .passes.single_precision import SinglePrecision, other_precision
 from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign, refuse_random
+from .single_sample import free_batch
 from .trial import compare
 from .unused_inputs import drop_unused_inputs
 
@@ -85,8 +85,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
-    if make_batch_dynamic(model, name):
-        notes.append("the fixed batch dimension was made dynamic")
+    model = free_batch(model, name, notes)
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
     state_shapes(model, name)
