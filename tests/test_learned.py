@@ -26,14 +26,14 @@ def test_chance_ends_where_the_binomial_tail_falls_below_five_percent(count, cla
     needed = next(right for right in range(count) if tail(right, count, 1 / classes) <= 0.05)
     assert at_chance(needed / count, labels, classes) is None
     said = at_chance((needed - 1) / count, labels, classes)
-    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels is no better than chance" in said
+    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels cannot be told from chance" in said
     assert f"always answering the most frequent class is right on {1 / classes:.1%}" in said
 
 
 def test_chance_counts_the_most_frequent_class_and_no_ignored_labels():
     labels = np.concatenate([np.zeros(180, int), np.ones(20, int), np.full(500, -100)])
     assert "right on 90.0%" in at_chance(0.9, labels, 2)
-    assert "on 200 labels" in at_chance(0.5, labels, 2)
+    assert "on 200 labels is no better than chance" in at_chance(0.5, labels, 2)
     assert at_chance(0.95, labels, 2) is None
 
 

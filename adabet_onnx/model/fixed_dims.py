@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from .producer import batch_first
 from .shapes import BATCH
 
 _MOST = 1 << 24
@@ -61,7 +62,7 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
                 f"{name}: {batch.value!r} is the first dimension of input {value.name!r}, that is, its batch, which "
                 "stays open. Leave it out; if the batch is not the first dimension, export the model so that it is."
             )
-        _refuse_hidden_batch(value, name)
+        _refuse_hidden_batch(value, name, model.producer_name)
         extents: list[int | ir.SymbolicDim] = [batch]
         for axis, extent in enumerate(value.shape):
             if axis == 0:
@@ -171,7 +172,7 @@ def check_dims(model: ir.Model, name: str) -> None:
                     "model with the batch first."
                 )
     for value in inputs:
-        _refuse_hidden_batch(value, name)
+        _refuse_hidden_batch(value, name, model.producer_name)
     wanted = {key: value for value in inputs for key in _open(value)}
     if wanted:
         key, value = next(iter(wanted.items()))
@@ -188,13 +189,13 @@ def _inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if not value.is_initializer()]
 
 
-def _refuse_hidden_batch(value: ir.Value, name: str) -> None:
+def _refuse_hidden_batch(value: ir.Value, name: str, producer: str | None) -> None:
     hidden = _hidden_batch(value)
     if hidden is not None:
         raise ModelError(
             f"{name}: dimension {hidden} of input {value.name!r} ({value.shape}) is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
-            "Export the model with the batch first (in torch batch_first=True, or a transpose in forward)."
+            f"Export the model with the batch first ({batch_first(producer)})."
         )
 
 

@@ -71,10 +71,8 @@ def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str |
     if needed > known.size * (1 + share) / 2 or round(accuracy * known.size) >= needed:
         return None
     what = "always answering the most frequent class" if counted else f"guessing among {classes} classes"
-    return (
-        f"an accuracy of {accuracy:.1%} on {known.size:,} labels is no better than chance: {what} is right on "
-        f"{share:.1%}"
-    )
+    verdict = "cannot be told from" if accuracy > share else "is no better than"
+    return f"an accuracy of {accuracy:.1%} on {known.size:,} labels {verdict} chance: {what} is right on {share:.1%}"
 
 
 def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0) -> float | None:
