@@ -17,7 +17,7 @@ from .cost.measure import Cost, measure_inference, measure_training
 from .cost.overview import Overview, overview
 from .cost.predict import Predictor
 from .data.arithmetic import integer_data
-from .data.dataset import Dataset, Splits
+from .data.dataset import Splits
 from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import choose
@@ -28,7 +28,7 @@ from .files import check_folder, make_folder, write_bytes
 from .model.channels import channels_of
 from .model.head import new_head
 from .model.logits import refusal
-from .model.logits_axes import axes_of, class_axis
+from .model.logits_axes import axes_of
 from .model.open import Model, open_model
 from .records import write_json
 from .scoring.channels import score_channels
@@ -41,7 +41,7 @@ from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
-from .training.learned import at_chance
+from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
 from .training.preflight import pick_backend
 from .training.trainer import METRICS, Settings, Trainer
@@ -261,6 +261,7 @@ def adapt(
     if set(costs) != {"selection", "inference", "all"}:
         with contextlib.suppress(AdabetError):  # the adapted model is there all the same
             predicted = overview(model, selection, batch_size=batch_size, backend=backend, choices=choices)
+    chance = evaluated_at_chance(model, held, after["accuracy"], loss=choices.loss, axis=choices.class_axis)
     learned = trainer.learned
     assert learned is not None
     return Outcome(
@@ -280,22 +281,10 @@ def adapt(
         batch_size=batch_size,
         data=taken,
         predicted=predicted,
-        warnings=tuple(
-            text for text in (learned.guessing, _at_chance(model, held, after, choices)) if text is not None
-        ),
+        warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,
         learning_rate=learned.rate,
     )
-
-
-def _at_chance(model: Model, held: Dataset, after: dict[str, Any], choices: Choices) -> str | None:
-    """That the adapted model is no better than chance on the data that figures are of; else None."""
-    shape = axes_of(model.graph, model.logits).batch_first(model.name)
-    axis = class_axis(shape, choices.class_axis, choices.loss)
-    if axis is None:
-        return None
-    labels = fit_labels(held.need_labels("training"), choices.loss, shape, held.name, choices.class_axis)
-    return at_chance(after["accuracy"], labels, int(shape[axis]))
 
 
 def _with_head(

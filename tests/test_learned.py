@@ -10,9 +10,10 @@ import pytest
 from models import tiny
 
 from adabet_onnx import Trainer, make_artifacts, open_model, select
+from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.scoring.score import score
-from adabet_onnx.training.learned import at_chance, at_guessing, guessing_loss, rate_advice
+from adabet_onnx.training.learned import at_chance, at_guessing, evaluated_at_chance, guessing_loss, rate_advice
 
 
 def tail(right: int, count: int, share: float) -> float:
@@ -54,6 +55,15 @@ def test_chance_of_many_classes_with_few_labels_each():
 def test_nothing_is_said_where_it_means_nothing(labels, classes):
     assert at_chance(0.5, labels, classes) is None
     assert at_chance(None, np.arange(100) % 2, 2) is None, "a loss without an accuracy"
+
+
+def test_chance_of_a_model_that_was_evaluated(rng):
+    model = open_model(tiny.conv_net())
+    x = rng.standard_normal((60, 3, 8, 8)).astype(np.float32)
+    given = Dataset(ArrayRows({"": x}), np.arange(60) % 4)
+    assert "right on 25.0%" in evaluated_at_chance(model, given, 0.25, loss="cross-entropy")
+    assert evaluated_at_chance(model, given, 0.6, loss="cross-entropy") is None
+    assert evaluated_at_chance(model, given, None, loss="mse") is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

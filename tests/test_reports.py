@@ -11,14 +11,19 @@ import onnx
 import pytest
 from models import tiny
 from onnx import helper
+from rich.console import Console
 
 from adabet_onnx import open_model, select
 from adabet_onnx.cli.common import ProgressLines
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.predict import Predictor
+from adabet_onnx.report.comparison import comparison_table
 from adabet_onnx.report.grouping import by_reason, counted, listed
+from adabet_onnx.report.tables import _figure
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
+from adabet_onnx.study.compare import Comparison
+from adabet_onnx.study.results import Result, summarise
 
 node = helper.make_node
 BLOCKED = 20  # layers before the node without a gradient
@@ -168,6 +173,25 @@ def test_progress_without_a_terminal_is_a_line_for_each_epoch(adabet):
     _, err = adabet("train out/artifacts images.npz --epochs 2")
     assert [line.split(",")[0] for line in err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
     assert adabet("train out/artifacts images.npz --epochs 2 -q") == ("", "")
+
+
+def test_a_comparison_says_what_is_at_chance():
+    row = Result("last", 0.1, 0, 0.5, 1.5, 0.1, 0.01, 10**7, 400, ("fc",), 0.001, 10**7)
+    found = Comparison(Path(), [row], summarise([row], 40), 40, 0.5, None, warnings=("last 10%: an accuracy of ...",))
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(comparison_table(found))
+    assert "warning: last 10%: an accuracy of ..." in capture.get().splitlines()
+
+
+def test_large_figures_have_no_power_of_ten():
+    assert [_figure(number) for number in (0.1234, 12.34, 99.94, 345.6, 2817.4)] == [
+        "0.123",
+        "12.3",
+        "99.9",
+        "346",
+        "2,817",
+    ]
 
 
 def test_an_epoch_is_told_once_when_it_is_over(capfd):

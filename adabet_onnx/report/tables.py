@@ -262,13 +262,13 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
         table = _cost_table("one step", "time", "memory")
         for what in (name for name in labels if name in costs):
             cost = costs[what]
-            table.add_row(labels[what], f"{cost.seconds * 1000:.3g} ms", f"{cost.memory_bytes / 1e6:.3g} MB")
+            table.add_row(labels[what], f"{_figure(1000 * cost.seconds)} ms", f"{_figure(cost.memory_bytes / 1e6)} MB")
         parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
     if predicted:
         table = _cost_table("one step, predicted (not measured)", "memory", "at most")
         for what, row in predicted.items():
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
-            table.add_row(labels[what], f"{memory / 1e6:.3g} MB", f"{(memory + margin) / 1e6:.3g} MB")
+            table.add_row(labels[what], f"{_figure(memory / 1e6)} MB", f"{_figure((memory + margin) / 1e6)} MB")
         parts += [Text(_predicted_sentence(predicted, everything)), table]
     return parts
 
@@ -278,6 +278,11 @@ def _cost_table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == headings[0] else "right")
     return table
+
+
+def _figure(number: float) -> str:
+    """Three figures, and never a power of ten where the number is large."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:

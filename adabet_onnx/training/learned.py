@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.labels import IGNORED
+from ..data.dataset import Dataset
+from ..data.labels import IGNORED, fit_labels
+from ..model.logits_axes import axes_of, class_axis
+from ..model.open import Model
 
 _CHANCE = 0.05  # probability of as many right answers by chance
 _LEAST_LABELS, _LEAST_COUNT, _LEAST_UPDATES = 20, 5, 10
@@ -73,6 +76,26 @@ def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str |
     what = "always answering the most frequent class" if counted else f"guessing among {classes} classes"
     verdict = "cannot be told from" if accuracy > share else "is no better than"
     return f"an accuracy of {accuracy:.1%} on {known.size:,} labels {verdict} chance: {what} is right on {share:.1%}"
+
+
+def evaluated_at_chance(
+    model: Model, dataset: Dataset, accuracy: float | None, *, loss: str, axis: int | None = None
+) -> str | None:
+    """The same of a model that was evaluated; None for losses that have no accuracy.
+
+    Args:
+        model: it.
+        dataset: what it was evaluated on, its labels aligned with the model's classes.
+        accuracy: 0 to 1.
+        loss: cross-entropy, mse, bce-with-logits or l1.
+        axis: of the classes in the logits; None: see `class_axis`.
+    """
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
+    at = class_axis(shape, axis, loss)
+    if at is None:
+        return None
+    labels = fit_labels(dataset.need_labels("evaluation"), loss, shape, dataset.name, axis)
+    return at_chance(accuracy, labels, int(shape[at]))
 
 
 def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0) -> float | None:
