@@ -179,10 +179,16 @@ def check_dims(model: ir.Model, name: str) -> None:
         given = " ".join(f"--dim {key}=SIZE" for key in wanted)
         sizes = ", ".join(f"{key!r}: SIZE" for key in wanted)
         raise ModelError(
-            f"{name}: dimension {key} of input {value.name!r} ({value.shape}) is not a fixed number, so activation "
+            f"{name}: dimension {key} of input {value.name!r} {_shown(value)} is not a fixed number, so activation "
             f"sizes are unknown. Fix all dimensions but the batch: adabet-onnx import {name} -o fixed.onnx {given}, or "
             f"in Python open_model(..., dims={{{sizes}}})."
         )
+
+
+def _shown(value: ir.Value) -> str:
+    """The shape, with ? where nothing is known."""
+    extents = (extent if isinstance(extent, int) else extent.value or "?" for extent in value.shape or ())
+    return f"({', '.join(map(str, extents))})"
 
 
 def _inputs(model: ir.Model) -> list[ir.Value]:
@@ -193,7 +199,7 @@ def _refuse_hidden_batch(value: ir.Value, name: str, producer: str | None) -> No
     hidden = _hidden_batch(value)
     if hidden is not None:
         raise ModelError(
-            f"{name}: dimension {hidden} of input {value.name!r} ({value.shape}) is called as a batch is, but the "
+            f"{name}: dimension {hidden} of input {value.name!r} {_shown(value)} is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
             f"Export the model with the batch first ({batch_first(producer)})."
         )
