@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 import onnx
 
 from .cost.measure import Cost, measure_inference, measure_training
+from .cost.overview import Overview, overview
 from .cost.predict import Predictor
 from .data.arithmetic import integer_data
 from .data.dataset import Splits
@@ -38,6 +40,7 @@ from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
+from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
 from .training.preflight import loss_obstacle, pick_backend
 from .training.trainer import METRICS, Settings, Trainer
@@ -60,6 +63,11 @@ class Outcome:
         trainable_share: trained parameters over all, those that belong to no layer included.
         costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
         not_measured: why something was not, or None.
+        predicted: costs from the graphs that would run, where not all was measured; None where all was, or where they
+            cannot be predicted.
+        warnings: why the training may have learned nothing, a sentence each; see `training.learned`.
+        advice: what the training's losses say about the learning rate, or None.
+        learning_rate: of the first step.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
         batch_size: of training.
@@ -79,6 +87,15 @@ class Outcome:
     folder: Path
     batch_size: int = 32
     data: str = ""
+    predicted: Overview | None = None
+    warnings: tuple[str, ...] = ()
+    advice: str | None = None
+    learning_rate: float | None = None
+
+    @property
+    def trainable_layers(self) -> int:
+        """How many of the layers a backend can train: what "all layers" means in ``costs``."""
+        return sum(layer.untrainable is None for layer in self.scores.layers)
 
 
 def adapt(
@@ -232,7 +249,8 @@ def adapt(
     parts = selection.parts_of(batch_size)
     if parts > 1:
         settings |= {"batch_size": batch_size // parts, "accumulate": parts * (settings.get("accumulate") or 1)}
-    metrics = Trainer(artifacts, threads=threads).fit(
+    trainer = Trainer(artifacts, threads=threads)
+    metrics = trainer.fit(
         splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
     )
     adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
@@ -245,6 +263,13 @@ def adapt(
                 costs[what] = cost
         except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
             not_measured = str(error)
+    predicted = None
+    if set(costs) != {"selection", "inference", "all"}:
+        with contextlib.suppress(AdabetError):  # the adapted model is there all the same
+            predicted = overview(model, selection, batch_size=batch_size, backend=backend, choices=choices)
+    chance = evaluated_at_chance(model, held, after["accuracy"], loss=choices.loss, axis=choices.class_axis)
+    learned = trainer.learned
+    assert learned is not None
     return Outcome(
         model=model,
         scores=scores,
@@ -261,6 +286,10 @@ def adapt(
         folder=target,
         batch_size=batch_size,
         data=taken,
+        predicted=predicted,
+        warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
+        advice=learned.advice,
+        learning_rate=learned.rate,
     )
 
 
@@ -349,6 +378,11 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "size_tau": outcome.selection.size_tau,
         "costs": {what: dataclasses.asdict(cost) for what, cost in outcome.costs.items()},
         "not_measured": outcome.not_measured,
+        "predicted": None if outcome.predicted is None else outcome.predicted.to_json(),
+        "trainable_layers": outcome.trainable_layers,
+        "warnings": list(outcome.warnings),
+        "advice": outcome.advice,
+        "learning_rate": outcome.learning_rate,
     }
 
 

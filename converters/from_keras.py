@@ -24,10 +24,13 @@ channels); adabet-onnx takes either.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +109,8 @@ def from_saved_model(
     """A signature of a SavedModel, its inputs, and how to run it."""
     import tensorflow as tf
 
-    with failing(f"{options.model} cannot be loaded"):
-        loaded = tf.saved_model.load(options.model)
+    with failing(f"{options.model} cannot be loaded"), without_optimizer(options.model) as folder:
+        loaded = tf.saved_model.load(folder)
     if options.signature not in loaded.signatures:
         raise ConversionError(
             f"{options.model} has no signature {options.signature}; choose with --signature: "
@@ -124,6 +127,39 @@ def from_saved_model(
         return one_output(function(**{each.name: tf.constant(feeds[each.name]) for each in inputs})).numpy()
 
     return function, inputs, reference
+
+
+@contextlib.contextmanager
+def without_optimizer(folder: Path) -> Iterator[Path]:
+    """The SavedModel, or a copy that says nothing of its optimizer's slots: Keras 3 does not know Keras 2's optimizers.
+
+    The slots are the moments of a training that is over. The copy has links to the variables where links are possible.
+    """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved = SavedModel()
+    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+    nodes = [node for graph in saved.meta_graphs for node in graph.object_graph_def.nodes if node.slot_variables]
+    if not nodes:
+        yield folder
+        return
+    for node in nodes:
+        del node.slot_variables[:]
+    with tempfile.TemporaryDirectory() as made:
+        copy = Path(made)
+        (copy / "saved_model.pb").write_bytes(saved.SerializeToString())
+        for part in ("variables", "assets"):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, copy / part, copy_function=linked)
+        yield copy
+
+
+def linked(source: str, target: str) -> None:
+    """Link a file, or copy it where that is not possible."""
+    try:
+        os.symlink(os.path.abspath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def input_of(name: str, shape: Any, dtype: str, given: tuple[int, ...] | None) -> Input:

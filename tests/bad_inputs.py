@@ -54,8 +54,8 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 def message(result: Result) -> str:
-    """The one message on stderr; click puts the usage before it."""
-    text = re.sub(r"\AUsage: .*\nTry '.*' for help\.\n\n", "", result.err)
+    """The one message on stderr; click puts the usage before it, and work that had begun its progress."""
+    text = re.sub(r"\A(Usage: .*\nTry '.*' for help\.\n\n|(epoch \d+/\d+, .*\n|[a-z ]+ \.\.\.\n)*)", "", result.err)
     assert text.startswith("Error: "), result.err
     assert text.count("\n") == 1, f"one line, not:\n{result.err}"
     return text.removeprefix("Error: ").rstrip("\n")

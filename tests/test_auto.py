@@ -88,7 +88,7 @@ def test_a_shifted_input_gets_the_normalisations_as_far_back_as_memory_allows():
     assert quarter.layers == (*norms(13), "l18")  # 10 + 7 + 5; one more would take 26
     assert quarter.budget is not None
     assert "l11" in quarter.budget.given_up
-    assert quarter.why.endswith("as far as the budget allows")
+    assert quarter.why.endswith(f"as far as the budget allows, which is {len(quarter.layers)} in all")
 
 
 def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():

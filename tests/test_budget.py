@@ -83,7 +83,7 @@ def test_the_best_set_that_fits_is_not_a_cut_of_the_ranking(scores):
     assert selection.budget.memory_bytes <= 16_400_000
     assert selection.budget.gap == 0
     assert "given up: l0, l1" in selection.budget.sentence()
-    assert selection.why.endswith("as far as the budget allows")
+    assert selection.why.endswith(f"as far as the budget allows, which is {len(selection.layers)} in all")
     assert selection.firmness is None
 
 

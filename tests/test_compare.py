@@ -263,6 +263,16 @@ def test_a_training_that_explodes_in_its_last_step_is_a_result(tmp_path):
     assert (row.learning_rate, row.failed) == (0.001, None)
 
 
+def test_strategies_at_chance_are_named(tmp_path, unmeasured, rng):
+    found = np.load(DATA)
+    labels = {key: rng.integers(0, 10, len(found[key])) for key in ("y_train", "y_test")}
+    data = {key: found[key] for key in ("x_train", "x_test")} | labels
+    plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=(0.001,))
+    (warning,) = compare(MODEL, data, tmp_path, plan, threads=1).warnings
+    assert warning.startswith("head: an accuracy of")
+    assert "chance: always answering the most frequent class" in warning
+
+
 ROW = Result("last", 0.1, 0, 0.5, 1.5, 0.1, 0.01, 10**7, 400, ("fc",), 0.001, 10**7)
 
 

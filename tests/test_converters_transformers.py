@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import onnx
 import pytest
 from converter_runs import convert, need, run, run_chain, values
+from models import tiny
 
 from adabet_onnx import open_model
+from adabet_onnx.cli.main import main
+from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.training.evaluation import predict
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
@@ -59,6 +64,24 @@ def test_chain(python, converted, rng):
     np.savez(folder / "data.npz", x=x, y=rng.integers(0, 3, 64))
     run_chain(python, "Transformers", folder)
     assert [spec.name for spec in open_model(folder / "model.onnx").inputs] == ["input_ids"]
+
+
+def test_all_inputs_come_from_an_npz(converted, rng, tmp_path, monkeypatch):
+    """As the README of the converters says of models with a mask as an input."""
+    folder, _ = converted
+    shape = (64, 12)
+    arrays = {"input_ids": rng.integers(1, 100, shape), "attention_mask": rng.integers(0, 2, shape)}
+    arrays["token_type_ids"] = rng.integers(0, 2, shape)
+    arrays["attention_mask"][:, 0] = 1
+    np.savez(tmp_path / "data.npz", **arrays, y=rng.integers(0, 3, 64))
+    model = open_model(folder / "bert.onnx")
+    monkeypatch.setattr(sys, "argv", ["x", "evaluate", str(folder / "bert.onnx"), str(tmp_path / "data.npz"), "-q"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    rows = predict(model, tmp_path / "data.npz", lambda _: Preprocessing())
+    expected = tiny.run(onnx.load(folder / "bert.onnx"), *(arrays[spec.name] for spec in model.inputs))
+    np.testing.assert_allclose([row["logits"] for row in rows], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -230,3 +230,62 @@ def test_saved_is_what_was_opened(tmp_path, rng):
     assert again.layers == model.layers
     x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(tiny.run(again.proto(), x), tiny.run(model.proto(), x), rtol=1e-5)
+
+
+NAMELESS = ["?", "None", "unk__12", "-1", "", "unknown_3"]
+
+
+def pictures(*dims: int | str) -> onnx.ModelProto:
+    """A convolutional network whose input, and output, say these dimensions."""
+    proto = tiny.conv_net()
+    shape = proto.graph.input[0].type.tensor_type.shape
+    del shape.dim[:]
+    for extent in dims:
+        shape.dim.add(**({"dim_value": extent} if isinstance(extent, int) else {"dim_param": extent}))
+    out = proto.graph.output[0].type.tensor_type.shape.dim[0]
+    out.Clear()
+    out.dim_param = str(dims[0])
+    return proto
+
+
+@pytest.mark.parametrize("word", NAMELESS)
+def test_dimensions_of_a_name_that_is_none_are_not_one(word, tmp_path, monkeypatch, rng):
+    """Two dimensions called ? may be of different sizes, and one of them is not the batch because it is called so."""
+    proto = pictures(word, 3, word, word)
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=r"dimension input:2 of input 'input' \(\?, 3, \?, \?\)") as refused:
+        open_model(tmp_path / "model.onnx")
+    remedy = str(refused.value).split("adabet-onnx ")[1].split(", or in Python")[0]
+    assert remedy.endswith("-o fixed.onnx --dim input:2=SIZE --dim input:3=SIZE")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", *remedy.replace("SIZE", "8", 1).replace("SIZE", "12").split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    model = open_model("fixed.onnx")
+    assert [spec.shape for spec in model.inputs] == [("N", 3, 8, 12)]
+    x = rng.standard_normal((2, 3, 8, 12)).astype(np.float32)
+    original = pictures("N", 3, "h", "w")
+    np.testing.assert_allclose(tiny.run(model.proto(), x), tiny.run(original, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("word", NAMELESS)
+def test_a_batch_of_such_a_name_is_a_batch(word):
+    assert open_model(pictures(word, 3, 8, 8)).inputs[0].shape == ("N", 3, 8, 8)
+
+
+def test_a_size_for_a_name_that_is_none():
+    assert open_model(pictures("N", 3, 8, "unk__7"), dims={"unk__7": 8}).inputs[0].shape == ("N", 3, 8, 8)
+    with pytest.raises(UsageError, match=r"'\?' is no name .* 2 dimensions have it.*--dim input:2=SIZE --dim input:3"):
+        open_model(pictures("?", 3, "?", "?"), dims={"?": 8})
+
+
+def test_such_a_name_in_several_inputs_is_several_dimensions(rng):
+    proto = text_net(sequence="?")
+    for value in proto.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = "?"
+    with pytest.raises(ModelError, match="--dim ids:1=SIZE --dim mask:1=SIZE"):
+        open_model(proto)
+    model = open_model(proto, dims={"ids:1": 7, "mask:1": 7})
+    ids, mask = rng.integers(0, 11, (3, 7)), rng.integers(0, 2, (3, 7))
+    np.testing.assert_allclose(tiny.run(model.proto(), ids, mask), tiny.run(text_net(), ids, mask), rtol=1e-5)

@@ -106,7 +106,7 @@ def compare(
         scoring=scoring,
         **options,
     )
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(
             model,
             data,

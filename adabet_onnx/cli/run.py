@@ -80,7 +80,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, as_json: bool,
     scoring["max_memory"] = options.pop("scoring_memory")
     training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
     preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(
             model,
             data,
@@ -123,7 +123,7 @@ def demo(output: Path, epochs: int, quiet: bool) -> None:
     Example:
       adabet-onnx demo
     """
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)
     save_summary(outcome)
     show(outcome_text(outcome), quiet)

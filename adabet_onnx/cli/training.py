@@ -80,13 +80,18 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
     trainer, reading = Trainer(folder, threads=threads), take_reading(settings)
-    with progress_bar(quiet) as progress:
+    with progress_bar(quiet, lines=True) as progress:
         rows = trainer.fit(
             data, layout=reading.layout, allow_resize=reading.allow_resize, progress=progress, **settings
         )
     show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
+    if trainer.learned is not None:
+        for text in trainer.learned.warnings:
+            show(f"warning: {text}", quiet)
+        if trainer.learned.advice is not None:
+            show(f"hint: {trainer.learned.advice}", quiet)
 
 
 def _row(row: dict[str, Any]) -> str:

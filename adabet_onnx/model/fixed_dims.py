@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from .producer import batch_first
 from .shapes import BATCH
 
 _MOST = 1 << 24
 _CALLED_BATCH = frozenset({"batch", "batch_size", "batchsize", "batch_dim", "bs", "nbatch", "num_batch", "n_batch"})
 _MAY_BE_BATCH = frozenset({"n", "b"})  # or points, or boxes
+_NO_NAME = re.compile(r"|\?+(_?\d+)?|none|null|nan|-?\d+|unk_*\d*|unknown_*\d*|undefined|any|dynamic")
 _NUMBERS = frozenset(
     {
         ir.DataType.FLOAT,
@@ -59,7 +62,7 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
                 f"{name}: {batch.value!r} is the first dimension of input {value.name!r}, that is, its batch, which "
                 "stays open. Leave it out; if the batch is not the first dimension, export the model so that it is."
             )
-        _refuse_hidden_batch(value, name)
+        _refuse_hidden_batch(value, name, model.producer_name)
         extents: list[int | ir.SymbolicDim] = [batch]
         for axis, extent in enumerate(value.shape):
             if axis == 0:
@@ -82,13 +85,50 @@ def fix_dims(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
             )
 
 
-def forget_unknown(model: ir.Model) -> None:
-    """Let extents of 0 or less, by which some exporters say that they do not know, be open, in place."""
-    for value in (*_inputs(model), *model.graph.outputs):
-        if value.shape is not None and any(isinstance(extent, int) and extent <= 0 for extent in value.shape):
-            value.shape = ir.Shape(
-                [None if isinstance(extent, int) and extent <= 0 else extent for extent in value.shape]
+def forget_unknown(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
+    """Let dimensions by which exporters say that they do not know be open and without a name, in place.
+
+    These are extents of 0 or less, and names that are none: ``?``, ``None``, ``unk__12``, ``-1``. Two dimensions of
+    such a name are not one, and none of them is the batch unless it is the first.
+
+    Args:
+        model: the graph.
+        name: of the model, for messages.
+        dims: sizes that were given; such a name, of one dimension alone, is kept where it is among them.
+
+    Raises:
+        UsageError: several dimensions have a name that a size was given for.
+    """
+    inputs = _inputs(model)
+    named = [
+        (extent.value, f"{value.name}:{axis}")
+        for value in inputs
+        for axis, extent in enumerate(value.shape or ())
+        if axis and not isinstance(extent, int) and extent.value in dims
+    ]
+    kept = set()
+    for word in {word for word, _ in named if _no_name(word)}:
+        places = [place for other, place in named if other == word]
+        if len(places) > 1:
+            given = " ".join(f"--dim {place}=SIZE" for place in places)
+            raise UsageError(
+                f"{name}: {word!r} is no name but says that a size is unknown, and {len(places)} dimensions have it. "
+                f"Give each by its place: {given}."
             )
+        kept.add(word)
+    for value in (*inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if _unknown(extent, kept) else extent for extent in value.shape])
+
+
+def _unknown(extent: int | ir.SymbolicDim, kept: set[str | None]) -> bool:
+    if isinstance(extent, int):
+        return extent <= 0
+    return _no_name(extent.value) and extent.value not in kept
+
+
+def _no_name(word: str | None) -> bool:
+    return word is None or _NO_NAME.fullmatch(word.strip().lower()) is not None
 
 
 def name_batch(model: ir.Model) -> None:
@@ -132,30 +172,36 @@ def check_dims(model: ir.Model, name: str) -> None:
                     "model with the batch first."
                 )
     for value in inputs:
-        _refuse_hidden_batch(value, name)
+        _refuse_hidden_batch(value, name, model.producer_name)
     wanted = {key: value for value in inputs for key in _open(value)}
     if wanted:
         key, value = next(iter(wanted.items()))
         given = " ".join(f"--dim {key}=SIZE" for key in wanted)
         sizes = ", ".join(f"{key!r}: SIZE" for key in wanted)
         raise ModelError(
-            f"{name}: dimension {key} of input {value.name!r} ({value.shape}) is not a fixed number, so activation "
+            f"{name}: dimension {key} of input {value.name!r} {_shown(value)} is not a fixed number, so activation "
             f"sizes are unknown. Fix all dimensions but the batch: adabet-onnx import {name} -o fixed.onnx {given}, or "
             f"in Python open_model(..., dims={{{sizes}}})."
         )
+
+
+def _shown(value: ir.Value) -> str:
+    """The shape, with ? where nothing is known."""
+    extents = (extent if isinstance(extent, int) else extent.value or "?" for extent in value.shape or ())
+    return f"({', '.join(map(str, extents))})"
 
 
 def _inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if not value.is_initializer()]
 
 
-def _refuse_hidden_batch(value: ir.Value, name: str) -> None:
+def _refuse_hidden_batch(value: ir.Value, name: str, producer: str | None) -> None:
     hidden = _hidden_batch(value)
     if hidden is not None:
         raise ModelError(
-            f"{name}: dimension {hidden} of input {value.name!r} ({value.shape}) is called as a batch is, but the "
+            f"{name}: dimension {hidden} of input {value.name!r} {_shown(value)} is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
-            "Export the model with the batch first (in torch batch_first=True, or a transpose in forward)."
+            f"Export the model with the batch first ({batch_first(producer)})."
         )
 
 

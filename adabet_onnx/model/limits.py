@@ -166,9 +166,13 @@ def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:
     given = shapes.get(node.inputs[0].name or "")
     if given is None or wanted is None or len(given) == wanted:
         return
+    what = "Export it again."
+    if node.inputs[0].is_graph_input() and len(given) == wanted - 1:
+        extents = ", ".join(map(str, given))
+        what = f"Is the input a sample without a batch? Export the model with an input of shape (1, {extents})."
     raise ModelError(
         f"{name}: node {node.name!r} ({node.op_type}) has a kernel for {wanted} dimensions, batch and channels among "
-        f"them, and takes in {node.inputs[0].name!r}, which has {len(given)}. Export it again."
+        f"them, and takes in {node.inputs[0].name!r}, which has {len(given)}. {what}"
     )
 
 

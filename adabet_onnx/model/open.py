@@ -174,7 +174,7 @@ def _open(
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
     names = list(dict.fromkeys(item.name for layer in layers for item in layer.parameters))
     notes += [*parted(graph, names), *copies(graph, names)]
-    note = folded_note(layers)
+    note = folded_note(layers, graph.producer_name)
     if note is not None:
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)

@@ -10,7 +10,6 @@ from onnx_ir.passes import common
 
 from ..errors import ModelError
 from ..runtime import MOST_BYTES
-from .batch import make_batch_dynamic
 from .choice import choose_output
 from .constant import check_divisors
 from .door import through
@@ -31,7 +30,9 @@ from .passes.single_precision import SinglePrecision, other_precision
 from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign, refuse_random
+from .single_sample import free_batch
 from .trial import compare
+from .unused_inputs import drop_unused_inputs
 
 _MOST_LISTED = 6
 _MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum may change
@@ -69,8 +70,9 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     if logits is not None:
         set_metadata(model, "logits", chosen)
     RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
+    drop_unused_inputs(model)
     state_types(model)
-    forget_unknown(model)
+    forget_unknown(model, name, dims)
     fix_dims(model, name, dims)
     check_dims(model, name)
     name_batch(model)
@@ -83,8 +85,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
-    if make_batch_dynamic(model, name, chosen):
-        notes.append("the fixed batch dimension was made dynamic")
+    model = free_batch(model, name, chosen, notes)
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
     state_shapes(model, name)

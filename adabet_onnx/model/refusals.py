@@ -9,6 +9,7 @@ from ..errors import ModelError
 from ..isolation import during
 from .constant import RANDOM, is_random
 from .output_shapes import completed
+from .producer import inference
 from .uses import subgraphs
 
 
@@ -38,8 +39,8 @@ def refuse_random(model: ir.Model, name: str) -> None:
         inside = "" if node.op_type in RANDOM else f" in a graph inside it ({', '.join(_random_inside(node))})"
         raise ModelError(
             f"{name}: node {node.name!r} ({node.op_type}) gives random numbers{inside}, so no two runs give the same "
-            "outputs: neither scores nor accuracies would mean anything. Export the model for inference (in torch: "
-            "model.eval(), without training=TrainingMode.TRAINING)."
+            "outputs: neither scores nor accuracies would mean anything. Export the model for inference "
+            f"({inference(model.producer_name)})."
         )
 
 

@@ -37,6 +37,7 @@ def comparison_table(found: Comparison) -> RenderableType:
     lines = []
     if found.before is not None:
         lines.append(Text(f"before: {found.before:.1%}" + (f"; old domain {found.source_before:.1%}" if old else "")))
+    lines += [Text(f"warning: {text}") for text in found.warnings]
     lines.append(Text(ties_sentence(found.summaries)))
     return Group(table, *lines)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..files import write_bytes
+from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
 from ..selection.budget import megabytes
 from ..selection.strategies import size_agreement
@@ -97,6 +98,12 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def _able(scores: Scores) -> str:
+    """What "all layers" means where some cannot be trained."""
+    count = sum(layer.untrainable is None for layer in scores.layers)
+    return "" if count == len(scores.layers) else f" that can be trained ({count} of {len(scores.layers)})"
+
+
 def _facts(found: Material) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if found.run is not None:
@@ -111,7 +118,8 @@ def _facts(found: Material) -> list[tuple[str, str]]:
             facts.append((f"{figures.trainable_share:.1%}", "of the parameters"))
             if {"selection", "all"} <= figures.measured.keys():
                 one, everything = figures.measured["selection"], figures.measured["all"]
-                facts.append((f"{one[0] / everything[0]:.2f}x", "step memory of training all layers, measured"))
+                able = "" if found.scores is None else _able(found.scores)
+                facts.append((f"{one[0] / everything[0]:.2f}x", f"step memory of training all layers{able}, measured"))
                 facts.append((f"{one[1] / everything[1]:.2f}x", "step time, likewise"))
     elif found.compared is not None:
         best = next((row for row in _summaries(found) if row.best), None)

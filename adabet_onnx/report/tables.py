@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -11,15 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.measure import Cost
+from ..cost.overview import Row
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..pipeline import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..training.decisions import Decision, decisions
-from ..training.verdicts import Check, CheckedLayer, Verdict
+from ..training.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from .grouping import by_reason, counted, listed
 
 _BAR = 16  # characters
+_MOST_BEST = 5
+_COUNT = re.compile(r" \(\d+ nodes\)$")  # what a repair says of how many nodes it is of, which differs by layer
 
 
 def layers_table(model: Model) -> RenderableType:
@@ -57,16 +62,15 @@ def layers_table(model: Model) -> RenderableType:
             Text(f"output  {', '.join(value.name or '' for value in model.graph.graph.outputs)}, made from the logits")
         )
     lines += [Text(f"note    {note}") for note in model.notes]
-    return Group(*lines, table, *_decided(decisions(model)))
+    return Group(table, *lines, *_decided(decisions(model)))
 
 
 def check_table(check: Check) -> RenderableType:
-    """Which layers can be trained, by which backend, after which repairs; and the nodes that stand in the way."""
+    """Which layers can be trained, by which backend, after which repairs; the nodes in the way; the sum at the end."""
     able = sum(layer.trainable for layer in check.layers)
-    summary = Text(f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
     table = Table()
     headings: dict[str, Literal["left", "right"]] = {"layer": "left", "operator": "left", "backend": "left"}
-    _columns(table, headings | {"portable": "left", "ort": "left", "repairs": "left"})
+    _columns(table, headings | {"portable": "left", "ort": "left"})
     for layer in check.layers:
         table.add_row(
             Text(layer.name),
@@ -74,7 +78,6 @@ def check_table(check: Check) -> RenderableType:
             layer.backend or "none",
             _yes(layer.portable),
             _yes(layer.ort),
-            Text("\n".join(_repairs(layer))),
             style=None if layer.trainable else "bold",
         )
     lines = [
@@ -87,8 +90,23 @@ def check_table(check: Check) -> RenderableType:
         for backend, installed in check.installed.items()
         if not installed
     ]
-    lines += [Text(f"{obstacle.backend}: {obstacle}") for obstacle in check.obstacles]
-    return Group(summary, table, *lines, *_decided(check.decisions))
+    lines += [Text(line) for line in _obstacles(check.obstacles)]
+    summary = Text(f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
+    return Group(table, *_repairs(check.layers), *_decided(check.decisions), *lines, summary)
+
+
+def _obstacles(obstacles: Sequence[Obstacle]) -> list[str]:
+    """A line for each node, or for all that stand in the way for one reason."""
+    groups: dict[tuple[str, str, str], list[Obstacle]] = {}
+    for obstacle in obstacles:
+        groups.setdefault((obstacle.backend, obstacle.op_type, obstacle.reason), []).append(obstacle)
+    lines = []
+    for same in groups.values():
+        first = same[0]
+        nodes = listed([repr(obstacle.node) for obstacle in same])
+        many = f"nodes {nodes} ({first.op_type}): each {first.reason}. {first.remedy}"
+        lines.append(f"{first.backend}: {first if len(same) == 1 else many}")
+    return lines
 
 
 def _decided(found: Sequence[Decision]) -> list[Text]:
@@ -100,13 +118,19 @@ def _yes(verdict: Verdict) -> str:
     return "yes" if verdict.trainable else "no"
 
 
-def _repairs(layer: CheckedLayer) -> list[str]:
-    """Repairs of both backends, each once, with the backend where it is for one alone."""
-    found: dict[str, list[str]] = {}
-    for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
-        for what in verdict.repairs if verdict.trainable else ():
-            found.setdefault(what, []).append(backend)
-    return [what if len(backends) > 1 else f"{backends[0]}: {what}" for what, backends in found.items()]
+def _repairs(layers: Sequence[CheckedLayer]) -> list[Text]:
+    """Repairs on the way to the loss, a line each, with the backend where it is for one alone, and their layers."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for layer in layers:
+        for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
+            for what in verdict.repairs if verdict.trainable else ():
+                found.setdefault(_COUNT.sub("", what), {}).setdefault(backend, []).append(layer.name)
+    lines = []
+    for what, backends in found.items():
+        where = "" if len(backends) > 1 else f"{next(iter(backends))}: "
+        names = list(dict.fromkeys(name for own in backends.values() for name in own))
+        lines.append(Text(f"  {where}{what}: for {counted(len(names), 'layer')} ({listed(names)})"))
+    return [Text("repairs"), *lines] if lines else []
 
 
 def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
@@ -137,7 +161,9 @@ def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
             Text(bar(layer.b1_hat)),
             style="bold" if layer.name in chosen else None,
         )
-    return Group(table, *(Text(f"note: {note}") for note in scores.notes))
+    best = sorted(scores.layers, key=lambda layer: layer.rank)[:_MOST_BEST]
+    highest = Text(f"the highest b1_hat: {', '.join(f'{layer.name} {layer.b1_hat:.2e}' for layer in best)}")
+    return Group(table, *(Text(f"note: {note}") for note in scores.notes), highest)
 
 
 def _log_bars(values: list[float]) -> Callable[[float], str]:
@@ -158,8 +184,10 @@ def selection_text(selection: Selection) -> Text:
     for name in selection.layers:
         score = (selection.scored or {}).get(name)
         text.append(f"  {name}" + (f"  {score:.2e}" if score is not None else "") + _channels(selection, name) + "\n")
-    for name, reason in selection.left_out.items():
-        text.append(f"left out, since it cannot be trained: {name} ({reason})\n")
+    for reason, names in by_reason(selection.left_out).items():
+        layers = counted(len(names), "layer")
+        text.append(f"left out, since no backend can train {'it' if len(names) == 1 else 'them'}: {layers} ")
+        text.append(f"({listed(names)}): {reason}\n")
     if selection.firmness is not None:
         text.append(f"the cut: {selection.firmness.sentence()}\n")
     if selection.budget is not None:
@@ -190,38 +218,93 @@ def outcome_text(outcome: Outcome) -> RenderableType:
             Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
-    if after["loss"] > before["loss"]:
-        lines.append(Text("          the loss rose: try a lower learning rate (--lr)"))
     lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
-    if outcome.selection.strategy == "adabet":
-        advice = "if the input itself has shifted (noise, light, another sensor), compare --strategy norm-bias and all"
-        lines.append(Text(f"hint      {advice}"))
+    lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
+    lines += [Text(f"hint      {text}") for text in _hints(outcome)]
     if outcome.not_measured is not None:
         lines.append(Text(f"not everything was measured: {outcome.not_measured}"))
-    if not outcome.costs:
-        return Group(*lines)
-    return Group(*lines, *_costs(outcome.costs))
+    return Group(*lines, *_costs(outcome))
 
 
-def _costs(costs: dict[str, Cost]) -> list[RenderableType]:
-    """The costs in a table, under their ratios in a sentence."""
-    table = Table()
-    for heading in ("one step", "time", "memory"):
-        table.add_column(heading, justify="left" if heading == "one step" else "right")
-    labels = {"inference": "inference", "selection": "training, selected layers", "all": "training, all layers"}
-    for what, label in labels.items():
-        if what in costs:
+def _hints(outcome: Outcome) -> list[str]:
+    """What to try next, the most likely first."""
+    found, rate = [], outcome.learning_rate
+    if outcome.advice is not None:
+        found.append(outcome.advice)
+    elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
+        found.append(
+            "the loss on these samples rose although the training loss fell: try --patience 2, or a smaller learning "
+            f"rate, --lr {rate / 10:g}"
+        )
+    elif rate is not None:
+        found.append(
+            f"the learning rate was {rate:g}; --lr {rate * 3:g}, {rate * 10:g} or {rate / 10:g} may do better "
+            "(adabet-onnx compare chooses one for each strategy)"
+        )
+    if outcome.selection.strategy == "adabet":
+        found.append(
+            "if the input itself has shifted (noise, light, another sensor), compare --strategy norm-bias and all"
+        )
+    return found
+
+
+def _costs(outcome: Outcome) -> list[RenderableType]:
+    """The costs in tables, under their ratios in sentences: what was measured, and what is predicted of the rest."""
+    able, layers = outcome.trainable_layers, len(outcome.scores.layers)
+    everything = "all layers" if able == layers else f"the {able} of {layers} layers that can be trained"
+    whole = {layer.name for layer in outcome.scores.layers if layer.untrainable is None}
+    labels = {"inference": "inference", "selection": "training, selected layers", "all": f"training, {everything}"}
+    if whole <= set(outcome.selection.layers) and not outcome.selection.channels:
+        everything += ", which are the selected ones"
+    costs, predicted = outcome.costs, {} if outcome.predicted is None else outcome.predicted.rows()
+    parts: list[RenderableType] = []
+    if costs:
+        table = _cost_table("one step", "time", "memory")
+        for what in (name for name in labels if name in costs):
             cost = costs[what]
-            table.add_row(label, f"{cost.seconds * 1000:.3g} ms", f"{cost.memory_bytes / 1e6:.3g} MB")
-    if set(costs) != set(labels):
-        return [table]
-    chosen, everything, forward = (costs[what] for what in ("selection", "all", "inference"))
-    sentence = (
-        f"a step takes {chosen.seconds / everything.seconds:.2f} of the time and "
-        f"{chosen.memory_bytes / everything.memory_bytes:.2f} of the memory of training all layers "
+            table.add_row(labels[what], f"{_figure(1000 * cost.seconds)} ms", f"{_figure(cost.memory_bytes / 1e6)} MB")
+        parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
+    if predicted:
+        table = _cost_table("one step, predicted (not measured)", "memory", "at most")
+        for what, row in predicted.items():
+            memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
+            table.add_row(labels[what], f"{_figure(memory / 1e6)} MB", f"{_figure((memory + margin) / 1e6)} MB")
+        parts += [Text(_predicted_sentence(predicted, everything)), table]
+    return parts
+
+
+def _cost_table(*headings: str) -> Table:
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == headings[0] else "right")
+    return table
+
+
+def _figure(number: float) -> str:
+    """Three figures, and never a power of ten where the number is large."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
+    chosen, whole, forward = (costs[what] for what in ("selection", "all", "inference"))
+    return (
+        f"a step takes {chosen.seconds / whole.seconds:.2f} of the time and "
+        f"{chosen.memory_bytes / whole.memory_bytes:.2f} of the memory of training {everything} "
         f"({chosen.seconds / forward.seconds:.1f} and {chosen.memory_bytes / forward.memory_bytes:.1f} times inference)"
     )
-    return [Text(sentence), table]
+
+
+def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
+    chosen, forward = rows["selection"].prediction, rows["inference"].prediction
+    times = f"{chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference"
+    if "all" not in rows:
+        return f"predicted: a step takes memory {times}"
+    whole = rows["all"].prediction
+    return (
+        f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
+        f"{chosen.step_multiply_adds / max(1, whole.step_multiply_adds):.2f} of the multiply-adds of training "
+        f"{everything} (memory: {times})"
+    )
 
 
 def _columns(table: Table, headings: dict[str, Literal["left", "right"]]) -> None:

@@ -137,7 +137,7 @@ class Spent:
         how = f", {self.part} at a time" if self.accumulate > 1 else ""
         text = f"predicted at batch {self.batch_size}{how}: {', '.join(parts)}"
         if {"max_memory_share", "max_step_time"} & limits.keys():
-            text += " (x: times training all layers)"
+            text += " (x: times training all layers that can be trained)"
         if not self.given_up:
             return f"{text}; nothing had to be given up"
         some = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")

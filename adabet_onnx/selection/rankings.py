@@ -88,7 +88,7 @@ def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed
         return Ranking(
             order,
             count,
-            f"{count} of {layers} layers with {reason}",
+            f"{min(count, len(pool))} of {layers} layers with {reason}",
             {i: pairs[i][0] for i in pool},
             {i: pairs[i][1] for i in pool},
         )
@@ -96,10 +96,14 @@ def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed
         rng = np.random.default_rng(seed)
         picks = [int(i) for i in rng.choice(len(pool), size=min(count, len(pool)), replace=False)]
         rest = [int(i) for i in rng.permutation(len(pool)) if i not in picks]
-        return Ranking([pool[i] for i in (*picks, *rest)], count, f"{count} layers drawn at random with seed {seed}")
+        return Ranking(
+            [pool[i] for i in (*picks, *rest)],
+            count,
+            f"{len(picks)} of {layers} layers, drawn at random with seed {seed}",
+        )
     if strategy in ("last", "first"):
         order = pool[::-1] if strategy == "last" else list(pool)
-        return Ranking(order, count, f"the {strategy} {count} of {layers} layers")
+        return Ranking(order, count, f"the {strategy} {min(count, len(pool))} of {layers} layers")
     if strategy == "all":
         return Ranking(pool[::-1], None, "all layers")
     return _head(scores, pool) if strategy == "head" else _norms(scores, pool)
@@ -125,7 +129,8 @@ def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values
             )
     numbers = {i: float(values[scores.layers[i].name]) for i in pool}
     order = sorted(pool, key=lambda i: -numbers[i])
-    return Ranking(order, count, f"{count} of {len(scores.layers)} layers with the highest {strategy}", numbers)
+    some = f"{min(count, len(pool))} of {len(scores.layers)} layers"
+    return Ranking(order, count, f"{some} with the highest {strategy}", numbers)
 
 
 def by_name(chosen: list[int], patterns: str) -> Ranking:

@@ -124,9 +124,9 @@ def select(
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
-        why += ", as far as the budget allows"
+        why += f", as far as the budget allows, which is {len(chosen)} in all"
     if left_out:
-        why += f", without {len(left_out)} that cannot be trained"
+        why += _without(left_out, ranking, len(scores.layers), named=bool(layers))
     picked = [scores.layers[i] for i in sorted(chosen)]
     numbers = ranking.values
     selection = Selection(
@@ -148,6 +148,16 @@ def select(
         left_out=left_out,
     )
     return selection if channel_rho is None else with_channels(selection, scores, channel_rho)
+
+
+def _without(left_out: Mapping[str, str], ranking: Ranking, layers: int, *, named: bool) -> str:
+    """What the reason says of layers that cannot be trained."""
+    if named:
+        return f", without {len(left_out)} that cannot be trained"
+    able = layers - len(left_out)
+    more = ranking.count is not None and ranking.count > able
+    which = f"only {able} of the {layers} layers can be trained"
+    return f"; {which}, and {ranking.count} were asked for" if more else f"; {which}"
 
 
 def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> Selection:

@@ -45,6 +45,7 @@ from ..selection.strategies import NEEDS_COSTS, select
 from ..training.artifacts import make_artifacts
 from ..training.choices import choose_backend, need_runtime
 from ..training.evaluation import evaluate
+from ..training.learned import evaluated_at_chance
 from . import runs
 from .fisher import fisher_information
 from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
@@ -68,6 +69,7 @@ class Comparison:
         before: accuracy of the model as it was (with its new head, where it got one).
         source_before: the same on the old domain, or None.
         data: what the training data was taken for, in a line.
+        warnings: which strategies ended at chance, a sentence each.
     """
 
     folder: Path
@@ -77,6 +79,7 @@ class Comparison:
     before: float | None
     source_before: float | None
     data: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def compare(
@@ -182,8 +185,14 @@ def compare(
     results = study.results(selections, rates, old)
     save_results(target, results)
     _remove(target / "artifacts")
-    samples = len(splits.for_evaluation)
-    return Comparison(target, results, summarise(results, samples), samples, before, old, taken)
+    held = splits.for_evaluation
+    summaries = summarise(results, len(held))
+    warnings = []
+    for summary in summaries:
+        mean = summary.mean if summary.accuracies else None
+        said = evaluated_at_chance(model, held, mean, loss=plan.choices.loss, axis=plan.choices.class_axis)
+        warnings += [] if said is None else [f"{summary.setting}: {said}"]
+    return Comparison(target, results, summaries, len(held), before, old, taken, tuple(warnings))
 
 
 def _remove(folder: Path) -> None:

@@ -26,6 +26,7 @@ from ..model.origins import origins
 from ..model.plain_norms import plain_norms
 from ..model.probabilities import tail_of
 from ..model.sharing import sharing_of
+from ..model.unused_inputs import unused_inputs
 
 _MOST_LISTED = 12  # weights or nodes
 _MOST_NAMES = 3
@@ -223,8 +224,15 @@ def _inputs(model: Model) -> Iterator[Decision]:
             yield Decision(f"input {spec.name}", taken, told)
 
 
+def _unused(model: Model) -> Iterator[Decision]:
+    for name in unused_inputs(model.graph):
+        because = "nothing that the logits depend on reads it: it needs no data, and the exported model has it still"
+        yield Decision(f"input {name}", "unused", because)
+
+
 _ASKED = (
     _inputs,
+    _unused,
     _preprocessing,
     _logits,
     _batch_axis,

@@ -86,6 +86,8 @@ def compute_logits(
     session = logits_session(model.graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
+    if progress is not None:
+        progress("evaluating", 0, len(dataset))
     for start in range(0, len(dataset), batch_size):
         indices = np.arange(start, min(start + batch_size, len(dataset)))
         part = _run(session, feeder.feeds(dataset, indices), model.name)

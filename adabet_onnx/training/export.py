@@ -13,6 +13,7 @@ from .. import runtime
 from ..errors import CheckError, RecordError
 from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
+from ..model.unused_inputs import restore_unused_inputs
 from .evaluation import logits_session
 from .manifest import Manifest, load_manifest
 from .samples import sample_feeds, sample_labels
@@ -26,8 +27,8 @@ def export_model(
 ) -> onnx.ModelProto:
     """Write the adapted model: the graph as it was before preparation, with the trained values.
 
-    Classes and preprocessing go into its metadata. It is an ordinary model for any ONNX runtime, and can be adapted
-    again.
+    Inputs that nothing reads are there again. Classes and preprocessing go into its metadata. It is an ordinary model
+    for any ONNX runtime, and can be adapted again.
 
     Args:
         folder: the artifact folder; the best checkpoint is taken, else the last, else the initial one.
@@ -47,6 +48,7 @@ def export_model(
     proto = adapted_proto(manifest)
     if check:
         _compare(manifest, proto)
+    restore_unused_inputs(proto)
     with replacing(path) as part:
         part.write_bytes(proto.SerializeToString())
     return proto

@@ -34,6 +34,7 @@ from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
 from .choices import need_runtime
+from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
 from .schedule import SCHEDULES
 
@@ -100,6 +101,7 @@ class Trainer:
         folder: the artifacts.
         manifest: what they say of themselves.
         data: what the data of the last `fit` was taken for, in a line; None before.
+        learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
         RecordError: it is no artifact folder, or its files were changed.
@@ -112,6 +114,7 @@ class Trainer:
         need_runtime(self.manifest.backend)
         self._threads = threads
         self.data: str | None = None
+        self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.file("model"))
 
     def fit(
@@ -248,16 +251,37 @@ class Trainer:
             if _stopped_early(rows, settings):
                 break
             began = time.perf_counter()
-            loss, rate = self._epoch(session, training, feeder, settings, epoch, steps, progress)
+            loss, rate, told = self._epoch(session, training, feeder, settings, epoch, steps, progress)
             row = {"epoch": epoch, "train_loss": loss, **self._evaluated(session, held_out, feeder, settings, rate)}
             if held_out is not None and row["eval_loss"] is None:
                 raise _exploded("validation loss is not finite after", epoch, settings)
             row["seconds"] = round(time.perf_counter() - began, 3)
             rows.append(row)
             self._store(session, rows, settings, about, target)
+            if progress is not None:
+                progress(told + _told(row), epoch * steps, settings.epochs * steps)
         else:
             _write_metrics(target, rows)
+        self.learned = self._judged(rows, settings, training, held_out, steps)
         return rows
+
+    def _judged(
+        self, rows: list[dict[str, Any]], settings: Settings, training: Dataset, held_out: Dataset | None, steps: int
+    ) -> Learned:
+        """What the figures say of whether something was learned."""
+        axis, shape = self.manifest.class_axis, self.manifest.logits_shape
+        assert training.labels is not None
+        assert settings.learning_rate is not None
+        return judge(
+            rows,
+            rate=settings.learning_rate,
+            updates=steps * (len(rows) - 1),
+            loss=self.manifest.loss_function,
+            classes=None if axis is None else int(shape[axis]),
+            labels=training.labels,
+            held_out=None if held_out is None else held_out.labels,
+            smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+        )
 
     def _cut(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Batches in parts where the selection's budget was made for that, and nothing else is asked for."""
@@ -303,12 +327,15 @@ class Trainer:
         epoch: int,
         steps: int,
         progress: Progress | None,
-    ) -> tuple[float, float]:
-        """One pass over the data: (mean loss, rate of the last step)."""
+    ) -> tuple[float, float, str]:
+        """One pass over the data: (mean loss, rate of the last step, what to say of it).
+
+        Progress is told of every step but the last: that is told when the epoch has been evaluated.
+        """
         assert settings.learning_rate is not None
         order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
         share = SCHEDULES[settings.schedule]
-        total, rate, right, seen = 0.0, 0.0, Accuracy(self.manifest), 0
+        total, rate, right, seen, what = 0.0, 0.0, Accuracy(self.manifest), 0, ""
         for step in range(steps):
             rate = settings.learning_rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
             size = settings.batch_size * settings.accumulate
@@ -326,12 +353,12 @@ class Trainer:
                 right.add(logits, labels)
             if len(parts) > 1:
                 session.update(rate)
-            if progress is not None:
-                what = f"epoch {epoch}/{settings.epochs}, loss {total / max(seen, 1):.3f}"
-                if right.share is not None:
-                    what += f", accuracy {right.share:.1%}"
+            what = f"epoch {epoch}/{settings.epochs}, loss {total / max(seen, 1):.3f}"
+            if right.share is not None:
+                what += f", accuracy {right.share:.1%}"
+            if progress is not None and step + 1 < steps:
                 progress(what, (epoch - 1) * steps + step + 1, settings.epochs * steps)
-        return total / max(seen, 1), rate
+        return total / max(seen, 1), rate, what
 
     def _evaluated(
         self, session: TrainingSession, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
@@ -373,10 +400,17 @@ def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: st
     return replace(stored, epochs=asked["epochs"]) if longer else stored
 
 
+def _told(row: dict[str, Any]) -> str:
+    """What evaluation after an epoch adds to what is said of it."""
+    told = "" if row["eval_loss"] is None else f", eval loss {row['eval_loss']:.3f}"
+    return told if row["eval_accuracy"] is None else f"{told}, eval accuracy {row['eval_accuracy']:.1%}"
+
+
 def _exploded(what: str, epoch: int, settings: Settings) -> TrainingError:
+    rate = settings.learning_rate or 0.0
     return TrainingError(
-        f"the {what} epoch {epoch}. Lower the learning rate (now {settings.learning_rate:g}) and check the "
-        "preprocessing. The last good epoch is kept."
+        f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less (--lr), and check "
+        "the preprocessing. The last good epoch is kept."
     )
 
 

@@ -1,0 +1,136 @@
+"""Models that take in one sample, without a batch: they get one where that changes nothing they compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import ModelError, RuntimeMissingError
+from .batch import make_batch_dynamic
+from .passes.add_batch import AddBatch
+from .shapes import BATCH, TRIAL_SECONDS
+from .trial import random_feeds
+
+_SAME = 1e-4  # of the largest output
+
+
+def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.Model:
+    """The graph with a dynamic batch as the first dimension of every input.
+
+    Where a fixed first dimension cannot be freed, the inputs may be single samples: they are given a batch, the graph
+    is run with and without it, and then that batch is freed and checked as any other (`make_batch_dynamic`).
+
+    Args:
+        model: a graph whose inputs have a shape, all fixed but the batch; changed in place, or not used any more.
+        name: of the model, for messages.
+        chosen: name of the value that is the logits or made from them.
+        notes: what was changed is added to it.
+
+    Raises:
+        ModelError: the batch cannot be freed; where the inputs look like samples without a batch, it says so.
+    """
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    fixed = all(value.shape is not None and isinstance(value.shape[0], int) for value in inputs)
+    original = model.clone() if fixed else model
+    try:
+        if make_batch_dynamic(model, name, chosen):
+            notes.append("the fixed batch dimension was made dynamic")
+        return model
+    except ModelError as error:
+        added = _with_batch(original) if fixed else None
+        if added is None:
+            raise ModelError(f"{error}{_advice(original)}") from error
+    try:
+        make_batch_dynamic(added, name, chosen)
+    except ModelError as error:
+        raise ModelError(f"{error}{_advice(original)}") from error
+    shapes = ", ".join(f"{value.name} {_written(value)}" for value in added.graph.inputs)
+    notes.append(
+        f"the inputs were taken for single samples, to which the graph adds a batch inside: the batch is now the first "
+        f"dimension of inputs and outputs ({shapes}), of the adapted model too"
+    )
+    return added
+
+
+def _with_batch(original: ir.Model) -> ir.Model | None:
+    """The graph with a batch of 1; None where that is not known how, or where it computes something else.
+
+    Accepted are graphs that add a batch themselves, and inputs of one axis. Rejected is all else: the first dimension
+    may be a batch whose samples have to do with each other.
+    """
+    changed = original.clone()
+    adding = AddBatch()
+    adding(changed)
+    flat = all(value.shape is not None and len(value.shape) == 1 for value in original.graph.inputs)
+    if adding.refused is not None or not (adding.opened or flat):
+        return None
+    for value in changed.graph.outputs:
+        value.shape = None
+    feeds = random_feeds(original, {})
+    if feeds is None:
+        return None
+    from .. import runtime  # only this check needs a runtime
+
+    try:
+        before = runtime.run_session(
+            runtime.inference_session(original, "the model"), None, feeds, "the model", seconds=TRIAL_SECONDS
+        )
+        after = runtime.run_session(
+            runtime.inference_session(changed, "the model"),
+            None,
+            {key: array[None] for key, array in feeds.items()},
+            "the model",
+            seconds=TRIAL_SECONDS,
+        )
+    except (ModelError, RuntimeMissingError):
+        return None
+    pairs = list(zip(map(np.asarray, after), map(np.asarray, before), strict=True))
+    return changed if all(_same(found, expected) for found, expected in pairs) else None
+
+
+def _same(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether an output is the same, with a batch of 1 in front where it had none."""
+    if found.ndim == 0 or found.shape[0] != 1 or found.shape not in (expected.shape, (1, *expected.shape)):
+        return False
+    size = max(1.0, float(np.abs(expected.astype(np.float64)).max(initial=0)))
+    return bool(np.allclose(found.reshape(expected.shape), expected, rtol=0, atol=_SAME * size, equal_nan=True))
+
+
+def _advice(model: ir.Model) -> str:
+    """What to add to a refusal where inputs look like samples without a batch."""
+    single = [
+        value
+        for value in model.graph.inputs
+        if any(node.op_type == "Unsqueeze" and _adds_first(node) for node in _near(value))
+    ]
+    if not single:
+        return ""
+    value = single[0]
+    assert value.shape is not None
+    shape = ", ".join(map(str, value.shape))
+    return (
+        f" Input {value.name!r} ({shape}) looks like one sample without a batch, which the graph adds inside: export "
+        f"the model with an input of shape (1, {shape})."
+    )
+
+
+def _near(value: ir.Value, steps: int = 4) -> list[ir.Node]:
+    """Nodes that an input reaches within a few."""
+    found, values = [], [value]
+    for _ in range(steps):
+        nodes = [use.node for value in values for use in value.uses()]
+        found += nodes
+        values = [output for node in nodes for output in node.outputs]
+    return found
+
+
+def _adds_first(node: ir.Node) -> bool:
+    if "axes" in node.attributes:
+        return list(node.attributes["axes"].as_ints()) == [0]
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    tensor = None if axes is None else ir.convenience.get_const_tensor(axes)
+    return tensor is not None and tensor.numpy().reshape(-1).tolist() == [0]
+
+
+def _written(value: ir.Value) -> str:
+    return f"({', '.join([BATCH, *map(str, list(value.shape or ())[1:])])})"

@@ -1,0 +1,34 @@
+"""Many names with few reasons: a line for each reason, so that what matters stays on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+MOST_NAMES = 3
+
+
+def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
+    """The first names, and how many more there are.
+
+    One more name is written out: it takes no more room than "and 1 more".
+    """
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def by_reason(reasons: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Names by reason, both in the order in which they come.
+
+    Args:
+        reasons: the reason by name, or pairs of name and reason.
+    """
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items() if isinstance(reasons, Mapping) else reasons:
+        found.setdefault(reason, []).append(name)
+    return found
+
+
+def counted(count: int, what: str) -> str:
+    """``1 layer``, ``1,234 layers``."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
