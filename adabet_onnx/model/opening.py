@@ -27,10 +27,11 @@ from .passes.fold_constants import FoldConstants, computed_constants
 from .passes.inference_mode import InferenceMode
 from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
+from .passes.sequences import TakeSequencesApart, is_sequence_node
 from .passes.single_precision import SinglePrecision, other_precision
 from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
-from .refusals import check_valid, refuse_foreign, refuse_random
+from .refusals import check_valid, refuse_foreign, refuse_random, refuse_sequences
 from .trial import compare
 
 _MOST_LISTED = 6
@@ -69,6 +70,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     if logits is not None:
         set_metadata(model, "logits", chosen)
     RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
+    refuse_sequences(model, name)
     state_types(model)
     forget_unknown(model)
     fix_dims(model, name, dims)
@@ -79,6 +81,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     with _named(name):
         check_divisors(model)
     _inline(model, name, notes, InlineConstantIfs())
+    _without_sequences(model, name, notes)
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
@@ -158,6 +161,20 @@ def _inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConsta
         f"{_checked(difference)}"
     )
     return True
+
+
+def _without_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let Split, Squeeze and Concat stand for sequences of tensors."""
+    if not any(is_sequence_node(node) for node in model.graph.all_nodes()):
+        return
+    original, taking = model.clone(), TakeSequencesApart()
+    with _named(name):
+        taking(model)
+    difference = _same(original, model, name, "without sequences of tensors")
+    notes.append(
+        "sequences of tensors were taken apart into Split, Squeeze and Concat: "
+        f"{_listed(taking.rewritten)}{_checked(difference)}"
+    )
 
 
 def _fold(model: ir.Model, name: str) -> None:

@@ -48,6 +48,35 @@ def _random_inside(node: ir.Node) -> list[str]:
     return list(dict.fromkeys(item.op_type for item in inner))
 
 
+def refuse_sequences(model: ir.Model, name: str) -> None:
+    """See that inputs and outputs are tensors.
+
+    Raises:
+        ModelError: one is a sequence, a map or an optional value; it is named.
+    """
+    for what, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.type is None or isinstance(value.type, ir.TensorType):
+                continue
+            if what == "input":
+                remedy = "Export the model with a tensor in its place."
+            else:
+                remedy = (
+                    f"Name a tensor to be the logits: adabet-onnx import {name} -o one_output.onnx --logits NAME; or "
+                    "export the model with a tensor in its place."
+                )
+            raise ModelError(
+                f"{name}: {what} {value.name!r} is no tensor but {_kind(value.type)}, and the {what}s of a model that "
+                f"is scored or trained are tensors. {remedy}"
+            )
+
+
+def _kind(kind: ir.TypeProtocol) -> str:
+    if isinstance(kind, ir.OptionalType):
+        return "an optional value"
+    return "a sequence" if isinstance(kind, ir.SequenceType) else "a value of another kind"
+
+
 def refuse_foreign(model: ir.Model, name: str) -> None:
     """See that every node is a standard operator (local functions are inlined by now).
 
