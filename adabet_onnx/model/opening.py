@@ -25,6 +25,7 @@ from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.fold_constants import FoldConstants, computed_constants
 from .passes.inference_mode import InferenceMode
+from .passes.initial_states import RECURRENT, FreeInitialStates
 from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
 from .passes.sequences import TakeSequencesApart, is_sequence_node
@@ -86,6 +87,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
+    _free_states(model, name, notes)
     if make_batch_dynamic(model, name):
         notes.append("the fixed batch dimension was made dynamic")
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
@@ -175,6 +177,29 @@ def _without_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
         "sequences of tensors were taken apart into Split, Squeeze and Concat: "
         f"{_listed(taking.rewritten)}{_checked(difference)}"
     )
+
+
+def _free_states(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let stored initial states of recurrent layers serve any batch."""
+    if not any(node.op_type in RECURRENT for node in model.graph):
+        return
+    original, freeing = model.clone(), FreeInitialStates()
+    with _named(name):
+        changed = freeing(model).modified
+    if not changed:
+        return
+    RemoveUnused()(model)
+    difference = _same(original, model, name, "with initial states for any batch")
+    if freeing.dropped:
+        notes.append(
+            "a stored initial state of zeros, which is what a node takes without one, was dropped: "
+            f"{_listed(freeing.dropped)}{_checked(difference)}"
+        )
+    if freeing.expanded:
+        notes.append(
+            "a stored initial state was expanded to the batch, the same for each sample: "
+            f"{_listed(freeing.expanded)}{_checked(difference)}"
+        )
 
 
 def _fold(model: ir.Model, name: str) -> None:
