@@ -57,7 +57,7 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
     values = (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
     _check_text((proto.graph.name, proto.graph.doc_string, *(value.doc_string for value in values)), name)
     for graph_nodes in (proto.graph.node, *(function.node for function in proto.functions)):
-        for node, depth in _all_nodes(graph_nodes):
+        for node, depth in all_nodes(graph_nodes):
             _check_text((node.name, node.doc_string, *(graph.name for graph in _graphs(node))), name)
             if depth > _MOST_DEPTH:
                 raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
@@ -95,7 +95,8 @@ def _wrong(attribute: onnx.AttributeProto) -> str | None:
     return None if wrong is None else f"the number {wrong}"
 
 
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """Nodes and those in graphs inside them, each with its depth."""
     stack = [(node, 0) for node in nodes]
     while stack:
         node, depth = stack.pop()

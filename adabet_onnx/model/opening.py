@@ -18,7 +18,7 @@ from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_divisions, check_nodes, check_sizes
 from .liveness import weight_bytes
 from .metadata import get_metadata, set_metadata
-from .opsets import into_range, lower_ir_version
+from .opsets import check_known, into_range, lower_ir_version, plain_domains
 from .output_shapes import state_shapes, state_types
 from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
@@ -58,6 +58,8 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     name = source.name
     proto, weights = without_external(source.proto)
     check_nodes(proto, name)
+    check_known(proto, name)
+    plain_domains(proto, name)
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
     with through(name, "taking in the graph of"):

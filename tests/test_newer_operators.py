@@ -1,0 +1,182 @@
+"""Operators of opsets 23 to 25, written with older ones: values and gradients against torch, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from models.newer import FEATURES, POSITIONS, WIDTH, Case, text
+from models.tiny import normal, run
+
+from adabet_onnx import make_artifacts, open_model
+from adabet_onnx.selection.record import Selection
+
+pytestmark = pytest.mark.usefixtures("checked_here")
+X = normal(5, POSITIONS, WIDTH, scale=1.0)
+X[0, :, 0] = -1.0  # where a mask is made from it, this sample sees nothing
+LABELS = np.array([0, 2, 1, 1, 0])
+
+CASES = {
+    "plain": Case(),
+    "of three axes": Case(axes=3),
+    "grouped": Case(heads=4, few=2),
+    "grouped of three axes": Case(axes=3, heads=4, few=1),
+    "causal": Case(attributes=(("is_causal", 1),)),
+    "causal, fewer queries": Case(queries=4, attributes=(("is_causal", 1),)),
+    "causal, fewer keys": Case(axes=3, keys=4, attributes=(("is_causal", 1),)),
+    "scale": Case(attributes=(("scale", 0.9),)),
+    "softcap": Case(attributes=(("softcap", 0.7), ("is_causal", 1)), mask="bool"),
+    "mask of bools": Case(mask="bool"),
+    "mask of floats": Case(axes=3, mask="float"),
+    "mask of floats, causal": Case(mask="float", attributes=(("is_causal", 1),)),
+    "mask of bools that hides all": Case(mask="seen", attributes=(("is_causal", 1),)),
+    "mask of floats that hides all": Case(mask="bias"),
+    "mask of floats that hides all, causal": Case(mask="bias", attributes=(("is_causal", 1),)),
+    "opset 24": Case(opset=24, heads=4, attributes=(("is_causal", 1),)),
+    "window": Case(opset=25, attributes=(("left_window_size", 2), ("right_window_size", 1))),
+    "window, causal": Case(opset=25, attributes=(("left_window_size", 1), ("is_causal", 1))),
+}
+TRAINED = {
+    "q.weight": "q.weight",
+    "k.weight": "k.weight",
+    "v.weight": "v.weight",
+}
+
+
+def step(proto, tmp_path, names) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Gradients of cross-entropy by name, and logits, of a training step."""
+    model = open_model(proto)
+    layers = [layer for layer in model.layers if any(p.name in names for p in layer.parameters)]
+    selection = Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    session = made.session(made.initial, threads=1)
+    _, logits = session.gradients({"input": X}, LABELS)
+    return {name: session.gradient(name) for name in names}, logits
+
+
+def in_torch(function, weights, names) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The same by torch, in float64."""
+    import torch
+
+    tensors = {name: torch.from_numpy(array.astype(np.float64)) for name, array in weights.items()}
+    for name in names:
+        tensors[name].requires_grad_()
+    logits = function(torch.from_numpy(X).double(), tensors)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(LABELS)).backward()
+    return {name: tensors[name].grad.numpy() for name in names}, logits.detach().numpy()
+
+
+def agree(proto, function, weights, names, tmp_path) -> None:
+    found, logits = step(proto, tmp_path, names)
+    wanted, expected = in_torch(function, weights, names)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run(open_model(proto).proto(), X), expected, rtol=1e-4, atol=1e-5)
+    for name in names:
+        size = np.abs(wanted[name]).max()
+        assert size > 1e-4
+        assert np.abs(found[name] - wanted[name]).max() <= 1e-4 * size, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_equals_torch(name, tmp_path, torch_oracle):
+    case = CASES[name]
+    agree(case.model(), case.in_torch, case.weights, ("q.weight", "k.weight", "v.weight"), tmp_path)
+
+
+def test_attention_equals_that_of_torch_itself(torch_oracle):
+    """The tests' own formula, against torch's function."""
+    import torch
+
+    case = Case(heads=4, few=2, attributes=(("is_causal", 1),))
+    weights = {name: torch.from_numpy(array.astype(np.float64)) for name, array in case.weights.items()}
+    x = torch.from_numpy(X).double()
+    q, k, v = ((x @ weights[f"{n}.weight"]).reshape(5, POSITIONS, -1, FEATURES).transpose(1, 2) for n in "qkv")
+    y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    wanted = y.transpose(1, 2).reshape(5, POSITIONS, -1).mean(1) @ weights["fc.weight"] + weights["fc.bias"]
+    np.testing.assert_allclose(case.in_torch(x, weights), wanted, rtol=1e-9)
+
+
+ROTARY = [
+    (axes, interleaved, part, positions)
+    for axes, interleaved, part, positions in (
+        (3, 0, 0, True),
+        (3, 1, 0, True),
+        (4, 0, 0, False),
+        (4, 1, 4, True),
+        (4, 0, 4, True),
+        (3, 1, 4, False),
+        (4, 0, 6, False),
+    )
+]
+
+
+@pytest.mark.parametrize(("axes", "interleaved", "part", "positions"), ROTARY)
+def test_rotary_embedding_equals_complex_numbers(axes, interleaved, part, positions, tmp_path, torch_oracle):
+    """Against a product with e^(i angle)."""
+    import torch
+
+    heads, features, turned = 2, 6, part or 6
+    angles = normal(POSITIONS + 3, turned // 2, scale=2.0)
+    ids = (np.arange(POSITIONS) + 2) % POSITIONS if positions else np.arange(POSITIONS)
+    weights = {
+        "q.weight": normal(WIDTH, heads * features),
+        "fc.weight": normal(heads * features, 3),
+        "fc.bias": normal(3),
+    }
+    stored = {
+        "cos": np.cos(angles) if positions else np.cos(angles[None, :POSITIONS]),
+        "sin": np.sin(angles) if positions else np.sin(angles[None, :POSITIONS]),
+    }
+    if positions:
+        stored["ids"] = ids[None].astype(np.int64)
+    attributes = f"interleaved = {interleaved}, rotary_embedding_dim = {part}" + f", num_heads = {heads}" * (axes == 3)
+    node = f"RotaryEmbedding<{attributes}>"
+    last = ", ids" if positions else ""
+    body = f"""q = MatMul(input, "q.weight")
+        shape = Constant<value_ints = [0, 0, {heads}, {features}]>()  back = Constant<value_ints = [0, 0, -1]>()
+        s = Reshape(q, shape)  t = Transpose<perm = [0, 2, 1, 3]>(s)  r = {node}(t, cos, sin{last})
+        u = Transpose<perm = [0, 2, 1, 3]>(r)  w = Reshape(u, back)  y = Mul(w, w)"""
+    if axes == 3:
+        body = f'q = MatMul(input, "q.weight")  w = {node}(q, cos, sin{last})  y = Mul(w, w)'
+
+    def function(x, tensors):
+        q = (x @ tensors["q.weight"]).reshape(5, POSITIONS, heads, features)
+        head, rest = q[..., :turned], q[..., turned:]
+        pairs = head.unflatten(-1, (-1, 2)) if interleaved else head.unflatten(-1, (2, -1)).transpose(-1, -2)
+        turn = torch.polar(torch.ones(()).double(), torch.from_numpy(angles[ids]).double())[None, :, None]
+        made = torch.view_as_real(torch.view_as_complex(pairs.contiguous()) * turn)
+        made = made.flatten(-2) if interleaved else made.transpose(-1, -2).flatten(-2)
+        y = torch.cat([made, rest], -1).flatten(-2) ** 2
+        return y.mean(1) @ tensors["fc.weight"] + tensors["fc.bias"]
+
+    proto = text(body, weights | stored, opset=23)
+    agree(proto, function, weights, ("q.weight",), tmp_path)
+
+
+@pytest.mark.parametrize("axis", [-1, 2, 1])
+def test_rms_normalization_equals_torch(axis, tmp_path, torch_oracle):
+    import torch
+
+    shape = (WIDTH,) if axis != 1 else (POSITIONS, WIDTH)
+    weights = {"q.weight": normal(WIDTH, WIDTH), "n.weight": 1 + normal(*shape), "fc.weight": normal(WIDTH, 3)}
+    weights["fc.bias"] = normal(3)
+    body = f"""q = MatMul(input, "q.weight")
+        y = RMSNormalization<axis = {axis}, epsilon = 0.01>(q, "n.weight")"""
+
+    def function(x, tensors):
+        y = torch.nn.functional.rms_norm(x @ tensors["q.weight"], shape, tensors["n.weight"], eps=0.01)
+        return y.mean(1) @ tensors["fc.weight"] + tensors["fc.bias"]
+
+    names = ("q.weight", "n.weight") if axis != 1 else ("q.weight",)
+    agree(text(body, weights, opset=23), function, weights, names, tmp_path)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.7])
+def test_swish_equals_torch(alpha, tmp_path, torch_oracle):
+    weights = {"q.weight": normal(WIDTH, 4), "fc.weight": normal(4, 3), "fc.bias": normal(3)}
+
+    def function(x, tensors):
+        q = x @ tensors["q.weight"]
+        return (q * (alpha * q).sigmoid()).mean(1) @ tensors["fc.weight"] + tensors["fc.bias"]
+
+    body = f'q = MatMul(input, "q.weight")  y = Swish<alpha = {alpha}>(q)'
+    agree(text(body, weights, opset=24), function, weights, ("q.weight",), tmp_path)
