@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from models.newer import FEATURES, POSITIONS, WIDTH, Case, text
 from models.tiny import normal, run
 
-from adabet_onnx import make_artifacts, open_model
+from adabet_onnx import ModelError, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -34,11 +35,6 @@ CASES = {
     "opset 24": Case(opset=24, heads=4, attributes=(("is_causal", 1),)),
     "window": Case(opset=25, attributes=(("left_window_size", 2), ("right_window_size", 1))),
     "window, causal": Case(opset=25, attributes=(("left_window_size", 1), ("is_causal", 1))),
-}
-TRAINED = {
-    "q.weight": "q.weight",
-    "k.weight": "k.weight",
-    "v.weight": "v.weight",
 }
 
 
@@ -180,3 +176,92 @@ def test_swish_equals_torch(alpha, tmp_path, torch_oracle):
 
     body = f'q = MatMul(input, "q.weight")  y = Swish<alpha = {alpha}>(q)'
     agree(text(body, weights, opset=24), function, weights, ("q.weight",), tmp_path)
+
+
+# --- what is refused, and what opens ---------------------------------------------------------------------------
+
+
+def attention(inputs: str, attributes: str = "", opset: int = 24) -> onnx.ModelProto:
+    weights = {"q.weight": normal(WIDTH, 4), "fc.weight": normal(4, 3), "fc.bias": normal(3)}
+    weights["cache"] = np.zeros((1, 1, 2, 4), np.float32)
+    weights["many"] = np.array([POSITIONS], np.int64)
+    weights["short"] = np.ones((POSITIONS, 2), bool)
+    weights = {name: array for name, array in weights.items() if name in inputs or "." in name}
+    body = f"""q = MatMul(input, "q.weight")
+        y = Attention<q_num_heads = 1, kv_num_heads = 1{attributes}>(q, q, q, {inputs})"""
+    return text(body, weights, opset=opset)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        (", cache, cache", r"takes past_key, .*Export the model without a cache .*use_cache=False"),
+        (", , , many", r"takes nonpad_kv_seqlen, .*Export the model without a cache"),
+        ("short", r"has a mask of 2 keys for 7 keys, .*with a mask of all keys"),
+    ],
+)
+def test_what_attention_takes_that_is_not_supported_is_named(inputs, why):
+    proto = attention(inputs)
+    with pytest.raises(ModelError, match=r"node '/Attention_1' \(Attention\) " + why):
+        open_model(proto)
+    assert open_model(attention("")).layers  # what the message says to do
+
+
+def test_a_newer_operator_that_is_not_known_is_named():
+    weights = {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3), "update": np.zeros((1, 1, WIDTH), np.float32)}
+    proto = text("y = TensorScatter<axis = 1>(input, input)", weights, opset=24)
+    with pytest.raises(ModelError, match=r"\(TensorScatter\) is an operator of opset 24 that is not supported.*21"):
+        open_model(proto)
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(22, 10), (23, 11), (24, 12), (25, 13)])
+def test_newer_opsets_and_ir_versions_open(opset, ir_version):
+    weights = {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}
+    proto = text("y = HardSwish(input)", weights, opset=opset, ir_version=ir_version)
+    model = open_model(proto)
+    assert model.graph.opset_imports[""] == 21
+    assert model.graph.ir_version == 10
+    wanted = np.mean(X * np.clip(X / 6 + 0.5, 0, 1), 1) @ weights["fc.weight"] + weights["fc.bias"]
+    np.testing.assert_allclose(run(model.proto(), X), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_an_onnx_that_is_too_old_is_to_be_updated(monkeypatch):
+    proto = text("y = HardSwish(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=25)
+    monkeypatch.setattr(onnx.defs, "onnx_opset_version", lambda: 23)
+    with pytest.raises(ModelError, match=r"has opset 25 .* reads up to opset 23 .*pip install --upgrade onnx"):
+        open_model(proto)
+
+
+@pytest.mark.parametrize("where", ["import", "nodes", "both", "also in a branch"])
+def test_ai_onnx_written_out_is_the_same_domain(where):
+    weights = {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}
+    body = "y = Relu(input)"
+    if where == "also in a branch":
+        body = """m = ReduceMax<keepdims = 0>(input)  none = Constant<value_float = -9.0>()  flag = Greater(m, none)
+            y = If(flag) <then_branch = yes () => (float[N, 7, 6] p) { p = Relu(input) },
+                          else_branch = no () => (float[N, 7, 6] q) { q = Neg(input) }>"""
+    proto = text(body, weights, opset=18, ir_version=8)
+    if where != "nodes":
+        proto.opset_import[0].domain = "ai.onnx"
+    if where != "import":
+        for item in (*proto.graph.node, *(n for o in proto.graph.node for a in o.attribute for n in a.g.node)):
+            item.domain = "ai.onnx"
+    model = open_model(proto)
+    assert {node.domain for node in model.graph.graph.all_nodes()} == {""}
+    assert list(model.graph.opset_imports) == [""]
+    wanted = np.maximum(X, 0).mean(1) @ weights["fc.weight"] + weights["fc.bias"]
+    np.testing.assert_allclose(run(model.proto(), X), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_one_domain_at_two_opsets_is_refused():
+    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=17, ir_version=8)
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 18))
+    with pytest.raises(ModelError, match=r"at opsets 17 and 18.*expected is one opset"):
+        open_model(proto)
+
+
+def test_nodes_of_both_spellings_with_one_import_open():
+    """Onnx itself takes '' and 'ai.onnx' for one domain."""
+    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=17, ir_version=8)
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 17))
+    assert [layer.name for layer in open_model(proto).layers] == ["fc"]
