@@ -254,14 +254,14 @@ def test_ai_onnx_written_out_is_the_same_domain(where):
 
 
 def test_one_domain_at_two_opsets_is_refused():
-    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=17, ir_version=8)
-    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 18))
-    with pytest.raises(ModelError, match=r"at opsets 17 and 18.*expected is one opset"):
+    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=18, ir_version=8)
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 19))
+    with pytest.raises(ModelError, match=r"at opsets 18 and 19.*expected is one opset"):
         open_model(proto)
 
 
 def test_nodes_of_both_spellings_with_one_import_open():
     """Onnx itself takes '' and 'ai.onnx' for one domain."""
-    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=17, ir_version=8)
-    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 17))
+    proto = text("y = Relu(input)", {"fc.weight": normal(WIDTH, 3), "fc.bias": normal(3)}, opset=18, ir_version=8)
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx", 18))
     assert [layer.name for layer in open_model(proto).layers] == ["fc"]

@@ -15,10 +15,11 @@ from .choice import choose_output
 from .constant import check_divisors
 from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
+from .foreign import refuse_classical
 from .limits import check_divisions, check_nodes, check_sizes
 from .liveness import weight_bytes
 from .metadata import get_metadata, set_metadata
-from .opsets import check_known, into_range, lower_ir_version, plain_domains
+from .opsets import check_known, into_range, lower_ir_version, opset_of, plain_domains
 from .output_shapes import state_shapes, state_types
 from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
@@ -30,6 +31,7 @@ from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
 from .passes.sequences import TakeSequencesApart, is_sequence_node
 from .passes.single_precision import SinglePrecision, other_precision
+from .passes.unfuse import Unfuse, can_unfuse, name_norms
 from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
 from .refusals import check_valid, refuse_foreign, refuse_random, refuse_sequences
@@ -57,9 +59,11 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     """
     name = source.name
     proto, weights = without_external(source.proto)
+    refuse_classical(proto, name)
     check_nodes(proto, name)
     check_known(proto, name)
     plain_domains(proto, name)
+    name_norms(proto, opset_of(proto))
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
     with through(name, "taking in the graph of"):
@@ -87,6 +91,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     _without_sequences(model, name, notes)
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
+    _unfuse(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
     _free_states(model, name, notes)
@@ -202,6 +207,20 @@ def _free_states(model: ir.Model, name: str, notes: list[str]) -> None:
             "a stored initial state was expanded to the batch, the same for each sample: "
             f"{_listed(freeing.expanded)}{_checked(difference)}"
         )
+
+
+def _unfuse(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let what ONNX Runtime's optimiser made one node be several again."""
+    if not any(can_unfuse(node) for node in model.graph.all_nodes()):
+        return
+    original, unfusing = model.clone(), Unfuse()
+    with _named(name):
+        unfusing(model)
+    difference = _same(original, model, name, "with fused operators taken apart")
+    notes.append(
+        "the file was optimised by ONNX Runtime; what it had made one operator was taken apart again: "
+        f"{', '.join(unfusing.unfused)}{_checked(difference)}"
+    )
 
 
 def _fold(model: ir.Model, name: str) -> None:

@@ -11,7 +11,7 @@ from ..errors import ModelError
 from ..isolation import during
 from .door import through
 from .limits import all_nodes
-from .passes.newer_operators import LowerNewerOperators
+from .passes.newer_operators import LowerNewerOperators, is_newer
 from .trial import compare
 
 OPSETS = (12, 21)
@@ -62,13 +62,18 @@ def plain_domains(proto: onnx.ModelProto, name: str) -> None:
                 node.domain = ""
 
 
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The opset of ONNX's operators; 0 if it is not said."""
+    return max((entry.version for entry in proto.opset_import if entry.domain in _OWN), default=0)
+
+
 def check_known(proto: onnx.ModelProto, name: str) -> None:
     """See that the installed onnx knows the model's opset and IR version.
 
     Raises:
         ModelError: it is too old for them.
     """
-    opset = max((entry.version for entry in proto.opset_import if entry.domain in _OWN), default=0)
+    opset = opset_of(proto)
     newest, newest_ir = onnx.defs.onnx_opset_version(), int(onnx.IR_VERSION)
     if opset > newest or proto.ir_version > newest_ir:
         raise ModelError(
@@ -83,14 +88,14 @@ def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.
     with through(name, "writing operators of newer opsets with older ones in"):
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
+        if not any(is_newer(node.op_type, node.domain, OPSETS[1]) for node, _ in all_nodes(proto.graph.node)):
+            return proto
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
         lowering = LowerNewerOperators(OPSETS[1])
         try:
-            modified = lowering(model).modified
+            lowering(model)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
-        if not modified:
-            return proto
         difference = compare(ir.from_proto(proto), model)
     if difference is not None and difference > _MOST:
         raise ModelError(

@@ -8,7 +8,9 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..isolation import during
 from .constant import RANDOM, is_random
+from .foreign import CLASSICAL, classical, of_onnxruntime
 from .output_shapes import completed
+from .passes.unfuse import DOMAIN
 from .uses import subgraphs
 
 
@@ -87,14 +89,9 @@ def refuse_foreign(model: ir.Model, name: str) -> None:
         if node.domain in ("", "ai.onnx"):
             continue
         what = f"{name}: node {node.name or node.outputs[0].name!r} is {node.domain}.{node.op_type}"
-        if node.domain == "ai.onnx.ml":
-            raise ModelError(
-                f"{what}, a classical (scikit-learn) operator that has no gradient. Only models made of matrix "
-                "products, such as MLPClassifier, can be retrained; there, export with zipmap=False."
-            )
-        if node.domain.startswith("com.microsoft"):
-            raise ModelError(
-                f"{what}, so the file was optimised (fused) by ONNX Runtime. Give the model as it was exported, "
-                "before optimisation."
-            )
+        where = f"{name}: node {node.name or node.outputs[0].name!r}"
+        if node.domain == CLASSICAL:
+            raise ModelError(classical(node.op_type, where))
+        if node.domain.startswith(DOMAIN):
+            raise ModelError(of_onnxruntime(node.domain, node.op_type, where))
         raise ModelError(f"{what}, not a standard ONNX operator. Export the model with standard operators only.")

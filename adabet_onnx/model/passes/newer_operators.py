@@ -44,7 +44,7 @@ class LowerNewerOperators(ir.passes.InPlacePass):
         taken |= set(model.graph.initializers) | {value.name for value in model.graph.inputs}
         found = []
         for node in list(model.graph.all_nodes()):
-            if node.domain not in _HERE or _is_in(node.op_type, self._opset) or not _is_in(node.op_type, have):
+            if not is_newer(node.op_type, node.domain, self._opset) or not _is_in(node.op_type, have):
                 continue
             lower = _LOWER.get(node.op_type)
             if lower is None:
@@ -58,6 +58,11 @@ class LowerNewerOperators(ir.passes.InPlacePass):
             found.append(node.op_type)
         self.lowered = list(dict.fromkeys(found))
         return ir.passes.PassResult(model, bool(found))
+
+
+def is_newer(op_type: str, domain: str, opset: int) -> bool:
+    """Whether an operator is one of ONNX's own that an opset has not got."""
+    return domain in _HERE and not _is_in(op_type, opset)
 
 
 def _is_in(op_type: str, opset: int) -> bool:
