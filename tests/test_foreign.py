@@ -58,6 +58,7 @@ def test_a_file_that_onnxruntime_optimised_opens(level, tmp_path):
     assert domains(model) == {""}
     np.testing.assert_allclose(run(model.proto(), IMAGES), run(proto, IMAGES), rtol=1e-5, atol=1e-5)
     assert [len(layer.parameters) for layer in model.layers] == [2, 1, 1, 1, 2, 2, 2]
+    assert [layer.name for layer in model.layers][:4] == ["c1", "c2", "c3", "c4"]
 
 
 def foreign(op_type: str, domain: str, inputs=("input",), **attributes) -> onnx.ModelProto:

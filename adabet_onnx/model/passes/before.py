@@ -95,8 +95,14 @@ class Before:
         """What was computed by `to_float`, in the type that ``x`` has."""
         return value if x.dtype == ir.DataType.FLOAT else self.op("CastLike", value, x)
 
-    def become(self, value: ir.Value, position: int = 0) -> None:
-        """Let a value, which nodes here made, take over an output and its name; with the first, the node goes."""
+    def become(self, value: ir.Value, position: int = 0, *, named: ir.Value | None = None) -> None:
+        """Let a value, which nodes here made, take over an output and its name; with the first, the node goes.
+
+        Args:
+            value: the value.
+            position: of the output.
+            named: the value whose node takes over the node's name; None: ``value``.
+        """
         output = self.node.outputs[position]
         name, kind, shape = output.name, output.type, output.shape
         output.name = None
@@ -105,6 +111,9 @@ class Before:
         value.type, value.shape = kind, shape if kind is not None else None
         if position == 0:
             self._graph.remove(self.node, safe=True)
+            made = (value if named is None else named).producer()
+            if made is not None and self.node.name:
+                made.name = self.node.name
 
     def _insert(self, node: ir.Node) -> list[ir.Value]:
         node.name = self._free(f"{self._base}/{node.op_type.lower()}")

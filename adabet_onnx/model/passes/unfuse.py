@@ -110,8 +110,8 @@ def _conv(build: Before, opset: int) -> None:
     attributes = dict(build.node.attributes.items())
     name, numbers = attributes.pop("activation", None), attributes.pop("activation_params", None)
     inputs = [value for value in build.node.inputs[:3] if value is not None]
-    value = build.op("Conv", *inputs)
-    made = value.producer()
+    value = plain = build.op("Conv", *inputs)
+    made = plain.producer()
     assert made is not None
     made.attributes.update(attributes)
     added = build.given(3)
@@ -119,21 +119,21 @@ def _conv(build: Before, opset: int) -> None:
         value = build.op("Add", value, added)
     if name is not None:
         value = _activated(build, value, name.as_string(), [] if numbers is None else numbers.as_floats())
-    build.become(value)
+    build.become(value, named=plain)
 
 
 def _gemm(build: Before, opset: int) -> None:
     attributes = dict(build.node.attributes.items())
     name = attributes.pop("activation", None)
     numbers = [attributes.pop(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
-    value = build.op("Gemm", *build.node.inputs)
-    made = value.producer()
+    value = plain = build.op("Gemm", *build.node.inputs)
+    made = plain.producer()
     assert made is not None
     made.attributes.update(attributes)
     if name is not None:
         given = [number.as_float() for number in numbers if number is not None]
         value = _activated(build, value, name.as_string(), given)
-    build.become(value)
+    build.become(value, named=plain)
 
 
 def _matmul(build: Before, opset: int) -> None:
@@ -152,7 +152,7 @@ def _matmul(build: Before, opset: int) -> None:
             value = build.op("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
         factors.append(value)
     product, alpha = build.op("MatMul", *factors), build.real("alpha", 1.0)
-    build.become(product if alpha == 1 else build.op("Mul", product, build.single(alpha)))
+    build.become(product if alpha == 1 else build.op("Mul", product, build.single(alpha)), named=product)
 
 
 def _gelu(build: Before, opset: int) -> None:
