@@ -97,13 +97,18 @@ def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from error
         difference = compare(ir.from_proto(proto), model)
-    if difference is not None and difference > _MOST:
+    if lowering.capped:
+        notes.append(
+            "Attention caps its scores before it masks them, as ONNX defines it; onnxruntime 1.23 masks them first and "
+            "gives other outputs for the file"
+        )
+    elif difference is not None and difference > _MOST:
         raise ModelError(
             f"{name}: with {', '.join(lowering.lowered)} written as older operators, it computes something else "
             f"(outputs differ by {difference:.0%}): a rewrite is wrong. Please report this with the model."
         )
     checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.2g} of their size)"
-    notes.append(f"{', '.join(lowering.lowered)} of newer opsets was written with older operators{checked}")
+    notes.append(f"{', '.join(lowering.lowered)} of newer opsets: written with older operators{checked}")
     return ir.to_proto(model)
 
 

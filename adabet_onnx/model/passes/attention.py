@@ -51,6 +51,12 @@ def lower_attention(build: Before) -> None:
     build.become(y)
 
 
+def is_capped(node: ir.Node) -> bool:
+    """Whether a node is an Attention that caps its scores and masks some of them."""
+    masked = node.attributes.get_int("is_causal", 0) or (len(node.inputs) > _MASK and node.inputs[_MASK] is not None)
+    return node.op_type == "Attention" and bool(masked) and bool(node.attributes.get_float("softcap", 0.0))
+
+
 def _heads(build: Before, position: int) -> int:
     rank, extents = build.rank(position), build.extents(position)
     given = build.integer("q_num_heads" if position == 0 else "kv_num_heads", 0)

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from ...errors import ModelError
-from .attention import lower_attention
+from .attention import is_capped, lower_attention
 from .before import Before
 
 _HERE = ("", "ai.onnx")
@@ -30,12 +30,14 @@ class LowerNewerOperators(ir.passes.InPlacePass):
 
     Attributes:
         lowered: the operators that were replaced.
+        capped: whether an Attention caps its scores and masks some, which onnxruntime up to 1.23 does in another order.
     """
 
     def __init__(self, opset: int) -> None:
         super().__init__()
         self._opset = opset
         self.lowered: list[str] = []
+        self.capped = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""
@@ -54,6 +56,7 @@ class LowerNewerOperators(ir.passes.InPlacePass):
                     f"is not supported; of those newer than opset {self._opset}, {', '.join(sorted(_LOWER))} are. "
                     f"Export the model at an opset up to {self._opset}, or write it without {node.op_type}."
                 )
+            self.capped |= is_capped(node)
             lower(Before(node, taken))
             found.append(node.op_type)
         self.lowered = list(dict.fromkeys(found))
