@@ -193,7 +193,7 @@ class _Taking:
         graph.insert_before(node, split)
         parts = list(split.outputs)
         if given is None and not node.attributes.get_int("keepdims", 1):
-            parts = [self._without_axis(graph, node, value, axis) for value in parts]
+            parts = [self._moved(graph, node, "Squeeze", value, axis) for value in parts]
         self._unnamed.update(parts)
         return parts
 
@@ -258,9 +258,6 @@ class _Taking:
         joined = self._add(graph, node, ir.node("Concat", parts, {"axis": axis}), parts[0])
         self._unnamed.add(joined)
         return joined
-
-    def _without_axis(self, graph: ir.Graph, node: ir.Node, value: ir.Value, axis: int) -> ir.Value:
-        return self._moved(graph, node, "Squeeze", value, axis)
 
     def _moved(self, graph: ir.Graph, node: ir.Node, op_type: str, value: ir.Value, axis: int) -> ir.Value:
         if self._opset < _AXES_AS_INPUT:
