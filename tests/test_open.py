@@ -340,12 +340,12 @@ def test_attention_with_a_fixed_batch(layout: str) -> None:
 
 
 def test_a_recurrent_fixed_batch_cannot_be_freed() -> None:
-    """The initial state holds the batch size too."""
+    """The initial state holds the batch size too, and differs between its samples."""
     values = {
         "lstm.w": normal(1, 16, 6),
         "lstm.r": normal(1, 16, 4),
-        "state": normal(1, 1, 4),
-        "target": np.array([1, 20]),
+        "state": normal(1, 2, 4),
+        "target": np.array([2, 20]),
         "fc.weight": normal(20, 3),
     }
     nodes = [
@@ -355,8 +355,8 @@ def test_a_recurrent_fixed_batch_cannot_be_freed() -> None:
         node("Reshape", ["back", "target"], ["flat"], "flat"),
         node("Gemm", ["flat", "fc.weight"], ["logits"], "fc"),
     ]
-    proto = tiny.build(nodes, values, input_shape=(1, 5, 6), output_shape=(1, 3))
-    with pytest.raises(ModelError, match="dynamic batch"):
+    proto = tiny.build(nodes, values, input_shape=(2, 5, 6), output_shape=(2, 3))
+    with pytest.raises(ModelError, match=r"'lstm' .LSTM. has a stored initial_h .* differs between its 2 samples"):
         open_model(proto)
 
 

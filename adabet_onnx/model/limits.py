@@ -57,7 +57,7 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
     values = (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
     _check_text((proto.graph.name, proto.graph.doc_string, *(value.doc_string for value in values)), name)
     for graph_nodes in (proto.graph.node, *(function.node for function in proto.functions)):
-        for node, depth in _all_nodes(graph_nodes):
+        for node, depth in all_nodes(graph_nodes):
             _check_text((node.name, node.doc_string, *(graph.name for graph in _graphs(node))), name)
             if depth > _MOST_DEPTH:
                 raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
@@ -66,8 +66,8 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
                 if wrong:
                     called = node.name or (node.output[0] if node.output else "")
                     raise ModelError(
-                        f"{name} is not a valid ONNX model: node {called[:200]!r} ({node.op_type[:99]}) has attribute "
-                        f"{attribute.name[:99]!r} with {wrong}. Export it again."
+                        f"{name}: node {called[:200]!r} ({node.op_type[:99]}) has attribute {attribute.name[:99]!r} "
+                        f"with {wrong}. Export it again."
                     )
 
 
@@ -84,7 +84,7 @@ def _check_text(texts: Iterable[str | bytes], name: str) -> None:
 def _wrong(attribute: onnx.AttributeProto) -> str | None:
     numbers = [attribute.i] if attribute.type == onnx.AttributeProto.INT else attribute.ints
     if len(numbers) > _MOST_NUMBERS:
-        return f"{len(numbers)} numbers"
+        return f"{len(numbers)} numbers; up to {_MOST_NUMBERS} are supported"
     if attribute.name in _COUNTS:
         least = 0 if attribute.name in _MAY_BE_ZERO else 1
         wrong = next((number for number in numbers if not least <= number <= _MOST_NUMBER), None)
@@ -92,10 +92,11 @@ def _wrong(attribute: onnx.AttributeProto) -> str | None:
         wrong = next((number for number in numbers if abs(number) > _MOST_NUMBER), None)
     else:
         return None
-    return None if wrong is None else f"the number {wrong}"
+    return None if wrong is None else f"the number {wrong}, which no valid ONNX model has there"
 
 
-def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """Nodes and those in graphs inside them, each with its depth."""
     stack = [(node, 0) for node in nodes]
     while stack:
         node, depth = stack.pop()

@@ -150,8 +150,9 @@ def open_model(
         The model with its layers.
 
     Raises:
-        ModelError: the file is missing, empty, truncated, not ONNX, invalid, already optimised by ONNX Runtime, or
-            its graph cannot be handled; the message says what to do.
+        ModelError: the file is missing, empty, truncated, not ONNX, invalid, no network (a tree ensemble, say), has
+            operators of ONNX Runtime's own that cannot be taken apart, or its graph cannot be handled; the message says
+            what to do.
         UsageError: ``logits`` or ``dims`` do not fit the model, or are given for an opened one.
     """
     if isinstance(source, Model):

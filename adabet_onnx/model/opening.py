@@ -14,22 +14,26 @@ from .choice import choose_output
 from .constant import check_divisors
 from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
+from .foreign import refuse_classical
 from .limits import check_divisions, check_nodes, check_sizes
 from .liveness import weight_bytes
 from .metadata import get_metadata, set_metadata
-from .opsets import into_range, lower_ir_version
+from .opsets import check_known, into_range, lower_ir_version, opset_of, plain_domains
 from .output_shapes import state_shapes, state_types
 from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
 from .passes.fold_constants import FoldConstants, computed_constants
 from .passes.inference_mode import InferenceMode
+from .passes.initial_states import RECURRENT, FreeInitialStates
 from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
+from .passes.sequences import TakeSequencesApart, is_sequence_node
 from .passes.single_precision import SinglePrecision, other_precision
+from .passes.unfuse import Unfuse, can_unfuse, name_norms
 from .passes.unused import RemoveUnused
 from .reading import Source, with_external, without_external
-from .refusals import check_valid, refuse_foreign, refuse_random
+from .refusals import check_valid, refuse_foreign, refuse_random, refuse_sequences
 from .single_sample import free_batch
 from .trial import compare
 from .unused_inputs import drop_unused_inputs
@@ -56,7 +60,11 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     """
     name = source.name
     proto, weights = without_external(source.proto)
+    refuse_classical(proto, name)
     check_nodes(proto, name)
+    check_known(proto, name)
+    plain_domains(proto, name)
+    name_norms(proto, opset_of(proto))
     check_valid(proto, name)
     proto = with_external(into_range(proto, name, notes), weights)
     with through(name, "taking in the graph of"):
@@ -71,6 +79,7 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
         set_metadata(model, "logits", chosen)
     RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
     drop_unused_inputs(model)
+    refuse_sequences(model, name)
     state_types(model)
     forget_unknown(model, name, dims)
     fix_dims(model, name, dims)
@@ -81,10 +90,13 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     with _named(name):
         check_divisors(model)
     _inline(model, name, notes, InlineConstantIfs())
+    _without_sequences(model, name, notes)
     _to_float32(model, name, notes)
     _from_quantised(model, name, notes)
+    _unfuse(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
+    _free_states(model, name, notes)
     model = free_batch(model, name, chosen, notes)
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
@@ -159,6 +171,57 @@ def _inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConsta
         f"{_checked(difference)}"
     )
     return True
+
+
+def _without_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let Split, Squeeze and Concat stand for sequences of tensors."""
+    if not any(is_sequence_node(node) for node in model.graph.all_nodes()):
+        return
+    original, taking = model.clone(), TakeSequencesApart()
+    with _named(name):
+        taking(model)
+    difference = _same(original, model, name, "without sequences of tensors")
+    notes.append(
+        "sequences of tensors were taken apart into Split, Squeeze and Concat: "
+        f"{_listed(taking.rewritten)}{_checked(difference)}"
+    )
+
+
+def _free_states(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let stored initial states of recurrent layers serve any batch."""
+    if not any(node.op_type in RECURRENT for node in model.graph):
+        return
+    original, freeing = model.clone(), FreeInitialStates()
+    with _named(name):
+        changed = freeing(model).modified
+    if not changed:
+        return
+    RemoveUnused()(model)
+    difference = _same(original, model, name, "with initial states for any batch")
+    if freeing.dropped:
+        notes.append(
+            "a stored initial state of zeros, which is what a node takes without one, was dropped: "
+            f"{_listed(freeing.dropped)}{_checked(difference)}"
+        )
+    if freeing.expanded:
+        notes.append(
+            "a stored initial state was expanded to the batch, the same for each sample: "
+            f"{_listed(freeing.expanded)}{_checked(difference)}"
+        )
+
+
+def _unfuse(model: ir.Model, name: str, notes: list[str]) -> None:
+    """Let what ONNX Runtime's optimiser made one node be several again."""
+    if not any(can_unfuse(node) for node in model.graph.all_nodes()):
+        return
+    original, unfusing = model.clone(), Unfuse()
+    with _named(name):
+        unfusing(model)
+    difference = _same(original, model, name, "with fused operators taken apart")
+    notes.append(
+        "the file was optimised by ONNX Runtime; what it had made one operator was taken apart again: "
+        f"{', '.join(unfusing.unfused)}{_checked(difference)}"
+    )
 
 
 def _fold(model: ir.Model, name: str) -> None:

@@ -9,11 +9,17 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
+from .door import through
+from .limits import all_nodes
+from .passes.newer_operators import LowerNewerOperators, is_newer
+from .trial import compare
 
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
 CONVERTED_OPSET = 17  # what older models are converted to: read by every supported runtime
 _OLDEST_RUNTIME = (20, 9)  # the newest opset and IR version that onnxruntime 1.17 reads
+_OWN = ("", "ai.onnx")  # the two names of the domain of ONNX's operators
+_MOST = 1e-3  # of the outputs' size, by which two ways of writing an operator may differ
 _FIRST_RESIZE_WITH_A_MODE, _COORDINATES = 11, "coordinate_transformation_mode"
 
 
@@ -29,8 +35,81 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
     if OPSETS[0] <= opset <= OPSETS[1]:
         return proto
     target = CONVERTED_OPSET if opset < OPSETS[0] else OPSETS[1]
+    if opset > OPSETS[1]:
+        proto = _without_newer(proto, name, notes)
     notes.append(f"opset {opset} was converted to {target}")
     return _convert(proto, name, opset, target)
+
+
+def plain_domains(proto: onnx.ModelProto, name: str) -> None:
+    """Let the domain of ONNX's own operators be written one way, in place: as nothing, and not as ``ai.onnx``.
+
+    Raises:
+        ModelError: it is imported both ways, at two versions.
+    """
+    for holder, nodes in ((proto, proto.graph.node), *((function, function.node) for function in proto.functions)):
+        versions = sorted({entry.version for entry in holder.opset_import if entry.domain in _OWN})
+        if len(versions) > 1:
+            raise ModelError(
+                f"{name} imports ONNX's operators at opsets {' and '.join(map(str, versions))}, as '' and as "
+                "'ai.onnx', which are one domain; expected is one opset. Export it again."
+            )
+        others = [entry for entry in holder.opset_import if entry.domain not in _OWN]
+        del holder.opset_import[:]
+        holder.opset_import.extend([onnx.helper.make_opsetid("", version) for version in versions] + others)
+        for node, _ in all_nodes(nodes):
+            if node.domain in _OWN:
+                node.domain = ""
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The opset of ONNX's operators; 0 if it is not said."""
+    return max((entry.version for entry in proto.opset_import if entry.domain in _OWN), default=0)
+
+
+def check_known(proto: onnx.ModelProto, name: str) -> None:
+    """See that the installed onnx knows the model's opset and IR version.
+
+    Raises:
+        ModelError: it is too old for them.
+    """
+    opset = opset_of(proto)
+    newest, newest_ir = onnx.defs.onnx_opset_version(), int(onnx.IR_VERSION)
+    if opset > newest or proto.ir_version > newest_ir:
+        raise ModelError(
+            f"{name} has opset {opset} and IR version {proto.ir_version}; onnx {onnx.__version__}, which is installed, "
+            f"reads up to opset {newest} and IR version {newest_ir}. Update it (pip install --upgrade onnx), or export "
+            f"the model at opset {OPSETS[1]}."
+        )
+
+
+def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.ModelProto:
+    """The model without operators that the newest opset of `OPSETS` has not got."""
+    with through(name, "writing operators of newer opsets with older ones in"):
+        if proto.functions:
+            proto = onnx.inliner.inline_local_functions(proto)
+        if not any(is_newer(node.op_type, node.domain, OPSETS[1]) for node, _ in all_nodes(proto.graph.node)):
+            return proto
+        model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+        lowering = LowerNewerOperators(OPSETS[1])
+        try:
+            lowering(model)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
+        difference = compare(ir.from_proto(proto), model)
+    if lowering.capped:
+        notes.append(
+            "Attention caps its scores before it masks them, as ONNX defines it; onnxruntime 1.23 masks them first and "
+            "gives other outputs for the file"
+        )
+    elif difference is not None and difference > _MOST:
+        raise ModelError(
+            f"{name}: with {', '.join(lowering.lowered)} written as older operators, it computes something else "
+            f"(outputs differ by {difference:.0%}): a rewrite is wrong. Please report this with the model."
+        )
+    checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.2g} of their size)"
+    notes.append(f"{', '.join(lowering.lowered)} of newer opsets: written with older operators{checked}")
+    return ir.to_proto(model)
 
 
 def lower_ir_version(model: ir.Model, notes: list[str]) -> None:

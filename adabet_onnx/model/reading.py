@@ -22,7 +22,7 @@ from .sparse import fill_in
 
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
-    (4, b"ORTM", "an ORT-format model (.ort)"),
+    (4, b"ORTM", "an ORT-format model (.ort), which ONNX Runtime made from an .onnx file for devices: give that file"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x89HDF", "an HDF5 file (Keras .h5?)"),
     (0, b"\x80", "a Python pickle (a PyTorch file?)"),
@@ -187,7 +187,8 @@ def _check_head(head: bytes, name: str) -> None:
         raise ModelError(f"{name} is empty (0 bytes). Export or copy the model again.")
     for offset, magic, what in _FOREIGN_FILES:
         if head[offset : offset + len(magic)] == magic:
-            raise ModelError(f"{name} is not an ONNX file but {what}. Export the model to ONNX first.")
+            remedy = "" if ": " in what else " Export the model to ONNX first."
+            raise ModelError(f"{name} is not an ONNX file but {what}.{remedy}")
 
 
 def _location(tensor: onnx.TensorProto, name: str) -> str:

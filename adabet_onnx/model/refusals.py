@@ -8,7 +8,9 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..isolation import during
 from .constant import RANDOM, is_random
+from .foreign import CLASSICAL, classical, of_onnxruntime
 from .output_shapes import completed
+from .passes.unfuse import DOMAIN
 from .producer import inference
 from .uses import subgraphs
 
@@ -49,6 +51,35 @@ def _random_inside(node: ir.Node) -> list[str]:
     return list(dict.fromkeys(item.op_type for item in inner))
 
 
+def refuse_sequences(model: ir.Model, name: str) -> None:
+    """See that inputs and outputs are tensors.
+
+    Raises:
+        ModelError: one is a sequence, a map or an optional value; it is named.
+    """
+    for what, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.type is None or isinstance(value.type, ir.TensorType):
+                continue
+            if what == "input":
+                remedy = "Export the model with a tensor in its place."
+            else:
+                remedy = (
+                    f"Name a tensor to be the logits: adabet-onnx import {name} -o one_output.onnx --logits NAME; or "
+                    "export the model with a tensor in its place."
+                )
+            raise ModelError(
+                f"{name}: {what} {value.name!r} is no tensor but {_kind(value.type)}, and the {what}s of a model that "
+                f"is scored or trained are tensors. {remedy}"
+            )
+
+
+def _kind(kind: ir.TypeProtocol) -> str:
+    if isinstance(kind, ir.OptionalType):
+        return "an optional value"
+    return "a sequence" if isinstance(kind, ir.SequenceType) else "a value of another kind"
+
+
 def refuse_foreign(model: ir.Model, name: str) -> None:
     """See that every node is a standard operator (local functions are inlined by now).
 
@@ -59,14 +90,9 @@ def refuse_foreign(model: ir.Model, name: str) -> None:
         if node.domain in ("", "ai.onnx"):
             continue
         what = f"{name}: node {node.name or node.outputs[0].name!r} is {node.domain}.{node.op_type}"
-        if node.domain == "ai.onnx.ml":
-            raise ModelError(
-                f"{what}, a classical (scikit-learn) operator that has no gradient. Only models made of matrix "
-                "products, such as MLPClassifier, can be retrained; there, export with zipmap=False."
-            )
-        if node.domain.startswith("com.microsoft"):
-            raise ModelError(
-                f"{what}, so the file was optimised (fused) by ONNX Runtime. Give the model as it was exported, "
-                "before optimisation."
-            )
+        where = f"{name}: node {node.name or node.outputs[0].name!r}"
+        if node.domain == CLASSICAL:
+            raise ModelError(classical(node.op_type, where))
+        if node.domain.startswith(DOMAIN):
+            raise ModelError(of_onnxruntime(node.domain, node.op_type, where))
         raise ModelError(f"{what}, not a standard ONNX operator. Export the model with standard operators only.")

@@ -1,0 +1,305 @@
+"""Sequences of tensors inside the graph, taken apart: Split, Squeeze and Concat in place of them.
+
+torch writes a split or a chunk as SplitToSequence with a SequenceAt for each part. A sequence of which every tensor is
+known needs no node: what takes a tensor out of it takes the tensor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import ModelError
+from ..constant import evaluate, varying
+from ..shapes import Shapes, infer_shapes, measured_shapes
+from ..uses import subgraphs
+from .constants import constants_of_shapes
+from .unused import RemoveUnused
+
+SEQUENCES = frozenset(
+    {
+        "ConcatFromSequence",
+        "Optional",
+        "OptionalGetElement",
+        "OptionalHasElement",
+        "SequenceAt",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceErase",
+        "SequenceInsert",
+        "SequenceLength",
+        "SequenceMap",
+        "SplitToSequence",
+    }
+)
+_BATCHES = (2, 3)
+_AXES_AS_INPUT = 13  # the opset that gave Split, Squeeze and Unsqueeze an input for what was an attribute
+_MOST_PARTS = 4096
+_CONSTANT = "Write it with a constant there in the source (torch: a plain int, or torch.stack and gather)"
+
+
+class _UnknownError(Exception):
+    """Why a sequence is not known, and what to do."""
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(why)
+        self.why, self.remedy = why, remedy
+
+
+class TakeSequencesApart(ir.passes.InPlacePass):
+    """Let whatever is done with sequences be done with their tensors.
+
+    Raises:
+        ModelError: a sequence, or the place of a tensor in it, is not the same in every run; the node is named.
+
+    Attributes:
+        rewritten: names of the nodes that are gone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rewritten: list[str] = []
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        nodes = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
+        if not nodes:
+            return ir.passes.PassResult(model, False)
+        taking = _Taking(model)
+        taking.walk(model.graph)
+        RemoveUnused()(model)
+        left = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
+        for node in sorted(left, key=lambda node: node not in taking.unknown):  # those that say why are the first
+            unknown = taking.unknown.get(node) or _UnknownError("gives a sequence that something else needs", _CONSTANT)
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are taken apart where their "
+                f"tensors, and the places in them, are the same in every run. {unknown.remedy} and export again."
+            )
+        self.rewritten = [node.name or "" for node in nodes]
+        return ir.passes.PassResult(model, True)
+
+
+def is_sequence_node(node: ir.Node) -> bool:
+    """Whether an operator gives or takes a sequence or an optional value."""
+    return node.op_type in SEQUENCES and node.domain in ("", "ai.onnx")
+
+
+class _Taking:
+    """The walk over a graph.
+
+    Attributes:
+        unknown: nodes whose sequence is not known, with the reason.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._opset = model.opset_imports.get("") or 0
+        self._known: dict[ir.Value, list[ir.Value]] = {}
+        self._unnamed: set[ir.Value] = set()  # parts that may take over the name of what takes them
+        self._shapes: list[Shapes] | None = None
+        self._taken = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+        self._taken |= set(model.graph.initializers)
+        self.unknown: dict[ir.Node, _UnknownError] = {}
+
+    def walk(self, graph: ir.Graph) -> None:
+        """Rewrite the nodes of a graph and of those inside it, in order."""
+        for node in list(graph):
+            for inner in subgraphs(node):
+                self.walk(inner)
+            if node.domain not in ("", "ai.onnx"):
+                continue
+            if node.op_type == "Identity" and node.inputs[0] in self._known:
+                self._known[node.outputs[0]] = self._known[node.inputs[0]]
+            elif is_sequence_node(node):
+                try:
+                    self._rewrite(node, graph)
+                except _UnknownError as unknown:
+                    self.unknown[node] = unknown
+
+    def _rewrite(self, node: ir.Node, graph: ir.Graph) -> None:
+        result = node.outputs[0]
+        if node.op_type == "SequenceEmpty":
+            self._known[result] = []
+        elif node.op_type == "SequenceConstruct":
+            self._known[result] = [value for value in node.inputs if value is not None]
+        elif node.op_type == "SplitToSequence":
+            self._known[result] = self._parts(node, graph)
+        elif node.op_type == "SequenceInsert":
+            parts = self._sequence(node)
+            place = self._place(node, 2, len(parts), len(parts) + 1)
+            value = node.inputs[1]
+            assert value is not None
+            self._known[result] = [*parts[:place], value, *parts[place:]]
+        elif node.op_type == "SequenceErase":
+            parts = self._sequence(node)
+            place = self._place(node, 1, len(parts) - 1, len(parts))
+            self._known[result] = [*parts[:place], *parts[place + 1 :]]
+        elif node.op_type == "SequenceAt":
+            parts = self._sequence(node)
+            self._become(graph, node, parts[self._place(node, 1, None, len(parts))])
+        elif node.op_type == "SequenceLength":
+            length = np.array(len(self._sequence(node)), np.int64)
+            self._become(graph, node, self._constant(graph, f"{node.name}/length", length))
+        elif node.op_type == "ConcatFromSequence":
+            self._become(graph, node, self._joined(node, graph))
+        else:
+            raise _UnknownError("works with optional values or maps a sequence", "Write it without them in the source")
+
+    def _sequence(self, node: ir.Node) -> list[ir.Value]:
+        """The tensors of the sequence that a node takes."""
+        value = node.inputs[0]
+        if value not in self._known or value is None:
+            made = None if value is None else value.producer()
+            what = "is an input" if made is None else f"comes from node {made.name!r} ({made.op_type})"
+            raise _UnknownError(
+                f"takes a sequence that {what}, so it may differ from run to run",
+                "Write it without a list that is an input or grows in a loop (torch: a tensor made beforehand)",
+            )
+        return self._known[value]
+
+    def _place(self, node: ir.Node, position: int, default: int | None, count: int) -> int:
+        """A place of ``count``, counted from the start."""
+        given = node.inputs[position] if position < len(node.inputs) else None
+        if given is None and default is not None:
+            place = default
+        else:
+            array = None if given is None else self._array(given)
+            if array is None or array.size != 1:
+                raise _UnknownError("takes the place in a sequence from a value that runs decide", _CONSTANT)
+            place = int(array.reshape(-1)[0])
+        if not -count <= place < count:
+            raise _UnknownError(f"takes place {place} of a sequence, which has {count}", "Mend it in the source")
+        return place % count
+
+    def _parts(self, node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
+        x = node.inputs[0]
+        assert x is not None
+        axis = node.attributes.get_int("axis", 0)
+        given = node.inputs[1] if len(node.inputs) > 1 else None
+        sizes = self._sizes(x, axis, given)
+        if not 0 < len(sizes) <= _MOST_PARTS:
+            raise _UnknownError(
+                f"makes {len(sizes)} tensors; 1 to {_MOST_PARTS} are supported", "Split into larger parts"
+            )
+        base = self._free(node.name or node.op_type)
+        split = ir.node("Split", [x], {"axis": axis}, name=base, num_outputs=len(sizes))
+        if self._opset < _AXES_AS_INPUT:
+            split.attributes["split"] = ir.AttrInt64s("split", sizes)
+        else:
+            split.resize_inputs(2)
+            split.replace_input_with(1, self._constant(graph, f"{base}/sizes", np.array(sizes, np.int64)))
+        for index, value in enumerate(split.outputs):
+            value.name, value.type = self._free(f"{base}/part_{index}"), x.type
+        graph.insert_before(node, split)
+        parts = list(split.outputs)
+        if given is None and not node.attributes.get_int("keepdims", 1):
+            parts = [self._moved(graph, node, "Squeeze", value, axis) for value in parts]
+        self._unnamed.update(parts)
+        return parts
+
+    def _sizes(self, x: ir.Value, axis: int, given: ir.Value | None) -> list[int]:
+        array = np.array(1) if given is None else self._array(given)
+        if array is None:
+            raise _UnknownError("splits a value into sizes that runs decide", _CONSTANT)
+        if array.ndim == 1:
+            return [int(size) for size in array]
+        size, total = int(array.reshape(-1)[0]), self._extent(x, axis)
+        if size <= 0:
+            raise _UnknownError(f"splits a value into tensors of size {size}", "Mend it in the source")
+        return [min(size, total - start) for start in range(0, total, size)]
+
+    def _extent(self, x: ir.Value, axis: int) -> int:
+        """How long a value is along an axis, whatever the batch."""
+        name = x.name or ""
+        for shapes in (self._shapes or self._infer(), self._infer(), None):
+            if shapes is None:
+                shapes = self._measure(x)
+            if all(name in found for found in shapes):
+                first, second = (found[name] for found in shapes)
+                if -len(first) <= axis < len(first) and first[axis] == second[axis]:
+                    return first[axis]
+                break
+        raise _UnknownError(
+            f"splits {name!r} along axis {axis}, which is the batch or of a length that is not known",
+            "Split along another axis, or into a list of sizes,",
+        )
+
+    def _infer(self) -> list[Shapes]:
+        self._shapes = [infer_shapes(self._model, batch) for batch in _BATCHES]
+        return self._shapes
+
+    def _measure(self, x: ir.Value) -> list[Shapes]:
+        node = x.producer()
+        if node is None or node.graph is not self._model.graph:
+            return [{}]
+        try:
+            return [measured_shapes(self._model, [x.name or ""], batch) for batch in _BATCHES]
+        except ModelError:
+            return [{}]
+
+    def _array(self, value: ir.Value) -> np.ndarray | None:
+        """A value that is the same in every run, else None."""
+        tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
+        if tensor is not None:
+            return tensor.numpy()
+        node = value.producer()
+        if node is None or node.graph is not self._model.graph:
+            return None
+        found = {} if value in varying(self._model.graph) else evaluate(self._model, [value])
+        return (found or constants_of_shapes(self._model, [value])).get(value)
+
+    def _joined(self, node: ir.Node, graph: ir.Graph) -> ir.Value:
+        parts = self._sequence(node)
+        if not parts:
+            raise _UnknownError("joins a sequence without tensors", "Mend it in the source")
+        axis = node.attributes.get_int("axis", 0)
+        if node.attributes.get_int("new_axis", 0):
+            parts = [self._moved(graph, node, "Unsqueeze", value, axis) for value in parts]
+        joined = self._add(graph, node, ir.node("Concat", parts, {"axis": axis}), parts[0])
+        self._unnamed.add(joined)
+        return joined
+
+    def _moved(self, graph: ir.Graph, node: ir.Node, op_type: str, value: ir.Value, axis: int) -> ir.Value:
+        if self._opset < _AXES_AS_INPUT:
+            return self._add(graph, node, ir.node(op_type, [value], {"axes": [axis]}), value)
+        axes = self._constant(graph, f"{node.name}/axes", np.array([axis], np.int64))
+        return self._add(graph, node, ir.node(op_type, [value, axes]), value)
+
+    def _add(self, graph: ir.Graph, node: ir.Node, new: ir.Node, like: ir.Value) -> ir.Value:
+        """Put a node before another one; its result has the type of a value."""
+        new.name = self._free(f"{node.name}/{new.op_type.lower()}")
+        new.outputs[0].name, new.outputs[0].type = self._free(f"{new.name}:0"), like.type
+        graph.insert_before(node, new)
+        return new.outputs[0]
+
+    def _constant(self, graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+        name = self._free(name)
+        value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+        graph.register_initializer(value)
+        return value
+
+    def _free(self, name: str) -> str:
+        while name in self._taken:
+            name += "'"
+        self._taken.add(name)
+        return name
+
+    def _become(self, graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+        """Let a value take the place, and the name, of what a node gives."""
+        output = node.outputs[0]
+        maker = value.producer()
+        if value in self._unnamed and maker is not None and maker.graph is graph:
+            self._unnamed.discard(value)
+        else:
+            copy = ir.node("Identity", [value], name=self._free(f"{node.name}/identity"))
+            copy.outputs[0].type = value.type
+            graph.insert_before(node, copy)
+            value = copy.outputs[0]
+        name, shape = output.name, output.shape
+        if value.type is None:
+            value.type = output.type
+        output.name = None
+        value.name = name
+        value.shape = shape if value.type is not None else None  # a shape alone cannot be written
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
