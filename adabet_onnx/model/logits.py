@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .liveness import weight_bytes
+from .passes.sigmoid_shares import logits_of_shares
 from .passes.two_columns import logits_of_columns
 from .probabilities import Tail, behind_shape, is_class_axis, look_like, tail_of
 from .shapes import infer_shapes
@@ -61,7 +62,8 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
     """The value before the last step to probabilities; otherwise the output itself.
 
     Of two columns 1 - p and p, the logits are 0 and the number that p is the sigmoid of; they are put into the graph,
-    and the columns become their Softmax, in place.
+    and the columns become their Softmax, in place. So do sigmoids that are divided by their sum; the logits are their
+    logarithms.
 
     Args:
         model: the opened graph.
@@ -81,6 +83,10 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
         )
     tail = tail_of(value)
     doubt = _not_of_classes(model, value, tail) if tail is not None else _looks(model, value)
+    if tail is None and doubt is not None and not named:
+        shares = logits_of_shares(model, value, notes)
+        if shares is not None:
+            return Logits(shares)
     if tail is not None and doubt is None:
         if tail.kind == "two columns":
             return Logits(logits_of_columns(model, value, name, notes))

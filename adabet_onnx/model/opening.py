@@ -17,9 +17,11 @@ from .door import through
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_divisions, check_nodes, check_sizes
 from .liveness import weight_bytes
+from .maps import without_maps
 from .metadata import get_metadata, set_metadata
 from .opsets import into_range, lower_ir_version
 from .output_shapes import state_shapes, state_types
+from .passes.classical import ReplaceClassical, has_classical
 from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
 from .passes.fill_constants import FillConstants
@@ -57,12 +59,14 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     proto, weights = without_external(source.proto)
     check_nodes(proto, name)
     check_valid(proto, name)
+    without_maps(proto, notes)
     proto = with_external(into_range(proto, name, notes), weights)
     with through(name, "taking in the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
     _tidy(model, name)
+    _replace_classical(model, name, notes)
     _at_inference(model, notes)
     lower_ir_version(model, notes)
     chosen = choose_output(model, name, logits or named_before(model), notes)
@@ -106,6 +110,22 @@ def _tidy(model: ir.Model, name: str) -> None:
             step(model)
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):
         repair(model)
+
+
+def _replace_classical(model: ir.Model, name: str, notes: list[str]) -> None:
+    if not has_classical(model):
+        return
+    original = model.clone()
+    replacing = ReplaceClassical()
+    with _named(name):
+        replacing(model)
+    if replacing.replaced:
+        _same(original, model, name, "with standard operators in place of scikit-learn's")
+        listed = ", ".join(f"{node!r} ({op_type}) by {became}" for node, op_type, became in replacing.replaced[:6])
+        more = len(replacing.replaced) - _MOST_LISTED
+        notes.append(
+            f"operators of ai.onnx.ml (of scikit-learn) were replaced: {listed}" + f" and {more} more" * (more > 0)
+        )
 
 
 def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:

@@ -23,6 +23,7 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
     Raises:
         ModelError: it names no opset, or onnx cannot convert it.
     """
+    _import_once(proto)
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is None:
         raise ModelError(f"{name} imports no ai.onnx opset. Export it again.")
@@ -31,6 +32,16 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
     target = CONVERTED_OPSET if opset < OPSETS[0] else OPSETS[1]
     notes.append(f"opset {opset} was converted to {target}")
     return _convert(proto, name, opset, target)
+
+
+def _import_once(proto: onnx.ModelProto) -> None:
+    """Leave one import of each domain, the newest, in place: skl2onnx may write one twice, and only one is converted."""
+    versions: dict[str, int] = {}
+    for entry in proto.opset_import:
+        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
+    if len(versions) < len(proto.opset_import):
+        del proto.opset_import[:]
+        proto.opset_import.extend(onnx.helper.make_opsetid(*item) for item in versions.items())
 
 
 def lower_ir_version(model: ir.Model, notes: list[str]) -> None:

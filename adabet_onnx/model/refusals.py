@@ -61,7 +61,7 @@ def refuse_foreign(model: ir.Model, name: str) -> None:
         if node.domain == "ai.onnx.ml":
             raise ModelError(
                 f"{what}, a classical (scikit-learn) operator that has no gradient. Only models made of matrix "
-                "products, such as MLPClassifier, can be retrained; there, export with zipmap=False."
+                "products, such as MLPClassifier and LogisticRegression, can be retrained."
             )
         if node.domain.startswith("com.microsoft"):
             raise ModelError(
