@@ -59,11 +59,11 @@ def _is_string(value: onnx.ValueInfoProto) -> bool:
 
 def _tensor(name: str, graph: onnx.GraphProto) -> onnx.ValueInfoProto:
     """What is known of a value that becomes an output: floats, with the shape that the file says, if it does."""
-    known = next((value for value in graph.value_info if value.name == name), None)
-    if known is not None:
-        return known
     found = onnx.ValueInfoProto(name=name)
     found.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in graph.value_info:
+        if value.name == name:
+            found.CopyFrom(value)
     return found
 
 

@@ -35,7 +35,7 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
 
 
 def _import_once(proto: onnx.ModelProto) -> None:
-    """Leave one import of each domain, the newest, in place: skl2onnx may write one twice, and only one is converted."""
+    """Leave one import of each domain, the newest, in place: skl2onnx may write one twice."""
     versions: dict[str, int] = {}
     for entry in proto.opset_import:
         versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
