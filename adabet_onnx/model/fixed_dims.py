@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from .settings import is_setting, suggestion
 from .shapes import BATCH
 
 _MOST = 1 << 24
@@ -106,10 +107,17 @@ def check_dims(model: ir.Model, name: str) -> None:
     """
     inputs = _inputs(model)
     for value in inputs:
-        if value.shape is None or len(value.shape) == 0:
+        if value.shape is None or len(value.shape) == 0 or (len(inputs) > 1 and is_setting(value)):
+            option = suggestion(value)
             raise ModelError(
-                f"{name}: input {value.name!r} has no shape with a batch dimension. Export the model with input "
-                "shapes, the batch first."
+                f"{name}: input {value.name!r} has no shape with a batch dimension. "
+                + (
+                    "Export the model with input shapes, the batch first."
+                    if value.shape is None or option is None or len(inputs) == 1
+                    else f"It is one number for all samples, so give it: adabet-onnx import {name} -o bound.onnx "
+                    f"{option} (other commands take --input too), or in Python open_model(..., bind={{{value.name!r}: "
+                    f"{option.partition('=')[2].title() if option.endswith('false') else option.partition('=')[2]}}})."
+                )
             )
         if value.dtype not in _NUMBERS:
             kind = value.dtype.name.lower() if value.dtype is not None else "an unknown type"
