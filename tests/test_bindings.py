@@ -153,9 +153,38 @@ def test_a_given_state_is_that_of_every_sample(rng):
     np.testing.assert_allclose(run(model.proto(), {"x": x}), run(proto, feeds), rtol=1e-5, atol=1e-6)
 
 
+def test_the_state_of_a_system_is_data(rng):
+    """A model of dynamics: (batch, features) beside a next_state is what it is fed, no memory."""
+    nodes = [
+        node("Concat", ["state", "action"], ["both"], "/both", axis=1),
+        node("MatMul", ["both", "w"], ["next_state"], "/next"),
+        node("MatMul", ["both", "v"], ["logits"], "/fc"),
+    ]
+    inputs = [settings.value("state", ["N", 6]), settings.value("action", ["N", 2])]
+    outputs = [settings.value("next_state", ["N", 6]), settings.value("logits", ["N", 3])]
+    model = open_model(tiny.assemble(nodes, {"w": normal(8, 6), "v": normal(8, 3)}, inputs, outputs))
+    assert [spec.name for spec in model.inputs] == ["state", "action"]
+
+
+def test_a_state_that_is_not_recognised_is_named_and_given(rng):
+    proto = settings.streaming(names=("p", "q", "r", "s"))
+    del proto.graph.output[1:]  # what may come from an encoder is not taken as zero
+    with pytest.raises(ModelError, match=r"if 'p' is no data but a state .* --input p=0|a state that .* --input p=0"):
+        open_model(proto)
+    model = open_model(proto, bind={"p": 0, "q": 0})
+    x = rng.standard_normal((3, 5, 4)).astype(np.float32)
+    zeros = np.zeros((1, 3, 6), np.float32)
+    expected = run(proto, {"x": x, "p": zeros, "q": zeros})
+    np.testing.assert_allclose(run(model.proto(), {"x": x}), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_steps_of_one_sequence_are_no_batch():
     with pytest.raises(ModelError, match=r"depends on the samples beside it, through its state \('c0', 'h0'\)"):
         open_model(settings.streaming(steps_first=True))
+    unknown = settings.streaming(steps_first=True, names=("p", "q", "r", "s"))
+    del unknown.graph.output[1:]
+    with pytest.raises(ModelError, match=r"depends on the samples beside it, through its state \('p', 'q'\)"):
+        open_model(unknown, bind={"p": 0, "q": 0})
 
 
 def test_a_mode_is_off(x):
@@ -299,6 +328,16 @@ def test_options_of_the_command_line(call, tmp_path):
     assert "--input gives 'sr' two values" in output
     assert "is not NAME=VALUE" in call("inspect", tmp_path / "m.onnx", "--input", "sr", code=2)
     assert "has no input 'rate'" in call("inspect", tmp_path / "m.onnx", "--input", "rate=1", code=2)
+
+
+def test_a_mean_of_probabilities_is_in_doubt():
+    nodes = [
+        node("MatMul", ["input", "a.weight"], ["m"], "/a"),
+        node("Sigmoid", ["m"], ["p"], "/sigmoid"),
+        node("ReduceMean", ["p"], ["mean"], "/mean", axes=[1], keepdims=1),
+    ]
+    proto = tiny.build(nodes, {"a.weight": normal(8, 4)}, input_shape=("N", 8), output="mean", output_shape=("N", 1))
+    assert open_model(proto).doubt == "'mean' is the ReduceMean of probabilities"
 
 
 def test_a_mean_over_one_step_is_no_mean(rng):

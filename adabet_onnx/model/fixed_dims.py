@@ -137,7 +137,8 @@ def check_dims(model: ir.Model, name: str) -> None:
                 raise ModelError(
                     f"{name}: {extent.value!r} is dimension {axis} of input {value.name!r} and the first one of "
                     f"{batches[extent.value]!r}, so the batch is not the first dimension of every input. Export the "
-                    "model with the batch first."
+                    f"model with the batch first; or, if {value.name!r} is no data but a state that begins at zero, "
+                    f"give it: --input {value.name}=0."
                 )
     for value in inputs:
         _refuse_hidden_batch(value, name)
@@ -163,7 +164,8 @@ def _refuse_hidden_batch(value: ir.Value, name: str) -> None:
         raise ModelError(
             f"{name}: dimension {hidden} of input {value.name!r} ({value.shape}) is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
-            "Export the model with the batch first (in torch batch_first=True, or a transpose in forward)."
+            "Export the model with the batch first (in torch batch_first=True, or a transpose in forward); or, if it "
+            f"is no data but a state that begins at zero, give it: --input {value.name}=0."
         )
 
 

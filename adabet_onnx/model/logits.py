@@ -42,6 +42,7 @@ _MAY_BE_BOUNDED = frozenset(
         *("ReduceMax", "TopK", "Gather", "GatherND", "GatherElements", "ScatterND", "Slice", "Split", "If", "Loop"),
     }
 )
+_POOLING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 
 
@@ -147,6 +148,8 @@ def _looks(model: ir.Model, value: ir.Value) -> str | None:
     """In words, outputs of a trial run that look like probabilities; None too where nothing can or need be run."""
     source, _ = behind_shape(value)
     node = source.producer()
+    if node is not None and node.op_type in _POOLING and tail_of(node.inputs[0]) is not None:
+        return f"{value.name!r} is the {node.op_type} of probabilities"
     if node is None or node.op_type not in _MAY_BE_BOUNDED or weight_bytes(model) > _MOST_BYTES:
         return None
     before = [behind_shape(operand)[0].producer() for operand in node.inputs if operand is not None]

@@ -16,7 +16,7 @@ _MODES = frozenset(
 _KEPT = frozenset({"keep_prob", "keep_probability", "keep_rate", "keepprob"})
 _DROPPED = frozenset({"dropout", "dropout_rate", "dropout_prob", "drop_rate", "drop_prob"})
 _RATES = frozenset({"sr", "sample_rate", "sampling_rate", "samplerate"})
-_STATES = frozenset({"h", "c", "hc", "hidden", "cell", "state", "states", "hiddenstate", "cellstate", "memory"})
+_STATES = frozenset({"h", "c", "hc", "hidden", "cell", "state", "states", "hiddenstate", "cellstate"})
 _AROUND = frozenset({"in", "out", "new", "next", "prev", "previous", "last", "init", "initial", "final", "input"})
 _FAMILIES = frozenset({"rnn", "lstm", "gru", "encoder", "decoder"})
 _CELLS = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # places of initial states
@@ -58,10 +58,12 @@ def state_of(model: ir.Model, value: ir.Value) -> State | None:
     """An input as the state of a recurrent network, whose next value is an output; None if it is not.
 
     Accepted: floats of two to four dimensions beside an output of the same type and shape, as far as the file states
-    it, where the two are called alike (``state`` and ``stateN``, ``h0`` and ``hn``, ``hidden_in`` and ``hidden_out``);
-    or the input is an initial state of an LSTM, GRU or RNN, perhaps cut out or reshaped on the way.
+    it, where the two are called alike (``state`` and ``stateN``, ``h0`` and ``hn``, ``hidden_in`` and ``hidden_out``)
+    and a number of layers comes before the batch; or the input is an initial state of an LSTM, GRU or RNN, perhaps cut
+    out or reshaped on the way.
 
-    Not accepted: an initial state whose next value is no output (it may come from an encoder), past keys and values.
+    Not accepted: an initial state whose next value is no output (it may come from an encoder), past keys and values,
+    and the state of a system, which is data: (batch, features), beside a ``next_state``.
     """
     rank = 0 if value.shape is None else len(value.shape)
     if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE) or not 2 <= rank <= 4:
@@ -71,7 +73,7 @@ def state_of(model: ir.Model, value: ir.Value) -> State | None:
         return None
     words = _words(value)
     for output in alike:
-        if words & _words(output) & _STATES:
+        if words & _words(output) & _STATES and _layers_first(model, value, words):
             return State(f"output {output.name!r} is called and shaped as its next value", output)
     cell = _cell_behind(value)
     return None if cell is None else State(f"{cell} begins with it, and output {alike[0].name!r} has its shape")
@@ -121,6 +123,15 @@ def _may_follow(value: ir.Value, output: ir.Value) -> bool:
     pairs = zip(output.shape, value.shape, strict=False)
     alike = all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int) and min(a, b) > 0)
     return len(output.shape) == len(value.shape) and alike
+
+
+def _layers_first(model: ir.Model, value: ir.Value, words: set[str]) -> bool:
+    """Whether the first axis of an input counts layers; where it may be a fixed batch, ``state`` tells too little."""
+    shape = value.shape
+    if shape is None or len(shape) < 3 or not isinstance(shape[0], int) or shape[0] < 1:
+        return False
+    batches = {other.shape[0] for other in model.graph.inputs if other is not value and other.shape}
+    return shape[0] not in batches or not words & {"state", "states"}
 
 
 def _cell_behind(value: ir.Value) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +28,7 @@ class Bound:
     Attributes:
         told: by input, its value in words.
         uses: by input, how many nodes read its value at first.
-        states: the inputs that became zeros.
+        states: the inputs that became zeros, and others of floats that have one number for every sample.
         next: outputs that are the next values of states.
     """
 
@@ -68,8 +69,12 @@ def bind_inputs(
         everywhere = array.shape == () and len(value.shape or ()) > 0
         shape = None if everywhere or _one_for_all(model, value, array) else array.shape
         bound.uses[key] = len(value.uses())
+        if everywhere and value.dtype is not None and value.dtype.is_floating_point():
+            bound.states.add(key)  # as far as can be seen
         _replace(graph, value, array, shape, dims, name)
-        bound.told[key] = told(binding.written)
+        bound.told[key] = (
+            PurePath(told(binding.written)).name if isinstance(binding.written, Mapping) else told(binding.written)
+        )
         notes.append(f"input {key!r} was bound to {bound.told[key]}")
     return bound
 
@@ -204,6 +209,8 @@ def _replace(
 ) -> None:
     """Put a constant in an input's place; without ``shape``, the same for every sample, in the input's own shape."""
     called = value.name or ""
+    if value.dtype is not None:
+        array = array.astype(value.dtype.numpy())
     graph.inputs.remove(value)
     value.name = None
     if shape is None:
