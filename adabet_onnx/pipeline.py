@@ -26,7 +26,6 @@ from .files import check_folder, make_folder, write_bytes
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
 from .model.head import new_head
-from .model.logits import refusal
 from .model.logits_axes import axes_of
 from .model.open import Model, open_model
 from .records import write_json
@@ -41,7 +40,7 @@ from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.manifest import FILE, load_manifest
-from .training.preflight import pick_backend
+from .training.preflight import loss_obstacle, pick_backend
 from .training.trainer import METRICS, Settings, Trainer
 
 Progress = Callable[[str, int, int], None]
@@ -90,6 +89,7 @@ def adapt(
     *,
     num_classes: int | None = None,
     keep_tail: bool = False,
+    append: bool = False,
     preprocessing: dict[str, Any] | None = None,
     layout: str | Sequence[str] | Mapping[str, str] | None = None,
     allow_resize: bool = False,
@@ -122,7 +122,8 @@ def adapt(
         folder: where results go.
         num_classes: first give the model a new head of so many outputs.
         keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
-        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        append: with all layers kept, and a linear classifier put on the outputs.
+        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std, bgr).
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
         allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
@@ -158,11 +159,17 @@ def adapt(
     need_runtime(backend)  # say at once if training is not possible
     target = check_folder(folder)  # nothing is written before there are scores
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
-    model, headed = _with_head(open_model(source), num_classes, keep_tail, target, seed, resume)
+    kept = {"keep_tail": keep_tail, "append": append}
+    if num_classes is None and any(kept.values()):
+        raise UsageError("--keep-tail and --append are about a new head: give --num-classes too.")
+    model, headed = _with_head(open_model(source), num_classes, kept, target, seed, resume)
+    choices = choices.for_model(model)
     matching([layer.name for layer in model.layers], layers)
     splits = open_data(data, model, reading=Reading(layout, allow_resize))
     known = model.metadata("classes")
-    splits = Splits(align_classes(splits.train, known), splits.test and align_classes(splits.test, known))
+    ignore = choices.ignore_label
+    test = splits.test and align_classes(splits.test, known, ignore=ignore)
+    splits = Splits(align_classes(splits.train, known, ignore=ignore), test)
     used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
     feeder = Feeder(model, used)
     taken = feeder.taken(splits.train)
@@ -219,7 +226,8 @@ def adapt(
         make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))
         say("making artifacts", 1, 1)
     held = splits.for_evaluation
-    how: dict[str, Any] = {"loss": choices.loss, "axis": choices.class_axis, "threads": threads, "progress": progress}
+    how: dict[str, Any] = {"loss": choices.loss, "axis": choices.class_axis, "ignore": choices.ignore_label}
+    how |= {"threads": threads, "progress": progress}
     before = evaluate(model, held, used, **how)
     settings = {"seed": seed, **(training or {})}
     parts = selection.parts_of(batch_size)
@@ -229,9 +237,7 @@ def adapt(
         splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
     )
     adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
-    after = evaluate(
-        adapted, held, used, loss=choices.loss, axis=choices.class_axis, threads=threads, progress=progress
-    )
+    after = evaluate(adapted, held, used, **how)
     costs: dict[str, Cost] = {}
     not_measured: str | None = None
     if measure:
@@ -260,13 +266,13 @@ def adapt(
 
 
 def _with_head(
-    model: Model, num_classes: int | None, keep_tail: bool, folder: Path, seed: int, resume: bool
+    model: Model, num_classes: int | None, kept: Mapping[str, bool], folder: Path, seed: int, resume: bool
 ) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
     if num_classes is None:
         return model, None
     path = folder / _MODEL
-    made = new_head(model, num_classes, seed=seed, keep_tail=keep_tail)
+    made = new_head(model, num_classes, seed=seed, **kept)
     proto = made.proto()
     if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")
@@ -275,13 +281,14 @@ def _with_head(
 
 def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
     """Say before anything long begins that labels are missing or out of range, or that there are no logits."""
-    refused = refusal(model.doubt, choices.loss, model.name)
+    refused = loss_obstacle(model, choices.loss, "portable", choices.class_axis)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     for part in (splits.train, splits.test):
         if part is not None:
-            fit_labels(part.need_labels("training"), choices.loss, shape, part.name, choices.class_axis)
+            labels = part.need_labels("training")
+            fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
 
 
 def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:

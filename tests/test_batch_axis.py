@@ -11,8 +11,9 @@ from models import shaped, tiny
 from adabet_onnx import ModelError, Trainer, UsageError, export_model, make_artifacts, open_model
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
+from adabet_onnx.model.dims import batch_axis
 from adabet_onnx.model.head import new_head
-from adabet_onnx.model.logits_axes import axes_of, batch_axis
+from adabet_onnx.model.logits_axes import axes_of
 from adabet_onnx.model.passes.logits_only import LogitsOnly
 from adabet_onnx.model.prepare import prepare
 from adabet_onnx.scoring.probes import add_probes
@@ -187,7 +188,8 @@ def test_a_recurrent_network_with_a_batch_of_one(x):
 def test_a_batch_without_an_axis_is_scored_only(kind, rng, tmp_path):
     model = open_model(shaped.time_major(merged=True) if kind == "merged" else shaped.no_sample_alone(kind))
     shown = {"mean": r"\(1, 3\)", "pairs": r"\(N, N\)", "flat": r"\(3\*N,\)", "merged": rf"\({T}\*N, 3\)"}[kind]
-    words = f"have shape {shown} for a batch of N.*--logits NAME"
+    instead = "No value before them that a layer makes has" if kind == "merged" else "--logits h[;)]"
+    words = f"have shape {shown} for a batch of N.*{instead}"
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
     data = open_data((x, np.zeros(40, int)), model).train
     with pytest.raises(ModelError, match=words):

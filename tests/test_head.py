@@ -425,11 +425,6 @@ def test_a_residual_around_the_head_is_refused() -> None:
     refused(nodes, {"w": normal(6, 6)}, "repeats the old number", **ROWS)
 
 
-def test_a_weight_behind_a_reshape_is_refused() -> None:
-    nodes = [node("Reshape", ["w", "shape"], ["r"], "r"), node("MatMul", ["input", "r"], ["logits"], "fc")]
-    refused(nodes, {"w": normal(2, 12), "shape": np.array([6, 4])}, "Reshape", **ROWS)
-
-
 def test_a_weight_as_the_first_operand_is_refused() -> None:
     nodes = [node("Gemm", ["w", "input"], ["y"], "fc", transB=1), node("Transpose", ["y"], ["logits"], "t")]
     refused(nodes, {"w": normal(4, 6)}, "x @ W", **ROWS)

@@ -197,6 +197,7 @@ preprocessing_options = together(
     click.option("--scale", type=float, help="By hand: input = (x * scale - mean) / std."),
     click.option("--mean", type=Numbers(), help="By hand: one number, or one per channel."),
     click.option("--std", type=Numbers(), help="By hand: one number, or one per channel."),
+    click.option("--bgr/--rgb", default=None, help="Feed colours as blue, green, red (then --mean and --std too)."),
     reading_options,
 )
 scoring_options = together(
@@ -289,8 +290,11 @@ artifact_options = together(
         help="Of cross-entropy.",
     ),
     click.option(
-        "--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: 1; the last of three]"
+        "--class-axis",
+        type=int,
+        help="Of the logits, for a label per pixel or token.  [default: the model's Softmax; 1; the last of three]",
     ),
+    click.option("--ignore-label", type=int, help="A label per pixel or token that does not count, such as 255."),
     click.option(
         "--batch-norm",
         type=click.Choice(BATCH_NORMS),

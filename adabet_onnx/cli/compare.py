@@ -98,7 +98,7 @@ def compare(
     names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
     scoring = {name: options.pop(name) for name in names}
     scoring["max_memory"] = options.pop("scoring_memory")
-    preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std")}
+    preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")}
     reading = take_reading(options)
     backend, _ = options.pop("backend"), options.pop("check")
     plan = Plan(

@@ -158,23 +158,33 @@ def import_(
 @click.option("--num-classes", type=int, required=True, help="Outputs of the new head.")
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
 @click.option("--keep-tail", is_flag=True, help="Keep what follows the old head: a normalisation, activation, scale.")
+@click.option("--append", is_flag=True, help="Keep every layer, and put a linear classifier on the outputs.")
 @input_option
 @seed_option
 @quiet_option
 def new_head(
-    model: Path, bind: Bindings, num_classes: int, output: Path, keep_tail: bool, seed: int, quiet: bool
+    model: Path,
+    bind: Bindings,
+    num_classes: int,
+    output: Path,
+    keep_tail: bool,
+    append: bool,
+    seed: int,
+    quiet: bool,
 ) -> None:
     """Give the last layer a new number of outputs, with fresh weights.
 
     A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the normalisation of an embedding, an
-    activation, a temperature.
+    activation, a temperature. ConvTranspose layers that only enlarge what the last layer gives enlarge the new
+    outputs.
 
     \b
     Example:
       adabet-onnx new-head model.onnx --num-classes 5 -o model5.onnx
+      adabet-onnx new-head faces.onnx --num-classes 5 -o model5.onnx --append   # a classifier on an embedding
     """
     opened = open_model(bound_model(model, bind))
-    made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail)
+    made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail, append=append)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
     for note in made.notes[len(opened.notes) :]:

@@ -44,6 +44,7 @@ from .common import (
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
 @click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
+@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -91,7 +92,7 @@ def run(
     scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order")
     scoring["max_memory"] = options.pop("scoring_memory")
     training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
-    preprocessing = _take(options, "preset", "scale", "mean", "std")
+    preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
     with progress_bar(quiet) as progress:
         outcome = adapt(
             bound_model(model, bind),

@@ -71,6 +71,7 @@ def score(
     scale: float | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    bgr: bool | None,
     seed: int,
     plot: Path | None,
     as_json: bool,
@@ -93,7 +94,7 @@ def score(
     opened = open_model(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=integer_data(opened, splits.train)
+        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
     )
     with progress_bar(quiet) as progress:
         scores = compute_scores(

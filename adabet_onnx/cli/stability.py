@@ -66,6 +66,7 @@ def stability(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     bind: Bindings,
+    bgr: bool | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -85,7 +86,7 @@ def stability(
     opened = open_model(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, integer_data=integer_data(opened, splits.train)
+        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
     )
     with progress_bar(quiet) as progress:
         found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)

@@ -112,6 +112,7 @@ def _row(row: dict[str, Any]) -> str:
 @click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
 @click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
 @input_option
+@click.option("--ignore-label", type=int, help="A label per pixel or token that does not count.  [default: DIR's]")
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy, samples and data as JSON.")
 @threads_option
@@ -122,6 +123,7 @@ def evaluate(
     loss: str | None,
     class_axis: int | None,
     bind: Bindings,
+    ignore_label: int | None,
     as_json: bool,
     threads: int | None,
     quiet: bool,
@@ -138,11 +140,13 @@ def evaluate(
     held = splits.for_evaluation
     preprocessing = choose(opened, integer_data=integer_data(opened, held), **settings)
     with progress_bar(quiet) as progress:
-        trained, axis = trained_loss(model)
-        axis = class_axis if class_axis is not None else axis if loss in (None, trained) else None
-        result = compute_evaluation(
-            opened, held, preprocessing, loss=loss or trained, axis=axis, threads=threads, progress=progress
+        trained, *of_classes = trained_loss(model)
+        told = of_classes if loss in (None, trained) else (None, None)
+        axis, ignore = (
+            given if given is not None else known for given, known in zip((class_axis, ignore_label), told, strict=True)
         )
+        how: dict[str, Any] = {"axis": axis, "ignore": ignore, "threads": threads, "progress": progress}
+        result = compute_evaluation(opened, held, preprocessing, loss=loss or trained, **how)
     if as_json:
         show_json(result)
         return

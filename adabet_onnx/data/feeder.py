@@ -79,6 +79,8 @@ class Feeder:
                 else:
                     check_range(raw[spec.name], spec, dataset.name, self._tables[spec.name])
         line = taken_for(len(dataset), fits)
+        if self.preprocessing.bgr:
+            line += "; fed as blue, green, red"
         if len(fits) > 1 and not self.preprocessing.is_identity:
             line += f"; scale, mean and std are for {', '.join(prepared)}"
         return line
@@ -111,17 +113,23 @@ class Feeder:
             self._fits[key] = decide(form, into, layout, dataset.reading.allow_resize, dataset.name)
         return self._fits[key]
 
+    def _coloured(self, fit: Fit, array: np.ndarray) -> np.ndarray:
+        """Samples as an input takes them, numbers unscaled; of pictures the colours in the order that is fed."""
+        laid, picture = fit.apply(array), fit.entrance.picture
+        swapped = self.preprocessing.bgr and picture is not None and picture.channels == 3
+        return np.flip(laid, picture.channel_axis) if swapped and picture is not None else laid
+
     def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, preprocessing: Preprocessing, where: str) -> np.ndarray:
         if spec.dtype != "float32":
             check_range(array, spec, where, self._tables[spec.name])
-            return np.ascontiguousarray(fit.apply(array).astype(spec.dtype))
+            return np.ascontiguousarray(self._coloured(fit, array).astype(spec.dtype))
         into = self._entrances[spec.name]
         axis = into.channels
         if axis is None and len(spec.shape) > 1:
             axis = 1
         if preprocessing.of_pixels:
             check_pixels(array, spec, where)
-        fed = preprocessing.apply(fit.apply(array), axis)
+        fed = preprocessing.apply(self._coloured(fit, array), axis)
         if not np.isfinite(fed).all():
             raise DataError(
                 f"{where}: the data for input {spec.name!r} has NaN or infinite values. Remove those samples."

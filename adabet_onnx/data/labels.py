@@ -16,7 +16,9 @@ from .dataset import Dataset
 IGNORED = -100  # a label per pixel or token that does not count, as in torch
 
 
-def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: int | None = None) -> np.ndarray:
+def fit_labels(
+    labels: np.ndarray, loss: str, logits: Dims, where: str, axis: int | None = None, ignore: int | None = None
+) -> np.ndarray:
     """Bring labels into the shape that a loss takes, and see that it can.
 
     Their shape must be the expected one up to axes of size 1: nothing is broadcast, and no axes are swapped. Nothing is
@@ -29,6 +31,7 @@ def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: in
         logits: their shape, the batch first: ``("N", 10)``.
         where: what to call the data in a message.
         axis: of the classes in the logits; None: see `class_axis`.
+        ignore: a label per pixel or token that does not count, beside -100.
 
     Returns:
         For cross-entropy int64 class indices in the logits' shape without the classes' axis; there, -100 per pixel or
@@ -41,7 +44,7 @@ def fit_labels(labels: np.ndarray, loss: str, logits: Dims, where: str, axis: in
     """
     at = class_axis(logits, axis, loss)
     if at is not None:
-        return _class_indices(labels, logits, at, axis, where)
+        return _class_indices(_ignoring(labels, ignore, logits, where), logits, at, axis, where)
     if not _alike(labels.shape, logits):
         indices = labels.dtype.kind in "iu" and labels.ndim == 1
         raise DataError(
@@ -83,7 +86,7 @@ def counted(labels: np.ndarray) -> int:
     return int(np.count_nonzero(labels != IGNORED)) if labels.dtype.kind in "iu" else len(labels)
 
 
-def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Dataset:
+def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False, ignore: int | None = None) -> Dataset:
     """Give labels the indices that a model or an artifact folder has for the classes' names.
 
     The labels of a folder of images are positions among its own folders, which may be only some of the model's.
@@ -92,6 +95,7 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
         dataset: the data.
         classes: names in the order of the model's outputs; anything but a list of names changes nothing.
         strict: refuse names that are not among them; otherwise such data stays as it is.
+        ignore: a label that does not count, beside -100.
 
     Raises:
         DataError: with ``strict``, a class of the data is unknown; or the classes come in another order than
@@ -110,7 +114,11 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False) -> Da
         return dataset
     labels = dataset.labels
     if labels is not None and labels.size > 0:
-        labels = _renumbered(labels, [classes.index(name) for name in dataset.classes], dataset.name)
+        labels = _renumbered(
+            labels if ignore is None else np.where(labels == ignore, IGNORED, labels),
+            [classes.index(name) for name in dataset.classes],
+            dataset.name,
+        )
     return replace(dataset, labels=labels, classes=classes)
 
 
@@ -132,6 +140,18 @@ def _renumbered(labels: np.ndarray, indices: list[int], where: str) -> np.ndarra
     return found
 
 
+def _ignoring(labels: np.ndarray, ignore: int | None, logits: Dims, where: str) -> np.ndarray:
+    """Labels per pixel or token with -100 in place of one that does not count."""
+    if ignore is None or labels.dtype.kind not in "iu":
+        return labels
+    if len(logits) < 3:
+        raise DataError(
+            f"{where}: a label to ignore ({ignore}) is for a label per pixel or token, but the logits have shape "
+            f"{written(logits)}, one label per sample. Leave out samples without a label, and --ignore-label."
+        )
+    return np.where(labels == ignore, IGNORED, labels.astype(np.int64))
+
+
 def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | None, where: str) -> np.ndarray:
     expected = label_shape(logits, axis)
     dense = len(expected) > 1
@@ -148,7 +168,7 @@ def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | Non
     counted = indices[indices != IGNORED] if dense else indices
     if counted.size == 0:
         raise DataError(f"{where}: every label is {IGNORED}, which means to ignore it.")
-    _check_range(counted, int(logits[axis]), where)
+    _check_range(counted, int(logits[axis]), where, dense)
     return indices
 
 
@@ -183,7 +203,7 @@ def _alike(found: tuple[int, ...], expected: Dims) -> bool:
     return [extent for extent in found[1:] if extent != 1] == [extent for extent in expected[1:] if extent != 1]
 
 
-def _check_range(labels: np.ndarray, outputs: int, where: str) -> None:
+def _check_range(labels: np.ndarray, outputs: int, where: str, dense: bool) -> None:
     low, high = int(labels.min()), int(labels.max())
     if outputs == 1:
         raise DataError(
@@ -195,10 +215,19 @@ def _check_range(labels: np.ndarray, outputs: int, where: str) -> None:
         return
     needed = high + 1
     advice = f"Give the model a head of {needed} outputs (new-head, or run --num-classes {needed}), or fix the labels."
+    outside = np.unique(labels[(labels < 0) | (labels >= outputs)])
     if low == 1 and high == outputs:
         advice = "Count classes from 0: subtract 1."
     elif low == IGNORED and high < outputs:
         advice = f"{IGNORED} is ignored per pixel or token only: leave out samples without a label."
+    elif dense and len(outside) == 1 and (low < 0 or high > outputs):
+        share = np.count_nonzero(labels == outside[0]) / labels.size
+        rest = "fix the labels." if low < 0 else f"g{advice[1:]}"
+        advice = (
+            f"Only {outside[0]} ({share:.1%} of them) is outside: if it marks what does not count, as 255 does in "
+            f"masks, say --ignore-label {outside[0]} (of artifacts, run and evaluate; in Python ignore_label="
+            f"{outside[0]}). Otherwise {rest}"
+        )
     elif low < 0:
         advice = "Fix the labels."
     raise DataError(

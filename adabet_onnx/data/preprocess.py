@@ -2,9 +2,14 @@
 
     fed = (x * scale - mean) / std          per channel
 
+With ``bgr`` (for networks that take blue, green, red, as OpenCV and Caffe read pictures), the three channels of x
+change places first: pictures are read, and arrays expected, as red, green, blue; mean and std are in the order that is
+fed.
+
 It travels with scores, selection, manifest and the exported model's metadata (key ``adabet_onnx.preprocessing``)
-as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all), and ``data``,
-the kind of data it is for: "integer" or "float". It is never applied to the other kind unasked.
+as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all), ``data``,
+the kind of data it is for: "integer" or "float" (it is never applied to the other kind unasked), and, where it holds,
+``bgr`` (true).
 """
 
 from __future__ import annotations
@@ -18,7 +23,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
+from ..model.logits_axes import written
 from ..model.open import METADATA, Model
+from .pictures import picture_input
 
 PRESETS = ("auto", "unit", "imagenet", "none")
 
@@ -32,6 +39,7 @@ class Preprocessing:
         mean: one number, or one per channel.
         std: likewise.
         data: what it is for, ``integer`` (images of 0 to 255) or ``float``.
+        bgr: whether pictures are fed as blue, green, red. (`Feeder` sees to it, with what it knows of inputs.)
 
     Raises:
         UsageError: a number is not finite, or a standard deviation is zero.
@@ -41,6 +49,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     data: str = "integer"
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         numbers = (self.scale, *self.mean, *self.std)
@@ -51,7 +60,7 @@ class Preprocessing:
 
     @property
     def is_identity(self) -> bool:
-        """Whether data is fed as it is."""
+        """Whether numbers are fed as they are."""
         return self.scale == 1 and not any(self.mean) and all(number == 1 for number in self.std)
 
     @property
@@ -95,7 +104,8 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in our files."""
-        return {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
+        found = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
+        return found | {"bgr": True} if self.bgr else found
 
 
 UNIT = Preprocessing(scale=1 / 255)
@@ -115,9 +125,16 @@ def preprocessing_from_json(value: Any, where: str) -> Preprocessing:
             tuple(float(number) for number in value["mean"]),
             tuple(float(number) for number in value["std"]),
             str(value.get("data", "integer")),
+            _flag(value.get("bgr", False)),
         )
     except (TypeError, ValueError, KeyError, UsageError) as error:
         raise RecordError(f"{where}: the preprocessing entry is damaged ({error}). Make it again.") from error
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"'bgr' is {value!r}, neither true nor false")
+    return value
 
 
 def _from_metadata(model: ir.Model, data: str) -> Preprocessing | None:
@@ -145,6 +162,7 @@ def choose(
     scale: float | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    bgr: bool | None = None,
     integer_data: bool,
     stored: Preprocessing | None = None,
 ) -> Preprocessing:
@@ -159,6 +177,9 @@ def choose(
         scale: by hand, in place of the preset's; likewise ``mean`` and ``std``.
         mean: per channel, after scaling.
         std: per channel, after scaling.
+        bgr: whether pictures are fed as blue, green, red; None: what was stored, else as red, green, blue. The usual
+            mean and deviation of ``imagenet`` change places with the channels; those given by hand, stored, or of the
+            model's metadata do not.
         integer_data: whether the data are integers (images of 0 to 255).
         stored: from a selection or manifest.
 
@@ -186,22 +207,33 @@ def choose(
             "(x/255), imagenet or none (as they are), or --scale, --mean and --std; in Python preset='unit' and "
             "the like."
         )
+    swapped = base.bgr if bgr is None else bgr
+    if swapped and base is IMAGENET:
+        base = Preprocessing(base.scale, base.mean[::-1], base.std[::-1])
     used = Preprocessing(
         base.scale if scale is None else scale,
         base.mean if mean is None else mean,
         base.std if std is None else std,
         data,
+        swapped,
     )
     check_applicable(model, used)
     return used
 
 
 def check_applicable(model: Model, preprocessing: Preprocessing) -> None:
-    """See that there is an input that arithmetic can be applied to: one of float32.
+    """See that there is an input that arithmetic can be applied to, one of float32; and one that takes colours.
 
     Raises:
         UsageError: there is none, and the preprocessing does something.
     """
+    pictures = [picture_input(model, spec) for spec in model.inputs]
+    if preprocessing.bgr and not any(picture is not None and picture.channels == 3 for picture in pictures):
+        kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
+        raise UsageError(
+            f"{model.name} takes no pictures of three channels (input {kinds}), whose colours could change places. "
+            "Leave out --bgr (in Python bgr=True)."
+        )
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(

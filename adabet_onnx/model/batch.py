@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
-from .logits_axes import batch_axis
+from .dims import batch_axis
+from .earlier import earlier_value
+from .passes.unused import RemoveUnused
 from .reshapes import follow
 from .settings import is_adapter
 from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
@@ -17,15 +19,17 @@ from .trial import random_feeds
 _SIZES = (1, 3)
 
 
-def make_batch_dynamic(model: ir.Model, name: str) -> bool:
+def make_batch_dynamic(model: ir.Model, name: str, chosen: str) -> bool:
     """Give every graph input the batch dimension ``N``, in place; return whether a fixed one was replaced.
 
     Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards every output must have
     the batch as an axis, the first or another, and a larger batch must give what its parts give in the original.
+    Outputs beside the chosen value that have no such axis go.
 
     Args:
         model: a graph whose inputs have a shape, all fixed but the batch.
         name: of the model, for messages.
+        chosen: name of the value that is the logits or made from them.
 
     Raises:
         ModelError: a node other than Reshape holds the batch fixed, or an output has no axis for the batch alone.
@@ -50,9 +54,30 @@ def make_batch_dynamic(model: ir.Model, name: str) -> bool:
             value.shape = None  # it says the fixed size, and not always in the first axis
         size = next(iter(fixed))
         follow(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
+        _only_with_batch((model, original), chosen)
         _check_shapes(model, name)
         _check_values(original, model, size, name)
     return bool(fixed)
+
+
+def _only_with_batch(graphs: Sequence[ir.Model], chosen: str) -> None:
+    """Drop outputs, other than the chosen value, without an axis for the batch alone, in place of both graphs.
+
+    Where none is left, the chosen value is the output.
+    """
+    one, three = (infer_shapes(graphs[0], batch) for batch in _SIZES)
+    names = [value.name or "" for value in graphs[0].graph.outputs]
+    bad = {x for x in names if x in one and x in three and batch_axis(one[x], three[x], _SIZES) is None} - {chosen}
+    if not bad:
+        return
+    for model in graphs:
+        kept = [value for value in model.graph.outputs if value.name not in bad]
+        if not kept:
+            kept = [value for node in model.graph for value in node.outputs if value.name == chosen]
+            kept[0].dtype = kept[0].dtype or ir.DataType.FLOAT
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(kept)
+        RemoveUnused()(model)
 
 
 def _check_shapes(model: ir.Model, name: str) -> None:
@@ -66,10 +91,12 @@ def _check_shapes(model: ir.Model, name: str) -> None:
     for value in model.graph.outputs:
         small, large = one.get(value.name or ""), three.get(value.name or "")
         if small is not None and large is not None and batch_axis(small, large, _SIZES) is None:
+            earlier = earlier_value(model, value.name or "")
+            instead = "" if earlier is None else earlier.remedy(name, "has an axis for the batch alone") + " Or e"
             raise ModelError(
                 f"{name}: output {value.name!r} has shape {small} for a batch of {_SIZES[0]} and {large} for one of "
-                f"{_SIZES[1]}: the batch size is fixed inside the graph, or no axis is the batch alone. Export the "
-                "model with a dynamic batch dimension, which its output has too."
+                f"{_SIZES[1]}: the batch size is fixed inside the graph, or no axis is the batch alone. "
+                f"{instead or 'E'}xport the model with a dynamic batch dimension, which its output has too."
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -67,3 +67,23 @@ def product(extents: Iterable[Dim]) -> Dim:
 def count(shape: Dims, batch: int) -> int:
     """Number of elements at a batch size."""
     return math.prod(d if isinstance(d, int) else multiple(d) * batch for d in shape)
+
+
+def batch_axis(small: Sequence[int], large: Sequence[int], sizes: tuple[int, int]) -> int | None:
+    """Which axis of a value is the batch, from its shapes at two batch sizes.
+
+    Accepts the one axis that is as long as the batch both times: the first, as in (N, C), or any other, as the second
+    of time-major logits (T, N, C). What grows tells, not what is equal: T may be one of the two sizes.
+
+    Rejects, with None, a value that does not grow with the batch, one with a multiple of it (batch and steps merged
+    into one axis), one that grows in several axes, and one whose number of axes differs.
+
+    Args:
+        small: the shape at the first batch size.
+        large: the shape at the second.
+        sizes: the two, which differ.
+    """
+    if len(small) != len(large):
+        return None
+    grown = [axis for axis, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
+    return grown[0] if len(grown) == 1 and (small[grown[0]], large[grown[0]]) == sizes else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -57,7 +58,7 @@ class Step:
         return node is not None and node.op_type == "Concat"
 
 
-def head_tail(logits: ir.Value, activation: ir.Value) -> tuple[Step, ...]:
+def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = ()) -> tuple[Step, ...]:
     """What belongs to the old head in what makes the logits of the head's activation.
 
     Accepted on the way: activations, bounds, arithmetic with constants (a temperature, a scale for each output, a soft
@@ -68,6 +69,7 @@ def head_tail(logits: ir.Value, activation: ir.Value) -> tuple[Step, ...]:
     Args:
         logits: the value that a loss is computed from.
         activation: of the head.
+        stays: names of other nodes that stay, for what they are given first.
 
     Returns:
         What goes, from the logits back to the head; nothing where anything else is on the way, as a residual.
@@ -78,10 +80,11 @@ def head_tail(logits: ir.Value, activation: ir.Value) -> tuple[Step, ...]:
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx"):
             return ()
-        source = node.inputs[0] if node.op_type in _STAYS else _source(node, activation)
+        kept = node.op_type in _STAYS or node.name in stays
+        source = node.inputs[0] if kept else _source(node, activation)
         if source is None:
             return ()
-        if node.op_type not in _STAYS:
+        if not kept:
             steps.append(Step(value, source, _between(value, source)))
         value = source
     return tuple(steps)

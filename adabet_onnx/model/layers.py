@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .grids import is_grid
 from .input_values import input_values
 from .origins import Origin, origins, telling_names
 from .sharing import Applications, Row, is_matrix
@@ -41,7 +42,7 @@ TRAINABLE = {
 }
 ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
-HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv"})
+HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv", "ConvTranspose"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
 # What an exporter may put between an initializer and the node that uses it.
@@ -249,11 +250,6 @@ def preprocessing_constants(model: ir.Model) -> tuple[str, ...]:
     return tuple(found)
 
 
-def head_of(layers: tuple[Layer, ...]) -> Layer | None:
-    """The last parameterised Gemm, MatMul or Conv: the layer before the logits."""
-    return next((layer for layer in reversed(layers) if layer.op_type in HEAD_OPERATORS), None)
-
-
 def source_initializer(value: ir.Value | None) -> ir.Value | None:
     """The initializer that a value is, or comes from through Identity, Transpose, Reshape, Cast and the like."""
     while value is not None:
@@ -304,6 +300,8 @@ def _parameters(
         if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
+            continue
+        if max(shape, default=0) == math.prod(shape) and is_grid(node, position, tensor.numpy()):
             continue
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 

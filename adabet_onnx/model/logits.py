@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .embedding import embedded
 from .liveness import weight_bytes
 from .passes.sigmoid_shares import logits_of_shares
 from .passes.two_columns import logits_of_columns
@@ -16,6 +17,7 @@ from .shapes import infer_shapes
 from .trial import outputs_of_trial
 
 _OF_LOGITS = frozenset({"cross-entropy", "bce-with-logits"})  # losses that make probabilities of what they are given
+_EMBEDDING = "an embedding that is brought to length 1"
 _MOST_BYTES = 64 << 20  # of weights in a model that is run to see what its outputs look like
 # What may end in numbers in [0, 1] although no known form does. Layers, their biases, pooling and normalisations end in
 # numbers without bounds: after these nothing is run.
@@ -52,7 +54,8 @@ class Logits:
 
     Attributes:
         name: of the value.
-        doubt: why it may be probabilities rather than logits, a sentence without its end; None if there is none.
+        doubt: why it may be probabilities, or an embedding, rather than logits, a sentence without its end; None if
+            there is none.
     """
 
     name: str
@@ -83,7 +86,7 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
             f"value before it (an ArgMax or Cast?): adabet-onnx import {name} -o logits.onnx --logits NAME."
         )
     tail = tail_of(value)
-    doubt = _not_of_classes(model, value, tail) if tail is not None else _looks(model, value)
+    doubt = _not_of_classes(model, value, tail) if tail is not None else _embedded(value) or _looks(model, value)
     if tail is None and doubt is not None and not named:
         shares = logits_of_shares(model, value, notes)
         if shares is not None:
@@ -93,12 +96,20 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
             return Logits(logits_of_columns(model, value, name, notes))
         return Logits(tail.logits.name or "")
     if doubt is not None:
-        notes.append(f"{doubt}; it is taken as logits, since it was named" if named else f"{doubt}; {advice(name)}")
+        notes.append(
+            f"{doubt}; it is taken as logits, since it was named" if named else f"{doubt}; {advice(name, doubt)}"
+        )
     return Logits(value.name or "", None if named else doubt)
 
 
-def advice(name: str) -> str:
+def advice(name: str, doubt: str) -> str:
     """What to do about outputs that may be probabilities."""
+    if _EMBEDDING in doubt:
+        return (
+            f"give it a classifier (adabet-onnx new-head {name} -o classifier.onnx --num-classes N --append; without "
+            "--append it takes the place of the last layer), or name it if it is the logits all the same: "
+            f"adabet-onnx import {name} -o named.onnx --logits NAME"
+        )
     return (
         "name the logits, or this output if it is no probability: "
         f"adabet-onnx import {name} -o named.onnx --logits NAME"
@@ -115,7 +126,7 @@ def refusal(doubt: str | None, loss: str, name: str) -> str | None:
     """
     if doubt is None or loss not in _OF_LOGITS:
         return None
-    return f"{loss} needs logits, but {doubt}: {advice(name)}."
+    return f"{loss} needs logits, but {doubt}: {advice(name, doubt)}."
 
 
 def _value(graph: ir.Graph, name: str) -> ir.Value:
@@ -138,6 +149,12 @@ def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
         f"{value.name!r} is a Softmax over {over} of {of.name!r}{extents}, which is not where classes are looked for "
         "(axis 1 of two or four axes, the last of three)"
     )
+
+
+def _embedded(value: ir.Value) -> str | None:
+    """In words, outputs of length 1."""
+    norm = embedded(value)
+    return None if norm is None else f"{value.name!r} is {_EMBEDDING} ({norm}), which holds no classes"
 
 
 def _rank(value: ir.Value) -> int | None:

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError, UsageError
-from .dims import Dim, Dims, times
+from .dims import Dim, Dims, batch_axis, times
+from .earlier import Earlier, earlier_value
+from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
+
+if TYPE_CHECKING:
+    from .open import Model
 
 _INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
 _MEASURED = (2, 3)
 _UNKNOWN = "?"
-
-
-def batch_axis(small: Sequence[int], large: Sequence[int], sizes: tuple[int, int]) -> int | None:
-    """Which axis of a value is the batch, from its shapes at two batch sizes.
-
-    Accepts the one axis that is as long as the batch both times: the first, as in (N, C), or any other, as the second
-    of time-major logits (T, N, C). What grows tells, not what is equal: T may be one of the two sizes.
-
-    Rejects, with None, a value that does not grow with the batch, one with a multiple of it (batch and steps merged
-    into one axis), one that grows in several axes, and one whose number of axes differs.
-
-    Args:
-        small: the shape at the first batch size.
-        large: the shape at the second.
-        sizes: the two, which differ.
-    """
-    if len(small) != len(large):
-        return None
-    grown = [axis for axis, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
-    return grown[0] if len(grown) == 1 and (small[grown[0]], large[grown[0]]) == sizes else None
+_HAS = "has an axis for the batch alone"
 
 
 def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
@@ -71,6 +58,31 @@ def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
     return axis
 
 
+def softmax_axis(model: Model) -> int | None:
+    """The axis of the classes in the logits, the batch first, as the model's own Softmax over them tells.
+
+    Accepts a Softmax or LogSoftmax of the logits, in whatever form (`tail_of`), over one axis that is longer than 1,
+    not the batch's; and what a file says whose Softmax gave way to a new head. None where neither tells.
+    """
+    stored = model.metadata("class_axis")
+    if isinstance(stored, dict) and stored.get("logits") == model.logits and type(stored.get("axis")) is int:
+        return int(stored["axis"])
+    tails = [tail_of(value) for value in model.graph.graph.outputs]
+    over = next((t.axes for t in tails if t is not None and t.axes and t.logits.name == model.logits), ())
+    if not over:
+        return None
+    try:
+        axes = axes_of(model.graph, model.logits)
+    except ModelError:
+        return None
+    rank = len(axes.shape)
+    found = {axis % rank for axis in over if -rank <= axis < rank}
+    long = {axis for axis in found if axes.shape[axis] != 1} or found
+    if axes.batch is None or len(long) != 1 or axes.batch in long:
+        return None
+    return axes.order.index(long.pop())
+
+
 def label_shape(shape: Dims, axis: int | None) -> Dims:
     """Shape of the labels for logits of this shape: without the classes' axis, or the same where there are none."""
     return tuple(extent for i, extent in enumerate(shape) if i != axis)
@@ -84,11 +96,13 @@ class Axes:
         logits: their name.
         shape: as the model gives them: ``N`` is the batch, ``26*N`` a multiple of it, ``?`` something else that grows.
         batch: the batch's axis; None where it has none of its own.
+        earlier: then, a value that would do for the logits; None if there is none.
     """
 
     logits: str
     shape: tuple[Dim, ...]
     batch: int | None
+    earlier: Earlier | None = None
 
     def batch_first(self, name: str) -> Dims:
         """The shape with the batch first, as a loss takes it.
@@ -97,11 +111,12 @@ class Axes:
             ModelError: the batch has no axis of its own. ``name`` is the model's.
         """
         if self.batch is None:
+            none = "No value before them that a layer makes has an axis for the batch alone: e"
+            instead = none if self.earlier is None else f"{self.earlier.remedy(name, _HAS)} Or e"
             raise ModelError(
                 f"{name}: the logits {self.logits!r} have shape {written(self.shape)} for a batch of N: {self._why()}, "
-                "so which of them belong to which sample cannot be told. Choose a value before them that has an axis "
-                f"for the batch alone (adabet-onnx import {name} -o logits.onnx --logits NAME), or export the model so "
-                "that its output has one."
+                f"so which of them belong to which sample cannot be told. {instead}xport the model so that its output "
+                "has one."
             )
         return (BATCH, *(extent for axis, extent in enumerate(self.shape) if axis != self.batch))
 
@@ -138,10 +153,10 @@ def axes_of(model: ir.Model, logits: str) -> Axes:
             raise ModelError(
                 f"the shape of the logits {logits!r} is unknown: {error} Export the model with shape inference."
             ) from error
-    if len(first) != len(second):
-        return Axes(logits, (_UNKNOWN,), None)
-    shape = tuple(_extent(a, b, sizes) for a, b in zip(first, second, strict=True))
-    return Axes(logits, shape, batch_axis(first, second, sizes))
+    axis = batch_axis(first, second, sizes)
+    same = len(first) == len(second)
+    shape = tuple(_extent(a, b, sizes) for a, b in zip(first, second, strict=True)) if same else (_UNKNOWN,)
+    return Axes(logits, shape, axis, None if axis is not None else earlier_value(model, logits))
 
 
 def written(shape: Sequence[Dim]) -> str:

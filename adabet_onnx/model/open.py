@@ -24,10 +24,11 @@ from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import through
+from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
-from .layers import Layer, find_layers, head_of
+from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
 from .metadata import METADATA as METADATA
@@ -77,8 +78,8 @@ class Model:
 
     @property
     def head(self) -> Layer | None:
-        """The last parameterised Gemm, MatMul or Conv."""
-        return head_of(self.layers)
+        """The last parameterised Gemm, MatMul, Conv or ConvTranspose; see `head_of`."""
+        return head_of(self.layers, self.graph.graph)
 
     @property
     def new_head(self) -> bool:

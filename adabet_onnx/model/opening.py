@@ -96,7 +96,7 @@ def normalise(
     _from_quantised(model, name, notes)
     refuse_foreign(model, name)
     _fold(model, name)
-    if make_batch_dynamic(model, name):
+    if make_batch_dynamic(model, name, chosen):
         notes.append("the fixed batch dimension was made dynamic")
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)

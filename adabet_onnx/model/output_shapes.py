@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
+from .earlier import earlier_value
 from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
@@ -78,7 +79,12 @@ def state_shapes(model: ir.Model, name: str) -> None:
             value.shape = ir.Shape([extent if isinstance(extent, int) else None for extent in value.shape])
             continue
         if len(small) != len(large):
-            raise ModelError(f"{name}: output {value.name!r} has no fixed number of dimensions. Export it with one.")
+            earlier = earlier_value(model, value.name)
+            instead = "E" if earlier is None else earlier.remedy(name, "has") + " Or e"
+            raise ModelError(
+                f"{name}: output {value.name!r} has no fixed number of dimensions: {len(small)} for a batch of "
+                f"{_BATCHES[0]}, {len(large)} for one of {_BATCHES[1]}. {instead}xport it with one."
+            )
         value.shape = ir.Shape([_extent(a, b) for a, b in zip(small, large, strict=True)])
 
 

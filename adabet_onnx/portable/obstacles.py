@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
+from ..model.earlier import earlier_value
 from ..model.prepare import Prepared
 from ..model.uses import reads, subgraphs
 from .autodiff import Obstacle
@@ -33,8 +34,21 @@ def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
         lines.append(f"Layers that can be trained come after {last.node!r}: select among them (the last are {shown}).")
     else:
         other = "other layer" if inside else "layer"
-        lines.append(f"No {other} comes after it: export the model with another operator in its place.")
+        around = way_around(last, prepared)
+        instead = ": e" if around is None else f". {around} Or e"
+        lines.append(f"No {other} comes after it{instead}xport the model with another operator in its place.")
     return f"{prepared.model.name} cannot be trained with this selection: {' '.join(lines)}"
+
+
+def way_around(obstacle: Obstacle, prepared: Prepared) -> str | None:
+    """What to do where no layer comes after a node: to take a value before it as the logits, if there is one."""
+    node = next((node for node in prepared.model.graph.graph if node.name == obstacle.node), None)
+    if node is None or _layers_after(obstacle, prepared, ()):
+        return None
+    earlier = earlier_value(prepared.model.graph, prepared.model.logits, node)
+    if earlier is None or earlier.head is not None:
+        return None
+    return earlier.remedy(prepared.model.name, "is made without it")
 
 
 def _line(obstacle: Obstacle, prepared: Prepared) -> str:

@@ -138,7 +138,9 @@ def _head(scores: Scores, pool: list[int]) -> Ranking:
     if at and at[0] not in pool:
         raise UsageError("the strategy head selects the head, and head='never' leaves it out: nothing to select.")
     if not at:
-        raise UsageError("the model has no head (a Gemm, MatMul or Conv with parameters); choose another strategy.")
+        raise UsageError(
+            "the model has no head (a Gemm, MatMul, Conv or ConvTranspose with parameters); choose another strategy."
+        )
     return Ranking(at, None, "the head alone")
 
 

@@ -37,9 +37,9 @@ def select(
     """Choose the layers to train.
 
     k = max(1, floor(rho * L)) of the L layers are chosen by the strategy. The head is the last parameterised
-    Gemm, MatMul or Conv: with ``head="pool"`` it competes like any layer, with ``"always"`` it comes on top of the
-    k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked as new,
-    else ``"pool"``.
+    Gemm, MatMul, Conv or ConvTranspose: with ``head="pool"`` it competes like any layer, with ``"always"`` it comes on
+    top of the k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked
+    as new, else ``"pool"``.
 
     Layers that no backend can train (`LayerScore.untrainable`) are left out, and named in the selection.
 

@@ -103,7 +103,7 @@ def compare(
         folder: where results go; a comparison that was interrupted there goes on.
         plan: what to compare.
         num_classes: first give the model a new head of so many outputs.
-        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std).
+        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std, bgr).
         layout: letters of the data's axes (of the old domain, too), such as ``NTC``; see `data.reading`.
         allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
@@ -135,8 +135,9 @@ def compare(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
             "--source, or --num-classes."
         )
+    plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
     reading = Reading(layout, allow_resize)
-    splits = _labelled(data, model, reading)
+    splits = _labelled(data, model, reading, plan.choices.ignore_label)
     used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
     splits = runs.used_data(splits, plan.train_samples)
     taken = Feeder(model, used).taken(splits.train)
@@ -169,8 +170,10 @@ def compare(
         threads=study.threads,
         loss=plan.choices.loss,
         axis=plan.choices.class_axis,
+        ignore=plan.choices.ignore_label,
     )
     how: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis, "threads": threads}
+    how["ignore"] = plan.choices.ignore_label
     before = evaluate(model, splits.for_evaluation, used, **how)["accuracy"]
     old = None if old_data is None else evaluate(model, old_data, used, **how)["accuracy"]
     selections = study.selections()
@@ -199,7 +202,7 @@ def _with_head(model: Model, num_classes: int | None) -> tuple[Model, bytes | No
     return dataclasses.replace(open_model(proto), name=model.name), proto.SerializeToString()
 
 
-def _labelled(data: Any, model: Model, reading: Reading) -> Splits:
+def _labelled(data: Any, model: Model, reading: Reading, ignore: int | None) -> Splits:
     splits = open_data(data, model, reading=reading)
     splits.train.need_labels("comparing")
     if splits.test is None:
@@ -207,7 +210,7 @@ def _labelled(data: Any, model: Model, reading: Reading) -> Splits:
             "comparing needs test data that no strategy has trained on: give x_test and y_test, or a folder with test/."
         )
     known = model.metadata("classes")
-    return Splits(align_classes(splits.train, known), align_classes(splits.test, known))
+    return Splits(*(align_classes(part, known, ignore=ignore) for part in (splits.train, splits.test)))
 
 
 class _Study:
@@ -293,6 +296,7 @@ class _Study:
             seed=seed,
             loss=self.plan.choices.loss,
             axis=self.plan.choices.class_axis,
+            ignore=self.plan.choices.ignore_label,
             preprocessing=self.preprocessing,
             threads=self.threads,
         )

@@ -27,6 +27,7 @@ from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
+from ..model.logits_axes import softmax_axis
 from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import prepare
@@ -46,6 +47,7 @@ def fisher_information(
     seed: int = 0,
     loss: str = "cross-entropy",
     axis: int | None = None,
+    ignore: int | None = None,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
     layout: str | Sequence[str] | Mapping[str, str] | None = None,
@@ -63,7 +65,9 @@ def fisher_information(
         samples: of the batch, drawn at random.
         seed: of the drawing.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+            `class_axis`.
+        ignore: a label per pixel or token that does not count, beside -100.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
         preprocessing: in place of a preset.
         layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
@@ -83,7 +87,7 @@ def fisher_information(
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
     drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
-    return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, threads=threads).of(drawn)
+    return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads).of(drawn)
 
 
 class Fisher:
@@ -93,7 +97,7 @@ class Fisher:
         model: the opened model.
         dataset: labelled, its classes those of the model.
         preprocessing: how samples become input.
-        loss, axis, threads: as in `fisher_information`.
+        loss, axis, ignore, threads: as in `fisher_information`.
 
     Raises:
         DataError: there are no labels, or they do not fit.
@@ -108,11 +112,14 @@ class Fisher:
         *,
         loss: str = "cross-entropy",
         axis: int | None = None,
+        ignore: int | None = None,
         threads: int | None = None,
     ) -> None:
         labels = dataset.need_labels("Fisher information")
+        if axis is None and loss == "cross-entropy":
+            axis = softmax_axis(model)
         graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
-        self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis)
+        self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis, ignore)
         self._session = runtime.inference_session(
             ir.to_proto(graph).SerializeToString(),
             f"{model.name} with Fisher information",

@@ -53,7 +53,7 @@ class Task:
         batch_size: samples of a batch, which a job may cut into parts.
         accumulate: batches of an update.
         threads: of a training.
-        loss, axis: of the evaluation.
+        loss, axis, ignore: of the evaluation.
         reading: of the data, as in `open_data`.
         token: tells this comparison from others; arrays among the data cannot be compared.
     """
@@ -69,6 +69,7 @@ class Task:
     threads: int | None
     loss: str
     axis: int | None
+    ignore: int | None = None
     reading: Reading = AS_IT_IS
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -155,7 +156,7 @@ def run(task: Task, job: Job) -> dict[str, Any]:
             adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
         except CheckError:  # a parameter
             return {**found, "failed": _NOT_FINITE}
-    how: dict[str, Any] = {"loss": task.loss, "axis": task.axis, "threads": task.threads}
+    how: dict[str, Any] = {"loss": task.loss, "axis": task.axis, "ignore": task.ignore, "threads": task.threads}
     try:  # the data was evaluated before any training: what is wrong now is the training
         after = evaluate(adapted, world.splits.for_evaluation, preprocessing, **how)
         old = None if world.source is None else evaluate(adapted, world.source, preprocessing, **how)

@@ -43,6 +43,7 @@ def make_artifacts(
     clip_norm: float | None = None,
     label_smoothing: float = 0.0,
     class_axis: int | None = None,
+    ignore_label: int | None = None,
     batch_norm: str = "frozen",
     recompute: bool = False,
     frozen: str = "embedded",
@@ -69,7 +70,9 @@ def make_artifacts(
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm.
         label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, for cross-entropy per pixel or token; None: 1, or the last of three axes.
+        class_axis: of the logits, for cross-entropy per pixel or token; None: that of the model's Softmax, else 1, or
+            the last of three axes.
+        ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen``, or ``batch`` (the selected ones normalise by the batch and update their statistics).
         recompute: spend time to save memory, by computing activations again on the way back.
         frozen: where frozen weights live: ``embedded`` in the graphs as constants (faster), or once in the
@@ -97,6 +100,7 @@ def make_artifacts(
         clip_norm=clip_norm,
         label_smoothing=label_smoothing,
         class_axis=class_axis,
+        ignore_label=ignore_label,
         batch_norm=batch_norm,
         recompute=recompute,
         frozen=frozen,
@@ -106,6 +110,7 @@ def make_artifacts(
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
     if not isinstance(selection, Selection):
         selection = load_selection(selection)
+    choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
     if chosen == "ort":
         ort.load()
@@ -145,7 +150,7 @@ def _unmeasured(checked: dict[str, Any]) -> list[str]:
 
 
 def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[str | int]:
-    wrong = loss_obstacle(prepared.model, choices.loss, backend)
+    wrong = loss_obstacle(prepared.model, choices.loss, backend, choices.class_axis)
     if wrong is not None:
         raise ModelError(f"{prepared.model.name}: {wrong}")
     model = prepared.model

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .. import runtime
 from ..errors import UsageError
+from ..model.logits_axes import axes_of, softmax_axis
+from ..model.open import Model
 from ..portable.losses import LOSSES as LOSSES
 from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
 from ..portable.optimizers import Optimizer
@@ -30,7 +32,9 @@ class Choices:
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm; None: never.
         label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, where cross-entropy is per pixel or token; None: 1, or the last of three axes.
+        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax, else 1,
+            or the last of three axes.
+        ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
             the batch and update their statistics.
         recompute: spend time to save memory: compute activations again on the way back.
@@ -46,6 +50,7 @@ class Choices:
     clip_norm: float | None = None
     label_smoothing: float = 0.0
     class_axis: int | None = None
+    ignore_label: int | None = None
     batch_norm: str = "frozen"
     recompute: bool = False
     frozen: str = "embedded"
@@ -67,8 +72,19 @@ class Choices:
         self.update.check()
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label smoothing must be at least 0 and below 1, not {self.label_smoothing}.")
-        if self.loss != "cross-entropy" and (self.label_smoothing or self.class_axis is not None):
-            raise UsageError(f"label smoothing and a class axis belong to cross-entropy, not to {self.loss}.")
+        of_classes = self.label_smoothing or self.class_axis is not None or self.ignore_label is not None
+        if self.loss != "cross-entropy" and of_classes:
+            raise UsageError(
+                f"label smoothing, a class axis and a label to ignore belong to cross-entropy, not to {self.loss}."
+            )
+
+    def for_model(self, model: Model) -> Choices:
+        """The same, with the axis of the classes that the model's own Softmax tells, where none is given."""
+        if self.loss != "cross-entropy" or self.class_axis is not None:
+            return self
+        told = softmax_axis(model)
+        several = told is not None and len(axes_of(model.graph, model.logits).shape) > 2
+        return replace(self, class_axis=told) if several else self
 
     @property
     def update(self) -> Optimizer:
@@ -92,6 +108,7 @@ class Choices:
                 "clipping": self.clip_norm is not None,
                 "label smoothing": bool(self.label_smoothing),
                 "a class axis": self.class_axis is not None,
+                "labels to ignore": self.ignore_label is not None,
                 "batch normalisation by the batch": self.batch_norm == "batch",
                 "recomputing": self.recompute,
                 "profiles": self.profile is not None,

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from ..data.pictures import picture_input
 from ..errors import ModelError
+from ..model.enlarging import head_and_enlarging
+from ..model.grids import grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import Axes, axes_of, class_axis, written
+from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, written
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
@@ -92,13 +94,22 @@ def _preprocessing(model: Model) -> Iterator[Decision]:
         )
 
 
+def _grids(model: Model) -> Iterator[Decision]:
+    """Fixed steps of a distribution, which look like the weight of a layer."""
+    for node, steps in grids(model.graph.graph):
+        because = f"{steps}: evenly spaced numbers that a Softmax is multiplied by, as for its mean; not trained"
+        yield Decision("fixed steps", f"node {node}, no layer", because)
+
+
 def _head(model: Model) -> Iterator[Decision]:
-    head = model.head
+    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
     if head is None:
-        yield Decision("head", "none", "no Gemm, MatMul or Conv has parameters")
-    else:
-        new = "marked as new and untrained in the file" if model.new_head else "not marked as new"
-        yield Decision("head", head.name, f"the last Gemm, MatMul or Conv with parameters; {new}")
+        yield Decision("head", "none", "no Gemm, MatMul, Conv or ConvTranspose has parameters")
+        return
+    new = "marked as new and untrained in the file" if model.new_head else "not marked as new"
+    after = f" but {', '.join(layer.name for layer in reversed(enlarging))}, which enlarges what it gives"
+    what = f"the last Gemm, MatMul, Conv or ConvTranspose with parameters{after * bool(enlarging)}"
+    yield Decision("head", head.name, f"{what}; {new}")
 
 
 def _shared(model: Model) -> Iterator[Decision]:
@@ -196,7 +207,9 @@ def _class_axis(model: Model) -> Iterator[Decision]:
     if axes is not None and axes.batch is not None and len(axes.shape) > 2:
         shape = axes.batch_first(model.name)
         which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
-        at = class_axis(shape, None, "cross-entropy")
+        told = softmax_axis(model)
+        at = class_axis(shape, told, "cross-entropy")
+        which = which if told is None else "the one that the model's own Softmax is over"
         because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
         yield Decision("class axis", str(at), because)
 
@@ -228,6 +241,7 @@ _ASKED = (
     _batch_axis,
     _class_axis,
     _head,
+    _grids,
     _shared,
     _tied,
     _learned,

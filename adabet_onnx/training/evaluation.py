@@ -22,7 +22,7 @@ from ..data.source import open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
-from ..model.logits_axes import class_axis
+from ..model.logits_axes import class_axis, softmax_axis
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
 from .exact_loss import log_softmax, loss_of
@@ -47,14 +47,14 @@ def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Mo
     return open_model(source)
 
 
-def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None]:
-    """The loss of an artifact folder and the axis of its classes; cross-entropy and None for a model."""
+def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None, int | None]:
+    """The loss of an artifact folder, the axis of its classes and the label it ignores; for a model cross-entropy."""
     if not Path(source).is_dir():
-        return "cross-entropy", None
+        return "cross-entropy", None, None
     from .manifest import load_manifest  # imports the training side
 
     manifest = load_manifest(Path(source))
-    return manifest.loss_function, manifest.class_axis
+    return manifest.loss_function, manifest.class_axis, manifest.ignore_label
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
@@ -146,6 +146,7 @@ def evaluate(
     *,
     loss: str = "cross-entropy",
     axis: int | None = None,
+    ignore: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -156,7 +157,9 @@ def evaluate(
         dataset: labelled data, which `open_data` reads in a layout where one is given.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: see `class_axis`.
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+            `class_axis`.
+        ignore: a label per pixel or token that does not count, beside -100.
         threads: for ONNX Runtime.
         progress: called with samples done.
 
@@ -173,13 +176,15 @@ def evaluate(
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
-    dataset = align_classes(dataset, model.metadata("classes"), strict=True)
+    if axis is None and loss == "cross-entropy":
+        axis = softmax_axis(model)
+    dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
     taken = Feeder(model, preprocessing).taken(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     shape: Dims = ("N", *first.shape[1:])
     where = class_axis(shape, axis, loss)
-    labels = fit_labels(labels, loss, shape, dataset.name, axis)
+    labels = fit_labels(labels, loss, shape, dataset.name, axis, ignore)
     logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
     accuracy = None
     if where is not None:  # of each pixel or token, if there are such

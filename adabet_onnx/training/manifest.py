@@ -7,8 +7,8 @@
     model_sha256    of the model the artifacts were made from
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
-    loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, batch_norm,
-    recompute, frozen, ort_format, profile     training/choices.py
+    loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
+    batch_norm, recompute, frozen, ort_format, profile     training/choices.py
     num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
                     batch ("N") first, whichever axis of the model's logits it is
     selection       the selection file's content
@@ -171,6 +171,12 @@ class Manifest:
         return tuple(self.content["logits_shape"])
 
     @property
+    def ignore_label(self) -> int | None:
+        """A label per pixel or token that does not count, beside -100, in the data; what is fed has -100 for it."""
+        value = self.content.get("ignore_label")
+        return None if value is None else int(value)
+
+    @property
     def class_axis(self) -> int | None:
         """Axis of the classes in these logits; None where the loss has none."""
         return class_axis(self.logits_shape, self.content.get("class_axis"), self.loss_function)
@@ -281,7 +287,8 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
     optimizer = record.inside("optimizer").take("name", str)
     if optimizer not in OPTIMIZERS:
         raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
-    record.take_if_there("class_axis", None, int, type(None))
+    for key in ("class_axis", "ignore_label"):
+        record.take_if_there(key, None, int, type(None))
     record.take("num_outputs", int)
     logits = record.take("logits_shape", list)
     if not logits or not all(type(extent) is int for extent in logits[1:]):

@@ -12,18 +12,19 @@ from collections.abc import Collection, Sequence
 import onnx
 import onnx_ir as ir
 
-from ..errors import AdabetError, RuntimeMissingError
+from ..errors import AdabetError, RuntimeMissingError, UsageError
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, written
+from ..model.logits_axes import axes_of, class_axis, softmax_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
+from ..model.probabilities import tail_of
 from ..model.repairs import repair_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
-from ..portable.obstacles import explain, layer_of
+from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -32,6 +33,7 @@ from .choices import Choices, choose_backend, need_runtime
 from .decisions import decisions
 from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 
+_OR_EXPORT = "Or export the model with other operators in its place."
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
 
 
@@ -130,16 +132,37 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
     return "ort" if trained else "portable"
 
 
-def loss_obstacle(model: Model, loss: str, backend: str) -> str | None:
-    """Why a loss cannot be computed from the model's logits, or None."""
+def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None) -> str | None:
+    """Why a loss cannot be computed from the model's logits, or None.
+
+    Args:
+        model: the model.
+        loss: its name.
+        backend: portable or ort.
+        axis: of the classes; None: that of the model's Softmax, else see `class_axis`.
+
+    Raises:
+        UsageError: a wrong class axis was given.
+    """
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        class_axis(shape, None, loss)
+        told = softmax_axis(model) if axis is None and loss == "cross-entropy" else axis
+        at = class_axis(shape, told, loss)
     except AdabetError as error:
+        if axis is not None and isinstance(error, UsageError):
+            raise
         return str(error).removeprefix(f"{model.name}: ")
+    if at is not None and shape[at] == 1:
+        behind = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
+        what = f"one output, with a Sigmoid behind it, of shape {written(shape)}" if behind else written(shape)
+        return (
+            f"cross-entropy needs an output for each class, but the logits are {what}, and the cross-entropy of one "
+            "class is 0 whatever it is. Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give "
+            "the model a head with an output per class (new-head, or run --num-classes)."
+        )
     if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
     return (
@@ -194,9 +217,13 @@ class _Backend:
             own = []
             for blocked in way.blocked:
                 made = autodiff.obstacle(blocked.node, blocked.reason, remedy)
-                at = layer_of(made, prepared)
-                own.append(Obstacle(made.node, made.op_type, at, self._backend, made.reason, made.remedy))
-                seen.setdefault((made.node, made.reason), own[-1])
+                key = made.node, made.reason
+                if key not in seen:
+                    around = way_around(made, prepared) if self._backend == "portable" else None
+                    instead = made.remedy if around is None else f"{around} {_OR_EXPORT}"
+                    at = layer_of(made, prepared)
+                    seen[key] = Obstacle(made.node, made.op_type, at, self._backend, made.reason, instead)
+                own.append(seen[key])
             reason = str(own[-1]) if own else None
             if reason is None and way.unreached:
                 reason = f"{_UNREACHED.format(way.unreached[0].name)}."

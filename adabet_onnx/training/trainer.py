@@ -186,13 +186,15 @@ class Trainer:
             )
 
         dataset = open_data(data, self._model, reading=Reading(layout, allow_resize)).train
-        dataset = align_classes(dataset, self.manifest.classes, strict=True)
+        ignore = self.manifest.ignore_label
+        dataset = align_classes(dataset, self.manifest.classes, strict=True, ignore=ignore)
         labels = fit_labels(
             dataset.need_labels("training"),
             self.manifest.loss_function,
             self.manifest.logits_shape,
             dataset.name,
             self.manifest.content.get("class_axis"),  # where it was not given, two may fit
+            ignore,
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
         if state is not None and state["data"] != fingerprint:

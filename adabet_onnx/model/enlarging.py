@@ -1,0 +1,108 @@
+"""The head, and the ConvTranspose layers after it that only enlarge what it gives, as segmentation networks end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from .layers import HEAD_OPERATORS, Layer
+
+_AS_IT_IS = frozenset({"Identity", "Dropout", "Slice", "Pad"})
+
+
+def head_of(layers: Sequence[Layer], graph: ir.Graph) -> Layer | None:
+    """The last layer that makes the outputs: a Gemm, MatMul, Conv or ConvTranspose with parameters.
+
+    A ConvTranspose that only enlarges another layer's outputs is not taken: see `head_and_enlarging`.
+    """
+    return head_and_enlarging(layers, graph)[0]
+
+
+def head_and_enlarging(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer | None, tuple[Layer, ...]]:
+    """The head and the ConvTranspose layers after it that enlarge its outputs, the last first.
+
+    Accepted as enlarging is a ConvTranspose with as many output channels as input channels whose input is another
+    such layer's activation, maybe cropped or padded: with nothing that is not linear between, it makes no classes.
+    """
+    makers = [layer for layer in layers if layer.op_type in HEAD_OPERATORS]
+    if not makers:
+        return None, ()
+    by_activation = {layer.activation: layer for layer in makers}
+    head, found = makers[-1], []
+    while head.op_type == "ConvTranspose" and head.applied == 1:
+        node = next(node for node in graph if node.name == head.node)
+        before = by_activation.get(_source(node).name or "")
+        if before is None or before is head or not _keeps_channels(node, head):
+            break
+        found.append(head)
+        head = before
+    return head, tuple(found)
+
+
+def _source(node: ir.Node) -> ir.Value:
+    """What a node is applied to, before it is cropped or padded."""
+    value = node.inputs[0]
+    assert value is not None
+    while (made := value.producer()) is not None and made.op_type in _AS_IT_IS and made.inputs[0] is not None:
+        value = made.inputs[0]
+    return value
+
+
+def _keeps_channels(node: ir.Node, layer: Layer) -> bool:
+    shape, groups = layer.parameters[0].shape, node.attributes.get_int("group", 1)
+    given = shape[0]
+    return layer.parameters[0].position == 1 and shape[1] * groups == given and groups in (1, given)
+
+
+def enlarging_weight(node: ir.Node, old: np.ndarray, classes: int) -> np.ndarray:
+    """The weight of an enlarging ConvTranspose for a new number of channels.
+
+    Each channel is enlarged by itself and in the same way: by the kernel of the old weight where that did so, else by
+    linear interpolation.
+
+    Args:
+        node: the ConvTranspose; one with a group for each channel gets as many groups as there are classes.
+        old: its weight, float32 (channels, channels / groups, ...).
+        classes: the new number of channels.
+
+    Returns:
+        float32 (classes, classes / groups, ...).
+    """
+    kernel = _common_kernel(old)
+    if kernel is None:
+        kernel = _interpolation(old.shape[2:], node.attributes.get_ints("strides", [1] * (old.ndim - 2)))
+    if old.shape[1] == 1:
+        node.attributes["group"] = ir.AttrInt64("group", classes)
+        return np.repeat(kernel[np.newaxis, np.newaxis], classes, axis=0)
+    weight = np.zeros((classes, classes, *kernel.shape), np.float32)
+    weight[np.arange(classes), np.arange(classes)] = kernel
+    return weight
+
+
+def _common_kernel(old: np.ndarray) -> np.ndarray | None:
+    """The kernel that all channels have, each for itself; None if they differ or are mixed."""
+    if old.shape[1] == 1:
+        own, mixed = old[:, 0], False
+    else:
+        at = np.arange(len(old))
+        own, rest = old[at, at], old.copy()
+        rest[at, at] = 0
+        mixed = bool(rest.any())
+    same = not mixed and bool((own == own[:1]).all())
+    return np.array(own[0], np.float32) if same else None
+
+
+def _interpolation(size: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    """Kernel of linear interpolation, scaled so that a constant stays what it is."""
+    kernel = np.ones((1,) * len(size))
+    for axis, (extent, stride) in enumerate(zip(size, strides, strict=True)):
+        factor = (extent + 1) // 2
+        middle = factor - 1 if extent % 2 else factor - 0.5
+        line = 1 - np.abs(np.arange(extent) - middle) / factor
+        line *= stride / line.sum()
+        kernel = kernel * line.reshape([-1 if i == axis else 1 for i in range(len(size))])
+    assert math.prod(size) == kernel.size
+    return kernel.astype(np.float32)
