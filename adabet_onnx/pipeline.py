@@ -25,6 +25,7 @@ from .data.reading import Reading
 from .data.source import open_data
 from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
+from .model.bindings import bound_otherwise
 from .model.channels import channels_of
 from .model.head import new_head
 from .model.logits_axes import axes_of
@@ -323,7 +324,10 @@ def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
     scores, selection = load_scores(folder / "scores.json"), load_selection(folder / "selection.json")
     made_for = load_manifest(folder / "artifacts").content["model_sha256"]
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
-        raise RecordError(f"{folder} holds results for another model. Give another folder, or leave out --resume.")
+        raise RecordError(
+            bound_otherwise(scores.inputs, model.bound)
+            or f"{folder} holds results for another model. Give another folder, or leave out --resume."
+        )
     return scores, selection
 
 

@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from rich.text import Text
 
 from ..data.preprocess import PRESETS
 from ..data.reading import Reading
+from ..errors import UsageError
+from ..model.open import Model, open_model
 from ..scoring.groups import ESTIMATORS, ORDERS
 from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
@@ -30,6 +32,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUTPUT = click.Path(path_type=Path)
+Bindings = tuple[tuple[str, Any], ...]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -110,6 +113,24 @@ class Extent(click.ParamType["tuple[str, int]"]):
         return name, int(size)
 
 
+class Bound(click.ParamType["tuple[str, Any]"]):
+    """A value for an input: sr=16000, training=false, mask=[1,0], lora_A=FILE.npy."""
+
+    name = "bound"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).partition("=")
+        if not name or not text:
+            self.fail(f"{value!r} is not NAME=VALUE, such as sr=16000 or lora_A=FILE.npy.", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, {"True": True, "False": False}.get(text, text)
+
+
 class Words(click.ParamType["tuple[str, ...]"]):
     """Known words separated by commas: adabet,last,all."""
 
@@ -146,6 +167,15 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors on
 threads_option = click.option("--threads", type=click.IntRange(1), help="Threads for ONNX Runtime.")
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."
+)
+
+input_option = click.option(
+    "--input",
+    "bind",
+    type=Bound(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value for an input that is no data: sr=16000, training=false, lora_A=FILE.npy; repeatable.",
 )
 
 reading_options = together(
@@ -296,6 +326,29 @@ training_options = together(
     click.option("--patience", type=int, help="Stop after so many epochs without a lower eval_loss; keep the best."),
     click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped."),
 )
+
+
+def once(bind: Bindings) -> dict[str, Any]:
+    """What `input_option` gave, by input.
+
+    Raises:
+        UsageError: an input is given two values.
+    """
+    names = [name for name, _ in bind]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--input gives {twice!r} two values. Give one.")
+    return dict(bind)
+
+
+def bound_model(model: Path, bind: Bindings, noted: Mapping[str, Any] | None = None) -> Path | Model:
+    """The path; or the opened model, where `input_option` gave inputs values, or results note some.
+
+    Raises:
+        UsageError: an input is given two values, or a value does not fit.
+    """
+    values = once(bind) or noted
+    return open_model(model, bind=values) if values else model
 
 
 def take_choices(options: dict[str, Any]) -> Choices:

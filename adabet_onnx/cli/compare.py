@@ -16,10 +16,13 @@ from .common import (
     ANY,
     FILE,
     OUTPUT,
+    Bindings,
     Numbers,
     Words,
     artifact_options,
+    bound_model,
     budget_options,
+    input_option,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -60,6 +63,7 @@ from .common import (
 @scoring_options
 @preprocessing_options
 @artifact_options
+@input_option
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Trainings at once."
 )
@@ -73,6 +77,7 @@ def compare(
     rho: tuple[float, ...],
     rates: tuple[float, ...] | None,
     num_classes: int | None,
+    bind: Bindings,
     old_domain: Path | None,
     jobs: int,
     threads: int | None,
@@ -108,7 +113,7 @@ def compare(
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(
-            model,
+            bound_model(model, bind),
             data,
             output,
             plan,

@@ -14,7 +14,19 @@ from ..report.cost import cost_table, plot_costs
 from ..report.plots import check_plot_path
 from ..selection.record import load_selection
 from ..training.choices import Choices
-from .common import FILE, OUTPUT, cost_options, progress_bar, quiet_option, show, show_json, threads_option
+from .common import (
+    FILE,
+    OUTPUT,
+    Bindings,
+    bound_model,
+    cost_options,
+    input_option,
+    progress_bar,
+    quiet_option,
+    show,
+    show_json,
+    threads_option,
+)
 
 
 @click.command()
@@ -23,6 +35,7 @@ from .common import FILE, OUTPUT, cost_options, progress_bar, quiet_option, show
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples of a step.")
 @click.option("--measure", is_flag=True, help="Also run steps, each kind in a fresh process.")
 @cost_options
+@input_option
 @click.option("--plot", type=OUTPUT, help="Draw memory as stacked bars (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print inference, selection and all as JSON.")
 @threads_option
@@ -37,6 +50,7 @@ def cost(
     as_json: bool,
     threads: int | None,
     quiet: bool,
+    bind: Bindings,
     **settings: Any,
 ) -> None:
     """What inference, training SELECTION and training all layers of MODEL cost.
@@ -50,8 +64,8 @@ def cost(
     """
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(model)
     chosen = None if selection is None else load_selection(selection)
+    opened = open_model(bound_model(model, bind, None if chosen is None else chosen.inputs))
     with progress_bar(quiet or as_json) as progress:
         costs = overview(
             opened,

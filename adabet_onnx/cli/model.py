@@ -20,21 +20,34 @@ from ..selection.strategies import matching
 from ..training.choices import LOSSES
 from ..training.decisions import decisions
 from ..training.preflight import check_model
-from .common import FILE, OUTPUT, Extent, quiet_option, seed_option, show, show_json
+from .common import (
+    FILE,
+    OUTPUT,
+    Bindings,
+    Extent,
+    bound_model,
+    input_option,
+    once,
+    quiet_option,
+    seed_option,
+    show,
+    show_json,
+)
 
 
 @click.command()
 @click.argument("model", type=FILE)
+@input_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @quiet_option
-def inspect(model: Path, as_json: bool, quiet: bool) -> None:
+def inspect(model: Path, bind: Bindings, as_json: bool, quiet: bool) -> None:
     """List a model's inputs, output and layers.
 
     \b
     Example:
       adabet-onnx inspect model.onnx
     """
-    opened = open_model(model)
+    opened = open_model(bound_model(model, bind))
     if as_json:
         show_json(_description(opened))
     else:
@@ -77,9 +90,10 @@ def _description(model: Model) -> dict[str, Any]:
 @click.argument("model", type=FILE)
 @click.option("--layers", multiple=True, metavar="GLOB", help="Only these layers; repeatable.")
 @click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="To minimise.")
+@input_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @quiet_option
-def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
+def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
     """Say which layers can be trained, with which backend, and what stands in the way. Nothing is trained.
 
     The exit code is 1 if one of the layers asked about can be trained by no backend.
@@ -88,7 +102,7 @@ def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet:
     Example:
       adabet-onnx check model.onnx --layers 'layer4.*'
     """
-    found = check_model(model, loss=loss)
+    found = check_model(open_model(bound_model(model, bind)), loss=loss)
     if layers:
         names = [layer.name for layer in found.layers]
         found = found.only({names[i] for i in matching(names, layers)})
@@ -116,8 +130,11 @@ def check(model: Path, layers: tuple[str, ...], loss: str, as_json: bool, quiet:
     metavar="NAME=SIZE",
     help="The size of a dimension that the file leaves open; repeatable.",
 )
+@input_option
 @quiet_option
-def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], quiet: bool) -> None:
+def import_(
+    model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], bind: Bindings, quiet: bool
+) -> None:
     """Write a model as it is opened here: in float32, with the outputs made from its logits, only the batch open.
 
     For models that the other commands cannot take as they are, and to see what opening changes.
@@ -125,9 +142,10 @@ def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str
     \b
     Example:
       adabet-onnx import bert.onnx -o fixed.onnx --logits logits --dim sequence=64
+      adabet-onnx import vad.onnx -o fixed.onnx --dim samples=576 --input sr=16000
     """
     check_output(output)
-    opened = open_model(model, logits=logits, dims=dict(dims))
+    opened = open_model(model, logits=logits, dims=dict(dims), bind=once(bind))
     save_model(opened, output)
     for note in opened.notes:
         show(note, quiet)
@@ -141,10 +159,18 @@ def import_(model: Path, output: Path, logits: str | None, dims: tuple[tuple[str
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
 @click.option("--keep-tail", is_flag=True, help="Keep what follows the old head: a normalisation, activation, scale.")
 @click.option("--append", is_flag=True, help="Keep every layer, and put a linear classifier on the outputs.")
+@input_option
 @seed_option
 @quiet_option
 def new_head(
-    model: Path, num_classes: int, output: Path, keep_tail: bool, append: bool, seed: int, quiet: bool
+    model: Path,
+    bind: Bindings,
+    num_classes: int,
+    output: Path,
+    keep_tail: bool,
+    append: bool,
+    seed: int,
+    quiet: bool,
 ) -> None:
     """Give the last layer a new number of outputs, with fresh weights.
 
@@ -157,7 +183,7 @@ def new_head(
       adabet-onnx new-head model.onnx --num-classes 5 -o model5.onnx
       adabet-onnx new-head faces.onnx --num-classes 5 -o model5.onnx --append   # a classifier on an embedding
     """
-    opened = open_model(model)
+    opened = open_model(bound_model(model, bind))
     made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail, append=append)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
@@ -172,8 +198,9 @@ def new_head(
 @click.argument("model", type=FILE)
 @click.option("--outputs", type=click.Choice(KINDS), required=True, help="What to expose of every layer.")
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
+@input_option
 @quiet_option
-def surgery(model: Path, outputs: str, output: Path, quiet: bool) -> None:
+def surgery(model: Path, bind: Bindings, outputs: str, output: Path, quiet: bool) -> None:
     """Expose every layer's activation, or its centred Gram matrix, as an output of the graph.
 
     The outputs' names, by layer, stand in the file's metadata under adabet_onnx.probes.
@@ -182,7 +209,7 @@ def surgery(model: Path, outputs: str, output: Path, quiet: bool) -> None:
     Example:
       adabet-onnx surgery model.onnx --outputs gram -o probed.onnx
     """
-    probed, names = add_probes(open_model(model), outputs)
+    probed, names = add_probes(open_model(bound_model(model, bind)), outputs)
     with replacing(output) as part:
         part.write_bytes(ir.to_proto(probed).SerializeToString())
     show(f"{output}: {len(names)} outputs ({outputs})", quiet)

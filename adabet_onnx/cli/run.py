@@ -17,8 +17,11 @@ from .common import (
     ANY,
     FILE,
     OUTPUT,
+    Bindings,
     artifact_options,
+    bound_model,
     budget_options,
+    input_option,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -55,13 +58,23 @@ from .common import (
 @scoring_options
 @preprocessing_options
 @artifact_options
+@input_option
 @seed_option
 @click.option("--measure/--no-measure", default=True, show_default=True, help="Measure step time and memory.")
 @click.option("--plot", type=OUTPUT, help="Also draw the scores (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print what run.json holds.")
 @threads_option
 @quiet_option
-def run(model: Path, data: Path, output: Path, plot: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
+def run(
+    model: Path,
+    data: Path,
+    output: Path,
+    bind: Bindings,
+    plot: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Do everything: score, select, make artifacts, train, export; say what it gained and cost.
 
     DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder of images, one folder per
@@ -82,7 +95,7 @@ def run(model: Path, data: Path, output: Path, plot: Path | None, as_json: bool,
     preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
     with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(
-            model,
+            bound_model(model, bind),
             data,
             output,
             scoring={**scoring, "batch_size": batch_size},

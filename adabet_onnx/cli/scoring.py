@@ -25,9 +25,12 @@ from .common import (
     ANY,
     FILE,
     OUTPUT,
+    Bindings,
     Size,
+    bound_model,
     budget_options,
     cost_options,
+    input_option,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -54,6 +57,7 @@ from .common import (
 @click.option(
     "--channels", is_flag=True, help="Also score the output channels of each layer, for select --channel-rho."
 )
+@input_option
 @click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print what scores.json holds.")
 @threads_option
@@ -62,6 +66,7 @@ def score(
     model: Path,
     data: Path,
     output: Path,
+    bind: Bindings,
     preset: str,
     scale: float | None,
     mean: tuple[float, ...] | None,
@@ -86,7 +91,7 @@ def score(
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(model)
+    opened = open_model(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)

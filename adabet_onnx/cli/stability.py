@@ -20,7 +20,10 @@ from .common import (
     ANY,
     FILE,
     OUTPUT,
+    Bindings,
     Size,
+    bound_model,
+    input_option,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -49,6 +52,7 @@ from .common import (
 @click.option(
     "--scoring-memory", "max_memory", type=Size(), help="For the forward pass.  [default: 3/4 of what is free]"
 )
+@input_option
 @preprocessing_options
 @threads_option
 @quiet_option
@@ -61,6 +65,7 @@ def stability(
     scale: float | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
+    bind: Bindings,
     bgr: bool | None,
     quiet: bool,
     **settings: Any,
@@ -78,7 +83,7 @@ def stability(
         check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(model)
+    opened = open_model(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)

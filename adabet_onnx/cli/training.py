@@ -11,6 +11,7 @@ from ..data.arithmetic import integer_data
 from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..model.open import Model, open_model
+from ..selection.record import load_selection
 from ..training.artifacts import make_artifacts
 from ..training.choices import LOSSES
 from ..training.evaluation import evaluate as compute_evaluation
@@ -23,7 +24,10 @@ from .common import (
     FILE,
     FOLDER,
     OUTPUT,
+    Bindings,
     artifact_options,
+    bound_model,
+    input_option,
     preprocessing_options,
     progress_bar,
     quiet_option,
@@ -41,17 +45,20 @@ from .common import (
 @click.argument("selection", type=FILE)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
 @artifact_options
+@input_option
 @quiet_option
-def artifacts(model: Path, selection: Path, output: Path, quiet: bool, **settings: Any) -> None:
+def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet: bool, **settings: Any) -> None:
     """Write training artifacts in which only the selected layers are trainable.
 
-    By default a training step in plain ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
+    Inputs have the values that they had for score (--input), unless given others. By default a training step in plain
+    ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
 
     \b
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
     """
-    manifest = make_artifacts(open_model(model), selection, output, **settings)
+    chosen = load_selection(selection)
+    manifest = make_artifacts(open_model(bound_model(model, bind, chosen.inputs)), chosen, output, **settings)
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
@@ -109,6 +116,7 @@ def _row(row: dict[str, Any]) -> str:
 @click.argument("data", type=ANY)
 @click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
 @click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
+@input_option
 @click.option("--ignore-label", type=int, help="A label per pixel or token that does not count.  [default: DIR's]")
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy, samples and data as JSON.")
@@ -119,6 +127,7 @@ def evaluate(
     data: Path,
     loss: str | None,
     class_axis: int | None,
+    bind: Bindings,
     ignore_label: int | None,
     as_json: bool,
     threads: int | None,
@@ -131,7 +140,7 @@ def evaluate(
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
-    opened = open_trained(model)
+    opened = open_trained(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     held = splits.for_evaluation
     preprocessing = choose(opened, integer_data=integer_data(opened, held), **settings)
@@ -155,18 +164,21 @@ def evaluate(
 @click.command()
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
+@input_option
 @preprocessing_options
 @click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability, logits and data.")
 @threads_option
 @quiet_option
-def predict(model: Path, inputs: Path, as_json: bool, threads: int | None, quiet: bool, **settings: Any) -> None:
+def predict(
+    model: Path, inputs: Path, bind: Bindings, as_json: bool, threads: int | None, quiet: bool, **settings: Any
+) -> None:
     """Predict for an image, a folder of images, or the samples of an .npz (x_test, else x, else x_train).
 
     \b
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
-    opened, reading = open_trained(model), take_reading(settings)
+    opened, reading = open_trained(bound_model(model, bind)), take_reading(settings)
     rows = compute_predictions(
         opened,
         inputs,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, RecordError
+from ..model.bindings import bound_otherwise
 from ..model.open import Model
 from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
@@ -120,7 +121,8 @@ def overview(
     """
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
-            f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
+            bound_otherwise(selection.inputs, model.bound)
+            or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
     choices = choices or Choices()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +12,7 @@ from .dims import batch_axis
 from .earlier import earlier_value
 from .passes.unused import RemoveUnused
 from .reshapes import follow
+from .settings import is_adapter
 from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
 from .trial import random_feeds
 
@@ -36,7 +37,9 @@ def make_batch_dynamic(model: ir.Model, name: str, chosen: str) -> bool:
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     fixed = {value.shape[0] for value in inputs if value.shape is not None and isinstance(value.shape[0], int)}
     if len(fixed) > 1:
-        raise ModelError(f"{name}: the inputs have different fixed batch sizes {sorted(fixed)}; make them equal.")
+        raise ModelError(
+            f"{name}: the inputs have different fixed batch sizes {sorted(fixed)}; make them equal.{_bindable(inputs)}"
+        )
     original = model.clone() if fixed else model
     for value in inputs:
         shape = value.shape
@@ -98,16 +101,26 @@ def _check_shapes(model: ir.Model, name: str) -> None:
 
 
 def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> None:
-    """Shapes can fit where values do not, or where they hide an initial state: run three batches, together and apart.
+    """Shapes can fit where values do not, or where they hide an initial state: run three, together and apart."""
+    if not _run_alike(original, freed, size, name):
+        raise ModelError(
+            f"{name}: the batch size is fixed inside the graph and cannot be freed (other batches run into each other, "
+            "or a stored state repeats it, or the first dimension of an input is not the batch). Export the model with "
+            f"a dynamic batch dimension, the first one of every input.{_bindable(freed.graph.inputs)}"
+        )
 
-    Where no runtime is installed there is nothing that could run either model, and nothing to check with.
+
+def _run_alike(original: ir.Model, freed: ir.Model, size: int, name: str) -> bool:
+    """Whether three batches together give what each gives in the original.
+
+    Where no runtime is installed there is nothing that could run either model, and nothing to check with: yes.
     """
     from .. import runtime  # only this check needs a runtime
 
     try:
         runtime.onnxruntime()
     except RuntimeMissingError:
-        return
+        return True
     feeds = random_feeds(freed, {}, 3 * size)
     assert feeds is not None
     apart = runtime.inference_session(original, name)
@@ -120,17 +133,42 @@ def _check_values(original: ir.Model, freed: ir.Model, size: int, name: str) -> 
     ]
     try:
         found = runtime.run_session(together, None, feeds, name, seconds=TRIAL_SECONDS)
-        same = all(
+        return all(
             np.allclose(whole, _joined(pieces, whole.shape, size), rtol=1e-3, atol=1e-3, equal_nan=True)
             for whole, *pieces in zip(found, *parts, strict=True)
         )
     except (ModelError, ValueError):  # it does not run, or the shapes differ
-        same = False
-    if not same:
+        return False
+
+
+def _bindable(inputs: Sequence[ir.Value]) -> str:
+    """What to do about inputs that may be no data."""
+    several = [value for value in inputs if not value.is_initializer()]
+    if len(several) < 2:
+        return ""
+    named = next((value for value in several if is_adapter(value)), several[-1])
+    return (
+        f" An input that is no data but a weight, a state or a setting is bound to its value: --input {named.name}="
+        "FILE.npy, or =NUMBER for all of it."
+    )
+
+
+def check_apart(model: ir.Model, name: str, states: Collection[str]) -> None:
+    """See that samples do not run into each other, where initial states became zeros for every sample.
+
+    Raises:
+        ModelError: what the model gives for a sample depends on those beside it: they are steps of a sequence.
+    """
+    try:
+        alike = not states or _run_alike(model, model, 1, name)
+    except ModelError:  # random numbers may be nothing that it takes
+        return
+    if not alike:
+        listed = ", ".join(map(repr, sorted(states)))
         raise ModelError(
-            f"{name}: the batch size is fixed inside the graph and cannot be freed (other batches run into each other, "
-            "or a stored state repeats it, or the first dimension of an input is not the batch). Export the model with "
-            "a dynamic batch dimension, the first one of every input."
+            f"{name}: what it gives for one sample depends on the samples beside it, through its state ({listed}): the "
+            "first dimension of its inputs is a sequence of steps, not a batch. Export the model with a batch before "
+            "the steps, or one step for each sample."
         )
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from .producer import batch_first
+from .settings import is_setting, suggestion
 from .shapes import BATCH
 
 _MOST = 1 << 24
@@ -146,10 +147,17 @@ def check_dims(model: ir.Model, name: str) -> None:
     """
     inputs = _inputs(model)
     for value in inputs:
-        if value.shape is None or len(value.shape) == 0:
+        if value.shape is None or len(value.shape) == 0 or (len(inputs) > 1 and is_setting(value)):
+            option = suggestion(value)
             raise ModelError(
-                f"{name}: input {value.name!r} has no shape with a batch dimension. Export the model with input "
-                "shapes, the batch first."
+                f"{name}: input {value.name!r} has no shape with a batch dimension. "
+                + (
+                    "Export the model with input shapes, the batch first."
+                    if value.shape is None or option is None or len(inputs) == 1
+                    else f"It is one number for all samples, so give it: adabet-onnx import {name} -o bound.onnx "
+                    f"{option} (other commands take --input too), or in Python open_model(..., bind={{{value.name!r}: "
+                    f"{option.partition('=')[2].title() if option.endswith('false') else option.partition('=')[2]}}})."
+                )
             )
         if value.dtype not in _NUMBERS:
             kind = value.dtype.name.lower() if value.dtype is not None else "an unknown type"
@@ -169,7 +177,8 @@ def check_dims(model: ir.Model, name: str) -> None:
                 raise ModelError(
                     f"{name}: {extent.value!r} is dimension {axis} of input {value.name!r} and the first one of "
                     f"{batches[extent.value]!r}, so the batch is not the first dimension of every input. Export the "
-                    "model with the batch first."
+                    f"model with the batch first; or, if {value.name!r} is no data but a state that begins at zero, "
+                    f"give it: --input {value.name}=0."
                 )
     for value in inputs:
         _refuse_hidden_batch(value, name, model.producer_name)
@@ -201,7 +210,8 @@ def _refuse_hidden_batch(value: ir.Value, name: str, producer: str | None) -> No
         raise ModelError(
             f"{name}: dimension {hidden} of input {value.name!r} {_shown(value)} is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
-            f"Export the model with the batch first ({batch_first(producer)})."
+            f"Export the model with the batch first ({batch_first(producer)}); or, if it is no data but a state that "
+            f"begins at zero, give it: --input {value.name}=0."
         )
 
 

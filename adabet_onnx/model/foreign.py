@@ -11,14 +11,14 @@ from .limits import all_nodes
 from .passes.unfuse import DOMAIN
 
 CLASSICAL = "ai.onnx.ml"
-_NETWORKS = "Neural networks alone can be retrained here, such as scikit-learn's MLPClassifier and MLPRegressor."
+_NETWORKS = (
+    "Only neural networks and linear models can be retrained here, such as scikit-learn's MLPClassifier and "
+    "LogisticRegression."
+)
 _AGAIN = "Fit it again in the library that it comes from."
 _TREES = "a tree ensemble (a random forest, gradient boosting or a decision tree), which has no layers and no gradient"
 _VECTORS = "a support vector machine, which has no layers"
-_LINEAR = "a linear model, whose coefficients lie in an attribute: it has no layers to choose from"
 _MODELS = {
-    "LinearClassifier": _LINEAR,
-    "LinearRegressor": _LINEAR,
     "SVMClassifier": _VECTORS,
     "SVMRegressor": _VECTORS,
     "TreeEnsemble": _TREES,
@@ -73,7 +73,7 @@ def classical(op_type: str, where: str) -> str:
     return (
         f"{where} ({op_type}) is a step of {CLASSICAL} (scikit-learn) that prepares tables or text, or names classes, "
         f"and has no gradient. Apply it outside, and export the network alone, without it (skl2onnx: the last step of "
-        f"the pipeline, with zipmap=False). {_NETWORKS}"
+        f"the pipeline). {_NETWORKS}"
     )
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from .embedding import embedded
 from .liveness import weight_bytes
+from .passes.sigmoid_shares import logits_of_shares
 from .passes.two_columns import logits_of_columns
 from .probabilities import Tail, behind_shape, is_class_axis, look_like, tail_of
 from .shapes import infer_shapes
@@ -43,6 +44,7 @@ _MAY_BE_BOUNDED = frozenset(
         *("ReduceMax", "TopK", "Gather", "GatherND", "GatherElements", "ScatterND", "Slice", "Split", "If", "Loop"),
     }
 )
+_POOLING = frozenset({"ReduceMean", "ReduceMax", "ReduceMin"})
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 
 
@@ -64,7 +66,8 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
     """The value before the last step to probabilities; otherwise the output itself.
 
     Of two columns 1 - p and p, the logits are 0 and the number that p is the sigmoid of; they are put into the graph,
-    and the columns become their Softmax, in place.
+    and the columns become their Softmax, in place. So do sigmoids that are divided by their sum; the logits are their
+    logarithms.
 
     Args:
         model: the opened graph.
@@ -84,6 +87,10 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
         )
     tail = tail_of(value)
     doubt = _not_of_classes(model, value, tail) if tail is not None else _embedded(value) or _looks(model, value)
+    if tail is None and doubt is not None and not named:
+        shares = logits_of_shares(model, value, notes)
+        if shares is not None:
+            return Logits(shares)
     if tail is not None and doubt is None:
         if tail.kind == "two columns":
             return Logits(logits_of_columns(model, value, name, notes))
@@ -158,6 +165,8 @@ def _looks(model: ir.Model, value: ir.Value) -> str | None:
     """In words, outputs of a trial run that look like probabilities; None too where nothing can or need be run."""
     source, _ = behind_shape(value)
     node = source.producer()
+    if node is not None and node.op_type in _POOLING and tail_of(node.inputs[0]) is not None:
+        return f"{value.name!r} is the {node.op_type} of probabilities"
     if node is None or node.op_type not in _MAY_BE_BOUNDED or weight_bytes(model) > _MOST_BYTES:
         return None
     before = [behind_shape(operand)[0].producer() for operand in node.inputs if operand is not None]

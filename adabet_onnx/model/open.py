@@ -22,6 +22,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
+from .bindings import Binding, noted, read_bindings
 from .door import through
 from .enlarging import head_of
 from .equal_weights import copies
@@ -54,12 +55,13 @@ class Model:
     Attributes:
         name: what messages call it (the path, or ``<ModelProto>``).
         sha256: of the file followed by its external data files in order of name; of the serialised bytes for a
-            ModelProto. Where ``logits`` or ``dims`` were given, of that and them.
+            ModelProto. Where ``logits``, ``dims`` or ``bind`` were given, of that and them.
         graph: the graph (treat it as read-only; ``clone`` it to change it).
         layers: the layers in topological order.
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
         notes: what was changed on opening, a sentence each.
+        bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
         doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
             no doubt.
     """
@@ -72,6 +74,7 @@ class Model:
     inputs: tuple[Tensor, ...]
     notes: tuple[str, ...] = field(default=())
     doubt: str | None = None
+    bound: dict[str, Any] | None = None
 
     @property
     def head(self) -> Layer | None:
@@ -134,6 +137,7 @@ def open_model(
     *,
     logits: str | None = None,
     dims: Mapping[str, int] | None = None,
+    bind: Mapping[str, Any] | None = None,
 ) -> Model:
     """Open a trained ONNX model.
 
@@ -145,6 +149,9 @@ def open_model(
             stay. It is written into the graph's metadata, so that the file that is made of it is opened likewise.
         dims: sizes of dimensions other than the batch that the file leaves open, by name: ``{"sequence": 64}``; where
             one has no name, by ``INPUT:AXIS``.
+        bind: values of inputs that are no data, by name: ``{"sr": 16000}``; a number (for the whole input, whatever its
+            shape), an array, or the path of a file with one. See `bindings`. Such an input is gone from the graph. Of
+            itself, the state of a recurrent network becomes zeros, and a bool called ``training`` false.
 
     Returns:
         The model with its layers.
@@ -153,22 +160,25 @@ def open_model(
         ModelError: the file is missing, empty, truncated, not ONNX, invalid, no network (a tree ensemble, say), has
             operators of ONNX Runtime's own that cannot be taken apart, or its graph cannot be handled; the message says
             what to do.
-        UsageError: ``logits`` or ``dims`` do not fit the model, or are given for an opened one.
+        UsageError: ``logits``, ``dims`` or ``bind`` do not fit the model, or are given for an opened one.
     """
     if isinstance(source, Model):
-        if logits is not None or dims:
-            raise UsageError(f"{source.name} is open already: give logits and dims when opening the file.")
+        if logits is not None or dims or bind:
+            raise UsageError(f"{source.name} is open already: give logits, dims and bind when opening the file.")
         return source
     with through("<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), "opening"):
-        return _open(source, logits, dims)
+        return _open(source, logits, dims, read_bindings(bind))
 
 
 def _open(
-    source: str | os.PathLike[str] | onnx.ModelProto, logits: str | None, dims: Mapping[str, int] | None
+    source: str | os.PathLike[str] | onnx.ModelProto,
+    logits: str | None,
+    dims: Mapping[str, int] | None,
+    bind: Mapping[str, Binding],
 ) -> Model:
     found = read(source)
     notes: list[str] = []
-    graph, chosen = normalise(found, logits, dims or {}, notes)
+    graph, chosen = normalise(found, logits, dims or {}, bind, notes)
     value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
     layers = with_shapes(graph, find_layers(graph), found.name, notes)
     if not layers:
@@ -179,15 +189,16 @@ def _open(
     if note is not None:
         notes.append(note)
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
-    digest = _with_choices(found.sha256, logits, dims)
-    return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt)
+    digest = _with_choices(found.sha256, logits, dims, bind)
+    return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt, noted(bind))
 
 
-def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None) -> str:
+def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Binding]) -> str:
     """One file opened in two ways is two models: selections for one do not fit the other."""
-    if logits is None and not dims:
+    if logits is None and not dims and not bind:
         return sha256
-    choices = json.dumps([sha256, logits, sorted((dims or {}).items())])
+    values = [[[name, *bind[name].digest] for name in sorted(bind)]] if bind else []
+    choices = json.dumps([sha256, logits, sorted((dims or {}).items()), *values])
     return hashlib.sha256(choices.encode()).hexdigest()
 
 

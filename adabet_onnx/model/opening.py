@@ -10,6 +10,8 @@ from onnx_ir.passes import common
 
 from ..errors import ModelError
 from ..runtime import MOST_BYTES
+from .batch import check_apart
+from .bindings import Binding
 from .choice import choose_output
 from .constant import check_divisors
 from .door import through
@@ -17,11 +19,15 @@ from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .foreign import refuse_classical
 from .limits import check_divisions, check_nodes, check_sizes
 from .liveness import weight_bytes
+from .maps import without_maps
 from .metadata import get_metadata, set_metadata
 from .opsets import check_known, into_range, lower_ir_version, opset_of, plain_domains
 from .output_shapes import state_shapes, state_types
+from .passes.bind_inputs import bind_inputs, bind_unasked, drop_next_states, keep_bound
+from .passes.classical import ReplaceClassical, has_classical
 from .passes.constants import constants_of_shapes
 from .passes.dequantise import Dequantise, input_ranges, is_quantised
+from .passes.empty_reductions import DropEmptyReductions
 from .passes.fill_constants import FillConstants
 from .passes.fold_constants import FoldConstants, computed_constants
 from .passes.inference_mode import InferenceMode
@@ -43,7 +49,9 @@ _MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum 
 _MOST_ROUNDING, _MOST_QUANTISED = 0.1, 0.5  # of the outputs' size; a graph that was broken differs by more
 
 
-def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes: list[str]) -> tuple[ir.Model, str]:
+def normalise(
+    source: Source, logits: str | None, dims: Mapping[str, int], bind: Mapping[str, Binding], notes: list[str]
+) -> tuple[ir.Model, str]:
     """The graph that the rest of the package relies on, and which value is the logits or is made from them.
 
     See `open` for what is true of it.
@@ -52,11 +60,12 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
         source: what was read.
         logits: name of the value to be the logits; None to choose.
         dims: sizes of symbolic dimensions.
+        bind: values of inputs that are no data.
         notes: what was changed is added to it, a sentence each.
 
     Raises:
         ModelError: something stands in the way.
-        UsageError: ``logits`` or ``dims`` name nothing of the graph.
+        UsageError: ``logits``, ``dims`` or ``bind`` name nothing of the graph, or a value does not fit its input.
     """
     name = source.name
     proto, weights = without_external(source.proto)
@@ -66,14 +75,19 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     plain_domains(proto, name)
     name_norms(proto, opset_of(proto))
     check_valid(proto, name)
+    without_maps(proto, notes)
     proto = with_external(into_range(proto, name, notes), weights)
     with through(name, "taking in the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
     _tidy(model, name)
+    _replace_classical(model, name, notes)
+    bound = bind_inputs(model, name, bind, dims, notes)
     _at_inference(model, notes)
+    bind_unasked(model, name, dims, notes, bound)
     lower_ir_version(model, notes)
+    drop_next_states(model, bound, logits, notes)
     chosen = choose_output(model, name, logits or named_before(model), notes)
     if logits is not None:
         set_metadata(model, "logits", chosen)
@@ -100,7 +114,10 @@ def normalise(source: Source, logits: str | None, dims: Mapping[str, int], notes
     model = free_batch(model, name, chosen, notes)
     if _inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         _fold(model, name)
+    DropEmptyReductions()(model)
+    check_apart(model, name, bound.states)
     state_shapes(model, name)
+    keep_bound(model, bound)
     return model, chosen
 
 
@@ -119,6 +136,22 @@ def _tidy(model: ir.Model, name: str) -> None:
             step(model)
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):
         repair(model)
+
+
+def _replace_classical(model: ir.Model, name: str, notes: list[str]) -> None:
+    if not has_classical(model):
+        return
+    original = model.clone()
+    replacing = ReplaceClassical()
+    with _named(name):
+        replacing(model)
+    if replacing.replaced:
+        _same(original, model, name, "with standard operators in place of scikit-learn's")
+        listed = ", ".join(f"{node!r} ({op_type}) by {became}" for node, op_type, became in replacing.replaced[:6])
+        more = len(replacing.replaced) - _MOST_LISTED
+        notes.append(
+            f"operators of ai.onnx.ml (of scikit-learn) were replaced: {listed}" + f" and {more} more" * (more > 0)
+        )
 
 
 def _to_float32(model: ir.Model, name: str, notes: list[str]) -> None:

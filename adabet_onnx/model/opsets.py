@@ -29,7 +29,7 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
     Raises:
         ModelError: it names no opset, or onnx cannot convert it.
     """
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), None)
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in _OWN), None)
     if opset is None:
         raise ModelError(f"{name} imports no ai.onnx opset. Export it again.")
     if OPSETS[0] <= opset <= OPSETS[1]:
@@ -48,6 +48,7 @@ def plain_domains(proto: onnx.ModelProto, name: str) -> None:
         ModelError: it is imported both ways, at two versions.
     """
     for holder, nodes in ((proto, proto.graph.node), *((function, function.node) for function in proto.functions)):
+        _import_once(holder)
         versions = sorted({entry.version for entry in holder.opset_import if entry.domain in _OWN})
         if len(versions) > 1:
             raise ModelError(
@@ -110,6 +111,16 @@ def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.
     checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.2g} of their size)"
     notes.append(f"{', '.join(lowering.lowered)} of newer opsets: written with older operators{checked}")
     return ir.to_proto(model)
+
+
+def _import_once(holder: onnx.ModelProto | onnx.FunctionProto) -> None:
+    """Leave one import of each domain, the newest, in place: skl2onnx may write one twice."""
+    versions: dict[str, int] = {}
+    for entry in holder.opset_import:
+        versions[entry.domain] = max(entry.version, versions.get(entry.domain, 0))
+    if len(versions) < len(holder.opset_import):
+        del holder.opset_import[:]
+        holder.opset_import.extend(onnx.helper.make_opsetid(*item) for item in versions.items())
 
 
 def lower_ir_version(model: ir.Model, notes: list[str]) -> None:

@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from .bindings import bound_otherwise
 from .channels import Slice, channels_of
 from .door import guarded
 from .layers import source_initializer
@@ -96,7 +97,8 @@ def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prep
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
     if selection.model_sha256 != model.sha256:
         raise RecordError(
-            f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
+            bound_otherwise(selection.inputs, model.bound)
+            or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
     if selection.channels and backend == "ort":

@@ -320,7 +320,7 @@ def find_model(found: Material, given: Path | None) -> None:
         if path is None or not path.is_file():
             continue
         try:
-            model = open_model(path)
+            model = open_model(path, bind=found.scores.inputs)
         except AdabetError:
             if given is not None:
                 raise

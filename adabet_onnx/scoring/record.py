@@ -11,6 +11,7 @@
     head, new_head  name of the head layer (or null), and whether it is marked as new
     preprocessing   how data became model input (data/preprocess.py)
     classes         class names, or null
+    inputs          values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     channel_layers  names of the layers whose channels were looked at, or null
     layers          in model order, each with
         name, op_type, parameters (initializer names), parameter_count, activation_size (D), is_norm
@@ -96,6 +97,7 @@ class Scores:
     classes: list[str] | None = None
     model_file: str | None = None
     channel_layers: tuple[str, ...] | None = None
+    inputs: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -175,6 +177,7 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         classes=list(record.names("classes")) if there else None,
         model_file=record.take_if_there("model_file", None, str, type(None)),
         channel_layers=_channel_layers(record),
+        inputs=record.take_if_there("inputs", None, dict, type(None)),
     )
 
 

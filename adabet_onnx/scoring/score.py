@@ -144,6 +144,7 @@ def score(
         preprocessing=preprocessing.to_json(),
         classes=dataset.classes,
         model_file=None if model.name.startswith("<") else model.name,
+        inputs=model.bound,
     )
     if channels:
         return score_channels(

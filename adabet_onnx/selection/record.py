@@ -20,6 +20,8 @@
     estimator       how the scores were estimated
     preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
     classes         class names, or null
+    inputs          values that inputs were bound to for the scores, by name (see model/bindings.py), or null; absent in
+                    older files
     left_out        layers that might have been selected but cannot be trained, and why (an object; absent: none)
     budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
                     step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
@@ -83,6 +85,7 @@ class Selection:
     left_out: dict[str, str] = field(default_factory=dict)
     channel_rho: float | None = None
     channels: dict[str, tuple[int, ...]] | None = None
+    inputs: dict[str, Any] | None = None
 
     def parts_of(self, batch_size: int) -> int:
         """Into how many equal parts a batch is cut to keep to the budget; 1 without one, or where it fits whole."""
@@ -168,6 +171,7 @@ def selection_from_json(value: Any, where: str) -> Selection:
         left_out=left_out,
         channel_rho=channel_rho,
         channels=channels,
+        inputs=record.take_if_there("inputs", None, dict, nothing),
     )
 
 

@@ -146,6 +146,7 @@ def select(
         classes=scores.classes,
         budget=spent,
         left_out=left_out,
+        inputs=scores.inputs,
     )
     return selection if channel_rho is None else with_channels(selection, scores, channel_rho)
 

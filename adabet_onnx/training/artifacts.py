@@ -194,6 +194,7 @@ def _manifest(
         "model_sha256": prepared.model.sha256,
         **entries,
         "model_logits": prepared.model.logits,
+        "bound": prepared.model.bound,
         **choices.to_json(),
         "num_outputs": outputs,
         "logits_shape": logits_shape,

@@ -23,6 +23,7 @@ from ..model.logits import ends_in_probabilities
 from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, written
 from ..model.open import Model
 from ..model.origins import origins
+from ..model.passes.bind_inputs import BOUND
 from ..model.plain_norms import plain_norms
 from ..model.probabilities import tail_of
 from ..model.sharing import sharing_of
@@ -73,6 +74,15 @@ def _logits(model: Model) -> Iterator[Decision]:
             )
             return
     yield Decision("logits", model.logits, f"it was named, and made from it: {names}")
+
+
+def _bound(model: Model) -> Iterator[Decision]:
+    """Inputs that are gone, since they have a value."""
+    known = model.metadata(BOUND)
+    for name, value in known.items() if isinstance(known, dict) else ():
+        zeros = value == "zeros"
+        taken = "a recurrent state, zeros at the beginning of every sample" if zeros else f"bound to {value}"
+        yield Decision(f"input {name}", taken, f"it is no data; --input {name}=... on the original file changes it")
 
 
 def _preprocessing(model: Model) -> Iterator[Decision]:
@@ -233,6 +243,7 @@ def _unused(model: Model) -> Iterator[Decision]:
 _ASKED = (
     _inputs,
     _unused,
+    _bound,
     _preprocessing,
     _logits,
     _batch_axis,

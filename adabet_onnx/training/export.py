@@ -13,6 +13,7 @@ from .. import runtime
 from ..errors import CheckError, RecordError
 from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
+from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
 from .evaluation import logits_session
 from .manifest import Manifest, load_manifest
@@ -27,8 +28,9 @@ def export_model(
 ) -> onnx.ModelProto:
     """Write the adapted model: the graph as it was before preparation, with the trained values.
 
-    Inputs that nothing reads are there again. Classes and preprocessing go into its metadata. It is an ordinary model
-    for any ONNX runtime, and can be adapted again.
+    Inputs that nothing reads are there again; so is an input that was bound to a value, with the value as its default,
+    where nothing was computed from it on opening, and it was not trained. Classes and preprocessing go into the
+    metadata. The file is an ordinary model for any ONNX runtime, and can be adapted again.
 
     Args:
         folder: the artifact folder; the best checkpoint is taken, else the last, else the initial one.
@@ -91,6 +93,7 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     opened = open_model(manifest.file("model"))
     if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
         model.metadata_props.pop(METADATA + "new_head", None)  # it is trained now
+    give_back_inputs(model, manifest.parameters)
     return ir.to_proto(model)
 
 

@@ -6,6 +6,7 @@
     sha256          of each of these files
     model_sha256    of the model the artifacts were made from
     model_logits    the logits' name in ``model``
+    bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
     batch_norm, recompute, frozen, ort_format, profile     training/choices.py
     num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
@@ -325,6 +326,7 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         record.names("classes")
     if record.take_if_there("preprocessing", None, dict, type(None)) is not None:
         _ = manifest.preprocessing
+    record.take_if_there("bound", None, dict, type(None))
     record.take_if_there("notes", [], list)
 
 

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .dynamic import DYNAMIC, WITHOUT_RULE, attributes_of
 from .edit import replace_output
 from .quantised import Grid, cannot, float_name, grid_of
 from .signs import MOVING, not_negative
 from .unused import RemoveUnused
 
-OPERATORS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QGemm"}
-)
+OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QGemm", *DYNAMIC, *WITHOUT_RULE})
 _PREFIX = "QLinear"
 # Operators with a scale and a zero point per input and for the output: what they are in float, and how many inputs.
 _PLAIN = {
@@ -110,9 +109,9 @@ class _Work:
     """One graph being brought back."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        self._taken = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
-        self._taken |= {value.name or "" for node in graph for value in node.outputs}
+        self.graph = graph
+        self.taken = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
+        self.taken |= {value.name or "" for node in graph for value in node.outputs}
         self._made: dict[tuple[object, ...], ir.Value] = {}
         self._early: dict[ir.Value, tuple[ir.Node, Grid]] = {}  # constants brought back before they are moved about
         self._rewriters: dict[str, Callable[[ir.Node], ir.Value]] = {
@@ -152,8 +151,8 @@ class _Work:
 
     def rewrite(self, node: ir.Node) -> None:
         """Replace one node, where it is a quantised one."""
-        if node.op_type in ("MatMulInteger", "ConvInteger"):
-            self._integer_product(node)
+        if node.op_type in DYNAMIC:
+            DYNAMIC[node.op_type](self, node)
         elif node.op_type == "DynamicQuantizeLinear":
             pass  # its result is only used by products, which take its input instead
         elif node.op_type in self._rewriters:
@@ -170,15 +169,15 @@ class _Work:
         output = node.outputs[0]
         new = value.name == _new_name(output)
         if output.is_graph_output() and (value.producer() is None or value.is_graph_output()):
-            value, new = self._node("Identity", node, [value]), True
+            value, new = self.node_before("Identity", node, [value]), True
         if new or output.is_graph_output():
-            replace_output(self._graph, node, value)
+            replace_output(self.graph, node, value)
             value.type = ir.TensorType(ir.DataType.FLOAT)
         else:
             output.replace_all_uses_with(value)
-            self._graph.remove(node, safe=True)
+            self.graph.remove(node, safe=True)
 
-    def _node(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: Any) -> ir.Value:
+    def node_before(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: Any) -> ir.Value:
         """A float32 node before ``node``, named like it."""
         name = node.name or op_type
         for mark in ("_quant", "_quantized", "_QuantizeLinear"):
@@ -187,15 +186,16 @@ class _Work:
         value = made.outputs[0]
         value.name = _new_name(node.outputs[0])
         value.type = ir.TensorType(ir.DataType.FLOAT)
-        self._graph.insert_before(node, made)
+        self.graph.insert_before(node, made)
         return value
 
-    def _initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        while name in self._taken:
+    def initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        """A new initializer; its name is changed where it is taken."""
+        while name in self.taken:
             name += "'"
-        self._taken.add(name)
+        self.taken.add(name)
         value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-        self._graph.register_initializer(value)
+        self.graph.register_initializer(value)
         return value
 
     def _real(
@@ -218,18 +218,18 @@ class _Work:
                 raise cannot(node, f"scale and zero point do not fit {value.name!r} ({error})") from error
             if not np.isfinite(array).all():
                 raise cannot(node, f"the scale of {value.name!r} is not a finite number")
-            name = float_name(value.name or "", output, self._taken - {output})
+            name = float_name(value.name or "", output, self.taken - {output})
             self._made[key] = self._initializer_in_place_of(name, output, array)
         return self._made[key]
 
     def _initializer_in_place_of(self, name: str, output: str, array: np.ndarray) -> ir.Value:
         if name == output:  # the value of that name goes in a moment
-            for node in self._graph:
+            for node in self.graph:
                 for value in node.outputs:
                     if value.name == output:
                         value.name = f"{output}/quantised"
-            self._taken.discard(name)
-        return self._initializer(name, array)
+            self.taken.discard(name)
+        return self.initializer(name, array)
 
     def _quantize(self, node: ir.Node) -> ir.Value:
         x = node.inputs[0]
@@ -243,12 +243,12 @@ class _Work:
         bounds = grid.bounds
         if bounds is None or bounds[0] != 0 or not_negative(x):
             return x
-        low = self._initializer(f"{node.name}/low", np.array(0, np.float32))
-        high = self._initializer(f"{node.name}/high", np.array(bounds[1], np.float32))
+        low = self.initializer(f"{node.name}/low", np.array(0, np.float32))
+        high = self.initializer(f"{node.name}/high", np.array(bounds[1], np.float32))
         clip = ir.node("Clip", [x, low, high], name=f"{node.name}/clip")
         clip.outputs[0].name = f"{node.name}/clipped"
         clip.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        self._graph.insert_before(node, clip)
+        self.graph.insert_before(node, clip)
         return clip.outputs[0]
 
     def _dequantize(self, node: ir.Node) -> ir.Value:
@@ -277,79 +277,37 @@ class _Work:
         if tensor is None:
             raise cannot(node, f"its bias {value.name!r} is computed in the graph")
         array = (tensor.numpy().astype(np.float64) * scale.reshape(-1)).astype(np.float32)
-        return self._initializer(float_name(value.name or "", "", self._taken), array)
+        return self.initializer(float_name(value.name or "", "", self.taken), array)
 
     def _conv(self, node: ir.Node) -> ir.Value:
         x, given = self._taken_in(node, 0)
         weight, weights = self._taken_in(node, 1, axis=0)
         bias = self._bias(node, 8, given.scale * weights.scale)
-        value = self._node("Conv", node, [x, weight, *([bias] if bias is not None else [])], **_attributes(node))
+        value = self.node_before(
+            "Conv", node, [x, weight, *([bias] if bias is not None else [])], **attributes_of(node)
+        )
         return self._given_out(node, value)
 
     def _gemm(self, node: ir.Node) -> ir.Value:
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         a, first = self._taken_in(node, 0)
         b, second = self._taken_in(node, 1, axis=0 if attributes.get("transB") else 1)
         alpha = float(attributes.get("alpha", 1.0))
         bias = self._bias(node, 6, alpha * first.scale * second.scale)
-        value = self._node("Gemm", node, [a, b, *([bias] if bias is not None else [])], **attributes)
+        value = self.node_before("Gemm", node, [a, b, *([bias] if bias is not None else [])], **attributes)
         return self._given_out(node, value)
 
     def _concat(self, node: ir.Node) -> ir.Value:
         values: list[ir.Value | None] = [self._taken_in(node, number)[0] for number in range(len(_inputs(node)))]
-        return self._given_out(node, self._node("Concat", node, values, **_attributes(node)))
+        return self._given_out(node, self.node_before("Concat", node, values, **attributes_of(node)))
 
     def _plain(self, node: ir.Node) -> ir.Value:
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if attributes.pop("channels_last", 0):
             raise cannot(node, "its channels are the last axis")
         op_type, count = _PLAIN[node.op_type]
         values: list[ir.Value | None] = [self._taken_in(node, number, axis=-1)[0] for number in range(count)]
-        return self._given_out(node, self._node(op_type, node, values, **attributes))
-
-    def _integer_product(self, node: ir.Node) -> None:
-        """MatMulInteger or ConvInteger with the Cast and the Mul by its scales after it: one float product.
-
-        What was quantised on the fly is taken as it was before; of its scale, the factor 1 remains.
-        """
-        last, factor = self._rescaled(node)
-        factors = [np.ones(()), factor]
-        inputs: list[ir.Value | None] = []
-        for position in (0, 1):
-            value, zero = node.inputs[position], _input(node, position + 2)
-            assert value is not None
-            producer = value.producer()
-            if producer is not None and producer.op_type == "DynamicQuantizeLinear":
-                inputs.append(producer.inputs[0])
-                continue
-            tensor = ir.convenience.get_const_tensor(value)
-            if tensor is None:
-                raise cannot(node, f"its input {value.name!r} is computed as integers")
-            axis = 0 if node.op_type == "ConvInteger" else -1
-            zeros = _constant(node, zero)
-            array = Grid(np.ones(()), zeros, None).real(tensor.numpy(), axis)
-            scale = factors[position]
-            factors[position] = np.ones(())
-            if node.op_type == "ConvInteger" and scale.size > 1:
-                scale = scale.reshape([-1, *[1] * (array.ndim - 1)])
-            name = float_name(value.name or "", "", self._taken)
-            inputs.append(self._initializer(name, (array * scale).astype(np.float32)))
-        if factors[1].size > 1 or factors[1].reshape(-1)[0] != 1:
-            raise cannot(node, "its scale belongs to no constant weight")
-        value = self._node(node.op_type.removesuffix("Integer"), node, inputs, **_attributes(node))
-        replace_output(self._graph, last, value)
-
-    def _rescaled(self, node: ir.Node) -> tuple[ir.Node, np.ndarray]:
-        """The Mul after a product's Cast, and the constant part of what it multiplies by."""
-        cast = _only_consumer(node.outputs[0])
-        mul = _only_consumer(cast.outputs[0]) if cast is not None and cast.op_type == "Cast" else None
-        if cast is None or mul is None or mul.op_type != "Mul":
-            raise cannot(node, "no Cast and Mul by the scales follow it")
-        other = next((value for value in mul.inputs if value is not cast.outputs[0]), None)
-        factor = _scale(other)
-        if factor is None:
-            raise cannot(node, "the scales after it are computed in another way than by quantize_dynamic")
-        return mul, factor
+        return self._given_out(node, self.node_before(op_type, node, values, **attributes))
 
     def _move(self, node: ir.Node) -> None:
         """An ordinary node: its result is real now where its input was quantised."""
@@ -373,35 +331,5 @@ def _new_name(output: ir.Value) -> str:
     return f"{output.name}/float32"
 
 
-def _constant(node: ir.Node, value: ir.Value | None) -> np.ndarray:
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    if value is not None and tensor is None:
-        raise cannot(node, f"{value.name!r} is computed in the graph")
-    return np.zeros(()) if tensor is None else tensor.numpy().astype(np.float64)
-
-
 def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
-
-
-def _only_consumer(value: ir.Value) -> ir.Node | None:
-    consumers = value.consumers()
-    return consumers[0] if len(consumers) == 1 and not value.is_graph_output() else None
-
-
-def _scale(value: ir.Value | None) -> np.ndarray | None:
-    """A product of scales, in which one that is found on the fly counts as 1; None where it is something else."""
-    if value is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    if tensor is not None:
-        return tensor.numpy().astype(np.float64)
-    producer = value.producer()
-    if producer is None:
-        return None
-    if producer.op_type == "DynamicQuantizeLinear":
-        return np.ones(()) if value is producer.outputs[1] else None
-    if producer.op_type != "Mul":
-        return None
-    parts = [_scale(part) for part in producer.inputs]
-    return None if parts[0] is None or parts[1] is None else parts[0] * parts[1]

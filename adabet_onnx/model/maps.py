@@ -1,0 +1,101 @@
+"""Outputs that no graph of tensors has: ZipMap's sequences of maps, and labels that are strings.
+
+skl2onnx writes both by default. A ZipMap's output holds the same numbers as the tensor that it takes in, so that tensor
+becomes the output; a string stands for the index of the largest of them. The names of the classes are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import onnx
+
+from .metadata import METADATA
+
+_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")  # attributes of ZipMap, LinearClassifier
+_CLASSES = METADATA + "classes"
+
+
+def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
+    """Let tensors take the place of ZipMaps' outputs, and drop string outputs beside others, in place.
+
+    Names of the classes that the file has go into its metadata, as ``classes``, where they are not 0, 1, 2, ...
+
+    Args:
+        proto: the model.
+        notes: what was changed is added, a sentence each.
+    """
+    graph = proto.graph
+    zips = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and node.input and node.output}
+    strings = [value.name for value in graph.output if _is_string(value)]
+    if not any(node.domain == "ai.onnx.ml" for node in graph.node):
+        return
+    _keep_classes(proto, notes)
+    outputs = []
+    for value in graph.output:
+        node = zips.get(value.name)
+        if node is not None:
+            notes.append(
+                f"output {value.name!r}, a sequence of maps from class to number (ZipMap), was replaced by the tensor "
+                f"{node.input[0]!r} that it is made from"
+            )
+            outputs.append(_tensor(node.input[0], graph))
+        elif value.name not in strings or len(strings) == len(graph.output):
+            outputs.append(value)
+        else:
+            notes.append(
+                f"output {value.name!r}, the class as a string, was dropped: the index of the largest tells it"
+            )
+    del graph.output[:]
+    graph.output.extend(outputs)
+    for node in zips.values():
+        graph.node.remove(node)
+
+
+def _is_string(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and value.type.tensor_type.elem_type == onnx.TensorProto.STRING
+
+
+def _tensor(name: str, graph: onnx.GraphProto) -> onnx.ValueInfoProto:
+    """What is known of a value that becomes an output: floats, with the shape that the file says, if it does."""
+    found = onnx.ValueInfoProto(name=name)
+    found.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for value in graph.value_info:
+        if value.name == name:
+            found.CopyFrom(value)
+    return found
+
+
+def _keep_classes(proto: onnx.ModelProto, notes: list[str]) -> None:
+    """Names of classes into the metadata; what the index of a class stands for is said where it is not the class."""
+    classes = _listed(proto.graph.node) or _looked_up(proto.graph)
+    if classes is None or classes == [str(index) for index in range(len(classes))]:
+        return
+    if all(entry.key != _CLASSES for entry in proto.metadata_props):
+        proto.metadata_props.add(key=_CLASSES, value=json.dumps(classes))
+    shown = ", ".join(f"{index} is {name!r}" for index, name in enumerate(classes[:6])) + ", ..." * (len(classes) > 6)
+    notes.append(f"labels are indices of the classes that the file names: {shown}")
+
+
+def _listed(nodes: Iterable[onnx.NodeProto]) -> list[str] | None:
+    """Of a ZipMap or a LinearClassifier."""
+    for node in nodes:
+        if node.op_type in ("ZipMap", "LinearClassifier") and node.domain == "ai.onnx.ml":
+            for attribute in node.attribute:
+                if attribute.name in _LABELS and (attribute.strings or attribute.ints):
+                    return [_text(item) for item in attribute.strings] or [str(item) for item in attribute.ints]
+    return None
+
+
+def _looked_up(graph: onnx.GraphProto) -> list[str] | None:
+    """A table of strings in which an ArrayFeatureExtractor looks a class up."""
+    tables = {item.name: item for item in graph.initializer if item.data_type == onnx.TensorProto.STRING}
+    for node in graph.node:
+        if node.op_type == "ArrayFeatureExtractor" and node.input and node.input[0] in tables:
+            return [_text(item) for item in tables[node.input[0]].string_data]
+    return None
+
+
+def _text(item: bytes) -> str:
+    return item.decode("utf-8", "replace")

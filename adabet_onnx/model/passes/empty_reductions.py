@@ -1,0 +1,58 @@
+"""A mean over one number is that number: such a reduction before an output gives way to a Squeeze.
+
+Detectors average the probabilities of the steps of a window, and some windows have one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..probabilities import behind_shape
+from ..shapes import infer_shapes
+from .edit import Replacement
+
+_OF_ONE = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
+_BATCHES = (2, 3)
+
+
+class DropEmptyReductions(ir.passes.InPlacePass):
+    """Replace reductions over axes of one element that, but for changes of shape, are the last step to an output."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place."""
+        last = [behind_shape(value)[0].producer() for value in model.graph.outputs]
+        found = [node for node in last if node is not None and node.op_type in _OF_ONE and not node.domain]
+        if not found:
+            return ir.passes.PassResult(model, False)
+        shapes = [infer_shapes(model, batch) for batch in _BATCHES]
+        changed = False
+        for node in dict.fromkeys(found):
+            source = node.inputs[0]
+            known = [None if source is None else shape.get(source.name or "") for shape in shapes]
+            axes = _axes(node)
+            if source is None or axes is None or any(shape is None for shape in known):
+                continue
+            if all(shape is not None and all(shape[axis] == 1 for axis in axes) for shape in known):
+                _replace(model.graph, node, source, axes)
+                changed = True
+        return ir.passes.PassResult(model, changed)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, source: ir.Value, axes: list[int]) -> None:
+    work = Replacement(graph, node)
+    if node.attributes.get_int("keepdims", 1):
+        work.finish(work.apply("Identity", source))
+    elif (graph.opset_imports.get("") or 0) >= 13:
+        work.finish(work.apply("Squeeze", source, work.constant("axes", np.array(axes, np.int64))))
+    else:
+        work.finish(work.apply("Squeeze", source, axes=axes))
+
+
+def _axes(node: ir.Node) -> list[int] | None:
+    """The axes of a reduction; None where it is over all, or they are computed."""
+    if "axes" in node.attributes:
+        return [int(axis) for axis in node.attributes.get_ints("axes", ())]
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    return None if tensor is None or tensor.size == 0 else [int(axis) for axis in np.ravel(tensor.numpy())]

@@ -1,0 +1,110 @@
+"""Sigmoids divided by their sum, p / sum(p), become the Softmax of their logarithms, which is the same.
+
+Classifiers that are one against the rest end so. With log(p) as the logits, cross-entropy is that of the probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from ..probabilities import behind_shape, tail_of
+from ..trial import compare
+from ..uses import ancestors
+
+_MOST_ELSE = 1e-4  # of the outputs' size
+_SUMS = frozenset({"ReduceSum", "ReduceL1"})
+_KEPT = frozenset({"Concat", "Slice", "Identity", "Gather", "Reshape"})  # the logarithm of one is one of logarithms
+_MOST_DEEP = 16
+
+
+def logits_of_shares(model: ir.Model, value: ir.Value, notes: list[str]) -> str | None:
+    """Rewrite in place where a value is made so; return the name of the new logits.
+
+    Args:
+        model: the graph.
+        value: what looks like probabilities.
+        notes: what was done is added.
+
+    Returns:
+        None, and the graph as it was, where the value is made otherwise: run with random inputs, the rewritten graph
+        gives something else, or nothing can be run.
+    """
+    trial = model.clone()
+    twin = next(v for node in trial.graph for v in node.outputs if v.name == value.name)
+    if _rewrite(trial.graph, twin) is None:
+        return None
+    difference = compare(model, trial)
+    if difference is None or difference > _MOST_ELSE:
+        return None
+    name = value.name
+    logits = _rewrite(model.graph, value)
+    notes.append(
+        f"{name!r} is sigmoids divided by their sum: it is computed as the Softmax of their logarithms, "
+        f"{logits!r}, which are the logits (on random inputs, outputs differ by {difference:.2g} of their size)"
+    )
+    return logits
+
+
+def _rewrite(graph: ir.Graph, value: ir.Value) -> str | None:
+    node = behind_shape(value)[0].producer()
+    if node is None or node.op_type != "Div" or node.inputs[0] is None or node.inputs[1] is None:
+        return None
+    if all(before.op_type not in _SUMS for before in ancestors([node.inputs[1]])):
+        return None
+    work = _Logarithms(graph, node)
+    logits = work.of(node.inputs[0])
+    if logits is None:
+        return None
+    softmax = work.apply("Softmax", [logits], axis=1)
+    old = node.outputs[0]
+    softmax.shape, softmax.type, name = old.shape, old.type, old.name
+    old.replace_all_uses_with(softmax, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    old.name, softmax.name = None, name
+    return logits.name
+
+
+class _Logarithms:
+    """Builds the logarithms of probabilities before a node."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
+        self._graph, self._node, self._count = graph, node, 0
+
+    def of(self, value: ir.Value | None, depth: int = 0) -> ir.Value | None:
+        """The logarithm of a value, or None if it is not known to be made of sigmoids or a Softmax."""
+        node = None if value is None else value.producer()
+        if value is None or node is None or depth > _MOST_DEEP:
+            return None
+        tail = tail_of(value)
+        if tail is not None and tail.kind == "sigmoid" and not behind_shape(value)[1]:
+            minus = self.apply("Neg", [tail.logits])
+            return self.apply("Neg", [self.apply("Softplus", [minus])])
+        if node.op_type == "Softmax":
+            return self.apply("LogSoftmax", node.inputs[:1], **_attributes(node))
+        if node.op_type == "Add":  # of what keeps the sum from 0
+            found = [made for operand in node.inputs if (made := self.of(operand, depth + 1)) is not None]
+            return found[0] if len(found) == 1 else None
+        if node.op_type not in _KEPT:
+            return None
+        several = len(node.inputs) if node.op_type == "Concat" else 1
+        logarithms = [self.of(operand, depth + 1) for operand in node.inputs[:several]]
+        if any(made is None for made in logarithms):
+            return None
+        return self.apply(node.op_type, [*logarithms, *node.inputs[several:]], **_attributes(node))
+
+    def apply(self, op_type: str, inputs: Sequence[ir.Value | None], **given: Any) -> ir.Value:
+        """A float32 node before the node."""
+        self._count += 1
+        name = f"{self._node.name or 'shares'}/{op_type.lower()}_{self._count}"
+        made = ir.node(op_type, list(inputs), given, name=name)
+        made.outputs[0].name = f"{name}:0"
+        made.outputs[0].dtype = ir.DataType.FLOAT
+        self._graph.insert_before(self._node, made)
+        return made.outputs[0]
+
+
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    return {name: attribute.value for name, attribute in node.attributes.items()}
