@@ -37,6 +37,7 @@ from .scoring.score import score
 from .selection.budget import Budget
 from .selection.record import Selection, load_selection
 from .selection.strategies import NEEDS_COSTS, check_choices, matching, select, with_channels
+from .selection.unscored import unscored
 from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
@@ -48,6 +49,7 @@ from .training.trainer import METRICS, Settings, Trainer
 
 Progress = Callable[[str, int, int], None]
 _MODEL = "model.onnx"  # the model with its new head
+_POINTS, _BATCHES = 32, 4  # of `score`, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def adapt(
         asked |= {"budget": budget, "costs": costs_of, "max_accumulate": max_accumulate}
     artifacts = target / "artifacts"
     if resume and (artifacts / FILE).is_file():
-        scores, selection = _finished(model, target)
+        scores, selection = _finished(model, target, strategy, layers)
         again = select(scores, **asked)
         if channel_rho is not None and selection.channel_rho == channel_rho:
             again = with_channels(again, scores, channel_rho)
@@ -215,13 +217,18 @@ def adapt(
                 "or the like). Give the same ones to --resume, or start again without it."
             )
     else:
-        scores = score(
-            model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
-        )
+        measured = channel_rho is not None or not (layers or strategy == "head") or _enough(splits, scoring or {})
+        if measured:
+            scores = score(
+                model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
+            )
+        else:
+            scores = _unscored(model, strategy, layers, used.to_json(), splits.train.classes)
         make_folder(target)
         if headed is not None:
             write_bytes(target / _MODEL, headed)
-        scores.save(target / "scores.json")
+        if measured:
+            scores.save(target / "scores.json")
         selection = select(scores, **asked)
         if channel_rho is not None:
             scores = score_channels(
@@ -320,8 +327,28 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
 
 
-def _finished(model: Model, folder: Path) -> tuple[Scores, Selection]:
-    scores, selection = load_scores(folder / "scores.json"), load_selection(folder / "selection.json")
+def _enough(splits: Splits, scoring: Mapping[str, Any]) -> bool:
+    """Whether there are the samples that scoring needs; a choice that needs no scores is made without them."""
+    if scoring.get("estimator") == "batches":
+        needed = (scoring.get("batches") or _BATCHES) * (scoring.get("batch_size") or _POINTS)
+    else:
+        needed = scoring.get("subset_size") or _POINTS
+    return len(splits.train) >= int(needed)
+
+
+def _unscored(
+    model: Model, strategy: str, layers: Sequence[str], preprocessing: dict[str, Any], classes: list[str] | None
+) -> Scores:
+    made = unscored(model, strategy, layers=layers)
+    return dataclasses.replace(made, preprocessing=preprocessing, classes=classes)
+
+
+def _finished(model: Model, folder: Path, strategy: str, layers: Sequence[str]) -> tuple[Scores, Selection]:
+    selection = load_selection(folder / "selection.json")
+    if (folder / "scores.json").is_file() or selection.estimator is not None:
+        scores = load_scores(folder / "scores.json")
+    else:
+        scores = _unscored(model, strategy, layers, selection.preprocessing or {}, selection.classes)
     made_for = load_manifest(folder / "artifacts").content["model_sha256"]
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(

@@ -107,7 +107,8 @@ def run(
             **options,
         )
     save_summary(outcome, command=this_command())
-    if plot is not None:
+    measured = bool(outcome.scores.samples)
+    if plot is not None and measured:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
     if as_json:
         show_json(summary(outcome) | {"command": this_command()})
@@ -115,6 +116,9 @@ def run(
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
     show(f"data: {outcome.data}", quiet)
+    if not measured:
+        nothing = f", and {plot} was not drawn" if plot is not None else ""
+        show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 

@@ -13,13 +13,14 @@ from ..data.arithmetic import integer_data
 from ..data.preprocess import choose
 from ..data.source import open_data
 from ..files import check_output
-from ..model.open import open_model
+from ..model.open import Model, open_model
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
 from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
 from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
+from ..selection.unscored import unscored
 from ..training.choices import Choices, choose_backend
 from .common import (
     ANY,
@@ -139,6 +140,9 @@ def select(
 ) -> None:
     """Choose the layers to train.
 
+    SCORES is what score wrote. For --layers and the strategies head, last, first, random, norm-bias and all, which need
+    no scores, it may be the model itself.
+
     Within a budget, the best-scoring set that fits: the predicted memory of a whole training step counts, which the
     earliest selected layer decides more than the number of layers. With --channel-rho only the best output channels of
     each layer are trained, by scores that score --channels makes (a budget counts whole layers); the head is whole, and
@@ -148,6 +152,7 @@ def select(
     Example:
       adabet-onnx select scores.json -o selection.json --rho 0.1
       adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+      adabet-onnx select model.onnx -o selection.json --strategy head
       adabet-onnx select scores.json -o selection.json --rho 0.2 --channel-rho 0.5
       adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
@@ -156,13 +161,23 @@ def select(
     channel_rho = settings["channel_rho"]
     if channel_rho is not None and channel_rho < 1:
         choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
-    loaded = load_scores(scores)
+    given = load_scores(scores) if _is_record(scores) else open_model(scores)
     costs = None
+    if isinstance(given, Model):
+        unscored(given, settings["strategy"], layers=settings["layers"], channel_rho=channel_rho)
     if budget or settings["strategy"] in NEEDS_COSTS:
-        opened = scored_model(loaded, model)
+        opened = given if isinstance(given, Model) else scored_model(given, model)
         costs = Predictor(
             opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)
         )
-    selection = choose_layers(loaded, budget=budget, costs=costs, **settings)
+    selection = choose_layers(given, budget=budget, costs=costs, **settings)
     selection.save(output)
     show(selection_text(selection), quiet)
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is for `load_scores`: JSON, or called so."""
+    if path.suffix.lower() == ".json":
+        return True
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] in (b"{", b"[", b"")

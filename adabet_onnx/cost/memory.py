@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .. import runtime
-from .optimized import Sizes, optimized
+from .optimized import Sizes, optimized, optimized_step
 from .run import Run
 
+_LARGE = 1024  # elements of a constant that only its shape is kept of
 _RUNS = 3  # after which no run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
 _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
@@ -73,8 +74,11 @@ class Simulation:
 
     def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None, packing: bool = False) -> None:
         self._frugal, self._packing = frugal, packing
-        options = runtime.training_options(1) if frugal else runtime.session_options(1)
-        self._graph = optimized(model, options).graph
+        if frugal:
+            self._graph = optimized_step(model, lambda: runtime.training_options(1)).graph
+        else:
+            self._graph = optimized(model, runtime.session_options(1)).graph
+        _forget_weights(self._graph)
         self._known = {value.name or "": value for node in (known or model).graph for value in node.outputs}
 
     def parts(self, batch: int) -> Parts:
@@ -102,6 +106,16 @@ class Simulation:
         repacked = packed - sum(sizes.size(value) for value in set(run.packed))
         held = packed if self._packing else 0
         return Parts(run.nodes, inputs, run.constant_bytes, convolved, repacked, held, resident[0], resident[-1])
+
+
+def _forget_weights(graph: ir.Graph) -> None:
+    """Keep of large weights no more than their shapes."""
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.size > _LARGE:
+            shape = ir.Shape(tensor.shape.numpy())
+            value.dtype, value.shape = tensor.dtype, shape
+            value.const_value = ir.ExternalTensor("weights", None, None, tensor.dtype, shape=shape, name=name)
 
 
 def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..model.dims import count, dims_or_none
 from ..training import ort
+from .pieces import by_pieces, cut
 
 Shape = tuple[int, ...]
 _TOKEN = "reorder_token"  # how ONNX Runtime names values in blocks of channels
@@ -36,11 +37,36 @@ def optimized(model: ir.Model, options: Any) -> ir.Model:
     """
     proto = ir.to_proto(model)
     proto.ir_version = min(proto.ir_version, ort.IR_VERSION)
+    return ir.from_proto(_run(proto, options))
+
+
+def optimized_step(model: ir.Model, options: Callable[[], Any]) -> ir.Model:
+    """The same of a step, a long one by pieces (see `pieces`).
+
+    Args:
+        model: a graph as it stands in a file.
+        options: makes those of a session.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the graph.
+        RuntimeMissingError: it is not installed.
+    """
+    if not cut(model):
+        return optimized(model, options())
+
+    def optimize(piece: onnx.ModelProto) -> onnx.ModelProto:
+        piece.ir_version = min(piece.ir_version, ort.IR_VERSION)
+        return _run(piece, options())
+
+    return by_pieces(model, optimize)
+
+
+def _run(proto: onnx.ModelProto, options: Any) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         options.optimized_model_filepath = str(path)
         runtime.inference_session(proto.SerializeToString(), "the graph of a step", options)
-        return ir.from_proto(onnx.load(path))
+        return onnx.load(path)
 
 
 class Sizes:

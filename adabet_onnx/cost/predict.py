@@ -82,7 +82,7 @@ class Predictor:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}.")
         self.model, self.batch_size, self.choices = model, batch_size, choices or Choices()
         self.backend = choose_backend(backend, self.choices)
-        self._graphs: dict[_Trained, StepGraph] = {}
+        self._steps: dict[_Trained, _Step] = {}
         self._known: dict[tuple[_Trained, int], Prediction] = {}
 
     @property
@@ -115,12 +115,12 @@ class Predictor:
             raise UsageError(f"a batch of {self.batch_size} cannot be cut into {accumulate} equal parts.")
         part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
         key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
-        if key not in self._graphs:
+        if key not in self._steps:
             selection = selection_of(self.model, *key[:2], dict(part))
             build = portable_step if self.backend == "portable" else ort_step
-            self._graphs[key] = build(self.model, selection, self.choices)
+            self._steps[key] = _Step(build(self.model, selection, self.choices), packing=self.backend == "portable")
         if (key, accumulate) not in self._known:
-            self._known[key, accumulate] = self._of_step(self._graphs[key], accumulate)
+            self._known[key, accumulate] = self._of_step(self._steps[key], accumulate)
         return self._known[key, accumulate]
 
     def everything(self) -> Prediction:
@@ -164,17 +164,12 @@ class Predictor:
         memory = min(inference_bytes(simulation.parts(self.batch_size)) for simulation in planned)
         return self._prediction(memory, 0, 0, 0, work, work)
 
-    def _of_step(self, step: StepGraph, accumulate: int) -> Prediction:
-        batch = self.batch_size // accumulate
-        sizes = Sizes(step.model.graph, {}, batch)
-        order = execution_order(list(step.model.graph))
-        split = _split(order, step)
-        forward, whole = multiply_adds(order[:split], sizes.shape), multiply_adds(order, sizes.shape)
-        saved = sum(sizes.size(value) for value in _saved(order, split, step))
-        portable = self.backend == "portable"
-        parts = Simulation(step.model, frugal=True, packing=portable).parts(batch)
+    def _of_step(self, given: _Step, accumulate: int) -> Prediction:
+        batch, step = self.batch_size // accumulate, given.graph
+        forward, whole, saved = given.work(batch)
+        parts = given.simulation.parts(batch)
         frozen = weight_bytes(self.model.graph) - step.update_bytes
-        if portable:
+        if self.backend == "portable":
             memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes, step.large_bytes)
         else:
             memory = ort_bytes(parts, frozen, step.state_bytes)
@@ -186,6 +181,31 @@ class Predictor:
     def _prediction(self, memory: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:
         margin = int(_MARGIN * memory)
         return Prediction(memory, margin, saved, state, update, weight_bytes(self.model.graph), forward, step)
+
+
+class _Step:
+    """The graph of a step with what does not depend on the batch size.
+
+    Args:
+        graph: of the step.
+        packing: see `Simulation`.
+    """
+
+    def __init__(self, graph: StepGraph, *, packing: bool) -> None:
+        self.graph = graph
+        self.simulation = Simulation(graph.model, frugal=True, packing=packing)
+        self._order = execution_order(list(graph.model.graph))
+        self._split = _split(self._order, graph)
+        self._saved = _saved(self._order, self._split, graph)
+
+    def work(self, batch: int) -> tuple[int, int, int]:
+        """Multiply-adds of the forward part and of all, and bytes of what is saved for the way back."""
+        sizes = Sizes(self.graph.model.graph, {}, batch)
+        forward, back = (multiply_adds(nodes, sizes.shape) for nodes in self._parts())
+        return forward, forward + back, sum(sizes.size(value) for value in self._saved)
+
+    def _parts(self) -> tuple[Sequence[ir.Node], Sequence[ir.Node]]:
+        return self._order[: self._split], self._order[self._split :]
 
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:

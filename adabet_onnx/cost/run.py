@@ -148,6 +148,8 @@ class Run:
                     if buffer is not None:
                         lies_in(made, buffer)
             for value in dict.fromkeys(v for v in (*reads(node), *node.outputs) if v is not None):
+                if self._frugal:  # nothing is written over
+                    break
                 buffer = owner.get(value, value)
                 if value in reads(node):
                     left[buffer] = left.get(buffer, 0) - 1

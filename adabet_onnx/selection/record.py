@@ -17,7 +17,7 @@
                     (layers with the same score as the last one, chosen or not)
     why             one sentence
     size_tau        Kendall's tau between the scores and 1 / activation size over all layers (null if undefined)
-    estimator       how the scores were estimated
+    estimator       how the scores were estimated (null: selected without scores)
     preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
     classes         class names, or null
     inputs          values that inputs were bound to for the scores, by name (see model/bindings.py), or null; absent in

@@ -9,19 +9,21 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
+from ..model.open import Model
 from ..scoring.record import LayerScore, Scores, load_scores
 from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
 from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
 from .rankings import STRATEGIES as STRATEGIES
 from .record import Firmness, Selection
 from .search import best_set, longest
+from .unscored import unscored
 
 NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
 HEADS = ("auto", "always", "pool", "never")
 
 
 def select(
-    scores: Scores | str | os.PathLike[str],
+    scores: Scores | Model | str | os.PathLike[str],
     *,
     strategy: str = "adabet",
     rho: float | None = None,
@@ -49,7 +51,8 @@ def select(
     cut into parts that are forwarded one after another, as few as let everything fit that is wanted.
 
     Args:
-        scores: what `score` returned, or the path of a scores.json.
+        scores: what `score` returned, or the path of a scores.json. For ``layers``, ``values`` and the strategies that
+            need none (`unscored.UNSCORED`: head, last, first, random, norm-bias, all), the opened model will do.
         strategy: auto (see `auto`), adabet (b1_hat), size (1 / activation size), b1 (not normalised), random, last,
             first, head, norm-bias (scales and biases of all normalisations) or all.
         rho: fraction of layers, above 0 and at most 1; not used by head, norm-bias and all. None: 0.1; for auto, which
@@ -74,9 +77,11 @@ def select(
         UsageError: an unknown strategy or head rule, rho out of range, a pattern that matches no layer, nothing
             to select, or a budget that nothing fits.
     """
-    if not isinstance(scores, Scores):
-        scores = load_scores(scores)
     check_choices(strategy if values is None else "all", rho, head, channel_rho)
+    if isinstance(scores, Model):
+        scores = unscored(scores, strategy, layers=layers, values=values, channel_rho=channel_rho)
+    elif not isinstance(scores, Scores):
+        scores = load_scores(scores)
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
     if not allowed:
@@ -141,7 +146,7 @@ def select(
         firmness=None if spent is not None and spent.given_up else _firmness(scores, ranking),
         why=why,
         size_tau=size_agreement(scores.layers),
-        estimator=scores.estimator_summary(),
+        estimator=scores.estimator_summary() if scores.samples else None,
         preprocessing=scores.preprocessing,
         classes=scores.classes,
         budget=spent,

@@ -1,0 +1,72 @@
+"""What selects without scores: strategies that ask for nothing but a model's layers, and layers named one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import UsageError
+from ..model.open import Model
+from ..scoring.record import LayerScore, Scores
+
+UNSCORED = ("head", "last", "first", "random", "norm-bias", "all")  # strategies that no score is needed for
+ESTIMATOR = "none"
+
+
+def unscored(
+    model: Model,
+    strategy: str,
+    *,
+    layers: Sequence[str] = (),
+    values: Mapping[str, float] | None = None,
+    channel_rho: float | None = None,
+) -> Scores:
+    """The layers of a model where nothing was measured: what `select` takes in place of scores.
+
+    Args:
+        model: the opened model.
+        strategy: of `select`.
+        layers: patterns of layer names, in place of a strategy.
+        values: numbers of the caller's own, in place of a strategy's.
+        channel_rho: a fraction of output channels, which needs scores.
+
+    Raises:
+        UsageError: what is asked for needs scores.
+    """
+    channels = channel_rho is not None and channel_rho < 1
+    if channels or not (layers or values is not None or strategy in UNSCORED):
+        what = f"a channel rho of {channel_rho:g}" if channels else f"the strategy {strategy}"
+        scoring = "adabet-onnx score MODEL DATA -o scores.json" + (" --channels" if channels else "")
+        raise UsageError(
+            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first ({scoring}; in "
+            f"Python score(model, data)) and give the scores in its place, or choose what needs none: --layers, or "
+            f"--strategy {', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
+        )
+    from ..training.preflight import untrainable_layers  # what can be trained is known further up
+
+    lost, head = untrainable_layers(model), model.head
+    return Scores(
+        model_sha256=model.sha256,
+        estimator=ESTIMATOR,
+        points=0,
+        samples=(),
+        layers=tuple(
+            LayerScore(
+                name=layer.name,
+                op_type=layer.op_type,
+                parameters=tuple(dict.fromkeys(parameter.name for parameter in layer.parameters)),
+                parameter_count=layer.parameter_count,
+                activation_size=layer.activation_size or 1,
+                is_norm=layer.is_norm,
+                b1=(),
+                b1_mean=0.0,
+                b1_hat=0.0,
+                stderr=0.0,
+                rank=0,
+                untrainable=lost.get(layer.name),
+            )
+            for layer in model.layers
+        ),
+        head=None if head is None else head.name,
+        new_head=model.new_head,
+        model_file=None if model.name.startswith("<") else model.name,
+    )

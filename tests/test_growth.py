@@ -1,0 +1,96 @@
+"""What is predicted of large graphs in a short way equals what is predicted of them as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from models.deep import residual
+
+from adabet_onnx import open_model, select
+from adabet_onnx.cost import pieces
+from adabet_onnx.cost.predict import Predictor
+from adabet_onnx.scoring.record import LayerScore, Scores
+
+BLOCKS = 3
+
+
+@pytest.fixture(scope="module")
+def model():
+    return open_model(residual(BLOCKS))
+
+
+class Slow(Predictor):
+    """Builds and optimizes the whole step anew for every set of parameters and every number of parts."""
+
+    def training(self, parameters, layers=None, **options):
+        key = (tuple(parameters), options.get("accumulate", 1))
+        if key not in self._known:
+            self._known[key] = self._fresh(parameters, layers, **options)
+        return self._known[key]
+
+    def _fresh(self, parameters, layers, **options):
+        fresh = Predictor(self.model, batch_size=self.batch_size, backend=self.backend, choices=self.choices)
+        return fresh.training(parameters, layers, **options)
+
+
+def scores(model, shift: float) -> Scores:
+    layers = [
+        LayerScore(
+            layer.name, layer.op_type, tuple(p.name for p in layer.parameters), layer.parameter_count,
+            layer.activation_size or 1, layer.is_norm, (1,), 1.0, 0.01, 0.0, 0, shift if layer.is_norm else None,
+            None, 40.0,
+        )
+        for layer in model.layers
+    ]  # fmt: skip
+    return Scores(model.sha256, "subsets", 32, ((0,),), tuple(layers), head=model.head.name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shift", "max_accumulate"), [(0.0, 1), (0.2, None)])
+def test_auto_selects_what_whole_steps_built_for_every_question_select(model, shift, max_accumulate, monkeypatch):
+    asked = {"strategy": "auto", "max_accumulate": max_accumulate}
+    made = scores(model, shift)
+    expected = select(made, costs=Slow(model, batch_size=8, backend="portable"), **asked)
+    monkeypatch.setattr(pieces, "WHOLE", 200)
+    monkeypatch.setattr(pieces, "_PIECE", 150)
+    found = select(made, costs=Predictor(model, batch_size=8, backend="portable"), **asked)
+    assert (found.layers, found.parameters) == (expected.layers, expected.parameters)
+    assert found.budget.accumulate == expected.budget.accumulate
+    assert found.budget.memory_share == pytest.approx(expected.budget.memory_share, rel=2e-3)
+    assert dataclasses.replace(found, budget=None) == dataclasses.replace(expected, budget=None)
+
+
+@pytest.mark.parametrize("pick", [slice(None), slice(-8, None), slice(1, None, 2)])
+def test_a_step_that_is_optimized_by_pieces_takes_what_the_whole_takes(model, pick, monkeypatch):
+    names = [parameter.name for layer in model.layers[pick] for parameter in layer.parameters]
+
+    def predict():
+        predictor = Predictor(model, batch_size=8, backend="portable")
+        return [predictor.training(names, accumulate=parts) for parts in (1, 4)]
+
+    whole = predict()
+    cuts = []
+    monkeypatch.setattr(pieces, "WHOLE", 100)
+    monkeypatch.setattr(pieces, "_PIECE", 200)
+    original = pieces._pieces
+    monkeypatch.setattr(pieces, "_pieces", lambda *given: cuts.extend(found := [*original(*given)]) or found)
+    for found, expected in zip(predict(), whole, strict=True):
+        assert found.memory_bytes == pytest.approx(expected.memory_bytes, rel=2e-3)
+        assert found.step_multiply_adds == expected.step_multiply_adds
+        assert found.saved_bytes == expected.saved_bytes
+    assert len(cuts) > 1
+
+
+def test_the_graph_of_a_step_is_optimized_once_for_all_numbers_of_parts(model, monkeypatch):
+    from adabet_onnx.cost import memory
+
+    made = []
+    original = memory.optimized_step
+    monkeypatch.setattr(memory, "optimized_step", lambda *given: made.append(given) or original(*given))
+    predictor = Predictor(model, batch_size=8, backend="portable")
+    names = [parameter.name for parameter in model.layers[-1].parameters]
+    several = [predictor.training(names, accumulate=parts).memory_bytes for parts in (1, 2, 4, 8)]
+    assert len(made) == 1
+    alone = Predictor(model, batch_size=8, backend="portable").training(names, accumulate=4)
+    assert several[2] == alone.memory_bytes
