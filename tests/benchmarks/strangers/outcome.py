@@ -150,7 +150,11 @@ class _Loss:
         for name, part in direction.items():
             value = (self.value(name) + step * part).astype(np.float32)
             self._tensors[name].CopyFrom(numpy_helper.from_array(value, name))
-        session = onnxruntime.InferenceSession(self._model.SerializeToString(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         logits = session.run([self._logits], dict(self._samples))[0].astype(np.float64)
         batch = self._manifest["logits_shape"].index("N") if "N" in self._manifest["logits_shape"] else 0
         return self._loss(np.moveaxis(logits, self._batch_axis(logits), batch))
