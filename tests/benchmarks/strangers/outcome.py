@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from .packages import Known
 
@@ -49,19 +48,14 @@ def _class_axis(manifest: dict[str, Any]) -> int:
 
 
 def apart(original: Path, other: Path, samples: Mapping[str, np.ndarray], known: Known) -> float:
-    """Largest difference of the outputs that two files share, relative to the largest output."""
-    first = {name: array[:2] for name, array in samples.items()}
+    """Largest difference of the outputs that two files share, relative to the largest output, a sample at a time."""
     results = []
     for file in (original, other):
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        try:
-            found = session.run(names, _feeds(session, first, known))
-        except InvalidArgument:  # the file takes one sample at a time
-            alone = [{name: array[row : row + 1] for name, array in first.items()} for row in (0, 1)]
-            pairs = [session.run(names, _feeds(session, one, known)) for one in alone]
-            found = [np.concatenate(rows) for rows in zip(*pairs, strict=True)]
-        results.append(dict(zip(names, found, strict=True)))
+        alone = [{name: array[row : row + 1] for name, array in samples.items()} for row in (0, 1)]
+        pairs = zip(*(session.run(names, _feeds(session, one, known)) for one in alone), strict=True)
+        results.append({name: np.stack(rows) for name, rows in zip(names, pairs, strict=True)})
     shared = [name for name in results[0] if name in results[1]]
     if not shared:
         return np.inf
