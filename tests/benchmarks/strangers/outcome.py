@@ -48,24 +48,40 @@ def _class_axis(manifest: dict[str, Any]) -> int:
 
 
 def apart(original: Path, other: Path, samples: Mapping[str, np.ndarray], known: Known) -> float:
-    """Largest difference of the outputs that two files share, relative to the largest output, a sample at a time."""
-    results = []
-    for file in (original, other):
-        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        alone = [{name: array[row : row + 1] for name, array in samples.items()} for row in (0, 1)]
-        pairs = zip(*(session.run(names, _feeds(session, one, known)) for one in alone), strict=True)
-        results.append({name: np.stack(rows) for name, rows in zip(names, pairs, strict=True)})
-    shared = [name for name in results[0] if name in results[1]]
-    if not shared:
-        return np.inf
-    worst = 0.0
-    for name in shared:
-        expected, found = (np.asarray(result[name], np.float64).reshape(-1) for result in results)
-        if len(expected) != len(found):
+    """Largest difference of the second file's outputs from the first file's values of these names, sample by sample.
+
+    Returns:
+        Relative to the largest of each output; infinite where the first file has not one of them.
+    """
+    first, second = onnx.load(original), onnx.load(other)
+    made = {name for node in first.graph.node for name in node.output}
+    names = [output.name for output in second.graph.output if output.name in made]
+    outputs = {output.name for output in first.graph.output}
+    first.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in outputs)
+    expected, found = (_run(model, names, samples, known) for model in (first, second))
+    worst = 0.0 if names else np.inf
+    for name in names:
+        one, two = (np.asarray(result[name], np.float64).reshape(-1) for result in (expected, found))
+        if len(one) != len(two):
             return np.inf
-        worst = max(worst, float(np.abs(expected - found).max() / max(1e-6, np.abs(expected).max())))
+        worst = max(worst, float(np.abs(one - two).max() / max(1e-6, np.abs(one).max())))
     return worst
+
+
+def _run(
+    model: onnx.ModelProto, names: list[str], samples: Mapping[str, np.ndarray], known: Known
+) -> dict[str, np.ndarray]:
+    """What a model gives for two samples, each by itself."""
+    session = _session(model)
+    alone = [{name: array[row : row + 1] for name, array in samples.items()} for row in (0, 1)]
+    rows = zip(*(session.run(names, _feeds(session, one, known)) for one in alone), strict=True)
+    return {name: np.stack(pair) for name, pair in zip(names, rows, strict=True)}
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _feeds(session: Any, samples: Mapping[str, np.ndarray], known: Known) -> dict[str, np.ndarray]:
@@ -144,11 +160,7 @@ class _Loss:
         for name, part in direction.items():
             value = (self.value(name) + step * part).astype(np.float32)
             self._tensors[name].CopyFrom(numpy_helper.from_array(value, name))
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            self._model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = _session(self._model)
         logits = session.run([self._logits], dict(self._samples))[0].astype(np.float64)
         batch = self._manifest["logits_shape"].index("N") if "N" in self._manifest["logits_shape"] else 0
         return self._loss(np.moveaxis(logits, self._batch_axis(logits), batch))
