@@ -12,7 +12,7 @@ from command_line import Command, command_of
 from models import masks
 from models.tiny import normal
 
-from adabet_onnx import DataError, ModelError, Trainer, UsageError, make_artifacts, open_model
+from adabet_onnx import DataError, ModelError, RecordError, Trainer, UsageError, make_artifacts, open_model
 from adabet_onnx.data.labels import fit_labels
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
@@ -25,6 +25,7 @@ from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.decisions import decisions
 from adabet_onnx.training.evaluation import evaluate
+from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.preflight import check_model
 
 COUNT = 6
@@ -95,6 +96,47 @@ def test_a_new_head_keeps_the_axis_that_its_softmax_told(append: bool, tmp_path:
     manifest = make_artifacts(again, everything(again), tmp_path / "a", backend="portable", check=False)
     assert manifest.class_axis == 3
     assert manifest.logits_shape == ("N", masks.SIDE, masks.SIDE, 5)
+
+
+# logits (N, steps, C), or (N, C): what is given, and what the manifest says for another runtime that trains with it
+@pytest.mark.parametrize(
+    ("steps", "classes", "given", "axis"), [(5, 3, None, 2), (5, 3, -2, 1), (3, 3, None, 2), (None, 3, None, 1)]
+)
+def test_the_manifest_says_which_axis_holds_the_classes(
+    steps: int | None, classes: int, given: int | None, axis: int, tmp_path: Path
+) -> None:
+    shape = ("N", 4) if steps is None else ("N", steps, 4)
+    nodes = [masks.node("MatMul", ["input", "head.weight"], ["logits"], "head")]
+    proto = masks.build(nodes, {"head.weight": normal(4, classes, scale=1)}, input_shape=shape)
+    model = open_model(proto)
+    made = make_artifacts(model, everything(model), tmp_path / "a", backend="portable", check=False, class_axis=given)
+    content = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert (content["class_axis"], content["class_axis_given"]) == (axis, given is not None)
+    assert content["num_outputs"] == made.logits_shape[axis]
+    assert Choices.from_manifest(content) == Choices(class_axis=given).for_model(model)
+    assert made.given_axis == (None if given is None else axis)
+    x = normal(8, *shape[1:], scale=1)
+    y = np.zeros((8, *(extent for i, extent in enumerate(made.logits_shape) if i not in (0, axis))), np.int64)
+    fit = Trainer(tmp_path / "a").fit
+    if steps == classes:  # labels fit both axes: the one that nobody gave is asked for
+        with pytest.raises(DataError, match=r"--class-axis 1 or --class-axis 2"):
+            fit((x, y), epochs=1, validation=0)
+    else:
+        assert fit((x, y), epochs=1, validation=0)[1]["train_loss"] > 0
+
+
+def test_a_manifest_of_an_older_release_has_the_usual_axis(tmp_path: Path) -> None:
+    model = open_model(masks.per_pixel(1, turned=False, softmax=False))
+    make_artifacts(model, everything(model), tmp_path / "a", backend="portable", check=False)
+    path = tmp_path / "a" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["class_axis_given"]
+    path.write_text(json.dumps(content | {"class_axis": None}))
+    manifest = load_manifest(tmp_path / "a")
+    assert (manifest.class_axis, manifest.given_axis) == (1, None)
+    path.write_text(json.dumps(content | {"class_axis_given": 1}))
+    with pytest.raises(RecordError, match="class_axis_given"):
+        load_manifest(tmp_path / "a")
 
 
 # --- one output ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .logits_axes import axes_of, class_axis, softmax_axis, written
+from .logits_axes import axes_of, class_axis, told_axis, written
 from .open import Model
 
 _NAME = "new_head"
@@ -37,7 +37,7 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
             f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: adabet-onnx import "
             f"{model.name} -o logits.onnx --logits NAME."
         )
-    at = class_axis(shape, softmax_axis(model), "cross-entropy")
+    at = class_axis(shape, told_axis(model), "cross-entropy")
     assert at is not None
     given = int(shape[at])
     if at not in (1, len(shape) - 1):

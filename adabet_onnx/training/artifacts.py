@@ -196,6 +196,8 @@ def _manifest(
         "model_logits": prepared.model.logits,
         "bound": prepared.model.bound,
         **choices.to_json(),
+        "class_axis": axis,
+        "class_axis_given": choices.class_axis is not None,
         "num_outputs": outputs,
         "logits_shape": logits_shape,
         "selection": selection.to_json(),

@@ -22,7 +22,7 @@ from ..data.source import open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
-from ..model.logits_axes import class_axis, softmax_axis
+from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
 from .exact_loss import log_softmax, loss_of
@@ -179,7 +179,7 @@ def evaluate(
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
     if axis is None and loss == "cross-entropy":
-        axis = softmax_axis(model)
+        axis = told_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
     taken = Feeder(model, preprocessing).taken(dataset)

@@ -79,7 +79,13 @@ def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str |
 
 
 def evaluated_at_chance(
-    model: Model, dataset: Dataset, accuracy: float | None, *, loss: str, axis: int | None = None
+    model: Model,
+    dataset: Dataset,
+    accuracy: float | None,
+    *,
+    loss: str,
+    axis: int | None = None,
+    ignore: int | None = None,
 ) -> str | None:
     """The same of a model that was evaluated; None for losses that have no accuracy.
 
@@ -89,12 +95,13 @@ def evaluated_at_chance(
         accuracy: 0 to 1.
         loss: cross-entropy, mse, bce-with-logits or l1.
         axis: of the classes in the logits; None: see `class_axis`.
+        ignore: a label per pixel or token that does not count, beside -100.
     """
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     at = class_axis(shape, axis, loss)
     if at is None:
         return None
-    labels = fit_labels(dataset.need_labels("evaluation"), loss, shape, dataset.name, axis)
+    labels = fit_labels(dataset.need_labels("evaluation"), loss, shape, dataset.name, axis, ignore)
     return at_chance(accuracy, labels, int(shape[at]))
 
 
