@@ -25,6 +25,7 @@ from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.decisions import decisions
 from adabet_onnx.training.evaluation import evaluate
+from adabet_onnx.training.learned import evaluated_at_chance
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.preflight import check_model
 
@@ -137,6 +138,25 @@ def test_a_manifest_of_an_older_release_has_the_usual_axis(tmp_path: Path) -> No
     path.write_text(json.dumps(content | {"class_axis_given": 1}))
     with pytest.raises(RecordError, match="class_axis_given"):
         load_manifest(tmp_path / "a")
+
+
+def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: None) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3, masks.SIDE, masks.SIDE)).astype(np.float32)
+    y = rng.integers(0, masks.CLASSES, (40, masks.SIDE, masks.SIDE))
+    y[rng.random(y.shape) < 0.2] = 255
+    data = {"x_train": x[:20], "y_train": y[:20], "x_test": x[20:], "y_test": y[20:]}
+    model = open_model(masks.per_pixel(3, turned=True))
+    how = {"choices": Choices(ignore_label=255), "measure": False, "training": {"epochs": 1, "learning_rate": 1e-9}}
+    found = adapt(model, data, tmp_path / "a", strategy="head", **how)
+    known = y[20:][y[20:] != 255]
+    share = np.bincount(known).max() / known.size
+    [said] = found.warnings
+    assert f"on {known.size} labels" in said
+    assert f"right on {share:.1%}" in said
+    dataset = open_data(data, model).for_evaluation
+    with pytest.raises(DataError, match="--ignore-label 255"):
+        evaluated_at_chance(model, dataset, 0.3, loss="cross-entropy", axis=3)
 
 
 # --- one output ---------------------------------------------------------------------------------------------------
