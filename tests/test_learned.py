@@ -41,9 +41,8 @@ def test_chance_counts_the_most_frequent_class_and_no_ignored_labels():
 
 def test_worse_than_chance_is_told_of_few_labels_too():
     labels = np.r_[np.zeros(497, int), np.ones(3, int)]
-    assert "no better than chance: always answering the most frequent class is right on 99.4%" in at_chance(
-        0.5, labels, 2
-    )
+    said = at_chance(0.5, labels, 2)
+    assert "is no better than chance: always answering the most frequent class is right on 99.4%" in said
     assert at_chance(0.994, labels, 2) is None, "as good as chance, and so few others that nothing better can be told"
 
 
@@ -54,15 +53,15 @@ def test_chance_of_many_classes_with_few_labels_each():
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes"),
+    ("labels", "classes", "accuracy"),
     [
-        (np.arange(19) % 2, 2),  # too few at all
-        (np.r_[np.zeros(27, int), np.ones(3, int)], 2),  # 28 of 30, halfway, may be chance
-        (np.zeros(100, int), 3),  # one class alone: all is chance
+        (np.arange(19) % 2, 2, 0.5),  # too few at all
+        (np.r_[np.zeros(27, int), np.ones(3, int)], 2, 28 / 30),  # halfway, may be chance
+        (np.zeros(100, int), 3, 0.5),  # one class alone: all is chance
     ],
 )
-def test_nothing_is_said_where_it_means_nothing(labels, classes):
-    assert at_chance(0.5, labels, classes) is None
+def test_nothing_is_said_where_it_means_nothing(labels, classes, accuracy):
+    assert at_chance(accuracy, labels, classes) is None
     assert at_chance(None, np.arange(100) % 2, 2) is None, "a loss without an accuracy"
 
 
