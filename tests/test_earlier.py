@@ -125,6 +125,10 @@ def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
     assert run_command(str(third.value), file) == {"--logits": "scores", "--dim": "steps=SIZE"}
     model = open_model(file, logits=both["--logits"], dims={"steps": earlier.STEPS})
     assert not check_model(model).untrainable
+    assert [value.name for value in model.graph.graph.outputs] == ["scores"]
+    assert [note for note in model.notes if "went" in note] == [
+        "output 'logits', without an axis for the batch alone, went: what is left is 'scores'"
+    ]
 
 
 @pytest.mark.parametrize(

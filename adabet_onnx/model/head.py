@@ -12,7 +12,7 @@ from ..errors import ModelError, UsageError
 from .appended_head import append_head
 from .door import guarded
 from .embedding import embedded
-from .enlarging import head_and_enlarging, head_of
+from .enlarging import head_and_enlarging, head_of, keeps_channels
 from .head_tail import head_tail, only_reshapes
 from .head_weights import APPEND, enlarge, replace_parameters
 from .layers import Layer, find_layers
@@ -120,6 +120,13 @@ def _replace_head(
             f"the outputs were an embedding, brought to length 1 by {norm}: its last layer {head.name!r} gave way to "
             "the classifier (--append keeps it, and puts the classifier on the embedding)"
         )
+    node = next(node for node in model.graph.graph if node.name == head.node)
+    if head.op_type == "ConvTranspose" and keeps_channels(node, head):
+        notes.append(
+            f"the head {head.name!r} is a ConvTranspose of {head.parameters[0].shape[0]} channels that gave as many: if "
+            "these are scores of the old classes, summed of several layers, the new outputs are made of them alone "
+            "(as they are with --append); a network that ends in a layer of its own uses more of what it has learned"
+        )
     state_targets(graph)
     before = infer_shapes(graph)
     old = replace_parameters(graph, materialise(graph, head), classes, rng, model.name)
@@ -146,7 +153,7 @@ def _check_classes(graph: ir.Model, model: Model, classes: int, head: str) -> No
     except ModelError as error:
         raise ModelError(
             f"{model.name}: with {classes} outputs in {head!r} the graph does not fit together: something after the "
-            f"head repeats the old number of classes ({str(error).rstrip('.')}). {APPEND}"
+            f"head repeats the old number of classes ({' '.join(str(error).split()).rstrip('.')}). {APPEND}"
         ) from error
     if classes not in shape[1:]:
         raise ModelError(
