@@ -123,8 +123,8 @@ def _replace_head(
     node = next(node for node in model.graph.graph if node.name == head.node)
     if head.op_type == "ConvTranspose" and keeps_channels(node, head):
         notes.append(
-            f"the head {head.name!r} is a ConvTranspose of {head.parameters[0].shape[0]} channels that gave as many: if "
-            "these are scores of the old classes, summed of several layers, the new outputs are made of them alone "
+            f"the head {head.name!r} is a ConvTranspose of {head.parameters[0].shape[0]} channels that gave as many: "
+            "if these are scores of the old classes, summed of several layers, the new outputs are made of them alone "
             "(as they are with --append); a network that ends in a layer of its own uses more of what it has learned"
         )
     state_targets(graph)
