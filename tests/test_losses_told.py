@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,23 @@ def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: Non
     dataset = open_data(data, model).for_evaluation
     with pytest.raises(DataError, match="--ignore-label 255"):
         evaluated_at_chance(model, dataset, 0.3, loss="cross-entropy", axis=3)
+
+
+@pytest.mark.slow
+def test_stability_takes_the_label_to_ignore_that_it_asks_for(tmp_path: Path, adabet: Command) -> None:
+    onnx.save(masks.per_pixel(3, turned=True), tmp_path / "m.onnx")
+    x, y = pictures()
+    y[:, 0] = 255
+    np.savez(tmp_path / "d.npz", x=np.tile(x, (6, 1, 1, 1)), y=np.tile(y, (6, 1, 1)))
+    command = ["stability", str(tmp_path / "m.onnx"), str(tmp_path / "d.npz"), "--subset-size", "8", "--subsets", "2"]
+    command += ["--samples", "16", "--seeds", "1"]
+    out = adabet(*command).out
+    option = re.search(r"--ignore-label \d+", " ".join(out.split()))
+    assert option is not None, out
+    assert "Fisher information is left out" in " ".join(out.split())
+    again = adabet(*command, *option[0].split(), "--class-axis", "3").out
+    assert "left out" not in again
+    assert "fisher" in again
 
 
 # --- one output ---------------------------------------------------------------------------------------------------
