@@ -63,8 +63,9 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     made.name, made.dtype = name, ir.DataType.FLOAT
     graph.graph.outputs.clear()
     graph.graph.outputs.append(made)
+    counted = "1 number" if given == 1 else f"{given} numbers"
     return (
-        f"a linear classifier {free!r} was put on the outputs, of the {given} numbers along axis {at} of "
+        f"a linear classifier {free!r} was put on the outputs, of the {counted} along axis {at} of "
         f"{written(shape)}; all layers stay as they are"
     )
 
