@@ -65,7 +65,7 @@ def fisher_information(
         samples: of the batch, drawn at random.
         seed: of the drawing.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
             `class_axis`.
         ignore: a label per pixel or token that does not count, beside -100.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.

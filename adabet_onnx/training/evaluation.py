@@ -159,7 +159,7 @@ def evaluate(
         dataset: labelled data, which `open_data` reads in a layout where one is given.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
             `class_axis`.
         ignore: a label per pixel or token that does not count, beside -100.
         threads: for ONNX Runtime.

@@ -139,7 +139,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         model: the model.
         loss: its name.
         backend: portable or ort.
-        axis: of the classes; None: that of the model's Softmax, else see `class_axis`.
+        axis: of the classes; None: that of the model's Softmax or head, else see `class_axis`.
 
     Raises:
         UsageError: a wrong class axis was given.
