@@ -27,7 +27,7 @@ from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
-from .model.head import new_head
+from .model.head import check_head_options, new_head
 from .model.logits_axes import axes_of
 from .model.open import Model, open_model
 from .records import write_json
@@ -179,8 +179,7 @@ def adapt(
     target = check_folder(folder)  # nothing is written before there are scores
     Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
     kept = {"keep_tail": keep_tail, "append": append}
-    if num_classes is None and any(kept.values()):
-        raise UsageError("--keep-tail and --append are about a new head: give --num-classes too.")
+    check_head_options(num_classes, kept)
     model, headed = _with_head(open_model(source), num_classes, kept, target, seed, resume)
     choices = choices.for_model(model)
     matching([layer.name for layer in model.layers], layers)
@@ -275,7 +274,8 @@ def adapt(
     if set(costs) != {"selection", "inference", "all"}:
         with contextlib.suppress(AdabetError):  # the adapted model is there all the same
             predicted = overview(model, selection, batch_size=batch_size, backend=backend, choices=choices)
-    chance = evaluated_at_chance(model, held, after["accuracy"], loss=choices.loss, axis=choices.class_axis)
+    of_labels = {name: how[name] for name in ("loss", "axis", "ignore")}
+    chance = evaluated_at_chance(model, held, after["accuracy"], **of_labels)
     learned = trainer.learned
     assert learned is not None
     return Outcome(

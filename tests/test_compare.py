@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from adabet_onnx import CheckError, RecordError, UsageError
@@ -336,3 +337,21 @@ def test_results_that_cannot_be_are_refused(tmp_path, key, value):
     (tmp_path / "results.json").write_text(json.dumps(rows))
     with pytest.raises(RecordError, match=key):
         load_results(tmp_path / "results.json")
+
+
+def test_a_classifier_is_put_on_the_outputs(tmp_path, unmeasured):
+    plan = dataclasses.replace(PLAN, strategies=("head",), seeds=1, rates=(0.01,), train_samples=80)
+    found = compare(MODEL, DATA, tmp_path / "c", plan, num_classes=10, append=True, threads=1)
+    assert [row.layers for row in found.results] == [("new_head",)]
+    model = onnx.load(tmp_path / "c" / "model.onnx")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    assert shapes["new_head.weight"] == (10, 10)
+    names = {tensor.name for tensor in onnx.load(MODEL).graph.initializer}
+    assert len(names & shapes.keys()) == len(names)  # all layers stay
+
+
+@pytest.mark.parametrize("option", ["append", "keep_tail"])
+def test_what_is_about_a_new_head_needs_one(option, tmp_path):
+    with pytest.raises(UsageError, match="give --num-classes too"):
+        compare(MODEL, DATA, tmp_path / "c", PLAN, **{option: True})
+    assert not (tmp_path / "c").exists()

@@ -16,6 +16,7 @@ from adabet_onnx import ModelError, open_model
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.earlier import earlier_value
+from adabet_onnx.model.given import repeated
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
@@ -93,3 +94,53 @@ def test_a_value_that_no_layer_makes_is_not_named() -> None:
     model = open_model(shaped.time_major(merged=True))
     assert earlier_value(model.graph, model.logits) is None
     assert "No value before them that a layer makes" in reason(model)
+
+
+# --- remedies that are followed with what was given before -------------------------------------------------------
+
+
+def run_command(message: str, file: Path, **sizes: str) -> dict[str, str]:
+    """The options of the command that a message names, as it stands there: by name of the option."""
+    found = re.search(rf"adabet-onnx import {re.escape(str(file))} -o \S+((?: --\w+ \S+?)+)(?:[;).,]|\s|$)", message)
+    assert found is not None, message
+    words = found[1].replace("SIZE", sizes.get("size", "SIZE")).split()
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
+    proto = earlier.merged_after_the_head(1)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "steps"
+    file = tmp_path / "m.onnx"
+    onnx.save(proto, file)
+    with pytest.raises(ModelError) as first:
+        open_model(file)
+    options = run_command(str(first.value), file, size=str(earlier.STEPS))
+    assert options == {"--dim": f"steps={earlier.STEPS}"}
+    with pytest.raises(ModelError) as second:
+        open_model(file, dims={"steps": earlier.STEPS})
+    both = run_command(str(second.value), file)
+    assert both == {"--dim": f"steps={earlier.STEPS}", "--logits": "scores"}
+    with pytest.raises(ModelError) as third:  # the other way round
+        open_model(file, logits="scores")
+    assert run_command(str(third.value), file) == {"--logits": "scores", "--dim": "steps=SIZE"}
+    model = open_model(file, logits=both["--logits"], dims={"steps": earlier.STEPS})
+    assert not check_model(model).untrainable
+    assert [value.name for value in model.graph.graph.outputs] == ["scores"]
+    assert [note for note in model.notes if "went" in note] == [
+        "output 'logits', without an axis for the batch alone, went: what is left is 'scores'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Do adabet-onnx import m.onnx -o a.onnx --dim t=SIZE, or x", "-o a.onnx --input sr=16000 --dim t=SIZE, or x"),
+        ("(adabet-onnx import m.onnx -o a.onnx --logits NAME; b)", "--dim t=3 --input sr=16000 --logits NAME; b)"),
+        ("adabet-onnx import m.onnx -o a.onnx --input sr=VALUE.", "-o a.onnx --dim t=3 --input sr=VALUE."),
+        ("adabet-onnx import other.onnx -o a.onnx --logits NAME", "other.onnx -o a.onnx --logits NAME"),
+    ],
+)
+def test_options_are_put_where_they_are_missing(message: str, expected: str) -> None:
+    with pytest.raises(ModelError) as raised, repeated("m.onnx", None, {"t": 3}, {"sr": 16000, "w": np.ones(2)}):
+        raise ModelError(message)
+    assert str(raised.value).endswith(expected)

@@ -334,3 +334,38 @@ def test_a_trained_product_of_a_distribution_is_a_layer() -> None:
     model = open_model(heads.distribution(normal(16)))
     assert [layer.op_type for layer in model.layers] == ["Conv", "Conv"]
     assert not [decision for decision in decisions(model) if decision.about == "fixed steps"]
+
+
+def test_scores_that_are_summed_and_enlarged_are_pointed_out() -> None:
+    """As FCN-8s ends: the new outputs are made of the sum of the old scores."""
+    nodes = [
+        node("Conv", ["input", "a.weight"], ["a"], "a"),
+        node("Conv", ["input", "b.weight"], ["b"], "b"),
+        node("Add", ["a", "b"], ["sum"], "sum"),
+        node("ConvTranspose", ["sum", "up.weight"], ["logits"], "up", strides=[2, 2]),
+    ]
+    weights = {"a.weight": normal(5, 3, 1, 1), "b.weight": normal(5, 3, 1, 1), "up.weight": normal(5, 5, 2, 2)}
+    model = open_model(tiny.build(nodes, weights, input_shape=("N", 3, 4, 4), output_shape=("N", 5, 8, 8)))
+    made = new_head(model, NEW)
+    [note] = [note for note in made.notes if "ConvTranspose" in note]
+    assert "the head 'up' is a ConvTranspose of 5 channels that gave as many" in note
+    x = normal(2, 3, 4, 4, scale=1)
+    summed = torch.tensor(tiny.run(model.graph, x, output="sum"))
+    expected = functional.conv_transpose2d(summed, torch.tensor(values(made)["up.weight"]), stride=2)
+    np.testing.assert_allclose(logits(made, x), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_sum_of_heads_is_refused_in_one_line_and_the_remedy_works() -> None:
+    nodes = [
+        node("Gemm", ["input", "a.weight"], ["a"], "a"),
+        node("Gemm", ["input", "b.weight"], ["b"], "b"),
+        node("Add", ["a", "b"], ["sum"], "sum"),
+        node("Div", ["sum", "two"], ["logits"], "mean"),
+    ]
+    weights = {"a.weight": normal(6, 4), "b.weight": normal(6, 4), "two": np.float32([2])}
+    model = open_model(tiny.build(nodes, weights, input_shape=("N", 6), output_shape=("N", 4)))
+    with pytest.raises(ModelError, match="--append") as raised:
+        new_head(model, NEW)
+    assert "\n" not in str(raised.value)
+    made = new_head(model, NEW, append=True)
+    assert logits(made, normal(2, 6)).shape == (2, NEW)

@@ -13,7 +13,8 @@ from adabet_onnx import Trainer, make_artifacts, open_model, select
 from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.scoring.score import score
-from adabet_onnx.training.learned import at_chance, at_guessing, evaluated_at_chance, guessing_loss, rate_advice
+from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
+from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
 
 
 def tail(right: int, count: int, share: float) -> float:
@@ -38,6 +39,13 @@ def test_chance_counts_the_most_frequent_class_and_no_ignored_labels():
     assert at_chance(0.95, labels, 2) is None
 
 
+def test_worse_than_chance_is_told_of_few_labels_too():
+    labels = np.r_[np.zeros(497, int), np.ones(3, int)]
+    said = at_chance(0.5, labels, 2)
+    assert "is no better than chance: always answering the most frequent class is right on 99.4%" in said
+    assert at_chance(0.994, labels, 2) is None, "as good as chance, and so few others that nothing better can be told"
+
+
 def test_chance_of_many_classes_with_few_labels_each():
     labels = np.arange(60) % 50
     assert "guessing among 50 classes is right on 2.0%" in at_chance(1 / 60, labels, 50)
@@ -45,15 +53,15 @@ def test_chance_of_many_classes_with_few_labels_each():
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes"),
+    ("labels", "classes", "accuracy"),
     [
-        (np.arange(19) % 2, 2),  # too few at all
-        (np.r_[np.zeros(27, int), np.ones(3, int)], 2),  # 28 of 30, halfway, may be chance
-        (np.zeros(100, int), 3),  # one class alone: all is chance
+        (np.arange(19) % 2, 2, 0.5),  # too few at all
+        (np.r_[np.zeros(27, int), np.ones(3, int)], 2, 28 / 30),  # halfway, may be chance
+        (np.zeros(100, int), 3, 0.5),  # one class alone: all is chance
     ],
 )
-def test_nothing_is_said_where_it_means_nothing(labels, classes):
-    assert at_chance(0.5, labels, classes) is None
+def test_nothing_is_said_where_it_means_nothing(labels, classes, accuracy):
+    assert at_chance(accuracy, labels, classes) is None
     assert at_chance(None, np.arange(100) % 2, 2) is None, "a loss without an accuracy"
 
 
@@ -87,7 +95,35 @@ def test_guessing_loss_of_the_other_losses():
     targets = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     quarter = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert guessing_loss("bce-with-logits", targets, 1) == pytest.approx((math.log(2) + quarter) / 2)
-    assert guessing_loss("mse", targets, 1) is None
+    assert guessing_loss("mse", targets, 1) == pytest.approx((0.25 + 0.1875) / 2)
+    assert guessing_loss("l1", np.array([[1.0], [2.0], [9.0]]), 1) == pytest.approx(8 / 3)
+    best = min(((targets - answer) ** 2).mean() for answer in np.linspace(0, 1, 9)[:, None, None] * np.ones(2))
+    assert guessing_loss("mse", targets, 1) <= best
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2, 0.9])
+def test_least_loss_is_that_of_a_perfect_answer(smoothing, rng):
+    labels = np.arange(60) % 2
+    targets = (1 - smoothing) * np.eye(2)[labels] + smoothing / 2
+    perfect = -(targets * np.log(np.maximum(targets, 1e-300))).sum(1).mean()
+    assert least_loss("cross-entropy", labels, 2, smoothing) == pytest.approx(perfect)
+    guessing = guessing_loss("cross-entropy", labels, 2, smoothing)
+    assert at_guessing(perfect, guessing, 2, perfect) is None, "nothing better can be"
+    if smoothing < 0.9:
+        assert "at ln(2) = 0.693" in at_guessing(guessing, guessing, 2, perfect)
+    soft = rng.uniform(0.45, 0.55, (60, 1))  # targets of another model: all is near their mean
+    entropy = float(-(soft * np.log(soft) + (1 - soft) * np.log(1 - soft)).mean())
+    assert least_loss("bce-with-logits", soft, 1) == pytest.approx(entropy)
+    assert at_guessing(entropy, guessing_loss("bce-with-logits", soft, 1), None, entropy) is None
+    assert least_loss("mse", soft, 1) == 0
+
+
+def test_no_advice_where_nothing_better_can_be():
+    least = least_loss("cross-entropy", np.arange(10) % 2, 2, 0.2)
+    assert rate_advice(rows(0.326, 0.3255, held=(0.33, 0.3256)), 0.001, math.log(2), least) is None
+    assert "barely fell" in rate_advice(rows(0.326, 0.3255, held=(0.33, 0.3256)), 0.001, math.log(2))
+    assert rate_advice(rows(1e-4, 0.9e-4), 0.001, 0.5) is None, "of targets whose variance is 0.5"
+    assert "from 0.001 to 0.00095" in rate_advice(rows(1e-3, 0.95e-3), 0.001, 1e-3)
 
 
 def test_at_guessing():
@@ -97,7 +133,6 @@ def test_at_guessing():
     assert "ended at 4.000, above ln(10) = 2.303" in at_guessing(4.0, math.log(10), 10)
     assert "at 0.325, which" in at_guessing(0.325, 0.325, 2), "unequal classes: not ln(2)"
     assert at_guessing(2.2, math.log(10), 10) is None
-    assert at_guessing(2.2, None) is None
 
 
 def rows(*losses: float, held: tuple[float, float] | None = None) -> list[dict[str, float | None]]:

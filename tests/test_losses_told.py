@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from command_line import Command, command_of
 from models import masks
 from models.tiny import normal
 
-from adabet_onnx import DataError, ModelError, Trainer, UsageError, make_artifacts, open_model
+from adabet_onnx import DataError, ModelError, RecordError, Trainer, UsageError, make_artifacts, open_model
 from adabet_onnx.data.labels import fit_labels
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
@@ -25,6 +26,8 @@ from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.decisions import decisions
 from adabet_onnx.training.evaluation import evaluate
+from adabet_onnx.training.learned import evaluated_at_chance
+from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.preflight import check_model
 
 COUNT = 6
@@ -95,6 +98,83 @@ def test_a_new_head_keeps_the_axis_that_its_softmax_told(append: bool, tmp_path:
     manifest = make_artifacts(again, everything(again), tmp_path / "a", backend="portable", check=False)
     assert manifest.class_axis == 3
     assert manifest.logits_shape == ("N", masks.SIDE, masks.SIDE, 5)
+
+
+# logits (N, steps, C), or (N, C): what is given, and what the manifest says for another runtime that trains with it
+@pytest.mark.parametrize(
+    ("steps", "classes", "given", "axis"), [(5, 3, None, 2), (5, 3, -2, 1), (3, 3, None, 2), (None, 3, None, 1)]
+)
+def test_the_manifest_says_which_axis_holds_the_classes(
+    steps: int | None, classes: int, given: int | None, axis: int, tmp_path: Path
+) -> None:
+    shape = ("N", 4) if steps is None else ("N", steps, 4)
+    nodes = [masks.node("MatMul", ["input", "head.weight"], ["logits"], "head")]
+    proto = masks.build(nodes, {"head.weight": normal(4, classes, scale=1)}, input_shape=shape)
+    model = open_model(proto)
+    made = make_artifacts(model, everything(model), tmp_path / "a", backend="portable", check=False, class_axis=given)
+    content = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert (content["class_axis"], content["class_axis_given"]) == (axis, given is not None)
+    assert content["num_outputs"] == made.logits_shape[axis]
+    assert Choices.from_manifest(content) == Choices(class_axis=given).for_model(model)
+    assert made.given_axis == (None if given is None else axis)
+    x = normal(8, *shape[1:], scale=1)
+    y = np.zeros((8, *(extent for i, extent in enumerate(made.logits_shape) if i not in (0, axis))), np.int64)
+    fit = Trainer(tmp_path / "a").fit
+    if steps == classes:  # labels fit both axes: the one that nobody gave is asked for
+        with pytest.raises(DataError, match=r"--class-axis 1 or --class-axis 2"):
+            fit((x, y), epochs=1, validation=0)
+    else:
+        assert fit((x, y), epochs=1, validation=0)[1]["train_loss"] > 0
+
+
+def test_a_manifest_of_an_older_release_has_the_usual_axis(tmp_path: Path) -> None:
+    model = open_model(masks.per_pixel(1, turned=False, softmax=False))
+    make_artifacts(model, everything(model), tmp_path / "a", backend="portable", check=False)
+    path = tmp_path / "a" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["class_axis_given"]
+    path.write_text(json.dumps(content | {"class_axis": None}))
+    manifest = load_manifest(tmp_path / "a")
+    assert (manifest.class_axis, manifest.given_axis) == (1, None)
+    path.write_text(json.dumps(content | {"class_axis_given": 1}))
+    with pytest.raises(RecordError, match="class_axis_given"):
+        load_manifest(tmp_path / "a")
+
+
+def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: None) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3, masks.SIDE, masks.SIDE)).astype(np.float32)
+    y = rng.integers(0, masks.CLASSES, (40, masks.SIDE, masks.SIDE))
+    y[rng.random(y.shape) < 0.2] = 255
+    data = {"x_train": x[:20], "y_train": y[:20], "x_test": x[20:], "y_test": y[20:]}
+    model = open_model(masks.per_pixel(3, turned=True))
+    how = {"choices": Choices(ignore_label=255), "measure": False, "training": {"epochs": 1, "learning_rate": 1e-9}}
+    found = adapt(model, data, tmp_path / "a", strategy="head", **how)
+    known = y[20:][y[20:] != 255]
+    share = np.bincount(known).max() / known.size
+    [said] = found.warnings
+    assert f"on {known.size} labels" in said
+    assert f"right on {share:.1%}" in said
+    dataset = open_data(data, model).for_evaluation
+    with pytest.raises(DataError, match="--ignore-label 255"):
+        evaluated_at_chance(model, dataset, 0.3, loss="cross-entropy", axis=3)
+
+
+@pytest.mark.slow
+def test_stability_takes_the_label_to_ignore_that_it_asks_for(tmp_path: Path, adabet: Command) -> None:
+    onnx.save(masks.per_pixel(3, turned=True), tmp_path / "m.onnx")
+    x, y = pictures()
+    y[:, 0] = 255
+    np.savez(tmp_path / "d.npz", x=np.tile(x, (6, 1, 1, 1)), y=np.tile(y, (6, 1, 1)))
+    command = ["stability", str(tmp_path / "m.onnx"), str(tmp_path / "d.npz"), "--subset-size", "8", "--subsets", "2"]
+    command += ["--samples", "16", "--seeds", "1"]
+    out = adabet(*command).out
+    option = re.search(r"--ignore-label \d+", " ".join(out.split()))
+    assert option is not None, out
+    assert "Fisher information is left out" in " ".join(out.split())
+    again = adabet(*command, *option[0].split(), "--class-axis", "3").out
+    assert "left out" not in again
+    assert "fisher" in again
 
 
 # --- one output ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from adabet_onnx.cli.common import ProgressLines
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.report.comparison import comparison_table
-from adabet_onnx.report.grouping import by_reason, counted, listed
+from adabet_onnx.report.grouping import by_reason, counted, in_common, listed, without_numbers
 from adabet_onnx.report.tables import _figure
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
@@ -242,3 +242,38 @@ def test_a_budget_says_how_many_layers_it_allows(adabet):
     layers = load_selection("selection.json").layers
     assert 0 < len(layers) < len(found.layers)
     assert f"as far as the budget allows, which is {len(layers)} in all):" in out
+
+
+# --- what parts were taken for ------------------------------------------------------------------------------------
+
+
+def test_reasons_that_differ_in_numbers_alone_are_one() -> None:
+    reasons = ["w2 is applied 10 times to 3", "w2 is applied 21 times to 3", "w2 is applied 12 times to 3"]
+    assert {without_numbers(reason) for reason in reasons} == {"w2 is applied # times to #"}
+    assert in_common(reasons) == "w2 is applied 10 to 21 times to 3"
+
+
+def unrolled_net(layers: int) -> onnx.ModelProto:
+    """Layers that are each applied two times or three, one after another, and a head."""
+    nodes, weights, value = [], {"head.weight": tiny.normal(6, 3)}, "input"
+    for index in range(layers):
+        weights[f"cell{index}.weight"] = tiny.normal(6, 6, scale=0.4)
+        for turn in range(2 + index % 2):
+            nodes.append(node("MatMul", [value, f"cell{index}.weight"], [f"m{index}.{turn}"], f"/cell{index}/{turn}"))
+            value = f"r{index}.{turn}"
+            nodes.append(node("Relu", [f"m{index}.{turn}"], [value], f"/relu{index}/{turn}"))
+    nodes.append(node("MatMul", [value, "head.weight"], ["logits"], "/head"))
+    return tiny.build(nodes, weights, input_shape=["N", 6])
+
+
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_shared_layers_are_one_line_and_json_has_all(command: str, adabet, tmp_path: Path) -> None:
+    onnx.save(unrolled_net(6), tmp_path / "m.onnx")
+    out, _ = adabet(f"{command} m.onnx")
+    [line] = [line for line in out.splitlines() if line.lstrip().startswith("shared layer")]
+    assert "cell0, cell1, cell2 and 3 more" in line
+    assert "applied 2 to 3 times" in line
+    told = json.loads(adabet(f"{command} m.onnx --json")[0])["decisions"]
+    shared = [each for each in told if each["about"] == "shared layer"]
+    assert [each["taken_for"] for each in shared] == [f"cell{index}" for index in range(6)]
+    assert ["3 times" in each["because"] for each in shared] == [False, True] * 3

@@ -56,6 +56,8 @@ from .common import (
     "--lr", "rates", type=Numbers(), help="Learning rates each strategy chooses from.  [default: by optimizer]"
 )
 @click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
+@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
+@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
 @click.option("--head", type=click.Choice(HEADS), default="auto", show_default=True, help="As in select.")
 @click.option("--train-samples", type=click.IntRange(1), help="Use only the first so many training samples.")
 @click.option("--source", "old_domain", type=ANY, help="Data of the old domain: how much of it is forgotten.")
@@ -77,6 +79,8 @@ def compare(
     rho: tuple[float, ...],
     rates: tuple[float, ...] | None,
     num_classes: int | None,
+    keep_tail: bool,
+    append: bool,
     bind: Bindings,
     old_domain: Path | None,
     jobs: int,
@@ -118,6 +122,8 @@ def compare(
             output,
             plan,
             num_classes=num_classes,
+            keep_tail=keep_tail,
+            append=append,
             preprocessing=preprocessing,
             layout=reading.layout,
             allow_resize=reading.allow_resize,

@@ -48,6 +48,8 @@ from .common import (
 @click.option(
     "--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="Of Fisher information."
 )
+@click.option("--class-axis", "axis", type=int, help="Of the logits, for Fisher information per pixel or token.")
+@click.option("--ignore-label", "ignore", type=int, help="A label per pixel or token that does not count.")
 @click.option("--embeddings", is_flag=True, help="Also clusters of UMAP embeddings, the paper's Figure 3.")
 @click.option(
     "--scoring-memory", "max_memory", type=Size(), help="For the forward pass.  [default: 3/4 of what is free]"

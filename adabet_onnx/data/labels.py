@@ -179,7 +179,8 @@ def _ask(logits: Dims, axis: int, where: str) -> None:
         first, last = sorted((axis, other))
         raise DataError(
             f"{where}: the labels fit classes on axis {first} of the logits {written(logits)} as well as on axis "
-            f"{last}. Say which: --class-axis {first} or --class-axis {last} (of artifacts, run and evaluate)."
+            f"{last}. Say which: --class-axis {first} or --class-axis {last} (of artifacts, evaluate, "
+            "run, compare and stability)."
         )
 
 
@@ -225,8 +226,8 @@ def _check_range(labels: np.ndarray, outputs: int, where: str, dense: bool) -> N
         rest = "fix the labels." if low < 0 else f"g{advice[1:]}"
         advice = (
             f"Only {outside[0]} ({share:.1%} of them) is outside: if it marks what does not count, as 255 does in "
-            f"masks, say --ignore-label {outside[0]} (of artifacts, run and evaluate; in Python ignore_label="
-            f"{outside[0]}). Otherwise {rest}"
+            f"masks, say --ignore-label {outside[0]} (of artifacts, evaluate, run, compare and stability; in "
+            f"Python ignore_label={outside[0]}). Otherwise {rest}"
         )
     elif low < 0:
         advice = "Fix the labels."

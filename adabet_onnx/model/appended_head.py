@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .logits_axes import axes_of, class_axis, softmax_axis, written
+from .logits_axes import axes_of, class_axis, told_axis, written
 from .open import Model
 
 _NAME = "new_head"
@@ -37,7 +37,7 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
             f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: adabet-onnx import "
             f"{model.name} -o logits.onnx --logits NAME."
         )
-    at = class_axis(shape, softmax_axis(model), "cross-entropy")
+    at = class_axis(shape, told_axis(model), "cross-entropy")
     assert at is not None
     given = int(shape[at])
     if at not in (1, len(shape) - 1):
@@ -63,8 +63,9 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     made.name, made.dtype = name, ir.DataType.FLOAT
     graph.graph.outputs.clear()
     graph.graph.outputs.append(made)
+    counted = "1 number" if given == 1 else f"{given} numbers"
     return (
-        f"a linear classifier {free!r} was put on the outputs, of the {given} numbers along axis {at} of "
+        f"a linear classifier {free!r} was put on the outputs, of the {counted} along axis {at} of "
         f"{written(shape)}; all layers stay as they are"
     )
 

@@ -19,7 +19,7 @@ from .trial import random_feeds
 _SIZES = (1, 3)
 
 
-def make_batch_dynamic(model: ir.Model, name: str, chosen: str) -> bool:
+def make_batch_dynamic(model: ir.Model, name: str, chosen: str, notes: list[str]) -> bool:
     """Give every graph input the batch dimension ``N``, in place; return whether a fixed one was replaced.
 
     Reshape targets that repeat a fixed batch size are changed to follow the batch. Afterwards every output must have
@@ -30,6 +30,7 @@ def make_batch_dynamic(model: ir.Model, name: str, chosen: str) -> bool:
         model: a graph whose inputs have a shape, all fixed but the batch.
         name: of the model, for messages.
         chosen: name of the value that is the logits or made from them.
+        notes: which outputs went is added to it.
 
     Raises:
         ModelError: a node other than Reshape holds the batch fixed, or an output has no axis for the batch alone.
@@ -54,23 +55,28 @@ def make_batch_dynamic(model: ir.Model, name: str, chosen: str) -> bool:
             value.shape = None  # it says the fixed size, and not always in the first axis
         size = next(iter(fixed))
         follow(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
-        _only_with_batch((model, original), chosen)
+        dropped = _only_with_batch((model, original), chosen)
         _check_shapes(model, name)
         _check_values(original, model, size, name)
+        if dropped:
+            what = "output" if len(dropped) == 1 else "outputs"
+            left = ", ".join(repr(value.name) for value in model.graph.outputs)
+            notes.append(
+                f"{what} {', '.join(map(repr, dropped))}, without an axis for the batch alone, went: what is left is "
+                f"{left}"
+            )
     return bool(fixed)
 
 
-def _only_with_batch(graphs: Sequence[ir.Model], chosen: str) -> None:
+def _only_with_batch(graphs: Sequence[ir.Model], chosen: str) -> list[str]:
     """Drop outputs, other than the chosen value, without an axis for the batch alone, in place of both graphs.
 
-    Where none is left, the chosen value is the output.
+    Where none is left, the chosen value is the output. Returns the names of what was dropped.
     """
     one, three = (infer_shapes(graphs[0], batch) for batch in _SIZES)
     names = [value.name or "" for value in graphs[0].graph.outputs]
     bad = {x for x in names if x in one and x in three and batch_axis(one[x], three[x], _SIZES) is None} - {chosen}
-    if not bad:
-        return
-    for model in graphs:
+    for model in graphs if bad else ():
         kept = [value for value in model.graph.outputs if value.name not in bad]
         if not kept:
             kept = [value for node in model.graph for value in node.outputs if value.name == chosen]
@@ -78,6 +84,7 @@ def _only_with_batch(graphs: Sequence[ir.Model], chosen: str) -> None:
         model.graph.outputs.clear()
         model.graph.outputs.extend(kept)
         RemoveUnused()(model)
+    return [name for name in names if name in bad]
 
 
 def _check_shapes(model: ir.Model, name: str) -> None:

@@ -35,7 +35,7 @@ def head_and_enlarging(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer 
     while head.op_type == "ConvTranspose" and head.applied == 1:
         node = next(node for node in graph if node.name == head.node)
         before = by_activation.get(_source(node).name or "")
-        if before is None or before is head or not _keeps_channels(node, head):
+        if before is None or before is head or not keeps_channels(node, head):
             break
         found.append(head)
         head = before
@@ -51,7 +51,8 @@ def _source(node: ir.Node) -> ir.Value:
     return value
 
 
-def _keeps_channels(node: ir.Node, layer: Layer) -> bool:
+def keeps_channels(node: ir.Node, layer: Layer) -> bool:
+    """Whether a ConvTranspose has as many output channels as input channels, each from all others or from itself."""
     shape, groups = layer.parameters[0].shape, node.attributes.get_int("group", 1)
     given = shape[0]
     return layer.parameters[0].position == 1 and shape[1] * groups == given and groups in (1, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .embedding import embedded
+from .enlarging import head_and_enlarging
+from .head_axis import head_axis
+from .layers import find_layers
 from .liveness import weight_bytes
 from .passes.sigmoid_shares import logits_of_shares
 from .passes.two_columns import logits_of_columns
@@ -140,7 +144,7 @@ def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
         return None
     of = value if tail.kind == "two columns" else tail.logits
     shape = infer_shapes(model, 2).get(of.name or "")
-    if is_class_axis(tail.axes, shape):
+    if is_class_axis(tail.axes, shape) or _of_the_head(model, of.name or "", tail.axes, len(shape or ())):
         return None
     extents = "" if shape is None else f" of shape ({', '.join(map(str, ('N', *shape[1:])))})"
     axes = [axis for axis in tail.axes if shape is None or axis < len(shape)]
@@ -149,6 +153,15 @@ def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
         f"{value.name!r} is a Softmax over {over} of {of.name!r}{extents}, which is not where classes are looked for "
         "(axis 1 of two or four axes, the last of three)"
     )
+
+
+def _of_the_head(model: ir.Model, logits: str, axes: Sequence[int], rank: int) -> bool:
+    """Whether axes are the one along which the head's outputs lie, as that of the channels of (N, C, steps)."""
+    head, enlarging = head_and_enlarging(find_layers(model), model.graph)
+    if head is None or len(axes) != 1:
+        return False
+    found = head_axis(model.graph, (head, *enlarging), logits, infer_shapes(model, 2))
+    return found is not None and found == axes[0] % rank
 
 
 def _embedded(value: ir.Value) -> str | None:

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from ..errors import ModelError, RuntimeMissingError, UsageError
 from .dims import Dim, Dims, batch_axis, times
 from .earlier import Earlier, earlier_value
+from .enlarging import head_and_enlarging
+from .head_axis import head_axis
 from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
 
@@ -81,6 +83,31 @@ def softmax_axis(model: Model) -> int | None:
     if axes.batch is None or len(long) != 1 or axes.batch in long:
         return None
     return axes.order.index(long.pop())
+
+
+def told_axis(model: Model) -> int | None:
+    """The axis of the classes in the logits, the batch first, where the model tells that it is not the usual one.
+
+    The model's own Softmax tells (`softmax_axis`), or else the head does, whose outputs lie along another axis than
+    `class_axis` takes: axis 1 of (N, C, steps), the last one of (N, H, W, C).
+    """
+    told = softmax_axis(model)
+    if told is not None:
+        return told
+    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    if head is None:
+        return None
+    try:
+        axes = axes_of(model.graph, model.logits)
+    except ModelError:
+        return None
+    if axes.batch is None or len(axes.shape) < 3:
+        return None
+    found = head_axis(model.graph.graph, (head, *enlarging), model.logits, infer_shapes(model.graph, _INFERRED[0]))
+    if found is None or found == axes.batch:
+        return None
+    at = axes.order.index(found)
+    return None if at == class_axis(axes.batch_first(model.name), None, "cross-entropy") else at
 
 
 def label_shape(shape: Dims, axis: int | None) -> Dims:

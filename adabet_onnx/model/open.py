@@ -28,6 +28,7 @@ from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
+from .given import repeated
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
@@ -166,7 +167,8 @@ def open_model(
         if logits is not None or dims or bind:
             raise UsageError(f"{source.name} is open already: give logits, dims and bind when opening the file.")
         return source
-    with through("<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), "opening"):
+    name = "<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source)
+    with through(name, "opening"), repeated(name, logits, dims, bind):
         return _open(source, logits, dims, read_bindings(bind))
 
 

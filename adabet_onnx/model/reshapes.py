@@ -14,7 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from .merged import Merged
-from .shapes import Shapes
+from .shapes import Shapes, infer_shapes
+
+_SIZES = (7919, 7907)
 
 
 def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shapes], *, dynamic: bool) -> None:
@@ -59,6 +61,31 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
             target[place] = -1
         _set_target(model.graph, node, target)
         known.now = now = infer()  # another only after this node, and what comes before it alone was asked about
+
+
+def state_targets(model: ir.Model) -> None:
+    """Give Reshapes whose target the graph computes a constant one, in place, where only the batch is open in it.
+
+    Exporters compute (N, -1, C) from the shape of the input. What they compute is the same at any batch size but for
+    one axis, which becomes -1.
+
+    Args:
+        model: a graph whose inputs are fixed but for the batch.
+    """
+    computed = [
+        node
+        for node in model.graph
+        if node.op_type == "Reshape" and node.inputs[1] and ir.convenience.get_const_tensor(node.inputs[1]) is None
+    ]
+    if not computed:
+        return
+    small, large = (infer_shapes(model, size) for size in _SIZES)
+    for node in computed:
+        name = node.outputs[0].name or ""
+        extents = list(zip(small.get(name, ()), large.get(name, ()), strict=False))
+        target = np.array([a if a == b else -1 for a, b in extents], np.int64)
+        if len(extents) == len(small.get(name, ())) > 0 and np.count_nonzero(target < 1) <= 1 and 0 not in target:
+            _set_target(model.graph, node, target)
 
 
 class _Changed:

@@ -33,7 +33,7 @@ def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.
     fixed = all(value.shape is not None and isinstance(value.shape[0], int) for value in inputs)
     original = model.clone() if fixed else model
     try:
-        if make_batch_dynamic(model, name, chosen):
+        if make_batch_dynamic(model, name, chosen, notes):
             notes.append("the fixed batch dimension was made dynamic")
         return model
     except ModelError as error:
@@ -41,7 +41,7 @@ def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.
         if added is None:
             raise ModelError(f"{error}{_advice(original)}") from error
     try:
-        make_batch_dynamic(added, name, chosen)
+        make_batch_dynamic(added, name, chosen, notes)
     except ModelError as error:
         raise ModelError(f"{error}{_advice(original)}") from error
     shapes = ", ".join(f"{value.name} {_written(value)}" for value in added.graph.inputs)

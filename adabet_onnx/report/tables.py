@@ -20,7 +20,7 @@ from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..training.decisions import Decision, decisions
 from ..training.verdicts import Check, CheckedLayer, Obstacle, Verdict
-from .grouping import by_reason, counted, listed
+from .grouping import by_reason, counted, in_common, listed, without_numbers
 
 _BAR = 16  # characters
 _MOST_BEST = 5
@@ -110,8 +110,17 @@ def _obstacles(obstacles: Sequence[Obstacle]) -> list[str]:
 
 
 def _decided(found: Sequence[Decision]) -> list[Text]:
-    """What parts of the model were taken for, a line each."""
-    return [Text("taken for"), *(Text(f"  {decision}") for decision in found)] if found else []
+    """What parts of the model were taken for: a line each, or one for all of a kind with one reason."""
+    groups: dict[tuple[str, str], list[Decision]] = {}
+    for decision in found:
+        groups.setdefault((decision.about, without_numbers(decision.because)), []).append(decision)
+    lines = [str(same[0]) if len(same) == 1 else _alike(same) for same in groups.values()]
+    return [Text("taken for"), *(Text(f"  {line}") for line in lines)] if lines else []
+
+
+def _alike(same: Sequence[Decision]) -> str:
+    names = listed([decision.taken_for for decision in same])
+    return f"{same[0].about}: {names} (of each: {in_common([decision.because for decision in same])})"
 
 
 def _yes(verdict: Verdict) -> str:

@@ -34,7 +34,7 @@ from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import CheckError, RecordError, UsageError
 from ..files import check_folder, make_folder, write_bytes
-from ..model.head import new_head
+from ..model.head import check_head_options, new_head
 from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
 from ..scoring.record import Scores, load_scores
@@ -89,6 +89,8 @@ def compare(
     plan: Plan | None = None,
     *,
     num_classes: int | None = None,
+    keep_tail: bool = False,
+    append: bool = False,
     preprocessing: dict[str, Any] | None = None,
     layout: str | Sequence[str] | Mapping[str, str] | None = None,
     allow_resize: bool = False,
@@ -106,6 +108,8 @@ def compare(
         folder: where results go; a comparison that was interrupted there goes on.
         plan: what to compare.
         num_classes: first give the model a new head of so many outputs.
+        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
+        append: with all layers kept, and a linear classifier put on the outputs.
         preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std, bgr).
         layout: letters of the data's axes (of the old domain, too), such as ``NTC``; see `data.reading`.
         allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
@@ -132,7 +136,9 @@ def compare(
     backend = choose_backend(plan.backend, plan.choices)
     need_runtime(backend)
     target = check_folder(folder)
-    model, headed = _with_head(open_model(source), num_classes)
+    kept = {"keep_tail": keep_tail, "append": append}
+    check_head_options(num_classes, kept)
+    model, headed = _with_head(open_model(source), num_classes, kept)
     if old_domain is not None and model.new_head:
         raise UsageError(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
@@ -175,8 +181,9 @@ def compare(
         axis=plan.choices.class_axis,
         ignore=plan.choices.ignore_label,
     )
-    how: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis, "threads": threads}
-    how["ignore"] = plan.choices.ignore_label
+    of_labels: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis}
+    of_labels["ignore"] = plan.choices.ignore_label
+    how = {**of_labels, "threads": threads}
     before = evaluate(model, splits.for_evaluation, used, **how)["accuracy"]
     old = None if old_data is None else evaluate(model, old_data, used, **how)["accuracy"]
     selections = study.selections()
@@ -190,7 +197,7 @@ def compare(
     warnings = []
     for summary in summaries:
         mean = summary.mean if summary.accuracies else None
-        said = evaluated_at_chance(model, held, mean, loss=plan.choices.loss, axis=plan.choices.class_axis)
+        said = evaluated_at_chance(model, held, mean, **of_labels)
         warnings += [] if said is None else [f"{summary.setting}: {said}"]
     return Comparison(target, results, summaries, len(held), before, old, taken, tuple(warnings))
 
@@ -204,10 +211,10 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _with_head(model: Model, num_classes: int | None) -> tuple[Model, bytes | None]:
+def _with_head(model: Model, num_classes: int | None, kept: Mapping[str, bool]) -> tuple[Model, bytes | None]:
     if num_classes is None:
         return model, None
-    proto = new_head(model, num_classes, seed=0).proto()
+    proto = new_head(model, num_classes, seed=0, **kept).proto()
     return dataclasses.replace(open_model(proto), name=model.name), proto.SerializeToString()
 
 

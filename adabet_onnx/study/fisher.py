@@ -27,7 +27,7 @@ from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
-from ..model.logits_axes import softmax_axis
+from ..model.logits_axes import told_axis
 from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import prepare
@@ -65,7 +65,7 @@ def fisher_information(
         samples: of the batch, drawn at random.
         seed: of the drawing.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
             `class_axis`.
         ignore: a label per pixel or token that does not count, beside -100.
         preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
@@ -82,7 +82,7 @@ def fisher_information(
         ModelError: a node on the way back has no gradient; it is named.
     """
     opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    dataset = align_classes(opened, model.metadata("classes"))
+    dataset = align_classes(opened, model.metadata("classes"), ignore=ignore)
     dataset.need_labels("Fisher information")
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
@@ -117,7 +117,7 @@ class Fisher:
     ) -> None:
         labels = dataset.need_labels("Fisher information")
         if axis is None and loss == "cross-entropy":
-            axis = softmax_axis(model)
+            axis = told_axis(model)
         graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
         self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis, ignore)
         self._session = runtime.inference_session(

@@ -51,6 +51,8 @@ def stability(
     seeds: int = 2,
     fisher: bool = True,
     loss: str = "cross-entropy",
+    axis: int | None = None,
+    ignore: int | None = None,
     embeddings: bool = False,
     preset: str = "auto",
     preprocessing: Preprocessing | None = None,
@@ -73,6 +75,8 @@ def stability(
         seeds: how many shuffles.
         fisher: also Fisher information, where there are labels that fit the model and the loss.
         loss: of Fisher information: cross-entropy, mse, bce-with-logits or l1.
+        axis: of the classes, for cross-entropy per pixel or token; None: as in `fisher_information`.
+        ignore: a label per pixel or token that does not count, beside -100.
         embeddings: also clusters of UMAP embeddings (needs umap-learn).
         preset, preprocessing, layout, allow_resize, max_memory, threads: as in `score`.
         progress: called with what is going on, steps done and steps in all.
@@ -88,7 +92,7 @@ def stability(
     if subsets < 1 or not 0 < rho <= 1:
         raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
     opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    dataset = align_classes(opened, model.metadata("classes"))
+    dataset = align_classes(opened, model.metadata("classes"), ignore=ignore)
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
     taken = Feeder(model, preprocessing).taken(dataset)
@@ -101,7 +105,7 @@ def stability(
     notes = []
     if fisher and dataset.labels is not None:
         try:
-            information = Fisher(model, dataset, preprocessing, loss=loss, threads=threads)
+            information = Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads)
         except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
             notes.append(f"Fisher information is left out: {error}")
     say = progress or (lambda what, done, total: None)

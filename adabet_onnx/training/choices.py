@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import runtime
 from ..errors import UsageError
-from ..model.logits_axes import axes_of, softmax_axis
+from ..model.logits_axes import axes_of, told_axis
 from ..model.open import Model
 from ..portable.losses import LOSSES as LOSSES
 from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
@@ -32,7 +32,7 @@ class Choices:
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm; None: never.
         label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax, else 1,
+        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax or head, else 1,
             or the last of three axes.
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
@@ -79,10 +79,16 @@ class Choices:
             )
 
     def for_model(self, model: Model) -> Choices:
-        """The same, with the axis of the classes that the model's own Softmax tells, where none is given."""
-        if self.loss != "cross-entropy" or self.class_axis is not None:
+        """The same, with the axis of the classes that the model's own Softmax tells, where none is given.
+
+        One that is given is counted from the front.
+        """
+        if self.loss != "cross-entropy":
             return self
-        told = softmax_axis(model)
+        if self.class_axis is not None:
+            rank = len(axes_of(model.graph, model.logits).shape) if self.class_axis < 0 else 0
+            return replace(self, class_axis=self.class_axis + rank) if -rank <= self.class_axis < 0 else self
+        told = told_axis(model)
         several = told is not None and len(axes_of(model.graph, model.logits).shape) > 2
         return replace(self, class_axis=told) if several else self
 
@@ -121,6 +127,8 @@ class Choices:
         """What a manifest says."""
         own = cls.__dataclass_fields__.keys() - {"loss", "optimizer"}  # "loss" is an output's name there
         stored = {key: content[key] for key in own if key in content}
+        if not content.get("class_axis_given", True):
+            stored["class_axis"] = None
         optimizer = dict(content["optimizer"])
         return cls(loss=content["loss_function"], optimizer=optimizer.pop("name"), **optimizer, **stored)
 

@@ -20,7 +20,7 @@ from ..model.grids import grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, written
+from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, told_axis, written
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
@@ -159,15 +159,12 @@ def _learned(model: Model) -> Iterator[Decision]:
 
 def _plain_norms(model: Model) -> Iterator[Decision]:
     """Scales of 1 and biases of 0 that may be no parameters where the model comes from."""
-    found = plain_norms(model.graph, model.layers)
-    for layer in found[:_MOST_LISTED]:
+    for layer in plain_norms(model.graph, model.layers):
         because = (
             "its scale is 1 and its bias 0, under no name, as exporters write what has neither (affine=False); they "
             "are trained if the layer is selected; --layers selects others"
         )
         yield Decision("normalisation, maybe not learned", layer.name, because)
-    if len(found) > _MOST_LISTED:
-        yield Decision("normalisation, maybe not learned", f"{len(found) - _MOST_LISTED} more", "likewise")
 
 
 def _formulas(model: Model) -> Iterator[Decision]:
@@ -208,9 +205,11 @@ def _class_axis(model: Model) -> Iterator[Decision]:
     if axes is not None and axes.batch is not None and len(axes.shape) > 2:
         shape = axes.batch_first(model.name)
         which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
-        told = softmax_axis(model)
+        told = told_axis(model)
         at = class_axis(shape, told, "cross-entropy")
-        which = which if told is None else "the one that the model's own Softmax is over"
+        if told is not None:
+            softmax = softmax_axis(model) is not None
+            which = "the one that the model's own Softmax is over" if softmax else "the one of the head's outputs"
         because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
         yield Decision("class axis", str(at), because)
 

@@ -22,7 +22,7 @@ from ..data.source import open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
-from ..model.logits_axes import class_axis, softmax_axis
+from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
 from .exact_loss import log_softmax, loss_of
@@ -159,7 +159,7 @@ def evaluate(
         dataset: labelled data, which `open_data` reads in a layout where one is given.
         preprocessing: how data becomes model input.
         loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax, else see
+        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
             `class_axis`.
         ignore: a label per pixel or token that does not count, beside -100.
         threads: for ONNX Runtime.
@@ -179,7 +179,7 @@ def evaluate(
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
     if axis is None and loss == "cross-entropy":
-        axis = softmax_axis(model)
+        axis = told_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
     taken = Feeder(model, preprocessing).taken(dataset)

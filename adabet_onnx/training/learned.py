@@ -7,13 +7,12 @@ Two warnings, each only where it means something:
   Nothing is said where labels are too few to tell: fewer than 20, or so few that a model halfway between chance and
   perfect would look the same.
 * **Loss of guessing.** A model that knows nothing but the classes' shares has their entropy as its loss: ln(classes)
-  where all are equally frequent. A training loss that ends there, or above, is not learning. Nothing is said of
-  fewer than 10 updates.
+  where all are equally frequent; of targets, their variance (mse) or the like. A training loss that ends there, or
+  above, is not learning. Nothing is said of fewer than 10 updates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +23,10 @@ from ..data.dataset import Dataset
 from ..data.labels import IGNORED, fit_labels
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
+from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
 _CHANCE = 0.05  # probability of as many right answers by chance
 _LEAST_LABELS, _LEAST_COUNT, _LEAST_UPDATES = 20, 5, 10
-_AT = 0.98  # of the loss of guessing
 _ROSE, _ROSE_ONCE, _PEAK = 1.02, 1.1, 1.5  # of the loss before; of it where there was one epoch alone
 _BARELY, _LITTLE, _LOW = 0.9, 0.5, 0.25  # of the loss before; of the loss of guessing
 
@@ -71,7 +70,9 @@ def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str |
     counted = most >= _LEAST_COUNT  # the largest of many small counts is large by chance
     share = most / known.size if counted else 1 / classes
     needed = int(binom.isf(_CHANCE, known.size, share)) + 1  # right answers that chance hardly gives
-    if needed > known.size * (1 + share) / 2 or round(accuracy * known.size) >= needed:
+    right = round(accuracy * known.size)
+    worse = share < 1 and binom.cdf(right, known.size, share) < _CHANCE  # than chance: told of few labels, too
+    if not worse and (needed > known.size * (1 + share) / 2 or right >= needed):
         return None
     what = "always answering the most frequent class" if counted else f"guessing among {classes} classes"
     verdict = "cannot be told from" if accuracy > share else "is no better than"
@@ -79,7 +80,13 @@ def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str |
 
 
 def evaluated_at_chance(
-    model: Model, dataset: Dataset, accuracy: float | None, *, loss: str, axis: int | None = None
+    model: Model,
+    dataset: Dataset,
+    accuracy: float | None,
+    *,
+    loss: str,
+    axis: int | None = None,
+    ignore: int | None = None,
 ) -> str | None:
     """The same of a model that was evaluated; None for losses that have no accuracy.
 
@@ -89,62 +96,19 @@ def evaluated_at_chance(
         accuracy: 0 to 1.
         loss: cross-entropy, mse, bce-with-logits or l1.
         axis: of the classes in the logits; None: see `class_axis`.
+        ignore: a label per pixel or token that does not count, beside -100.
     """
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     at = class_axis(shape, axis, loss)
     if at is None:
         return None
-    labels = fit_labels(dataset.need_labels("evaluation"), loss, shape, dataset.name, axis)
+    labels = fit_labels(dataset.need_labels("evaluation"), loss, shape, dataset.name, axis, ignore)
     return at_chance(accuracy, labels, int(shape[at]))
 
 
-def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0) -> float | None:
-    """The loss of the best answer that is the same for every sample; None for losses other than of classes.
-
-    Args:
-        loss: cross-entropy, mse, bce-with-logits or l1.
-        labels: class indices (-100 is ignored), or targets (N, ...) of bce-with-logits.
-        classes: how many there are, for cross-entropy.
-        smoothing: of the labels of cross-entropy.
-    """
-    if loss == "cross-entropy":
-        known = labels[labels != IGNORED].reshape(-1)
-        shares = np.bincount(known, minlength=classes) / max(known.size, 1)
-        shares = (1 - smoothing) * shares + smoothing / classes
-        return _entropy(shares)
-    if loss == "bce-with-logits":
-        ones = np.asarray(labels, np.float64).mean(0).reshape(-1)
-        return float(np.mean([_entropy(np.array([p, 1 - p])) for p in ones]))
-    return None
-
-
-def _entropy(shares: np.ndarray) -> float:
-    some = shares[shares > 0]
-    return float(-(some * np.log(some)).sum())
-
-
-def at_guessing(end: float, guessing: float | None, classes: int | None = None) -> str | None:
-    """Say that a training loss ended where guessing has it, or above; None where it did not.
-
-    Args:
-        end: the training loss of the last epoch.
-        guessing: see `guessing_loss`; None where it is unknown.
-        classes: how many there are, where the loss is a cross-entropy.
-    """
-    if not guessing or end < _AT * guessing:
-        return None
-    known = f"{guessing:.3f}"
-    if classes is not None and math.isclose(guessing, math.log(classes), rel_tol=0.01):
-        known = f"ln({classes}) = {known}"
-    where = "above" if end > guessing * (2 - _AT) else "at"
-    return f"the training loss ended at {_number(end)}, {where} {known}, which an answer that is always the same gives"
-
-
-def _number(loss: float) -> str:
-    return f"{loss:.3f}" if loss < 1000 else f"{loss:.3g}"
-
-
-def rate_advice(rows: Sequence[Mapping[str, Any]], rate: float, guessing: float | None = None) -> str | None:
+def rate_advice(
+    rows: Sequence[Mapping[str, Any]], rate: float, guessing: float | None = None, least: float = 0.0
+) -> str | None:
     """What the losses of a training say about its learning rate.
 
     Like is compared with like: training loss with that of the first epoch, validation loss with that before training.
@@ -153,6 +117,7 @@ def rate_advice(rows: Sequence[Mapping[str, Any]], rate: float, guessing: float 
         rows: of metrics.jsonl.
         rate: the learning rate of the first step.
         guessing: see `guessing_loss`.
+        least: see `least_loss`.
 
     Returns:
         A sentence, or None: the loss fell well, or is low, or is unknown.
@@ -161,22 +126,23 @@ def rate_advice(rows: Sequence[Mapping[str, Any]], rate: float, guessing: float 
     if not moves:
         return None
     losses = [float(row["train_loss"]) for row in rows if row["train_loss"] is not None]
-    level = 0.0 if guessing is None else guessing
+    level = least if guessing is None else guessing
+    low = least + _LOW * (level - least)
     first = moves[0]
     if first.ratio > (_ROSE if first.what == "training" else _ROSE_ONCE):
         return f"{first.said('rose')}: try a smaller learning rate, --lr {rate / 10:g}"
     if max(losses) > max(_PEAK * moves[-1].start, _LOW * level):
-        peak = f", with a training loss of {_number(max(losses))} on the way"
+        peak = f", with a training loss of {number(max(losses))} on the way"
         return f"{moves[-1].said('went')}{peak}: try a smaller learning rate, --lr {rate / 10:g}"
     most = min(moves, key=lambda move: move.ratio)
-    if losses[-1] < _LOW * level:
+    if losses[-1] < low:
         return None
     if most.ratio > _BARELY:
         return f"{most.said('barely fell,')}: try a larger learning rate, --lr {rate * 10:g}"
-    stays = guessing is not None and losses[-1] >= _AT * guessing
-    if stays and len(losses) > 1 and losses[-1] >= losses[-2]:
+    stayed = guessing is not None and stays(losses[-1], guessing, least)
+    if stayed and len(losses) > 1 and losses[-1] >= losses[-2]:
         return f"{most.said('went')} and stayed there: try both --lr {rate / 10:g} and {rate * 10:g}"
-    if guessing is not None and (most.ratio > _LITTLE or stays):
+    if guessing is not None and (most.ratio > _LITTLE or stayed):
         return (
             f"{most.said('only fell')}: try a larger learning rate, --lr {rate * 3:g} or {rate * 10:g}, or more epochs"
         )
@@ -196,7 +162,7 @@ class _Move:
         return self.end / self.start if self.start > 0 else 1.0
 
     def said(self, verb: str) -> str:
-        return f"the {self.what} loss {verb} from {_number(self.start)} to {_number(self.end)}"
+        return f"the {self.what} loss {verb} from {number(self.start)} to {number(self.end)}"
 
 
 def _moves(rows: Sequence[Mapping[str, Any]]) -> list[_Move]:
@@ -232,12 +198,12 @@ def judge(
         held_out: labels that ``eval_accuracy`` is of, or None.
         smoothing: of the labels.
     """
-    guessing = guessing_loss(loss, labels, classes or 1, smoothing)
+    guessing, least = (find(loss, labels, classes or 1, smoothing) for find in (guessing_loss, least_loss))
     end = rows[-1]
     known = updates >= _LEAST_UPDATES and end["train_loss"] is not None
     return Learned(
-        guessing=at_guessing(end["train_loss"], guessing, classes) if known else None,
+        guessing=at_guessing(end["train_loss"], guessing, classes, least) if known else None,
         chance=None if held_out is None or classes is None else at_chance(end["eval_accuracy"], held_out, classes),
-        advice=rate_advice(rows, rate, guessing),
+        advice=rate_advice(rows, rate, guessing, least),
         rate=rate,
     )

@@ -9,6 +9,9 @@
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
     batch_norm, recompute, frozen, ort_format, profile     training/choices.py
+                    (class_axis: of logits_shape, null where the loss has no classes)
+    class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
+                    of either; absent in older files, whose class_axis is null then
     num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
                     batch ("N") first, whichever axis of the model's logits it is
     selection       the selection file's content
@@ -182,6 +185,12 @@ class Manifest:
         return class_axis(self.logits_shape, self.content.get("class_axis"), self.loss_function)
 
     @property
+    def given_axis(self) -> int | None:
+        """The same where it was given, or told by the model's own Softmax: labels may fit two axes otherwise."""
+        known = self.content.get("class_axis") is not None and self.content.get("class_axis_given", True)
+        return self.class_axis if known else None
+
+    @property
     def label_shape(self) -> tuple[int, ...]:
         """Shape of one sample's labels: () for one class index."""
         return tuple(int(extent) for extent in label_shape(self.logits_shape, self.class_axis)[1:])
@@ -289,6 +298,7 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
     for key in ("class_axis", "ignore_label"):
         record.take_if_there(key, None, int, type(None))
+    record.take_if_there("class_axis_given", None, bool)
     record.take("num_outputs", int)
     logits = record.take("logits_shape", list)
     if not logits or not all(type(extent) is int for extent in logits[1:]):

@@ -16,7 +16,7 @@ from ..errors import AdabetError, RuntimeMissingError, UsageError
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, softmax_axis, written
+from ..model.logits_axes import axes_of, class_axis, told_axis, written
 from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
@@ -139,7 +139,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         model: the model.
         loss: its name.
         backend: portable or ort.
-        axis: of the classes; None: that of the model's Softmax, else see `class_axis`.
+        axis: of the classes; None: that of the model's Softmax or head, else see `class_axis`.
 
     Raises:
         UsageError: a wrong class axis was given.
@@ -149,7 +149,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        told = softmax_axis(model) if axis is None and loss == "cross-entropy" else axis
+        told = told_axis(model) if axis is None and loss == "cross-entropy" else axis
         at = class_axis(shape, told, loss)
     except AdabetError as error:
         if axis is not None and isinstance(error, UsageError):

@@ -196,7 +196,7 @@ class Trainer:
             self.manifest.loss_function,
             self.manifest.logits_shape,
             dataset.name,
-            self.manifest.content.get("class_axis"),  # where it was not given, two may fit
+            self.manifest.given_axis,  # where it was not given, two may fit
             ignore,
         )
         fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""Along which axis of the logits the head's outputs lie, whatever moves, enlarges or joins them on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from .layers import Layer
+from .shapes import Shapes
+
+_OF_SHAPES = frozenset({"Shape", "Size"})
+_RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+_REDUCING = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceLogSumExp"})
+_IN_PLACE = frozenset(  # each axis of the result is that axis of what is given, longer or shorter
+    {
+        *("Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "Softmax", "LogSoftmax", "BatchNormalization"),
+        *("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "InstanceNormalization", "LpNormalization"),
+    }
+)
+_ALIGNED = frozenset(  # axes are counted from the last one
+    {
+        *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "PRelu", "Identity", "Cast", "Dropout", "Clip"),
+        *("Sigmoid", "Tanh", "Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Gelu", "Erf", "Exp", "Log", "Neg"),
+        *("Softplus", "Sqrt", "Abs", "Elu", "Selu"),
+    }
+)
+
+
+def head_axis(graph: ir.Graph, layers: Sequence[Layer], logits: str, shapes: Shapes) -> int | None:
+    """The axis of the logits along which a head's outputs lie.
+
+    Args:
+        graph: its nodes are in topological order.
+        layers: the head, and the ConvTranspose layers after it that enlarge its outputs.
+        logits: name of a value of the graph.
+        shapes: of values.
+
+    Returns:
+        None where something on the way mixes them with other axes, or is not known.
+    """
+    found = {layer.activation: _of_outputs(layer, len(shapes.get(layer.activation, ()))) for layer in layers}
+    for node in graph:
+        given = {value.name or "": found[value.name or ""] for value in node.inputs if value and value.name in found}
+        if not given or node.op_type in _OF_SHAPES:
+            continue
+        for value in node.outputs:
+            name = value.name or ""
+            if name not in found:
+                places = {
+                    None if axis is None else _moved(node, axis, shapes.get(source, ()), shapes.get(name, ()))
+                    for source, axis in given.items()
+                }
+                found[name] = places.pop() if len(places) == 1 else None
+    return found.get(logits)
+
+
+def _of_outputs(layer: Layer, rank: int) -> int | None:
+    """The axis of a layer's activation that holds its outputs."""
+    if layer.op_type in ("Conv", "ConvTranspose"):
+        return 1 if rank > 2 else None
+    multiplied = all(parameter.position == 1 for parameter in layer.parameters[:1])
+    return rank - 1 if rank > 1 and multiplied else None
+
+
+def _moved(node: ir.Node, axis: int, old: Sequence[int], new: Sequence[int]) -> int | None:
+    """Where a node puts an axis of what it is given."""
+    if not old or not new or node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Transpose":
+        order = node.attributes.get_ints("perm", list(reversed(range(len(old)))))
+        return list(order).index(axis)
+    if node.op_type in _ALIGNED:
+        place = axis + len(new) - len(old)
+        return place if new[place] == old[axis] else None
+    if node.op_type in _RESHAPING:
+        inner = math.prod(old[axis + 1 :])
+        places = [i for i, extent in enumerate(new) if extent == old[axis] and math.prod(new[i + 1 :]) == inner]
+        return places[0] if len(places) == 1 else None
+    if node.op_type in _REDUCING:
+        return _reduced(node, axis, len(old), len(new))
+    return axis if node.op_type in _IN_PLACE and len(old) == len(new) else None
+
+
+def _reduced(node: ir.Node, axis: int, old: int, new: int) -> int | None:
+    axes = node.attributes.get_ints("axes") if "axes" in node.attributes else None
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        tensor = ir.convenience.get_const_tensor(node.inputs[1])
+        axes = None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
+    if axes is None:
+        return None
+    gone = {number % old for number in axes}
+    if axis in gone:
+        return None
+    return axis if old == new else axis - sum(number < axis for number in gone)
