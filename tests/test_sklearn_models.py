@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import missing
 from onnx import TensorProto, helper
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
@@ -41,7 +43,10 @@ def data():
 
 def exported(model, x, y, folder, **options):
     """The fitted model, and the file that skl2onnx makes of it."""
-    skl2onnx = pytest.importorskip("skl2onnx")
+    if importlib.util.find_spec("skl2onnx") is None:
+        missing("skl2onnx is not installed")
+    import skl2onnx
+
     path = folder / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few iterations do not converge
