@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from adabet_onnx import ModelError, RecordError, UsageError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.scored import scored_model
+from adabet_onnx.model.bindings import bound_otherwise
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
 from adabet_onnx.training.decisions import decisions
@@ -353,3 +354,30 @@ def test_a_mean_over_one_step_is_no_mean(rng):
     assert model.logits == "m"
     x = rng.standard_normal((4, 8)).astype(np.float32)
     np.testing.assert_allclose(run(model.proto(), {"input": x}, "mean"), tiny.run(proto, x))
+
+
+@pytest.mark.parametrize(
+    ("proto", "bind"),
+    [
+        (settings.two_rates, {"sr": np.int32(8000)}),
+        (settings.two_rates, {"sr": np.uint16(8000)}),
+        (settings.streaming, {"h0": normal(1, 1, 6)}),
+    ],
+)
+def test_what_results_note_opens_the_same_model(proto, bind):
+    """Notes have no types: a float32 array and what is read back from a file of results are one binding."""
+    model = open_model(proto(), bind=bind)
+    noted = json.loads(json.dumps(model.bound))
+    assert open_model(proto(), bind=noted).sha256 == model.sha256
+
+
+def test_where_a_file_lies_does_not_count(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "h.npy", normal(1, 1, 6))
+    first, second = (open_model(settings.streaming(), bind={"h0": tmp_path / name / "h.npy"}) for name in "ab")
+    assert first.sha256 == second.sha256
+    assert bound_otherwise(first.bound, second.bound) is None
+    np.save(tmp_path / "b" / "h.npy", 2 * normal(1, 1, 6))
+    third = open_model(settings.streaming(), bind={"h0": tmp_path / "b" / "h.npy"})
+    assert "was scored with" in (bound_otherwise(first.bound, third.bound) or "")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from models import tiny
 from models.tiny import node, normal
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from adabet_onnx import ModelError, open_model
 
@@ -231,3 +231,34 @@ def test_a_quantised_operator_without_a_rule_is_called_quantised():
     match = r"quantised, and node '/a' \(com.microsoft.MatMulNBits\) cannot be brought back .* Give the float32 model"
     with pytest.raises(ModelError, match=match):
         open_model(proto)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "needed"),
+    [
+        ("QGemm", 6),
+        ("QLinearAdd", 7),
+        ("QLinearSigmoid", 4),
+        ("MatMulIntegerToFloat", 4),
+        ("DynamicQuantizeMatMul", 3),
+        ("DynamicQuantizeLSTM", 3),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_node_without_its_inputs_is_named(op_type, needed, count):
+    """onnx's checker knows none of these operators."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node(op_type, ["a"] * count, ["b"], domain="com.microsoft", name="odd"),
+        helper.make_node("MatMul", ["b", "v"], ["y"], name="last"),
+    ]
+    shapes = [helper.make_tensor_value_info(name, 1, ["N", size]) for name, size in (("x", 4), ("y", 2))]
+    tensors = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (("w", (4, 3)), ("v", (3, 2)))
+    ]
+    graph = helper.make_graph(nodes, "g", shapes[:1], shapes[1:], tensors)
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    with pytest.raises(
+        ModelError, match=rf"'odd' \(com.microsoft.{op_type}\) .* first {needed} inputs and has {count}"
+    ):
+        open_model(helper.make_model(graph, opset_imports=imports, ir_version=8))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from conftest import missing
 from onnx import TensorProto, helper
 from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron, Ridge, RidgeClassifier, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
@@ -41,7 +43,10 @@ def data():
 
 def exported(model, x, y, folder, **options):
     """The fitted model, and the file that skl2onnx makes of it."""
-    skl2onnx = pytest.importorskip("skl2onnx")
+    if importlib.util.find_spec("skl2onnx") is None:
+        missing("skl2onnx is not installed")
+    import skl2onnx
+
     path = folder / "model.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few iterations do not converge
@@ -258,3 +263,19 @@ def test_coefficients_that_contradict_each_other():
     proto = one_node("LinearRegressor", targets=FEATURES, coefficients=[1.0] * 7, intercepts=[0.0] * FEATURES)
     with pytest.raises(ModelError, match=r"'linearregressor' \(ai.onnx.ml.LinearRegressor\) has 7 coefficients and 6"):
         open_model(proto)
+
+
+@pytest.mark.parametrize("targets", ["binary", "classes"])
+@pytest.mark.parametrize("predictor", ["network", "logistic"])
+def test_a_column_for_each_class(predictor, targets, data, tmp_path):
+    """zipmap="columns" makes an output of each class, of which none alone is the logits."""
+    x, labels = data
+    names = np.array(["no", "yes", "maybe"])[labels[targets]]
+    make = {"network": lambda: MLPClassifier((8,), max_iter=20), "logistic": LogisticRegression}[predictor]
+    built = make()
+    fitted, path = exported(built, x, names, tmp_path, options={id(built): {"zipmap": "columns"}})
+    model = open_model(path)
+    np.testing.assert_allclose(softmax(logits_of(model, x)), fitted.predict_proba(x), atol=2e-5)
+    assert len(model.graph.graph.outputs) == 1
+    assert any("a column for each class, were replaced by" in note for note in model.notes)
+    assert model.metadata("classes") == sorted(set(names))

@@ -123,3 +123,43 @@ def test_gradients_equal_torch(kind, stored, tmp_path, torch_oracle):
     for parameter in model.layers[0].parameters:
         found = session.gradient(parameter.name)
         np.testing.assert_allclose(found, expected[parameter.position], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+def test_zeros_expanded_by_the_shape_of_the_data_are_dropped(op_type):
+    """As torch writes them for a fixed batch of several samples: stored for these, and expanded once more."""
+    proto = recurrent(op_type, "zeros", batch=2, opset=17)
+    graph, cell = proto.graph, next(node for node in proto.graph.node if node.op_type == op_type)
+    before = list(graph.node).index(cell)
+    made = [
+        onnx.helper.make_node("Shape", ["x"], ["all"]),
+        onnx.helper.make_node("Gather", ["all", "one"], ["batch"]),
+        onnx.helper.make_node("Concat", ["one", "batch", "units"], ["extents"], axis=0),
+    ]
+    for name in stored_states.STATES[op_type]:
+        made.append(onnx.helper.make_node("Expand", [name, "extents"], [f"{name}.expanded"]))
+    for offset, each in enumerate(made):
+        graph.node.insert(before + offset, each)
+    for position, name in enumerate(stored_states.STATES[op_type], 5):
+        cell.input[position] = f"{name}.expanded"
+    for name, number in (("one", 1), ("units", stored_states.UNITS)):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([number]), name))
+    model = open_model(proto)
+    assert all(value is None for value in cells(model)[0].inputs[5:])
+    np.testing.assert_allclose(run(model.proto(), X), apart(proto, 2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+def test_layers_of_opset_12_train(op_type, tmp_path):
+    """The rules write the forms of opset 13: the graph is brought to 17 first, and the check knows it."""
+    proto = recurrent(op_type, "zeros", opset=12, extent="N")
+    axis = next(node for node in proto.graph.node if node.op_type == "Transpose" and node.output[0] == "z")
+    axis.output[0] = "before"
+    after = onnx.helper.make_node("Softmax", ["before"], ["z"], name="/softmax", axis=1)  # of all axes from 1 on
+    proto.graph.node.insert(list(proto.graph.node).index(axis) + 1, after)
+    model = open_model(proto)
+    assert all(layer.portable.trainable for layer in check_model(model).layers)
+    chosen = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
+    selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), chosen)
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")  # checks gradients
+    assert made.content["opset"] == 17

@@ -293,7 +293,7 @@ artifact_options = together(
     click.option(
         "--class-axis",
         type=int,
-        help="Of the logits, for a label per pixel or token.  [default: the model's Softmax or head; 1; the last of three]",
+        help="Of the logits, for a label per pixel or token.  [default: the Softmax's or head's; 1; the last of three]",
     ),
     click.option("--ignore-label", type=int, help="A label per pixel or token that does not count, such as 255."),
     click.option(

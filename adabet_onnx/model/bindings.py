@@ -37,9 +37,12 @@ class Binding:
 
     @property
     def digest(self) -> list[Any]:
-        """What tells it from others, whatever file it came from."""
-        content = hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()
-        return [str(self.array.dtype), list(self.array.shape), content]
+        """What tells it from others, whatever file it came from.
+
+        A few numbers are noted without the number of their bits, and read back so.
+        """
+        array = self.array if self.array.size > _MOST_WRITTEN else np.asarray(self.array.tolist())
+        return [str(array.dtype), list(array.shape), _sha256(array)]
 
 
 def read_bindings(bind: Mapping[str, Any] | None) -> dict[str, Binding]:
@@ -68,12 +71,19 @@ def options(written: Mapping[str, Any] | None) -> str:
 
 def bound_otherwise(scored: Mapping[str, Any] | None, opened: Mapping[str, Any] | None) -> str | None:
     """In words, a model that was scored with other values of its inputs than it is opened with; None if they agree."""
-    if (scored or None) == (opened or None):
+    if _contents(scored) == _contents(opened):
         return None
     return (
         f"the model was scored with {options(scored)} and is opened with {options(opened)}. Open it with the values it "
         "was scored with (in Python open_model(..., bind=...)), or score and select again."
     )
+
+
+def _contents(written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Noted bindings without the paths of files, of which the content counts."""
+    return {
+        name: value.get("sha256") if isinstance(value, Mapping) else value for name, value in (written or {}).items()
+    }
 
 
 def _read(name: str, value: Any) -> Binding:

@@ -12,6 +12,7 @@ from .constant import varying
 from .input_values import input_values
 from .layers import Layer, is_mask
 from .origins import origins
+from .rotations import is_rotation
 from .uses import ancestors, reads, subgraphs
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -50,7 +51,8 @@ def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> t
 
     Accepted are float tensors of more than one element, read as they are, computed with, or read in a graph inside a
     node. Rejected are the parameters of layers, running statistics, bounds, scales and paddings, states that are zero,
-    masks, what a formula gives, and what normalises the graph's input before anything is learned.
+    masks, cosines and sines of positions, what a formula gives, and what normalises the graph's input before
+    anything is learned.
 
     Args:
         model: an opened graph.
@@ -89,6 +91,8 @@ def _read(node: ir.Node, changing: Collection[ir.Value]) -> Iterator[tuple[str, 
             if position in _STATES.get(node.op_type, ()) and not np.any(tensor.numpy()):
                 continue
             if node.op_type in _MASKING and _fills(node, tensor.numpy()):
+                continue
+            if node.op_type == "Mul" and is_rotation(node, position, tensor.numpy()):
                 continue
             yield root.name or "", tensor.size
     for graph in subgraphs(node):

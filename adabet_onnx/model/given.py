@@ -1,4 +1,4 @@
-"""What was given to open a model, put into the commands that a message tells to run: they are run as they stand."""
+"""Commands in messages keep the options that were given: a message asks for one more, and not for one instead."""
 
 from __future__ import annotations
 
@@ -9,38 +9,35 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import AdabetError
+from .bindings import told
 
-_COMMAND = r"(adabet-onnx import {} -o \S+\.onnx)((?:(?![;)]|\.(?:\s|$)|, or ).)*)"
+_COMMAND = re.compile(r"(adabet-onnx import .+? -o \S+\.onnx)((?:(?![;)]|\.(?:\s|$)|, or ).)*)")
 
 
-@contextlib.contextmanager
-def repeated(
-    name: str, logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Any] | None
-) -> Iterator[None]:
-    """Let `adabet-onnx import` in a message that is raised inside have the options that were given, too.
+def given_options(
+    logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """What a model is opened with, as options of ``adabet-onnx import``.
 
     Args:
-        name: of the model, as commands have it.
-        logits, dims, bind: as given to `open_model`; values of inputs that are arrays are left out.
+        logits: name of a value, or None.
+        dims: sizes by dimension.
+        bind: values by input, as results note them.
     """
-    try:
-        yield
-    except AdabetError as error:
-        options = [f"--dim {key}={size}" for key, size in (dims or {}).items()]
-        options += [f"--input {key}={shlex.quote(str(value))}" for key, value in (bind or {}).items() if _short(value)]
-        options += [] if logits is None else [f"--logits {shlex.quote(logits)}"]
-        error.args = (_with(str(error), name, options), *error.args[1:])
-        raise
+    chosen = [] if logits is None else [f"--logits {shlex.quote(logits)}"]
+    sizes = [f"--dim {shlex.quote(f'{key}={size}')}" for key, size in (dims or {}).items()]
+    values = [f"--input {shlex.quote(f'{key}={told(value)}')}" for key, value in (bind or {}).items()]
+    return (*chosen, *sizes, *values)
 
 
-def _with(message: str, name: str, options: list[str]) -> str:
-    """The message with options in its commands, each where the command does not have it."""
+def with_given(text: str, given: tuple[str, ...]) -> str:
+    """A message in which ``adabet-onnx import`` has the given options, and those that the message asks for."""
 
-    def complete(match: re.Match[str]) -> str:
-        missing = [option for option in options if not _has(match[2], option)]
-        return " ".join([match[1], *missing]) + match[2]
+    def complete(found: re.Match[str]) -> str:
+        missing = [option for option in given if not _has(found[2], option)]
+        return " ".join([found[1], *missing]) + found[2]
 
-    return re.sub(_COMMAND.format(re.escape(name)), complete, message)
+    return _COMMAND.sub(complete, text) if given else text
 
 
 def _has(command: str, option: str) -> bool:
@@ -49,5 +46,11 @@ def _has(command: str, option: str) -> bool:
     return key in command
 
 
-def _short(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+@contextlib.contextmanager
+def commands_keep(given: tuple[str, ...]) -> Iterator[None]:
+    """Let the commands in messages of errors that are raised inside keep the given options."""
+    try:
+        yield
+    except AdabetError as error:
+        error.args = tuple(with_given(part, given) if isinstance(part, str) else part for part in error.args)
+        raise

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from .grids import is_grid
 from .input_values import input_values
 from .origins import Origin, origins, telling_names
+from .rotations import is_rotation
 from .sharing import Applications, Row, is_matrix
 from .uses import dependents
 
@@ -302,6 +303,8 @@ def _parameters(
         if node.op_type == "Gather" and len(shape) != 2:
             continue
         if max(shape, default=0) == math.prod(shape) and is_grid(node, position, tensor.numpy()):
+            continue
+        if node.op_type == "Mul" and is_rotation(node, position, tensor.numpy()):
             continue
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 

@@ -7,7 +7,7 @@ becomes the output; a string stands for the index of the largest of them. The na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 
@@ -32,6 +32,7 @@ def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
     if not any(node.domain == "ai.onnx.ml" for node in graph.node):
         return
     _keep_classes(proto, notes)
+    _join_columns(graph, notes)
     outputs = []
     for value in graph.output:
         node = zips.get(value.name)
@@ -51,6 +52,39 @@ def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
     graph.output.extend(outputs)
     for node in zips.values():
         graph.node.remove(node)
+
+
+def _join_columns(graph: onnx.GraphProto, notes: list[str]) -> None:
+    """Let the tensor take the place of outputs that are its columns, one for each class (``zipmap="columns"``)."""
+    makers = {name: node for node in graph.node for name in node.output}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    sources = []
+    for value in graph.output:
+        node = makers.get(value.name)
+        if node is not None and node.op_type == "Reshape":
+            node = makers.get(node.input[0])
+        sources.append(None if node is None else _column_of(node, tensors))
+    names = {source[0] for source in sources if source is not None}
+    columns = [source[1] for source in sources if source is not None]
+    if len(names) != 1 or len(columns) < 2 or sorted(columns) != list(range(len(columns))):
+        return
+    joined = names.pop()
+    kept = [value for value, source in zip(graph.output, sources, strict=True) if source is None]
+    listed = ", ".join(repr(value.name) for value, source in zip(graph.output, sources, strict=True) if source)
+    notes.append(f"outputs {listed}, a column for each class, were replaced by {joined!r}, whose columns they are")
+    made = _tensor(joined, graph)
+    del graph.output[:]
+    graph.output.extend([*kept, made])
+
+
+def _column_of(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> tuple[str, int] | None:
+    """The tensor of which a Slice takes one column, and which."""
+    if node.op_type != "Slice" or len(node.input) != 4 or any(name not in tensors for name in node.input[1:]):
+        return None
+    start, end, axis = (onnx.numpy_helper.to_array(tensors[name]).ravel().tolist() for name in node.input[1:])
+    if axis != [1] or len(start) != 1 or start[0] < 0 or end != [start[0] + 1]:
+        return None
+    return node.input[0], start[0]
 
 
 def _is_string(value: onnx.ValueInfoProto) -> bool:

@@ -28,7 +28,7 @@ from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
-from .given import repeated
+from .given import commands_keep, given_options, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
@@ -167,9 +167,10 @@ def open_model(
         if logits is not None or dims or bind:
             raise UsageError(f"{source.name} is open already: give logits, dims and bind when opening the file.")
         return source
-    name = "<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source)
-    with through(name, "opening"), repeated(name, logits, dims, bind):
-        return _open(source, logits, dims, read_bindings(bind))
+    name, values = "<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), read_bindings(bind)
+    given = given_options(logits, dims, noted(values))
+    with through(name, "opening"), commands_keep(given):
+        return _open(source, logits, dims, values, given)
 
 
 def _open(
@@ -177,6 +178,7 @@ def _open(
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],
+    given: tuple[str, ...],
 ) -> Model:
     found = read(source)
     notes: list[str] = []
@@ -190,6 +192,7 @@ def _open(
     note = folded_note(layers, graph.producer_name)
     if note is not None:
         notes.append(note)
+    notes = [with_given(note, given) for note in notes]
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims, bind)
     return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt, noted(bind))

@@ -25,7 +25,7 @@ from .losses import Loss, build_loss
 from .memory import step_bytes
 from .names import Names, Tensor, in_order, name_all
 from .obstacles import explain
-from .opset import TARGET, lower_opset
+from .opset import TARGET, raise_opset
 from .optimizers import Optimizer, Updates
 from .order import mask_chain, split_by_use
 from .recompute import recompute
@@ -136,8 +136,7 @@ class _Draft:
     def __init__(self, prepared: Prepared, recipe: Recipe, *, training: bool = True) -> None:
         self._recipe, self._prepared = recipe, prepared
         self._model = prepared.graph.clone()
-        if (self._model.opset_imports.get("") or 0) < TARGET:
-            lower_opset(self._model)  # rules write no older form
+        raise_opset(self._model)
         self._graph = self._model.graph
         self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._trained = _in_use(self._graph, self._parameters, prepared)

@@ -15,6 +15,7 @@ from .builder import Builder
 from .opset_downward import DOWNWARD
 from .opset_edits import Edit, Edited
 from .opset_upward import UPWARD
+from .shapes import annotate
 
 TARGET = 17
 # The newest opset and IR version that releases read (those between two of them as the first), found by loading
@@ -85,6 +86,17 @@ def lower_opset(model: ir.Model) -> list[Kept]:
             del model.graph.initializers[value.name or ""]
     model.opset_imports[""] = TARGET
     return []
+
+
+def raise_opset(model: ir.Model) -> None:
+    """Bring a graph of an older opset to 17, in place, before it is differentiated: rules write no older form.
+
+    Args:
+        model: a graph of opset 12 to 21; a newer one, and one with nodes that keep it from opset 17, stay as they are.
+    """
+    if (model.opset_imports.get("") or 0) < TARGET:
+        annotate(model)  # some nodes change by the shapes that they take
+        lower_opset(model)
 
 
 def _edit(node: ir.Node, opset: int) -> Edit | str | None:

@@ -34,7 +34,7 @@ from ..model.prepare import prepare
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
 from ..portable.losses import build_loss
-from ..portable.opset import TARGET, lower_opset
+from ..portable.opset import TARGET, raise_opset
 from ..portable.shapes import annotate
 from ..selection.record import Selection
 
@@ -160,8 +160,7 @@ def _graph(
     )
     prepared = prepare(model, everything, backend="portable")
     made = prepared.graph.clone()
-    if (made.opset_imports.get("") or 0) < TARGET:
-        lower_opset(made)  # rules write no older form
+    raise_opset(made)
     annotate(made)
     graph = made.graph
     values = {value.name: value for node in graph for value in node.outputs}

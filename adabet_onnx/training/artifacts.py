@@ -70,8 +70,8 @@ def make_artifacts(
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm.
         label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else 1, or
-            the last of three axes.
+        class_axis: of the logits, for cross-entropy per pixel or token; None: that of the model's Softmax or head,
+            else 1, or the last of three axes.
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen``, or ``batch`` (the selected ones normalise by the batch and update their statistics).
         recompute: spend time to save memory, by computing activations again on the way back.

@@ -32,8 +32,8 @@ class Choices:
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm; None: never.
         label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax or head, else 1,
-            or the last of three axes.
+        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax or head,
+            else 1, or the last of three axes.
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
             the batch and update their statistics.

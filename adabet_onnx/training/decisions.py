@@ -26,6 +26,7 @@ from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
 from ..model.plain_norms import plain_norms
 from ..model.probabilities import tail_of
+from ..model.rotations import rotations
 from ..model.sharing import sharing_of
 from ..model.unused_inputs import unused_inputs
 
@@ -100,6 +101,16 @@ def _grids(model: Model) -> Iterator[Decision]:
     for node, steps in grids(model.graph.graph):
         because = f"{steps}: evenly spaced numbers that a Softmax is multiplied by, as for its mean; not trained"
         yield Decision("fixed steps", f"node {node}, no layer", because)
+
+
+def _rotations(model: Model) -> Iterator[Decision]:
+    """Tables of rotary embeddings, which look like learned factors."""
+    tables = dict.fromkeys(table for _, table in rotations(model.graph.graph))
+    if tables:
+        more = len(tables) - _MOST_NAMES
+        listed = ", ".join(list(tables)[:_MOST_NAMES]) + f" and {more} more" * (more > 0)
+        because = "in each sum x cos + y sin, the squares of the two factors sum to one number everywhere; not trained"
+        yield Decision("cosines and sines of positions", f"{listed}, no layer", because)
 
 
 def _head(model: Model) -> Iterator[Decision]:
@@ -249,6 +260,7 @@ _ASKED = (
     _class_axis,
     _head,
     _grids,
+    _rotations,
     _shared,
     _tied,
     _learned,

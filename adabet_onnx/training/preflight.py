@@ -25,6 +25,7 @@ from ..model.repairs import repair_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of, way_around
+from ..portable.opset import raise_opset
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -202,6 +203,8 @@ class _Backend:
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
         prepared = prepare(model, _selection_of(model, layers), backend=self._backend)
         trained = {layer.name: _initializers(prepared, layer) for layer in layers}
+        if self._backend == "portable":
+            raise_opset(prepared.graph)
         annotate(prepared.graph)
         nowhere = _nowhere(prepared.graph, self._backend)
         if nowhere is not None:

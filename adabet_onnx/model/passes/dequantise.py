@@ -32,6 +32,7 @@ _PLAIN = {
     "QLinearAveragePool": ("AveragePool", 1),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", 1),
 }
+_NEEDED = {"DynamicQuantizeLSTM": 3, "DynamicQuantizeMatMul": 3, "MatMulIntegerToFloat": 4, "QGemm": 6}  # inputs
 
 
 def is_quantised(model: ir.Model) -> bool:
@@ -123,7 +124,14 @@ class _Work:
         }
 
     def check(self, node: ir.Node) -> None:
-        """See, before anything is changed, that what a node takes in has the scale it was made with."""
+        """See, before anything is changed, that a node is whole, and what it takes in has the scale it was made with.
+
+        onnx does not check operators of other domains than its own.
+        """
+        needed = _NEEDED.get(node.op_type, 3 * _PLAIN[node.op_type][1] + 1 if node.op_type in _PLAIN else 0)
+        if any(_input(node, position) is None for position in range(needed)):
+            given = sum(value is not None for value in node.inputs[:needed])
+            raise cannot(node, f"it needs its first {needed} inputs and has {given} of them: the file is damaged")
         for value_at, scale_at, zero_at in _inputs(node):
             value = _input(node, value_at)
             if value is None or ir.convenience.get_const_tensor(value) is not None:

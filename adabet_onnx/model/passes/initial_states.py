@@ -15,6 +15,9 @@ from ..shapes import BATCH, Shapes, infer_shapes
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _LENGTHS, _STATES = 4, {5: "initial_h", 6: "initial_c"}  # positions of inputs
+_KEEPING_ZEROS = frozenset(
+    {"Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 _OTHER_BATCH = 7  # of no state that a file stores, where the batch is open
 
 
@@ -46,6 +49,10 @@ class FreeInitialStates(ir.passes.InPlacePass):
         modified = False
         for node in nodes:
             for position, value in enumerate(node.inputs):
+                if value is not None and position in _STATES and value not in known and _is_zeros(value):
+                    node.replace_input_with(position, None)
+                    self.dropped.append(node.name or "")
+                    modified = True
                 if value not in known or value is None:
                     continue
                 if position == _LENGTHS:
@@ -77,6 +84,16 @@ class FreeInitialStates(ir.passes.InPlacePass):
         node.replace_input_with(position, _expanded(node, position, value, first, axis))
         self.expanded.append(node.name or "")
         return True
+
+
+def _is_zeros(value: ir.Value) -> bool:
+    """Whether a value is zeros of whatever shape: stored ones that are expanded, say."""
+    node = value.producer()
+    while node is not None and node.op_type in _KEEPING_ZEROS and node.domain in ("", "ai.onnx") and node.inputs[0]:
+        value = node.inputs[0]
+        node = value.producer()
+    tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
+    return tensor is not None and not tensor.numpy().any()
 
 
 def _constants(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, np.ndarray]:
