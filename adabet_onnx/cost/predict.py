@@ -200,7 +200,7 @@ class Predictor:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles, which looks at every node of a large graph again and again: a quarter less."""
+    """Without Python's search for cycles, which looks at every node of a large graph many times: a quarter faster."""
     was = gc.isenabled()
     gc.disable()
     try:
