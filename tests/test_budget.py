@@ -45,6 +45,9 @@ class Chain:
     def everything(self) -> Fixed:
         return self.training([f"l{i}.w" for i in range(6)])
 
+    def dearer(self, layer: str, other: str) -> bool:
+        return layer < other
+
 
 @pytest.fixture
 def scores() -> Scores:

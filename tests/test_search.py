@@ -104,6 +104,30 @@ def test_the_longest_beginning_that_fits(seed):
         assert device.memory(found | {layer}) > device.limit
 
 
+def test_a_layer_that_takes_at_least_what_a_refused_one_takes_is_not_asked():
+    asked = []
+
+    def fits(chosen):
+        asked.append(chosen)
+        return sum(10 - layer for layer in chosen) <= 6  # the earlier, the dearer; but 2 takes nothing
+
+    def fits_but(chosen):
+        return fits(chosen - {2})
+
+    order = [9, 8, 7, 4, 3, 2, 1]
+    slow = longest(order, fits_but)
+    plain, asked[:] = len(asked), []
+    assert longest(order, fits_but, dearer=lambda layer, other: layer < other and layer != 2) == slow == {9, 8, 7, 2}
+    assert len(asked) == plain - 2  # 3 and 1
+
+
+def test_a_layer_before_which_another_is_chosen_is_asked():
+    def fits(chosen):
+        return chosen != {0, 5, 9} and len(chosen) <= 3
+
+    assert longest([9, 5, 4], fits, required=frozenset({0}), dearer=lambda layer, other: True) == {0, 9, 4}
+
+
 def test_the_longest_beginning_keeps_to_a_count():
     assert longest([4, 3, 2, 1], lambda chosen: 3 not in chosen, count=2) == {4, 2}
     assert longest([4, 3, 2, 1], lambda chosen: True, count=3, required=frozenset({9})) == {4, 3, 2, 9}

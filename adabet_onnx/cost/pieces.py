@@ -80,7 +80,8 @@ def _pieces(model: ir.Model, order: Sequence[ir.Node]) -> Iterator[onnx.ModelPro
         end = start + len(nodes)
         made = [value for node in nodes for value in node.outputs if value.name]
         read = dict.fromkeys(value for node in nodes for value in reads(node) if value is not None)
-        outside = [value for value in read if value not in set(made)]
+        inside = set(made)
+        outside = [value for value in read if value not in inside]
         proto = onnx.ModelProto(ir_version=model.ir_version)
         proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in model.opset_imports.items())
         proto.graph.name = "piece"

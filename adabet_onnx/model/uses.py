@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
+_GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
+
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The graphs that a node holds, not those inside of these."""
@@ -36,7 +38,10 @@ def captured(node: ir.Node) -> tuple[ir.Value, ...]:
 
 def reads(node: ir.Node) -> tuple[ir.Value | None, ...]:
     """The inputs of a node, in their places, and behind them the values that it captures."""
-    return (*node.inputs, *captured(node))
+    # Asked of every node of large graphs many times over, and hardly any holds a graph.
+    if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
+        return (*node.inputs, *captured(node))
+    return tuple(node.inputs)
 
 
 def users(value: ir.Value, graph: ir.Graph) -> tuple[ir.Node, ...]:

@@ -61,6 +61,12 @@ class Costs(Protocol):
     def inference(self) -> Prediction:
         """Of a forward pass."""
 
+    def dearer(self, layer: str, other: str) -> bool:
+        """Whether training a layer takes at least what another takes; False where that is not known.
+
+        On top of layers that all come later in the model.
+        """
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -177,6 +183,10 @@ class Meter:
         if names not in self._known:
             self._known[names] = self._costs.training(names, accumulate=self._accumulate)
         return self._known[names]
+
+    def dearer(self, layer: int, other: int) -> bool:
+        """Whether a layer takes at least what another takes, on top of later ones; False where that is not known."""
+        return self._costs.dearer(self._layers[layer].name, self._layers[other].name)
 
     def uses(self, chosen: frozenset[int]) -> dict[str, float]:
         """What these layers take of everything that is limited."""

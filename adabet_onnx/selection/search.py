@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Fits = Callable[[frozenset[int]], bool]
+Dearer = Callable[[int, int], bool]
 _MOST_NODES = 300_000
 _SAME = 1e-9  # scores this close (relative to the best) are the same
 
@@ -115,6 +116,7 @@ def longest(
     required: frozenset[int] = frozenset(),
     count: int | None = None,
     more: int = 20,
+    dearer: Dearer = lambda layer, other: False,
 ) -> frozenset[int] | None:
     """The longest beginning of a list that fits, and those of the rest that fit on top.
 
@@ -124,6 +126,8 @@ def longest(
         required: what is in every set, and not counted.
         count: how many candidates at most; None: any number.
         more: how many of the rest are tried.
+        dearer: whether a layer is known to take at least what another takes, on top of layers that all come later in
+            the model. Where the other did not fit, it is not asked.
 
     Returns:
         The set, the required included; None if nothing fits.
@@ -140,9 +144,17 @@ def longest(
         middle = (low + high) // 2
         low, high = (middle, high) if ask(middle) else (low, middle)
     chosen = frozenset(order[:low])
+    refused = [order[low]]  # on top of what is chosen
     for layer in order[low + 1 : low + 1 + more]:
-        if len(chosen) < most and fits(chosen | {layer} | required):
+        if len(chosen) == most:
+            break
+        first = min(chosen | required, default=layer + 1) > layer
+        if first and any(dearer(layer, other) for other in refused):
+            continue
+        if fits(chosen | {layer} | required):
             chosen |= {layer}
+        else:
+            refused.append(layer)
     if chosen:
         return chosen | required
     return required if required and fits(required) else None

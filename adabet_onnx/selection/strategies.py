@@ -318,7 +318,8 @@ def _search(
             capacity=None if limit is None else int(limit),
         )
         return best.chosen, best.gap
-    return longest(_rest(ranking, added), meter.fits, required=added, count=count), 0.0
+    rest = _rest(ranking, added)
+    return longest(rest, meter.fits, required=added, count=count, dearer=meter.dearer), 0.0
 
 
 def check_choices(strategy: str, rho: float | None, head: str, channel_rho: float | None = None) -> None:
