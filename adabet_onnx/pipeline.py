@@ -228,6 +228,8 @@ def adapt(
             write_bytes(target / _MODEL, headed)
         if measured:
             scores.save(target / "scores.json")
+        else:
+            (target / "scores.json").unlink(missing_ok=True)  # of an earlier call
         selection = select(scores, **asked)
         if channel_rho is not None:
             scores = score_channels(
@@ -401,6 +403,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "data": outcome.data,
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
+        "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,
         "before": outcome.before,
         "after": outcome.after,
         "evaluated_on": outcome.evaluated_on,

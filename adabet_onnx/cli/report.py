@@ -14,7 +14,7 @@ from .common import FILE, FOLDER, OUTPUT, progress_bar, quiet_option, show
 @click.command()
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("-o", "--output", type=OUTPUT, required=True, help="The report.html to write.")
-@click.option("--model", type=FILE, help="The model that was scored.  [default: where it was]")
+@click.option("--model", type=FILE, help="The model that was scored or adapted.  [default: where it was]")
 @click.option("--costs/--no-costs", default=True, show_default=True, help="Predict what training each layer takes.")
 @quiet_option
 def report(folder: Path, output: Path, model: Path | None, costs: bool, quiet: bool) -> None:

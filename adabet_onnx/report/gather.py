@@ -13,6 +13,7 @@ from ..model.open import Model, open_model
 from ..records import Entries, finite, read_record
 from ..scoring.record import Scores, load_scores
 from ..selection.record import Selection, load_selection
+from ..selection.unscored import unscored
 from ..study.plan import FORMAT as PLAN_FORMAT
 from ..study.plan import VERSION as PLAN_VERSION
 from ..study.plan import Setting
@@ -56,6 +57,7 @@ class Figures:
         measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
         command: the command line, or None.
         batch_size: samples of the step that was measured.
+        model_file: the model that was adapted, or None.
     """
 
     before: float | None
@@ -65,6 +67,7 @@ class Figures:
     measured: dict[str, tuple[int, float]]
     command: str | None
     batch_size: int = 32
+    model_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,12 @@ class Material:
 
     Attributes:
         folder: where it is from.
-        scores: of all layers.
+        scores: of all layers; for a selection without scores, the layers of its model, where that is found, with
+            nothing measured (``scores.samples`` is empty).
         run: of `adapt`.
         compared: of `compare`.
         stability: how firm rankings are.
-        model: what was scored.
+        model: what was scored, or selected from without scores.
         costs: predicted costs by name: inference, selection, all.
         reach: by layer name, step memory in bytes when this layer is trained alone, with the head.
         batch_size: samples of the step that costs are of.
@@ -136,6 +140,15 @@ class Material:
     commands: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def model_file(self) -> str | None:
+        """Where the model was, as far as a record says."""
+        if self.scores is not None:
+            return self.scores.model_file
+        if self.run is not None:
+            return None if self.run.figures is None else self.run.figures.model_file
+        return None if self.stability is None else self.stability.model_file
+
 
 def gather(folder: Path) -> Material:
     """Read what a folder, and the folders in it, hold.
@@ -149,9 +162,10 @@ def gather(folder: Path) -> Material:
     """
     found = Material(folder)
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if found.run is None and (place / "selection.json").is_file() and (place / "scores.json").is_file():
-            found.scores = load_scores(place / "scores.json")
+        if found.run is None and _is_run(place):
             found.run = _run(place)
+            if (place / "scores.json").is_file():
+                found.scores = load_scores(place / "scores.json")
             if found.run.figures is not None and found.run.figures.command:
                 found.commands.append(found.run.figures.command)
         if found.compared is None and (place / RESULTS).is_file():
@@ -164,10 +178,10 @@ def gather(folder: Path) -> Material:
             found.stability = _stability(place)
     if found.scores is None and (folder / "scores.json").is_file():
         found.scores = load_scores(folder / "scores.json")
-    if found.scores is None and found.stability is None:
+    if found.scores is None and found.run is None and found.stability is None:
         raise UsageError(
-            f"{folder} holds nothing to report: no scores.json and no {RESULTS}. Give the folder that "
-            "`adabet-onnx run` or `adabet-onnx compare` wrote."
+            f"{folder} holds nothing to report: no scores.json, no {RESULTS}, and no {_SUMMARY} with a "
+            "selection.json. Give the folder that `adabet-onnx run` or `adabet-onnx compare` wrote."
         )
     _check_hashes(found)
     if found.compared is None:
@@ -195,6 +209,11 @@ def _check_hashes(found: Material) -> None:
     if found.stability is not None and models and found.stability.model_sha256 not in models.values():
         # A new head changes the hash, and a stability of the model without it is still of interest.
         found.notes.append("Stability was measured on the model as it was before it got its new head, or on another.")
+
+
+def _is_run(place: Path) -> bool:
+    """Whether `run` wrote a folder; without scores where the selection needs none."""
+    return (place / "selection.json").is_file() and any((place / name).is_file() for name in ("scores.json", _SUMMARY))
 
 
 def _run(place: Path) -> Run:
@@ -232,6 +251,7 @@ def _figures(record: Entries) -> Figures:
         measured=measured,
         command=record.take_if_there("command", None, str, nothing),
         batch_size=batch_size,
+        model_file=record.take_if_there("model_file", None, str, nothing),
     )
 
 
@@ -299,7 +319,9 @@ def _stability(place: Path) -> Stability | None:
 
 
 def find_model(found: Material, given: Path | None) -> None:
-    """Open the model that was scored, where it can be found, for what needs its graph.
+    """Open the model that was scored, or selected from, where it can be found, for what needs its graph.
+
+    Its layers are shown where they were not scored.
 
     Args:
         found: gets the model, or a note.
@@ -309,30 +331,39 @@ def find_model(found: Material, given: Path | None) -> None:
         UsageError: the model given is another one.
         ModelError: it cannot be opened.
     """
-    if found.scores is None:
+    record: Scores | Selection
+    if found.scores is not None:
+        record = found.scores
+    elif found.run is not None:
+        record = found.run.selection
+    else:
         return
-    wanted = found.scores.model_sha256
+    wanted = record.model_sha256
+    selected = isinstance(record, Selection)
+    done, missing = (
+        ("adapted", "Layers and what training costs are") if selected else ("scored", "What training costs is")
+    )
     places = [given] if given is not None else [found.folder / "model.onnx"]
     if given is None:
         places += [path / "model.onnx" for path in sorted(found.folder.iterdir()) if path.is_dir()]
-        places += [Path(found.scores.model_file)] if found.scores.model_file else []
+        places += [Path(found.model_file)] if found.model_file else []
     for path in places:
         if path is None or not path.is_file():
             continue
         try:
-            model = open_model(path, bind=found.scores.inputs)
+            model = open_model(path, bind=record.inputs)
         except AdabetError:
             if given is not None:
                 raise
             continue
         if model.sha256 == wanted:
             found.model = model
+            if isinstance(record, Selection):
+                found.scores = unscored(model, record.strategy, layers=record.layers)
             return
         if given is not None:
-            raise UsageError(f"{given} is not the model that was scored (SHA-256 {wanted[:12]}...).")
-    found.notes.append(
-        "What training costs is left out: the model that was scored was not found; give it with --model."
-    )
+            raise UsageError(f"{given} is not the model that was {done} (SHA-256 {wanted[:12]}...).")
+    found.notes.append(f"{missing} left out: the model that was {done} was not found; give it with --model.")
 
 
 def predict_costs(found: Material, progress: Any = None) -> None:

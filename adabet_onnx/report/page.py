@@ -50,8 +50,9 @@ def write_report(
         OutputError: the page cannot be written.
     """
     found = gather(Path(folder))
-    if costs:
+    if costs or found.scores is None:
         find_model(found, None if model is None else Path(model))
+    if costs:
         predict_costs(found, progress)
     write_bytes(output, page(found).encode())
     return found.notes
@@ -78,7 +79,7 @@ def page(found: Material) -> str:
 
 
 def _title(found: Material) -> str:
-    name = found.scores.model_file if found.scores is not None else found.stability and found.stability.model_file
+    name = found.model_file
     return f"Which layers of {Path(name).name if name else 'the model'} to retrain"
 
 
@@ -134,7 +135,8 @@ def _facts(found: Material) -> list[tuple[str, str]]:
 def _network(found: Material) -> dict[str, Any]:
     scores = found.scores
     if scores is None:
-        return {"layers": [], "has_shift": False, "has_rank": False, "has_reach": False, "network_text": ""}
+        shown = ("has_scores", "has_shift", "has_rank", "has_reach")
+        return {"layers": [], "network_text": "", **dict.fromkeys(shown, False)}
     chosen, chosen_by = _chosen(found)
     b1, size = (
         _log_bar([value(layer) for layer in scores.layers])
@@ -163,9 +165,11 @@ def _network(found: Material) -> dict[str, Any]:
         for layer in scores.layers
     ]
     has_shift = any(layer.shift is not None for layer in scores.layers)
-    text = (
-        "From the input down to the output. b1_hat and D have logarithmic bars; "
-        f"{sum(map(len, scores.samples))} samples, estimator {scores.estimator}."
+    samples = sum(map(len, scores.samples))
+    text = "From the input down to the output. " + (
+        f"b1_hat and D have logarithmic bars; {samples} samples, estimator {scores.estimator}."
+        if samples
+        else "D has logarithmic bars. Layers were not scored."
     )
     if has_shift:
         text += (
@@ -180,6 +184,7 @@ def _network(found: Material) -> dict[str, Any]:
         text += f" Memory is that of a step at batch {found.batch_size} when the layer is trained alone, with the head."
     return {
         "layers": rows,
+        "has_scores": bool(samples),
         "has_shift": has_shift,
         "has_rank": any(layer.effective_rank is not None for layer in scores.layers),
         "has_reach": bool(found.reach),
@@ -325,9 +330,14 @@ def _records(found: Material) -> list[tuple[str, str]]:
     if scores is not None:
         rows.append(("model, SHA-256", scores.model_sha256))
         settings = ", ".join(f"{key} {value}" for key, value in scores.estimator_summary().items())
-        rows += [("scores", settings), ("preprocessing", _plain(scores.preprocessing))]
+        if scores.samples:
+            rows += [("scores", settings), ("preprocessing", _plain(scores.preprocessing))]
     if found.run is not None:
         selection = found.run.selection
+        if scores is None:
+            rows.append(("model, SHA-256", selection.model_sha256))
+        if scores is None or not scores.samples:
+            rows += [("scores", "none"), ("preprocessing", _plain(selection.preprocessing))]
         rho = "" if selection.rho is None else f", rho {selection.rho:g}"
         rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
         manifest = found.run.manifest
