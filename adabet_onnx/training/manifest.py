@@ -299,6 +299,9 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
     for key in ("class_axis", "ignore_label"):
         record.take_if_there(key, None, int, type(None))
     record.take_if_there("class_axis_given", None, bool)
+    smoothing = record.take_if_there("label_smoothing", None, int, float, type(None)) or 0
+    if not 0 <= smoothing < 1:
+        raise record.damaged(f"'label_smoothing' must be at least 0 and below 1, found {smoothing}")
     record.take("num_outputs", int)
     logits = record.take("logits_shape", list)
     if not logits or not all(type(extent) is int for extent in logits[1:]):
