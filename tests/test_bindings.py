@@ -235,6 +235,7 @@ def test_an_exported_model_has_the_input_again(tmp_path, rng, x):
     assert [spec.name for spec in open_model(adapted).inputs] == ["x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "array"])
 def test_an_adapter_from_a_file(kind, tmp_path, rng, x):
     arrays = {"base.lora_A": normal(8, 2), "base.lora_B": normal(2, 6)}

@@ -211,6 +211,7 @@ def trained(proto, folder, **settings):
     return model, manifest, onnx.load(manifest.file("model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_equal_torch(tmp_path, torch_oracle, net, recompute):
@@ -255,6 +256,7 @@ def test_gradients_in_resnet_equal_torch(shared, tmp_path, torch_oracle):
         assert np.abs(session.gradient(name) - whole).max() <= 2 * TOLERANCE * np.abs(expected[name]).max(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_ten_steps_equal_torch_with_masked_gradients(tmp_path, torch_oracle, optimizer, rng):
     import torch

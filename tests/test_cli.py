@@ -474,6 +474,7 @@ def test_doctor_fails_where_nothing_works(adabet, monkeypatch):
     assert result.err == ""
 
 
+@pytest.mark.slow
 def test_score_and_run_print_what_they_write_as_json(adabet, here):
     scores = json.loads(adabet(f"score model.onnx data.npz -o scores.json {QUICK} --json").out)
     assert scores == read(here / "scores.json")

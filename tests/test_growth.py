@@ -86,6 +86,7 @@ def test_a_step_that_is_optimized_by_pieces_takes_what_the_whole_takes(model, pi
     assert len(cuts) > 1
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_known_to_take_more_is_predicted_to(model):
     """Also of the ways that lead around a layer: the sum of a block reads what its first convolution reads."""
     predictor = Predictor(model, batch_size=8, backend="portable")

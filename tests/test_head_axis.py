@@ -135,6 +135,7 @@ def test_the_head_tells_an_axis_that_is_not_the_usual_one(case: str) -> None:
         assert ("the model's own Softmax" if "Softmax" in case else "the head's outputs") in said.because
 
 
+@pytest.mark.slow
 def test_losses_are_over_that_axis(tmp_path: Path) -> None:
     x, y = normal(6, CHANNELS, STEPS, scale=1), np.arange(6 * STEPS).reshape(6, STEPS) % CLASSES
     for case in ("steps last", "Softmax over the channels"):

@@ -194,6 +194,7 @@ def task(tmp_path_factory):
     return folder / "artifacts", (x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "word"), [(1e-5, "larger"), (3.0, "smaller")])
 def test_a_training_at_a_wrong_rate_is_warned_of_and_the_advice_helps(task, rate, word):
     folder, data = task

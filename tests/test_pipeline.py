@@ -59,6 +59,7 @@ def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_pa
         adapt(tiny.conv_net(seed=5), data, folder, num_classes=3, resume=True, **settings)
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_does_not_lose_the_adapted_model(model, data, tmp_path, monkeypatch):
     """All layers may be impossible to train where the selected ones are not."""
     make = pipeline.make_artifacts

@@ -248,6 +248,7 @@ FAULTS: dict[str, tuple[str, Callable[[], onnx.ModelProto], tuple[str, ...], str
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     forgotten, build, layers, message = FAULTS[fault]
@@ -264,6 +265,7 @@ def test_planted_faults_are_caught(training: None, tmp_path: Path, monkeypatch: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts"]
 
 
+@pytest.mark.slow
 def test_a_wrong_rewrite_is_caught(training: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Nothing):
         def call(self, model: ir.Model) -> ir.passes.PassResult:

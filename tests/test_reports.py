@@ -127,6 +127,7 @@ def test_score_ends_with_the_best(adabet):
 QUICK = "--samples 64 --subset-size 16 --subsets 4 --no-measure --no-check --validation 0.25"
 
 
+@pytest.mark.slow
 def test_run_without_measuring_prints_what_is_predicted(adabet):
     out, _ = adabet(f"run conv.onnx images.npz -o out {QUICK} --epochs 1 --strategy last --rho 0.2 --batch-size 16")
     model = open_model("conv.onnx")
@@ -151,6 +152,7 @@ def test_run_without_measuring_prints_what_is_predicted(adabet):
     }
 
 
+@pytest.mark.slow
 def test_all_layers_are_those_that_can_be_trained(adabet):
     out, _ = adabet(f"run blocked.onnx rows.npz -o out {QUICK} --epochs 1 --rho 1")
     assert "of training the 2 of 22 layers that can be trained, which are the selected ones (memory:" in out

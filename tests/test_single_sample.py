@@ -93,6 +93,7 @@ def test_a_batch_is_added_and_changes_nothing(kind, rng):
     np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_trains_and_the_adapted_model_takes_a_batch(rng, tmp_path):
     onnx.save(NETS["scaled, channels last"], tmp_path / "model.onnx")
     x, y = rng.standard_normal((40, 8, 8, 3)).astype(np.float32), np.arange(40) % 4

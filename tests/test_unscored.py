@@ -112,6 +112,7 @@ def unscored_run(tmp_path_factory):
     return here
 
 
+@pytest.mark.slow
 def test_a_run_without_scores_is_resumed(unscored_run, tmp_path):
     here = shutil.copytree(unscored_run, tmp_path / "here")
     adapted = (here / "out" / "adapted.onnx").read_bytes()
@@ -130,6 +131,7 @@ def test_scores_of_an_earlier_run_do_not_stay(unscored_run, tmp_path):
     assert not (here / "out" / "scores.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_scores_is_reported(unscored_run, tmp_path, capsys):
     page = tmp_path / "report.html"
     command("report", unscored_run / "out", "-o", page)
@@ -145,6 +147,7 @@ def test_a_run_without_scores_is_reported(unscored_run, tmp_path, capsys):
     assert "memory to train it" in text
 
 
+@pytest.mark.slow
 def test_a_report_without_scores_follows_the_note_where_the_model_is_gone(unscored_run, tmp_path, capsys):
     here = shutil.copytree(unscored_run, tmp_path / "here")
     model = (here / "model.onnx").rename(tmp_path / "moved.onnx")
