@@ -192,6 +192,38 @@ def test_dims_that_do_not_fit(dims, words):
         open_model(text_net(), dims=dims)
 
 
+def _cut(batch: int) -> onnx.ModelProto:
+    """A convolution of a signal that is cut in eight, which fits where its length is a multiple of 8.
+
+    The sizes are computed by way of floats, so that shape inference gives up.
+    """
+    nodes = [
+        node("Shape", ["input"], ["length"], start=1),
+        node("Cast", ["length"], ["float"], to=TensorProto.FLOAT),
+        node("Div", ["float", "eight"], ["part"]),
+        node("Concat", ["batch", "eight", "part"], ["sizes"], axis=0),
+        node("Cast", ["sizes"], ["cut"], to=TensorProto.INT64),
+        node("Reshape", ["input", "cut"], ["signal"]),
+        node("Conv", ["signal", "kernel"], ["maps"]),
+        node("ReduceMean", ["maps"], ["means"], axes=[2], keepdims=0),
+        node("Gemm", ["means", "head"], ["logits"]),
+    ]
+    tensors = {"eight": np.array([8], np.float32), "batch": np.array([batch], np.float32)}
+    tensors |= {"kernel": normal(5, 8, 1), "head": normal(5, 3)}
+    return tiny.build(nodes, tensors, input_shape=("N", "length"))
+
+
+def test_a_size_that_the_graph_does_not_take_is_named():
+    with pytest.raises(ModelError, match=r"Does the model take the sizes that were given, length=20\? Give others"):
+        open_model(_cut(-1), dims={"length": 20})
+    assert open_model(_cut(-1), dims={"length": 24}).layers[0].activation_shape == (5, 3)  # as the message says
+
+
+def test_a_batch_of_one_behind_an_open_one_is_called_that():
+    with pytest.raises(ModelError, match=r"runs with a batch of 1: that size is fixed .* example of several samples"):
+        open_model(_cut(1), dims={"length": 24})
+
+
 def test_a_batch_that_is_not_first():
     proto = text_net()
     proto.graph.input[1].type.tensor_type.shape.dim[0].dim_param = "sequence"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -16,16 +17,25 @@ _BATCH = 7919  # a large prime: shows in which axis the batch is (an LSTM's is t
 _MEASURED = (3, 2)  # batch sizes of runs: what differs is the batch
 
 
-def with_shapes(model: ir.Model, layers: tuple[Layer, ...], name: str, notes: list[str]) -> tuple[Layer, ...]:
+def with_shapes(
+    model: ir.Model, layers: tuple[Layer, ...], name: str, dims: Mapping[str, int], notes: list[str]
+) -> tuple[Layer, ...]:
     """Fill in activation shapes: by inference, and by a run on zeros where inference cannot tell.
 
     A layer may compute the same for every sample, as a table of positions does that is looked up by constants. Like a
     bias, its activation is then the first value that it goes into together with the batch.
 
+    Args:
+        model: the opened graph.
+        layers: its layers.
+        name: of the model, for messages.
+        dims: sizes that were given to open dimensions, for messages.
+        notes: what was taken for what is added to it.
+
     Raises:
         ModelError: the graph cannot run, or an activation never meets the batch.
     """
-    known = _Known(model, name, [layer.activation for layer in layers])
+    known = _Known(model, name, dims, [layer.activation for layer in layers])
     values = {value.name or "": value for node in model.graph for value in node.outputs}
     merged = Merged(known)
     filled = []
@@ -79,8 +89,8 @@ def _filled(layer: Layer, value: ir.Value, whole: Merged, notes: list[str]) -> L
 class _Known:
     """Shapes of values, at the batch size they were found with."""
 
-    def __init__(self, model: ir.Model, name: str, wanted: list[str]) -> None:
-        self._model, self._name = model, name
+    def __init__(self, model: ir.Model, name: str, dims: Mapping[str, int], wanted: list[str]) -> None:
+        self._model, self._name, self._dims = model, name, dims
         self._inferred = infer_shapes(model, _BATCH)
         self._measured: tuple[Shapes, Shapes] = ({}, {})
         missing = [value for value in wanted if value not in self._inferred]
@@ -93,8 +103,22 @@ class _Known:
                 found |= measured_shapes(self._model, missing, batch)
         except ModelError as error:
             raise ModelError(
-                f"{self._name}: the shape of {missing[0]!r} is unknown: {error}. Export it again, with shapes that fit."
+                f"{self._name}: the shape of {missing[0]!r} is unknown: {error}. {self._remedy(missing)}"
             ) from error
+
+    def _remedy(self, missing: list[str]) -> str:
+        """What to do about a graph that does not run."""
+        try:
+            measured_shapes(self._model, missing, 1)
+        except ModelError:
+            if not self._dims:
+                return "Export it again, with shapes that fit."
+            given = " ".join(f"{name}={size}" for name, size in self._dims.items())
+            return f"Does the model take the sizes that were given, {given}? Give others, or export it again."
+        return (
+            "It runs with a batch of 1: that size is fixed inside the graph, though the inputs have an open batch. "
+            "Export it again with an example of several samples, since an exporter may take a size of 1 as fixed."
+        )
 
     def shape(self, value: str) -> tuple[int, ...]:
         if value in self._inferred:

@@ -184,7 +184,7 @@ def _open(
     notes: list[str] = []
     graph, chosen = normalise(found, logits, dims or {}, bind, notes)
     value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
-    layers = with_shapes(graph, find_layers(graph), found.name, notes)
+    layers = with_shapes(graph, find_layers(graph), found.name, dims or {}, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
     names = list(dict.fromkeys(item.name for layer in layers for item in layer.parameters))

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from .packages import Known
 
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 _STEPS = tuple(10.0**-power for power in np.arange(1, 6.5, 0.5))
 
 
@@ -95,7 +96,7 @@ def _feeds(session: Any, samples: Mapping[str, np.ndarray], known: Known) -> dic
             feeds[each.name] = np.array(known.inputs[each.name], np.int64)
         else:
             shape = [size if isinstance(size, int) and size > 0 else count for size in each.shape]
-            feeds[each.name] = np.zeros(shape, np.float32)
+            feeds[each.name] = np.zeros(shape, _DTYPES.get(each.type, np.float32))
     return feeds
 
 
