@@ -84,7 +84,7 @@ def _told(
         told.append(f"{_quoted(stay)}, made from them alone, {what}")
     if others:
         without = f", with input {_quoted(inputs)}, which only they needed" * bool(inputs)
-        told.append(f"{_quoted(others)} was dropped{without}")
+        told.append(f"{_quoted(others)} {'was' if len(others) == 1 else 'were'} dropped{without}")
     return "; ".join(told)
 
 
