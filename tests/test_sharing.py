@@ -13,7 +13,7 @@ from adabet_onnx.model.channels import channels_of
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
-from adabet_onnx.model.sharing import is_matrix, sharing_of
+from adabet_onnx.model.sharing import is_matrix, sharings_of
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.training.decisions import decisions
@@ -107,7 +107,7 @@ def test_layers_and_what_their_tensors_are(name: str) -> None:
     applied, sharing = EXPECTED[name]
     assert {layer.name: layer.applied for layer in model.layers} == applied
     names = {parameter.name for layer in model.layers for parameter in layer.parameters}
-    assert {name: found for name in names if (found := sharing_of(name, model.layers))} == sharing
+    assert sharings_of(model.layers) == sharing
     sizes = {i.name: int(np.prod(i.dims)) for i in MADE[name].graph.initializer}
     assert model.parameter_count == sum(sizes[name] for name in names)
     order = [node.name for node in model.graph.graph]
@@ -216,7 +216,7 @@ def test_slopes_of_equal_values_are_merged_whatever_their_axes() -> None:
     values = {"a.weight": tiny.normal(4, 3, 1, 1), "b.weight": tiny.normal(4, 4, 1, 1), "fc.weight": tiny.normal(4, 2)}
     values["slope"] = np.full((4, 1, 1), 0.25, np.float32)
     model = open_model(tiny.build(nodes, values, input_shape=("N", 3, 5, 5)))
-    assert sharing_of("slope", model.layers) == "merged"
+    assert sharings_of(model.layers)["slope"] == "merged"
     assert prepare(model, selecting(model, "/p2"), backend="portable").trainable == ("slope//p2/1",)
     assert prepare(model, selecting(model, "/p1"), backend="portable").trainable == ("slope",)
 

@@ -36,7 +36,7 @@ from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
-from .sharing import groups_of, sharing_of
+from .sharing import groups_of, sharings_of
 
 BACKENDS = ("ort", "portable")
 
@@ -243,8 +243,9 @@ def _selected_parts(model: Model, selection: Selection) -> dict[tuple[str, int],
 def _vectors(model: Model, slots: list[tuple[str, int, str]]) -> set[str]:
     """Names of the selected parameters that others may use only because an exporter stored equal values once."""
     shapes = {parameter.name: parameter.shape for layer in model.layers for parameter in layer.parameters}
+    sharings = sharings_of(model.layers)
     names = {name for _, _, name in slots}
-    return {name for name in names if len(shapes[name]) < 2 or sharing_of(name, model.layers) == "merged"}
+    return {name for name in names if len(shapes[name]) < 2 or sharings.get(name) == "merged"}
 
 
 def _statistics(graph: ir.Model, nodes: set[str]) -> set[str]:

@@ -63,8 +63,8 @@ def is_matrix(op_type: str, position: int, shape: Sequence[int]) -> bool:
     )
 
 
-def sharing_of(name: str, layers: Sequence[Layer]) -> Sharing | None:
-    """What a parameter is that several nodes use; None if only one does.
+def sharings_of(layers: Sequence[Layer]) -> dict[str, Sharing]:
+    """What the parameters are that several nodes use, by name; one that a single node uses is not in it.
 
     * ``shared``: one layer uses it, which is applied several times. It is trained as one tensor, with the sum of the
       gradients of all applications.
@@ -75,15 +75,26 @@ def sharing_of(name: str, layers: Sequence[Layer]) -> Sharing | None:
       an exporter stored once. Each of these layers gets a vector of its own when one of them is trained.
 
     Args:
-        name: of the initializer.
         layers: of the model.
     """
-    users = [layer for layer in layers if any(parameter.name == name for parameter in layer.parameters)]
-    if len(users) > 1:
-        groups = groups_of(layers)
-        matrix = any(layer.holds_matrix(p) for layer in users for p in layer.parameters if p.name == name)
-        return "tied" if matrix or len({groups[layer.node] for layer in users}) == 1 else "merged"
-    return "shared" if users and users[0].applied > 1 else None
+    users: dict[str, list[Layer]] = {}
+    matrices: set[str] = set()
+    for layer in layers:
+        for parameter in layer.parameters:
+            using = users.setdefault(parameter.name, [])
+            if not using or using[-1] is not layer:
+                using.append(layer)
+            if layer.holds_matrix(parameter):
+                matrices.add(parameter.name)
+    groups = groups_of(layers) if any(len(using) > 1 for using in users.values()) else {}
+    found: dict[str, Sharing] = {}
+    for name, using in users.items():
+        if len(using) > 1:
+            tied = name in matrices or len({groups[layer.node] for layer in using}) == 1
+            found[name] = "tied" if tied else "merged"
+        elif using[0].applied > 1:
+            found[name] = "shared"
+    return found
 
 
 def groups_of(layers: Sequence[Layer]) -> dict[str, str]:

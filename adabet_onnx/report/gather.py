@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..cost.predict import Prediction, Predictor
 from ..errors import AdabetError, RecordError, UsageError
+from ..model.layers import Layer
 from ..model.open import Model, open_model
 from ..records import Entries, finite, read_record
 from ..scoring.record import Scores, load_scores
@@ -27,6 +29,7 @@ from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import Manifest, load_manifest
 
 _MOST_SAMPLES = 10**6  # of a step
+_MOST_PREDICTED = 64  # layers of a network
 _SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
@@ -122,7 +125,7 @@ class Material:
         stability: how firm rankings are.
         model: what was scored, or selected from without scores.
         costs: predicted costs by name: inference, selection, all.
-        reach: by layer name, step memory in bytes when this layer is trained alone, with the head.
+        reach: by layer name, step memory in bytes when this layer is trained alone, with the head; of 64 at most.
         batch_size: samples of the step that costs are of.
         commands: command lines that led here.
         notes: what is missing, and how to get it.
@@ -369,6 +372,9 @@ def find_model(found: Material, given: Path | None) -> None:
 def predict_costs(found: Material, progress: Any = None) -> None:
     """Predict what inference, the selection, all layers, and each layer with the head take.
 
+    A prediction builds a step of the whole network, so that of every layer would take time by the square of their
+    number: of more than 64 layers, 64 are predicted, spread evenly from the first to the last.
+
     Args:
         found: with its model; gets costs and reach.
         progress: called with what is going on, steps done and steps in all.
@@ -397,11 +403,19 @@ def predict_costs(found: Material, progress: Any = None) -> None:
         )
     head = [] if model.head is None else [parameter.name for parameter in model.head.parameters]
     try:
-        for number, layer in enumerate(model.layers):
+        asked = _spread(model.layers, _MOST_PREDICTED)
+        for number, layer in enumerate(asked):
             if progress is not None:
-                progress("predicting", number, len(model.layers))
+                progress("predicting", number, len(asked))
             names = [parameter.name for parameter in layer.parameters]
             found.reach[layer.name] = predictor.training([*names, *head]).memory_bytes
         found.costs["all"] = predictor.everything()
     except AdabetError as error:
         found.notes.append(f"What training some layers costs is left out: {error}")
+
+
+def _spread(layers: Sequence[Layer], most: int) -> list[Layer]:
+    """At most so many layers (two or more), evenly spread, the first and the last among them."""
+    if len(layers) <= most:
+        return list(layers)
+    return [layers[i * (len(layers) - 1) // (most - 1)] for i in range(most)]

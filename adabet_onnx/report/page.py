@@ -182,6 +182,8 @@ def _network(found: Material) -> dict[str, Any]:
         text += f" Marked: selected by {chosen_by}."
     if found.reach:
         text += f" Memory is that of a step at batch {found.batch_size} when the layer is trained alone, with the head."
+        if found.model is not None and len(found.reach) < len(found.model.layers):
+            text += f" It was predicted for {len(found.reach)} of {len(found.model.layers)} layers."
     return {
         "layers": rows,
         "has_scores": bool(samples),

@@ -27,7 +27,7 @@ from ..model.passes.bind_inputs import BOUND
 from ..model.plain_norms import plain_norms
 from ..model.probabilities import tail_of
 from ..model.rotations import rotations
-from ..model.sharing import sharing_of
+from ..model.sharing import sharings_of
 from ..model.unused_inputs import unused_inputs
 
 _MOST_LISTED = 12  # weights or nodes
@@ -137,11 +137,15 @@ def _shared(model: Model) -> Iterator[Decision]:
 
 def _tied(model: Model) -> Iterator[Decision]:
     merged = 0
-    for name in dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters):
-        sharing = sharing_of(name, model.layers)
+    users: dict[str, dict[str, None]] = {}
+    for layer in model.layers:
+        for parameter in layer.parameters:
+            users.setdefault(parameter.name, {})[layer.name] = None
+    for name, sharing in sharings_of(model.layers).items():
         if sharing == "tied":
-            users = [layer.name for layer in model.layers if name in {p.name for p in layer.parameters}]
-            yield Decision("tied", name, f"one tensor that {', '.join(users)} use in different ways: trained together")
+            yield Decision(
+                "tied", name, f"one tensor that {', '.join(users[name])} use in different ways: trained together"
+            )
         merged += sharing == "merged"
     if merged:
         vectors = "1 vector" if merged == 1 else f"{merged} vectors"

@@ -202,7 +202,7 @@ class _Backend:
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
         prepared = prepare(model, _selection_of(model, layers), backend=self._backend)
-        trained = {layer.name: _initializers(prepared, layer) for layer in layers}
+        trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)
         annotate(prepared.graph)
@@ -291,15 +291,17 @@ def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:
     return Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
 
 
-def _initializers(prepared: Prepared, layer: Layer) -> list[str]:
-    """Names of a layer's parameters in the prepared graphs, where shared vectors have been taken apart."""
+def _initializers(prepared: Prepared, layers: Sequence[Layer]) -> dict[str, list[str]]:
+    """Names of layers' parameters in the prepared graphs, where shared vectors have been taken apart, by layer."""
     nodes = {node.name: node for node in prepared.original.graph}
-    found = []
-    for parameter in layer.parameters:
-        value = source_initializer(nodes[parameter.node].inputs[parameter.position])
-        assert value is not None
-        found.append(value.name or "")
-    return list(dict.fromkeys(found))
+    found: dict[str, dict[str, None]] = {}
+    for layer in layers:
+        names = found.setdefault(layer.name, {})
+        for parameter in layer.parameters:
+            value = source_initializer(nodes[parameter.node].inputs[parameter.position])
+            assert value is not None
+            names[value.name or ""] = None
+    return {name: list(names) for name, names in found.items()}
 
 
 def _clash(layer: Layer, backend: str) -> str | None:

@@ -1,15 +1,15 @@
-"""How the commands grow with the number of layers: residual networks of 102, 302 and 1,002 layers.
+"""How the commands grow with the number of layers: residual networks of 102 and 502 layers.
 
-    python tests/benchmarks/bench_growth.py [--layers 102 302 1002]
+    python tests/benchmarks/bench_growth.py [--layers 102 302 502] [--large]
 
-Each command runs once, in a process of its own; printed are processor seconds, those of its children included, and how
-many times the time of the smallest network the largest takes, which is to be compared with how many times the layers it
-has. Then the time of ``select --strategy auto`` on the MiniLM of bench_pairs.py, where that can be built.
+Each command runs once, in a process of its own; printed are processor seconds, those of its children included, as they
+come, and then a table with time(n2) / time(n1) beside n2 / n1. --large adds 1,002 layers.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import subprocess
 import sys
@@ -21,7 +21,6 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench_pairs import BANKING, UnavailableError, build_minilm
 from models.deep import residual
 
 COMMANDS = {
@@ -35,8 +34,11 @@ COMMANDS = {
     "artifacts": "artifacts model.onnx selection.json -o artifacts",
     "train": "train artifacts data.npz --epochs 1",
     "export": "export artifacts -o adapted.onnx",
+    "run": "run model.onnx data.npz -o adapted --epochs 1 --preset none --samples 32 --subsets 8",
+    "report": "report adapted -o report.html",
 }
 CALL = [sys.executable, "-c", "from adabet_onnx.cli import main; main()"]
+GROWS, NOISE = 1.3, 1.0  # by which a ratio may exceed that of the layers; seconds too few for a ratio
 
 
 def seconds(arguments: list[str], folder: Path) -> float:
@@ -57,37 +59,48 @@ def measure(layers: int) -> dict[str, float]:
         onnx.save(residual((layers - 2) // 4), folder / "model.onnx")
         x, y = rng.standard_normal((64, 3, 16, 16)).astype(np.float32), rng.integers(0, 10, 64)
         np.savez(folder / "data.npz", x=x, y=y)
-        return {what: seconds(command.split(), folder) for what, command in COMMANDS.items()}
+        found = {}
+        for what, command in COMMANDS.items():
+            found[what] = seconds(command.split(), folder)
+            print(f"{layers:5} layers {what:12} {found[what]:7.1f} s", flush=True)
+        return found
 
 
-def minilm() -> float:
-    """``select --strategy auto`` on MiniLM."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = str(build_minilm())
-        seconds(["score", model, str(BANKING), "-o", "scores.json", "--samples", "64"], folder)
-        return seconds(["select", "scores.json", "-o", "auto.json", "--strategy", "auto"], folder)
+def table(found: dict[int, dict[str, float]]) -> str:
+    """Seconds by command and number of layers, and ratios beside those of the layers.
+
+    The last ratio is of what came on top of the smallest network, so that start-up does not hide growth; it can be told
+    of three sizes or more.
+    """
+    counts = list(found)
+    steps = list(itertools.pairwise(counts))
+    head = [f"{'layers':12}", *(f"{count:>8}" for count in counts), *(f"{f'{b}/{a}':>10}" for a, b in steps)]
+    lines = ["".join(head), " " * (12 + 8 * len(counts)) + "".join(f"{b / a:10.2f}" for a, b in steps)]
+    for what in COMMANDS:
+        times = {count: found[count][what] for count in counts}
+        row = [f"{what:12}", *(f"{times[count]:8.1f}" for count in counts)]
+        row += [f"{times[b] / times[a]:10.2f}" + ("*" if times[b] / times[a] > GROWS * b / a else "") for a, b in steps]
+        lines.append("".join(row))
+    if len(counts) > 2:
+        a, b, c = counts[0], counts[-2], counts[-1]
+        lines.append(f"from {a} to {c} over from {a} to {b}, start-up left out: layers {(c - a) / (b - a):.2f}")
+        for what in COMMANDS:
+            first, before, last = (found[count][what] for count in (a, b, c))
+            if before - first > NOISE:
+                lines.append(f"{what:12}{(last - first) / (before - first):8.2f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--layers", type=int, nargs="+", default=[102, 302, 1002])
-    counts = sorted(parser.parse_args().layers)
-    found = {}
-    for count in counts:
+    parser.add_argument("--layers", type=int, nargs="+", default=[102, 502])
+    parser.add_argument("--large", action="store_true", help="also 1,002 layers")
+    options = parser.parse_args()
+    found: dict[int, dict[str, float]] = {}
+    for count in sorted({*options.layers, *([1002] if options.large else [])}):
         found[count] = measure(count)
-        print(
-            f"{count} layers: " + ", ".join(f"{what} {time:.1f} s" for what, time in found[count].items()), flush=True
-        )
-    first, last = counts[0], counts[-1]
-    print(f"from {first} to {last} layers, {last / first:.1f} times as many, takes so many times the time:")
-    for what in COMMANDS:
-        print(f"  {what:12} {found[last][what] / found[first][what]:.1f}")
-    try:
-        print(f"select auto on MiniLM: {minilm():.1f} s")
-    except UnavailableError as error:
-        print(f"select auto on MiniLM: left out, {error}")
+    print(f"\nprocessor seconds (* grows by more than {GROWS} times the layers)\n{table(found)}")
 
 
 if __name__ == "__main__":
