@@ -21,7 +21,7 @@ class Fixed:
 
 
 class Costs:
-    """Inference takes 20 of 100; each parameter that is trained takes 1, each layer on the way back 1."""
+    """Inference takes 20 of 100; each parameter that is trained takes 1, each layer in the backward pass 1."""
 
     batch_size, backend = 32, "portable"
 

@@ -27,7 +27,7 @@ class Fixed:
 
 
 class Chain:
-    """A network of six layers of 100 parameters: memory and time go up by a megabyte for each layer on the way back."""
+    """Six layers of 100 parameters: memory and time go up by a megabyte for each layer in the backward pass."""
 
     batch_size, backend = 8, "portable"
 

@@ -321,7 +321,7 @@ def test_only_chosen_channels_are_computed_and_kept(tmp_path):
             assert [entry["shape"] for entry in state] == [found["shape"]] * 2
     assert part.update_bytes == 4 * manifest.trainable_count
     assert part.state_bytes == 2 * part.update_bytes
-    # No value of the way back has the shape of a whole weight's gradient.
+    # No value of the backward pass has the shape of a whole weight's gradient.
     graph = ir.load(manifest.file("gradients")).graph
     back = [value for n in graph if "/grad/" in (n.name or "") for value in n.outputs]
     assert not [value.name for value in back if value.shape is not None and list(value.shape) == [8, 6, 3, 3]]

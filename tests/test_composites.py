@@ -76,7 +76,7 @@ def test_gradients(form, torch_oracle):
 
 
 def kept(nodes: list, constants: dict) -> set[str]:
-    """Forward values of the way back."""
+    """Forward values of the backward pass."""
     model = graph_of(nodes, {"x": X, "w": number(1.3).reshape(1)}, constants)
     graph = ir.from_proto(gradient_graph(model, ["x"])).graph
     forward = {n.output[0] for n in nodes}

@@ -220,7 +220,7 @@ def test_other_opsets(opset, torch_oracle):
 
 
 def test_a_product_with_a_constant_keeps_no_activation():
-    """The way back multiplies by the constant; the product's input and output are not needed."""
+    """The backward pass multiplies by the constant; the product's input and output are not needed."""
     mask = values(4, 5)
     nodes = [node("Exp", ["x"], ["a"]), node("Mul", ["a", "m"], ["b"]), node("Neg", ["b"], ["y"])]
     made = gradient_graph(graph_of(nodes, {"x": X}, {"m": mask}), ["x"])
@@ -239,7 +239,7 @@ def test_a_frozen_number_gets_the_rank_of_the_gradient():
 
 
 def test_a_trained_number_is_not_frozen_into_the_graph():
-    """A parameter of one element must stay an input of the way back: it changes from step to step."""
+    """A parameter of one element must stay an input of the backward pass: it changes from step to step."""
     nodes = [node("Mul", ["x", "w"], ["a"]), node("Div", ["a", "w"], ["b"]), node("Pow", ["b", "w"], ["y"])]
     model = graph_of(nodes, {"x": POSITIVE}, {"w": number(1.5)})
     made = gradient_graph(model, ["x", "w"])

@@ -11,7 +11,7 @@ from adabet_onnx.selection.search import best_set, longest
 
 
 class Device:
-    """Memory as in training: a way back to the earliest layer, a maximum over time, and state for each layer."""
+    """Memory as in training: a backward pass to the earliest layer, a maximum over time, and state for each layer."""
 
     def __init__(self, rng: np.random.Generator, layers: int, limit: float) -> None:
         self.activation = rng.uniform(1, 10, layers) * np.linspace(3, 1, layers)

@@ -458,7 +458,7 @@ _TORCH_GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}  # where to
 
 
 def _recurrent(op_type: str, x: Inputs, a: Attributes, opset: int) -> Any:
-    """By torch's own kernels, but for the GRU that it has not got (linear_before_reset = 0)."""
+    """By torch's own kernels, but for the GRU that it does not have (linear_before_reset = 0)."""
     data, w, r = x[0], x[1], x[2]
     directions, units = w.shape[0], r.shape[2]
     bias = _input(x, 3, w.new_zeros(directions, 2 * w.shape[1]))

@@ -1,12 +1,12 @@
-"""Of which two layers one takes at least what the other takes, without a prediction of either.
+"""Which layers cost at least as much to train as another layer, found without predicting either.
 
-Layer A dominates layer B if A's result reaches B, both are the same operator with the same attributes and shapes of
-parameters, and A's activation is no smaller. The way back to A leads through B and on, so it keeps all that the way
-back to B keeps but B's own input, and A's own input, which is no smaller, in its place. That input must be kept for A
-alone: nothing else may read it but additions, which keep nothing, and all other trained layers come after A.
+Layer A dominates layer B if A's output reaches B, both are the same operator with the same attributes and parameter
+shapes, and A's activation is no smaller. The backward pass down to A goes through B, so it keeps everything that the
+backward pass down to B keeps, except that A's input, which is no smaller, takes the place of B's. A's input must be
+kept for A alone: only additions, which keep nothing, may read it too, and all other trained layers come after A.
 
-It holds for what is kept, for multiply-adds and for the size of the update; of step memory up to the gaps that happen
-to stay free in ONNX Runtime's arena, about a percent.
+This is exact for the bytes kept, the multiply-adds and the size of the update. Step memory may differ by about a
+percent, because of gaps that stay free in ONNX Runtime's arena.
 """
 
 from __future__ import annotations

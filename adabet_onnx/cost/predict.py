@@ -226,7 +226,7 @@ class _Step:
         self._saved = _saved(self._order, self._split, graph)
 
     def work(self, batch: int) -> tuple[int, int, int]:
-        """Multiply-adds of the forward part and of all, and bytes of what is saved for the way back."""
+        """Multiply-adds of the forward part and of the whole step, and the bytes kept for the backward pass."""
         sizes = Sizes(self.graph.model.graph, {}, batch)
         forward, back = (multiply_adds(nodes, sizes.shape) for nodes in self._parts())
         return forward, forward + back, sum(sizes.size(value) for value in self._saved)

@@ -72,7 +72,7 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _check_text(texts: Iterable[str | bytes], name: str) -> None:
-    """Protobuf gives bytes where a file does not hold UTF-8, which onnx_ir takes in but cannot write again."""
+    """Protobuf gives bytes where a file does not hold UTF-8, which onnx_ir reads but cannot write again."""
     for text in texts:
         if isinstance(text, bytes):
             raise ModelError(
@@ -153,7 +153,7 @@ def check_divisions(model: ir.Model, name: str) -> None:
 
 
 def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:
-    """See that a convolution or pooling has as many axes as what it takes in."""
+    """Check that a convolution or pooling has as many axes as its input."""
     if node.domain or not node.inputs or node.inputs[0] is None:
         return
     wanted = None

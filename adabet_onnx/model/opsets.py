@@ -85,7 +85,7 @@ def check_known(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.ModelProto:
-    """The model without operators that the newest opset of `OPSETS` has not got."""
+    """The model with operators that are newer than `OPSETS` written as older ones."""
     with through(name, "writing operators of newer opsets with older ones in"):
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)

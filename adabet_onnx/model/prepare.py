@@ -230,7 +230,7 @@ def _selected_parts(model: Model, selection: Selection) -> dict[tuple[str, int],
         channels = known[name]
         if not indices or len(set(indices)) < len(indices) or not all(0 <= i < channels.count for i in indices):
             raise UsageError(
-                f"the selection names channels of layer {name!r} that it has not got, none, or one twice: it has "
+                f"the selection names channels of layer {name!r} that do not exist, none, or one twice: the layer has "
                 f"channels 0 to {channels.count - 1}. Make the selection again with adabet-onnx select."
             )
         if len(indices) < channels.count:

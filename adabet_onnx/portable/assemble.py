@@ -1,8 +1,8 @@
 """The graphs of a training: a step, gradients alone, an update alone, and an evaluation.
 
-All of them take the trained parameters as inputs and have everything else inside. In the file of a step stand, in this
-order, the forward part, what the way back needs of it, the loss, the way back, and the updates from the first layer
-to the last; `order` says why.
+All of them take the trained parameters as inputs and have everything else inside. The file of a step holds, in this
+order: the forward part, what the backward pass needs of it, the loss, the backward pass, and the updates from the first
+layer to the last. `order` says why.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Recipe:
         allowed: operators that may be used; None: all.
         batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
             statistics.
-        recompute: compute activations again on the way back rather than keep them.
+        recompute: compute activations again in the backward pass rather than keep them.
     """
 
     loss: str = "cross-entropy"
@@ -152,14 +152,14 @@ class _Draft:
         self._statistics = [value for node in by_batch for value in statistics(node)]
         self._moved = [value for node in by_batch for value in node.outputs[1:3]]
         self.names = name_all(self._build, prepared, self._logits, recipe.loss, recipe.optimizer, self._statistics)
-        self._early: list[ir.Node] = []  # what the way back needs of the forward part
-        self._late: list[ir.Node] = []  # the way back
+        self._early: list[ir.Node] = []  # what the backward pass needs of the forward part
+        self._late: list[ir.Node] = []  # the backward pass
         self._gradients: list[ir.Value] = []
         self._loss: Loss | None = None
         self._seed: ir.Value | None = None  # gradient of the logits
 
     def differentiate(self, segments: int = 0) -> None:
-        """Write the way back, from a placeholder for the gradient of the logits.
+        """Write the backward pass, from a placeholder for the gradient of the logits.
 
         Args:
             segments: of the forward part, computed again; 0: none.
@@ -183,11 +183,11 @@ class _Draft:
         self._build.use_batch_size(waits)
 
     def add_loss(self) -> ir.Value:
-        """Write the loss between the forward part and the way back, if there is one, and give its labels."""
+        """Write the loss between the forward part and the backward pass, if there is one, and give its labels."""
         recipe, build, gradient = self._recipe, self._build, self._seed is not None
         build.begin("loss")
         logits = self._logits
-        if gradient and build.masks:  # the loss, and so the way back, begins when all masks are made
+        if gradient and build.masks:  # the loss, and so the backward pass, begins when all masks are made
             logits = build.after(logits, build.batch_size())
         self._loss = build_loss(
             build,

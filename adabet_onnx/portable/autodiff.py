@@ -53,7 +53,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Plan:
-    """The way back.
+    """The backward pass.
 
     Attributes:
         output: the value whose gradient is given.
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> Plan:
-    """Find the way back from a value to trained parameters.
+    """Find the backward pass from a value to trained parameters.
 
     Args:
         graph: a sorted graph whose values have shapes and dtypes (see `shapes.annotate`).

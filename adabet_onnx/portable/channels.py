@@ -2,7 +2,7 @@
 
 Where only some channels of a weight are trained, the gradient of the layer's result is cut down to them first, so that
 the product that makes the weight's gradient has as many rows less. What a layer reads channel by channel (depthwise
-convolutions, normalisations) is cut down too, and only that part of the activation is kept for the way back.
+convolutions, normalisations) is cut down too, and only that part of the activation is kept for the backward pass.
 
 Other layers, and biases alone, have the gradient of all channels computed, of which those that are trained are taken.
 """
@@ -103,7 +103,7 @@ class _Cut:
         return value
 
     def kept(self, indices: Sequence[int]) -> ir.Value:
-        """Some channels of the activation that the node reads, in whose place they are kept for the way back."""
+        """Some channels of the activation that the node reads, in whose place they are kept for the backward pass."""
         part = take(self.build, self.x(0), indices, 1)
         self.build.masks.append(part)
         return part

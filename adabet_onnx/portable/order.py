@@ -5,7 +5,7 @@ outputs no other node uses (the one that stands last in the file first), visits 
 whose node stands last to the one that stands first, and runs each node when its inputs are there.
 
 So a training step runs frugally if the nodes that end a parameter's update stand in the file in the order of the
-layers: then the last layer's gradient is taken and used first, and what the way back needs of the layers before it
+layers: then the last layer's gradient is taken and used first, and what the backward pass needs of the layers before it
 is not computed ahead of time.
 """
 
@@ -47,14 +47,14 @@ def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
 def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> ir.Value:
     """The batch size, known only when all masks are made that allow an activation to be freed.
 
-    A mask that only the way back uses would be made on the way back, and its activation would live till then. A loss
-    that gets the batch size from the masks' shapes cannot run before they are there. The shapes stand in the file
+    A mask that only the backward pass uses would be made in the backward pass, and its activation would live till then.
+    A loss that gets the batch size from the masks' shapes cannot run before they are there. In the file the shapes stand
     before the maxima over them, so that they are visited, and the masks made, from the first layer to the last.
 
     Args:
-        build: holds the masks of the way back, all of whose nodes are made.
+        build: holds the masks of the backward pass, all of whose nodes are made.
         forward: position of each node of the forward part.
-        seed: the value the way back starts from.
+        seed: the value the backward pass starts from.
 
     Returns:
         The batch size, int64 of shape (1,).

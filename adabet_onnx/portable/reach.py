@@ -1,8 +1,8 @@
 """What stands between a graph's trained values and its output, for many sets of them in one walk.
 
-`autodiff.plan` finds the way back for one selection. A pre-flight asks for every layer by itself, and a node may have
-a gradient for one layer and none for another (of a data input, but not of a weight). So each value carries a bit for
-every set that reaches it, and a node is looked at once for each combination of inputs that some set wants.
+`autodiff.plan` finds the backward pass for one selection. A pre-flight asks for every layer by itself, and a node may
+have a gradient for one layer and none for another (of a data input, but not of a weight). So each value carries a bit
+for every set that reaches it, and a node is looked at once for each combination of inputs that some set wants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Reason = Callable[[ir.Node, tuple[int, ...], Collection[ir.Value]], str | None]
 
 @dataclass(frozen=True)
 class Blocked:
-    """A node on the way back that has no gradient.
+    """A node in the backward pass that has no gradient.
 
     Attributes:
         node: the node.
@@ -31,7 +31,7 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Way:
-    """The way back from the output to one set of trained values.
+    """The backward pass from the output to one set of trained values.
 
     Attributes:
         blocked: nodes on it without a gradient, in the graph's order.
@@ -51,7 +51,7 @@ def ways(
     inputs: Callable[[ir.Node], Sequence[ir.Value | None]],
     carries: Callable[[ir.Node, ir.Value], bool],
 ) -> list[Way]:
-    """The way back to each of several sets of trained values.
+    """The backward pass to each of several sets of trained values.
 
     Args:
         graph: sorted, with dtypes.

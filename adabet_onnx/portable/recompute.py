@@ -1,8 +1,8 @@
-"""Less memory for more time: activations computed again on the way back instead of being kept.
+"""Less memory for more time: activations computed again in the backward pass instead of being kept.
 
 The forward part is cut into segments where one value alone goes from one side to the other. The values at the cuts are
-kept; what the way back needs from inside a segment is computed again from the value at its beginning, when the way back
-gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
+kept; what the backward pass needs from inside a segment is computed again from the value at its beginning, when the
+backward pass gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
 
 ONNX has no way to say "later", and ONNX Runtime merges a node with another of the same operator and inputs. So a
 segment is computed again from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read
@@ -48,9 +48,9 @@ def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segmen
     """Rewrite what was built so that it uses values computed again.
 
     Args:
-        build: holds the nodes of the way back, in the order they were made.
+        build: holds the nodes of the backward pass, in the order they were made.
         forward: the forward part.
-        seed: the value the way back starts from.
+        seed: the value the backward pass starts from.
         segments: how many to cut the forward part into.
 
     Returns:

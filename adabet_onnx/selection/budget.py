@@ -1,7 +1,7 @@
 """Budgets: what the training of a selection may cost on the device it is for.
 
 A budget is checked against predictions (`Costs`, which is `cost.predict.Predictor`), never against sums of what single
-layers cost: the earliest selected layer decides how far the way back goes, not the number of layers.
+layers cost: the earliest selected layer decides how far the backward pass goes, not the number of layers.
 """
 
 from __future__ import annotations

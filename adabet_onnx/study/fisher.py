@@ -1,4 +1,4 @@
-"""Fisher information of layers: the rival of b1_hat that needs labels and a way back.
+"""Fisher information of layers: the rival of b1_hat that needs labels and a backward pass.
 
 For the activation a of a layer and the gradient g of the loss of one labelled batch with respect to it,
 
@@ -79,7 +79,7 @@ def fisher_information(
 
     Raises:
         DataError: there are no labels, or they do not fit.
-        ModelError: a node on the way back has no gradient; it is named.
+        ModelError: a node in the backward pass has no gradient; it is named.
     """
     opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
     dataset = align_classes(opened, model.metadata("classes"), ignore=ignore)
@@ -101,7 +101,7 @@ class Fisher:
 
     Raises:
         DataError: there are no labels, or they do not fit.
-        ModelError: a node on the way back has no gradient; it is named.
+        ModelError: a node in the backward pass has no gradient; it is named.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Fisher:
 def _graph(
     model: Model, loss: str, axis: int | None
 ) -> tuple[ir.Model, dict[str, str], tuple[tuple[str, str], ...], str]:
-    """Forward, loss and way back; each layer's output, each input's name here by its name in the model, the labels'."""
+    """The training graph, each layer's output, each input's name here by its name in the model, the labels' name."""
     everything = Selection(
         model_sha256=model.sha256,
         strategy="all",

@@ -74,7 +74,7 @@ def make_artifacts(
             else 1, or the last of three axes.
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen``, or ``batch`` (the selected ones normalise by the batch and update their statistics).
-        recompute: spend time to save memory, by computing activations again on the way back.
+        recompute: spend time to save memory, by computing activations again in the backward pass.
         frozen: where frozen weights live: ``embedded`` in the graphs as constants (faster), or once in the
             ``checkpoint``.
         ort_format: train from ``.ort`` files.
@@ -90,7 +90,7 @@ def make_artifacts(
         RecordError: the selection was made for another model.
         OutputError: the folder cannot be written.
         RuntimeMissingError: the runtime that the backend needs is not installed.
-        UsageError: an unknown choice, or one that the backend has not got.
+        UsageError: an unknown choice, or one that the backend does not have.
     """
     choices = Choices(
         loss=loss,

@@ -37,7 +37,7 @@ class Choices:
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
         batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
             the batch and update their statistics.
-        recompute: spend time to save memory: compute activations again on the way back.
+        recompute: spend time to save memory: compute activations again in the backward pass.
         frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
         ort_format: train from ``.ort`` files.
         profile: allow only operators of ``webgpu``; None: all.
@@ -98,7 +98,7 @@ class Choices:
         return Optimizer(self.optimizer, self.weight_decay, self.momentum, self.clip_norm)
 
     def lacking(self, backend: str, *, channels: bool = False) -> list[str]:
-        """What is asked for that a backend has not got, in words.
+        """What is asked for that a backend does not have, in words.
 
         Args:
             backend: portable or ort.

@@ -236,7 +236,7 @@ class Manifest:
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
     def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
-        """All parameters (and state) in a checkpoint by name, and one of its properties (None if it has not got it)."""
+        """All parameters (and state) in a checkpoint by name, and a property of it (None if it has none)."""
         if self.backend == "ort":
             return ort.read_checkpoint(checkpoint, key)
         entries = [*self.content["parameters"], *self.content["state"]]

@@ -340,7 +340,7 @@ class Session:
 
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
-    """All parameters of a checkpoint file by name, and one of its properties (None if it has not got it).
+    """All parameters of a checkpoint file by name, and a property of it (None if it has none).
 
     Raises:
         TrainingError: it cannot be read.

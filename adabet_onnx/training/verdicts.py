@@ -7,8 +7,8 @@
         name, op_type, trainable
         backend     the one ``--backend auto`` takes: portable, else ort; null for none
         portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
-    nodes           without a gradient on the way back from the loss to a layer: node, op_type, layer (that it is, or
-                    that stands before it; or null), backend, reason, remedy
+    nodes           without a gradient between the loss and a layer: node, op_type, layer (that it is, or that stands
+                    before it; or null), backend, reason, remedy
     decisions       what the model's parts were taken for, see `decisions`
 """
 
@@ -25,7 +25,7 @@ FORMAT, VERSION = "adabet-onnx/check", 1
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A node without a gradient on the way back from the loss to a layer; the attributes are those of the module."""
+    """A node without a gradient between the loss and a layer; the attributes are those of the module."""
 
     node: str
     op_type: str

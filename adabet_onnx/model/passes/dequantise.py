@@ -124,7 +124,7 @@ class _Work:
         }
 
     def check(self, node: ir.Node) -> None:
-        """See, before anything is changed, that a node is whole, and what it takes in has the scale it was made with.
+        """Check, before anything is changed, that a node has its inputs, each with the scale it was made with.
 
         onnx does not check operators of other domains than its own.
         """

@@ -64,7 +64,7 @@ class LowerNewerOperators(ir.passes.InPlacePass):
 
 
 def is_newer(op_type: str, domain: str, opset: int) -> bool:
-    """Whether an operator is one of ONNX's own that an opset has not got."""
+    """Whether an operator is one of ONNX's own and newer than an opset."""
     return domain in _HERE and not _is_in(op_type, opset)
 
 

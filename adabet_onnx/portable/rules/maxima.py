@@ -13,8 +13,8 @@ from .windows import Windows
 def to_maxima(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, found: Windows) -> ir.Value:
     """The gradient of the input of a MaxPool, each window's to its first largest element.
 
-    Windows are boxes, so the maxima are taken along the last axis first, then along the one before, and so on. On the
-    way back, the first place along the first axis that has the maximum takes the gradient, there the first place
+    Windows are boxes, so the maxima are taken along the last axis first, then along the one before, and so on. In the
+    backward pass, the first place along the first axis that has the maximum takes the gradient, there the first place
     along the second axis, and so on: that is the first place of the whole window. So 3 x 3 places are found by
     3 + 3 comparisons.
 

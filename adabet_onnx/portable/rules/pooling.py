@@ -28,7 +28,7 @@ def max_pool(step: Step) -> Gradients:
 
     The forward node tells the places, which take fewer bytes to keep than its input and output; but they take ONNX
     Runtime long: with windows of 3 x 3 two apart at [8, 64, 112, 112], 36 ms on top of 5, and scattering 11 more.
-    Comparing on the way back takes 63 ms there. With windows one apart there are as many places as elements, and
+    Comparing in the backward pass takes 63 ms there. With windows one apart there are as many places as elements, and
     comparing takes about half as long, so that is done.
     """
     found = windows(step)

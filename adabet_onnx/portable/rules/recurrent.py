@@ -1,8 +1,8 @@
 """LSTM, GRU and RNN over a known number of steps.
 
 The forward node stays as it is. Its states of all steps are its output Y, so gates are computed again for all steps at
-once, and only what goes from step to step on the way back is written out for each of them: a product with R and a few
-products by element. Weights' gradients are one product over all steps again.
+once, and only what goes from step to step in the backward pass is written out for each of them: a product with R and a
+few products by element. Weights' gradients are one product over all steps again.
 
 With T steps, B samples, I inputs and H units, per direction: X (T, B, I), states (T, B, H), gates (T, B, G H).
 """

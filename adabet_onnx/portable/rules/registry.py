@@ -92,7 +92,7 @@ class Look:
 
 
 class Step(Look):
-    """A forward node on the way back: gradients of its outputs are known, those of its inputs are wanted.
+    """A forward node in the backward pass: gradients of its outputs are known, those of its inputs are wanted.
 
     Attributes:
         build: makes the nodes of the gradient.
