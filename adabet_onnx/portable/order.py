@@ -48,8 +48,8 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> i
     """The batch size, known only when all masks are made that allow an activation to be freed.
 
     A mask that only the backward pass uses would be made in the backward pass, and its activation would live till then.
-    A loss that gets the batch size from the masks' shapes cannot run before they are there. In the file the shapes stand
-    before the maxima over them, so that they are visited, and the masks made, from the first layer to the last.
+    A loss that gets the batch size from the masks' shapes cannot run before they are there. The shapes come before the
+    maxima over them in the file, so that they are visited, and the masks made, from the first layer to the last.
 
     Args:
         build: holds the masks of the backward pass, all of whose nodes are made.

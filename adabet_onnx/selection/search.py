@@ -2,8 +2,8 @@
 
 What a set of layers costs is not the sum of what its layers cost: the earliest one decides how far the backward pass
 goes, and memory is a maximum over time. So a set is only ever asked as a whole (`fits`), which takes a prediction from
-its training graph, and is slow. One thing is known: a set that holds one that does not fit does not fit either. That makes
-each refusal a linear constraint (not all of these layers together), and the search a small integer program, solved
+its training graph, and is slow. One thing is known: a set that holds one that does not fit does not fit either. So
+each refusal is a linear constraint (not all of these layers together), and the search a small integer program, solved
 again with every refusal learnt: its optimum is never below the best set's score, and once it fits, it is the best set.
 """
 
