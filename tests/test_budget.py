@@ -12,7 +12,7 @@ import click
 import pytest
 
 from adabet_onnx import RecordError, UsageError, select
-from adabet_onnx.cli.common import ShareType, Size
+from adabet_onnx.cli.parameters import ShareType, Size
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget, megabytes
 from adabet_onnx.selection.record import load_selection

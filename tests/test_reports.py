@@ -14,8 +14,8 @@ from onnx import helper
 from rich.console import Console
 
 from adabet_onnx import open_model, select
-from adabet_onnx.cli.common import ProgressLines
 from adabet_onnx.cli.main import main
+from adabet_onnx.cli.printing import ProgressLines
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.report.comparison import comparison_table
 from adabet_onnx.report.grouping import by_reason, counted, in_common, listed, without_numbers

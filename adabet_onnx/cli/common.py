@@ -1,21 +1,14 @@
-"""Options, types and terminal helpers that several commands share."""
+"""Options that several commands share, and what they are turned into."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from ..data.preprocess import PRESETS
 from ..data.reading import Reading
@@ -26,130 +19,10 @@ from ..selection.budget import Budget
 from ..selection.strategies import HEADS, STRATEGIES
 from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
 from ..training.schedule import SCHEDULES
+from .parameters import SHARE, Bound, Limit, Numbers, Share, Size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-ANY = click.Path(exists=True, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-OUTPUT = click.Path(path_type=Path)
 Bindings = tuple[tuple[str, Any], ...]
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes: 500MB, 2GB, 64MiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse, or fail as click does."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
-        count = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or ""]
-        if not 1 <= count < math.inf:
-            self.fail(f"{value!r} is not a size of a byte or more, such as 500MB or 2GiB.", param, ctx)
-        return round(count)
-
-
-class Share(float):
-    """A multiple of what training all layers takes."""
-
-
-class ShareType(click.ParamType[Share]):
-    """A multiple of what training all layers takes: 0.5x."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        """Parse, or fail as click does."""
-        match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
-        if match is None or not 0 < float(match[1]) < math.inf:
-            self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
-        return Share(match[1])
-
-
-_SHARE = ShareType()
-
-
-class Limit(click.ParamType["int | Share"]):
-    """A number of bytes, or a share of what training all layers takes: 64MB, 0.25x."""
-
-    name = "limit"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Share:
-        """Parse, or fail as click does."""
-        if isinstance(value, Share):
-            return value
-        kind = _SHARE if str(value).strip().lower().endswith("x") else Size()
-        return kind.convert(value, param, ctx)
-
-
-class Numbers(click.ParamType["tuple[float, ...]"]):
-    """Numbers separated by commas: 0.485,0.456,0.406."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
-
-
-class Extent(click.ParamType["tuple[str, int]"]):
-    """A named size: sequence=64."""
-
-    name = "extent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Parse, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        name, _, size = str(value).rpartition("=")
-        if not name or not size.isdecimal():
-            self.fail(f"{value!r} is not NAME=SIZE, such as sequence=64.", param, ctx)
-        return name, int(size)
-
-
-class Bound(click.ParamType["tuple[str, Any]"]):
-    """A value for an input: sr=16000, training=false, mask=[1,0], lora_A=FILE.npy."""
-
-    name = "bound"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        """Parse, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        name, _, text = str(value).partition("=")
-        if not name or not text:
-            self.fail(f"{value!r} is not NAME=VALUE, such as sr=16000 or lora_A=FILE.npy.", param, ctx)
-        try:
-            return name, json.loads(text)
-        except ValueError:
-            return name, {"True": True, "False": False}.get(text, text)
-
-
-class Words(click.ParamType["tuple[str, ...]"]):
-    """Known words separated by commas: adabet,last,all."""
-
-    name = "words"
-
-    def __init__(self, known: Sequence[str]) -> None:
-        self._known = tuple(known)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Parse, or fail as click does."""
-        if isinstance(value, tuple):
-            return value
-        words = tuple(word.strip() for word in str(value).split(",") if word.strip())
-        for word in words:
-            if word not in self._known:
-                self.fail(f"{word!r} is not one of {', '.join(self._known)}.", param, ctx)
-        if not words:
-            self.fail(f"give at least one of {', '.join(self._known)}.", param, ctx)
-        return words
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -241,7 +114,7 @@ budget_options = together(
         type=Limit(),
         help="Step memory at most, e.g. 64MB, or 0.25x of what training all layers takes.",
     ),
-    click.option("--max-step-time", type=_SHARE, help="Time of a step at most, e.g. 0.5x of training all layers."),
+    click.option("--max-step-time", type=SHARE, help="Time of a step at most, e.g. 0.5x of training all layers."),
     click.option("--max-update", type=Size(), help="Size of the trained parameters at most, e.g. 200KB."),
     click.option(
         "--max-accumulate",
@@ -375,61 +248,3 @@ def take_reading(options: dict[str, Any]) -> Reading:
 def this_command() -> str:
     """The command line, to note beside its results."""
     return shlex.join(["adabet-onnx", *sys.argv[1:]])
-
-
-def show(renderable: RenderableType, quiet: bool = False) -> None:
-    """Print for people, on stdout."""
-    if not quiet:
-        console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
-        # Files and pipes have no width: give tables room, so that names are not folded.
-        if not console.is_terminal:
-            console = Console(highlight=False, markup=False, emoji=False, width=160)
-        for part in renderable.renderables if isinstance(renderable, Group) else [renderable]:
-            # Nothing breaks the lines of a file: what is searched for stays in one.
-            whole = isinstance(part, str) or (isinstance(part, Text) and not console.is_terminal)
-            console.print(part, soft_wrap=whole)
-
-
-def show_json(value: Any) -> None:
-    """Print for programs, on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
-class ProgressLines:
-    """Progress for files and pipes, on stderr: a line for each epoch when it is over, and when anything else begins."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Write a line if this call is one of those."""
-        epoch = re.match(r"epoch (\d+)/(\d+)", what)
-        if epoch is None:
-            begins, self._last = what != self._last, what
-            if begins:
-                click.echo(f"{what} ({done} of {total})" if done else f"{what} ...", err=True)
-        elif done * int(epoch[2]) == int(epoch[1]) * total:
-            self._last = what
-            click.echo(what, err=True)
-
-
-@contextlib.contextmanager
-def progress_bar(quiet: bool, *, lines: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress callback that draws a bar on stderr if that is a terminal.
-
-    Args:
-        quiet: there is none.
-        lines: where stderr is no terminal, write lines to it: `ProgressLines`.
-    """
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield ProgressLines() if lines and not quiet else None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def update(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield update

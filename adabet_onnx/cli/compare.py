@@ -13,27 +13,22 @@ from ..selection.strategies import HEADS
 from ..study.compare import compare as compare_strategies
 from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
 from .common import (
-    ANY,
-    FILE,
-    OUTPUT,
     Bindings,
-    Numbers,
-    Words,
     artifact_options,
     bound_model,
     budget_options,
     input_option,
     preprocessing_options,
-    progress_bar,
     quiet_option,
     scoring_options,
-    show,
     take_budget,
     take_choices,
     take_reading,
     this_command,
     threads_option,
 )
+from .parameters import ANY, FILE, OUTPUT, Numbers, Words
+from .printing import progress_bar, show
 
 
 @click.command()

@@ -20,19 +20,9 @@ from ..selection.strategies import matching
 from ..training.choices import LOSSES
 from ..training.decisions import decisions
 from ..training.preflight import check_model
-from .common import (
-    FILE,
-    OUTPUT,
-    Bindings,
-    Extent,
-    bound_model,
-    input_option,
-    once,
-    quiet_option,
-    seed_option,
-    show,
-    show_json,
-)
+from .common import Bindings, bound_model, input_option, once, quiet_option, seed_option
+from .parameters import FILE, OUTPUT, Extent
+from .printing import show, show_json
 
 
 @click.command()

@@ -8,7 +8,9 @@ import click
 
 from ..files import check_output
 from ..report.page import write_report
-from .common import FILE, FOLDER, OUTPUT, progress_bar, quiet_option, show
+from .common import quiet_option
+from .parameters import FILE, FOLDER, OUTPUT
+from .printing import progress_bar, show
 
 
 @click.command()

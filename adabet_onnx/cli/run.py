@@ -14,28 +14,24 @@ from ..report.doctor import diagnosis
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import outcome_text
 from .common import (
-    ANY,
-    FILE,
-    OUTPUT,
     Bindings,
     artifact_options,
     bound_model,
     budget_options,
     input_option,
     preprocessing_options,
-    progress_bar,
     quiet_option,
     scoring_options,
     seed_option,
     selection_options,
-    show,
-    show_json,
     take_budget,
     take_choices,
     this_command,
     threads_option,
     training_options,
 )
+from .parameters import ANY, FILE, OUTPUT
+from .printing import progress_bar, show, show_json
 
 
 @click.command()

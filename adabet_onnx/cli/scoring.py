@@ -23,27 +23,22 @@ from ..selection.strategies import select as choose_layers
 from ..selection.unscored import unscored
 from ..training.choices import Choices, choose_backend
 from .common import (
-    ANY,
-    FILE,
-    OUTPUT,
     Bindings,
-    Size,
     bound_model,
     budget_options,
     cost_options,
     input_option,
     preprocessing_options,
-    progress_bar,
     quiet_option,
     scoring_options,
     seed_option,
     selection_options,
-    show,
-    show_json,
     take_budget,
     take_reading,
     threads_option,
 )
+from .parameters import ANY, FILE, OUTPUT, Size
+from .printing import progress_bar, show, show_json
 
 
 @click.command()

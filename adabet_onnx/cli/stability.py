@@ -17,20 +17,16 @@ from ..report.stability import plot_stability, stability_table
 from ..study.stability import stability as measure_stability
 from ..training.choices import LOSSES
 from .common import (
-    ANY,
-    FILE,
-    OUTPUT,
     Bindings,
-    Size,
     bound_model,
     input_option,
     preprocessing_options,
-    progress_bar,
     quiet_option,
-    show,
     take_reading,
     threads_option,
 )
+from .parameters import ANY, FILE, OUTPUT, Size
+from .printing import progress_bar, show
 
 
 @click.command()

@@ -20,24 +20,19 @@ from ..training.evaluation import predict as compute_predictions
 from ..training.export import export_model
 from ..training.trainer import Trainer
 from .common import (
-    ANY,
-    FILE,
-    FOLDER,
-    OUTPUT,
     Bindings,
     artifact_options,
     bound_model,
     input_option,
     preprocessing_options,
-    progress_bar,
     quiet_option,
     reading_options,
-    show,
-    show_json,
     take_reading,
     threads_option,
     training_options,
 )
+from .parameters import ANY, FILE, FOLDER, OUTPUT
+from .printing import progress_bar, show, show_json
 
 
 @click.command()

@@ -1,0 +1,135 @@
+"""Types of what is given on the command line: paths, sizes, shares, numbers, names with values."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ANY = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUTPUT = click.Path(path_type=Path)
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes: 500MB, 2GB, 64MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or fail as click does."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
+        count = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or ""]
+        if not 1 <= count < math.inf:
+            self.fail(f"{value!r} is not a size of a byte or more, such as 500MB or 2GiB.", param, ctx)
+        return round(count)
+
+
+class Share(float):
+    """A multiple of what training all layers takes."""
+
+
+class ShareType(click.ParamType[Share]):
+    """A multiple of what training all layers takes: 0.5x."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        """Parse, or fail as click does."""
+        match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
+        if match is None or not 0 < float(match[1]) < math.inf:
+            self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
+        return Share(match[1])
+
+
+SHARE = ShareType()
+
+
+class Limit(click.ParamType["int | Share"]):
+    """A number of bytes, or a share of what training all layers takes: 64MB, 0.25x."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Share:
+        """Parse, or fail as click does."""
+        if isinstance(value, Share):
+            return value
+        kind = SHARE if str(value).strip().lower().endswith("x") else Size()
+        return kind.convert(value, param, ctx)
+
+
+class Numbers(click.ParamType["tuple[float, ...]"]):
+    """Numbers separated by commas: 0.485,0.456,0.406."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
+
+
+class Extent(click.ParamType["tuple[str, int]"]):
+    """A named size: sequence=64."""
+
+    name = "extent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, _, size = str(value).rpartition("=")
+        if not name or not size.isdecimal():
+            self.fail(f"{value!r} is not NAME=SIZE, such as sequence=64.", param, ctx)
+        return name, int(size)
+
+
+class Bound(click.ParamType["tuple[str, Any]"]):
+    """A value for an input: sr=16000, training=false, mask=[1,0], lora_A=FILE.npy."""
+
+    name = "bound"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).partition("=")
+        if not name or not text:
+            self.fail(f"{value!r} is not NAME=VALUE, such as sr=16000 or lora_A=FILE.npy.", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, {"True": True, "False": False}.get(text, text)
+
+
+class Words(click.ParamType["tuple[str, ...]"]):
+    """Known words separated by commas: adabet,last,all."""
+
+    name = "words"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = tuple(known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse, or fail as click does."""
+        if isinstance(value, tuple):
+            return value
+        words = tuple(word.strip() for word in str(value).split(",") if word.strip())
+        for word in words:
+            if word not in self._known:
+                self.fail(f"{word!r} is not one of {', '.join(self._known)}.", param, ctx)
+        if not words:
+            self.fail(f"give at least one of {', '.join(self._known)}.", param, ctx)
+        return words

@@ -1,0 +1,72 @@
+"""What commands print: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+
+def show(renderable: RenderableType, quiet: bool = False) -> None:
+    """Print for people, on stdout."""
+    if not quiet:
+        console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
+        # Files and pipes have no width: give tables room, so that names are not folded.
+        if not console.is_terminal:
+            console = Console(highlight=False, markup=False, emoji=False, width=160)
+        for part in renderable.renderables if isinstance(renderable, Group) else [renderable]:
+            # Nothing breaks the lines of a file: what is searched for stays in one.
+            whole = isinstance(part, str) or (isinstance(part, Text) and not console.is_terminal)
+            console.print(part, soft_wrap=whole)
+
+
+def show_json(value: Any) -> None:
+    """Print for programs, on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+class ProgressLines:
+    """Progress for files and pipes, on stderr: a line for each epoch when it is over, and when anything else begins."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Write a line if this call is one of those."""
+        epoch = re.match(r"epoch (\d+)/(\d+)", what)
+        if epoch is None:
+            begins, self._last = what != self._last, what
+            if begins:
+                click.echo(f"{what} ({done} of {total})" if done else f"{what} ...", err=True)
+        elif done * int(epoch[2]) == int(epoch[1]) * total:
+            self._last = what
+            click.echo(what, err=True)
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool, *, lines: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress callback that draws a bar on stderr if that is a terminal.
+
+    Args:
+        quiet: there is none.
+        lines: where stderr is no terminal, write lines to it: `ProgressLines`.
+    """
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield ProgressLines() if lines and not quiet else None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def update(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield update
