@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from models import tiny
+from models.folded import folded
 from models.tiny import node, normal
 from onnx import TensorProto, helper
 
@@ -96,12 +97,6 @@ def test_samples_of_one_to_three_axes(tmp_path: Path, shape: tuple[int, ...], lo
 
 
 def test_folded_normalisations_are_noticed() -> None:
-    nodes, values, value = [], {}, "input"
-    for index in range(3):
-        values |= {f"c{index}.weight": (index + 1) * normal(3, 3, 1, 1), f"c{index}.bias": normal(3)}
-        nodes.append(node("Conv", [value, f"c{index}.weight", f"c{index}.bias"], [f"v{index}"], f"/c{index}"))
-        value = f"v{index}"
-    nodes.append(node("GlobalAveragePool", [value], ["logits"], "/pool"))
-    (note,) = open_model(tiny.build(nodes, values, output_shape=("N", 3, 1, 1))).notes
+    (note,) = open_model(folded()).notes
     assert "they were folded" in note
     assert open_model(tiny.conv_net(norm=False)).notes == ()

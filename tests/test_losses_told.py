@@ -20,7 +20,7 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.logits_axes import softmax_axis
 from adabet_onnx.model.open import Model
-from adabet_onnx.pipeline import adapt
+from adabet_onnx.pipeline import Outcome, adapt
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
@@ -275,26 +275,20 @@ def test_ignored_labels_in_a_whole_run(tmp_path: Path) -> None:
     x, y = pictures()
     y[:, :2] = 255
     x, y = np.concatenate([x] * 6), np.concatenate([y] * 6)
-    outcome = adapt(
-        open_model(masks.per_pixel(3, turned=True)),
-        (x, y),
-        tmp_path / "o",
-        choices=Choices(ignore_label=255),
-        training={"epochs": 1},
-        rho=1.0,
-        measure=False,
-        check=False,
-    )
+
+    def adapted(resume: bool) -> Outcome:
+        return adapt(
+            open_model(masks.per_pixel(3, turned=True)),
+            (x, y),
+            tmp_path / "o",
+            choices=Choices(ignore_label=255),
+            training={"epochs": 1},
+            rho=1.0,
+            measure=False,
+            check=False,
+            resume=resume,
+        )
+
+    outcome = adapted(resume=False)
     assert outcome.before["loss"] == pytest.approx(cross_entropy(x, y), rel=1e-5)
-    again = adapt(
-        open_model(masks.per_pixel(3, turned=True)),
-        (x, y),
-        tmp_path / "o",
-        choices=Choices(ignore_label=255),
-        training={"epochs": 1},
-        rho=1.0,
-        measure=False,
-        check=False,
-        resume=True,
-    )
-    assert again.after == outcome.after
+    assert adapted(resume=True).after == outcome.after

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 from models import tiny
+from models.folded import folded
 from models.tiny import node, normal
 
 from adabet_onnx import ModelError, open_model
@@ -17,16 +18,6 @@ OWN = {"torch": ("torch.onnx", "TrainingMode", "batch_first=True"), "Keras": ("K
 def made_by(proto: onnx.ModelProto, producer: str) -> onnx.ModelProto:
     proto.producer_name = producer
     return proto
-
-
-def folded(opset: int) -> onnx.ModelProto:
-    nodes, values, value = [], {}, "input"
-    for index in range(3):
-        values |= {f"c{index}.weight": (index + 1) * normal(3, 3, 1, 1), f"c{index}.bias": normal(3)}
-        nodes.append(node("Conv", [value, f"c{index}.weight", f"c{index}.bias"], [f"v{index}"], f"/c{index}"))
-        value = f"v{index}"
-    nodes.append(node("GlobalAveragePool", [value], ["logits"], "/pool"))
-    return tiny.build(nodes, values, output_shape=("N", 3, 1, 1), opset=opset)
 
 
 def random() -> onnx.ModelProto:

@@ -26,7 +26,7 @@ class Replacement:
         self._graph.register_initializer(value)
         return value
 
-    def apply(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+    def apply(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """A node with one float32 output."""
         self._count += 1
         name = f"{self._node.name}/{op_type.lower()}_{self._count}"

@@ -5,7 +5,6 @@ Classifiers that are one against the rest end so. With log(p) as the logits, cro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from ..probabilities import behind_shape, tail_of
 from ..trial import compare
 from ..uses import ancestors
+from .edit import Replacement
 
 _MOST_ELSE = 1e-4  # of the outputs' size
 _SUMS = frozenset({"ReduceSum", "ReduceL1"})
@@ -58,7 +58,7 @@ def _rewrite(graph: ir.Graph, value: ir.Value) -> str | None:
     logits = work.of(node.inputs[0])
     if logits is None:
         return None
-    softmax = work.apply("Softmax", [logits], axis=1)
+    softmax = work.apply("Softmax", logits, axis=1)
     old = node.outputs[0]
     softmax.shape, softmax.type, name = old.shape, old.type, old.name
     old.replace_all_uses_with(softmax, replace_graph_outputs=True)
@@ -67,11 +67,8 @@ def _rewrite(graph: ir.Graph, value: ir.Value) -> str | None:
     return logits.name
 
 
-class _Logarithms:
+class _Logarithms(Replacement):
     """Builds the logarithms of probabilities before a node."""
-
-    def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self._graph, self._node, self._count = graph, node, 0
 
     def of(self, value: ir.Value | None, depth: int = 0) -> ir.Value | None:
         """The logarithm of a value, or None if it is not known to be made of sigmoids or a Softmax."""
@@ -80,10 +77,10 @@ class _Logarithms:
             return None
         tail = tail_of(value)
         if tail is not None and tail.kind == "sigmoid" and not behind_shape(value)[1]:
-            minus = self.apply("Neg", [tail.logits])
-            return self.apply("Neg", [self.apply("Softplus", [minus])])
+            minus = self.apply("Neg", tail.logits)
+            return self.apply("Neg", self.apply("Softplus", minus))
         if node.op_type == "Softmax":
-            return self.apply("LogSoftmax", node.inputs[:1], **_attributes(node))
+            return self.apply("LogSoftmax", node.inputs[0], **_attributes(node))
         if node.op_type == "Add":  # of what keeps the sum from 0
             found = [made for operand in node.inputs if (made := self.of(operand, depth + 1)) is not None]
             return found[0] if len(found) == 1 else None
@@ -93,17 +90,7 @@ class _Logarithms:
         logarithms = [self.of(operand, depth + 1) for operand in node.inputs[:several]]
         if any(made is None for made in logarithms):
             return None
-        return self.apply(node.op_type, [*logarithms, *node.inputs[several:]], **_attributes(node))
-
-    def apply(self, op_type: str, inputs: Sequence[ir.Value | None], **given: Any) -> ir.Value:
-        """A float32 node before the node."""
-        self._count += 1
-        name = f"{self._node.name or 'shares'}/{op_type.lower()}_{self._count}"
-        made = ir.node(op_type, list(inputs), given, name=name)
-        made.outputs[0].name = f"{name}:0"
-        made.outputs[0].dtype = ir.DataType.FLOAT
-        self._graph.insert_before(self._node, made)
-        return made.outputs[0]
+        return self.apply(node.op_type, *logarithms, *node.inputs[several:], **_attributes(node))
 
 
 def _attributes(node: ir.Node) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
+from quiet import quiet_session
 
 _STEPS = (0.3, 0.1, 0.03, 0.01)  # along a direction of length 1
 
@@ -27,11 +27,11 @@ def head_error(original: Path, headed: Path, samples: Mapping[str, np.ndarray]) 
     if any(name not in second or not np.array_equal(first[name], second[name]) for name in kept):
         return np.inf
     old.graph.output.append(onnx.helper.make_empty_tensor_value_info(before.input[0]))
-    features = _session(old).run([before.input[0]], dict(samples))[0].astype(np.float64)
+    features = quiet_session(old).run([before.input[0]], dict(samples))[0].astype(np.float64)
     transposed = any(attribute.name == "transB" and attribute.i for attribute in after.attribute)
     weight, bias = (second[name].astype(np.float64) for name in after.input[1:])
     expected = features @ (weight.T if transposed else weight) + bias
-    found = _session(new).run([after.output[0]], dict(samples))[0]
+    found = quiet_session(new).run([after.output[0]], dict(samples))[0]
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
@@ -50,7 +50,7 @@ def gradient_error(artifacts: Path, samples: Mapping[str, np.ndarray], labels: n
     }
     feeds = {each["feed"]: samples[each["name"]] for each in manifest["input_details"]} | {manifest["labels"]: labels}
     feeds |= {each["input"]: values[each["name"]] for each in parameters}
-    session = _session(onnx.load(artifacts / manifest["files"]["gradients"]))
+    session = quiet_session(onnx.load(artifacts / manifest["files"]["gradients"]))
     gradient = dict(zip(values, session.run([each["gradient"] for each in parameters], feeds), strict=True))
     loss = _loss_of(artifacts / manifest["files"]["model"], manifest, samples, labels, values)
     return max(_slope_error(loss, gradient, noise) for noise in (0.0, 1.0))
@@ -84,7 +84,7 @@ def _loss_of(
     for tensor in model.graph.initializer:
         if tensor.name in values:
             model.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    session = _session(model)
+    session = quiet_session(model)
 
     def loss(direction: Mapping[str, np.ndarray], step: float) -> float:
         moved = {name: (value + step * direction[name]).astype(np.float32) for name, value in values.items()}
@@ -92,9 +92,3 @@ def _loss_of(
         return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
 
     return loss
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # parameters that are inputs are meant
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

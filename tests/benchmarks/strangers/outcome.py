@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
+from quiet import quiet_session
 
 from .packages import Known
 
@@ -73,16 +73,10 @@ def _run(
     model: onnx.ModelProto, names: list[str], samples: Mapping[str, np.ndarray], known: Known
 ) -> dict[str, np.ndarray]:
     """What a model gives for two samples, each by itself."""
-    session = _session(model)
+    session = quiet_session(model)
     alone = [{name: array[row : row + 1] for name, array in samples.items()} for row in (0, 1)]
     rows = zip(*(session.run(names, _feeds(session, one, known)) for one in alone), strict=True)
     return {name: np.stack(pair) for name, pair in zip(names, rows, strict=True)}
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _feeds(session: Any, samples: Mapping[str, np.ndarray], known: Known) -> dict[str, np.ndarray]:
@@ -161,7 +155,7 @@ class _Loss:
         for name, part in direction.items():
             value = (self.value(name) + step * part).astype(np.float32)
             self._tensors[name].CopyFrom(numpy_helper.from_array(value, name))
-        session = _session(self._model)
+        session = quiet_session(self._model)
         logits = session.run([self._logits], dict(self._samples))[0].astype(np.float64)
         batch = self._manifest["logits_shape"].index("N") if "N" in self._manifest["logits_shape"] else 0
         return self._loss(np.moveaxis(logits, self._batch_axis(logits), batch))
