@@ -7,7 +7,7 @@ neighbouring nodes, so only what stands across a cut is missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -43,7 +43,7 @@ def by_pieces(model: ir.Model, optimize: Optimize) -> ir.Model:
     imports: dict[str, int] = {}
     for number, piece in enumerate(_pieces(model, order)):
         found = optimize(piece)
-        _rename(found.graph, lambda name, number=number: name if name in known else f"piece{number}/{name}")  # type: ignore[misc]
+        _rename(found.graph, known, f"piece{number}/")
         nodes += found.graph.node
         infos |= {info.name: info for info in (*found.graph.value_info, *found.graph.output)}
         tensors |= {tensor.name: tensor for tensor in found.graph.initializer}
@@ -93,10 +93,14 @@ def _pieces(model: ir.Model, order: Sequence[ir.Node]) -> Iterator[onnx.ModelPro
         yield proto
 
 
-def _rename(graph: onnx.GraphProto, name: Callable[[str], str]) -> None:
-    """Give names to what ONNX Runtime has made, in place; an empty name says that something is left out."""
+def _rename(graph: onnx.GraphProto, known: Collection[str | None], prefix: str) -> None:
+    """Put a prefix before the names that ONNX Runtime has made, in place; an empty name says that nothing is given."""
+
+    def renamed(name: str) -> str:
+        return name if not name or name in known else f"{prefix}{name}"
+
     for node in graph.node:
-        node.input[:] = [value and name(value) for value in node.input]
-        node.output[:] = [value and name(value) for value in node.output]
+        node.input[:] = map(renamed, node.input)
+        node.output[:] = map(renamed, node.output)
     for entry in (*graph.initializer, *graph.value_info, *graph.output):
-        entry.name = name(entry.name)
+        entry.name = renamed(entry.name)
