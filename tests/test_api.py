@@ -26,6 +26,7 @@ ORDER = [
     "portable",
     "training",
     "cost",
+    "outcome",
     "pipeline",
     "study",
     "report",

@@ -15,7 +15,8 @@ from models.deep import residual
 from adabet_onnx import open_model
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.model.open import Model
-from adabet_onnx.report import gather
+from adabet_onnx.report import predicted
+from adabet_onnx.report.material import Material
 from adabet_onnx.training.decisions import decisions
 from adabet_onnx.training.preflight import check_model
 
@@ -45,13 +46,13 @@ def test_a_report_predicts_layers_from_the_first_to_the_last(monkeypatch: pytest
         layer.name: predictor.training([*(p.name for p in layer.parameters), *head]).memory_bytes
         for layer in model.layers
     }
-    found = gather.Material(Path(), model=model)
-    gather.predict_costs(found)
+    found = Material(Path(), model=model)
+    predicted.predict_costs(found)
     assert found.reach == alone
 
-    monkeypatch.setattr(gather, "_MOST_PREDICTED", 2)
-    fewer = gather.Material(Path(), model=model)
-    gather.predict_costs(fewer)
+    monkeypatch.setattr(predicted, "_MOST_PREDICTED", 2)
+    fewer = Material(Path(), model=model)
+    predicted.predict_costs(fewer)
     ends = (model.layers[0].name, model.layers[-1].name)
     assert len(model.layers) > 2
     assert fewer.reach == {name: alone[name] for name in ends}

@@ -20,7 +20,8 @@ from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.logits_axes import softmax_axis
 from adabet_onnx.model.open import Model
-from adabet_onnx.pipeline import Outcome, adapt
+from adabet_onnx.outcome import Outcome
+from adabet_onnx.pipeline import adapt
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices

@@ -21,9 +21,11 @@ from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.preprocess import Preprocessing
-from adabet_onnx.pipeline import adapt, save_summary
-from adabet_onnx.report.gather import find_model, gather, predict_costs
+from adabet_onnx.outcome import save_summary
+from adabet_onnx.pipeline import adapt
+from adabet_onnx.report.gather import gather
 from adabet_onnx.report.page import write_report
+from adabet_onnx.report.predicted import find_model, predict_costs
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.results import load_results

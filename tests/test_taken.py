@@ -32,7 +32,8 @@ from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data
 from adabet_onnx.data.taken import resize_step
 from adabet_onnx.model.open import Tensor
-from adabet_onnx.pipeline import adapt, summary
+from adabet_onnx.outcome import summary
+from adabet_onnx.pipeline import adapt
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.stability_record import load_stability

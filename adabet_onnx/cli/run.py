@@ -9,7 +9,8 @@ import click
 
 from ..demo import run_demo
 from ..files import check_output
-from ..pipeline import adapt, save_summary, summary
+from ..outcome import save_summary, summary
+from ..pipeline import adapt
 from ..report.doctor import diagnosis
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import outcome_text

@@ -12,7 +12,8 @@ import numpy as np
 from ..data.preprocess import choose
 from ..data.source import open_data
 from ..model.open import open_model
-from ..pipeline import Outcome, adapt
+from ..outcome import Outcome
+from ..pipeline import adapt
 from ..report.plots import plot_scores, save_figure
 from ..training.evaluation import compute_logits
 

@@ -3,154 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cost.predict import Prediction, Predictor
 from ..errors import AdabetError, RecordError, UsageError
-from ..model.layers import Layer
-from ..model.open import Model, open_model
 from ..records import Entries, finite, read_record
-from ..scoring.record import Scores, load_scores
-from ..selection.record import Selection, load_selection
-from ..selection.unscored import unscored
+from ..scoring.record import load_scores
+from ..selection.record import load_selection
 from ..study.plan import FORMAT as PLAN_FORMAT
 from ..study.plan import VERSION as PLAN_VERSION
 from ..study.plan import Setting
 from ..study.results import FILE as RESULTS
-from ..study.results import Result, load_results
+from ..study.results import load_results
 from ..study.runs import read as read_run
 from ..study.stability_record import FORMAT as STABILITY_FORMAT
 from ..study.stability_record import Stability, load_stability
 from ..training.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
-from ..training.manifest import Manifest, load_manifest
+from ..training.manifest import load_manifest
+from .material import Compared, Curve, Figures, Material, Run
 
 _MOST_SAMPLES = 10**6  # of a step
-_MOST_PREDICTED = 64  # layers of a network
 _SUMMARY, _METRICS = "run.json", "metrics.jsonl"
-
-
-@dataclass(frozen=True)
-class Curve:
-    """How a training went: per epoch, None where nothing is known.
-
-    Attributes:
-        name: what was trained.
-        train_loss: of each epoch; the first is before training.
-        eval_loss, eval_accuracy: on data set aside, likewise.
-    """
-
-    name: str
-    train_loss: tuple[float | None, ...]
-    eval_loss: tuple[float | None, ...]
-    eval_accuracy: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What run.json says.
-
-    Attributes:
-        before, after: accuracy, 0 to 1; None where the loss has none.
-        evaluated_on: which data they are of.
-        trainable_share: trained parameters over all.
-        measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
-        command: the command line, or None.
-        batch_size: samples of the step that was measured.
-        model_file: the model that was adapted, or None.
-    """
-
-    before: float | None
-    after: float | None
-    evaluated_on: str
-    trainable_share: float
-    measured: dict[str, tuple[int, float]]
-    command: str | None
-    batch_size: int = 32
-    model_file: str | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """What `adapt` left.
-
-    Attributes:
-        selection: what was trained.
-        figures: what run.json says; None where it is not there.
-        curve: of the training; None where there is none.
-        manifest: of the artifacts; None where they are not there.
-    """
-
-    selection: Selection
-    figures: Figures | None
-    curve: Curve | None
-    manifest: Manifest | None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What `compare` left.
-
-    Attributes:
-        plan: the content of plan.json.
-        test_samples: how many samples accuracies are of.
-        results: one per strategy, rho and seed.
-        curves: of the first seed of each strategy: the loss of the training that counts, validation figures of the one
-            that its rate was chosen by.
-        batch_size, backend, choices: of the trainings.
-    """
-
-    plan: dict[str, Any]
-    test_samples: int
-    results: list[Result]
-    curves: list[Curve]
-    batch_size: int = 32
-    backend: str = "auto"
-    choices: Choices = field(default_factory=Choices)
-
-
-@dataclass
-class Material:
-    """Everything a report shows; None or empty where it is not there.
-
-    Attributes:
-        folder: where it is from.
-        scores: of all layers; for a selection without scores, the layers of its model, where that is found, with
-            nothing measured (``scores.samples`` is empty).
-        run: of `adapt`.
-        compared: of `compare`.
-        stability: how firm rankings are.
-        model: what was scored, or selected from without scores.
-        costs: predicted costs by name: inference, selection, all.
-        reach: by layer name, step memory in bytes when this layer is trained alone, with the head; of 64 at most.
-        batch_size: samples of the step that costs are of.
-        commands: command lines that led here.
-        notes: what is missing, and how to get it.
-    """
-
-    folder: Path
-    scores: Scores | None = None
-    run: Run | None = None
-    compared: Compared | None = None
-    stability: Stability | None = None
-    model: Model | None = None
-    costs: dict[str, Prediction] = field(default_factory=dict)
-    reach: dict[str, int] = field(default_factory=dict)
-    batch_size: int = 32
-    commands: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def model_file(self) -> str | None:
-        """Where the model was, as far as a record says."""
-        if self.scores is not None:
-            return self.scores.model_file
-        if self.run is not None:
-            return None if self.run.figures is None else self.run.figures.model_file
-        return None if self.stability is None else self.stability.model_file
 
 
 def gather(folder: Path) -> Material:
@@ -319,103 +193,3 @@ def _stability(place: Path) -> Stability | None:
             if STABILITY_FORMAT.encode() in file.read(200):
                 return load_stability(path)
     return None
-
-
-def find_model(found: Material, given: Path | None) -> None:
-    """Open the model that was scored, or selected from, where it can be found, for what needs its graph.
-
-    Its layers are shown where they were not scored.
-
-    Args:
-        found: gets the model, or a note.
-        given: its path, where it was given.
-
-    Raises:
-        UsageError: the model given is another one.
-        ModelError: it cannot be opened.
-    """
-    record: Scores | Selection
-    if found.scores is not None:
-        record = found.scores
-    elif found.run is not None:
-        record = found.run.selection
-    else:
-        return
-    wanted = record.model_sha256
-    selected = isinstance(record, Selection)
-    done, missing = (
-        ("adapted", "Layers and what training costs are") if selected else ("scored", "What training costs is")
-    )
-    places = [given] if given is not None else [found.folder / "model.onnx"]
-    if given is None:
-        places += [path / "model.onnx" for path in sorted(found.folder.iterdir()) if path.is_dir()]
-        places += [Path(found.model_file)] if found.model_file else []
-    for path in places:
-        if path is None or not path.is_file():
-            continue
-        try:
-            model = open_model(path, bind=record.inputs)
-        except AdabetError:
-            if given is not None:
-                raise
-            continue
-        if model.sha256 == wanted:
-            found.model = model
-            if isinstance(record, Selection):
-                found.scores = unscored(model, record.strategy, layers=record.layers)
-            return
-        if given is not None:
-            raise UsageError(f"{given} is not the model that was {done} (SHA-256 {wanted[:12]}...).")
-    found.notes.append(f"{missing} left out: the model that was {done} was not found; give it with --model.")
-
-
-def predict_costs(found: Material, progress: Any = None) -> None:
-    """Predict what inference, the selection, all layers, and each layer with the head take.
-
-    A prediction builds a step of the whole network, so that of every layer would take time by the square of their
-    number: of more than 64 layers, 64 are predicted, spread evenly from the first to the last.
-
-    Args:
-        found: with its model; gets costs and reach.
-        progress: called with what is going on, steps done and steps in all.
-    """
-    model = found.model
-    if model is None:
-        return
-    choices, backend = Choices(), "auto"
-    if found.run is not None and found.run.manifest is not None:
-        choices = Choices.from_manifest(found.run.manifest.content)
-        backend = str(found.run.manifest.backend)
-    if found.run is None and found.compared is not None:
-        choices, backend = found.compared.choices, found.compared.backend
-        found.batch_size = found.compared.batch_size
-    elif found.run is not None and found.run.figures is not None:
-        found.batch_size = found.run.figures.batch_size
-    elif found.run is not None and found.run.selection.budget is not None:
-        found.batch_size = found.run.selection.budget.batch_size
-    predictor = Predictor(model, batch_size=found.batch_size, backend=backend, choices=choices)
-    found.costs["inference"] = predictor.inference()
-    if found.run is not None:
-        selection = found.run.selection
-        parts = selection.parts_of(found.batch_size) if predictor.divisible else 1
-        found.costs["selection"] = predictor.training(
-            selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
-        )
-    head = [] if model.head is None else [parameter.name for parameter in model.head.parameters]
-    try:
-        asked = _spread(model.layers, _MOST_PREDICTED)
-        for number, layer in enumerate(asked):
-            if progress is not None:
-                progress("predicting", number, len(asked))
-            names = [parameter.name for parameter in layer.parameters]
-            found.reach[layer.name] = predictor.training([*names, *head]).memory_bytes
-        found.costs["all"] = predictor.everything()
-    except AdabetError as error:
-        found.notes.append(f"What training some layers costs is left out: {error}")
-
-
-def _spread(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """At most so many layers (two or more), evenly spread, the first and the last among them."""
-    if len(layers) <= most:
-        return list(layers)
-    return [layers[i * (len(layers) - 1) // (most - 1)] for i in range(most)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..study.results import Summary
 from ..study.stability_record import Stability
 from .comparison import draw_against
-from .gather import Curve
+from .material import Curve
 from .plots import label_points
 from .stability import draw_agreement
 

@@ -17,7 +17,9 @@ from ..selection.strategies import size_agreement
 from ..study.results import Summary, summarise
 from . import inline
 from .comparison import HEADINGS, cells, ranked, ties_sentence, verdict
-from .gather import Material, find_model, gather, predict_costs
+from .gather import gather
+from .material import Material
+from .predicted import find_model, predict_costs
 from .stability import clusters_sentence
 
 _BAR = 4.5  # em, of the widest bar

@@ -15,7 +15,7 @@ from ..cost.measure import Cost
 from ..cost.overview import Row
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
-from ..pipeline import Outcome
+from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..training.decisions import Decision, decisions
