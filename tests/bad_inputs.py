@@ -103,18 +103,24 @@ def work(good, tmp_path, monkeypatch) -> Path:
 
 @contextlib.contextmanager
 def limited_files(size: int | None) -> Iterator[None]:
-    """Limit the size of files this process may write, no longer than needed: pytest's own output may be a file."""
+    """Limit the size of files this process may write, no longer than needed: pytest's own output may be a file.
+
+    Nor may Python write bytecode meanwhile, which it would cut off at the limit for every process after it.
+    """
     if size is None:
         yield
         return
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -229,7 +235,9 @@ def entry(name: str, **changes: Any) -> Callable[[], Any]:
 
 
 def process(work: Path, *arguments: str, limit: int | None = None, **environment: str) -> Result:
-    """Run the command line in another process, in `work`, maybe with a limit on the size of files."""
+    """Run the command line in another process, in `work`, maybe with a limit on the size of files (and no bytecode)."""
+    if limit is not None:
+        environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def limited() -> None:
         import resource
