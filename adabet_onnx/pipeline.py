@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .model.head import check_head_options, new_head
 from .model.logits_axes import axes_of
 from .model.open import Model, open_model
 from .outcome import Outcome
+from .progress import Progress, silent
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
@@ -47,7 +48,6 @@ from .training.manifest import FILE, load_manifest
 from .training.preflight import loss_obstacle, pick_backend
 from .training.trainer import METRICS, Settings, Trainer
 
-Progress = Callable[[str, int, int], None]
 _MODEL = "model.onnx"  # the model with its new head
 _POINTS, _BATCHES = 32, 4  # of `score`, where nothing else is asked for
 
@@ -197,7 +197,7 @@ def adapt(
             selection = with_channels(selection, scores, channel_rho)
         selection.save(target / "selection.json")
         backend = pick_backend(model, selection, asked_backend, choices)
-        say = progress or (lambda what, done, total: None)
+        say = progress or silent
         say("making artifacts", 0, 1)
         make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))
         say("making artifacts", 1, 1)
@@ -333,7 +333,7 @@ def _costs(
     threads: int | None,
     progress: Progress | None,
 ) -> Iterator[tuple[str, Cost]]:
-    say = progress or (lambda what, done, total: None)
+    say = progress or silent
     say("measuring", 0, 3)
     parts = load_manifest(artifacts, verify=False).selection.parts_of(batch_size)
     yield "selection", measure_training(artifacts, batch_size=batch_size, accumulate=parts, threads=threads)

@@ -33,7 +33,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "isolation", "records", "runtime"}
+BELOW = {"errors", "files", "isolation", "progress", "records", "runtime", "sizes"}
 
 
 def test_public_names():

@@ -14,8 +14,9 @@ import pytest
 from adabet_onnx import RecordError, UsageError, select
 from adabet_onnx.cli.parameters import ShareType, Size
 from adabet_onnx.scoring.record import LayerScore, Scores
-from adabet_onnx.selection.budget import Budget, megabytes
+from adabet_onnx.selection.budget import Budget
 from adabet_onnx.selection.record import load_selection
+from adabet_onnx.sizes import size_text
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def test_a_budget_that_cannot_be_is_refused(scores, tmp_path, key, value):
     [(12, "12 B"), (1500, "1.5 KB"), (64_000_000, "64 MB"), (999_600, "1 MB"), (2_500_000_000, "2.5 GB")],
 )
 def test_sizes_for_people(count, text):
-    assert megabytes(count) == text
+    assert size_text(count) == text
 
 
 def test_an_impossible_budget_with_a_new_head_says_what_the_head_alone_takes(scores):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
 from ..model.open import Model
+from ..progress import Progress
 from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
 from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

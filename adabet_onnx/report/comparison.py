@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files import replacing
-from ..selection.budget import megabytes
+from ..sizes import size_text
 from ..study.compare import Comparison
 from ..study.results import Summary
 from .plots import check_plot_path, label_points, save_figure
@@ -98,7 +98,7 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
         everything: of all layers, which time and memory are also given in multiples of; or None.
         old: whether there is a column for the old domain.
     """
-    time, memory = f"{summary.step_seconds * 1000:.3g} ms", megabytes(summary.step_memory_bytes)
+    time, memory = f"{summary.step_seconds * 1000:.3g} ms", size_text(summary.step_memory_bytes)
     if everything is not None:
         time += f" ({summary.step_seconds / everything.step_seconds:.2f}x)"
         memory += f" ({summary.step_memory_bytes / everything.step_memory_bytes:.2f}x)"
@@ -108,7 +108,7 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
         f"{summary.trainable_share:.1%}",
         time,
         memory,
-        megabytes(summary.update_bytes),
+        size_text(summary.update_bytes),
     ]
     if old:
         found.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")

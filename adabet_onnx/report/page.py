@@ -10,10 +10,11 @@ from typing import Any
 
 from .. import __version__
 from ..files import write_bytes
+from ..progress import Progress
 from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
-from ..selection.budget import megabytes
 from ..selection.strategies import size_agreement
+from ..sizes import size_text
 from ..study.results import Summary, summarise
 from . import inline
 from .comparison import HEADINGS, cells, ranked, ties_sentence, verdict
@@ -23,7 +24,6 @@ from .predicted import find_model, predict_costs
 from .stability import clusters_sentence
 
 _BAR = 4.5  # em, of the widest bar
-Progress = Callable[[str, int, int], None]
 
 
 def write_report(
@@ -129,8 +129,8 @@ def _facts(found: Material) -> list[tuple[str, str]]:
         if best is not None:
             facts.append((str(best.setting), "has the highest mean"))
             facts.append((f"{best.mean:.1%} ± {100 * best.deviation:.1f}", "its test accuracy, deviation over seeds"))
-            facts.append((megabytes(best.step_memory_bytes), "its step memory"))
-            facts.append((megabytes(best.update_bytes), "its update"))
+            facts.append((size_text(best.step_memory_bytes), "its step memory"))
+            facts.append((size_text(best.update_bytes), "its update"))
     return facts
 
 
@@ -160,7 +160,7 @@ def _network(found: Material) -> dict[str, Any]:
             "shifted": layer.shift is not None and layer.shift > SHIFTED,
             "dead": "" if layer.dead is None else f"{layer.dead:.0%}",
             "rank": "" if layer.effective_rank is None else f"{layer.effective_rank:.1f}",
-            "reach": megabytes(found.reach[layer.name]) if layer.name in found.reach else "",
+            "reach": size_text(found.reach[layer.name]) if layer.name in found.reach else "",
             "reach_bar": reach(found.reach.get(layer.name)),
             "parameters": f"{layer.parameter_count:,}",
         }
@@ -259,12 +259,12 @@ def _costs(found: Material) -> dict[str, Any]:
             {
                 "name": label,
                 "on": name == "selection",
-                "memory": megabytes(cost.memory_bytes),
+                "memory": size_text(cost.memory_bytes),
                 "bar": bar(cost.memory_bytes),
-                "measured": "" if seen is None else megabytes(seen[0]),
+                "measured": "" if seen is None else size_text(seen[0]),
                 "seconds": "" if seen is None else f"{1000 * seen[1]:.3g} ms",
-                "saved": megabytes(cost.saved_bytes) if cost.saved_bytes else "",
-                "trained": megabytes(cost.update_bytes) if cost.update_bytes else "",
+                "saved": size_text(cost.saved_bytes) if cost.saved_bytes else "",
+                "trained": size_text(cost.update_bytes) if cost.update_bytes else "",
                 "work": f"{cost.step_multiply_adds / 1e6:,.0f} M",
             }
         )

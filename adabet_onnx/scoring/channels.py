@@ -12,7 +12,7 @@ layers whose parameters cannot be cut along channels. All of these layers are tr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,13 @@ from ..data.source import open_data
 from ..errors import RecordError, UsageError
 from ..model.channels import Channels, channels_of
 from ..model.open import Model
+from ..progress import Progress
 from .betti import betti_numbers
 from .forward import ProbedChannels
 from .groups import Plan, draw_subsets
 from .record import ChannelScores, Scores
 
 _BYTES = 1 << 28  # of Gram matrices that one forward pass leaves; more layers are taken in several passes
-
-Progress = Callable[[str, int, int], None]
 
 
 def rankable(model: Model, layers: Collection[str] | None = None) -> dict[str, Channels]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..data.source import open_data
 from ..errors import UsageError
 from ..model.door import guarded
 from ..model.open import Model
+from ..progress import Progress
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
@@ -26,8 +27,6 @@ from .record import LayerScore, Scores, standard_error
 from .signals import Stored, signals
 
 MEMORY_SHARE = 0.75  # of free memory, the default limit
-
-Progress = Callable[[str, int, int], None]  # what is going on, steps done, steps in all
 
 
 @guarded("scoring")

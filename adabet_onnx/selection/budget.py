@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore
+from ..sizes import size_text
 
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
 
@@ -134,10 +135,10 @@ class Spent:
         """The same in words."""
         limits = self.limits
         used = {
-            "max_memory": f"memory {megabytes(self.memory_bytes)}",
+            "max_memory": f"memory {size_text(self.memory_bytes)}",
             "max_memory_share": f"memory {self.memory_share:.3g}x",
             "max_step_time": f"time {self.step_time:.3g}x",
-            "max_update": f"update {megabytes(self.update_bytes)}",
+            "max_update": f"update {size_text(self.update_bytes)}",
         }
         parts = [f"{used[key]} of {_written(key, limit)}" for key, limit in limits.items()]
         how = f", {self.part} at a time" if self.accumulate > 1 else ""
@@ -325,7 +326,7 @@ _OPTIONS = {
 
 
 def _written(key: str, value: float) -> str:
-    return f"{value:.3g}x" if key in ("max_memory_share", "max_step_time") else megabytes(value)
+    return f"{value:.3g}x" if key in ("max_memory_share", "max_step_time") else size_text(value)
 
 
 def _up(value: float) -> float:
@@ -338,11 +339,3 @@ def _up(value: float) -> float:
 
 def _all(limits: dict[str, float]) -> str:
     return ", ".join(f"{_OPTIONS[key]} {_written(key, value)}" for key, value in limits.items())
-
-
-def megabytes(count: float) -> str:
-    """Bytes for people: 512 B, 3.2 KB, 64 MB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if count >= 0.9995 * size:  # what would round to 1000 of the next smaller
-            return f"{count / size:.3g} {unit}"
-    return f"{count:.0f} B"

@@ -7,16 +7,16 @@ UMAP (L. McInnes et al., arXiv 1802.03426) puts the points in a plane by their d
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import RuntimeMissingError
+from ..progress import Progress
 
 NEIGHBOURS = 15  # of UMAP, its default; fewer where there are fewer points
 RADIUS, LEAST = 0.5, 5  # of DBSCAN, in the plane; its defaults
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from ..errors import CheckError, RecordError, UsageError
 from ..files import check_folder, make_folder, write_bytes
 from ..model.head import check_head_options, new_head
 from ..model.open import Model, open_model
+from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
 from ..scoring.record import Scores, load_scores
 from ..scoring.score import score
@@ -52,7 +53,6 @@ from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
 from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .results import Result, Summary, save_results, summarise
 
-Progress = Callable[[str, int, int], None]
 _COST, _VERSION = "adabet-onnx/measured-cost", 1
 _MADE_BY = "adabet-onnx compare"
 
@@ -245,7 +245,7 @@ class _Study:
     ) -> None:
         self.model, self.splits, self.preprocessing, self.plan = model, splits, preprocessing, plan
         self.backend, self.folder, self.threads = backend, folder, threads
-        self._say = progress or (lambda what, done, total: None)
+        self._say = progress or silent
         self._selected: dict[str, Selection] = {}  # by what its artifacts are called
         self._costs = Predictor(model, batch_size=plan.batch_size, backend=backend, choices=plan.choices)
 

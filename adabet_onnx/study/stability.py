@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ..data.reading import Reading
 from ..data.source import open_data
 from ..errors import DataError, ModelError, UsageError
 from ..model.open import Model
+from ..progress import Progress, silent
 from ..scoring.forward import Probed
 from ..scoring.groups import GROUP, largest_group
 from ..scoring.score import MEMORY_SHARE
@@ -35,8 +36,6 @@ from .clusters import clusters_of
 from .fisher import Fisher
 from .ranker import Ranker
 from .stability_record import FIRM, Agreement, Stability
-
-Progress = Callable[[str, int, int], None]
 
 
 def stability(
@@ -108,7 +107,7 @@ def stability(
             information = Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads)
         except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
             notes.append(f"Fisher information is left out: {error}")
-    say = progress or (lambda what, done, total: None)
+    say = progress or silent
     runs = []
     for seed in range(seeds):
         ranker = Ranker(model, dataset, probed, information, points, block, subsets, seed)

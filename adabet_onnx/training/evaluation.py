@@ -25,11 +25,11 @@ from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, open_model
 from ..model.passes.logits_only import LogitsOnly
+from ..progress import Progress
 from .exact_loss import log_softmax, loss_of
 
 _BATCH = 64
 _ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
-Progress = Callable[[str, int, int], None]
 
 
 def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:

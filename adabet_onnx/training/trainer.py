@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ..data.source import open_data
 from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
+from ..progress import Progress
 from .choices import need_runtime
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
@@ -43,8 +44,6 @@ LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl
 PROPERTY = "adabet_onnx"
 _EVAL_BATCH = 64
 _FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from adabet_onnx import UsageError, make_artifacts, open_model, select
 from adabet_onnx.cost.measure import measure_training
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.scoring.record import LayerScore, Scores
-from adabet_onnx.selection.budget import Budget, megabytes
+from adabet_onnx.selection.budget import Budget
+from adabet_onnx.sizes import size_text
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
@@ -93,7 +94,7 @@ def main() -> None:
                     scores, strategy=strategy, rho=rho, seed=number, budget=Budget(max_memory=limit), costs=costs
                 )
             except UsageError as error:
-                print(f"| {name} | {batch} | {backend} | {strategy} | {megabytes(limit)} | {error} |", flush=True)
+                print(f"| {name} | {batch} | {backend} | {strategy} | {size_text(limit)} | {error} |", flush=True)
                 continue
             took = time.perf_counter() - began
             make_artifacts(model, selection, folder / "artifacts", backend=backend, check=False)
@@ -101,8 +102,8 @@ def main() -> None:
             over += measured > limit
             spent = selection.budget
             assert spent is not None
-            cells = [name, batch, backend, strategy, megabytes(limit), megabytes(spent.memory_bytes)]
-            cells += [megabytes(measured) + (" **over**" if measured > limit else ""), len(spent.given_up)]
+            cells = [name, batch, backend, strategy, size_text(limit), size_text(spent.memory_bytes)]
+            cells += [size_text(measured) + (" **over**" if measured > limit else ""), len(spent.given_up)]
             cells += [f"{spent.gap:.1%}", spent.tried, f"{took:.1f}"]
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print(f"\n{over} of {given.budgets} selections measured above their budget")

@@ -1,0 +1,35 @@
+"""Sizes in bytes: as people write them (64MB, 2GiB), and written for people."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from .errors import UsageError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def parse_size(value: int | float | str, what: str = "a size") -> int:
+    """A number of bytes.
+
+    Args:
+        value: bytes, or text with a unit: 500MB, 2GB, 64MiB, 200k.
+        what: what messages call it.
+
+    Raises:
+        UsageError: it is no size of a byte or more.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\+?\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
+    count = 0.0 if match is None or isinstance(value, bool) else float(match[1]) * _UNITS[match[2] or ""]
+    if not 1 <= count < math.inf:
+        raise UsageError(f"{value!r} is not a size of a byte or more ({what}), such as 500MB or 2GiB.")
+    return round(count)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people: 512 B, 3.2 KB, 64 MB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if count >= 0.9995 * size:  # what would round to 1000 of the next smaller
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
