@@ -33,7 +33,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "isolation", "progress", "records", "runtime", "sizes"}
+BELOW = {"errors", "files", "isolation", "progress", "records", "runtime", "sizes", "vocabulary"}
 
 
 def test_public_names():

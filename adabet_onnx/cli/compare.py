@@ -8,64 +8,77 @@ from typing import Any
 
 import click
 
-from ..report.comparison import comparison_table, plot_comparison, write_markdown
-from ..selection.strategies import HEADS
-from ..study.compare import compare as compare_strategies
-from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
-from .common import (
-    Bindings,
-    artifact_options,
-    bound_model,
-    budget_options,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    scoring_options,
-    take_budget,
-    take_choices,
-    take_reading,
-    this_command,
-    threads_option,
-)
-from .parameters import ANY, FILE, OUTPUT, Numbers, Words
+from ..vocabulary import COMPARED, COMPARED_UNASKED
+from . import options
+from .common import Bindings, bound_model, take_budget, take_choices, take_reading, this_command
+from .layout import Command, Declared
+from .parameters import ANY, FILE, Numbers, Words
 from .printing import progress_bar, show
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write; one that was begun goes on.")
-@click.option(
+@options.folder.varied(required=True)
+@options.quiet
+@options.new_head
+@options.bind
+@options.preprocessing
+@options.labels
+@Declared(
+    "--train-samples",
+    type=click.IntRange(1),
+    metavar="N",
+    group="Data",
+    help="Use only the first so many training samples.",
+).varied(shown="all")
+@Declared(
+    "--old-domain", type=ANY, metavar="DATA", group="Data", help="Data of the old domain: how much of it is forgotten."
+).varied(aliases=("--source",))
+@Declared(
     "--strategies",
-    type=Words(STRATEGIES),
-    default=",".join(DEFAULT_STRATEGIES),
-    show_default=True,
-    help="What to compare; fisher needs labels and gradients.",
+    type=Words(COMPARED),
+    metavar="NAME,...",
+    group="Choosing",
+    help=f"What to compare, of {', '.join(COMPARED)}; fisher needs labels and gradients.",
+    default=",".join(COMPARED_UNASKED),
+).varied(shown=", ".join(COMPARED_UNASKED))
+@Declared(
+    "--rhos",
+    "rho",
+    type=Numbers(),
+    metavar="SHARE,...",
+    group="Choosing",
+    default="0.1",
+    help="Shares of the layers to select, e.g. 0.1,0.2.",
+).varied(aliases=("--rho",))
+@options.head
+@options.scoring
+@Declared(
+    "--seeds", type=click.IntRange(1), default=3, metavar="N", group="Training", help="Trainings of each strategy."
 )
-@click.option("--rho", type=Numbers(), default="0.1", show_default=True, help="Fractions of layers, e.g. 0.1,0.2.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="The same for all.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples per step.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Steps per update.")
-@click.option(
-    "--lr", "rates", type=Numbers(), help="Learning rates each strategy chooses from.  [default: by optimizer]"
-)
-@click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
-@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
-@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
-@click.option("--head", type=click.Choice(HEADS), default="auto", show_default=True, help="As in select.")
-@click.option("--train-samples", type=click.IntRange(1), help="Use only the first so many training samples.")
-@click.option("--source", "old_domain", type=ANY, help="Data of the old domain: how much of it is forgotten.")
-@budget_options
-@scoring_options
-@preprocessing_options
-@artifact_options
-@input_option
-@click.option(
-    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Trainings at once."
-)
-@threads_option
-@quiet_option
+@options.epochs.varied(default=10)
+@options.batch_size.varied(default=32)
+@Declared(
+    "--rates",
+    type=Numbers(),
+    metavar="X,...",
+    group="Training",
+    help="Learning rates that each strategy chooses from.",
+).varied(aliases=("--lr",), shown="four, by optimizer")
+@options.accumulate.varied(default=1)
+@options.objective
+@options.budget
+@options.form
+@Declared(
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    metavar="N",
+    group="Runtime",
+    help="Trainings at once.",
+).varied(shown="the number of cores")
+@options.threads
 def compare(
     model: Path,
     data: Path,
@@ -81,9 +94,9 @@ def compare(
     jobs: int,
     threads: int | None,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Train with several strategies and seeds, and say which differences are more than chance.
+    """Train by several strategies: which differences are not chance.
 
     Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
     run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and
@@ -92,23 +105,27 @@ def compare(
     \b
     Example:
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
-      adabet-onnx compare model.onnx new_domain.npz -o compared/ --strategies adabet,last,all --max-memory 64MB
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ \\
+          --strategies adabet,last,all --max-memory 64MB
     """
+    from ..report.comparison import comparison_table, plot_comparison, write_markdown
+    from ..study.compare import compare as compare_strategies
+    from ..study.plan import Plan
+
     names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring = {name: options.pop(name) for name in names}
-    scoring["max_memory"] = options.pop("scoring_memory")
-    preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")}
-    reading = take_reading(options)
-    backend, _ = options.pop("backend"), options.pop("check")
+    scoring = {name: settings.pop(name) for name in names}
+    scoring["batch_size"] = settings.pop("batch_points")
+    scoring["max_memory"] = settings.pop("scoring_memory")
+    preprocessing = {name: settings.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")}
+    reading = take_reading(settings)
     plan = Plan(
         strategies=strategies,
         rhos=rho,
         rates=rates or (),
-        budget=take_budget(options),
-        backend=backend,
-        choices=take_choices(options),
+        budget=take_budget(settings),
+        choices=take_choices(settings),
         scoring=scoring,
-        **options,
+        **settings,
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(

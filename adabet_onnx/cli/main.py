@@ -11,17 +11,20 @@ import click
 
 from .. import __version__
 from ..errors import AdabetError
-from .compare import compare
-from .cost import cost
-from .model import check, import_, inspect, new_head, surgery
-from .report import report
-from .run import demo, doctor, run
-from .scoring import score, select
-from .stability import stability
-from .training import artifacts, evaluate, export, predict, train
+from .commands import Commands, LazyGroup
+
+_EPILOG = """\b
+Completion with the Tab key, in bash (in ~/.bashrc; zsh: zsh_source):
+  eval "$(_ADABET_ONNX_COMPLETE=bash_source adabet-onnx)"
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    commands=Commands(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
 @click.version_option(__version__, prog_name="adabet-onnx")
 def cli() -> None:
     """Choose the few layers of an ONNX model worth retraining on new data, and retrain just those.
@@ -30,30 +33,6 @@ def cli() -> None:
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/
     """
-
-
-for _command in (
-    run,
-    demo,
-    inspect,
-    check,
-    import_,
-    new_head,
-    surgery,
-    score,
-    select,
-    cost,
-    artifacts,
-    train,
-    evaluate,
-    predict,
-    export,
-    compare,
-    stability,
-    report,
-    doctor,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -6,17 +6,20 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:
     """Print for people, on stdout."""
     if not quiet:
+        from rich.console import Console, Group
+        from rich.text import Text
+
         console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
         # Files and pipes have no width: give tables room, so that names are not folded.
         if not console.is_terminal:
@@ -58,6 +61,9 @@ def progress_bar(quiet: bool, *, lines: bool = False) -> Iterator[Callable[[str,
         quiet: there is none.
         lines: where stderr is no terminal, write lines to it: `ProgressLines`.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield ProgressLines() if lines and not quiet else None

@@ -7,61 +7,37 @@ from typing import Any
 
 import click
 
-from ..demo import run_demo
-from ..files import check_output
-from ..outcome import save_summary, summary
-from ..pipeline import adapt
-from ..report.doctor import diagnosis
-from ..report.plots import check_plot_path, plot_scores
-from ..report.tables import outcome_text
-from .common import (
-    Bindings,
-    artifact_options,
-    bound_model,
-    budget_options,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    scoring_options,
-    seed_option,
-    selection_options,
-    take_budget,
-    take_choices,
-    this_command,
-    threads_option,
-    training_options,
-)
-from .parameters import ANY, FILE, OUTPUT
+from . import options
+from .common import Bindings, bound_model, take_budget, take_choices, this_command
+from .layout import Command
+from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
-@click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
-@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
-@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=32,
-    show_default=True,
-    help="Samples per step, and of --estimator batches.",
-)
-@training_options
-@selection_options
-@budget_options
-@scoring_options
-@preprocessing_options
-@artifact_options
-@input_option
-@seed_option
-@click.option("--measure/--no-measure", default=True, show_default=True, help="Measure step time and memory.")
-@click.option("--plot", type=OUTPUT, help="Also draw the scores (.png, .svg, .pdf).")
-@click.option("--json", "as_json", is_flag=True, help="Print what run.json holds.")
-@threads_option
-@quiet_option
+@options.folder.varied(required=True)
+@options.plot
+@options.printed
+@options.new_head
+@options.bind
+@options.preprocessing
+@options.labels
+@options.selection
+@options.scoring
+@options.epochs.varied(shown="10")
+@options.rate
+@options.batch_size.varied(default=32)
+@options.course
+@options.objective
+@options.budget
+@options.form
+@options.check
+@options.resume
+@options.measure
+@options.seed
+@options.threads
 def run(
     model: Path,
     data: Path,
@@ -70,38 +46,46 @@ def run(
     plot: Path | None,
     as_json: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Do everything: score, select, make artifacts, train, export; say what it gained and cost.
+    """Adapt a model to new data: score, select, train and export.
 
-    DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder of images, one folder per
-    class. The folder gets scores.json, selection.json, artifacts/, metrics.jsonl and adapted.onnx.
+    And say what it gained and cost. DATA is an .npz with x_train, y_train, x_test and y_test (or x and y), or a folder
+    of images, one folder per class. The output folder gets scores.json, selection.json, artifacts/, metrics.jsonl and
+    adapted.onnx.
 
     \b
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --num-classes 5
-      adabet-onnx run model.onnx new_domain.npz -o adapted/ --max-memory 64MB --batch-size 8
-      adabet-onnx run model.onnx new_domain.npz -o adapted/ --rho 0.2 --channel-rho 0.5
+      adabet-onnx run model.onnx new_domain.npz -o adapted/ --max-memory 64MB
+      adabet-onnx run model.onnx new_domain.npz -o adapted/ --channel-rho 0.5
     """
+    from ..files import check_output
+    from ..outcome import save_summary, summary
+    from ..pipeline import adapt
+    from ..report.plots import check_plot_path, plot_scores
+    from ..report.tables import outcome_text
+
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
-    batch_size = options.pop("batch_size")
-    scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring["max_memory"] = options.pop("scoring_memory")
-    training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
-    preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
+    scoring = _take(settings, "estimator", "samples", "subset_size", "subsets", "batches", "order")
+    scoring |= {"batch_size": settings.pop("batch_points"), "max_memory": settings.pop("scoring_memory")}
+    training = _take(
+        settings, "epochs", "batch_size", "accumulate", "learning_rate", "schedule", "validation", "patience"
+    )
+    preprocessing = _take(settings, "preset", "scale", "mean", "std", "bgr")
     with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(
             bound_model(model, bind),
             data,
             output,
-            scoring={**scoring, "batch_size": batch_size},
-            training={**training, "batch_size": batch_size},
+            scoring=scoring,
+            training=training,
             preprocessing=preprocessing,
-            choices=take_choices(options),
-            budget=take_budget(options),
+            choices=take_choices(settings),
+            budget=take_budget(settings),
             progress=progress,
-            **options,
+            **settings,
         )
     save_summary(outcome, command=this_command())
     measured = bool(outcome.scores.samples)
@@ -120,23 +104,27 @@ def run(
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 
 
-def _take(options: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: options.pop(name) for name in names}
+def _take(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: settings.pop(name) for name in names}
 
 
-@click.command()
-@click.option(
-    "-o", "--output", type=OUTPUT, default=Path("adabet-demo"), show_default=True, help="The folder to write."
-)
-@click.option("--epochs", type=click.IntRange(1), default=15, show_default=True, help="Passes over the data.")
-@quiet_option
+@click.command(cls=Command)
+@options.folder.varied(default=Path("adabet-demo"))
+@options.quiet
+@options.epochs.varied(default=15)
 def demo(output: Path, epochs: int, quiet: bool) -> None:
-    """Adapt the embedded model of handwritten digits to digits from another camera, offline.
+    """Adapt a small embedded model, offline, to see how it works.
+
+    A model of handwritten digits is adapted to digits from another camera.
 
     \b
     Example:
       adabet-onnx demo
     """
+    from ..demo import run_demo
+    from ..outcome import save_summary
+    from ..report.tables import outcome_text
+
     with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)
     save_summary(outcome)
@@ -144,15 +132,19 @@ def demo(output: Path, epochs: int, quiet: bool) -> None:
     show(f"everything is in {output}; look at {picture}", quiet)
 
 
-@click.command()
-@quiet_option
+@click.command(cls=Command)
+@options.quiet
 def doctor(quiet: bool) -> None:
-    """Print what is installed and what it allows; exit code 1 if nothing works.
+    """Say what is installed and what it allows.
+
+    The exit code is 1 if nothing works.
 
     \b
     Example:
       adabet-onnx doctor
     """
+    from ..report.doctor import diagnosis
+
     text, works = diagnosis()
     show(text, quiet)
     if not works:

@@ -7,57 +7,37 @@ from typing import Any
 
 import click
 
-from ..cost.predict import Predictor
-from ..cost.scored import scored_model
-from ..data.arithmetic import integer_data
-from ..data.preprocess import choose
-from ..data.source import open_data
-from ..files import check_output
-from ..model.open import Model, open_model
-from ..report.plots import check_plot_path, plot_scores
-from ..report.tables import scores_table, selection_text
-from ..scoring.record import load_scores
-from ..scoring.score import score as compute_scores
-from ..selection.strategies import NEEDS_COSTS
-from ..selection.strategies import select as choose_layers
-from ..selection.unscored import unscored
-from ..training.choices import Choices, choose_backend
-from .common import (
-    Bindings,
-    bound_model,
-    budget_options,
-    cost_options,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    scoring_options,
-    seed_option,
-    selection_options,
-    take_budget,
-    take_reading,
-    threads_option,
-)
-from .parameters import ANY, FILE, OUTPUT, Size
+from . import options
+from .common import Bindings, bound_model, take_budget, take_reading
+from .layout import Command, Declared
+from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The scores.json to write.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="batches: points of one Betti number.")
-@scoring_options
-@preprocessing_options
-@click.option("--max-memory", type=Size(), help="The same as --scoring-memory.")
-@seed_option
-@click.option(
-    "--channels", is_flag=True, help="Also score the output channels of each layer, for select --channel-rho."
+@options.file.varied(required=True)
+@options.plot
+@options.printed
+@options.bind
+@options.preprocessing
+@options.estimator
+@options.samples
+@options.subset_size
+@options.subsets
+@options.batches
+@options.batch_points.varied(aliases=("--batch-size",))
+@options.order
+@Declared(
+    "--channels",
+    is_flag=True,
+    group="Scoring",
+    help="Also score the output channels of each layer, for select --channel-rho.",
 )
-@input_option
-@click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
-@click.option("--json", "as_json", is_flag=True, help="Print what scores.json holds.")
-@threads_option
-@quiet_option
+@options.scoring_memory.varied(aliases=("--max-memory",))
+@options.seed
+@options.threads
 def score(
     model: Path,
     data: Path,
@@ -72,11 +52,11 @@ def score(
     plot: Path | None,
     as_json: bool,
     scoring_memory: int | None,
-    max_memory: int | None,
+    batch_points: int,
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Score every layer by forward passes alone; labels are not needed.
+    """Score every layer by forward passes alone, without labels.
 
     DATA is an .npz (x or x_train; uint8 images or float arrays) or a folder of images.
 
@@ -84,6 +64,15 @@ def score(
     Example:
       adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
     """
+    from ..data.arithmetic import integer_data
+    from ..data.preprocess import choose
+    from ..data.source import open_data
+    from ..files import check_output
+    from ..model.open import open_model
+    from ..report.plots import check_plot_path, plot_scores
+    from ..report.tables import scores_table
+    from ..scoring.score import score as compute_scores
+
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
@@ -98,7 +87,8 @@ def score(
             splits,
             preprocessing=preprocessing,
             seed=seed,
-            max_memory=scoring_memory or max_memory,
+            batch_size=batch_points,
+            max_memory=scoring_memory,
             progress=progress,
             **settings,
         )
@@ -112,16 +102,18 @@ def score(
     show(scores_table(scores), quiet)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("scores", type=FILE)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The selection.json to write.")
-@selection_options
-@seed_option
-@budget_options
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Of the step in the budget.")
-@click.option("--model", type=FILE, help="The scored model, for a budget.  [default: the file that was scored]")
-@cost_options
-@quiet_option
+@options.file.varied(required=True)
+@options.quiet
+@options.scored_model
+@options.selection
+@options.batch_size.varied(default=32)
+@options.optimizer
+@options.budget
+@options.backend
+@options.recompute
+@options.seed
 def select(
     scores: Path,
     output: Path,
@@ -146,11 +138,22 @@ def select(
     \b
     Example:
       adabet-onnx select scores.json -o selection.json --rho 0.1
-      adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+      adabet-onnx select scores.json -o selection.json --layers 'layer4.*'
       adabet-onnx select model.onnx -o selection.json --strategy head
       adabet-onnx select scores.json -o selection.json --rho 0.2 --channel-rho 0.5
-      adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
+      adabet-onnx select scores.json -o selection.json --max-memory 64MB
     """
+    from ..cost.predict import Predictor
+    from ..cost.scored import scored_model
+    from ..files import check_output
+    from ..model.open import Model, open_model
+    from ..report.tables import selection_text
+    from ..scoring.record import load_scores
+    from ..selection.strategies import NEEDS_COSTS
+    from ..selection.strategies import select as choose_layers
+    from ..selection.unscored import unscored
+    from ..training.choices import Choices, choose_backend
+
     check_output(output)
     budget = take_budget(settings)
     channel_rho = settings["channel_rho"]

@@ -7,53 +7,48 @@ from typing import Any
 
 import click
 
-from ..data.arithmetic import integer_data
-from ..data.preprocess import choose
-from ..data.source import open_data
-from ..files import check_output
-from ..model.open import open_model
-from ..report.plots import check_plot_path
-from ..report.stability import plot_stability, stability_table
-from ..study.stability import stability as measure_stability
-from ..training.choices import LOSSES
-from .common import (
-    Bindings,
-    bound_model,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    take_reading,
-    threads_option,
-)
-from .parameters import ANY, FILE, OUTPUT, Size
+from . import options
+from .common import Bindings, bound_model, take_reading
+from .layout import Command, Declared
+from .parameters import ANY, FILE
 from .printing import progress_bar, show
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, help="A stability.json to write.")
-@click.option("--plot", type=OUTPUT, help="Draw the agreement, as in the paper's Figure 2 (.png, .svg, .pdf).")
-@click.option("--rho", type=float, default=0.1, show_default=True, help="Fraction of layers a selection takes.")
-@click.option("--subset-size", "points", type=int, default=32, show_default=True, help="Points of one Betti number.")
-@click.option("--subsets", type=int, default=64, show_default=True, help="How many per group of 128.")
-@click.option("--samples", "max_samples", type=int, default=512, show_default=True, help="Of a group, at most.")
-@click.option("--groups", type=int, default=8, show_default=True, help="Disjoint groups of each size, at most.")
-@click.option("--seeds", type=int, default=2, show_default=True, help="How often samples are shuffled.")
-@click.option("--fisher/--no-fisher", default=True, show_default=True, help="Fisher information, if there are labels.")
-@click.option(
-    "--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="Of Fisher information."
+@options.file
+@options.plot
+@options.quiet
+@options.bind
+@options.preprocessing
+@options.labels
+@options.rho.varied(default=0.1)
+@Declared("--groups", type=int, default=8, metavar="N", group="Scoring", help="Disjoint groups of each size, at most.")
+@Declared(
+    "--group-size",
+    "max_samples",
+    type=int,
+    default=512,
+    metavar="N",
+    group="Scoring",
+    help="Samples of the largest groups, at most.",
+).varied(aliases=("--samples",))
+@Declared(
+    "--shuffles", "seeds", type=int, default=2, metavar="N", group="Scoring", help="How often samples are shuffled."
+).varied(aliases=("--seeds",))
+@options.subset_size
+@options.subsets
+@Declared(
+    "--fisher/--no-fisher",
+    default=True,
+    group="Scoring",
+    help="Also rank by Fisher information, if there are labels.",
 )
-@click.option("--class-axis", "axis", type=int, help="Of the logits, for Fisher information per pixel or token.")
-@click.option("--ignore-label", "ignore", type=int, help="A label per pixel or token that does not count.")
-@click.option("--embeddings", is_flag=True, help="Also clusters of UMAP embeddings, the paper's Figure 3.")
-@click.option(
-    "--scoring-memory", "max_memory", type=Size(), help="For the forward pass.  [default: 3/4 of what is free]"
-)
-@input_option
-@preprocessing_options
-@threads_option
-@quiet_option
+@Declared("--embeddings", is_flag=True, group="Scoring", help="Also cluster UMAP embeddings (the paper's Figure 3).")
+@options.scoring_memory
+@options.loss
+@options.threads
 def stability(
     model: Path,
     data: Path,
@@ -68,15 +63,24 @@ def stability(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Whether other samples of the same data would rank layers alike, and how many samples a firm choice needs.
+    """Say whether other samples would rank the layers alike.
 
-    Disjoint groups of samples rank the layers, each by itself; the table says how far they agree. Labels are used only
-    for Fisher information, which is there to compare with.
+    And how many samples a firm choice needs. Disjoint groups of samples rank the layers, each by itself; the table says
+    how far they agree. Labels are used only for Fisher information, which is there to compare with.
 
     \b
     Example:
-      adabet-onnx stability model.onnx new_domain.npz -o stability.json --plot stability.png
+      adabet-onnx stability model.onnx new_domain.npz --plot stability.png
     """
+    from ..data.arithmetic import integer_data
+    from ..data.preprocess import choose
+    from ..data.source import open_data
+    from ..files import check_output
+    from ..model.open import open_model
+    from ..report.plots import check_plot_path
+    from ..report.stability import plot_stability, stability_table
+    from ..study.stability import stability as measure_stability
+
     if output is not None:
         check_output(output)
     if plot is not None:
@@ -86,6 +90,8 @@ def stability(
     preprocessing = choose(
         opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
     )
+    renamed = {"axis": "class_axis", "ignore": "ignore_label", "points": "subset_size", "max_memory": "scoring_memory"}
+    settings |= {name: settings.pop(option) for name, option in renamed.items()}
     with progress_bar(quiet) as progress:
         found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)
     if output is not None:

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..data.arithmetic import integer_data
-from ..data.preprocess import Preprocessing, choose
-from ..data.source import open_data
-from ..model.open import Model, open_model
-from ..selection.record import load_selection
-from ..training.artifacts import make_artifacts
-from ..training.choices import LOSSES
-from ..training.evaluation import evaluate as compute_evaluation
-from ..training.evaluation import open_trained, trained_loss
-from ..training.evaluation import predict as compute_predictions
-from ..training.export import export_model
-from ..training.trainer import Trainer
-from .common import (
-    Bindings,
-    artifact_options,
-    bound_model,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    reading_options,
-    take_reading,
-    threads_option,
-    training_options,
-)
-from .parameters import ANY, FILE, FOLDER, OUTPUT
+from . import options
+from .common import Bindings, bound_model, take_reading
+from .layout import Command
+from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
+if TYPE_CHECKING:
+    from ..data.preprocess import Preprocessing
+    from ..model.open import Model
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
-@artifact_options
-@input_option
-@quiet_option
+@options.folder.varied(required=True)
+@options.quiet
+@options.bind
+@options.labels
+@options.objective
+@options.form
+@options.check
 def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet: bool, **settings: Any) -> None:
-    """Write training artifacts in which only the selected layers are trainable.
+    """Write training graphs in which only selected layers train.
 
     Inputs have the values that they had for score (--input), unless given others. By default a training step in plain
     ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
@@ -52,6 +38,10 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
     """
+    from ..model.open import open_model
+    from ..selection.record import load_selection
+    from ..training.artifacts import make_artifacts
+
     chosen = load_selection(selection)
     manifest = make_artifacts(open_model(bound_model(model, bind, chosen.inputs)), chosen, output, **settings)
     for note in manifest.content["notes"]:
@@ -63,15 +53,18 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
-@click.option("--batch-size", type=click.IntRange(1), help="Samples per step.  [default: 32]")
-@training_options
-@reading_options
-@click.option("--seed", type=click.IntRange(0), help="Of data order and validation split.  [default: 0]")
-@threads_option
-@quiet_option
+@options.quiet
+@options.reading
+@options.epochs.varied(shown="10")
+@options.rate
+@options.batch_size
+@options.course
+@options.resume
+@options.seed.varied(default=None, shown="0")
+@options.threads
 def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
@@ -81,6 +74,8 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
     Example:
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
+    from ..training.trainer import Trainer
+
     trainer, reading = Trainer(folder, threads=threads), take_reading(settings)
     with progress_bar(quiet, lines=True) as progress:
         rows = trainer.fit(
@@ -106,17 +101,16 @@ def _row(row: dict[str, Any]) -> str:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
-@click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
-@click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
-@input_option
-@click.option("--ignore-label", type=int, help="A label per pixel or token that does not count.  [default: DIR's]")
-@preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy, samples and data as JSON.")
-@threads_option
-@quiet_option
+@options.printed
+@options.bind
+@options.preprocessing
+@options.class_axis.varied(shown="DIR's; else the Softmax's or head's; else 1, or the last of three")
+@options.ignore_label.varied(shown="DIR's")
+@options.loss.varied(default=None, shown="DIR's, or cross-entropy")
+@options.threads
 def evaluate(
     model: Path,
     data: Path,
@@ -129,12 +123,20 @@ def evaluate(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Loss and accuracy of a model, or of an artifact folder's trained state, on the data's test part.
+    """Compute loss and accuracy on the test part of data.
+
+    Of a model, or of the trained state of a folder of artifacts.
 
     \b
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
+    from ..data.arithmetic import integer_data
+    from ..data.preprocess import choose
+    from ..data.source import open_data
+    from ..training.evaluation import evaluate as compute_evaluation
+    from ..training.evaluation import open_trained, trained_loss
+
     opened = open_trained(bound_model(model, bind))
     splits = open_data(data, opened, reading=take_reading(settings))
     held = splits.for_evaluation
@@ -156,23 +158,27 @@ def evaluate(
     show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
-@input_option
-@preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability, logits and data.")
-@threads_option
-@quiet_option
+@options.printed
+@options.bind
+@options.preprocessing
+@options.threads
 def predict(
     model: Path, inputs: Path, bind: Bindings, as_json: bool, threads: int | None, quiet: bool, **settings: Any
 ) -> None:
-    """Predict for an image, a folder of images, or the samples of an .npz (x_test, else x, else x_train).
+    """Predict for images or arrays.
+
+    INPUTS is an image, a folder of images, or an .npz (x_test, else x, else x_train).
 
     \b
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
+    from ..training.evaluation import open_trained
+    from ..training.evaluation import predict as compute_predictions
+
     opened, reading = open_trained(bound_model(model, bind)), take_reading(settings)
     rows = compute_predictions(
         opened,
@@ -194,20 +200,26 @@ def predict(
 
 
 def _preprocessing(model: Model, integer: bool, settings: dict[str, Any]) -> Preprocessing:
+    from ..data.preprocess import choose
+
     return choose(model, integer_data=integer, **settings)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
-@click.option("--check/--no-check", default=True, show_default=True, help="Compare with the trained logits first.")
-@quiet_option
+@options.file.varied(required=True)
+@options.quiet
+@options.check
 def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
-    """Write the adapted model: the original graph with the trained values, for any ONNX runtime.
+    """Write the adapted model, for any ONNX runtime.
+
+    It is the original graph with the trained values.
 
     \b
     Example:
       adabet-onnx export artifacts/ -o adapted.onnx
     """
+    from ..training.export import export_model
+
     export_model(folder, output, check=check)
     show(f"{output}: written", quiet)

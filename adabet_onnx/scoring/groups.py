@@ -11,9 +11,8 @@ import numpy as np
 from ..errors import DataError, UsageError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
+from ..vocabulary import ESTIMATORS
 
-ESTIMATORS = ("subsets", "batches")
-ORDERS = ("shuffled", "sequential")
 GROUP = 128  # samples forwarded together under the subsets estimator
 # ONNX Runtime's arena rounds up and keeps freed blocks: what it takes over the liveness prediction.
 _ARENA_FACTOR = 1.5

@@ -27,9 +27,8 @@ from ..model.door import guarded
 from ..model.layers import Layer
 from ..model.open import Model, set_metadata
 from ..model.passes.unused import RemoveUnused
+from ..vocabulary import PROBES
 from .gram import GramProbes
-
-KINDS = ("activations", "gram")
 
 
 @guarded("probing")
@@ -49,8 +48,8 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     Raises:
         UsageError: an unknown kind.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(KINDS)}.")
+    if kind not in PROBES:
+        raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(PROBES)}.")
     probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}

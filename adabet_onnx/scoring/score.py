@@ -19,10 +19,11 @@ from ..errors import UsageError
 from ..model.door import guarded
 from ..model.open import Model
 from ..progress import Progress
+from ..vocabulary import ORDERS
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
-from .groups import ORDERS, draw, draw_subsets, fit_plan, make_plan
+from .groups import draw, draw_subsets, fit_plan, make_plan
 from .record import LayerScore, Scores, standard_error
 from .signals import Stored, signals
 

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from ..errors import UsageError
 from ..model.open import Model
 from ..scoring.record import LayerScore, Scores, load_scores
+from ..vocabulary import HEADS, STRATEGIES
 from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
 from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
-from .rankings import STRATEGIES as STRATEGIES
 from .record import Firmness, Selection
 from .search import best_set, longest
 from .unscored import unscored
 
 NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
-HEADS = ("auto", "always", "pool", "never")
 
 
 def select(

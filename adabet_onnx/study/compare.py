@@ -47,9 +47,10 @@ from ..training.artifacts import make_artifacts
 from ..training.choices import choose_backend, need_runtime
 from ..training.evaluation import evaluate
 from ..training.learned import evaluated_at_chance
+from ..vocabulary import FISHER
 from . import runs
 from .fisher import fisher_information
-from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
+from .plan import Plan, Setting, fingerprint, keep_plan
 from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .results import Result, Summary, save_results, summarise
 

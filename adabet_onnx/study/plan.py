@@ -25,15 +25,12 @@ from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..records import Entries, read_record, write_json
 from ..selection.budget import Budget
-from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
 from ..training.choices import Choices
+from ..vocabulary import COMPARED, COMPARED_UNASKED
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
-FISHER = "fisher"
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
-STRATEGIES = (*SELECTABLE, FISHER)
-DEFAULT_STRATEGIES = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
 _MADE_BY = "adabet-onnx compare"
 
@@ -59,7 +56,7 @@ class Plan:
     """What is compared.
 
     Attributes:
-        strategies: of STRATEGIES.
+        strategies: of vocabulary.COMPARED.
         rhos: fractions of layers, for the strategies that have one.
         seeds: how many, from 0 on; each scores, draws and trains by itself.
         epochs: of every training.
@@ -77,7 +74,7 @@ class Plan:
         scoring: keyword arguments of `score`.
     """
 
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
+    strategies: tuple[str, ...] = COMPARED_UNASKED
     rhos: tuple[float, ...] = (0.1,)
     seeds: int = 3
     epochs: int = 10
@@ -96,8 +93,8 @@ class Plan:
     def check(self) -> None:
         """Raise UsageError for what is unknown or out of range."""
         for name in self.strategies:
-            if name not in STRATEGIES:
-                raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(STRATEGIES)}.")
+            if name not in COMPARED:
+                raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(COMPARED)}.")
         if not self.strategies or not self.rhos:
             raise UsageError("give at least one strategy and one rho to compare.")
         for rho in self.rhos:

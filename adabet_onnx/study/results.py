@@ -29,7 +29,8 @@ from pathlib import Path
 from ..errors import RecordError
 from ..files import replacing, write_bytes
 from ..records import Entries, finite
-from .plan import STRATEGIES, Setting
+from ..vocabulary import COMPARED
+from .plan import Setting
 from .ties import Chance
 
 _MADE_BY = "adabet-onnx compare"
@@ -178,7 +179,7 @@ def _result(entry: Entries) -> Result:
     for key in ("step_seconds", "step_memory_bytes"):
         if entry.take(key, float) == 0:
             raise entry.damaged(f"{key!r} must be above 0")
-    if (strategy := entry.take("strategy", str)) not in STRATEGIES:
+    if (strategy := entry.take("strategy", str)) not in COMPARED:
         raise entry.damaged(f"'strategy' {strategy!r} is not known")
     return Result(
         strategy=entry.take("strategy", str),

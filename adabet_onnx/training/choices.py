@@ -9,15 +9,10 @@ from .. import runtime
 from ..errors import UsageError
 from ..model.logits_axes import axes_of, told_axis
 from ..model.open import Model
-from ..portable.losses import LOSSES as LOSSES
-from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
 from ..portable.optimizers import Optimizer
-from ..portable.profiles import PROFILES as PROFILES
+from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES
 from . import ort
 
-BACKENDS = ("auto", "ort", "portable")
-FROZEN = ("embedded", "checkpoint")
-BATCH_NORMS = ("frozen", "batch")
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
 
 

@@ -64,11 +64,10 @@ from ..model.channels import Slice
 from ..model.dims import Dims
 from ..model.logits_axes import class_axis, label_shape
 from ..portable import checkpoint as portable_checkpoint
-from ..portable.losses import LOSSES
-from ..portable.optimizers import OPTIMIZERS
 from ..portable.session import Session
 from ..records import Entries, read_record
 from ..selection.record import Selection, selection_from_json
+from ..vocabulary import LOSSES, OPTIMIZERS
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
