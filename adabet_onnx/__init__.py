@@ -28,43 +28,74 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .adapting import Adapting
     from .cost.predict import Predictor
-    from .model.open import open_model
-    from .model.prepare import prepare
+    from .data.data import Data
+    from .data.preprocess import Preprocessing
+    from .model.head import new_head
+    from .model.open import Model, open_model
     from .model.saving import save_model
+    from .outcome import Outcome
+    from .pipeline import adapt
     from .report.page import write_report
+    from .scoring.options import Scoring
+    from .scoring.record import Scores, load_scores
     from .scoring.score import score
     from .selection.budget import Budget
+    from .selection.options import Choosing
+    from .selection.record import Selection, load_selection
     from .selection.strategies import select
     from .study.compare import compare
     from .study.plan import Plan
+    from .study.repeats import Repeats
     from .study.stability import stability
     from .training.artifacts import make_artifacts
+    from .training.choices import Choices
+    from .training.evaluation import evaluate, predict
     from .training.export import export_model
-    from .training.preflight import check_model
+    from .training.preflight import check_model, prepare
+    from .training.settings import Settings
     from .training.trainer import Trainer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdabetError",
+    "Adapting",
     "Budget",
     "CheckError",
+    "Choices",
+    "Choosing",
+    "Data",
     "DataError",
+    "Model",
     "ModelError",
+    "Outcome",
     "OutputError",
     "Plan",
     "Predictor",
+    "Preprocessing",
     "RecordError",
+    "Repeats",
     "RuntimeMissingError",
+    "Scores",
+    "Scoring",
+    "Selection",
+    "Settings",
     "Trainer",
     "TrainingError",
     "UsageError",
+    "adapt",
     "check_model",
     "compare",
+    "evaluate",
     "export_model",
+    "load_scores",
+    "load_selection",
     "make_artifacts",
+    "new_head",
     "open_model",
+    "predict",
     "prepare",
     "save_model",
     "score",
@@ -75,16 +106,34 @@ __all__ = [
 
 # Where the names live that are imported when they are first asked for: what they need takes a second to import.
 _HOMES = {
+    "Adapting": ".adapting",
     "Budget": ".selection.budget",
+    "Choices": ".training.choices",
+    "Choosing": ".selection.options",
+    "Data": ".data.data",
+    "Model": ".model.open",
+    "Outcome": ".outcome",
     "Plan": ".study.plan",
     "Predictor": ".cost.predict",
+    "Preprocessing": ".data.preprocess",
+    "Repeats": ".study.repeats",
+    "Scores": ".scoring.record",
+    "Scoring": ".scoring.options",
+    "Selection": ".selection.record",
+    "Settings": ".training.settings",
     "Trainer": ".training.trainer",
+    "adapt": ".pipeline",
     "check_model": ".training.preflight",
     "compare": ".study.compare",
+    "evaluate": ".training.evaluation",
     "export_model": ".training.export",
+    "load_scores": ".scoring.record",
+    "load_selection": ".selection.record",
     "make_artifacts": ".training.artifacts",
+    "new_head": ".model.head",
     "open_model": ".model.open",
-    "prepare": ".model.prepare",
+    "predict": ".training.evaluation",
+    "prepare": ".training.preflight",
     "save_model": ".model.saving",
     "score": ".scoring.score",
     "select": ".selection.strategies",

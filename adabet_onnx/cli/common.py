@@ -12,9 +12,12 @@ from ..errors import UsageError
 from .parameters import Share
 
 if TYPE_CHECKING:
-    from ..data.reading import Reading
+    from ..data.data import Data
+    from ..data.preprocess import Preprocessing
     from ..model.open import Model
+    from ..scoring.options import Scoring
     from ..selection.budget import Budget
+    from ..selection.options import Choosing
     from ..training.choices import Choices
 
 Bindings = tuple[tuple[str, Any], ...]
@@ -65,11 +68,35 @@ def take_budget(options: dict[str, Any]) -> Budget:
     )
 
 
-def take_reading(options: dict[str, Any]) -> Reading:
-    """Take what `preprocessing_options` gave for reading data (--layout, --allow-resize) out of the options."""
-    from ..data.reading import Reading
+def take_choosing(options: dict[str, Any]) -> Choosing:
+    """Take what Choosing holds out of the options."""
+    from ..selection.options import Choosing
 
-    return Reading(options.pop("layout") or None, options.pop("allow_resize"))
+    names = ("strategy", "rho", "head", "layers", "channel_rho", "max_accumulate")
+    return Choosing(budget=take_budget(options), **{name: options.pop(name) for name in names})
+
+
+def take_scoring(options: dict[str, Any]) -> Scoring:
+    """Take what Scoring holds, but ``channels``, out of the options."""
+    from ..scoring.options import Scoring
+
+    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
+    taken = {name: options.pop(name) for name in names}
+    return Scoring(batch_size=options.pop("batch_points"), max_memory=options.pop("scoring_memory"), **taken)
+
+
+def take_preprocessing(options: dict[str, Any]) -> Preprocessing:
+    """Take what Preprocessing holds out of the options."""
+    from ..data.preprocess import Preprocessing
+
+    return Preprocessing(**{name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")})
+
+
+def take_data(source: Path, options: dict[str, Any]) -> Data:
+    """A path with --layout and --allow-resize, which are taken out of the options."""
+    from ..data.data import Data
+
+    return Data(source, layout=options.pop("layout") or None, allow_resize=options.pop("allow_resize"))
 
 
 def this_command() -> str:

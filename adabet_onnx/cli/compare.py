@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ import click
 
 from ..vocabulary import COMPARED, COMPARED_UNASKED
 from . import options
-from .common import Bindings, bound_model, take_budget, take_choices, take_reading, this_command
+from .common import (
+    Bindings,
+    bound_model,
+    take_budget,
+    take_choices,
+    take_data,
+    take_preprocessing,
+    take_scoring,
+    this_command,
+)
 from .layout import Command, Declared
 from .parameters import ANY, FILE, Numbers, Words
 from .printing import progress_bar, show
@@ -112,37 +122,31 @@ def compare(
     from ..study.compare import compare as compare_strategies
     from ..study.plan import Plan
 
-    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring = {name: settings.pop(name) for name in names}
-    scoring["batch_size"] = settings.pop("batch_points")
-    scoring["max_memory"] = settings.pop("scoring_memory")
-    preprocessing = {name: settings.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")}
-    reading = take_reading(settings)
+    given = take_data(data, settings)
+    old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
     plan = Plan(
         strategies=strategies,
         rhos=rho,
         rates=rates or (),
         budget=take_budget(settings),
         choices=take_choices(settings),
-        scoring=scoring,
+        scoring=take_scoring(settings),
+        preprocessing=take_preprocessing(settings),
+        keep_tail=keep_tail,
+        append=append,
+        processes=jobs,
+        threads=threads,
+        command=this_command(),
         **settings,
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(
             bound_model(model, bind),
-            data,
+            given,
             output,
             plan,
             num_classes=num_classes,
-            keep_tail=keep_tail,
-            append=append,
-            preprocessing=preprocessing,
-            layout=reading.layout,
-            allow_resize=reading.allow_resize,
-            old_domain=old_domain,
-            processes=jobs,
-            threads=threads,
-            command=this_command(),
+            old_domain=old,
             progress=progress,
         )
     write_markdown(found, output / "results.md")

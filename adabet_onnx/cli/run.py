@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_budget, take_choices, this_command
+from .common import (
+    Bindings,
+    bound_model,
+    take_choices,
+    take_choosing,
+    take_data,
+    take_preprocessing,
+    take_scoring,
+    this_command,
+)
 from .layout import Command
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
@@ -60,33 +69,29 @@ def run(
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --max-memory 64MB
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --channel-rho 0.5
     """
+    from ..adapting import Adapting
     from ..files import check_output
+    from ..options import with_given
     from ..outcome import save_summary, summary
     from ..pipeline import adapt
     from ..report.plots import check_plot_path, plot_scores
     from ..report.tables import outcome_text
+    from ..training.settings import Settings
 
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
-    scoring = _take(settings, "estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring |= {"batch_size": settings.pop("batch_points"), "max_memory": settings.pop("scoring_memory")}
-    training = _take(
-        settings, "epochs", "batch_size", "accumulate", "learning_rate", "schedule", "validation", "patience"
+    resume, given = settings.pop("resume"), take_data(data, settings)
+    training = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "validation", "patience")
+    adapting = Adapting(
+        preprocessing=take_preprocessing(settings),
+        scoring=take_scoring(settings),
+        choosing=take_choosing(settings),
+        choices=take_choices(settings),
+        settings=with_given(Settings(), **{name: settings.pop(name) for name in training}),
+        **settings,
     )
-    preprocessing = _take(settings, "preset", "scale", "mean", "std", "bgr")
     with progress_bar(quiet, lines=True) as progress:
-        outcome = adapt(
-            bound_model(model, bind),
-            data,
-            output,
-            scoring=scoring,
-            training=training,
-            preprocessing=preprocessing,
-            choices=take_choices(settings),
-            budget=take_budget(settings),
-            progress=progress,
-            **settings,
-        )
+        outcome = adapt(bound_model(model, bind), given, output, adapting=adapting, resume=resume, progress=progress)
     save_summary(outcome, command=this_command())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:
@@ -102,10 +107,6 @@ def run(
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
-
-
-def _take(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: settings.pop(name) for name in names}
 
 
 @click.command(cls=Command)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_budget, take_reading
+from .common import Bindings, bound_model, take_choosing, take_data, take_preprocessing, take_scoring
 from .layout import Command, Declared
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
@@ -43,16 +43,11 @@ def score(
     data: Path,
     output: Path,
     bind: Bindings,
-    preset: str,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    bgr: bool | None,
     seed: int,
+    channels: bool,
+    threads: int | None,
     plot: Path | None,
     as_json: bool,
-    scoring_memory: int | None,
-    batch_points: int,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -64,11 +59,8 @@ def score(
     Example:
       adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
     """
-    from ..data.arithmetic import integer_data
-    from ..data.preprocess import choose
-    from ..data.source import open_data
     from ..files import check_output
-    from ..model.open import open_model
+    from ..options import with_given
     from ..report.plots import check_plot_path, plot_scores
     from ..report.tables import scores_table
     from ..scoring.score import score as compute_scores
@@ -76,21 +68,16 @@ def score(
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
-    )
+    how = with_given(take_scoring(settings), channels=channels)
     with progress_bar(quiet) as progress:
         scores = compute_scores(
-            opened,
-            splits,
-            preprocessing=preprocessing,
+            bound_model(model, bind),
+            take_data(data, settings),
+            preprocessing=take_preprocessing(settings),
+            scoring=how,
             seed=seed,
-            batch_size=batch_points,
-            max_memory=scoring_memory,
+            threads=threads,
             progress=progress,
-            **settings,
         )
     scores.save(output)
     if plot is not None:
@@ -122,6 +109,7 @@ def select(
     backend: str,
     optimizer: str,
     recompute: bool,
+    seed: int,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -148,34 +136,24 @@ def select(
     from ..files import check_output
     from ..model.open import Model, open_model
     from ..report.tables import selection_text
-    from ..scoring.record import load_scores
+    from ..scoring.record import is_scores_file, load_scores
     from ..selection.strategies import NEEDS_COSTS
     from ..selection.strategies import select as choose_layers
     from ..selection.unscored import unscored
     from ..training.choices import Choices, choose_backend
 
     check_output(output)
-    budget = take_budget(settings)
-    channel_rho = settings["channel_rho"]
-    if channel_rho is not None and channel_rho < 1:
-        choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
-    given = load_scores(scores) if _is_record(scores) else open_model(scores)
+    choosing = take_choosing(settings)
+    choices = Choices(optimizer=optimizer, recompute=recompute)
+    if choosing.channel_rho is not None and choosing.channel_rho < 1:
+        choose_backend(backend, choices, channels=True)
+    given = load_scores(scores) if is_scores_file(scores) else open_model(scores)
     costs = None
     if isinstance(given, Model):
-        unscored(given, settings["strategy"], layers=settings["layers"], channel_rho=channel_rho)
-    if budget or settings["strategy"] in NEEDS_COSTS:
+        unscored(given, choosing.strategy, layers=choosing.patterns, channel_rho=choosing.channel_rho)
+    if choosing.budget or choosing.strategy in NEEDS_COSTS:
         opened = given if isinstance(given, Model) else scored_model(given, model)
-        costs = Predictor(
-            opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)
-        )
-    selection = choose_layers(given, budget=budget, costs=costs, **settings)
+        costs = Predictor(opened, batch_size=batch_size, backend=backend, choices=choices)
+    selection = choose_layers(given, choosing=choosing, costs=costs, seed=seed)
     selection.save(output)
     show(selection_text(selection), quiet)
-
-
-def _is_record(path: Path) -> bool:
-    """Whether a file is for `load_scores`: JSON, or called so."""
-    if path.suffix.lower() == ".json":
-        return True
-    with path.open("rb") as file:
-        return file.read(64).lstrip()[:1] in (b"{", b"[", b"")

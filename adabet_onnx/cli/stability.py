@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_reading
+from .common import Bindings, bound_model, take_data, take_preprocessing
 from .layout import Command, Declared
 from .parameters import ANY, FILE
 from .printing import progress_bar, show
@@ -54,12 +54,11 @@ def stability(
     data: Path,
     output: Path | None,
     plot: Path | None,
-    preset: str,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
     bind: Bindings,
-    bgr: bool | None,
+    loss: str,
+    class_axis: int | None,
+    ignore_label: int | None,
+    threads: int | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -72,28 +71,30 @@ def stability(
     Example:
       adabet-onnx stability model.onnx new_domain.npz --plot stability.png
     """
-    from ..data.arithmetic import integer_data
-    from ..data.preprocess import choose
-    from ..data.source import open_data
     from ..files import check_output
-    from ..model.open import open_model
     from ..report.plots import check_plot_path
     from ..report.stability import plot_stability, stability_table
+    from ..study.repeats import Repeats
     from ..study.stability import stability as measure_stability
+    from ..training.choices import Choices
 
     if output is not None:
         check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
-    )
-    renamed = {"axis": "class_axis", "ignore": "ignore_label", "points": "subset_size", "max_memory": "scoring_memory"}
-    settings |= {name: settings.pop(option) for name, option in renamed.items()}
+    given, preprocessing = take_data(data, settings), take_preprocessing(settings)
+    choices = Choices(loss=loss, class_axis=class_axis, ignore_label=ignore_label)
+    points, memory = settings.pop("subset_size"), settings.pop("scoring_memory")
     with progress_bar(quiet) as progress:
-        found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)
+        found = measure_stability(
+            bound_model(model, bind),
+            given,
+            preprocessing=preprocessing,
+            repeats=Repeats(points=points, max_memory=memory, **settings),
+            choices=choices,
+            threads=threads,
+            progress=progress,
+        )
     if output is not None:
         found.save(output)
     if plot is not None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_reading
+from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing
 from .layout import Command
 from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
-
-if TYPE_CHECKING:
-    from ..data.preprocess import Preprocessing
-    from ..model.open import Model
 
 
 @click.command(cls=Command)
@@ -43,7 +39,9 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     from ..training.artifacts import make_artifacts
 
     chosen = load_selection(selection)
-    manifest = make_artifacts(open_model(bound_model(model, bind, chosen.inputs)), chosen, output, **settings)
+    backend, check = settings.pop("backend"), settings.pop("check")
+    opened = open_model(bound_model(model, bind, chosen.inputs))
+    manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
@@ -74,13 +72,15 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
     Example:
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
+    from ..options import with_given
+    from ..training.settings import Settings
     from ..training.trainer import Trainer
 
-    trainer, reading = Trainer(folder, threads=threads), take_reading(settings)
+    trainer, given, resume = Trainer(folder, threads=threads), take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
-        rows = trainer.fit(
-            data, layout=reading.layout, allow_resize=reading.allow_resize, progress=progress, **settings
-        )
+        stored = trainer.interrupted if resume else None
+        asked = with_given(stored or Settings(), **settings)
+        rows = trainer.fit(given, settings=asked, resume=resume, progress=progress)
     show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
@@ -131,24 +131,29 @@ def evaluate(
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
-    from ..data.arithmetic import integer_data
-    from ..data.preprocess import choose
     from ..data.source import open_data
+    from ..options import with_given
+    from ..training.choices import Choices
     from ..training.evaluation import evaluate as compute_evaluation
-    from ..training.evaluation import open_trained, trained_loss
+    from ..training.evaluation import open_trained, trained_choices
 
     opened = open_trained(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    held = splits.for_evaluation
-    preprocessing = choose(opened, integer_data=integer_data(opened, held), **settings)
+    splits = open_data(take_data(data, settings), opened)
+    known = trained_choices(model)
+    choices = with_given(
+        known if loss in (None, known.loss) else Choices(loss=loss or ""),
+        class_axis=class_axis,
+        ignore_label=ignore_label,
+    )
     with progress_bar(quiet) as progress:
-        trained, *of_classes = trained_loss(model)
-        told = of_classes if loss in (None, trained) else (None, None)
-        axis, ignore = (
-            given if given is not None else known for given, known in zip((class_axis, ignore_label), told, strict=True)
+        result = compute_evaluation(
+            opened,
+            splits,
+            preprocessing=take_preprocessing(settings),
+            choices=choices,
+            threads=threads,
+            progress=progress,
         )
-        how: dict[str, Any] = {"axis": axis, "ignore": ignore, "threads": threads, "progress": progress}
-        result = compute_evaluation(opened, held, preprocessing, loss=loss or trained, **how)
     if as_json:
         show_json(result)
         return
@@ -176,16 +181,12 @@ def predict(
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
-    from ..training.evaluation import open_trained
     from ..training.evaluation import predict as compute_predictions
 
-    opened, reading = open_trained(bound_model(model, bind)), take_reading(settings)
     rows = compute_predictions(
-        opened,
-        inputs,
-        lambda integer: _preprocessing(opened, integer, settings),
-        layout=reading.layout,
-        allow_resize=reading.allow_resize,
+        bound_model(model, bind),
+        take_data(inputs, settings),
+        preprocessing=take_preprocessing(settings),
         threads=threads,
     )
     if as_json:
@@ -197,12 +198,6 @@ def predict(
             show(f"{row['input']}  {row['logits']}", quiet)
         else:
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
-
-
-def _preprocessing(model: Model, integer: bool, settings: dict[str, Any]) -> Preprocessing:
-    from ..data.preprocess import choose
-
-    return choose(model, integer_data=integer, **settings)
 
 
 @click.command(cls=Command)
