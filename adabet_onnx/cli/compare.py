@@ -23,14 +23,19 @@ from .common import (
 )
 from .layout import Command, Declared
 from .parameters import ANY, FILE, Numbers, Words
-from .printing import progress_bar, show
+from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="JSON: data, test_samples, before and source_before (accuracies), warnings, results (what results.json "
+    "holds), summaries (strategy, rho, accuracies, failed, mean, deviation, loss, trainable_share, step_seconds, "
+    "step_memory_bytes, update_bytes, source_accuracy, best, ties).",
+)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.folder.varied(required=True)
-@options.quiet
+@options.printed
 @options.new_head
 @options.bind
 @options.preprocessing
@@ -103,6 +108,7 @@ def compare(
     old_domain: Path | None,
     jobs: int,
     threads: int | None,
+    as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -151,5 +157,8 @@ def compare(
         )
     write_markdown(found, output / "results.md")
     plot_comparison(found, output / "results.svg")
+    if as_json:
+        show_json(found.to_json())
+        return
     show(f"data: {found.data}", quiet)
     show(comparison_table(found), quiet)

@@ -14,7 +14,12 @@ from .parameters import FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="JSON: inference, selection (where one is given), all (null where not all layers can be trained); each "
+    "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
+    "step_multiply_adds, and where it was measured measured_bytes and measured_seconds.",
+)
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE, required=False)
 @options.plot

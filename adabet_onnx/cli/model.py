@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from ..model.open import Model
 
 
-@click.command(cls=Command)
+_DESCRIBED = (
+    "model, sha256, ir_version, opset, inputs (name, dtype, shape), outputs, logits, head, new_head, parameter_count, "
+    "frozen, notes, decisions, layers (name, op_type, parameters, parameter_count, applied, activation, "
+    "activation_shape, activation_size)"
+)
+
+
+@click.command(cls=Command, epilog=f"JSON: {_DESCRIBED}.")
 @click.argument("model", type=FILE)
 @options.printed
 @options.bind
@@ -74,7 +81,11 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="JSON: format, version, model, model_sha256, loss, backends (installed, obstacle), layers (name, op_type, "
+    "trainable, backend, portable, ort), nodes, decisions.",
+)
 @click.argument("model", type=FILE)
 @options.printed
 @options.bind
@@ -114,10 +125,10 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
         )
 
 
-@click.command("import", cls=Command)
+@click.command("import", cls=Command, epilog="JSON: output, and what inspect --json prints of the model.")
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
-@options.quiet
+@options.printed
 @Declared(
     "--logits", metavar="NAME", group="Model", help="The output, or value inside, that a loss is computed from."
 ).varied(shown="the only one, or the one so called")
@@ -132,7 +143,13 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
 )
 @options.bind
 def import_(
-    model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], bind: Bindings, quiet: bool
+    model: Path,
+    output: Path,
+    logits: str | None,
+    dims: tuple[tuple[str, int], ...],
+    bind: Bindings,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Write a model as the other commands see it, in plain float32.
 
@@ -151,16 +168,19 @@ def import_(
     check_output(output)
     opened = open_model(model, logits=logits, dims=dict(dims), bind=once(bind))
     save_model(opened, output)
+    if as_json:
+        show_json({"output": str(output), **_description(opened)})
+        return
     for note in opened.notes:
         show(note, quiet)
     shapes = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in opened.inputs)
     show(f"{output}: {len(opened.layers)} layers, input {shapes}, logits {opened.logits}", quiet)
 
 
-@click.command("new-head", cls=Command)
+@click.command("new-head", cls=Command, epilog="JSON: output, and what inspect --json prints of the model.")
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
-@options.quiet
+@options.printed
 @options.num_classes.varied(required=True)
 @options.keep_tail
 @options.append
@@ -174,6 +194,7 @@ def new_head(
     keep_tail: bool,
     append: bool,
     seed: int,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Give a model a new last layer, with as many outputs as asked for.
@@ -195,6 +216,9 @@ def new_head(
     made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail, append=append)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
+    if as_json:
+        show_json({"output": str(output), **_description(made)})
+        return
     for note in made.notes[len(opened.notes) :]:
         show(note, quiet)
     show(
@@ -202,13 +226,13 @@ def new_head(
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: output, kind, outputs (their names, by layer).")
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
 @Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose of every layer.")
-@options.quiet
+@options.printed
 @options.bind
-def surgery(model: Path, bind: Bindings, outputs: str, output: Path, quiet: bool) -> None:
+def surgery(model: Path, bind: Bindings, outputs: str, output: Path, as_json: bool, quiet: bool) -> None:
     """Expose activations or Gram matrices as outputs of the graph.
 
     Of every layer its activation, or the centred Gram matrix of a batch's. The outputs' names, by layer, stand in the
@@ -227,4 +251,7 @@ def surgery(model: Path, bind: Bindings, outputs: str, output: Path, quiet: bool
     probed, names = add_probes(open_model(bound_model(model, bind)), outputs)
     with replacing(output) as part:
         part.write_bytes(ir.to_proto(probed).SerializeToString())
+    if as_json:
+        show_json({"output": str(output), "kind": outputs, "outputs": names})
+        return
     show(f"{output}: {len(names)} outputs ({outputs})", quiet)

@@ -9,16 +9,16 @@ import click
 from . import options
 from .layout import Command, Declared
 from .parameters import FOLDER
-from .printing import progress_bar, show
+from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: output, notes.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
 @Declared("--costs/--no-costs", default=True, group="Output", help="Predict what training each layer takes.")
-@options.quiet
+@options.printed
 @options.scored_model
-def report(folder: Path, output: Path, model: Path | None, costs: bool, quiet: bool) -> None:
+def report(folder: Path, output: Path, model: Path | None, costs: bool, as_json: bool, quiet: bool) -> None:
     """Write the results in a folder as one HTML page.
 
     It opens in any browser, offline, and can be sent to anyone. DIR is what run or compare wrote;
@@ -34,6 +34,9 @@ def report(folder: Path, output: Path, model: Path | None, costs: bool, quiet: b
     check_output(output)
     with progress_bar(quiet) as progress:
         notes = write_report(folder, output, model=model, costs=costs, progress=progress)
+    if as_json:
+        show_json({"output": str(output), "notes": list(notes)})
+        return
     for note in notes:
         show(f"note: {note}", quiet)
     show(f"report: {output}", quiet)

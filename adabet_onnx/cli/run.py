@@ -23,7 +23,7 @@ from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: what run.json in the output folder holds.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.folder.varied(required=True)
@@ -109,11 +109,11 @@ def run(
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: what run.json in the output folder holds, and picture (a path).")
 @options.folder.varied(default=Path("adabet-demo"))
-@options.quiet
+@options.printed
 @options.epochs.varied(default=15)
-def demo(output: Path, epochs: int, quiet: bool) -> None:
+def demo(output: Path, epochs: int, as_json: bool, quiet: bool) -> None:
     """Adapt a small embedded model, offline, to see how it works.
 
     A model of handwritten digits is adapted to digits from another camera.
@@ -123,19 +123,24 @@ def demo(output: Path, epochs: int, quiet: bool) -> None:
       adabet-onnx demo
     """
     from ..demo import run_demo
-    from ..outcome import save_summary
+    from ..outcome import save_summary, summary
     from ..report.tables import outcome_text
 
     with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)
     save_summary(outcome)
+    if as_json:
+        show_json(summary(outcome) | {"command": None, "picture": str(picture)})
+        return
     show(outcome_text(outcome), quiet)
     show(f"everything is in {output}; look at {picture}", quiet)
 
 
-@click.command(cls=Command)
-@options.quiet
-def doctor(quiet: bool) -> None:
+@click.command(
+    cls=Command, epilog="JSON: python, platform, packages, conflict, portable and ort (each works, reason), works."
+)
+@options.printed
+def doctor(as_json: bool, quiet: bool) -> None:
     """Say what is installed and what it allows.
 
     The exit code is 1 if nothing works.
@@ -144,9 +149,12 @@ def doctor(quiet: bool) -> None:
     Example:
       adabet-onnx doctor
     """
-    from ..report.doctor import diagnosis
+    from ..report.doctor import diagnosis, findings
 
-    text, works = diagnosis()
-    show(text, quiet)
-    if not works:
+    found = findings()
+    if as_json:
+        show_json(found)
+    else:
+        show(diagnosis(found), quiet)
+    if not found["works"]:
         raise click.exceptions.Exit(1)

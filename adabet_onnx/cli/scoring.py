@@ -14,7 +14,7 @@ from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: what scores.json holds.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.file.varied(required=True)
@@ -89,10 +89,10 @@ def score(
     show(scores_table(scores), quiet)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: what selection.json holds.")
 @click.argument("scores", type=FILE)
 @options.file.varied(required=True)
-@options.quiet
+@options.printed
 @options.scored_model
 @options.selection
 @options.batch_size.varied(default=32)
@@ -110,6 +110,7 @@ def select(
     optimizer: str,
     recompute: bool,
     seed: int,
+    as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -156,4 +157,7 @@ def select(
         costs = Predictor(opened, batch_size=batch_size, backend=backend, choices=choices)
     selection = choose_layers(given, choosing=choosing, costs=costs, seed=seed)
     selection.save(output)
+    if as_json:
+        show_json(selection.to_json())
+        return
     show(selection_text(selection), quiet)

@@ -11,15 +11,15 @@ from . import options
 from .common import Bindings, bound_model, take_data, take_preprocessing
 from .layout import Command, Declared
 from .parameters import ANY, FILE
-from .printing import progress_bar, show
+from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: what stability.json holds.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.file
 @options.plot
-@options.quiet
+@options.printed
 @options.bind
 @options.preprocessing
 @options.labels
@@ -59,6 +59,7 @@ def stability(
     class_axis: int | None,
     ignore_label: int | None,
     threads: int | None,
+    as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -99,5 +100,8 @@ def stability(
         found.save(output)
     if plot is not None:
         plot_stability(found, plot)
+    if as_json:
+        show_json(found.to_json())
+        return
     show(f"data: {found.data}", quiet)
     show(stability_table(found), quiet)

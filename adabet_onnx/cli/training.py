@@ -14,17 +14,23 @@ from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="JSON: output, backend, layers, parameters (names), trainable_count, predicted_step_bytes (by batch size; "
+    "null for ort), notes. All there is to know is in manifest.json.",
+)
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
 @options.folder.varied(required=True)
-@options.quiet
+@options.printed
 @options.bind
 @options.labels
 @options.objective
 @options.form
 @options.check
-def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet: bool, **settings: Any) -> None:
+def artifacts(
+    model: Path, selection: Path, output: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any
+) -> None:
     """Write training graphs in which only selected layers train.
 
     Inputs have the values that they had for score (--input), unless given others. By default a training step in plain
@@ -42,19 +48,36 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     backend, check = settings.pop("backend"), settings.pop("check")
     opened = open_model(bound_model(model, bind, chosen.inputs))
     manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
+    memory = manifest.content.get("predicted_step_bytes")
+    if as_json:
+        show_json(
+            {
+                "output": str(output),
+                "backend": manifest.content["backend"],
+                "layers": list(manifest.selection.layers),
+                "parameters": manifest.parameters,
+                "trainable_count": manifest.trainable_count,
+                "predicted_step_bytes": memory,
+                "notes": manifest.content["notes"],
+            }
+        )
+        return
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
-    memory = manifest.content.get("predicted_step_bytes")
     if memory:
         figures = ", ".join(f"{size / 1e6:,.1f} MB at batch {batch}" for batch, size in memory.items())
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="JSON: data, metrics (the rows of metrics.jsonl), learning_rate (of the first step), warnings, advice (null "
+    "where there is none).",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
-@options.quiet
+@options.printed
 @options.reading
 @options.epochs.varied(shown="10")
 @options.rate
@@ -63,7 +86,7 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
 @options.resume
 @options.seed.varied(default=None, shown="0")
 @options.threads
-def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings: Any) -> None:
+def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
     After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
@@ -81,14 +104,20 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
         stored = trainer.interrupted if resume else None
         asked = with_given(stored or Settings(), **settings)
         rows = trainer.fit(given, settings=asked, resume=resume, progress=progress)
+    learned = trainer.learned
+    warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
+    if as_json:
+        rate = None if learned is None else learned.rate
+        found = {"data": trainer.data, "metrics": rows, "learning_rate": rate}
+        show_json(found | {"warnings": list(warnings), "advice": advice})
+        return
     show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
-    if trainer.learned is not None:
-        for text in trainer.learned.warnings:
-            show(f"warning: {text}", quiet)
-        if trainer.learned.advice is not None:
-            show(f"hint: {trainer.learned.advice}", quiet)
+    for text in warnings:
+        show(f"warning: {text}", quiet)
+    if advice is not None:
+        show(f"hint: {advice}", quiet)
 
 
 def _row(row: dict[str, Any]) -> str:
@@ -101,7 +130,7 @@ def _row(row: dict[str, Any]) -> str:
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: loss, accuracy (null where the loss has none), samples, data.")
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
 @options.printed
@@ -163,7 +192,7 @@ def evaluate(
     show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: a list with, for each input: input, class, probability, logits, data.")
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
 @options.printed
@@ -200,12 +229,12 @@ def predict(
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog="JSON: output, checked.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
-@options.quiet
+@options.printed
 @options.check
-def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
+def export(folder: Path, output: Path, check: bool, as_json: bool, quiet: bool) -> None:
     """Write the adapted model, for any ONNX runtime.
 
     It is the original graph with the trained values.
@@ -217,4 +246,7 @@ def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
     from ..training.export import export_model
 
     export_model(folder, output, check=check)
+    if as_json:
+        show_json({"output": str(output), "checked": check})
+        return
     show(f"{output}: written", quiet)

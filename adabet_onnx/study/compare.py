@@ -80,6 +80,18 @@ class Comparison:
     data: str = ""
     warnings: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the attributes but ``folder``."""
+        return {
+            "data": self.data,
+            "test_samples": self.test_samples,
+            "before": self.before,
+            "source_before": self.source_before,
+            "warnings": list(self.warnings),
+            "results": [dataclasses.asdict(result) for result in self.results],
+            "summaries": [summary.to_json() for summary in self.summaries],
+        }
+
 
 def compare(
     model: ModelSource,

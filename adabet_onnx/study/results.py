@@ -25,6 +25,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecordError
 from ..files import replacing, write_bytes
@@ -98,6 +99,12 @@ class Summary:
     loss: float | None = None
     best: bool = False
     ties: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the attributes, those of the setting among them; what there is no accuracy for is null."""
+        found = asdict(self)
+        of_none = {} if self.accuracies else {"mean": None, "deviation": None}
+        return {**found.pop("setting"), **found, **of_none}
 
 
 def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
