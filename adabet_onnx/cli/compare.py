@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..vocabulary import COMPARED, COMPARED_UNASKED
-from . import options
+from . import config, options
 from .common import (
     Bindings,
     bound_model,
@@ -88,12 +88,12 @@ from .printing import progress_bar, show, show_json
 @Declared(
     "--jobs",
     type=click.IntRange(1),
-    default=os.cpu_count() or 1,
     metavar="N",
     group="Runtime",
     help="Trainings at once.",
 ).varied(shown="the number of cores")
 @options.threads
+@config.files
 def compare(
     model: Path,
     data: Path,
@@ -106,8 +106,9 @@ def compare(
     append: bool,
     bind: Bindings,
     old_domain: Path | None,
-    jobs: int,
+    jobs: int | None,
     threads: int | None,
+    save_config: Path | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -124,10 +125,13 @@ def compare(
       adabet-onnx compare model.onnx new_domain.npz -o compared/ \\
           --strategies adabet,last,all --max-memory 64MB
     """
+    from ..files import check_output
     from ..report.comparison import comparison_table, plot_comparison, write_markdown
     from ..study.compare import compare as compare_strategies
     from ..study.plan import Plan
 
+    if save_config is not None and save_config.parent.absolute() != output.absolute():
+        check_output(save_config)
     given = take_data(data, settings)
     old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
     plan = Plan(
@@ -140,7 +144,7 @@ def compare(
         preprocessing=take_preprocessing(settings),
         keep_tail=keep_tail,
         append=append,
-        processes=jobs,
+        processes=jobs or os.cpu_count() or 1,
         threads=threads,
         command=this_command(),
         **settings,
@@ -155,6 +159,8 @@ def compare(
             old_domain=old,
             progress=progress,
         )
+    if save_config is not None:
+        config.write_config(save_config, click.get_current_context())
     write_markdown(found, output / "results.md")
     plot_comparison(found, output / "results.svg")
     if as_json:

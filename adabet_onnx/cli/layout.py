@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from ..errors import UsageError
+
 # The headings of options, the everyday ones first.
 GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", "Budget", "Artifacts", "Runtime")
+CONFIG = "adabet_onnx.config"  # under which a context notes the file that options are taken from
 _WIDEST = 26  # of the names of options beside which their help begins
 
 _SPACE, _HYPHEN = "\u00a0", "\u2011"  # at which lines are not broken
@@ -60,6 +63,15 @@ class Option(click.Option):
 
 class Command(click.Command):
     """A command whose options stand under headings."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; where options come from a file, what is wrong with one says so."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            if CONFIG not in ctx.meta:
+                raise
+            raise UsageError(f"{error} (Options are taken from {ctx.meta[CONFIG]}.)") from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, one heading after the other, their help in one column."""

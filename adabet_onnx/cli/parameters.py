@@ -44,6 +44,8 @@ class ShareType(click.ParamType[Share]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
         """Parse, or fail as click does."""
+        if isinstance(value, Share):
+            return value
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
         if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import config, options
 from .common import (
     Bindings,
     bound_model,
@@ -47,12 +47,14 @@ from .printing import progress_bar, show, show_json
 @options.measure
 @options.seed
 @options.threads
+@config.files
 def run(
     model: Path,
     data: Path,
     output: Path,
     bind: Bindings,
     plot: Path | None,
+    save_config: Path | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -80,6 +82,8 @@ def run(
 
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
+    if save_config is not None and save_config.parent.absolute() != output.absolute():
+        check_output(save_config)
     resume, given = settings.pop("resume"), take_data(data, settings)
     training = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "validation", "patience")
     adapting = Adapting(
@@ -93,6 +97,8 @@ def run(
     with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(bound_model(model, bind), given, output, adapting=adapting, resume=resume, progress=progress)
     save_summary(outcome, command=this_command())
+    if save_config is not None:
+        config.write_config(save_config, click.get_current_context())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:
         plot_scores(outcome.scores, plot, outcome.selection.layers)
