@@ -54,10 +54,10 @@ def _run() -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "Interrupted. train and run go on after the last finished epoch with --resume, compare where it was.",
-            err=True,
-        )
+        from .next_steps import after_interruption
+
+        command = after_interruption(sys.argv[1:])
+        click.echo("Interrupted." if command is None else f"Interrupted. It goes on with: {command}", err=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

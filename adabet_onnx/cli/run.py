@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import config, options
+from . import config, next_steps, options
 from .common import (
     Bindings,
     bound_model,
@@ -113,6 +113,7 @@ def run(
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+    show(f"\n{next_steps.after_run(click.get_current_context())}", quiet)
 
 
 @click.command(cls=Command, epilog="JSON: what run.json in the output folder holds, and picture (a path).")
