@@ -30,7 +30,7 @@ SECTIONS = {
     "Models": {
         "inspect": Entry("model", "inspect", "List a model's inputs, outputs and layers."),
         "check": Entry("model", "check", "Say which layers can be trained, and what stands in the way."),
-        "new-head": Entry("model", "new_head", "Give a model a new last layer, with as many outputs as asked for."),
+        "new-head": Entry("model", "new_head", "Give a model a new last layer, for another number of classes."),
         "import": Entry("model", "import_", "Write a model as the other commands see it, in plain float32."),
     },
     "Step by step": {
@@ -44,7 +44,7 @@ SECTIONS = {
         "export": Entry("training", "export", "Write the adapted model, for any ONNX runtime."),
     },
     "Studies": {
-        "compare": Entry("compare", "compare", "Train by several strategies: which differences are not chance."),
+        "compare": Entry("compare", "compare", "Train with several strategies and say what is more than chance."),
         "stability": Entry("stability", "stability", "Say whether other samples would rank the layers alike."),
         "report": Entry("report", "report", "Write the results in a folder as one HTML page."),
     },

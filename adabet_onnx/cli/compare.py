@@ -113,7 +113,7 @@ def compare(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train by several strategies: which differences are not chance.
+    """Train with several strategies and say what is more than chance.
 
     Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
     run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and

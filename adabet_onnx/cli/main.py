@@ -14,7 +14,7 @@ from ..errors import AdabetError
 from .commands import Commands, LazyGroup
 
 _EPILOG = """\b
-Completion with the Tab key, in bash (in ~/.bashrc; zsh: zsh_source):
+Completion with the Tab key: this in ~/.bashrc (zsh: zsh_source in ~/.zshrc):
   eval "$(_ADABET_ONNX_COMPLETE=bash_source adabet-onnx)"
 """
 

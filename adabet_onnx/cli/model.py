@@ -197,7 +197,7 @@ def new_head(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Give a model a new last layer, with as many outputs as asked for.
+    """Give a model a new last layer, for another number of classes.
 
     Its weights are drawn anew. A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the
     normalisation of an embedding, an activation, a temperature. ConvTranspose layers that only enlarge what the last

@@ -92,9 +92,30 @@ preprocessing = together(
         group="Data",
         help="How images become input: auto (as the model's metadata says), unit (x/255), imagenet, none (as is).",
     ),
-    Declared("--scale", type=float, metavar="X", group="Data", help="By hand: input = (x * scale - mean) / std."),
-    Declared("--mean", type=Numbers(), metavar="X,...", group="Data", help="By hand: one number, or one per channel."),
-    Declared("--std", type=Numbers(), metavar="X,...", group="Data", help="By hand: one number, or one per channel."),
+    Declared(
+        "--scale",
+        type=float,
+        metavar="X",
+        group="Data",
+        help="By hand: input = (x * scale - mean) / std.",
+        show_default="the preset's, or 1",
+    ),
+    Declared(
+        "--mean",
+        type=Numbers(),
+        metavar="X,...",
+        group="Data",
+        help="By hand: one number, or one per channel.",
+        show_default="the preset's, or 0",
+    ),
+    Declared(
+        "--std",
+        type=Numbers(),
+        metavar="X,...",
+        group="Data",
+        help="By hand: one number, or one per channel.",
+        show_default="the preset's, or 1",
+    ),
     Declared(
         "--bgr/--rgb",
         default=None,
@@ -142,7 +163,13 @@ selection = together(
         "--strategy", type=click.Choice(STRATEGIES), default="adabet", group="Choosing", help="How layers are chosen."
     ),
     rho,
-    Declared("--layers", multiple=True, metavar="GLOB", group="Choosing", help="Select these instead; repeatable."),
+    Declared(
+        "--layers",
+        multiple=True,
+        metavar="GLOB",
+        group="Choosing",
+        help="Select these layers, in place of a strategy's; repeatable.",
+    ),
     head,
     Declared(
         "--channel-rho",
@@ -181,7 +208,9 @@ subsets = Declared(
     group="Scoring",
     help="Subsets per group of 128 samples (estimator subsets).",
 )
-batches = Declared("--batches", type=int, default=4, metavar="N", group="Scoring", help="How many (estimator batches).")
+batches = Declared(
+    "--batches", type=int, default=4, metavar="N", group="Scoring", help="Batches in all (estimator batches)."
+)
 batch_points = Declared(
     "--batch-points",
     type=int,
@@ -191,7 +220,11 @@ batch_points = Declared(
     help="Points of one Betti number (estimator batches).",
 )
 order = Declared(
-    "--order", type=click.Choice(ORDERS), default="shuffled", group="Scoring", help="Samples at random, or the first."
+    "--order",
+    type=click.Choice(ORDERS),
+    default="shuffled",
+    group="Scoring",
+    help="Which samples: drawn at random, or the first ones.",
 )
 scoring_memory = Declared(
     "--scoring-memory",
@@ -274,7 +307,7 @@ objective = together(
         default=0.0,
         metavar="X",
         group="Training",
-        help="Of the optimizer.",
+        help="Weight decay of the optimizer.",
     ),
     Declared(
         "--momentum",
@@ -282,7 +315,7 @@ objective = together(
         default=0.0,
         metavar="X",
         group="Training",
-        help="Of sgd.",
+        help="Momentum of sgd.",
     ),
     Declared(
         "--clip-norm",
@@ -298,7 +331,7 @@ objective = together(
         default=0.0,
         metavar="X",
         group="Training",
-        help="Of cross-entropy.",
+        help="Label smoothing of cross-entropy.",
     ),
     Declared(
         "--batch-norm",
@@ -317,6 +350,7 @@ budget = together(
         metavar="SIZE",
         group="Budget",
         help="Memory of a training step at most: 64MB, or 0.25x of what training all layers takes.",
+        show_default="no limit",
     ),
     Declared(
         "--max-step-time",
@@ -324,6 +358,7 @@ budget = together(
         metavar="SHARE",
         group="Budget",
         help="Time of a training step at most, e.g. 0.5x of training all layers.",
+        show_default="no limit",
     ),
     Declared(
         "--max-update",
@@ -331,6 +366,7 @@ budget = together(
         metavar="SIZE",
         group="Budget",
         help="Size of the trained parameters at most, e.g. 200KB.",
+        show_default="no limit",
     ),
     Declared(
         "--max-accumulate",
@@ -351,7 +387,10 @@ backend = Declared(
     help="What trains: portable (plain ONNX, any onnxruntime) or ort (onnxruntime-training); auto: portable if it can.",
 )
 recompute = Declared(
-    "--recompute", is_flag=True, group="Artifacts", help="Compute activations again: less memory, more time."
+    "--recompute",
+    is_flag=True,
+    group="Artifacts",
+    help="Compute activations again in the backward pass: less memory, more time.",
 )
 check = Declared(
     "--check/--no-check", default=True, group="Artifacts", help="Verify what is made before it is handed out."
@@ -385,7 +424,7 @@ measure = Declared(
 )
 resume = Declared("--resume", is_flag=True, group="Runtime", help="Go on where an interrupted run stopped.")
 seed = Declared(
-    "--seed", type=click.IntRange(0), default=0, metavar="N", group="Runtime", help="Of everything that is random."
+    "--seed", type=click.IntRange(0), default=0, metavar="N", group="Runtime", help="Seed of everything that is random."
 )
 threads = Declared(
     "--threads",
@@ -393,5 +432,5 @@ threads = Declared(
     metavar="N",
     group="Runtime",
     help="Threads for ONNX Runtime.",
-    show_default="its own choice",
+    show_default="as it chooses",
 )

@@ -81,7 +81,7 @@ def artifacts(
 @options.reading
 @options.epochs.varied(shown="10")
 @options.rate
-@options.batch_size
+@options.batch_size.varied(shown="32, or that of the selection's budget")
 @options.course
 @options.resume
 @options.seed.varied(default=None, shown="0")
