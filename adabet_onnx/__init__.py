@@ -12,8 +12,6 @@
 The method is AdaBet (Tenison et al., arXiv 2510.03101).
 """
 
-__version__ = "0.1.0"
-
 from .cost.predict import Predictor
 from .errors import (
     AdabetError,
@@ -36,10 +34,11 @@ from .selection.strategies import select
 from .study.compare import compare
 from .study.plan import Plan
 from .study.stability import stability
+from .trainability.preflight import check_model
 from .training.artifacts import make_artifacts
 from .training.export import export_model
-from .training.preflight import check_model
 from .training.trainer import Trainer
+from .version import __version__ as __version__
 
 __all__ = [
     "AdabetError",

@@ -39,14 +39,15 @@ from .selection.budget import Budget
 from .selection.record import Selection, load_selection
 from .selection.strategies import NEEDS_COSTS, check_choices, matching, select, with_channels
 from .selection.unscored import unscored
+from .trainability.choices import Choices, choose_backend
+from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
-from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
-from .training.preflight import loss_obstacle, pick_backend
 from .training.trainer import METRICS, Settings, Trainer
+from .training_runtime import need_runtime
 
 _MODEL = "model.onnx"  # the model with its new head
 _POINTS, _BATCHES = 32, 4  # of `score`, where nothing else is asked for

@@ -20,7 +20,7 @@ from adabet_onnx.cost.scored import scored_model
 from adabet_onnx.model.bindings import bound_otherwise
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import load_selection
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 
 def run(proto: onnx.ModelProto, feeds, output: str = "logits"):

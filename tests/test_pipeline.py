@@ -12,7 +12,7 @@ from models import tiny
 from adabet_onnx import ModelError, RecordError, UsageError, pipeline
 from adabet_onnx.outcome import save_summary
 from adabet_onnx.pipeline import adapt
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 SETTINGS = {"scoring": {"samples": 32, "subsets": 2}, "training": {"epochs": 1}, "check": False}
 

@@ -16,7 +16,7 @@ from onnx import helper
 from adabet_onnx import ModelError, TrainingError, UsageError, make_artifacts, open_model, score, select
 from adabet_onnx.portable.memory import step_bytes
 from adabet_onnx.portable.order import execution_order
-from adabet_onnx.training.choices import Choices, choose_backend
+from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.training.manifest import load_manifest
 
 pytestmark = pytest.mark.usefixtures("checked_here")

@@ -270,7 +270,7 @@ def test_ort_format_trains_the_same(training, tmp_path, data):
 def test_training_package_imports_without_torch(training):
     """onnxruntime itself imports torch where it is installed, so it is hidden from the processes that tests start."""
     code = (
-        "import sys; from adabet_onnx.training import ort; ort.load()\n"
+        "import sys; from adabet_onnx import training_runtime; training_runtime.load()\n"
         "import onnxruntime.training.api; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from ..model.open import open_model
 from ..report.plots import check_plot_path
 from ..report.stability import plot_stability, stability_table
 from ..study.stability import stability as measure_stability
-from ..training.choices import LOSSES
+from ..trainability.choices import LOSSES
 from .common import (
     Bindings,
     bound_model,

@@ -12,8 +12,8 @@ from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..model.open import Model, open_model
 from ..selection.record import load_selection
+from ..trainability.choices import LOSSES
 from ..training.artifacts import make_artifacts
-from ..training.choices import LOSSES
 from ..training.evaluation import evaluate as compute_evaluation
 from ..training.evaluation import open_trained, trained_loss
 from ..training.evaluation import predict as compute_predictions

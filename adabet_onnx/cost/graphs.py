@@ -18,8 +18,8 @@ from ..model.prepare import prepare
 from ..portable.assemble import Recipe, make_step
 from ..portable.profiles import allowed
 from ..selection.record import Selection
+from ..trainability.choices import Choices
 from ..training import ort
-from ..training.choices import Choices
 
 _LABELS = {"cross-entropy": "labels"}  # the input's name in onnxruntime-training's graphs; of other losses: target
 

@@ -12,8 +12,8 @@ from ..model.bindings import bound_otherwise
 from ..model.open import Model
 from ..progress import Progress
 from ..selection.record import Selection
+from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
-from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor

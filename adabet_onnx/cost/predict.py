@@ -22,8 +22,8 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
-from ..training.choices import Choices, choose_backend
-from ..training.preflight import untrainable_layers
+from ..trainability.choices import Choices, choose_backend
+from ..trainability.preflight import untrainable_layers
 from .domination import Domination
 from .graphs import StepGraph, ort_step, portable_step, selection_of
 from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes

@@ -15,7 +15,7 @@ from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
 from ..report.plots import plot_scores, save_figure
-from ..training.evaluation import compute_logits
+from ..training.logits import compute_logits
 
 _SHOWN = 24  # digits in the picture
 _SELECTION = {"rho": 0.15}

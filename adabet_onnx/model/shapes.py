@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError
 from ..isolation import during
 
@@ -123,8 +124,6 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
     Raises:
         ModelError: the graph cannot run, or an input has a dimension of unknown size.
     """
-    from .. import runtime  # only this fallback needs a runtime
-
     wanted = list(names)
     feeds = {}
     for given in model.graph.inputs:

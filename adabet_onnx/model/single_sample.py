@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError, RuntimeMissingError
 from .batch import make_batch_dynamic
 from .passes.add_batch import AddBatch
@@ -69,8 +70,6 @@ def _with_batch(original: ir.Model) -> ir.Model | None:
     feeds = random_feeds(original, {})
     if feeds is None:
         return None
-    from .. import runtime  # only this check needs a runtime
-
     try:
         before = runtime.run_session(
             runtime.inference_session(original, "the model"), None, feeds, "the model", seconds=TRIAL_SECONDS

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError, RuntimeMissingError
 from .shapes import TRIAL_SECONDS
 
@@ -86,8 +87,6 @@ def random_feeds(model: ir.Model, ranges: Mapping[str, Range], batch: int = _BAT
 
 
 def _run(model: ir.Model, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
-    from .. import runtime  # only this check needs a runtime
-
     try:
         session = runtime.inference_session(model, "the model")
         outputs = runtime.run_session(session, None, dict(feeds), "the model", seconds=TRIAL_SECONDS)

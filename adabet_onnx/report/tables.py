@@ -18,8 +18,8 @@ from ..model.open import Model
 from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
-from ..training.decisions import Decision, decisions
-from ..training.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from ..trainability.decisions import Decision, decisions
+from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
 from .grouping import by_reason, counted, in_common, listed, without_numbers
 
 _BAR = 16  # characters

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..model.door import guarded
 from ..model.open import Model
 from ..progress import Progress
+from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
@@ -116,8 +117,6 @@ def score(
     if progress is not None:
         progress("scoring", total, total)
     head = model.head
-    from ..training.preflight import untrainable_layers  # what can be trained is known further up
-
     lost = untrainable_layers(model)
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")

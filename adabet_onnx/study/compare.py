@@ -43,10 +43,11 @@ from ..scoring.score import score
 from ..selection.budget import Budget
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
+from ..trainability.choices import choose_backend
 from ..training.artifacts import make_artifacts
-from ..training.choices import choose_backend, need_runtime
 from ..training.evaluation import evaluate
 from ..training.learned import evaluated_at_chance
+from ..training_runtime import need_runtime
 from . import runs
 from .fisher import fisher_information
 from .plan import FISHER, Plan, Setting, fingerprint, keep_plan

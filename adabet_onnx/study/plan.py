@@ -27,7 +27,7 @@ from ..records import Entries, read_record, write_json
 from ..selection.budget import Budget
 from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 FISHER = "fisher"

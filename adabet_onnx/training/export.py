@@ -15,7 +15,7 @@ from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
-from .evaluation import logits_session
+from .logits import logits_session
 from .manifest import Manifest, load_manifest
 from .rounding import logits_rounding
 from .samples import sample_feeds, sample_labels

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import runtime
-from .evaluation import logits_session
+from .logits import logits_session
 
 _ROUNDING = 2.0**-23  # of a float32
 _TRIES = 3

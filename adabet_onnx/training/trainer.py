@@ -34,7 +34,7 @@ from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
 from ..progress import Progress
-from .choices import need_runtime
+from ..training_runtime import need_runtime
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
 from .schedule import SCHEDULES

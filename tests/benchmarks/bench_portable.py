@@ -99,8 +99,8 @@ def measure(what: str, folder: Path) -> dict[str, float]:
             optimizer.step()
     else:
         from adabet_onnx import runtime
-        from adabet_onnx.training.choices import need_runtime
         from adabet_onnx.training.manifest import load_manifest
+        from adabet_onnx.training_runtime import need_runtime
 
         manifest = load_manifest(folder / ("portable" if what == "inference" else what), verify=False)
         runtime.onnxruntime()

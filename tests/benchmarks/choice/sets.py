@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     from adabet_onnx.cost.predict import Predictor
-    from adabet_onnx.training.choices import Choices
+    from adabet_onnx.trainability.choices import Choices
 
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "sets.json"

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
+from ..model.chosen import Chosen, whole
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
@@ -21,17 +22,17 @@ from ..model.open import Model, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, prepare
 from ..model.probabilities import tail_of
-from ..model.repairs import repair_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
-from ..selection.record import Selection
+from ..training_runtime import need_runtime
 from . import ort_operators
-from .choices import Choices, choose_backend, need_runtime
+from .choices import Choices, choose_backend
 from .decisions import decisions
+from .repairs import repair_of
 from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 
 _OR_EXPORT = "Or export the model with other operators in its place."
@@ -106,7 +107,7 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     return None
 
 
-def pick_backend(model: Model, selection: Selection, asked: str, choices: Choices) -> str:
+def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) -> str:
     """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
 
     That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
@@ -201,7 +202,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = prepare(model, _selection_of(model, layers), backend=self._backend)
+        prepared = prepare(model, whole(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)
@@ -284,11 +285,6 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
             if mask >> i & 1:
                 met[i][what] = met[i].get(what, 0) + 1
     return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
-
-
-def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:
-    names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
-    return Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
 
 
 def _initializers(prepared: Prepared, layers: Sequence[Layer]) -> dict[str, list[str]]:
