@@ -45,6 +45,8 @@ DOORS = {
     "onnxruntime.training": {"training_runtime.py"},
     "ripser": {"scoring/betti.py"},
 }
+# Modules that import by a computed name.
+COMPUTED: tuple[str, ...] = ()
 UNKNOWN = "?"  # imported, by a name that is computed
 
 
@@ -61,6 +63,10 @@ class Import:
     source: str
     target: str
     line: int
+
+    def of(self, library: str) -> bool:
+        """Whether it is of a library or a part of it."""
+        return self.target == library or self.target.startswith(f"{library}.")
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ class Package:
                 found.append(f"{self._where(made)} imports {made.target}, which is above it")
         return found
 
+    def unplaced(self, order: Sequence[str]) -> list[str]:
+        """Places of an order that no room has."""
+        return sorted({*order} - {self.room(module) for module in self.files})
+
     def cycles(self) -> list[str]:
         """Sets of modules that import each other, directly or through others, a line each.
 
@@ -108,8 +118,7 @@ class Package:
             f"{self._where(made)} imports {made.target}, which only {', '.join(sorted(places))} may"
             for made in self.imports
             for library, places in doors.items()
-            if (made.target == library or made.target.startswith(f"{library}."))
-            and not any(_inside(self.files[made.source], place) for place in places)
+            if made.of(library) and self.files[made.source] not in places
         ]
 
     def unreadable(self, allowed: Collection[str]) -> list[str]:
@@ -188,10 +197,6 @@ def _resolved(target: str, files: Collection[str], package: str) -> list[str]:
         return [target]
     parts = target.split(".")
     return [next(".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in files)]
-
-
-def _inside(file: str, place: str) -> bool:
-    return file == place or file.startswith(f"{place}/")
 
 
 def _rings(graph: Mapping[str, Collection[str]]) -> list[list[str]]:
