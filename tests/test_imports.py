@@ -87,7 +87,7 @@ UPWARD = {
     "import_module": "import importlib\ntop = importlib.import_module('house.high.top')",
     "import_module, renamed": "from importlib import import_module as get\ntop = get('house.high.top')",
     "import_module, relative": "import importlib\ntop = importlib.import_module('..high.top', __package__)",
-    "import_module, relative to a name": "import importlib\ntop = importlib.import_module('.high.top', package='house')",
+    "import_module, of a package": "import importlib\ntop = importlib.import_module('.high.top', package='house')",
     "import_module, filled in": "import importlib\ntop = importlib.import_module(f'house.high.{name}')",
     "__import__": "top = __import__('house.high.top')",
     "in a lambda": "top = lambda: __import__('house.high.top').high.top",
@@ -192,4 +192,4 @@ def test_a_part_of_a_library_has_a_door_of_its_own(source, tmp_path):
 )
 def test_a_computed_name_is_found(source, tmp_path):
     [found] = planted(tmp_path, low_one=source, low_two=source).unreadable({"low/two.py"})
-    assert found.startswith("low/one.py:") and found.endswith("imports a module by a computed name")
+    assert re.fullmatch(r"low/one\.py:\d imports a module by a computed name", found)

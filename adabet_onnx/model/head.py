@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from .. import seeds
 from ..errors import ModelError, UsageError
 from .appended_head import append_head
 from .door import guarded
@@ -68,9 +69,9 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
     graph, notes = model.graph.clone(), list(model.notes)
     told = softmax_axis(model)
     if append:
-        notes.append(append_head(graph, model, num_classes, np.random.default_rng(seed)))
+        notes.append(append_head(graph, model, num_classes, seeds.head(seed)))
     else:
-        _replace_head(graph, model, num_classes, np.random.default_rng(seed), keep_tail, notes)
+        _replace_head(graph, model, num_classes, seeds.head(seed), keep_tail, notes)
     for key in ("classes", "adapted", "logits"):  # the output is the logits now
         graph.metadata_props.pop(f"adabet_onnx.{key}", None)
     if told is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .. import seeds
 from ..errors import DataError, UsageError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
@@ -138,15 +138,14 @@ def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
     count = plan.group * plan.groups
     chosen = np.arange(available)
     if order == "shuffled":
-        chosen = np.random.default_rng(seed).permutation(available)
+        chosen = seeds.samples(seed).permutation(available)
     return list(chosen[:count].reshape(plan.groups, plan.group))
 
 
-def draw_subsets(plan: Plan, seed: int | Sequence[int]) -> list[np.ndarray]:
+def draw_subsets(plan: Plan, rng: np.random.Generator) -> list[np.ndarray]:
     """Which points of a group each Betti number is of: everything, or seeded random subsets."""
     if plan.subsets == 1 and plan.points == plan.group:
         return [np.arange(plan.group)]
-    rng = np.random.default_rng(seed)
     return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from .. import seeds
 from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
@@ -109,7 +110,7 @@ def score(
             progress("scoring", number * (1 + len(model.layers)), total)
         forwarded = probed.forward(dataset, group)
         groups.append(forwarded)
-        chosen = draw_subsets(plan, [seed, 3, number])
+        chosen = draw_subsets(plan, seeds.subsets(seed, number))
         for at, (layer, gram) in enumerate(forwarded.grams.items(), start=1):
             if progress is not None:
                 progress("scoring", number * (1 + len(model.layers)) + at, total)

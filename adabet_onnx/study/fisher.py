@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .. import runtime
+from .. import runtime, seeds
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
@@ -86,7 +86,7 @@ def fisher_information(
     dataset.need_labels("Fisher information")
     if preprocessing is None:
         preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
-    drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
+    drawn = seeds.fisher(seed).permutation(len(dataset))[:samples]
     return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads).of(drawn)
 
 

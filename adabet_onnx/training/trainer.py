@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import seeds
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_off
 from ..data.feeder import Feeder
@@ -332,7 +333,7 @@ class Trainer:
         Progress is told of every step but the last: that is told when the epoch has been evaluated.
         """
         assert settings.learning_rate is not None
-        order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
+        order = seeds.epoch(settings.seed, epoch).permutation(len(data))
         share = SCHEDULES[settings.schedule]
         total, rate, right, seen, what = 0.0, 0.0, Accuracy(self.manifest), 0, ""
         for step in range(steps):
