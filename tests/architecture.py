@@ -33,6 +33,7 @@ ORDER = (
     "records",
     "files",
     "isolation",
+    "kendall",
     "progress",
     "seeds",
     "sizes",

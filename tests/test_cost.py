@@ -19,7 +19,7 @@ from adabet_onnx.cost.graphs import selection_of
 from adabet_onnx.cost.multiply_adds import multiply_adds
 from adabet_onnx.cost.optimized import Sizes
 from adabet_onnx.cost.overview import overview
-from adabet_onnx.cost.predict import Predictor, relative_time
+from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.cost.run import Run
 
 pytestmark = pytest.mark.slow
@@ -182,7 +182,7 @@ def test_less_is_trained_less_is_predicted(net):
     assert head.saved_bytes < everything.saved_bytes
     assert inference.update_bytes == inference.saved_bytes == inference.state_bytes == 0
     assert head.forward_multiply_adds == everything.forward_multiply_adds == inference.step_multiply_adds
-    assert relative_time(inference, everything) < relative_time(head, everything) < 1
+    assert inference.work_beside(everything) < head.work_beside(everything) < 1
 
 
 def test_predictions_repeat(net):

@@ -380,7 +380,8 @@ def test_a_layer_normalization_without_bias_gets_one(tmp_path):
 
 def with_shapes(manifest) -> ir.Model:
     from adabet_onnx.model.prepare import prepare
-    from adabet_onnx.portable.assemble import Recipe, make_graphs
+    from adabet_onnx.portable.assemble import make_graphs
+    from adabet_onnx.portable.recipe import Recipe
     from adabet_onnx.selection.record import selection_from_json
 
     model = open_model(deep_net())

@@ -12,6 +12,7 @@ from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
 from ..model.open import Model, open_model
 from ..selection.record import load_selection
+from ..sizes import size_text
 from ..trainability.choices import LOSSES
 from ..training.artifacts import make_artifacts
 from ..training.evaluation import evaluate as compute_evaluation
@@ -59,7 +60,7 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
     memory = manifest.content.get("predicted_step_bytes")
     if memory:
-        figures = ", ".join(f"{size / 1e6:,.1f} MB at batch {batch}" for batch, size in memory.items())
+        figures = ", ".join(f"{size_text(size)} at batch {batch}" for batch, size in memory.items())
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 

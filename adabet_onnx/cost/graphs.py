@@ -15,8 +15,7 @@ from .. import runtime
 from ..errors import UsageError
 from ..model.open import Model
 from ..model.prepare import prepare
-from ..portable.assemble import Recipe, make_step
-from ..portable.profiles import allowed
+from ..portable.assemble import make_step
 from ..selection.record import Selection
 from ..trainability.choices import Choices
 from ..training import ort
@@ -84,16 +83,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         UsageError: the profile lacks an operator.
     """
     prepared = prepare(model, selection, backend="portable")
-    recipe = Recipe(
-        loss=choices.loss,
-        label_smoothing=choices.label_smoothing,
-        class_axis=choices.class_axis,
-        optimizer=choices.update,
-        allowed=allowed(choices.profile),
-        batch_norm=choices.batch_norm,
-        recompute=choices.recompute,
-    )
-    graph, names, labels = make_step(prepared, recipe)
+    graph, names, labels = make_step(prepared, choices.recipe)
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
         model=graph,

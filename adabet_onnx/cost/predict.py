@@ -61,10 +61,9 @@ class Prediction:
     forward_multiply_adds: int
     step_multiply_adds: int
 
-
-def relative_time(prediction: Prediction, other: Prediction) -> float:
-    """How long a step takes compared with another, by multiply-adds."""
-    return prediction.step_multiply_adds / max(1, other.step_multiply_adds)
+    def work_beside(self, other: Prediction) -> float:
+        """This step's multiply-adds over another's."""
+        return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
 
 class Predictor:

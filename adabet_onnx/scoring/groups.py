@@ -11,6 +11,7 @@ from .. import seeds
 from ..errors import DataError, UsageError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
+from ..sizes import size_text
 
 ESTIMATORS = ("subsets", "batches")
 ORDERS = ("shuffled", "sequential")
@@ -95,7 +96,7 @@ def fit_plan(
     if fits < group:
         parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
         group = usable // parts if usable // parts >= plan.points else fits
-        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory")
+        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {size_text(limit)} of memory")
     if usable < asked:
         notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
@@ -126,9 +127,8 @@ def largest_group(model: Model, points: int, limit: int) -> int:
     if fits < points:
         need = int(base + _ARENA_FACTOR * one * points)
         raise DataError(
-            f"scoring {model.name} in groups of {points} needs about {_mb(need)}, over the limit of "
-            f"{_mb(limit)}. Raise "
-            "--scoring-memory, or give a smaller --subset-size (or --batch-size)."
+            f"scoring {model.name} in groups of {points} needs about {size_text(need)}, over the limit of "
+            f"{size_text(limit)}. Raise --scoring-memory, or give a smaller --subset-size (or --batch-size)."
         )
     return fits
 
@@ -147,7 +147,3 @@ def draw_subsets(plan: Plan, rng: np.random.Generator) -> list[np.ndarray]:
     if plan.subsets == 1 and plan.points == plan.group:
         return [np.arange(plan.group)]
     return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"

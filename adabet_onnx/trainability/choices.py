@@ -12,6 +12,8 @@ from ..portable.losses import LOSSES as LOSSES
 from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
 from ..portable.optimizers import Optimizer
 from ..portable.profiles import PROFILES as PROFILES
+from ..portable.profiles import allowed
+from ..portable.recipe import Recipe
 
 BACKENDS = ("auto", "ort", "portable")
 FROZEN = ("embedded", "checkpoint")
@@ -94,6 +96,19 @@ class Choices:
     def update(self) -> Optimizer:
         """The optimizer."""
         return Optimizer(self.optimizer, self.weight_decay, self.momentum, self.clip_norm)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the portable backend's graphs compute."""
+        return Recipe(
+            loss=self.loss,
+            label_smoothing=self.label_smoothing,
+            class_axis=self.class_axis,
+            optimizer=self.update,
+            allowed=allowed(self.profile),
+            batch_norm=self.batch_norm,
+            recompute=self.recompute,
+        )
 
     def lacking(self, backend: str, *, channels: bool = False) -> list[str]:
         """What is asked for that a backend does not have, in words.

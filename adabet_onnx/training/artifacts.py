@@ -17,8 +17,6 @@ from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
 from ..model.prepare import Prepared, prepare
 from ..portable import emit
-from ..portable.assemble import Recipe
-from ..portable.profiles import allowed
 from ..records import write_json
 from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices, choose_backend
@@ -161,16 +159,7 @@ def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[st
 
 
 def _write_portable(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
-    recipe = Recipe(
-        loss=choices.loss,
-        label_smoothing=choices.label_smoothing,
-        class_axis=choices.class_axis,
-        optimizer=choices.update,
-        allowed=allowed(choices.profile),
-        batch_norm=choices.batch_norm,
-        recompute=choices.recompute,
-    )
-    return emit.write(prepared, recipe, folder, profile=choices.profile)
+    return emit.write(prepared, choices.recipe, folder, profile=choices.profile)
 
 
 def _manifest(
