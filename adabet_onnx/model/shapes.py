@@ -95,17 +95,6 @@ def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     return tensor if inside else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
 
 
-def shape_of(model: ir.Model, name: str) -> tuple[int, ...] | None:
-    """The shape of one value at some batch size, by inference or else by a run; None if neither tells."""
-    found = infer_shapes(model).get(name)
-    if found is not None:
-        return found
-    try:
-        return measured_shapes(model, [name])[name]
-    except ModelError:
-        return None
-
-
 def fix_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """Put a number in place of the batch dimension, in place, and forget what was inferred from the symbol."""
     for info in (*proto.graph.input, *proto.graph.output):
