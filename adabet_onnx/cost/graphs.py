@@ -14,7 +14,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import UsageError
 from ..model.open import Model
-from ..model.prepare import prepare
+from ..model.prepare import trainable_graph
 from ..portable.assemble import make_step
 from ..selection.record import Selection
 from ..trainability.choices import Choices
@@ -46,7 +46,7 @@ class StepGraph:
     large_bytes: int = 0
 
 
-def selection_of(
+def selection_with(
     model: Model,
     parameters: Sequence[str],
     layers: Sequence[str] | None = None,
@@ -82,7 +82,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         ModelError: a node has no gradient.
         UsageError: the profile lacks an operator.
     """
-    prepared = prepare(model, selection, backend="portable")
+    prepared = trainable_graph(model, selection, backend="portable")
     graph, names, labels = make_step(prepared, choices.recipe)
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
@@ -103,7 +103,7 @@ def ort_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
         ModelError: it cannot build gradients for this graph.
         RuntimeMissingError: it is not installed.
     """
-    prepared = prepare(model, selection, backend="ort")
+    prepared = trainable_graph(model, selection, backend="ort")
     with tempfile.TemporaryDirectory() as folder:
         ort.generate(
             prepared.proto(),

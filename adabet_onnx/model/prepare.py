@@ -72,7 +72,7 @@ class Prepared:
 
 
 @guarded("preparing")
-def prepare(model: Model, selection: Chosen, *, backend: str = "ort") -> Prepared:
+def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:

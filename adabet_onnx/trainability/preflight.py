@@ -6,10 +6,8 @@ where shapes cannot be inferred, a forward pass on zeros. What was found is a `v
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 
-import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
@@ -18,9 +16,9 @@ from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
 from ..model.logits_axes import axes_of, class_axis, told_axis, written
-from ..model.open import Model, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..model.passes.names import RESERVED
-from ..model.prepare import BACKENDS, Prepared, prepare
+from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
@@ -40,7 +38,7 @@ _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps
 
 
 @guarded("checking")
-def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
+def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.
 
     Args:
@@ -53,9 +51,14 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
     Raises:
         ModelError: the model cannot be opened.
         UsageError: an unknown loss.
+
+    Example:
+        >>> from adabet_onnx import check_model
+        >>> check_model("model.onnx").untrainable
+        {}
     """
     model = open_model(model)
-    Choices(loss=loss).check()
+    Choices(loss=loss)  # says what is wrong with it
     found = {backend: _Backend(model, model.layers, backend, loss) for backend in ("portable", "ort")}
     layers = tuple(
         CheckedLayer(
@@ -124,10 +127,10 @@ def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) 
         or not _installed("ort")
     ):
         return chosen
-    if obstacles_to(prepare(model, selection, backend="portable"), "portable") is None:
+    if obstacles_to(trainable_graph(model, selection, backend="portable"), "portable") is None:
         return "portable"
     try:
-        ours = prepare(model, selection, backend="ort")
+        ours = trainable_graph(model, selection, backend="ort")
     except AdabetError:
         return "portable"
     trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(ours, "ort") is None
@@ -202,7 +205,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = prepare(model, whole(model, layers), backend=self._backend)
+        prepared = trainable_graph(model, whole(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)

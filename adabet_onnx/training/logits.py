@@ -10,7 +10,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
-from ..data.preprocess import Preprocessing
+from ..data.preprocess import Arithmetic
 from ..errors import DataError, ModelError
 from ..model.open import Model
 from ..model.passes.logits_only import LogitsOnly
@@ -34,7 +34,7 @@ def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None 
 def compute_logits(
     model: Model,
     dataset: Dataset,
-    preprocessing: Preprocessing,
+    preprocessing: Arithmetic,
     *,
     batch_size: int = _BATCH,
     threads: int | None = None,
