@@ -43,10 +43,11 @@ from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate
 from .training.export import export_model
+from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
 from .training.settings import Settings
-from .training.trainer import METRICS, Trainer
+from .training.trainer import Trainer
 from .training_runtime import need_runtime
 
 _MODEL = "model.onnx"  # the model with its new head

@@ -29,7 +29,7 @@ from adabet_onnx import (
 from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.training.evaluation import evaluate, open_trained
-from adabet_onnx.training.trainer import LAST
+from adabet_onnx.training.history import LAST
 
 
 def toy_data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

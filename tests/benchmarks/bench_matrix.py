@@ -43,9 +43,9 @@ from adabet_onnx import AdabetError, check_model, export_model, make_artifacts, 
 from adabet_onnx.runtime import run_session  # noqa: E402
 from adabet_onnx.selection.record import Selection  # noqa: E402
 from adabet_onnx.trainability.preflight import loss_obstacle  # noqa: E402
+from adabet_onnx.training.history import LAST, PROPERTY  # noqa: E402
 from adabet_onnx.training.samples import sample_feeds, sample_labels  # noqa: E402
 from adabet_onnx.training.selfcheck import check  # noqa: E402
-from adabet_onnx.training.trainer import LAST, PROPERTY  # noqa: E402
 
 BACKENDS = ("portable", "ort")
 SELECTIONS = ("first", "middle", "last", "10 %", "all")
