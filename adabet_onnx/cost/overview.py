@@ -181,5 +181,4 @@ def overview(
 
 
 def _artifacts(model: Model, selection: Selection, folder: Path, backend: str, choices: Choices) -> Manifest:
-    settings = {name: getattr(choices, name) for name in Choices.__dataclass_fields__}
-    return make_artifacts(model, selection, folder, backend=backend, check=False, **settings)
+    return make_artifacts(model, selection, folder, backend=backend, check=False, choices=choices)

@@ -38,6 +38,29 @@ def check_head_options(num_classes: int | None, kept: Mapping[str, bool]) -> Non
         raise UsageError("--keep-tail and --append are about a new head: give --num-classes too.")
 
 
+def with_head(
+    model: Model, num_classes: int | None, *, kept: Mapping[str, bool], seed: int = 0, name: str | None = None
+) -> tuple[Model, bytes | None]:
+    """A model with a new head as it is read back from its file, and that file; the model itself and None without one.
+
+    Args:
+        model: the opened model.
+        num_classes: outputs of the new head; None: the model keeps its own.
+        kept: ``keep_tail`` and ``append``, as `new_head` takes them.
+        seed: of the fresh weights.
+        name: what messages call the new model; None: as the old one.
+
+    Raises:
+        UsageError, ModelError: as `new_head`.
+    """
+    if num_classes is None:
+        return model, None
+    made = new_head(model, num_classes, seed=seed, **kept)
+    proto = made.proto()
+    opened = dataclasses.replace(open_model(proto), name=name or model.name, notes=made.notes)
+    return opened, proto.SerializeToString()
+
+
 @guarded("giving a new head to")
 def new_head(
     model: ModelSource, num_classes: int, *, seed: int = 0, keep_tail: bool = False, append: bool = False
