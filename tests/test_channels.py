@@ -646,8 +646,8 @@ def test_the_whole_job(tmp_path, rng):
     again = adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=how, resume=True)
     assert again.metrics == outcome.metrics
     for other in (None, 0.25):
+        changed = dataclasses.replace(how, choosing=dataclasses.replace(how.choosing, channel_rho=other))
         with pytest.raises(UsageError, match="other options"):
-            changed = dataclasses.replace(how, choosing=dataclasses.replace(how.choosing, channel_rho=other))
             adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=changed, resume=True)
 
 

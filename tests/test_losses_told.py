@@ -170,7 +170,7 @@ def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: Non
     assert f"right on {share:.1%}" in said
     dataset = open_data(data, model).for_evaluation
     with pytest.raises(DataError, match="--ignore-label 255"):
-        evaluated_at_chance(model, dataset, 0.3, loss="cross-entropy", axis=3)
+        evaluated_at_chance(model, dataset, 0.3, Choices(class_axis=3))
 
 
 @pytest.mark.slow

@@ -30,13 +30,13 @@ def images(rng, count=32):
     return rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
 
 
-def made(model, folder, strategy="all", rho=0.5, **choices):
+def made(model, folder, strategy="all", rho=0.5, check=True, **choices):
     """Artifacts of the portable backend, with its self-check."""
     opened = open_model(model)
     shape = opened.inputs[0].shape[1:]
     data = np.random.default_rng(1).standard_normal((32, *shape)).astype(np.float32)
     selection = select(score(opened, data, scoring=Scoring(samples=32)), strategy=strategy, rho=rho)
-    return make_artifacts(opened, selection, folder, backend="portable", choices=Choices(**choices))
+    return make_artifacts(opened, selection, folder, backend="portable", check=check, choices=Choices(**choices))
 
 
 def dense_net(pixels: bool) -> onnx.ModelProto:

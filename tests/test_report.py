@@ -64,7 +64,7 @@ def hostile_net() -> onnx.ModelProto:
     return proto
 
 
-SCORING = {"samples": 64, "subset_size": 16, "subsets": 4}
+SCORING = Scoring(samples=64, subset_size=16, subsets=4)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def folder(tmp_path_factory) -> Path:
         arrays,
         folder / "all" / "run",
         adapting=Adapting(
-            scoring=Scoring(**SCORING),
+            scoring=SCORING,
             settings=Settings(epochs=2, batch_size=16),
             check=False,
             choosing=Choosing(strategy="last", rho=0.4),
