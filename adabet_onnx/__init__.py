@@ -26,6 +26,7 @@ from .errors import (
     TrainingError,
     UsageError,
 )
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .adapting import Adapting
@@ -49,15 +50,14 @@ if TYPE_CHECKING:
     from .study.plan import Plan
     from .study.repeats import Repeats
     from .study.stability import stability
+    from .trainability.choices import Choices
+    from .trainability.preflight import check_model
     from .training.artifacts import make_artifacts
-    from .training.choices import Choices
     from .training.evaluation import evaluate, predict
     from .training.export import export_model
-    from .training.preflight import check_model, prepare
+    from .training.preparing import prepare
     from .training.settings import Settings
     from .training.trainer import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AdabetError",
@@ -108,7 +108,7 @@ __all__ = [
 _HOMES = {
     "Adapting": ".adapting",
     "Budget": ".selection.budget",
-    "Choices": ".training.choices",
+    "Choices": ".trainability.choices",
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "Model": ".model.open",
@@ -123,7 +123,7 @@ _HOMES = {
     "Settings": ".training.settings",
     "Trainer": ".training.trainer",
     "adapt": ".pipeline",
-    "check_model": ".training.preflight",
+    "check_model": ".trainability.preflight",
     "compare": ".study.compare",
     "evaluate": ".training.evaluation",
     "export_model": ".training.export",
@@ -133,7 +133,7 @@ _HOMES = {
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",
-    "prepare": ".training.preflight",
+    "prepare": ".training.preparing",
     "save_model": ".model.saving",
     "score": ".scoring.score",
     "select": ".selection.strategies",

@@ -61,7 +61,7 @@ class Commands(MutableMapping[str, click.Command]):
 
     def __getitem__(self, name: str) -> click.Command:
         entry = ENTRIES[name]
-        command = getattr(import_module(f".{entry.module}", __package__), entry.function)
+        command = getattr(import_module(f"{__package__}.{entry.module}"), entry.function)
         assert isinstance(command, click.Command)
         return command
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..scoring.options import Scoring
     from ..selection.budget import Budget
     from ..selection.options import Choosing
-    from ..training.choices import Choices
+    from ..trainability.choices import Choices
 
 Bindings = tuple[tuple[str, Any], ...]
 
@@ -50,7 +50,7 @@ def bound_model(model: Path, bind: Bindings, noted: Mapping[str, Any] | None = N
 
 def take_choices(options: dict[str, Any]) -> Choices:
     """Take what Choices holds out of the options."""
-    from ..training.choices import Choices
+    from ..trainability.choices import Choices
 
     return Choices(**{name: options.pop(name) for name in Choices.__dataclass_fields__})
 

@@ -60,7 +60,7 @@ def cost(
     from ..report.cost import cost_table, plot_costs
     from ..report.plots import check_plot_path
     from ..selection.record import load_selection
-    from ..training.choices import Choices
+    from ..trainability.choices import Choices
 
     if plot is not None:
         check_output(check_plot_path(plot))

@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from .. import __version__
 from ..errors import AdabetError
+from ..version import __version__
 from .commands import Commands, LazyGroup
 
 _EPILOG = """\b

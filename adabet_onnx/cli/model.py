@@ -48,7 +48,7 @@ def inspect(model: Path, bind: Bindings, as_json: bool, quiet: bool) -> None:
 
 
 def _description(model: Model) -> dict[str, Any]:
-    from ..training.decisions import decisions
+    from ..trainability.decisions import decisions
 
     head = model.head
     return {
@@ -107,7 +107,7 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
     from ..model.open import open_model
     from ..report.tables import check_table
     from ..selection.strategies import matching
-    from ..training.preflight import check_model
+    from ..trainability.preflight import check_model
 
     found = check_model(open_model(bound_model(model, bind)), loss=loss)
     if layers:

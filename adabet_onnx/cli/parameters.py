@@ -28,7 +28,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail as click does."""
         try:
-            return parse_size(value)
+            return parse_size(value, "it")
         except UsageError as error:
             self.fail(str(error), param, ctx)
 

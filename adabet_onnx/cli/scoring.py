@@ -141,7 +141,7 @@ def select(
     from ..selection.strategies import NEEDS_COSTS
     from ..selection.strategies import select as choose_layers
     from ..selection.unscored import unscored
-    from ..training.choices import Choices, choose_backend
+    from ..trainability.choices import Choices, choose_backend
 
     check_output(output)
     choosing = take_choosing(settings)

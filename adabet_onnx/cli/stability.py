@@ -77,7 +77,7 @@ def stability(
     from ..report.stability import plot_stability, stability_table
     from ..study.repeats import Repeats
     from ..study.stability import stability as measure_stability
-    from ..training.choices import Choices
+    from ..trainability.choices import Choices
 
     if output is not None:
         check_output(output)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..sizes import size_text
 from . import options
 from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing
 from .layout import Command
@@ -66,7 +67,7 @@ def artifacts(
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
     if memory:
-        figures = ", ".join(f"{size / 1e6:,.1f} MB at batch {batch}" for batch, size in memory.items())
+        figures = ", ".join(f"{size_text(size)} at batch {batch}" for batch, size in memory.items())
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 
@@ -162,7 +163,7 @@ def evaluate(
     """
     from ..data.source import open_data
     from ..options import with_given
-    from ..training.choices import Choices
+    from ..trainability.choices import Choices
     from ..training.evaluation import evaluate as compute_evaluation
     from ..training.evaluation import open_trained, trained_choices
 

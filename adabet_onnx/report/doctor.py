@@ -11,9 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .. import runtime
+from .. import runtime, training_runtime
 from ..errors import RuntimeMissingError
-from ..training import ort
 
 _PACKAGES = (
     "adabet-onnx",
@@ -40,7 +39,7 @@ def findings() -> dict[str, Any]:
     found = runtime.installed()
     packages = {name: _version(name) for name in _PACKAGES} | {**found.inference, **found.training}
     inference, why_not = _tried(runtime.onnxruntime)
-    training, why_not_ort = _tried(ort.load) if inference else (False, "see above")
+    training, why_not_ort = _tried(training_runtime.load) if inference else (False, "see above")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..files import write_bytes
 from ..progress import Progress
 from ..scoring.record import Scores
@@ -16,6 +15,7 @@ from ..selection.auto import SHIFTED
 from ..selection.strategies import size_agreement
 from ..sizes import size_text
 from ..study.results import Summary, summarise
+from ..version import __version__
 from . import inline
 from .comparison import HEADINGS, cells, ranked, ties_sentence, verdict
 from .gather import gather

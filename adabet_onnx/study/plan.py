@@ -28,7 +28,7 @@ from ..records import Entries, read_record, write_json
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 from ..vocabulary import COMPARED, COMPARED_UNASKED
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
