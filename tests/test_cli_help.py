@@ -116,7 +116,7 @@ def test_help_of_the_group_imports_no_command():
 def test_public_names_are_imported_where_they_are():
     """For type checkers by import statements, when asked for by a table: the two say the same."""
     tree = ast.parse(Path(adabet_onnx.__file__).read_text())
-    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = next(node for node in tree.body if isinstance(node, ast.If))
     homes = {
         alias.name: f".{node.module}" for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
