@@ -152,6 +152,7 @@ def test_compare_has_one_too(command):
         ("input = ['sr']", ("input", "NAME=VALUE")),
         ("model = 'nix.onnx'", ("model", "nix.onnx' does not exist")),
         ("rho = = 1", ("cannot be read as TOML", "line 1")),
+        (f"rho = {900 * '['}", ("cannot be read as TOML",)),
         ("rho = 2", ("rho", "at most 1", "2")),
     ],
 )

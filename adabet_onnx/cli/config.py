@@ -136,7 +136,7 @@ def _parsed(path: Path, ctx: click.Context) -> dict[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise click.UsageError(f"{path} cannot be read as TOML: {error}.", ctx) from error
 
 
