@@ -33,7 +33,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "isolation", "progress", "records", "runtime", "sizes"}
+BELOW = {"drawing", "errors", "files", "frames", "isolation", "progress", "records", "runtime", "showing", "sizes"}
 
 
 def test_public_names():

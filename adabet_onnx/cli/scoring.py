@@ -12,9 +12,9 @@ from ..cost.scored import scored_model
 from ..data.arithmetic import integer_data
 from ..data.preprocess import choose
 from ..data.source import open_data
+from ..drawing import check_plot_path
 from ..files import check_output
 from ..model.open import Model, open_model
-from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
 from ..scoring.record import load_scores
 from ..scoring.score import score as compute_scores
@@ -104,7 +104,7 @@ def score(
         )
     scores.save(output)
     if plot is not None:
-        plot_scores(scores, plot)
+        scores.plot(plot)
     if as_json:
         show_json(scores.to_json())
         return

@@ -10,10 +10,10 @@ import click
 from ..data.arithmetic import integer_data
 from ..data.preprocess import choose
 from ..data.source import open_data
+from ..drawing import check_plot_path
 from ..files import check_output
 from ..model.open import open_model
-from ..report.plots import check_plot_path
-from ..report.stability import plot_stability, stability_table
+from ..report.stability import stability_table
 from ..study.stability import stability as measure_stability
 from ..training.choices import LOSSES
 from .common import (
@@ -91,6 +91,6 @@ def stability(
     if output is not None:
         found.save(output)
     if plot is not None:
-        plot_stability(found, plot)
+        found.plot(plot)
     show(f"data: {found.data}", quiet)
     show(stability_table(found), quiet)

@@ -22,6 +22,8 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
+from ..showing import clipped, one_line
+from ..sizes import size_text
 from ..training.choices import Choices, choose_backend
 from ..training.preflight import untrainable_layers
 from .domination import Domination
@@ -61,6 +63,16 @@ class Prediction:
     forward_multiply_adds: int
     step_multiply_adds: int
 
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"{size_text(self.memory_bytes)} (+{size_text(self.margin_bytes)})",
+            f"activations kept {size_text(self.saved_bytes)}",
+            f"optimizer state {size_text(self.state_bytes)}",
+            f"update {size_text(self.update_bytes)}",
+            f"{self.step_multiply_adds:,} multiply-adds",
+        )
+
 
 def relative_time(prediction: Prediction, other: Prediction) -> float:
     """How long a step takes compared with another, by multiply-adds."""
@@ -87,6 +99,9 @@ class Predictor:
         self.backend = choose_backend(backend, self.choices)
         self._steps: dict[_Trained, _Step] = {}
         self._known: dict[tuple[_Trained, int], Prediction] = {}
+
+    def __repr__(self) -> str:
+        return one_line(self, clipped(self.model.name, 60), f"batch {self.batch_size}", f"{self.backend} backend")
 
     @property
     def divisible(self) -> bool:

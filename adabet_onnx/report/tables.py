@@ -18,9 +18,10 @@ from ..model.open import Model
 from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
+from ..showing import counted, listed
 from ..training.decisions import Decision, decisions
 from ..training.verdicts import Check, CheckedLayer, Obstacle, Verdict
-from .grouping import by_reason, counted, in_common, listed, without_numbers
+from .grouping import by_reason, in_common, without_numbers
 
 _BAR = 16  # characters
 _MOST_BEST = 5

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore
+from ..showing import clipped, one_line
 from ..sizes import size_text
 
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
@@ -130,6 +131,9 @@ class Spent:
     def part(self) -> int:
         """Samples of a step."""
         return self.batch_size // self.accumulate
+
+    def __repr__(self) -> str:
+        return one_line(self, clipped(self.sentence(), 250))
 
     def sentence(self) -> str:
         """The same in words."""

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -32,8 +32,10 @@ from ..data.labels import align_classes
 from ..data.preprocess import Preprocessing, choose
 from ..data.reading import Reading
 from ..data.source import open_data
+from ..drawing import finished
 from ..errors import CheckError, RecordError, UsageError
 from ..files import check_folder, make_folder, write_bytes
+from ..frames import frame
 from ..model.head import check_head_options, new_head
 from ..model.open import Model, open_model
 from ..progress import Progress, silent
@@ -43,15 +45,21 @@ from ..scoring.score import score
 from ..selection.budget import Budget
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
+from ..showing import counted, html_table, one_line
+from ..sizes import size_text
 from ..training.artifacts import make_artifacts
 from ..training.choices import choose_backend, need_runtime
 from ..training.evaluation import evaluate
 from ..training.learned import evaluated_at_chance
 from . import runs
+from .drawing import draw_comparison
 from .fisher import fisher_information
 from .plan import FISHER, Plan, Setting, fingerprint, keep_plan
 from .rates import EXTENSIONS, Outcome, best_rate, next_rate
-from .results import Result, Summary, save_results, summarise
+from .results import Result, Summary, ranked, save_results, summarise, ties_sentence
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COST, _VERSION = "adabet-onnx/measured-cost", 1
 _MADE_BY = "adabet-onnx compare"
@@ -80,6 +88,69 @@ class Comparison:
     source_before: float | None
     data: str = ""
     warnings: tuple[str, ...] = ()
+
+    def to_dataframe(self, of: str = "results", library: str | None = None) -> Any:
+        """A row for each training; or for each strategy and rho, over its seeds.
+
+        Args:
+            of: ``"results"``, whose columns are those of results.json, or ``"summaries"``.
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+
+        Returns:
+            A DataFrame of that library.
+
+        Raises:
+            UsageError: another library, or something else than results and summaries, is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        if of not in ("results", "summaries"):
+            raise UsageError(f"of must be 'results' or 'summaries', not {of!r}.")
+        rows = [row.to_json() for row in (self.results if of == "results" else self.summaries)]
+        return frame(rows, list(rows[0]) if rows else [], library)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw accuracy (without one, loss) against step memory and step time, a point a strategy.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        return finished(draw_comparison(self.summaries), path)
+
+    def __repr__(self) -> str:
+        best = next(iter(ranked(self.summaries)), None)
+        return one_line(
+            self,
+            f"{counted(len(self.results), 'training')} of {counted(len(self.summaries), 'setting')}",
+            counted(self.test_samples, "test sample"),
+            f"best: {best.setting} {best.reached()}" if best is not None else None,
+            ties_sentence(self.summaries),
+        )
+
+    def _repr_html_(self) -> str:
+        headings = ("strategy", "test", "trained", "step time", "step memory", "update", "against the best")
+        rows = [
+            (
+                str(row.setting),
+                row.reached(),
+                f"{row.trainable_share:.1%}",
+                f"{row.step_seconds * 1000:.3g} ms",
+                size_text(row.step_memory_bytes),
+                size_text(row.update_bytes),
+                row.verdict(),
+            )
+            for row in ranked(self.summaries)
+        ]
+        before = [] if self.before is None else [f"accuracy before: {self.before:.1%}"]
+        title = f"{counted(len(self.results), 'training')}, measured on {counted(self.test_samples, 'test sample')}"
+        lines = [*before, *self.warnings, ties_sentence(self.summaries)]
+        return html_table(title, headings, rows, lines=lines)
 
 
 def compare(

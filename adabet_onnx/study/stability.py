@@ -32,10 +32,11 @@ from ..scoring.groups import GROUP, largest_group
 from ..scoring.score import MEMORY_SHARE
 from ..selection.rankings import top_count
 from .agreement import every_pair, kendall_tau
+from .agreements import FIRM, Agreement
 from .clusters import clusters_of
 from .fisher import Fisher
 from .ranker import Ranker
-from .stability_record import FIRM, Agreement, Stability
+from .stability_record import Stability
 
 
 def stability(

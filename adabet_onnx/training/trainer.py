@@ -34,6 +34,7 @@ from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
 from ..progress import Progress
+from ..showing import clipped, one_line
 from .choices import need_runtime
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
@@ -115,6 +116,10 @@ class Trainer:
         self.data: str | None = None
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.file("model"))
+
+    def __repr__(self) -> str:
+        fitted = "fit() not called yet" if self.learned is None else f"fit() on {clipped(self.data, 60)}"
+        return one_line(self, *self.manifest.described, fitted)
 
     def fit(
         self,
