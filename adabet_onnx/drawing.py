@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, cast
 
 from .errors import UsageError
 from .files import replacing
-from .showing import clipped
+from .showing import shortened
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -26,7 +27,7 @@ SELECTED, OTHER = "tab:orange", "tab:blue"  # colours of layers
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 120
 _LABELS = 64  # layer names that fit along an axis
-_NAME = 28  # characters of one
+_NAME = 32  # characters of one
 
 
 def check_plot_path(path: str | os.PathLike[str]) -> Path:
@@ -98,7 +99,7 @@ def name_layers(axis: Axes, names: Sequence[str], marked: Collection[str] = ()) 
     for i in sorted(range(len(names)), key=lambda i: (names[i] not in marked, i)):
         if all(abs(i - other) >= apart for other in shown):
             shown.append(i)
-    axis.set_xticks(shown, [clipped(names[i], _NAME) for i in shown], rotation=90, fontsize="x-small")
+    axis.set_xticks(shown, [shortened(names[i], _NAME) for i in shown], rotation=90, fontsize="x-small")
     for label, i in zip(axis.get_xticklabels(), shown, strict=True):
         label.set_parse_math(False)  # a name may have dollar signs
         if names[i] in marked:
@@ -111,6 +112,24 @@ def plain(axis: Axes, title: str | None = None) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if title is not None:
         axis.set_title(title, loc="left", fontsize="medium", parse_math=False)
+
+
+def legend_above(axis: Axes, handles: Sequence[Artist] | None = None) -> None:
+    """A legend to the right of the title, where nothing is drawn.
+
+    Args:
+        axis: of the plot.
+        handles: what is explained; None: everything that has a label.
+    """
+    axis.legend(
+        handles=axis.get_legend_handles_labels()[0] if handles is None else handles,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        borderaxespad=0.1,
+        ncols=3,
+        frameon=False,
+        fontsize="small",
+    )
 
 
 def draw_bars(axis: Axes, values: Mapping[str, float], *, marked: str, form: str = "{:,.3g}") -> None:

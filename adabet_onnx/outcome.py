@@ -105,7 +105,8 @@ class Outcome:
         """
         layers, chosen = self.scores.layers, self.selection.layers
         figure = new_figure(max(11.0, width_for(len(layers))), 7.2)
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 1.3))
+        parts = figure.subfigures(2, 1, height_ratios=(1, 1.3), squeeze=False)
+        above, below = parts[0, 0], parts[1, 0]
         key = "loss" if self.before["accuracy"] is None else "accuracy"
         axes = above.subplots(1, 4 if key == "accuracy" else 3)
         draw_loss(axes[0], self.metrics)
@@ -121,9 +122,8 @@ class Outcome:
 
     def _draw_gain(self, axis: Axes, key: str) -> None:
         percent = key == "accuracy"
-        values = {
-            when: (100 if percent else 1) * side[key] for when, side in (("before", self.before), ("after", self.after))
-        }
+        sides = {"before": self.before, "after": self.after}
+        values = {when: (100 if percent else 1) * side[key] for when, side in sides.items()}
         draw_bars(axis, values, marked="after", form="{:.1f}" if percent else "{:.3g}")
         plain(axis, f"{key} before and after{', %' if percent else ''}")
         axis.set_xlabel(f"on {self.evaluated_on}")
@@ -135,7 +135,7 @@ class Outcome:
             names = {what: name.replace(" ", "\n") for what, name in _STEPS.items()}
             values = {name: sizes[what] / 1e6 for what, name in names.items() if what in sizes}
             draw_bars(axis, values, marked=names["selection"])
-            plain(axis, f"memory of a step, MB ({how})")
+            plain(axis, f"step memory, MB ({how})")
         else:
             draw_bars(axis, {"trained": 100 * self.trainable_share, "all": 100.0}, marked="trained")
             plain(axis, "parameters, %")
@@ -163,11 +163,10 @@ class Outcome:
 
     def __repr__(self) -> str:
         key, form = ("loss", "{:.4g}") if self.before["accuracy"] is None else ("accuracy", "{:.1%}")
-        gain = (
-            f"{key} {form.format(self.before[key])} -> {form.format(self.after[key])} on {clipped(self.evaluated_on)}"
-        )
+        before, after = (form.format(side[key]) for side in (self.before, self.after))
+        gain = f"{key} {before} -> {after} on {clipped(self.evaluated_on)}"
         warned = counted(len(self.warnings), "warning") if self.warnings else None
-        return one_line(self, gain, self._trained(), f"in {clipped(self.folder, 60)}", warned)
+        return one_line(self, gain, f"trained {self._trained()}", f"in {clipped(self.folder, 60)}", warned)
 
     def _trained(self) -> str:
         layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"

@@ -6,8 +6,10 @@ A table has no colours of its own, so that it can be read in light and in dark n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import PurePath
 
 MOST_NAMES = 3
 _MOST = 300  # characters of a repr
@@ -22,6 +24,25 @@ def clipped(text: object, most: int = _NAME) -> str:
         return line
     front = (most - 1) // 3
     return f"{line[:front]}…{line[front + 1 - most :]}"
+
+
+def shortened(name: str, most: int = _NAME) -> str:
+    """A name in parts, from the left one after the other reduced to a letter until it fits: ``t.e.layers.11.dense``.
+
+    Numbers stay: they tell layers apart. What is still too long is `clipped`.
+    """
+    parts = re.split(r"([./])", name)
+    for at, part in enumerate(parts[:-1]):
+        if sum(map(len, parts)) <= most:
+            break
+        if not part.isdigit():
+            parts[at] = part[:1]
+    return clipped("".join(parts), most)
+
+
+def file_name(path: str) -> str:
+    """Of a path, the last part, for a `repr`; what is no path stays as it is."""
+    return clipped(PurePath(path).name or path)
 
 
 def one_line(kind: object, *parts: str | None) -> str:
@@ -48,7 +69,7 @@ def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
 
 def named(names: Sequence[str]) -> str:
     """The same of names as they stand in models, for a `repr`."""
-    return listed([clipped(name) for name in names])
+    return listed([shortened(name) for name in names])
 
 
 def counted(count: int, what: str) -> str:

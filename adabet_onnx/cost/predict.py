@@ -22,7 +22,7 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
-from ..showing import clipped, one_line
+from ..showing import file_name, one_line
 from ..sizes import size_text
 from ..training.choices import Choices, choose_backend
 from ..training.preflight import untrainable_layers
@@ -101,7 +101,7 @@ class Predictor:
         self._known: dict[tuple[_Trained, int], Prediction] = {}
 
     def __repr__(self) -> str:
-        return one_line(self, clipped(self.model.name, 60), f"batch {self.batch_size}", f"{self.backend} backend")
+        return one_line(self, file_name(self.model.name), f"batch {self.batch_size}", f"{self.backend} backend")
 
     @property
     def divisible(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import DataError
-from ..showing import clipped, counted, one_line
+from ..showing import clipped, counted, file_name, one_line
 from .reading import AS_IT_IS, Reading
 
 
@@ -89,7 +89,7 @@ class Dataset:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        name = None if self.name == Dataset.name else clipped(self.name, 60)
+        name = None if self.name == Dataset.name else file_name(self.name)
         labels = "no labels" if self.labels is None else f"labels {self.labels.dtype}"
         classes = None if self.classes is None else f"{len(self.classes)} classes"
         return one_line(self, name, *_described(self.rows), labels, classes)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
-from ..showing import clipped, counted, html_table, named, one_line
+from ..showing import clipped, counted, file_name, html_table, named, one_line
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import through
@@ -50,7 +50,7 @@ class Tensor:
     shape: tuple[int | str, ...]
 
     def __str__(self) -> str:
-        return f"{clipped(self.name)} {self.dtype} ({', '.join(map(str, self.shape))})"
+        return f"{clipped(self.name)!r} {self.dtype} ({', '.join(map(str, self.shape))})"
 
     def __repr__(self) -> str:
         return one_line(self, str(self))
@@ -116,10 +116,10 @@ class Model:
         new = " (new, untrained)" if self.new_head else ""
         return one_line(
             self,
-            f"{clipped(self.name, 60)}: {self._size()}",
+            f"{file_name(self.name)}: {self._size()}",
             f"input {named([str(spec) for spec in self.inputs])}",
-            f"logits {clipped(self.logits)}",
-            f"head {clipped(head.name)}{new}" if head is not None else None,
+            f"logits {clipped(self.logits)!r}",
+            f"head {clipped(head.name)!r}{new}" if head is not None else None,
         )
 
     def _repr_html_(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from ..drawing import OTHER, SELECTED, name_layers, new_figure, plain, width_for
+from ..drawing import OTHER, SELECTED, legend_above, name_layers, new_figure, plain, width_for
 from .layer_score import LayerScore
 
 if TYPE_CHECKING:
@@ -53,19 +53,10 @@ def draw_parameters(axis: Axes, layers: Sequence[LayerScore], chosen: Collection
 
 
 def mark_legend(axis: Axes) -> None:
-    """Which colour selected layers have: to the right of the title, where no bar is."""
+    """Which colour selected layers have."""
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=SELECTED, label="selected"), Patch(color=OTHER, label="frozen")]
-    axis.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        borderaxespad=0.1,
-        ncols=2,
-        frameon=False,
-        fontsize="small",
-    )
+    legend_above(axis, [Patch(color=SELECTED, label="selected"), Patch(color=OTHER, label="frozen")])
 
 
 def _bars(
@@ -76,4 +67,7 @@ def _bars(
     spread: Sequence[float] | None = None,
 ) -> None:
     colours = [SELECTED if layer.name in chosen else OTHER for layer in layers]
+    for depth, layer in enumerate(layers):
+        if layer.name in chosen:  # seen also where the bar is low, or there is none
+            axis.axvspan(depth - 0.5, depth + 0.5, color=SELECTED, alpha=0.15, linewidth=0, zorder=0)
     axis.bar(range(len(layers)), values, color=colours, yerr=spread, error_kw={"elinewidth": 0.8})

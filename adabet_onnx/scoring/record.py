@@ -34,7 +34,6 @@ import math
 import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +43,7 @@ from ..drawing import finished
 from ..errors import UsageError
 from ..frames import frame
 from ..records import Entries, read_record, write_json
-from ..showing import MOST_NAMES, clipped, counted, html_table, named, one_line
+from ..showing import MOST_NAMES, clipped, counted, file_name, html_table, named, one_line
 from .drawing import draw_scores
 from .layer_score import ChannelScores as ChannelScores
 from .layer_score import LayerScore as LayerScore
@@ -134,7 +133,7 @@ class Scores:
         return finished(draw_scores(self.layers, self.points, chosen), path)
 
     def __repr__(self) -> str:
-        of = f" of {clipped(Path(self.model_file).name)}" if self.model_file else ""
+        of = f" of {file_name(self.model_file)}" if self.model_file else ""
         layers = counted(len(self.layers), "layer") + of
         if not self.samples:
             return one_line(self, layers, "not scored")

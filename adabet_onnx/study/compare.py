@@ -45,7 +45,7 @@ from ..scoring.score import score
 from ..selection.budget import Budget
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
-from ..showing import counted, html_table, one_line
+from ..showing import counted, html_table, named, one_line
 from ..sizes import size_text
 from ..training.artifacts import make_artifacts
 from ..training.choices import choose_backend, need_runtime
@@ -125,12 +125,13 @@ class Comparison:
 
     def __repr__(self) -> str:
         best = next(iter(ranked(self.summaries)), None)
+        ties = [str(row.setting) for row in self.summaries if row.ties and not row.best]
         return one_line(
             self,
             f"{counted(len(self.results), 'training')} of {counted(len(self.summaries), 'setting')}",
             counted(self.test_samples, "test sample"),
             f"best: {best.setting} {best.reached()}" if best is not None else None,
-            ties_sentence(self.summaries),
+            f"ties with it: {named(ties)}" if ties else None,
         )
 
     def _repr_html_(self) -> str:

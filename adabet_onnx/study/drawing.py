@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..drawing import label_points, name_layers, new_figure, plain, width_for
+from ..drawing import label_points, legend_above, name_layers, new_figure, plain, width_for
 from .agreement import kendall_tau
 from .agreements import FIRM, Agreement
 from .clusters import Clusters
@@ -31,6 +31,7 @@ def draw_comparison(summaries: Sequence[Summary]) -> Figure:
     for axis, (label, value) in zip(axes, panels, strict=True):
         draw_against(axis, summaries, value)
         axis.set_xlabel(label)
+        axis.label_outer()
     for axis, (_, value) in zip(axes, panels, strict=True):
         label_points(axis, [(value(row), height, str(row.setting)) for row, height, _ in heights(summaries)])
     return figure
@@ -107,7 +108,7 @@ def _spread(axis: Axes, layers: Sequence[str], example: Sequence[Sequence[float]
         axis.set_yscale("log")
     plain(axis, f"b1_hat by depth: {len(example[0])} disjoint groups of {samples} samples")
     name_layers(axis, layers)
-    axis.legend(frameon=False, fontsize="small")
+    legend_above(axis)
 
 
 def draw_agreement(axis: Axes, agreements: Sequence[Agreement], title: str | None = None) -> None:
@@ -139,6 +140,6 @@ def _clusters(axis: Axes, clusters: Sequence[Clusters]) -> None:
     other.set_ylabel("b1 of the same points")
     axis.set_title(clusters_sentence(clusters), loc="left", fontsize="medium")
     name_layers(axis, [row.layer for row in clusters])
-    axis.legend(handles=[*axis.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]], frameon=False)
+    legend_above(axis, [*axis.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]])
     for one in (axis, other):
         one.spines[["top"]].set_visible(False)

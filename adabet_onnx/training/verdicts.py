@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..frames import frame
-from ..showing import clipped, counted, html_table, named, one_line
+from ..showing import clipped, counted, file_name, html_table, named, one_line
 from .decisions import Decision
 
 FORMAT, VERSION = "adabet-onnx/check", 1
@@ -126,7 +126,7 @@ class Check:
 
     def __repr__(self) -> str:
         lost = f"not {named([*self.untrainable])}" if self.untrainable else None
-        return one_line(self, f"{clipped(self.model, 60)}: {self._sum()}", lost)
+        return one_line(self, f"{file_name(self.model)}: {self._sum()}", lost)
 
     def _repr_html_(self) -> str:
         headings = ("layer", "operator", "backend", "portable", "ort", "reason")
