@@ -1,4 +1,4 @@
-"""Sizes in bytes: as people write them (64MB, 2GiB), and written for people."""
+"""Sizes in bytes and shares: as people write them (64MB, 2GiB, 0.5x), and written for people."""
 
 from __future__ import annotations
 
@@ -25,6 +25,28 @@ def parse_size(value: int | float | str, what: str = "a size") -> int:
     if not 1 <= count < math.inf:
         raise UsageError(f"{value!r} is not a size of a byte or more ({what}), such as 500MB or 2GiB.")
     return round(count)
+
+
+def parse_share(value: float | str, what: str = "a share") -> float:
+    """A multiple of what training all layers takes.
+
+    Args:
+        value: a number, or text: 0.5x.
+        what: what messages call it.
+
+    Raises:
+        UsageError: it is no number above 0.
+    """
+    text = str(value).strip().lower()
+    try:
+        share = float(text.removesuffix("x"))
+    except ValueError:
+        share = math.nan
+    if not 0 < share < math.inf or isinstance(value, bool):
+        raise UsageError(
+            f"{value!r} is not a multiple above 0 of what training all layers takes ({what}), such as 0.5x."
+        )
+    return share
 
 
 def size_text(count: float) -> str:

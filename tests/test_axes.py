@@ -12,7 +12,7 @@ from adabet_onnx import DataError, UsageError, open_model
 from adabet_onnx.data.axes import AmbiguousAxesError, decide_axes
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.pictures import ImageLayout, picture_input
-from adabet_onnx.data.preprocess import NONE, Preprocessing
+from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.reading import Layout, Reading, parse_layout
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.input_axes import channel_axis
@@ -336,6 +336,6 @@ def test_a_number_per_channel_is_for_the_axis_that_the_model_reads_as_channels()
     for proto in (inputs.convolution(3, 9), inputs.tokens(9, 3)):
         model = open_model(proto)
         train = open_data(data, model).train
-        (array,) = Feeder(model, Preprocessing(mean=mean)).feeds(train, np.arange(4)).values()
+        (array,) = Feeder(model, Arithmetic(mean=mean)).feeds(train, np.arange(4)).values()
         expected = data - np.array(mean, np.float32)
         np.testing.assert_array_equal(array, expected if model.inputs[0].shape[2] == 3 else expected.swapaxes(1, 2))

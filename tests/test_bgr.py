@@ -15,7 +15,7 @@ from PIL import Image
 
 from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.data.feeder import Feeder
-from adabet_onnx.data.preprocess import Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.preprocess import Arithmetic, choose, preprocessing_from_json
 from adabet_onnx.data.source import open_data
 
 SIDE = 8
@@ -89,9 +89,9 @@ def tiny_grey() -> onnx.ModelProto:
 
 
 def test_it_is_stored_only_where_it_holds_and_damage_is_seen() -> None:
-    used = Preprocessing(1 / 255, bgr=True)
+    used = Arithmetic(1 / 255, bgr=True)
     assert preprocessing_from_json(used.to_json(), "here") == used
-    assert "bgr" not in Preprocessing(1 / 255).to_json()
+    assert "bgr" not in Arithmetic(1 / 255).to_json()
     with pytest.raises(RecordError, match=r"here.*bgr.*'yes'"):
         preprocessing_from_json({**used.to_json(), "bgr": "yes"}, "here")
 

@@ -20,7 +20,7 @@ from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.labels import align_classes
-from adabet_onnx.data.preprocess import IMAGENET, UNIT, Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.preprocess import IMAGENET, UNIT, Arithmetic, choose, preprocessing_from_json
 from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.errors import DataError, RecordError, UsageError
@@ -59,14 +59,14 @@ def two_inputs() -> Model:
 def fed(
     model: Model,
     data: object,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Arithmetic | None = None,
     *,
     layout: object = None,
     allow_resize: bool = False,
 ) -> np.ndarray:
     """What the model's one input gets of all the training data."""
     train = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    (array,) = Feeder(model, preprocessing or Preprocessing()).feeds(train, np.arange(len(train))).values()
+    (array,) = Feeder(model, preprocessing or Arithmetic()).feeds(train, np.arange(len(train))).values()
     return array
 
 
@@ -225,7 +225,7 @@ def test_numbers_beyond_float32_are_refused_without_a_warning():
     with pytest.raises(DataError, match="NaN or infinite"):
         fed(taking(4), np.full((5, 4), 1e300))
     with pytest.raises(DataError, match="NaN or infinite"):
-        fed(taking(4), np.full((5, 4), 255, np.uint8), Preprocessing(scale=1e38))
+        fed(taking(4), np.full((5, 4), 255, np.uint8), Arithmetic(scale=1e38))
 
 
 # --- folders of images -----------------------------------------------------------------------------------------------
@@ -427,7 +427,7 @@ def test_batches_of_named_inputs(rng):
     model = two_inputs()
     batches = [{"a": rng.random((3, 4), np.float32), "b": rng.random((3, 4), np.float32)} for _ in range(2)]
     train = open_data(batches, model).train
-    feeds = Feeder(model, Preprocessing()).feeds(train, np.array([4, 0]))
+    feeds = Feeder(model, Arithmetic()).feeds(train, np.array([4, 0]))
     assert set(feeds) == {"a", "b"}
     np.testing.assert_array_equal(feeds["b"], np.stack([batches[1]["b"][1], batches[0]["b"][0]]))
     labelled = open_data([(batch, [0, 1, 0]) for batch in batches], model).train
@@ -437,7 +437,7 @@ def test_batches_of_named_inputs(rng):
 def test_a_mapping_of_named_inputs_is_data_of_one_piece(rng):
     model = two_inputs()
     train = open_data({"a": np.zeros((3, 4)), "b": np.ones((3, 4))}, model).train
-    assert Feeder(model, Preprocessing()).feeds(train, np.arange(3))["b"].tolist() == np.ones((3, 4)).tolist()
+    assert Feeder(model, Arithmetic()).feeds(train, np.arange(3))["b"].tolist() == np.ones((3, 4)).tolist()
 
 
 def test_a_used_up_generator_is_explained(images):
@@ -473,7 +473,7 @@ def test_named_inputs_that_the_model_does_not_have():
         ({"a": np.zeros((3, 4)), "c": np.zeros((3, 4))}, r"the data has inputs \['a', 'c'\].*has \['a', 'b'\]"),
     ]:
         with pytest.raises(DataError, match=message):
-            Feeder(model, Preprocessing()).feeds(open_data(data, model).train, np.arange(1))
+            Feeder(model, Arithmetic()).feeds(open_data(data, model).train, np.arange(1))
 
 
 def test_what_is_no_data_is_a_usage_error():
@@ -492,7 +492,7 @@ METADATA = {"mean": json.dumps(MEAN), "std": json.dumps(STD)}
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6, 3)], ids=["NCHW", "NHWC"])
 def test_the_arithmetic_is_that_of_the_formula(images, shape):
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
     result = fed(taking(*shape), images, used)
     by_hand = np.stack([(images[..., c] / 255 - MEAN[c]) / STD[c] for c in range(3)], 3)
     expected = by_hand.transpose(0, 3, 1, 2) if shape[0] == 3 else by_hand
@@ -500,22 +500,22 @@ def test_the_arithmetic_is_that_of_the_formula(images, shape):
 
 
 def test_one_number_is_for_all_channels(images):
-    result = fed(taking(3, 8, 6), images, Preprocessing(scale=2.0, mean=(4.0,), std=(0.5,)))
+    result = fed(taking(3, 8, 6), images, Arithmetic(scale=2.0, mean=(4.0,), std=(0.5,)))
     np.testing.assert_allclose(result, (images.transpose(0, 3, 1, 2) * 2.0 - 4.0) / 0.5)
 
 
 def test_the_data_itself_is_not_changed(rng):
     data = rng.random((5, 4), dtype=np.float32)
     before = data.copy()
-    fed(taking(4), data, Preprocessing(scale=3.0, mean=(1.0,), std=(2.0,)))
+    fed(taking(4), data, Arithmetic(scale=3.0, mean=(1.0,), std=(2.0,)))
     np.testing.assert_array_equal(data, before)
 
 
 def test_a_number_per_channel_needs_as_many_channels(images):
     with pytest.raises(UsageError, match="3 numbers for mean, but the data has 1 channels"):
-        fed(taking(1, 8, 6), images, Preprocessing(mean=MEAN))
+        fed(taking(1, 8, 6), images, Arithmetic(mean=MEAN))
     with pytest.raises(UsageError, match="2 numbers for std"):
-        fed(taking(4), np.zeros((2, 4)), Preprocessing(std=(1.0, 2.0)))
+        fed(taking(4), np.zeros((2, 4)), Arithmetic(std=(1.0, 2.0)))
 
 
 @pytest.mark.parametrize(
@@ -531,12 +531,12 @@ def test_a_number_per_channel_needs_as_many_channels(images):
 )
 def test_impossible_numbers_are_usage_errors(numbers):
     with pytest.raises(UsageError, match="preprocessing"):
-        Preprocessing(**numbers)
+        Arithmetic(**numbers)
 
 
 def test_presets():
     model = taking(3, 8, 6)
-    assert choose(model, preset="unit", integer_data=True) == Preprocessing(scale=1 / 255)
+    assert choose(model, preset="unit", integer_data=True) == Arithmetic(scale=1 / 255)
     imagenet = choose(model, preset="imagenet", integer_data=True)
     assert (imagenet.scale, imagenet.mean, imagenet.std) == (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert choose(model, preset="none", integer_data=True).is_identity
@@ -612,7 +612,7 @@ def test_by_hand_replaces_parts_of_a_preset():
 
 
 def test_json_and_back():
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
     assert preprocessing_from_json(json.loads(json.dumps(used.to_json())), "x") == used
     for damaged in (None, [], {}, {"scale": "a", "mean": [0], "std": [1]}, {"scale": 1, "mean": [0], "std": [0]}):
         with pytest.raises(RecordError, match=r"x\.json: the preprocessing entry is damaged"):
@@ -627,7 +627,7 @@ def test_preprocessing_and_classes_travel_to_the_exported_model(tmp_path, rng, t
     data = tmp_path / "data.npz"
     x = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     np.savez(data, x=x, y=np.arange(40) % 4, classes=CLASSES)
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
 
     scores = score(model, data, samples=32, subsets=2)
     assert scores.preprocessing == used.to_json()
@@ -653,7 +653,7 @@ def test_preprocessing_by_hand_outlives_the_models_own(tmp_path, rng, training):
     proto = tiny.conv_net()
     for key, value in METADATA.items():
         proto.metadata_props.add(key=key, value=value)
-    used = Preprocessing(scale=1 / 127.5, mean=(1.0,), std=(1.0,))
+    used = Arithmetic(scale=1 / 127.5, mean=(1.0,), std=(1.0,))
     x = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     scores = score(open_model(proto), x, samples=32, subsets=2, preprocessing=used)
     make_artifacts(open_model(proto), select(scores, strategy="head"), tmp_path / "artifacts", check=False)

@@ -11,7 +11,7 @@ from models import tiny
 
 from adabet_onnx import Trainer, make_artifacts, open_model, select
 from adabet_onnx.data.dataset import ArrayRows, Dataset
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.score import score
 from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
 from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
@@ -189,7 +189,7 @@ def task(tmp_path_factory):
     x = (0.3 * rng.standard_normal((400, 3, 8, 8)) + 0.8 * np.eye(4)[y][:, :3, None, None]).astype(np.float32)
     onnx.save(tiny.conv_net(seed=3), folder / "model.onnx")
     model = open_model(folder / "model.onnx")
-    scores = score(model, x, preprocessing=Preprocessing(), samples=32, subset_size=16, subsets=2)
+    scores = score(model, x, preprocessing=Arithmetic(), samples=32, subset_size=16, subsets=2)
     make_artifacts(model, select(scores, strategy="all"), folder / "artifacts", check=False)
     return folder / "artifacts", (x, y)
 

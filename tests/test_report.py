@@ -20,7 +20,7 @@ from models import tiny
 from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.measure import Cost
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.outcome import save_summary
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.report.gather import gather
@@ -88,7 +88,7 @@ def folder(tmp_path_factory) -> Path:
         compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)
     found = stability(
-        model, arrays, points=16, subsets=4, max_samples=32, seeds=1, fisher=False, preprocessing=Preprocessing()
+        model, arrays, points=16, subsets=4, max_samples=32, seeds=1, fisher=False, preprocessing=Arithmetic()
     )
     found.save(folder / "all" / "stability.json")
     return folder / "all"

@@ -13,7 +13,7 @@ from models import tiny
 
 from adabet_onnx import DataError, RecordError, RuntimeMissingError, UsageError, open_model, score
 from adabet_onnx.cli.main import main
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.forward import Probed
 from adabet_onnx.scoring.signals import effective_rank, signals
 from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overlap_by_chance
@@ -22,7 +22,7 @@ from adabet_onnx.study.stability_record import load_stability
 
 pytestmark = pytest.mark.slow
 
-QUICK = {"points": 16, "subsets": 8, "max_samples": 64, "seeds": 2, "preprocessing": Preprocessing()}
+QUICK = {"points": 16, "subsets": 8, "max_samples": 64, "seeds": 2, "preprocessing": Arithmetic()}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_groups_are_scored_as_score_does(model, data):
             batch_size=16,
             batches=1,
             order="sequential",
-            preprocessing=Preprocessing(),
+            preprocessing=Arithmetic(),
         )
         assert [values[group] for values in found.example] == pytest.approx([layer.b1_hat for layer in scores.layers])
 
@@ -82,7 +82,7 @@ def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data):
     from adabet_onnx.data.source import open_data
 
     dataset = open_data({"x": data["x"]}, model).train
-    probed = Probed(model, Preprocessing(), group=64)
+    probed = Probed(model, Arithmetic(), group=64)
     rows = np.arange(16, 48)
     part, alone = probed.forward(dataset, np.arange(64)).of(rows), probed.forward(dataset, rows)
     for name in alone.grams:

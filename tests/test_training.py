@@ -26,7 +26,7 @@ from adabet_onnx import (
     score,
     select,
 )
-from adabet_onnx.data.preprocess import NONE, Preprocessing
+from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.training.evaluation import evaluate, open_trained
 from adabet_onnx.training.trainer import LAST
@@ -198,7 +198,7 @@ def test_early_stopping_without_validation_data_is_refused(folder):
 def test_what_it_was_trained_with_is_exported(folder, data):
     """Class names and preprocessing of the training data count more than those of the scored data."""
     x, y = toy_data(60, 3)
-    Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Preprocessing(scale=0.5))
+    Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Arithmetic(scale=0.5))
     export_model(folder, folder.parent / "adapted.onnx")
     adapted = open_model(folder.parent / "adapted.onnx")
     assert adapted.metadata("classes") == list("abcd")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..drawing import finished
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
-from ..model.open import Model
+from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
-from ..selection.record import Selection
+from ..selection.record import Selection, selection_of
 from ..showing import html_table, one_line
 from ..sizes import size_text
 from ..training.artifacts import make_artifacts
@@ -132,8 +132,8 @@ class Overview:
 
 
 def overview(
-    model: Model,
-    selection: Selection | None = None,
+    model: ModelSource,
+    selection: Selection | str | os.PathLike[str] | None = None,
     *,
     batch_size: int,
     backend: str = "auto",
@@ -145,7 +145,7 @@ def overview(
     """Predict, and measure if asked to, what inference and training cost.
 
     Args:
-        model: the opened model.
+        model: opened, or what `open_model` takes.
         selection: what is to be trained, its batch cut into parts where its budget was made for that; None: inference
             and all layers only.
         batch_size: samples of a step.
@@ -162,6 +162,8 @@ def overview(
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
+    model = open_model(model)
+    selection = None if selection is None else selection_of(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
             bound_otherwise(selection.inputs, model.bound)

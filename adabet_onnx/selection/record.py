@@ -149,28 +149,41 @@ class Selection:
         return (self.scored or {}).get(name)
 
 
+def selection_of(given: Selection | str | os.PathLike[str]) -> Selection:
+    """A selection, or that of a file.
+
+    Raises:
+        RecordError: the file is none, or is damaged.
+        UsageError: it is neither a selection nor a path.
+    """
+    if not isinstance(given, Selection | str | os.PathLike):
+        raise UsageError(
+            f"expected a selection: what select returned, or the path of a selection.json, not {type(given).__name__}."
+        )
+    return load_selection(given)
+
+
 def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
-    """A selection from its file; a selection itself is given back as it is.
+    """Read a selection file; a selection itself is given back as it is.
 
     Args:
-        source: path of a selection file, or a Selection.
+        source: path of a selection.json, or a Selection.
 
     Returns:
         The selection.
 
     Raises:
-        UsageError: it is something else.
-        RecordError: it is no selection file, or is damaged.
+        RecordError: it is not one, or is damaged.
+
+    Example:
+        >>> from adabet_onnx import load_selection, select
+        >>> select("model.onnx", strategy="head").save("selection.json")
+        >>> load_selection("selection.json").strategy
+        'head'
     """
     if isinstance(source, Selection):
         return source
-    if not isinstance(source, str | os.PathLike):
-        raise UsageError(
-            "selection must be a Selection, as select() gives it, or the path of its file, not "
-            f"{type(source).__name__}."
-        )
-    value = read_record(source, FORMAT, VERSION, _MADE_BY)
-    return selection_from_json(value, str(source))
+    return selection_from_json(read_record(source, FORMAT, VERSION, _MADE_BY), str(source))
 
 
 def selection_from_json(value: Any, where: str) -> Selection:
