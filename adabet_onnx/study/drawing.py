@@ -133,13 +133,11 @@ def draw_agreement(axis: Axes, agreements: Sequence[Agreement], title: str | Non
 
 def _clusters(axis: Axes, clusters: Sequence[Clusters]) -> None:
     depth = list(range(len(clusters)))
-    axis.bar(depth, [row.clusters for row in clusters], color="lightgrey", label="clusters (UMAP, DBSCAN)")
-    axis.set_ylabel("clusters")
+    axis.bar(depth, [row.clusters for row in clusters], color="lightgrey")
+    axis.set_ylabel("grey: clusters (UMAP, DBSCAN)")
     other = axis.twinx()
-    other.plot(depth, [row.b1 for row in clusters], "o-", color="tab:blue", markersize=3, label="b1")
-    other.set_ylabel("b1 of the same points")
-    axis.set_title(clusters_sentence(clusters), loc="left", fontsize="medium")
+    other.plot(depth, [row.b1 for row in clusters], "o-", color="tab:blue", markersize=3)
+    other.set_ylabel("b1 of the same points", color="tab:blue")
+    plain(axis, clusters_sentence(clusters))
     name_layers(axis, [row.layer for row in clusters])
-    legend_above(axis, [*axis.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]])
-    for one in (axis, other):
-        one.spines[["top"]].set_visible(False)
+    other.spines[["top"]].set_visible(False)
