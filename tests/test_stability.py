@@ -15,10 +15,13 @@ from adabet_onnx import DataError, RecordError, RuntimeMissingError, UsageError,
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.forward import Probed
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.signals import effective_rank, signals
 from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overlap_by_chance
+from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.stability import group_sizes, stability
 from adabet_onnx.study.stability_record import load_stability
+from adabet_onnx.training.choices import Choices
 
 pytestmark = pytest.mark.slow
 
@@ -69,11 +72,8 @@ def test_groups_are_scored_as_score_does(model, data):
         scores = score(
             model,
             {"x": data["x"][rows]},
-            estimator="batches",
-            batch_size=16,
-            batches=1,
-            order="sequential",
             preprocessing=Arithmetic(),
+            scoring=Scoring(estimator="batches", batch_size=16, batches=1, order="sequential"),
         )
         assert [values[group] for values in found.example] == pytest.approx([layer.b1_hat for layer in scores.layers])
 
@@ -120,11 +120,11 @@ def test_blocks_do_not_change_betti_numbers(model, data):
     """With less memory blocks are smaller; groups within a block are the same."""
     from adabet_onnx.study import stability as module
 
-    whole = stability(model, data, **QUICK, fisher=False)
+    whole = stability(model, data, **QUICK, repeats=Repeats(fisher=False))
     before = module.GROUP
     try:
         module.GROUP = 32
-        parts = stability(model, data, **QUICK, fisher=False)
+        parts = stability(model, data, **QUICK, repeats=Repeats(fisher=False))
     finally:
         module.GROUP = before
     for size in (16, 32):
@@ -149,13 +149,13 @@ def test_labels_of_a_task_that_the_model_has_no_head_for(model, data, tmp_path):
     assert load_stability(tmp_path / "stability.json") == found
     targets = np.random.default_rng(0).standard_normal((200, 4))
     assert stability(model, {**data, "y": targets}, **QUICK).notes
-    found = stability(model, {**data, "y": targets}, **QUICK, loss="mse")
+    found = stability(model, {**data, "y": targets}, **QUICK, choices=Choices(loss="mse"))
     assert "fisher" in {row.measure for row in found.agreements}
     assert found.notes == ()
 
 
 def test_the_file(model, data, tmp_path):
-    found = stability(model, data, **QUICK, fisher=False)
+    found = stability(model, data, **QUICK, repeats=Repeats(fisher=False))
     path = tmp_path / "stability.json"
     found.save(path)
     assert load_stability(path) == found
@@ -197,7 +197,7 @@ def test_clusters_of_embeddings():
 def test_embeddings_without_umap(model, data, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(RuntimeMissingError, match=r"adabet-onnx\[embeddings\]"):
-        stability(model, data, **QUICK, fisher=False, embeddings=True)
+        stability(model, data, **QUICK, repeats=Repeats(fisher=False, embeddings=True))
 
 
 def run(monkeypatch, capfd, *arguments: object) -> tuple[int, str, str]:

@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import file_name, named, one_line
 from .bindings import bound_otherwise
 from .channels import Slice, channels_of
 from .door import guarded
@@ -68,6 +69,11 @@ class Prepared:
     notes: tuple[str, ...]
     slices: Mapping[str, Slice] = field(default_factory=dict)
     wholes: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self, file_name(self.model.name), f"{len(self.graph.graph):,} nodes, trainable {named(self.trainable)}"
+        )
 
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""

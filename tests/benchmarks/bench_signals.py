@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from adabet_onnx.scoring.options import Scoring
+
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 SHARED = TESTS.parents[1] / "shared"
@@ -45,7 +47,7 @@ def one(model: str, data: str, samples: int, signals: bool) -> None:
     dataset = open_data(data, opened)
     used = Arithmetic() if not dataset.train.rows.integer else None
     began = time.perf_counter()
-    score(opened, dataset, samples=samples, subsets=64, preprocessing=used, threads=1)
+    score(opened, dataset, preprocessing=used, threads=1, scoring=Scoring(samples=samples, subsets=64))
     print(json.dumps([time.perf_counter() - began, peak_memory()]))
 
 
