@@ -17,7 +17,7 @@ from .records import write_json
 from .scoring.drawing import draw_b1_hat, draw_parameters, mark_legend
 from .scoring.record import Scores
 from .selection.record import Selection
-from .showing import clipped, counted, html_table, named, one_line
+from .showing import clipped, counted, file_name, html_table, named, one_line
 from .sizes import size_text
 from .training.drawing import draw_accuracy, draw_loss
 
@@ -153,12 +153,12 @@ class Outcome:
             if self.before[what] is not None
         ]
         sizes, how = self._memory()
-        memory = ", ".join(f"{_STEPS[what]} {size_text(size)}" for what, size in sizes.items())
+        memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
         lines = [
             f"trained: {self._trained()}: {named(self.selection.layers)}",
             *([f"memory of a step, {how}: {memory}"] if sizes else []),
         ]
-        title = f"{self.model.name}, adapted; figures are of {self.evaluated_on}"
+        title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
         return html_table(title, ("", "before", "after"), rows, lines=[*lines, *self.warnings])
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from ..showing import html_table, one_line
 from ..sizes import size_text
 from ..training.artifacts import make_artifacts
@@ -163,7 +163,7 @@ def overview(
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
     model = open_model(model)
-    selection = None if selection is None else selection_of(selection)
+    selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
             bound_otherwise(selection.inputs, model.bound)

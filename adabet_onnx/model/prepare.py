@@ -71,9 +71,8 @@ class Prepared:
     wholes: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return one_line(
-            self, file_name(self.model.name), f"{len(self.graph.graph):,} nodes, trainable {named(self.trainable)}"
-        )
+        nodes = f"{len(self.graph.graph):,} nodes"
+        return one_line(self, file_name(self.model.name), nodes, f"trainable {named(self.trainable)}")
 
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""

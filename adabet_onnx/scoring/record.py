@@ -200,23 +200,29 @@ def is_scores_file(path: str | os.PathLike[str]) -> bool:
 
 
 def load_scores(source: Scores | str | os.PathLike[str]) -> Scores:
-    """Scores from their file; scores themselves are given back as they are.
+    """Read a scores file; scores themselves are given back as they are.
 
     Args:
-        source: path of a scores file, or Scores.
+        source: path of a scores.json, or Scores.
 
     Returns:
         The scores.
 
     Raises:
-        UsageError: it is something else.
-        RecordError: it is no scores file, or is damaged.
+        UsageError: it is neither scores nor a path.
+        RecordError: the file is none, or is damaged.
+
+    Example:
+        >>> from adabet_onnx import load_scores, score
+        >>> score("model.onnx", "new_domain.npz").save("scores.json")
+        >>> load_scores("scores.json").estimator
+        'subsets'
     """
     if isinstance(source, Scores):
         return source
     if not isinstance(source, str | os.PathLike):
         raise UsageError(
-            f"scores must be Scores, as score() gives them, or the path of their file, not {type(source).__name__}."
+            f"expected scores: what score returned, or the path of a scores.json, not {type(source).__name__}."
         )
     return _read(source)
 

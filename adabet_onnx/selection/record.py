@@ -128,7 +128,9 @@ class Selection:
         return frame(rows, ("name", "scored", "channels"), library)
 
     def __repr__(self) -> str:
-        by = self.strategy + ("" if self.rho is None else f" {self.rho:.3g}")
+        by = (
+            "by name" if self.strategy == "layers" else self.strategy + ("" if self.rho is None else f" {self.rho:.3g}")
+        )
         parts = "channels of " if self.channels else ""
         given_up = f"{counted(len(self.left_out), 'layer')} left out" if self.left_out else None
         return one_line(self, f"{by}: {parts}{counted(len(self.layers), 'layer')}: {named(self.layers)}", given_up)
@@ -142,25 +144,10 @@ class Selection:
             rows.append([*row, "all" if part is None else str(len(part))][: len(headings)])
         lines = [f"left out, since no backend can train them: {named([*self.left_out])}"] if self.left_out else []
         lines += [part.sentence() for part in (self.firmness, self.budget) if part is not None]
-        title = f"Selection of {counted(len(self.layers), 'layer')}: {self.why or self.strategy}"
-        return html_table(title, headings, rows, lines=lines, what="layer")
+        return html_table(f"Selection: {self.why or self.strategy}", headings, rows, lines=lines, what="layer")
 
     def _score(self, name: str) -> float | None:
         return (self.scored or {}).get(name)
-
-
-def selection_of(given: Selection | str | os.PathLike[str]) -> Selection:
-    """A selection, or that of a file.
-
-    Raises:
-        RecordError: the file is none, or is damaged.
-        UsageError: it is neither a selection nor a path.
-    """
-    if not isinstance(given, Selection | str | os.PathLike):
-        raise UsageError(
-            f"expected a selection: what select returned, or the path of a selection.json, not {type(given).__name__}."
-        )
-    return load_selection(given)
 
 
 def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
@@ -173,7 +160,8 @@ def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
         The selection.
 
     Raises:
-        RecordError: it is not one, or is damaged.
+        UsageError: it is neither a selection nor a path.
+        RecordError: the file is none, or is damaged.
 
     Example:
         >>> from adabet_onnx import load_selection, select
@@ -183,6 +171,10 @@ def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
     """
     if isinstance(source, Selection):
         return source
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(
+            f"expected a selection: what select returned, or the path of a selection.json, not {type(source).__name__}."
+        )
     return selection_from_json(read_record(source, FORMAT, VERSION, _MADE_BY), str(source))
 
 

@@ -21,7 +21,7 @@ from ..portable import emit
 from ..portable.assemble import Recipe
 from ..portable.profiles import allowed
 from ..records import write_json
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from . import ort, ort_artifacts
 from .choices import Choices, choose_backend
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
@@ -80,7 +80,7 @@ def make_artifacts(
     """
     choices = with_given(choices or Choices(), loss=loss, optimizer=optimizer)
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
-    selection = selection_of(selection)
+    selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)

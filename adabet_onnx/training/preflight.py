@@ -27,7 +27,7 @@ from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from . import ort_operators
 from .choices import Choices, choose_backend, need_runtime
 from .decisions import decisions
@@ -163,7 +163,7 @@ def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *
         >>> len(prepared.trainable)
         2
     """
-    selection = selection_of(selection)
+    selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     return trainable_graph(model, selection, backend=pick_backend(model, selection, backend, Choices()))
 

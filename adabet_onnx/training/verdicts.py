@@ -144,7 +144,7 @@ class Check:
         lines = [f"{name}: no layer can be trained, since {why}" for name, why in self.refused.items() if why]
         missing = [name for name, there in self.installed.items() if not there]
         lines += [f"{name}: what it trains with is not installed" for name in missing]
-        return html_table(f"{self.model}: {self._sum()}", headings, rows, lines=lines, what="layer")
+        return html_table(f"{file_name(self.model)}: {self._sum()}", headings, rows, lines=lines, what="layer")
 
     def _sum(self) -> str:
         able = sum(layer.trainable for layer in self.layers)
