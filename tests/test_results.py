@@ -23,6 +23,7 @@ from PIL import Image
 
 from adabet_onnx import (
     Budget,
+    Choosing,
     Data,
     Predictor,
     RuntimeMissingError,
@@ -55,7 +56,7 @@ LIBRARIES = ("pandas", "polars")
 
 
 def names_of(count: int) -> tuple[str, ...]:
-    return tuple(f"transformer.encoder.layers.{i}.attention.output.dense" for i in range(count - 1)) + ("head",)
+    return (*(f"transformer.encoder.layers.{i}.attention.output.dense" for i in range(count - 1)), "head")
 
 
 def scores_of(names: tuple[str, ...], *, scored: bool = True) -> Scores:
@@ -238,17 +239,13 @@ def test_what_reprs_say(model):
         "Outcome(accuracy 40.0% -> 90.0% on 400 test samples, trained 1 of 3 layers, 3.1% of the parameters, in out)"
     )
     assert repr(outcome_of(names, accuracy=False)).startswith("Outcome(loss 2 -> 0.5 on 400 test samples, ")
-    assert repr(comparison_of(names)) == (
-        "Comparison(6 trainings of 3 settings, 400 test samples, best: all 80.0% ± 0.1)"
-    )
+    compared = "6 trainings of 3 settings, 400 test samples, best: all 80.0% ± 0.1"
+    assert repr(comparison_of(names)) == f"Comparison({compared}, ties with it: adabet 10%)"
     assert repr(check_of(names)) == "Check(conv1: 2 of 3 layers can be trained (cross-entropy), not head)"
-    assert (
-        repr(ChannelScores(4, (1.0, 3.0))) == "ChannelScores(2 channels of 4 elements, highest b1_mean 3, of channel 1)"
-    )
-    assert (
-        repr(IMAGENET)
-        == "Arithmetic(scale=1/255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), data='integer')"
-    )
+    channels = "ChannelScores(2 channels of 4 elements, highest b1_mean 3, of channel 1)"
+    assert repr(ChannelScores(4, (1.0, 3.0))) == channels
+    usual = "mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)"
+    assert repr(IMAGENET) == f"Arithmetic(scale=1/255, {usual}, data='integer')"
     assert len(repr(Arithmetic(mean=(0.5,) * 500, std=(0.5,) * 500))) < 300
 
 
@@ -279,19 +276,12 @@ def test_reprs_of_data(model):
     assert repr(Data(x, allow_resize=True)) == "Data(ndarray, allow_resize=True)"
 
 
-def test_a_budget_and_firmness_say_their_sentences():
+def test_a_budget_and_firmness_say_their_sentences(model):
     selection = selection_of(names_of(300))
     assert repr(selection.firmness) == f"Firmness({clipped(selection.firmness.sentence(), 200)})"
-    model = open_model(conv_net())
-    from adabet_onnx.selection.options import Choosing
-
-    tight = Choosing(strategy="last", rho=1.0, budget=Budget(max_update="100B"))
-    found = select(
-        model,
-        choosing=Choosing(**{**dataclasses.asdict(tight), "budget": Budget(max_update="10GB")}),
-        costs=Predictor(model),
-    )
-    assert repr(found.budget) == f"Spent({found.budget.sentence()})"
+    choosing = Choosing(strategy="last", rho=1.0, budget=Budget(max_update="10GB"))
+    spent = select(model, choosing=choosing, costs=Predictor(model)).budget
+    assert repr(spent) == f"Spent({spent.sentence()})"
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -324,11 +314,11 @@ def test_values_of_data_frames(library):
     found = scores.to_dataframe(library)
     assert list(found["name"]) == ["a", "b", "head"]
     assert list(found["b1_hat"]) == [layer.b1_hat for layer in scores.layers]
-    assert list(found["channels.b1_mean"])[0] is not None
-    assert list(found["channels.b1_mean"])[0][1] == 2.0
+    assert found["channels.b1_mean"][0] is not None
+    assert found["channels.b1_mean"][0][1] == 2.0
     selection = dataclasses.replace(selection_of(("a", "b", "head")), layers=("a", "b"), channels={"a": (0, 2)})
     frame = selection.to_dataframe(library)
-    assert list(list(frame["channels"])[0]) == [0, 2]
+    assert list(frame["channels"][0]) == [0, 2]
     summaries = comparison_of(("a",)).to_dataframe("summaries", library=library)
     assert list(summaries["strategy"]) == ["head", "adabet", "all"]
     assert list(summaries["best"]) == [False, False, True]
@@ -388,7 +378,9 @@ def test_no_text_lies_on_another_or_outside(what, count):
     FigureCanvasAgg(figure).draw()
     found = []
     for axis in figure.axes:
-        texts = [axis.title, axis._left_title, axis.xaxis.label, *axis.get_xticklabels(), *axis.texts]
+        texts = [axis.title, axis._left_title, axis.xaxis.label, *axis.texts]
+        low, high = axis.get_xlim()
+        texts += [label for label in axis.get_xticklabels() if low <= label.get_position()[0] <= high]
         found += boxes(figure, texts)
     assert len(found) > 3
     width, height = figure.get_size_inches() * figure.dpi
@@ -411,14 +403,15 @@ def test_selected_layers_are_marked_and_named_where_not_all_names_fit():
     marked = [label.get_text() for label in labels if label.get_color() == "tab:orange"]
     assert marked == [shortened(names[150], 32)]
     assert "150" in marked[0]
-    assert [bar.get_facecolor()[:3] == (1.0, 127 / 255, 14 / 255) for bar in figure.axes[2].patches[-300:]].index(
-        True
-    ) == 150
+    orange = [bar.get_facecolor()[:2] == (1.0, 127 / 255) for bar in figure.axes[2].containers[-1].patches]
+    assert [i for i, is_orange in enumerate(orange) if is_orange] == [150]
 
 
 def test_names_are_shortened_from_the_left_and_keep_their_numbers():
     assert shortened("layer4.1.conv2") == "layer4.1.conv2"
-    assert shortened("transformer.encoder.layers.11.attention.output.dense", 40) == "t.e.l.11.attention.output.dense"
+    assert (
+        shortened("transformer.encoder.layers.11.attention.output.dense", 40) == "t.e.layers.11.attention.output.dense"
+    )
     assert shortened("/model/encoder/layers/3/dense/MatMul", 24) == "/m/e/l/3/dense/MatMul"
     assert len(shortened("x" * 100, 40)) == 40
     assert clipped("a\nb\tc\x00d") == "a b c d"

@@ -133,9 +133,8 @@ class Model:
             rows.append((index, clipped(layer.name, 80) + marks, layer.op_type, layer.parameter_count, shape))
         lines = [f"input {spec}" for spec in self.inputs] + [f"logits {self.logits}", *self.notes]
         headings = ("", "layer", "operator", "parameters", "activation")
-        return html_table(
-            f"{file_name(self.name)}: {self._size()}", headings, rows, lines=lines, ends=True, what="layer"
-        )
+        title = f"{file_name(self.name)}: {self._size()}"
+        return html_table(title, headings, rows, lines=lines, ends=True, what="layer")
 
     def _size(self) -> str:
         return f"{counted(len(self.layers), 'layer')}, {counted(self.parameter_count, 'parameter')}"

@@ -128,9 +128,8 @@ class Selection:
         return frame(rows, ("name", "scored", "channels"), library)
 
     def __repr__(self) -> str:
-        by = (
-            "by name" if self.strategy == "layers" else self.strategy + ("" if self.rho is None else f" {self.rho:.3g}")
-        )
+        by = "by name" if self.strategy == "layers" else self.strategy
+        by += "" if self.rho is None else f" {self.rho:.3g}"
         parts = "channels of " if self.channels else ""
         given_up = f"{counted(len(self.left_out), 'layer')} left out" if self.left_out else None
         return one_line(self, f"{by}: {parts}{counted(len(self.layers), 'layer')}: {named(self.layers)}", given_up)
