@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +32,11 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], library: st
             f"to_dataframe() needs {' or '.join(wanted)}, which {'is' if library else 'are'} not installed: "
             f"pip install {wanted[0]}. (Without it, to_json() gives the same as dictionaries.)"
         )
-    made = importlib.import_module(name)
     content = {column: [row[column] for row in rows] for column in columns}
-    return made.DataFrame(content) if name == "pandas" else made.DataFrame(content, strict=False)
+    if name == "pandas":
+        import pandas
+
+        return pandas.DataFrame(content)
+    import polars
+
+    return polars.DataFrame(content, strict=False)

@@ -23,7 +23,7 @@ def parse_size(value: int | float | str, what: str = "a size") -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\+?\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
     count = 0.0 if match is None or isinstance(value, bool) else float(match[1]) * _UNITS[match[2] or ""]
     if not 1 <= count < math.inf:
-        raise UsageError(f"{value!r} is not a size of a byte or more ({what}), such as 500MB or 2GiB.")
+        raise UsageError(f"{what} must be a size of a byte or more, such as 500MB or 2GiB, not {value!r}.")
     return round(count)
 
 
@@ -44,7 +44,7 @@ def parse_share(value: float | str, what: str = "a share") -> float:
         share = math.nan
     if not 0 < share < math.inf or isinstance(value, bool):
         raise UsageError(
-            f"{value!r} is not a multiple above 0 of what training all layers takes ({what}), such as 0.5x."
+            f"{what} must be above 0, a multiple of what training all layers takes such as 0.5x, not {value!r}."
         )
     return share
 

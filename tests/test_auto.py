@@ -60,9 +60,9 @@ def scores(shift=0.01, dead=0.0, rank=40.0, norms=True) -> Scores:
     return Scores("0" * 64, "subsets", 32, ((0,),), (*layers, head), head="l18", new_head=True)
 
 
-def auto(made, forward=10, divisible=False, fixed=0, **options):
+def auto(made, forward=10, divisible=False, fixed=0, seed=0, **options):
     choosing = Choosing(strategy="auto", **options)
-    return select(made, costs=Costs(forward, divisible, fixed), choosing=choosing)
+    return select(made, costs=Costs(forward, divisible, fixed), choosing=choosing, seed=seed)
 
 
 def test_few_points_do_not_make_a_network_collapsed():

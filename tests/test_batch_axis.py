@@ -19,9 +19,10 @@ from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
-from adabet_onnx.training.decisions import decisions
-from adabet_onnx.training.evaluation import compute_logits, evaluate, predict
-from adabet_onnx.training.preflight import check_model
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model
+from adabet_onnx.training.evaluation import evaluate, predict
+from adabet_onnx.training.logits import compute_logits
 from adabet_onnx.training.settings import Settings
 
 T, F = shaped.STEPS, shaped.FEATURES
@@ -99,7 +100,7 @@ def test_as_many_samples_as_steps_are_not_swapped(make, x, rng):
     expected = cross_entropy(logits, labels)
     assert expected != pytest.approx(cross_entropy(logits.transpose(1, 0, 2), labels), rel=1e-4), "it would show"
     assert evaluate(model, data, preprocessing=NONE)["loss"] == pytest.approx(expected, rel=1e-5)
-    rows = predict(model, x, lambda _: NONE)
+    rows = predict(model, x, preprocessing=NONE)
     np.testing.assert_allclose([row["logits"] for row in rows], logits, atol=1e-5)
     large = compute_logits(model, data, NONE, batch_size=4)  # batches are put together along the samples
     np.testing.assert_allclose(large, logits, atol=1e-5)
@@ -203,7 +204,7 @@ def test_a_batch_without_an_axis_is_scored_only(kind, rng, tmp_path):
     with pytest.raises(ModelError, match=words):
         evaluate(model, data, preprocessing=NONE)
     with pytest.raises(ModelError, match=words):
-        predict(model, x, lambda _: NONE)
+        predict(model, x, preprocessing=NONE)
     with pytest.raises(ModelError, match=words):
         make_artifacts(model, whole(model), tmp_path / "a", backend="portable", loss="mse")
     with pytest.raises(ModelError, match=words):

@@ -39,7 +39,7 @@ from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection, load_selection
 from adabet_onnx.selection.strategies import with_channels
-from adabet_onnx.training.choices import Choices, choose_backend
+from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.training.evaluation import open_trained
 from adabet_onnx.training.samples import sample_feeds
 from adabet_onnx.training.selfcheck import check
@@ -646,8 +646,8 @@ def test_the_whole_job(tmp_path, rng):
     again = adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=how, resume=True)
     assert again.metrics == outcome.metrics
     for other in (None, 0.25):
+        changed = dataclasses.replace(how, choosing=dataclasses.replace(how.choosing, channel_rho=other))
         with pytest.raises(UsageError, match="other options"):
-            changed = dataclasses.replace(how, choosing=dataclasses.replace(how.choosing, channel_rho=other))
             adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=changed, resume=True)
 
 

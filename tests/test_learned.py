@@ -14,6 +14,7 @@ from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.score import score
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
 from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
 from adabet_onnx.training.settings import Settings
@@ -71,9 +72,9 @@ def test_chance_of_a_model_that_was_evaluated(rng):
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((60, 3, 8, 8)).astype(np.float32)
     given = Dataset(ArrayRows({"": x}), np.arange(60) % 4)
-    assert "right on 25.0%" in evaluated_at_chance(model, given, 0.25, loss="cross-entropy")
-    assert evaluated_at_chance(model, given, 0.6, loss="cross-entropy") is None
-    assert evaluated_at_chance(model, given, None, loss="mse") is None
+    assert "right on 25.0%" in evaluated_at_chance(model, given, 0.25, Choices())
+    assert evaluated_at_chance(model, given, 0.6, Choices()) is None
+    assert evaluated_at_chance(model, given, None, Choices(loss="mse")) is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -327,7 +327,7 @@ def test_the_same_scene_is_of_the_same_class_however_it_is_stored(tmp_path):
     model = inputs.bright_above()
     small = np.asarray(Image.fromarray(scene).resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
     (expected,) = tiny.run(model, (small / 255).astype(np.float32))
-    rows = predict(open_model(model), tmp_path, lambda integer: UNIT)
+    rows = predict(open_model(model), tmp_path, preprocessing=UNIT)
     assert len(rows) == 8
     for row in rows:
         assert row["class"] == 0, row["input"]

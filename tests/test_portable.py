@@ -18,7 +18,7 @@ from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.portable.memory import step_bytes
 from adabet_onnx.portable.order import execution_order
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices, choose_backend
+from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.training.manifest import load_manifest
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -30,13 +30,13 @@ def images(rng, count=32):
     return rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
 
 
-def made(model, folder, strategy="all", rho=0.5, **choices):
+def made(model, folder, strategy="all", rho=0.5, check=True, **choices):
     """Artifacts of the portable backend, with its self-check."""
     opened = open_model(model)
     shape = opened.inputs[0].shape[1:]
     data = np.random.default_rng(1).standard_normal((32, *shape)).astype(np.float32)
     selection = select(score(opened, data, scoring=Scoring(samples=32)), strategy=strategy, rho=rho)
-    return make_artifacts(opened, selection, folder, backend="portable", choices=Choices(**choices))
+    return make_artifacts(opened, selection, folder, backend="portable", check=check, choices=Choices(**choices))
 
 
 def dense_net(pixels: bool) -> onnx.ModelProto:
@@ -381,7 +381,8 @@ def test_a_layer_normalization_without_bias_gets_one(tmp_path):
 
 
 def with_shapes(manifest) -> ir.Model:
-    from adabet_onnx.portable.assemble import Recipe, make_graphs
+    from adabet_onnx.portable.assemble import make_graphs
+    from adabet_onnx.portable.recipe import Recipe
     from adabet_onnx.selection.record import selection_from_json
 
     model = open_model(deep_net())

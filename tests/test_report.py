@@ -64,7 +64,7 @@ def hostile_net() -> onnx.ModelProto:
     return proto
 
 
-SCORING = {"samples": 64, "subset_size": 16, "subsets": 4}
+SCORING = Scoring(samples=64, subset_size=16, subsets=4)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def folder(tmp_path_factory) -> Path:
         arrays,
         folder / "all" / "run",
         adapting=Adapting(
-            scoring=Scoring(**SCORING),
+            scoring=SCORING,
             settings=Settings(epochs=2, batch_size=16),
             check=False,
             choosing=Choosing(strategy="last", rho=0.4),
@@ -89,7 +89,7 @@ def folder(tmp_path_factory) -> Path:
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
     sizes = itertools.count(1)  # what a step takes is said here: no process has to find out
     with pytest.MonkeyPatch.context() as patch:
-        measure = "adabet_onnx.study.compare.measure_training"
+        measure = "adabet_onnx.study.measured.measure_training"
         patch.setattr(measure, lambda *given, **choices: Cost(next(sizes) << 20, 0.01))
         compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)

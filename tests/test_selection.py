@@ -117,7 +117,7 @@ def test_agreement_with_size_alone(scores):
 @pytest.mark.parametrize("wrong", [{"rho": 0}, {"rho": 1.1}, {"rho": -0.1}, {"strategy": "best"}, {"head": "maybe"}])
 def test_wrong_options(scores, wrong):
     with pytest.raises(UsageError):
-        select(scores, **wrong)
+        select(scores, choosing=Choosing(**wrong))
 
 
 def test_norm_bias_without_norms_says_why(scores):

@@ -101,7 +101,7 @@ def test_integers_out_of_range_are_found_before_anything_is_trained(tmp_path, ch
     for command in (
         lambda: score(model, data, scoring=Scoring(samples=32, subsets=2)),
         lambda: evaluate(model, open_data((data, labels), model).train, preprocessing=NONE),
-        lambda: predict(model, data, lambda integer: NONE),
+        lambda: predict(model, data, preprocessing=NONE),
     ):
         with pytest.raises(DataError, match="to 300"):
             command()
@@ -110,13 +110,13 @@ def test_integers_out_of_range_are_found_before_anything_is_trained(tmp_path, ch
 def test_token_ids_that_an_embedding_does_not_have():
     model = open_model(inputs.embedded(11, 5))
     data = np.full((40, 5), 10)
-    predict(model, data, lambda integer: NONE)
+    predict(model, data, preprocessing=NONE)
     data[3, 2] = 11
     with pytest.raises(DataError, match=r"input 'x' takes ids of the 11 rows of 'table\.weight'.*from 10 to 11"):
-        predict(model, data, lambda integer: NONE)
+        predict(model, data, preprocessing=NONE)
     data[3, 2] = -1
     with pytest.raises(DataError, match=r"from 0 to 10, but the data goes from -1 to 10"):
-        predict(model, data, lambda integer: NONE)
+        predict(model, data, preprocessing=NONE)
 
 
 # --- the line --------------------------------------------------------------------------------------------------------
@@ -220,11 +220,11 @@ def test_evaluation_and_prediction(series):
         data = open_data(series / f"{order}.npz", model).train
         result = evaluate(model, data, preprocessing=NONE)
         assert (result["accuracy"], result["data"]) == (1.0, line)
-        rows[order] = predict(model, series / f"{order}.npz", lambda integer: NONE)
+        rows[order] = predict(model, series / f"{order}.npz", preprocessing=NONE)
         assert [row["class"] for row in rows[order]] == data.labels.tolist()
         assert {row["data"] for row in rows[order]} == {line}
     assert [row["logits"] for row in rows["nct"]] == [row["logits"] for row in rows["ntc"]]
-    again = predict(model, series / "ntc.npz", lambda integer: NONE, layout="NTC")
+    again = predict(model, Data(series / "ntc.npz", layout="NTC"), preprocessing=NONE)
     assert [row["logits"] for row in again] == [row["logits"] for row in rows["nct"]]
 
 
@@ -280,7 +280,7 @@ def test_the_whole_job(series, tmp_path, checked_here):
 
 def test_a_comparison(series, tmp_path, monkeypatch):
     """What is read in a layout here is read so where strategies are trained, and on the old domain."""
-    monkeypatch.setattr("adabet_onnx.study.compare.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
     plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring=Scoring(samples=32, subsets=2))
     data, old = series / "ntc2.npz", series / "ntc.npz"
     found = compare(series / "model.onnx", Data(data, layout="NTC"), tmp_path, plan, old_domain=Data(old, layout="NTC"))
@@ -353,5 +353,5 @@ def test_a_model_that_prepares_its_images_itself(tmp_path, rng, checked_here):
     pixels = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     expected = (pixels.reshape(8, -1) / 192).sum(1)
     for data in (pixels, pixels.transpose(0, 3, 1, 2)):
-        logits = [row["logits"][0] for row in predict(model, data, lambda integer: NONE)]
+        logits = [row["logits"][0] for row in predict(model, data, preprocessing=NONE)]
         np.testing.assert_allclose(logits, expected, rtol=1e-4)

@@ -22,9 +22,9 @@ from adabet_onnx.model.logits_axes import class_axis, label_shape
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.trainability.preflight import check_model
 from adabet_onnx.training.evaluation import evaluate, predict
-from adabet_onnx.training.preflight import check_model
 from adabet_onnx.training.settings import Settings
 
 COUNT = 7
@@ -356,7 +356,7 @@ def test_advice_for_labels_that_are_no_indices():
 def test_classes_behind_axes_of_one_are_predicted(rng):
     x = rng.standard_normal((5, shaped.FEATURES)).astype(np.float32)
     outputs = tiny.run(shaped.outputs_of((3, 1, 1)), x).reshape(5, 3).astype(np.float64)
-    rows = predict(open_model(shaped.outputs_of((3, 1, 1))), x, lambda integer: NONE)
+    rows = predict(open_model(shaped.outputs_of((3, 1, 1))), x, preprocessing=NONE)
     assert [row["class"] for row in rows] == outputs.argmax(1).tolist()
     expected = (np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)).max(1)
     np.testing.assert_allclose([row["probability"] for row in rows], expected, rtol=1e-5)

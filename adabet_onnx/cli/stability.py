@@ -12,7 +12,7 @@ from ..files import check_output
 from ..report.stability import stability_table
 from ..study.repeats import Repeats
 from ..study.stability import stability as measure_stability
-from ..training.choices import LOSSES, Choices
+from ..trainability.choices import LOSSES, Choices
 from .common import (
     Bindings,
     bound_model,

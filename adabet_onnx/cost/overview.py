@@ -16,8 +16,8 @@ from ..progress import Progress
 from ..selection.record import Selection, load_selection
 from ..showing import html_table, one_line
 from ..sizes import size_text
+from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
-from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
 from .drawing import LABELS, draw_costs
 from .measure import measure_inference, measure_training
@@ -225,5 +225,4 @@ def overview(
 
 
 def _artifacts(model: Model, selection: Selection, folder: Path, backend: str, choices: Choices) -> Manifest:
-    settings = {name: getattr(choices, name) for name in Choices.__dataclass_fields__}
-    return make_artifacts(model, selection, folder, backend=backend, check=False, **settings)
+    return make_artifacts(model, selection, folder, backend=backend, check=False, choices=choices)

@@ -18,7 +18,7 @@ from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
 from ..selection.options import Choosing
-from ..training.evaluation import compute_logits
+from ..training.logits import compute_logits
 from ..training.settings import Settings
 
 _SHOWN = 24  # digits in the picture

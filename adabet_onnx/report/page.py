@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..files import write_bytes
 from ..progress import Progress
 from ..scoring.record import Scores
@@ -17,6 +16,7 @@ from ..selection.strategies import size_agreement
 from ..sizes import size_text
 from ..study.drawing import clusters_sentence
 from ..study.results import Summary, ranked, summarise, ties_sentence
+from ..version import __version__
 from . import inline
 from .comparison import HEADINGS, cells
 from .gather import gather

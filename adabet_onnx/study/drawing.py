@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..drawing import label_points, legend_above, name_layers, new_figure, plain, width_for
-from .agreement import kendall_tau
+from .agreement import same_order
 from .agreements import FIRM, Agreement
 from .clusters import Clusters
 from .results import Summary
@@ -87,7 +87,7 @@ def draw_stability(
 
 def clusters_sentence(clusters: Sequence[Clusters]) -> str:
     """How far clusters and Betti numbers agree."""
-    tau = kendall_tau([row.clusters for row in clusters], [row.b1 for row in clusters])
+    tau = same_order([row.clusters for row in clusters], [row.b1 for row in clusters])
     return f"clusters of the embeddings and b1 order the layers with a Kendall tau of {tau:.2f}"
 
 

@@ -15,11 +15,11 @@ from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
-from .evaluation import logits_session
+from .history import PROPERTY, trained_checkpoint, trained_on
+from .logits import logits_session
 from .manifest import Manifest, load_manifest
 from .rounding import logits_rounding
 from .samples import sample_feeds, sample_labels
-from .trainer import PROPERTY, trained_checkpoint, trained_on
 
 TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
 _ROUNDINGS, _MOST = 4, 1e-3  # where rounding alone makes more: so many times as much, and never more than this
