@@ -48,7 +48,7 @@ from adabet_onnx.study.clusters import Clusters
 from adabet_onnx.study.compare import Comparison
 from adabet_onnx.study.results import Result, summarise
 from adabet_onnx.study.stability_record import Stability
-from adabet_onnx.training.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from adabet_onnx.trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
 
 LAYER_COUNTS = (1, 4, 42, 300)
 HOSTILE = "<script>alert('x')</script>\n" + "long" * 3000
