@@ -30,7 +30,7 @@ def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], library: st
     if name is None:
         raise RuntimeMissingError(
             f"to_dataframe() needs {' or '.join(wanted)}, which {'is' if library else 'are'} not installed: "
-            f"pip install {wanted[0]}. (Without it, to_json() gives the same as dictionaries.)"
+            f"pip install {wanted[0]}."
         )
     content = {column: [row[column] for row in rows] for column in columns}
     if name == "pandas":

@@ -13,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 nbformat = pytest.importorskip("nbformat")
+pytestmark = pytest.mark.slow
 NOTEBOOK = ROOT / "samples" / "notebooks" / "adapt.ipynb"
 
 

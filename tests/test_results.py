@@ -361,7 +361,18 @@ def test_plots(tmp_path, what, count):
     assert figure.get_figwidth() <= 12  # no wider than a page, whatever the model's size
     picture = shade(figure._repr_png_())
     assert (picture < 200).mean() > 0.005
-    assert np.array_equal(picture, shade(copy.deepcopy(figure)._repr_png_()))
+
+
+def test_a_copy_of_a_figure_is_the_same_picture():
+    figure = outcome_of(names_of(4)).plot()
+    assert np.array_equal(shade(figure._repr_png_()), shade(copy.deepcopy(figure)._repr_png_()))
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1", "a\nb", "<b>&amp;", "%s{}", "x" * 5000, ""])
+def test_names_are_drawn_letter_by_letter(name):
+    figure = outcome_of((name, "head")).plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.axes[-1].get_xticklabels()[0].get_text() == shortened(name, 32)
 
 
 def boxes(figure, texts):
