@@ -6,10 +6,12 @@ A table has no colours of its own, so that it can be read in light and in dark n
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import PurePath
+from typing import Any
 
 MOST_NAMES = 3
 _MOST = 300  # characters of a repr
@@ -55,6 +57,21 @@ def one_line(kind: object, *parts: str | None) -> str:
     inside = ", ".join(part for part in parts if part)
     room = _MOST - len(type(kind).__name__) - 2
     return f"{type(kind).__name__}({inside if len(inside) <= room else inside[: room - 1] + '…'})"
+
+
+def changed(options: Any) -> str:
+    """An options object as it is written down: what differs from the defaults.
+
+    Args:
+        options: an instance of a dataclass.
+    """
+    given = []
+    for item in dataclasses.fields(options):
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        value = getattr(options, item.name)
+        if value != default:
+            given.append(f"{item.name}={value!r}")
+    return one_line(options, *given)
 
 
 def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:

@@ -22,11 +22,18 @@ from models.tiny import conv_net
 from PIL import Image
 
 from adabet_onnx import (
+    Adapting,
     Budget,
+    Choices,
     Choosing,
     Data,
+    Plan,
     Predictor,
+    Preprocessing,
+    Repeats,
     RuntimeMissingError,
+    Scoring,
+    Settings,
     UsageError,
     check_model,
     load_scores,
@@ -282,6 +289,16 @@ def test_a_budget_and_firmness_say_their_sentences(model):
     choosing = Choosing(strategy="last", rho=1.0, budget=Budget(max_update="10GB"))
     spent = select(model, choosing=choosing, costs=Predictor(model)).budget
     assert repr(spent) == f"Spent({spent.sentence()})"
+
+
+def test_options_show_what_differs_from_the_defaults():
+    for options in (Plan, Adapting, Choices, Choosing, Settings, Scoring, Repeats, Preprocessing, Budget):
+        assert repr(options()) == f"{options.__name__}()"
+    how = Adapting(choosing=Choosing(rho=0.2, budget=Budget(max_memory="64MB")), settings=Settings(epochs=3))
+    assert repr(how) == (
+        "Adapting(choosing=Choosing(rho=0.2, budget=Budget(max_memory=64000000)), settings=Settings(epochs=3))"
+    )
+    assert eval(repr(how)) == how
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

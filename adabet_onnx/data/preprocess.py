@@ -26,7 +26,7 @@ import onnx_ir as ir
 from ..errors import RecordError, UsageError
 from ..model.logits_axes import written
 from ..model.open import METADATA, Model
-from ..showing import clipped, one_line
+from ..showing import changed, clipped, one_line
 from .pictures import picture_input
 
 PRESETS = ("auto", "unit", "imagenet", "none")
@@ -205,6 +205,8 @@ class Preprocessing:
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
     bgr: bool | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
