@@ -6,18 +6,25 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..drawing import finished
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
+from ..showing import html_table, one_line
+from ..sizes import size_text
 from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
 from ..training.manifest import Manifest
+from .drawing import LABELS, draw_costs
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class Row:
     prediction: Prediction
     measured_bytes: int | None = None
     measured_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        measured = None if self.measured_bytes is None else f"measured {size_text(self.measured_bytes)}"
+        return one_line(self, f"predicted {size_text(self.prediction.memory_bytes)}", measured)
 
     @property
     def difference(self) -> float | None:
@@ -75,6 +86,39 @@ class Overview:
     selection: Row | None
     everything: Row | None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
+        return one_line(self, self._title(), f"predicted memory of a step: {', '.join(sizes)}")
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, row in self.rows().items():
+            found, measured = row.prediction, row.measured_bytes
+            sizes = [size_text(size) for size in (found.memory_bytes, found.memory_bytes + found.margin_bytes)]
+            work = (found.forward_multiply_adds, found.step_multiply_adds)
+            rows.append((LABELS[name], *sizes, "-" if measured is None else size_text(measured), *work))
+        headings = ("one step", "memory, predicted", "at most", "measured", "multiply-adds forward", "of the step")
+        return html_table(self._title(), headings, rows, lines=self.notes)
+
+    def _title(self) -> str:
+        return f"batch {self.batch_size}, {self.backend} backend"
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the memory that inference, training the selection and training all layers take, and what it is for.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        rows = {name: (row.prediction, row.measured_bytes) for name, row in self.rows().items()}
+        return finished(draw_costs(rows, self._title()), path)
 
     def rows(self) -> dict[str, Row]:
         """Those that are there, by name: inference, selection, all."""
@@ -119,7 +163,7 @@ def overview(
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
     model = open_model(model)
-    selection = None if selection is None else selection_of(selection)
+    selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
             bound_otherwise(selection.inputs, model.bound)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import clipped, counted, file_name, html_table, named, one_line
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import name_of, through
@@ -49,6 +50,12 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{clipped(self.name)!r} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self))
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,32 @@ class Model:
     def weight_count(self) -> int:
         """Number of elements of all weights: the trainable ones and the frozen ones."""
         return self.parameter_count + sum(item.count for item in self.frozen)
+
+    def __repr__(self) -> str:
+        head = self.head
+        new = " (new, untrained)" if self.new_head else ""
+        return one_line(
+            self,
+            f"{file_name(self.name)}: {self._size()}",
+            f"input {named([str(spec) for spec in self.inputs])}",
+            f"logits {clipped(self.logits)!r}",
+            f"head {clipped(head.name)!r}{new}" if head is not None else None,
+        )
+
+    def _repr_html_(self) -> str:
+        head = self.head
+        rows = []
+        for index, layer in enumerate(self.layers):
+            shape = " x ".join(map(str, layer.activation_shape or ()))
+            marks = " (head)" * (head is not None and layer.name == head.name)
+            rows.append((index, clipped(layer.name, 80) + marks, layer.op_type, layer.parameter_count, shape))
+        lines = [f"input {spec}" for spec in self.inputs] + [f"logits {self.logits}", *self.notes]
+        headings = ("", "layer", "operator", "parameters", "activation")
+        title = f"{file_name(self.name)}: {self._size()}"
+        return html_table(title, headings, rows, lines=lines, ends=True, what="layer")
+
+    def _size(self) -> str:
+        return f"{counted(len(self.layers), 'layer')}, {counted(self.parameter_count, 'parameter')}"
 
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import file_name, named, one_line
 from .bindings import bound_otherwise
 from .channels import Slice, channels_of
 from .chosen import Chosen
@@ -65,6 +66,10 @@ class Prepared:
     notes: tuple[str, ...]
     slices: Mapping[str, Slice] = field(default_factory=dict)
     wholes: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        nodes = f"{len(self.graph.graph):,} nodes"
+        return one_line(self, file_name(self.model.name), nodes, f"trainable {named(self.trainable)}")
 
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""

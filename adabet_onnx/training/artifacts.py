@@ -19,7 +19,7 @@ from ..model.prepare import Prepared, trainable_graph
 from ..options import with_given
 from ..portable import emit
 from ..records import write_json
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices, choose_backend
 from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
 from ..training_runtime import load
@@ -80,7 +80,7 @@ def make_artifacts(
     """
     choices = with_given(choices or Choices(), loss=loss, optimizer=optimizer)
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
-    selection = selection_of(selection)
+    selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
