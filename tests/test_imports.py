@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from architecture import COMPUTED, DOORS, ORDER, Package, read
+from architecture import COMPUTED, DOORS, LATE, ORDER, Package, read
 from conftest import ROOT
 
 import adabet_onnx
@@ -30,6 +30,10 @@ def test_no_modules_import_each_other(package):
 def test_only_the_doors_touch_their_libraries(package):
     assert package.beside_doors(DOORS) == []
     assert package.unreadable(COMPUTED) == []
+
+
+def test_functions_import_only_what_is_slow_to_import(package):
+    assert package.late(LATE) == []
 
 
 def test_what_is_named_is_there(package):
@@ -184,6 +188,26 @@ def test_a_part_of_a_library_has_a_door_of_its_own(source, tmp_path):
     doors = {"onnxruntime": {"low/door.py", "low/training.py"}, "onnxruntime.training": {"low/training.py"}}
     made = planted(tmp_path, low_door=f"import onnxruntime\n{source}", low_training=source)
     assert made.beside_doors(doors) == ["low/door.py:2 imports onnxruntime.training, which only low/training.py may"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n    from . import two",
+        "class C:\n    def f(self):\n        import house.low.two",
+        "f = lambda: __import__('house.low.two')",
+        "async def f():\n    def g():\n        from house.low import two",
+    ],
+)
+def test_an_import_inside_a_function_is_found(source, tmp_path):
+    sources = {
+        "low_one": source,
+        "low_two": "class C:\n    from . import three",
+        "low_three": "if True:\n    import json",
+    }
+    allowed = "def f():\n    import scipy.stats"
+    [found] = planted(tmp_path, **sources, high_top=allowed).late({"scipy"})
+    assert re.fullmatch(r"low/one\.py:\d imports house\.low\.two inside a function", found)
 
 
 @pytest.mark.parametrize(

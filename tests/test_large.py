@@ -76,7 +76,7 @@ def small_limit(monkeypatch):
 
 def test_a_large_model_is_opened_without_a_copy_of_its_weights(large):
     code = (
-        "import sys; from adabet_onnx import open_model; from adabet_onnx.cost.measure import peak_memory;"
+        "import sys; from adabet_onnx import open_model; from adabet_onnx.cost.process import peak_memory;"
         "model = open_model(sys.argv[1]);"
         "print(peak_memory(), *(layer.name for layer in model.layers), model.parameter_count)"
     )
