@@ -62,8 +62,9 @@ LATE = {
     "umap",
     "resource",
 }
-# Modules that import by a computed name.
-COMPUTED: tuple[str, ...] = ()
+# Rooms that import when they are asked for something, also by names in a table, so that little is loaded at the start:
+# the public names themselves, and the commands.
+LAZY = ("", "cli")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 UNKNOWN = "?"  # imported, by a name that is computed
 
@@ -141,20 +142,20 @@ class Package:
             if made.of(library) and self.files[made.source] not in places
         ]
 
-    def unreadable(self, allowed: Collection[str]) -> list[str]:
-        """Imports by a computed name outside of the files where that is allowed, a line each."""
+    def unreadable(self, lazy: Collection[str]) -> list[str]:
+        """Imports by a computed name outside of these rooms, a line each."""
         return [
             f"{self._where(made)} imports a module by a computed name"
             for made in self.imports
-            if made.target == UNKNOWN and self.files[made.source] not in allowed
+            if made.target == UNKNOWN and self.room(made.source) not in lazy
         ]
 
-    def late(self, allowed: Collection[str]) -> list[str]:
-        """Imports inside functions of what may not be imported there, a line each."""
+    def late(self, allowed: Collection[str], lazy: Collection[str]) -> list[str]:
+        """Imports inside functions, outside of lazy rooms, of other libraries than those allowed, a line each."""
         return [
             f"{self._where(made)} imports {made.target} inside a function"
             for made in self.imports
-            if made.late and not any(made.of(library) for library in allowed)
+            if made.late and self.room(made.source) not in lazy and not any(made.of(library) for library in allowed)
         ]
 
     def _where(self, made: Import) -> str:
