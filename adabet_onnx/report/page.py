@@ -50,6 +50,12 @@ def write_report(
         UsageError: there is nothing to show, or the model is another one.
         RecordError: a file is damaged.
         OutputError: the page cannot be written.
+
+    Example:
+        >>> from adabet_onnx import Plan, compare, write_report
+        >>> plan = Plan(strategies=("head", "last"), seeds=1, epochs=1, rates=(0.01,))
+        >>> found = compare("model.onnx", "new_domain.npz", "compared", plan)
+        >>> notes = write_report("compared", "report.html", costs=False)
     """
     found = gather(Path(folder))
     if costs or found.scores is None:

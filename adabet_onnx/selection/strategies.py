@@ -69,8 +69,8 @@ def select(
     Example:
         >>> from adabet_onnx import score, select
         >>> scores = score("model.onnx", "new_domain.npz")
-        >>> len(select(scores, rho=0.5).layers)
-        4
+        >>> len(select(scores, rho=0.2).layers), len(scores.layers)
+        (3, 19)
     """
     called = strategy or "values" if values is not None else None
     how = with_given(choosing or Choosing(), strategy=strategy if called is None else None, rho=rho, layers=layers)

@@ -47,6 +47,13 @@ def export_model(
         RecordError: the folder is not an artifact folder, or damaged.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
+
+    Example:
+        >>> from adabet_onnx import Trainer, export_model, make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
+        >>> export_model("artifacts", "adapted.onnx").graph.output[0].name
+        'logits'
     """
     manifest = load_manifest(Path(folder))
     proto = adapted_proto(manifest)

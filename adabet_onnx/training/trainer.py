@@ -39,6 +39,14 @@ class Trainer:
     Raises:
         RecordError: it is no artifact folder, or its files were changed.
         RuntimeMissingError: the runtime that the folder's backend needs is not installed.
+
+    Example:
+        >>> from adabet_onnx import Trainer, make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> trainer = Trainer("artifacts")
+        >>> rows = trainer.fit("new_domain.npz", epochs=2)
+        >>> trainer.data
+        '900 grey images of 16 x 16 -> 1 x 16 x 16'
     """
 
     def __init__(
@@ -144,7 +152,8 @@ class Trainer:
     def _settled(self, asked: Settings | None, state: dict[str, Any] | None, given: dict[str, Any]) -> Settings:
         """The settings of a new training, or of one that goes on."""
         if state is not None:
-            settings = Settings(**state["settings"]).resumed(asked, **given)
+            stored = Settings(**state["settings"])
+            settings = stored.resumed(with_given(asked or stored, **given))
         else:
             settings = self._cut(with_given(asked or Settings(), **given)).settled(self.manifest.optimizer)
         if settings.parts > 1 and self.manifest.backend == "ort":
