@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..sizes import size_text
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import name_of, through
@@ -134,7 +135,7 @@ class Model:
         """
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
-                f"{self.name} has {weight_bytes(self.graph) / 1e9:.1f} GB of weights, too many to hand over in memory "
+                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
                 "(2 GB at most). It can be inspected, scored and written by adabet-onnx import, not trained."
             )
         return ir.to_proto(in_memory(self.graph))
