@@ -33,9 +33,7 @@ from .given import commands_keep, given_options, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
-from .metadata import METADATA as METADATA
 from .metadata import get_metadata
-from .metadata import set_metadata as set_metadata
 from .opening import named_before, normalise
 from .origins import parted
 from .reading import read
