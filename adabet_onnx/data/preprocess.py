@@ -25,7 +25,8 @@ import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
 from ..model.logits_axes import written
-from ..model.open import METADATA, Model
+from ..model.metadata import METADATA
+from ..model.open import Model
 from ..showing import changed, clipped, one_line
 from .pictures import picture_input
 

@@ -22,6 +22,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from ..showing import clipped, counted, file_name, html_table, named, one_line
+from ..sizes import size_text
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import name_of, through
@@ -33,9 +34,7 @@ from .given import commands_keep, given_options, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
-from .metadata import METADATA as METADATA
 from .metadata import get_metadata
-from .metadata import set_metadata as set_metadata
 from .opening import named_before, normalise
 from .origins import parted
 from .reading import read
@@ -167,7 +166,7 @@ class Model:
         """
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
-                f"{self.name} has {weight_bytes(self.graph) / 1e9:.1f} GB of weights, too many to hand over in memory "
+                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
                 "(2 GB at most). It can be inspected, scored and written by adabet-onnx import, not trained."
             )
         return ir.to_proto(in_memory(self.graph))

@@ -25,6 +25,7 @@ from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
 from ..training_runtime import load
 from ..version import __version__
 from . import ort_artifacts
+from .checking import check_in_subprocess
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
 
 _MODEL = "model.onnx"
@@ -102,8 +103,6 @@ def make_artifacts(
         content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
         write_json(part / FILE, content)
         if check:
-            from .selfcheck import check_in_subprocess
-
             content["checked"] = check_in_subprocess(part)
             content["notes"] += _unmeasured(content["checked"])
             write_json(part / FILE, content)
