@@ -164,7 +164,7 @@ def adapt(
         if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
             raise UsageError(
                 f"{target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
-                "or the like). Give the same ones to --resume, or start again without it."
+                "or the like). Give the same ones to `resume`, or start again without it."
             )
     else:
         measured = channel_rho is not None or not (layers or strategy == "head") or _enough(splits, scoring or {})
@@ -264,7 +264,7 @@ def _with_head(
     made = new_head(model, num_classes, seed=seed, **kept)
     proto = made.proto()
     if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
-        raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")
+        raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")
     return dataclasses.replace(open_model(proto), name=str(path), notes=made.notes), proto.SerializeToString()
 
 
@@ -306,7 +306,7 @@ def _finished(model: Model, folder: Path, strategy: str, layers: Sequence[str]) 
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
             bound_otherwise(scores.inputs, model.bound)
-            or f"{folder} holds results for another model. Give another folder, or leave out --resume."
+            or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection
 

@@ -33,7 +33,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "isolation", "progress", "records", "runtime", "sizes"}
+BELOW = {"errors", "files", "isolation", "pieces", "progress", "records", "runtime", "sizes"}
 
 
 def test_public_names():

@@ -67,7 +67,7 @@ def ties_sentence(summaries: Sequence[Summary]) -> str:
             "and what is within chance is not said)"
         )
     if best is None:
-        return "no training succeeded: try lower learning rates (--lr)"
+        return "no training succeeded: try lower learning rates (`rates`)"
     ties = [str(summary.setting) for summary in summaries if summary.ties and not summary.best]
     if not ties:
         return f"{best.setting} is best, and no other ties with it"

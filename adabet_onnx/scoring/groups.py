@@ -57,7 +57,7 @@ def make_plan(estimator: str, samples: int, subset_size: int, subsets: int, batc
         return Plan(points, points, batches, 1)
     if samples < points:
         raise UsageError(
-            f"{samples} samples are fewer than one subset of {points}; raise --samples or lower --subset-size."
+            f"{samples} samples are fewer than one subset of {points}; raise `samples` or lower `subset_size`."
         )
     group = max(min(GROUP, samples), points)
     return Plan(points, group, samples // group, subsets)
@@ -88,7 +88,7 @@ def fit_plan(
         raise DataError(
             f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has "
             f"{available}. Give "
-            f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
+            f"more data, or a smaller {'`batches` or `batch_size`' if estimator == 'batches' else '`subset_size`'}."
         )
     fits = largest_group(model, plan.points, limit)
     group = plan.group
@@ -127,8 +127,7 @@ def largest_group(model: Model, points: int, limit: int) -> int:
         need = int(base + _ARENA_FACTOR * one * points)
         raise DataError(
             f"scoring {model.name} in groups of {points} needs about {_mb(need)}, over the limit of "
-            f"{_mb(limit)}. Raise "
-            "--scoring-memory, or give a smaller --subset-size (or --batch-size)."
+            f"{_mb(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or `batch_size`)."
         )
     return fits
 

@@ -41,7 +41,7 @@ from ..data.preprocess import preprocessing_from_json
 from ..records import Entries, read_record, write_json
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
-_MADE_BY = "adabet-onnx score"
+_MADE_BY = "`score`"
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from ..records import Entries, read_record, write_json
 from .budget import Budget, Spent
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
-_MADE_BY = "adabet-onnx select"
+_MADE_BY = "`select`"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .results import Result, Summary, save_results, summarise
 
 _COST, _VERSION = "adabet-onnx/measured-cost", 1
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def compare(
     if old_domain is not None and model.new_head:
         raise UsageError(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
-            "--source, or --num-classes."
+            "`old_domain`, or `num_classes`."
         )
     plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
     reading = Reading(layout, allow_resize)
@@ -458,9 +458,7 @@ class _Study:
         parts = self._parts(selection)
         path = self.folder / "costs" / f"{_key(selection)}{_suffix(parts)}.json"
         if path.is_file():
-            entries = Entries(
-                read_record(path, _COST, _VERSION, "adabet-onnx compare"), str(path), "adabet-onnx compare"
-            )
+            entries = Entries(read_record(path, _COST, _VERSION, _MADE_BY), str(path), _MADE_BY)
             return float(entries.take("seconds", float)), int(entries.take("memory_bytes", int))
         make_folder(path.parent)
         try:

@@ -32,7 +32,7 @@ from ..records import Entries, finite
 from .plan import STRATEGIES, Setting
 from .ties import Chance
 
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 FILE = "results.json"
 _MOST = 1e18  # of a figure; more cannot be drawn
 _RANGES = {

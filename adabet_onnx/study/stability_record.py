@@ -26,7 +26,7 @@ from .clusters import Clusters
 
 FORMAT, VERSION = "adabet-onnx/stability", 1
 FIRM = 0.9  # of the top layers are the same
-_MADE_BY = "adabet-onnx stability"
+_MADE_BY = "`stability`"
 
 
 @dataclass(frozen=True)

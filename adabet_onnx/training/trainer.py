@@ -184,7 +184,7 @@ class Trainer:
         if settings.accumulate > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
-                "or leave --accumulate out."
+                "or leave `accumulate` out."
             )
 
         dataset = open_data(data, self._model, reading=Reading(layout, allow_resize)).train
@@ -202,15 +202,14 @@ class Trainer:
         if state is not None and state["data"] != fingerprint:
             raise DataError(
                 f"{dataset.name} is not the data that the training in {self.folder} was started with (its labels "
-                "differ). Resume with the same data, or start again without --resume."
+                "differ). Resume with the same data, or start again without `resume`."
             )
         dataset = replace(dataset, labels=labels)
         training, held_out = split_off(dataset, settings.validation, settings.seed)
         if settings.patience is not None and held_out is None:
             raise UsageError(
                 f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is "
-                f"none. Raise "
-                "--validation, or leave out --patience."
+                "none. Raise `validation`, or leave out `patience`."
             )
         stored = self.manifest.preprocessing
         used = preprocessing or choose(self._model, integer_data=integer_data(self._model, dataset), stored=stored)
@@ -219,15 +218,15 @@ class Trainer:
         if state is not None and state.get("taken_for", self.data) != self.data:
             raise DataError(
                 f"{dataset.name} is taken for something else ({self.data}) than when the training in {self.folder} was "
-                f"started ({state['taken_for']}). Resume with the same data and --layout, or start again without "
-                "--resume."
+                f"started ({state['taken_for']}). Resume with the same data and `Data(..., layout=...)`, or start "
+                "again without `resume`."
             )
         samples = _sampled(feeder, dataset)
         if state is not None and state.get("samples", samples) != samples:
             raise DataError(
                 f"{dataset.name} is not the data that the training in {self.folder} was started with: its labels are "
                 "the same, but what is fed of its samples differs. Resume with the same data and preprocessing, or "
-                "start again without --resume."
+                "start again without `resume`."
             )
         about = {
             "data": fingerprint,
@@ -295,7 +294,7 @@ class Trainer:
             _ = state["settings"], state["metrics"], state["data"]
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(
-                f"{self.folder / LAST} was not written by this trainer; start again without --resume."
+                f"{self.folder / LAST} was not written by this trainer; start again without `resume`."
             ) from error
         return dict(state)
 
@@ -392,9 +391,8 @@ def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: st
     for key, value in asked.items():
         if value != getattr(stored, key) and not (key == "epochs" and longer):
             raise UsageError(
-                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave the option out, or "
-                f"start "
-                "again without --resume. (Only a constant schedule can be resumed for more epochs.)"
+                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave it out, or start "
+                "again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
             )
     return replace(stored, epochs=asked["epochs"]) if longer else stored
 
@@ -408,8 +406,8 @@ def _told(row: dict[str, Any]) -> str:
 def _exploded(what: str, epoch: int, settings: Settings) -> TrainingError:
     rate = settings.learning_rate or 0.0
     return TrainingError(
-        f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less (--lr), and check "
-        "the preprocessing. The last good epoch is kept."
+        f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less "
+        "(`learning_rate`), and check the preprocessing. The last good epoch is kept."
     )
 
 
