@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 _STRING = r"'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\""
 _FOUND = re.compile(rf"(?<![\w`])(?:{_STRING})|`(?P<piece>(?:[^`'\"]|{_STRING})+)`")
-_LONGEST = 8000  # characters of a piece
+_LONGEST = 4000  # characters of a piece
 
 
 def replaced(text: str, say: Callable[[ast.Call], str | None]) -> str:
@@ -29,7 +29,7 @@ def replaced(text: str, say: Callable[[ast.Call], str | None]) -> str:
     done, at = [], 0
     while (found := _FOUND.search(text, at)) is not None:
         call = None if found["piece"] is None else parsed(found["piece"])
-        words = None if call is None else say(call)
+        words = None if call is None else _words(call, say)
         if words is not None:
             done.append(text[at : found.start()] + words)
             at = found.end()
@@ -38,6 +38,13 @@ def replaced(text: str, say: Callable[[ast.Call], str | None]) -> str:
             done.append(text[at:end])
             at = end
     return "".join(done) + text[at:]
+
+
+def _words(call: ast.Call, say: Callable[[ast.Call], str | None]) -> str | None:
+    try:
+        return say(call)
+    except RecursionError:  # a piece as deep as nobody writes one
+        return None
 
 
 def parsed(piece: str) -> ast.Call | None:

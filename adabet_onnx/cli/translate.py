@@ -126,11 +126,15 @@ def translated(value: Any, *, told: bool = False) -> Any:
 
 def _said(piece: ast.Call) -> str | None:
     try:
-        words = [_item(item) for item in piece.args] + [_option(item.arg, item.value) for item in piece.keywords]
+        return _joined([_item(item) for item in piece.args], piece.keywords, {})
     except _UnknownError:
         return None
-    named = all(isinstance(item.value, ast.Constant) and item.value.value is ... for item in piece.keywords)
-    return ", ".join(words) if named else " ".join(words)
+
+
+def _joined(words: Sequence[str], keywords: Sequence[ast.keyword], known: dict[str, str]) -> str:
+    """Words and options, as they are typed; where options have no values, as they are listed."""
+    listed = all(isinstance(item.value, ast.Constant) and item.value.value is ... for item in keywords)
+    return (", " if listed else " ").join([*words, *(_option(item.arg, item.value, known) for item in keywords)])
 
 
 def _item(node: ast.expr) -> str:
@@ -144,16 +148,16 @@ def _item(node: ast.expr) -> str:
     if not isinstance(node, ast.Call):
         raise _UnknownError
     if isinstance(node.func, ast.Name) and node.func.id in OF_CLASSES:
-        return " ".join(_of_class(node))
+        return _of_class(node)
     return _command(node)
 
 
-def _of_class(call: ast.expr) -> list[str]:
+def _of_class(call: ast.expr) -> str:
     """The options of an object that holds them: ``Choices(loss='mse')``."""
     known = OF_CLASSES.get(call.func.id) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
     if not isinstance(call, ast.Call) or known is None or (call.args and ast.unparse(call.func) != "Data"):
         raise _UnknownError
-    return [_option(item.arg, item.value, known) for item in call.keywords]
+    return _joined([], call.keywords, known)
 
 
 def _command(call: ast.Call) -> str:
@@ -164,20 +168,18 @@ def _command(call: ast.Call) -> str:
     command, before, rest = COMMANDS[name], [], []
     words, output = [PROGRAM, command.words], command.writes if given else None
     for parameter, value in zip(command.takes, given, strict=False):
-        if isinstance(value, ast.Call) and ast.unparse(value.func) == "Data" and value.args:
-            rest += _of_class(value)
-            value = value.args[0]
         if isinstance(value, ast.Call):
-            written = _command(value)
-            before.append(written)
-            words.append(_written_by(written))
+            first, argument, options = _made(value)
+            before += first
+            words.append(argument)
+            rest += options
         elif parameter == "-o":
             output = _placed(value, "folder")
         else:
             words.append(f"{parameter} {_text(value)}" if parameter.startswith("-") else _placed(value, parameter))
     if len(given) > len(command.takes):
         raise _UnknownError
-    rest += [_option(item.arg, item.value) for item in call.keywords]
+    rest += [_option(item.arg, item.value, {}) for item in call.keywords]
     words += [f"-o {output}"] if output else []
     return " && ".join([*before, " ".join(_options_last([*words, *rest]))])
 
@@ -194,11 +196,19 @@ def _options_last(words: Sequence[str]) -> Iterable[str]:
     return sorted(words, key=lambda word: 2 if word.startswith("--") else word.startswith("-o "))
 
 
-def _written_by(command: str) -> str:
-    words = shlex.split(command)
-    if "-o" not in words:
+def _made(call: ast.Call) -> tuple[list[str], str, list[str]]:
+    """An argument that is itself a call: the commands before it, the argument, and options that come with it."""
+    name = ast.unparse(call.func)
+    if name == "Data" and len(call.args) == 1:
+        return [], _placed(call.args[0], "data"), [_of_class(call)]
+    if name == "open_model" and len(call.args) == 1 and not call.keywords:
+        return [], _placed(call.args[0], "model"), []
+    if name not in COMMANDS:
         raise _UnknownError
-    return shlex.quote(words[words.index("-o") + 1])
+    written = COMMANDS[name].writes
+    if written is None:
+        raise _UnknownError
+    return [_command(call)], written, []
 
 
 def _placed(value: ast.expr, parameter: str) -> str:
@@ -208,11 +218,11 @@ def _placed(value: ast.expr, parameter: str) -> str:
     return value.id.upper() if isinstance(value, ast.Name) else _text(value)
 
 
-def _option(name: str | None, value: ast.expr, known: dict[str, str] | None = None) -> str:
-    """An argument with a name as an option, or several."""
+def _option(name: str | None, value: ast.expr, known: dict[str, str]) -> str:
+    """An argument with a name as an option, or several; ``known``: what names mean in a class of options."""
     if name in _HOLDERS:
-        return " ".join(_of_class(value))
-    option = (known or {}).get(name or "") or OPTIONS.get(name or "")
+        return _of_class(value)
+    option = known.get(name or "") or OPTIONS.get(name or "")
     if option is None or name is None:
         raise _UnknownError
     constant = value.value if isinstance(value, ast.Constant) else None
