@@ -79,7 +79,7 @@ def test_an_input_of_integers(pixels: np.ndarray) -> None:
 
 def test_models_that_take_no_colours_are_refused() -> None:
     for proto in (inputs.flat(12), tiny_grey()):
-        with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out --bgr"):
+        with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out `bgr`"):
             choose(open_model(proto), preset="none", bgr=True, integer_data=True)
 
 
