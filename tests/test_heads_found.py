@@ -108,7 +108,7 @@ def test_an_embedding_is_said_to_be_one(ending: str) -> None:
     assert made.layers[-1].name == "embedding"
     refused = check_model(model).refused["portable"]
     assert refused is not None
-    assert "new-head" in refused
+    assert "new_head" in refused
     assert check_model(made).refused["portable"] is None
     assert check_model(model, loss="mse").refused["portable"] is None
 
