@@ -14,7 +14,10 @@ The method is AdaBet (Tenison et al., arXiv 2510.03101).
 
 __version__ = "0.1.0"
 
+from .adapting import Adapting
 from .cost.predict import Predictor
+from .data.data import Data
+from .data.preprocess import Preprocessing
 from .errors import (
     AdabetError,
     CheckError,
@@ -26,40 +29,68 @@ from .errors import (
     TrainingError,
     UsageError,
 )
-from .model.open import open_model
-from .model.prepare import prepare
+from .model.head import new_head
+from .model.open import Model, open_model
 from .model.saving import save_model
+from .outcome import Outcome
+from .pipeline import adapt
 from .report.page import write_report
+from .scoring.options import Scoring
+from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.budget import Budget
+from .selection.options import Choosing
+from .selection.record import Selection, load_selection
 from .selection.strategies import select
 from .study.compare import compare
 from .study.plan import Plan
+from .study.repeats import Repeats
 from .study.stability import stability
 from .training.artifacts import make_artifacts
+from .training.choices import Choices
+from .training.evaluation import evaluate, predict
 from .training.export import export_model
-from .training.preflight import check_model
+from .training.preflight import check_model, prepare
+from .training.settings import Settings
 from .training.trainer import Trainer
 
 __all__ = [
     "AdabetError",
+    "Adapting",
     "Budget",
     "CheckError",
+    "Choices",
+    "Choosing",
+    "Data",
     "DataError",
+    "Model",
     "ModelError",
+    "Outcome",
     "OutputError",
     "Plan",
     "Predictor",
+    "Preprocessing",
     "RecordError",
+    "Repeats",
     "RuntimeMissingError",
+    "Scores",
+    "Scoring",
+    "Selection",
+    "Settings",
     "Trainer",
     "TrainingError",
     "UsageError",
+    "adapt",
     "check_model",
     "compare",
+    "evaluate",
     "export_model",
+    "load_scores",
+    "load_selection",
     "make_artifacts",
+    "new_head",
     "open_model",
+    "predict",
     "prepare",
     "save_model",
     "score",

@@ -6,22 +6,21 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import onnx
-
+from .adapting import Adapting
 from .cost.measure import Cost, measure_inference, measure_training
-from .cost.overview import overview
+from .cost.overview import Overview, overview
 from .cost.predict import Predictor
 from .data.arithmetic import integer_data
 from .data.dataset import Splits
 from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
-from .data.preprocess import choose
-from .data.reading import Reading
+from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
@@ -29,15 +28,15 @@ from .model.bindings import bound_otherwise
 from .model.channels import channels_of
 from .model.head import check_head_options, new_head
 from .model.logits_axes import axes_of
-from .model.open import Model, open_model
+from .model.open import Model, ModelSource, open_model
+from .options import with_given
 from .outcome import Outcome
 from .progress import Progress, silent
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
-from .selection.budget import Budget
 from .selection.record import Selection, load_selection
-from .selection.strategies import NEEDS_COSTS, check_choices, matching, select, with_channels
+from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
 from .selection.unscored import unscored
 from .training.artifacts import make_artifacts
 from .training.choices import Choices, choose_backend, need_runtime
@@ -46,38 +45,20 @@ from .training.export import export_model
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
 from .training.preflight import loss_obstacle, pick_backend
-from .training.trainer import METRICS, Settings, Trainer
+from .training.settings import Settings
+from .training.trainer import METRICS, Trainer
 
 _MODEL = "model.onnx"  # the model with its new head
-_POINTS, _BATCHES = 32, 4  # of `score`, where nothing else is asked for
 
 
 def adapt(
-    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    model: ModelSource,
     data: Any,
     folder: str | os.PathLike[str],
     *,
     num_classes: int | None = None,
-    keep_tail: bool = False,
-    append: bool = False,
-    preprocessing: dict[str, Any] | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
-    scoring: dict[str, Any] | None = None,
-    strategy: str = "adabet",
-    rho: float | None = None,
-    head: str = "auto",
-    layers: Sequence[str] = (),
-    channel_rho: float | None = None,
-    budget: Budget | None = None,
-    max_accumulate: int | None = None,
-    backend: str = "auto",
-    choices: Choices | None = None,
-    training: dict[str, Any] | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    check: bool = True,
-    measure: bool = True,
+    preset: str = "auto",
+    adapting: Adapting | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -87,181 +68,248 @@ def adapt(
     head was made.
 
     Args:
-        source: the trained model.
-        data: labelled data in any form `open_data` takes; scoring does not look at the labels.
+        model: the trained model: opened, or what `open_model` takes.
+        data: labelled data in any form that `Data` describes; scoring does not look at the labels.
         folder: where results go.
-        num_classes: first give the model a new head of so many outputs.
-        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
-        append: with all layers kept, and a linear classifier put on the outputs.
-        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std, bgr).
-        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
-        scoring: keyword arguments of `score` (estimator, samples, order, max_memory, ...).
-        strategy: of `select`, as are ``rho``, ``head`` and ``layers``.
-        rho: fraction of layers; None: of `select`.
-        head: auto, always, pool or never.
-        layers: patterns of layer names, in place of a strategy.
-        channel_rho: fraction of output channels to train in each selected layer, whose channels are then scored; None:
-            all.
-        budget: limits of what a training step may take, at the batch size of ``training``.
-        max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
-        backend: of `make_artifacts`.
-        choices: loss, optimizer and form of the training.
-        training: keyword arguments of `Trainer.fit` (epochs, batch_size, learning_rate, schedule, ...).
-        seed: of everything that is random.
-        threads: for ONNX Runtime.
-        check: verify artifacts and export.
-        measure: measure step time and memory, against all layers and inference.
+        num_classes: first give the model a new head of so many outputs, in place of that of ``adapting``.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        adapting: the options of all steps; None: the defaults of `Adapting`.
         resume: keep what an interrupted call has finished in the folder.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:
-        The outcome.
+        What was chosen, gained and spent.
 
     Raises:
-        AdabetError: see the functions this one calls.
+        UsageError: options that do not fit together, the model or the data, or a folder made with others.
+        DataError: data without labels, or that does not fit the model.
+        ModelError: the model cannot be opened, or not be trained.
+        RecordError: a folder of another model is resumed.
+        TrainingError: the loss is not finite.
+        CheckError: artifacts or the adapted model are not what they should be.
+
+    Example:
+        >>> from adabet_onnx import Adapting, Settings, adapt
+        >>> outcome = adapt(
+        ...     "model.onnx", "new_domain.npz", "adapted",
+        ...     adapting=Adapting(settings=Settings(epochs=2), measure=False),
+        ... )
+        >>> sorted(outcome.after)
+        ['accuracy', 'data', 'loss', 'samples']
     """
-    choices, asked_backend = choices or Choices(), backend
-    check_choices(strategy, rho, head, channel_rho)
-    if channel_rho == 1:
-        channel_rho = None
-    backend = choose_backend(backend, choices, channels=channel_rho is not None)
-    need_runtime(backend)  # say at once if training is not possible
-    target = check_folder(folder)  # nothing is written before there are scores
-    Settings(**{key: value for key, value in (training or {}).items() if value is not None}).check()
-    kept = {"keep_tail": keep_tail, "append": append}
-    check_head_options(num_classes, kept)
-    model, headed = _with_head(open_model(source), num_classes, kept, target, seed, resume)
-    choices = choices.for_model(model)
-    matching([layer.name for layer in model.layers], layers)
-    splits = open_data(data, model, reading=Reading(layout, allow_resize))
+    options = with_given(adapting or Adapting(), num_classes=num_classes)
+    job = _begin(model, data, folder, options, preset, resume, progress)
+    scores, selection = _resumed(job) if job.resumable else _chosen(job)
+    return _trained(job, scores, selection)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is settled before anything long begins.
+
+    Attributes:
+        model: with its new head, where it gets one.
+        headed: the file of that model, or None.
+        splits: the data, its labels checked.
+        used: how it becomes input.
+        taken: what it was taken for.
+        choices: those of the options, with what the model says.
+        settings: those of the options, with the seed of everything.
+        options: as given.
+        target: the folder.
+        resume: whether what is finished is kept.
+        progress: told of everything, or None.
+    """
+
+    model: Model
+    headed: bytes | None
+    splits: Splits
+    used: Arithmetic
+    taken: str
+    choices: Choices
+    settings: Settings
+    options: Adapting
+    target: Path
+    resume: bool
+    progress: Progress | None
+
+    @property
+    def artifacts(self) -> Path:
+        """Their folder."""
+        return self.target / "artifacts"
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an earlier call has made artifacts that are to be kept."""
+        return self.resume and (self.artifacts / FILE).is_file()
+
+    @property
+    def channel_rho(self) -> float | None:
+        """The fraction of channels, where not all are trained."""
+        rho = self.options.choosing.channel_rho
+        return None if rho == 1 else rho
+
+    @cached_property
+    def backend(self) -> str:
+        """What budgets are predicted for."""
+        return choose_backend(self.options.backend, self.choices, channels=self.channel_rho is not None)
+
+    def select(self, scores: Scores) -> Selection:
+        """Choose whole layers."""
+        choosing = dataclasses.replace(self.options.choosing, channel_rho=None)
+        costs = None
+        if choosing.budget or choosing.strategy in NEEDS_COSTS:
+            costs = Predictor(self.model, batch_size=self.settings.size, backend=self.backend, choices=self.choices)
+        return select(scores, choosing=choosing, costs=costs, seed=self.settings.seed)
+
+    def unscored(self, preprocessing: dict[str, Any], classes: list[str] | None) -> Scores:
+        """What stands for scores where a choice needs none."""
+        choosing = self.options.choosing
+        made = unscored(self.model, choosing.strategy, layers=choosing.patterns)
+        return dataclasses.replace(made, preprocessing=preprocessing, classes=classes)
+
+
+def _begin(
+    source: ModelSource,
+    data: Any,
+    folder: str | os.PathLike[str],
+    options: Adapting,
+    preset: str,
+    resume: bool,
+    progress: Progress | None,
+) -> _Job:
+    """Say what is wrong with anything before something long begins; nothing is written before there are scores."""
+    channels = options.choosing.channel_rho not in (None, 1)
+    need_runtime(choose_backend(options.backend, options.choices, channels=channels))
+    target = check_folder(folder)
+    check_head_options(options.num_classes, options.kept)
+    seed = options.settings.seed if options.seed is None else options.seed
+    model, headed = _with_head(open_model(source), options, target, seed, resume)
+    choices = options.choices.for_model(model)
+    matching([layer.name for layer in model.layers], options.choosing.patterns)
+    splits = open_data(data, model)
     known = model.metadata("classes")
-    ignore = choices.ignore_label
-    test = splits.test and align_classes(splits.test, known, ignore=ignore)
-    splits = Splits(align_classes(splits.train, known, ignore=ignore), test)
-    used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
+    test = splits.test and align_classes(splits.test, known, ignore=choices.ignore_label)
+    splits = Splits(align_classes(splits.train, known, ignore=choices.ignore_label), test)
+    used = arithmetic_for(model, integer_data(model, splits.train), options.preprocessing, preset=preset)
     feeder = Feeder(model, used)
     taken = feeder.taken(splits.train)
     if splits.test is not None:
         feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
     _check_labels(model, splits, choices)
+    settings = dataclasses.replace(options.settings, seed=seed)
+    return _Job(model, headed, splits, used, taken, choices, settings, options, target, resume, progress)
 
-    batch_size = int((training or {}).get("batch_size") or 32)
-    asked: dict[str, Any] = {"strategy": strategy, "rho": rho, "head": head, "layers": layers, "seed": seed}
-    if budget or strategy in NEEDS_COSTS:
-        costs_of = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
-        asked |= {"budget": budget, "costs": costs_of, "max_accumulate": max_accumulate}
-    artifacts = target / "artifacts"
-    if resume and (artifacts / FILE).is_file():
-        scores, selection = _finished(model, target, strategy, layers)
-        again = select(scores, **asked)
-        if channel_rho is not None and selection.channel_rho == channel_rho:
-            again = with_channels(again, scores, channel_rho)
-        backend = pick_backend(model, again, asked_backend, choices)
-        made = load_manifest(artifacts).content
-        same = again == selection and used.to_json() == selection.preprocessing
-        same = same and scores.settings.get("data", taken) == taken
-        if not (same and Choices.from_manifest(made) == choices and made["backend"] == backend):
-            raise UsageError(
-                f"{target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
-                "or the like). Give the same ones to `resume`, or start again without it."
-            )
+
+def _chosen(job: _Job) -> tuple[Scores, Selection]:
+    """Score, select and make artifacts."""
+    scores, selection = _selected(job)
+    selection.save(job.target / "selection.json")
+    backend = pick_backend(job.model, selection, job.options.backend, job.choices)
+    say = job.progress or silent
+    say("making artifacts", 0, 1)
+    make_artifacts(job.model, selection, job.artifacts, backend=backend, check=job.options.check, choices=job.choices)
+    say("making artifacts", 1, 1)
+    return scores, selection
+
+
+def _selected(job: _Job) -> tuple[Scores, Selection]:
+    choosing, scoring = job.options.choosing, job.options.scoring
+    needed = job.channel_rho is not None or not (choosing.layers or choosing.strategy == "head")
+    how: dict[str, Any] = {"preprocessing": job.used, "threads": job.options.threads, "progress": job.progress}
+    measured = needed or len(job.splits.train) >= scoring.needed
+    if measured:
+        scores = score(job.model, job.splits, scoring=scoring, seed=job.settings.seed, **how)
     else:
-        measured = channel_rho is not None or not (layers or strategy == "head") or _enough(splits, scoring or {})
-        if measured:
-            scores = score(
-                model, splits, preprocessing=used, seed=seed, threads=threads, progress=progress, **(scoring or {})
-            )
-        else:
-            scores = _unscored(model, strategy, layers, used.to_json(), splits.train.classes)
-        make_folder(target)
-        if headed is not None:
-            write_bytes(target / _MODEL, headed)
-        if measured:
-            scores.save(target / "scores.json")
-        else:
-            (target / "scores.json").unlink(missing_ok=True)  # of an earlier call
-        selection = select(scores, **asked)
-        if channel_rho is not None:
-            scores = score_channels(
-                model,
-                splits,
-                scores,
-                layers=selection.layers,
-                preprocessing=used,
-                max_memory=(scoring or {}).get("max_memory"),
-                threads=threads,
-                progress=progress,
-            )
-            scores.save(target / "scores.json")
-            selection = with_channels(selection, scores, channel_rho)
-        selection.save(target / "selection.json")
-        backend = pick_backend(model, selection, asked_backend, choices)
-        say = progress or silent
-        say("making artifacts", 0, 1)
-        make_artifacts(model, selection, artifacts, backend=backend, check=check, **asdict(choices))
-        say("making artifacts", 1, 1)
-    held = splits.for_evaluation
-    how: dict[str, Any] = {"loss": choices.loss, "axis": choices.class_axis, "ignore": choices.ignore_label}
-    how |= {"threads": threads, "progress": progress}
-    before = evaluate(model, held, used, **how)
-    settings = {"seed": seed, **(training or {})}
-    parts = selection.parts_of(batch_size)
+        scores = job.unscored(job.used.to_json(), job.splits.train.classes)
+    make_folder(job.target)
+    if job.headed is not None:
+        write_bytes(job.target / _MODEL, job.headed)
+    if measured:
+        scores.save(job.target / "scores.json")
+    else:
+        (job.target / "scores.json").unlink(missing_ok=True)  # of an earlier call
+    selection = job.select(scores)
+    if job.channel_rho is not None:
+        scores = score_channels(
+            job.model, job.splits, scores, layers=selection.layers, max_memory=scoring.memory, **how
+        )
+        scores.save(job.target / "scores.json")
+        selection = with_channels(selection, scores, job.channel_rho)
+    return scores, selection
+
+
+def _resumed(job: _Job) -> tuple[Scores, Selection]:
+    """What an earlier call has chosen, where it would be chosen again.
+
+    Raises:
+        RecordError: the folder is of another model.
+        UsageError: other options were given.
+    """
+    scores, selection = _finished(job)
+    again = job.select(scores)
+    if job.channel_rho is not None and selection.channel_rho == job.channel_rho:
+        again = with_channels(again, scores, job.channel_rho)
+    backend = pick_backend(job.model, again, job.options.backend, job.choices)
+    made = load_manifest(job.artifacts).content
+    same = again == selection and job.used.to_json() == selection.preprocessing
+    same = same and scores.settings.get("data", job.taken) == job.taken
+    if not (same and Choices.from_manifest(made) == job.choices and made["backend"] == backend):
+        raise UsageError(
+            f"{job.target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
+            "or the like). Give the same ones to `resume`, or start again without it."
+        )
+    return scores, selection
+
+
+def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
+    """Train, export, evaluate and measure."""
+    options, held = job.options, job.splits.for_evaluation
+    how: dict[str, Any] = {"preprocessing": job.used, "choices": job.choices, "threads": options.threads}
+    before = evaluate(job.model, held, progress=job.progress, **how)
+    settings, parts = job.settings, selection.parts_of(job.settings.size)
     if parts > 1:
-        settings |= {"batch_size": batch_size // parts, "accumulate": parts * (settings.get("accumulate") or 1)}
-    trainer = Trainer(artifacts, threads=threads)
+        settings = dataclasses.replace(settings, batch_size=settings.size // parts, accumulate=parts * settings.parts)
+    trainer = Trainer(job.artifacts, threads=options.threads, metrics=job.target / METRICS)
     metrics = trainer.fit(
-        splits, preprocessing=used, resume=resume, metrics=target / METRICS, progress=progress, **settings
+        job.splits, settings=settings, preprocessing=job.used, resume=job.resume, progress=job.progress
     )
-    adapted = open_model(export_model(artifacts, target / "adapted.onnx", check=check))
-    after = evaluate(adapted, held, used, **how)
-    costs: dict[str, Cost] = {}
-    not_measured: str | None = None
-    if measure:
-        try:
-            for what, cost in _costs(model, scores, artifacts, batch_size, backend, choices, threads, progress):
-                costs[what] = cost
-        except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
-            not_measured = str(error)
-    predicted = None
-    if set(costs) != {"selection", "inference", "all"}:
-        with contextlib.suppress(AdabetError):  # the adapted model is there all the same
-            predicted = overview(model, selection, batch_size=batch_size, backend=backend, choices=choices)
-    of_labels = {name: how[name] for name in ("loss", "axis", "ignore")}
-    chance = evaluated_at_chance(model, held, after["accuracy"], **of_labels)
+    adapted = open_model(export_model(job.artifacts, job.target / "adapted.onnx", check=options.check))
+    after = evaluate(adapted, held, progress=job.progress, **how)
+    costs, not_measured = _measured(job, scores) if options.measure else ({}, None)
+    complete = set(costs) == {"selection", "inference", "all"}
+    chance = evaluated_at_chance(job.model, held, after["accuracy"], job.choices)
     learned = trainer.learned
     assert learned is not None
     return Outcome(
-        model=model,
+        model=job.model,
         scores=scores,
         selection=selection,
         before=before,
         after=after,
         evaluated_on=f"{len(held)} test samples"
-        if splits.test is not None
+        if job.splits.test is not None
         else f"the {len(held)} samples it was trained on: give x_test and y_test for honest figures",
-        trainable_share=_trainable_share(model, selection),
+        trainable_share=_trainable_share(job.model, selection),
         costs=costs,
         not_measured=not_measured,
         metrics=metrics,
-        folder=target,
-        batch_size=batch_size,
-        data=taken,
-        predicted=predicted,
+        folder=job.target,
+        batch_size=job.settings.size,
+        data=job.taken,
+        predicted=None if complete else _predicted(job, selection),
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,
         learning_rate=learned.rate,
     )
 
 
-def _with_head(
-    model: Model, num_classes: int | None, kept: Mapping[str, bool], folder: Path, seed: int, resume: bool
-) -> tuple[Model, bytes | None]:
+def _with_head(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
-    if num_classes is None:
+    if options.num_classes is None:
         return model, None
     path = folder / _MODEL
-    made = new_head(model, num_classes, seed=seed, **kept)
+    made = new_head(model, options.num_classes, seed=seed, **options.kept)
     proto = made.proto()
     if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")
@@ -280,29 +328,14 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
 
 
-def _enough(splits: Splits, scoring: Mapping[str, Any]) -> bool:
-    """Whether there are the samples that scoring needs; a choice that needs no scores is made without them."""
-    if scoring.get("estimator") == "batches":
-        needed = (scoring.get("batches") or _BATCHES) * (scoring.get("batch_size") or _POINTS)
-    else:
-        needed = scoring.get("subset_size") or _POINTS
-    return len(splits.train) >= int(needed)
-
-
-def _unscored(
-    model: Model, strategy: str, layers: Sequence[str], preprocessing: dict[str, Any], classes: list[str] | None
-) -> Scores:
-    made = unscored(model, strategy, layers=layers)
-    return dataclasses.replace(made, preprocessing=preprocessing, classes=classes)
-
-
-def _finished(model: Model, folder: Path, strategy: str, layers: Sequence[str]) -> tuple[Scores, Selection]:
+def _finished(job: _Job) -> tuple[Scores, Selection]:
+    model, folder = job.model, job.target
     selection = load_selection(folder / "selection.json")
     if (folder / "scores.json").is_file() or selection.estimator is not None:
         scores = load_scores(folder / "scores.json")
     else:
-        scores = _unscored(model, strategy, layers, selection.preprocessing or {}, selection.classes)
-    made_for = load_manifest(folder / "artifacts").content["model_sha256"]
+        scores = job.unscored(selection.preprocessing or {}, selection.classes)
+    made_for = load_manifest(job.artifacts).content["model_sha256"]
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
             bound_otherwise(scores.inputs, model.bound)
@@ -323,26 +356,36 @@ def _trainable_share(model: Model, selection: Selection) -> float:
     return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count
 
 
-def _costs(
-    model: Model,
-    scores: Scores,
-    artifacts: Path,
-    batch_size: int,
-    backend: str,
-    choices: Choices,
-    threads: int | None,
-    progress: Progress | None,
-) -> Iterator[tuple[str, Cost]]:
-    say = progress or silent
+def _measured(job: _Job, scores: Scores) -> tuple[dict[str, Cost], str | None]:
+    """What could be measured, and why the rest could not."""
+    costs: dict[str, Cost] = {}
+    try:
+        for what, cost in _costs(job, scores):
+            costs[what] = cost
+    except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
+        return costs, str(error)
+    return costs, None
+
+
+def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
+    say, size, threads = job.progress or silent, job.settings.size, job.options.threads
     say("measuring", 0, 3)
-    parts = load_manifest(artifacts, verify=False).selection.parts_of(batch_size)
-    yield "selection", measure_training(artifacts, batch_size=batch_size, accumulate=parts, threads=threads)
-    yield "inference", measure_inference(artifacts, batch_size=batch_size, threads=threads)
+    manifest = load_manifest(job.artifacts, verify=False)
+    parts = manifest.selection.parts_of(size)
+    yield "selection", measure_training(job.artifacts, batch_size=size, accumulate=parts, threads=threads)
+    yield "inference", measure_inference(job.artifacts, batch_size=size, threads=threads)
     say("measuring", 1, 3)
     with tempfile.TemporaryDirectory() as folder:
         everything = select(scores, strategy="all")
         made = Path(folder) / "all"
-        make_artifacts(model, everything, made, backend=backend, check=False, **asdict(choices))
+        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=job.choices)
         say("measuring", 2, 3)
-        yield "all", measure_training(made, batch_size=batch_size, threads=threads)
+        yield "all", measure_training(made, batch_size=size, threads=threads)
     say("measuring", 3, 3)
+
+
+def _predicted(job: _Job, selection: Selection) -> Overview | None:
+    backend = load_manifest(job.artifacts, verify=False).backend
+    with contextlib.suppress(AdabetError):  # the adapted model is there all the same
+        return overview(job.model, selection, batch_size=job.settings.size, backend=backend, choices=job.choices)
+    return None

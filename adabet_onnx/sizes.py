@@ -1,4 +1,4 @@
-"""Sizes in bytes: as people write them (64MB, 2GiB), and written for people."""
+"""Sizes in bytes and shares: as people write them (64MB, 2GiB, 0.5x), and written for people."""
 
 from __future__ import annotations
 
@@ -23,8 +23,30 @@ def parse_size(value: int | float | str, what: str = "a size") -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\+?\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
     count = 0.0 if match is None or isinstance(value, bool) else float(match[1]) * _UNITS[match[2] or ""]
     if not 1 <= count < math.inf:
-        raise UsageError(f"{value!r} is not a size of a byte or more ({what}), such as 500MB or 2GiB.")
+        raise UsageError(f"{what} must be a size of a byte or more, such as 500MB or 2GiB, not {value!r}.")
     return round(count)
+
+
+def parse_share(value: float | str, what: str = "a share") -> float:
+    """A multiple of what training all layers takes.
+
+    Args:
+        value: a number, or text: 0.5x.
+        what: what messages call it.
+
+    Raises:
+        UsageError: it is no number above 0.
+    """
+    text = str(value).strip().lower()
+    try:
+        share = float(text.removesuffix("x"))
+    except ValueError:
+        share = math.nan
+    if not 0 < share < math.inf or isinstance(value, bool):
+        raise UsageError(
+            f"{what} must be above 0, a multiple of what training all layers takes such as 0.5x, not {value!r}."
+        )
+    return share
 
 
 def size_text(count: float) -> str:

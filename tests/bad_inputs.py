@@ -29,6 +29,7 @@ from models import tiny
 
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.cli.main import main
+from adabet_onnx.scoring.options import Scoring
 
 needs_training = pytest.mark.skipif(not TRAINING, reason="onnxruntime-training exists for Python 3.10 to 3.12 only")
 
@@ -82,7 +83,7 @@ def good(tmp_path_factory) -> Path:
     x, y = rng.random((48, 3, 8, 8), dtype=np.float32), np.arange(48) % 4
     np.savez(folder / "data.npz", x=x, y=y)
     model = open_model(folder / "model.onnx")
-    scores = score(model, folder / "data.npz", samples=32, subsets=2)
+    scores = score(model, folder / "data.npz", scoring=Scoring(samples=32, subsets=2))
     scores.save(folder / "scores.json")
     selection = select(scores, strategy="last", rho=0.4)
     selection.save(folder / "selection.json")

@@ -30,6 +30,8 @@ import psutil
 from fuzz_models import Rng, damaged, pick, write_model
 from models import tiny
 
+from adabet_onnx.scoring.options import Scoring
+
 MEMORY = 1 << 30  # bytes that one file may cost, over what the process has when idle
 SECONDS = 10  # of processor time
 _PATIENCE = 300  # of the clock, for a process that waits
@@ -183,9 +185,9 @@ def _open(path: Path, good: Path) -> None:
         shape = [int(extent) for extent in model.inputs[0].shape[1:]]
         if len(model.inputs) == 1 and np.prod(shape, dtype=float) <= 10_000:
             x = np.random.default_rng(0).standard_normal((8, *shape)).astype(model.inputs[0].dtype)
-            score(model, x, samples=8, subset_size=4, subsets=1, preset="none", threads=1)
+            score(model, x, preset="none", threads=1, scoring=Scoring(samples=8, subset_size=4, subsets=1))
     else:
-        score(open_model(good), path, samples=16, subset_size=8, subsets=1, preset="unit", threads=1)
+        score(open_model(good), path, preset="unit", threads=1, scoring=Scoring(samples=16, subset_size=8, subsets=1))
 
 
 def _serve(connection: Connection, good: Path) -> None:
@@ -267,7 +269,9 @@ def run(count: int, seed: int, folder: Path, *, first: int = 0) -> Iterator[Outc
     good.mkdir()
     onnx.save(tiny.conv_net(), good / "model.onnx")
     scores = score(
-        open_model(good / "model.onnx"), np.random.default_rng(0).random((32, 3, 8, 8)), samples=32, subsets=2
+        open_model(good / "model.onnx"),
+        np.random.default_rng(0).random((32, 3, 8, 8)),
+        scoring=Scoring(samples=32, subsets=2),
     )
     scores.save(good / "scores.json")
     select(scores, rho=0.4).save(good / "selection.json")

@@ -16,6 +16,7 @@ from reference_step import stepped, with_copies
 from adabet_onnx import AdabetError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.open import Model
 from adabet_onnx.portable.rules.registry import differentiable_operators
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.training.samples import sample_labels
 from adabet_onnx.training.selfcheck import check
@@ -166,7 +167,7 @@ def _furthest(
 
 def _selection(model: Model, plan: Plan, data: np.ndarray) -> Selection:
     if plan.strategy not in ("subset", "all"):
-        scores = score(model, data, samples=32, subset_size=16, subsets=2, threads=1)
+        scores = score(model, data, threads=1, scoring=Scoring(samples=32, subset_size=16, subsets=2))
         return select(scores, strategy=plan.strategy, rho=0.5, seed=plan.seed)
     rng = np.random.default_rng([plan.seed, 1])
     keep = [layer for layer in model.layers if plan.strategy == "all" or rng.random() < 0.5]

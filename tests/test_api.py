@@ -13,9 +13,22 @@ from conftest import ROOT
 import adabet_onnx
 from adabet_onnx import errors
 
-FUNCTIONS = {"open_model", "score", "select", "prepare", "make_artifacts", "Trainer", "export_model"}
-FUNCTIONS |= {"check_model", "save_model"}
-FUNCTIONS |= {"Budget", "Predictor", "Plan", "compare", "stability", "write_report"}
+FUNCTIONS = {"open_model", "new_head", "save_model", "check_model", "score", "select", "prepare", "make_artifacts"}
+FUNCTIONS |= {"export_model", "evaluate", "predict", "adapt", "compare", "stability", "write_report"}
+FUNCTIONS |= {"load_scores", "load_selection"}
+OPTIONS = {
+    "Adapting",
+    "Budget",
+    "Choices",
+    "Choosing",
+    "Data",
+    "Plan",
+    "Preprocessing",
+    "Repeats",
+    "Scoring",
+    "Settings",
+}
+RESULTS = {"Model", "Scores", "Selection", "Outcome", "Predictor", "Trainer"}
 PACKAGE = Path(adabet_onnx.__file__).parent
 # Who may import whom: a package may import those before it in this list (and itself), and what is below them all.
 ORDER = [
@@ -27,20 +40,21 @@ ORDER = [
     "training",
     "cost",
     "outcome",
+    "adapting",
     "pipeline",
     "study",
     "report",
     "demo",
     "cli",
 ]
-BELOW = {"errors", "files", "isolation", "pieces", "progress", "records", "runtime", "sizes"}
+BELOW = {"errors", "files", "isolation", "options", "pieces", "progress", "records", "runtime", "sizes"}
 
 
 def test_public_names():
     exceptions = {
         name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
     }
-    assert set(adabet_onnx.__all__) == FUNCTIONS | exceptions
+    assert set(adabet_onnx.__all__) == FUNCTIONS | OPTIONS | RESULTS | exceptions
     assert all(hasattr(adabet_onnx, name) for name in adabet_onnx.__all__)
     assert all(issubclass(getattr(errors, name), errors.AdabetError) for name in exceptions)
 

@@ -10,6 +10,7 @@ from adabet_onnx import UsageError, select
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, case
 from adabet_onnx.selection.budget import Budget
+from adabet_onnx.selection.options import Choosing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +60,9 @@ def scores(shift=0.01, dead=0.0, rank=40.0, norms=True) -> Scores:
     return Scores("0" * 64, "subsets", 32, ((0,),), (*layers, head), head="l18", new_head=True)
 
 
-def auto(made, forward=10, divisible=False, fixed=0, **options):
-    return select(made, strategy="auto", costs=Costs(forward, divisible, fixed), **options)
+def auto(made, forward=10, divisible=False, fixed=0, seed=0, **options):
+    choosing = Choosing(strategy="auto", **options)
+    return select(made, costs=Costs(forward, divisible, fixed), choosing=choosing, seed=seed)
 
 
 def test_few_points_do_not_make_a_network_collapsed():
@@ -161,7 +163,7 @@ def test_it_is_deterministic_and_needs_costs():
 
 def test_the_papers_rule_is_not_touched():
     made = scores(shift=0.2, dead=0.9)
-    selection = select(made, strategy="adabet", head="pool")
+    selection = select(made, strategy="adabet", choosing=Choosing(head="pool"))
     assert selection.layers == ("l0",)
     assert selection.budget is None
 

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper
 
 from adabet_onnx import DataError, UsageError, open_model
 from adabet_onnx.data.axes import AmbiguousAxesError, decide_axes
+from adabet_onnx.data.data import Data
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.pictures import ImageLayout, picture_input
-from adabet_onnx.data.preprocess import NONE, Preprocessing
+from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.reading import Layout, Reading, parse_layout
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.input_axes import channel_axis
@@ -27,7 +28,7 @@ def numbered(*shape: int) -> np.ndarray:
 
 def fed(model: Model, data: object, layout: object = None) -> np.ndarray:
     """What the model's one input gets."""
-    train = open_data(data, model, reading=Reading(layout)).train
+    train = open_data(Data(data, layout=layout), model).train
     (array,) = Feeder(model, NONE).feeds(train, np.arange(len(train))).values()
     return array
 
@@ -317,13 +318,13 @@ def test_inputs_have_layouts_of_their_own():
     expected = {"audio": data["audio"].swapaxes(1, 2), "table": data["table"]}
     expected["frames"] = data["frames"].transpose(0, 4, 1, 2, 3)
     for layout in (None, {"audio": "NTC"}, ["audio=NTC", "frames=NTHWC"]):
-        train = open_data(data, model, reading=Reading(layout)).train
+        train = open_data(Data(data, layout=layout), model).train
         feeder = Feeder(model, NONE)
         found = feeder.feeds(train, np.arange(4))
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array)
     with pytest.raises(UsageError, match="say which one a layout is for"):
-        feeder.taken(open_data(data, model, reading=Reading("NTC")).train)
+        feeder.taken(open_data(Data(data, layout="NTC"), model).train)
     assert feeder.taken(open_data(data, model).train) == (
         "4 samples: audio of 20 x 6 -> 6 x 20: axes moved (layout NTC); table of 5; "
         "frames of 8 x 9 x 9 x 3 -> 3 x 8 x 9 x 9: axes moved (layout NDHWC)"
@@ -336,6 +337,6 @@ def test_a_number_per_channel_is_for_the_axis_that_the_model_reads_as_channels()
     for proto in (inputs.convolution(3, 9), inputs.tokens(9, 3)):
         model = open_model(proto)
         train = open_data(data, model).train
-        (array,) = Feeder(model, Preprocessing(mean=mean)).feeds(train, np.arange(4)).values()
+        (array,) = Feeder(model, Arithmetic(mean=mean)).feeds(train, np.arange(4)).values()
         expected = data - np.array(mean, np.float32)
         np.testing.assert_array_equal(array, expected if model.inputs[0].shape[2] == 3 else expected.swapaxes(1, 2))

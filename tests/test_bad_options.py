@@ -6,6 +6,7 @@ from bad_inputs import ARTIFACTS, FAILURE, SCORE, SELECT, USAGE, Case, X, cases,
 from models import tiny
 
 from adabet_onnx import open_model, score
+from adabet_onnx.scoring.options import Scoring
 
 
 @cases(
@@ -50,7 +51,7 @@ def test_options(case, refused):
 
 def plain_scores() -> None:
     model = open_model(tiny.conv_net(norm=False))
-    score(model, X, samples=32, subsets=2).save("scores.json")
+    score(model, X, scoring=Scoring(samples=32, subsets=2)).save("scores.json")
 
 
 @cases(

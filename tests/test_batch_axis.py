@@ -15,13 +15,14 @@ from adabet_onnx.model.dims import batch_axis
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.logits_axes import axes_of
 from adabet_onnx.model.passes.logits_only import LogitsOnly
-from adabet_onnx.model.prepare import prepare
+from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.decisions import decisions
 from adabet_onnx.training.evaluation import compute_logits, evaluate, predict
 from adabet_onnx.training.preflight import check_model
+from adabet_onnx.training.settings import Settings
 
 T, F = shaped.STEPS, shaped.FEATURES
 
@@ -97,8 +98,8 @@ def test_as_many_samples_as_steps_are_not_swapped(make, x, rng):
     np.testing.assert_allclose(compute_logits(model, data, NONE), logits, atol=1e-5)
     expected = cross_entropy(logits, labels)
     assert expected != pytest.approx(cross_entropy(logits.transpose(1, 0, 2), labels), rel=1e-4), "it would show"
-    assert evaluate(model, data, NONE)["loss"] == pytest.approx(expected, rel=1e-5)
-    rows = predict(model, x, lambda _: NONE)
+    assert evaluate(model, data, preprocessing=NONE)["loss"] == pytest.approx(expected, rel=1e-5)
+    rows = predict(model, x, preprocessing=NONE)
     np.testing.assert_allclose([row["logits"] for row in rows], logits, atol=1e-5)
     large = compute_logits(model, data, NONE, batch_size=4)  # batches are put together along the samples
     np.testing.assert_allclose(large, logits, atol=1e-5)
@@ -115,7 +116,12 @@ def test_training_time_major_logits_equals_torch(x, rng, tmp_path, checked_here)
     assert manifest.label_shape == (T,)
     assert any("batch is axis 1 of the logits" in note for note in manifest.content["notes"])
     rows = Trainer(tmp_path / "a").fit(
-        (x, labels), epochs=4, batch_size=T, validation=0, learning_rate=0.5, schedule="constant", preprocessing=NONE
+        (x, labels),
+        epochs=4,
+        batch_size=T,
+        learning_rate=0.5,
+        preprocessing=NONE,
+        settings=Settings(validation=0, schedule="constant"),
     )
     stored = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in proto.graph.initializer}
     names = ("a.weight", "a.bias", "b.weight", "b.bias")
@@ -143,7 +149,7 @@ def test_both_backends_train_time_major_targets(loss, backend, x, rng, tmp_path,
     targets = rng.random((T, T, 3)).astype(np.float32)
     make_artifacts(model, whole(model), tmp_path / "a", backend=backend, loss=loss)
     trainer = Trainer(tmp_path / "a")
-    rows = trainer.fit((x, targets), epochs=1, batch_size=T, validation=0, preprocessing=NONE)
+    rows = trainer.fit((x, targets), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0))
     logits = one_by_one(proto, x).astype(np.float64)
     p = 1 / (1 + np.exp(-logits))
     each = {
@@ -153,7 +159,9 @@ def test_both_backends_train_time_major_targets(loss, backend, x, rng, tmp_path,
     }
     assert rows[1]["train_loss"] == pytest.approx(each[loss].mean(), rel=1e-5)
     export_model(tmp_path / "a", tmp_path / "adapted.onnx")
-    after = evaluate(open_model(tmp_path / "adapted.onnx"), open_data((x, targets), model).train, NONE, loss=loss)
+    after = evaluate(
+        open_model(tmp_path / "adapted.onnx"), open_data((x, targets), model).train, preprocessing=NONE, loss=loss
+    )
     assert after["loss"] < rows[1]["train_loss"]
 
 
@@ -193,9 +201,9 @@ def test_a_batch_without_an_axis_is_scored_only(kind, rng, tmp_path):
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
     data = open_data((x, np.zeros(40, int)), model).train
     with pytest.raises(ModelError, match=words):
-        evaluate(model, data, NONE)
+        evaluate(model, data, preprocessing=NONE)
     with pytest.raises(ModelError, match=words):
-        predict(model, x, lambda _: NONE)
+        predict(model, x, preprocessing=NONE)
     with pytest.raises(ModelError, match=words):
         make_artifacts(model, whole(model), tmp_path / "a", backend="portable", loss="mse")
     with pytest.raises(ModelError, match=words):
@@ -247,16 +255,20 @@ def test_a_new_head_of_time_major_logits(x, rng, tmp_path):
     assert list(output.shape) == [T, "N", 7]
     labels = rng.integers(0, 7, (T, T))
     expected = cross_entropy(one_by_one(model.proto(), x), labels)
-    assert evaluate(model, open_data((x, labels), model).train, NONE)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate(model, open_data((x, labels), model).train, preprocessing=NONE)["loss"] == pytest.approx(
+        expected, rel=1e-5
+    )
     make_artifacts(model, whole(model), tmp_path / "a", check=False)
-    rows = Trainer(tmp_path / "a").fit((x, labels), epochs=1, batch_size=T, validation=0, preprocessing=NONE)
+    rows = Trainer(tmp_path / "a").fit(
+        (x, labels), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0)
+    )
     assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["portable", "ort"])
 def test_the_prepared_graph_gives_the_batch_first(backend, x):
     model = open_model(shaped.time_major())
-    graph = prepare(model, whole(model), backend=backend).graph
+    graph = trainable_graph(model, whole(model), backend=backend).graph
     np.testing.assert_allclose(tiny.run(graph, x), one_by_one(shaped.time_major(), x), atol=1e-5)
     once = model.graph.clone()
     step = LogitsOnly(model.logits)
@@ -306,7 +318,7 @@ def test_time_that_is_called_otherwise_is_found_by_its_effect(rng, tmp_path, che
     model = open_model(shaped.time_first_input("any", 1))
     data = open_data((rng.standard_normal((9, 1, F)).astype(np.float32), np.zeros((9, 1, 3))), model).train
     with pytest.raises(ModelError, match="samples run into each other"):
-        evaluate(model, data, NONE, loss="mse")
+        evaluate(model, data, preprocessing=NONE, loss="mse")
     head = Selection(model.sha256, "layers", ("fc",), ("fc.weight",))
     with pytest.raises(ModelError, match="samples run into each other"):
         make_artifacts(model, head, tmp_path / "a", loss="mse")
@@ -316,4 +328,4 @@ def test_a_reshape_that_mixes_samples_is_found(rng):
     model = open_model(shaped.swapped_by_reshape())
     x = rng.standard_normal((5, T, F)).astype(np.float32)
     with pytest.raises(ModelError, match="samples run into each other"):
-        evaluate(model, open_data((x, rng.integers(0, 3, (5, T))), model).train, NONE)
+        evaluate(model, open_data((x, rng.integers(0, 3, (5, T))), model).train, preprocessing=NONE)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.data.feeder import Feeder
-from adabet_onnx.data.preprocess import Preprocessing, choose, preprocessing_from_json
+from adabet_onnx.data.preprocess import Arithmetic, Preprocessing, preprocessing_from_json
 from adabet_onnx.data.source import open_data
 
 SIDE = 8
@@ -50,20 +50,22 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize("last", [False, True])
 def test_the_colours_change_places_before_the_arithmetic(last: bool, pixels: np.ndarray) -> None:
     model = open_model(colours(last=last))
-    used = choose(model, scale=1.0, mean=MEAN, std=(2.0,), bgr=True, integer_data=True)
+    used = Preprocessing(scale=1.0, mean=MEAN, std=(2.0,), bgr=True).resolve(model, integer_data=True)
     data = open_data(pixels, model).train
     [fed] = Feeder(model, used).feeds(data, np.arange(5)).values()
     expected = (pixels[:5, ..., [2, 1, 0]].astype(np.float32) - np.array(MEAN, np.float32)) / 2
     np.testing.assert_allclose(fed, expected if last else expected.transpose(0, 3, 1, 2), rtol=1e-6)
     assert "blue, green, red" in Feeder(model, used).taken(data)
-    assert "blue" not in Feeder(model, choose(model, preset="unit", integer_data=True)).taken(data)
+    assert "blue" not in Feeder(model, Preprocessing(preset="unit").resolve(model, integer_data=True)).taken(data)
 
 
 def test_the_usual_mean_of_a_colour_stays_that_of_the_colour(pixels: np.ndarray) -> None:
     model = open_model(colours())
     data = open_data(pixels, model).train
     plain, swapped = (
-        Feeder(model, choose(model, preset="imagenet", bgr=bgr, integer_data=True)).feeds(data, np.arange(4))["input"]
+        Feeder(model, Preprocessing(preset="imagenet", bgr=bgr).resolve(model, integer_data=True)).feeds(
+            data, np.arange(4)
+        )["input"]
         for bgr in (False, True)
     )
     np.testing.assert_array_equal(swapped, plain[:, ::-1])
@@ -71,7 +73,7 @@ def test_the_usual_mean_of_a_colour_stays_that_of_the_colour(pixels: np.ndarray)
 
 def test_an_input_of_integers(pixels: np.ndarray) -> None:
     model = open_model(inputs.flat(3, SIDE, SIDE, kind="uint8"))
-    used = choose(model, bgr=True, integer_data=True)
+    used = Preprocessing(bgr=True).resolve(model, integer_data=True)
     [found] = Feeder(model, used).feeds(open_data(pixels, model).train, np.arange(3)).values()
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels[:3, ..., [2, 1, 0]].transpose(0, 3, 1, 2))
@@ -80,7 +82,7 @@ def test_an_input_of_integers(pixels: np.ndarray) -> None:
 def test_models_that_take_no_colours_are_refused() -> None:
     for proto in (inputs.flat(12), tiny_grey()):
         with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out `bgr`"):
-            choose(open_model(proto), preset="none", bgr=True, integer_data=True)
+            Preprocessing(preset="none", bgr=True).resolve(open_model(proto), integer_data=True)
 
 
 def tiny_grey() -> onnx.ModelProto:
@@ -89,9 +91,9 @@ def tiny_grey() -> onnx.ModelProto:
 
 
 def test_it_is_stored_only_where_it_holds_and_damage_is_seen() -> None:
-    used = Preprocessing(1 / 255, bgr=True)
+    used = Arithmetic(1 / 255, bgr=True)
     assert preprocessing_from_json(used.to_json(), "here") == used
-    assert "bgr" not in Preprocessing(1 / 255).to_json()
+    assert "bgr" not in Arithmetic(1 / 255).to_json()
     with pytest.raises(RecordError, match=r"here.*bgr.*'yes'"):
         preprocessing_from_json({**used.to_json(), "bgr": "yes"}, "here")
 
@@ -124,6 +126,6 @@ def test_from_the_command_line_to_the_exported_model(
 def test_pictures_from_files(tmp_path: Path) -> None:
     Image.new("RGB", (SIDE, SIDE), (250, 100, 10)).save(tmp_path / "red.png")
     model = open_model(colours())
-    used = choose(model, preset="none", bgr=True, integer_data=True)
+    used = Preprocessing(preset="none", bgr=True).resolve(model, integer_data=True)
     [fed] = Feeder(model, used).feeds(open_data(tmp_path, model).train, np.arange(1)).values()
     assert fed[0, :, 0, 0].tolist() == [10, 100, 250]

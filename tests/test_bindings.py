@@ -18,7 +18,9 @@ from adabet_onnx import ModelError, RecordError, UsageError, export_model, make_
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.scored import scored_model
 from adabet_onnx.model.bindings import bound_otherwise
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import load_selection
 from adabet_onnx.training.decisions import decisions
 
@@ -106,7 +108,7 @@ def test_a_selection_of_other_values_is_refused(tmp_path, rng):
     proto = settings.two_rates()
     data = rng.standard_normal((40, 8)).astype(np.float32)
     scored = open_model(proto, bind={"sr": 8000})
-    selection = select(score(scored, data, samples=32), rho=0.5)
+    selection = select(score(scored, data, scoring=Scoring(samples=32)), rho=0.5)
     for bind, said in (({"sr": 16000}, r"`bind=\{'sr': 16000\}`"),):
         with pytest.raises(RecordError, match=rf"scored with `bind=\{{'sr': 8000\}}` and is opened with {said}"):
             make_artifacts(open_model(proto, bind=bind), selection, tmp_path / "a")
@@ -137,7 +139,7 @@ def test_states_are_zeros(batch, names, rng):
 def test_states_train_and_export(tmp_path, rng):
     model = open_model(settings.streaming())
     x, y = rng.standard_normal((40, 5, 4)).astype(np.float32), rng.integers(0, 3, 40)
-    selection = select(score(model, (x, y), samples=32), strategy="all")
+    selection = select(score(model, (x, y), scoring=Scoring(samples=32)), strategy="all")
     make_artifacts(model, selection, tmp_path / "a")  # its check compares gradients with differences of the loss
     adapted = export_model(tmp_path / "a", tmp_path / "adapted.onnx")
     zeros = np.zeros((1, 40, 6), np.float32)
@@ -225,7 +227,9 @@ def test_an_exported_model_has_the_input_again(tmp_path, rng, x):
     """As a default, which may be overridden; where it was trained or something was computed from it, it has not."""
     proto = settings.scaled()
     model = open_model(proto, bind={"keep_prob": 0.5})
-    selection = select(score(model, rng.standard_normal((40, 8)).astype(np.float32), samples=32), strategy="all")
+    selection = select(
+        score(model, rng.standard_normal((40, 8)).astype(np.float32), scoring=Scoring(samples=32)), strategy="all"
+    )
     make_artifacts(model, selection, tmp_path / "a")
     adapted = export_model(tmp_path / "a", tmp_path / "adapted.onnx")
     for value in (0.5, 0.25):
@@ -255,9 +259,9 @@ def test_an_adapter_from_a_file(kind, tmp_path, rng, x):
     assert names == ["base.weight", "base.lora_A", "base.lora_B", "fc.weight"]
     if kind != "array":
         return
-    scores = score(model, rng.standard_normal((40, 8)).astype(np.float32), samples=32)
+    scores = score(model, rng.standard_normal((40, 8)).astype(np.float32), scoring=Scoring(samples=32))
     layers = [layer.name for layer in model.layers if layer.parameters[0].name == "base.lora_A"]
-    make_artifacts(model, select(scores, layers=layers, head="never"), tmp_path / "a")
+    make_artifacts(model, select(scores, layers=layers, choosing=Choosing(head="never")), tmp_path / "a")
     adapted = export_model(tmp_path / "a", tmp_path / "adapted.onnx")
     assert [value.name for value in adapted.graph.input] == ["x", "base.lora_B"]  # lora_A was trained
 
@@ -268,7 +272,7 @@ def test_a_file_that_changed_is_refused(tmp_path, rng):
     np.savez(file, **arrays)
     onnx.save(settings.with_adapter(), tmp_path / "m.onnx")
     model = open_model(tmp_path / "m.onnx", bind=dict.fromkeys(arrays, file))
-    scores = score(model, rng.standard_normal((40, 8)).astype(np.float32), samples=32)
+    scores = score(model, rng.standard_normal((40, 8)).astype(np.float32), scoring=Scoring(samples=32))
     assert scored_model(scores).sha256 == model.sha256
     np.savez(file, **{**arrays, "base.lora_B": normal(2, 6, scale=1.0)})
     with pytest.raises(UsageError, match=r"adapter.npz, the value of input 'base.lora_B', is not what it was"):

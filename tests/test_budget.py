@@ -15,6 +15,7 @@ from adabet_onnx import RecordError, UsageError, select
 from adabet_onnx.cli.parameters import ShareType, Size
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import load_selection
 from adabet_onnx.sizes import size_text
 
@@ -61,7 +62,7 @@ def scores() -> Scores:
 
 
 def chosen(scores, **options):
-    return select(scores, rho=0.5, costs=Chain(), **options)
+    return select(scores, costs=Chain(), choosing=Choosing(rho=0.5, **options))
 
 
 def test_a_budget_that_is_not_reached_changes_nothing(scores):
@@ -145,13 +146,13 @@ def test_an_impossible_budget_says_the_smallest_possible_one(scores):
 
 @pytest.mark.parametrize("wrong", [{"max_memory": 0}, {"max_memory_share": -1.0}, {"max_update": -3}])
 def test_limits_must_be_positive(wrong):
-    with pytest.raises(UsageError, match="must be above 0"):
+    with pytest.raises(UsageError, match=r"must be above 0|must be a size of a byte or more"):
         Budget(**wrong)
 
 
 def test_a_budget_needs_costs(scores):
     with pytest.raises(UsageError, match="Predictor"):
-        select(scores, budget=Budget(max_update=100))
+        select(scores, choosing=Choosing(budget=Budget(max_update=100)))
 
 
 def test_what_was_spent_survives_the_file(scores, tmp_path):
@@ -208,12 +209,12 @@ class Slanted(Chain):
 def test_limits_that_nothing_keeps_to_together_come_with_some_that_something_does(scores):
     budget = Budget(max_memory=13_000_000, max_update=500)
     with pytest.raises(UsageError, match="what would do for all together is") as caught:
-        select(scores, rho=0.5, costs=Slanted(), budget=budget)
+        select(scores, rho=0.5, costs=Slanted(), choosing=Choosing(budget=budget))
     said = re.search(r"together is `max_memory` (\S+ MB), `max_update` (\S+ B), with (\w+)\.", str(caught.value))
     assert said is not None
     memory, update = (Size().convert(said[i], None, None) for i in (1, 2))
     enough = Budget(max_memory=memory, max_update=update)
-    assert select(scores, rho=0.5, costs=Slanted(), budget=enough).layers == (said[3],)
+    assert select(scores, rho=0.5, costs=Slanted(), choosing=Choosing(budget=enough)).layers == (said[3],)
 
 
 def test_a_budget_never_selects_more_layers_than_without_one(scores):
@@ -240,13 +241,17 @@ class Gathered(Chain):
 def test_a_batch_is_not_cut_where_that_takes_more_or_does_not_matter(scores):
     """What fits whole is not refused because parts of it do not fit."""
     budget = Budget(max_memory=13_500_000)  # only l5 fits, and only whole
-    selection = select(scores, rho=0.5, costs=Gathered(), budget=budget, max_accumulate=8)
+    selection = select(scores, rho=0.5, costs=Gathered(), choosing=Choosing(budget=budget, max_accumulate=8))
     assert selection.layers == ("l5",)
     assert selection.budget is not None
     assert selection.budget.accumulate == 1
     with pytest.raises(UsageError, match=r"the least is 12\.5 MB, with l5\."):
-        select(scores, rho=0.5, costs=Gathered(), budget=Budget(max_memory=1_000_000), max_accumulate=8)
-    selection = select(scores, rho=0.5, costs=Gathered(), budget=Budget(max_update=800), max_accumulate=8)
+        select(
+            scores, rho=0.5, costs=Gathered(), choosing=Choosing(budget=Budget(max_memory=1_000_000), max_accumulate=8)
+        )
+    selection = select(
+        scores, rho=0.5, costs=Gathered(), choosing=Choosing(budget=Budget(max_update=800), max_accumulate=8)
+    )
     assert selection.budget is not None
     assert selection.budget.accumulate == 1  # an update is as large in parts
 

@@ -24,22 +24,26 @@ from adabet_onnx import (
     export_model,
     make_artifacts,
     open_model,
-    prepare,
     score,
     select,
 )
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.cli.main import cli
 from adabet_onnx.model.channels import channels_of
+from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.scoring import gram
 from adabet_onnx.scoring.channels import rankable, score_channels
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection, load_selection
 from adabet_onnx.selection.strategies import with_channels
 from adabet_onnx.training.choices import Choices, choose_backend
 from adabet_onnx.training.evaluation import open_trained
 from adabet_onnx.training.samples import sample_feeds
 from adabet_onnx.training.selfcheck import check
+from adabet_onnx.training.settings import Settings
 
 TOLERANCE = 1e-4
 
@@ -207,7 +211,7 @@ def test_a_shared_matrix_has_no_channels():
 
 def trained(proto, folder, **settings):
     model = open_model(proto)
-    manifest = make_artifacts(model, in_part(model), folder, check=False, **settings)
+    manifest = make_artifacts(model, in_part(model), folder, check=False, choices=Choices(**settings))
     return model, manifest, onnx.load(manifest.file("model"))
 
 
@@ -298,7 +302,7 @@ def test_ten_steps_equal_torch_with_masked_gradients(tmp_path, torch_oracle, opt
 )
 def test_with_other_choices(tmp_path, settings):
     model = open_model(tiny.conv_net())
-    found = check(make_artifacts(model, in_part(model), tmp_path / "a", check=False, **settings))
+    found = check(make_artifacts(model, in_part(model), tmp_path / "a", check=False, choices=Choices(**settings)))
     assert found["after_step"] < 1e-4
     assert found["changed"] == 8
 
@@ -332,7 +336,9 @@ def test_unselected_channels_stay_as_they_are_to_the_bit(tmp_path, rng):
     data = {"x": rng.standard_normal((48, 3, 8, 8)).astype(np.float32), "y": np.arange(48) % 4}
     np.savez(tmp_path / "data.npz", **data)
     trainer = Trainer(manifest.folder)
-    rows = trainer.fit(tmp_path / "data.npz", epochs=4, batch_size=8, learning_rate=3e-3, schedule="constant")
+    rows = trainer.fit(
+        tmp_path / "data.npz", epochs=4, batch_size=8, learning_rate=3e-3, settings=Settings(schedule="constant")
+    )
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
     before, after = arrays(original), arrays(export_model(manifest.folder, tmp_path / "adapted.onnx"))
     for name, mask in masks(manifest, original).items():
@@ -346,7 +352,7 @@ def test_unselected_channels_stay_as_they_are_to_the_bit(tmp_path, rng):
     assert np.array_equal(tiny.run(open_trained(manifest.folder).graph, x), trained_logits)
     other = make_artifacts(model, in_part(model), tmp_path / "b", check=False)
     again = Trainer(other.folder)
-    again.fit(tmp_path / "data.npz", epochs=2, batch_size=8, learning_rate=3e-3, schedule="constant")
+    again.fit(tmp_path / "data.npz", epochs=2, batch_size=8, learning_rate=3e-3, settings=Settings(schedule="constant"))
     resumed = again.fit(tmp_path / "data.npz", epochs=4, resume=True)
     assert [row["train_loss"] for row in resumed] == [row["train_loss"] for row in rows]
 
@@ -355,10 +361,10 @@ def test_all_channels_are_the_whole_layer(tmp_path):
     model = open_model(tiny.conv_net())
     selection = in_part(model, ["conv2"])
     everything = dataclasses.replace(selection, channels={"conv2": tuple(range(8))})
-    found = prepare(model, everything, backend="portable")
+    found = trainable_graph(model, everything, backend="portable")
     assert not found.slices
     assert len(list(found.graph.graph)) == len(
-        list(prepare(model, dataclasses.replace(selection, channels=None), backend="portable").graph.graph)
+        list(trainable_graph(model, dataclasses.replace(selection, channels=None), backend="portable").graph.graph)
     )
 
 
@@ -367,9 +373,9 @@ def test_ort_refuses(tmp_path):
     with pytest.raises(UsageError, match=r"no training of some channels.*portable"):
         make_artifacts(model, in_part(model), tmp_path / "a", backend="ort")
     with pytest.raises(UsageError, match="Use the portable backend"):
-        prepare(model, in_part(model), backend="ort")
+        trainable_graph(model, in_part(model), backend="ort")
     with pytest.raises(UsageError, match="No backend has all"):
-        make_artifacts(model, in_part(model), tmp_path / "a", frozen="checkpoint")
+        make_artifacts(model, in_part(model), tmp_path / "a", choices=Choices(frozen="checkpoint"))
     assert choose_backend("auto", Choices(), channels=True) == "portable"
     assert not (tmp_path / "a").exists()
 
@@ -387,7 +393,7 @@ def test_ort_refuses(tmp_path):
 def test_channels_a_layer_has_not_got(channels, said):
     model = open_model(tiny.conv_net())
     with pytest.raises(UsageError, match=said):
-        prepare(model, dataclasses.replace(in_part(model, ["conv2"]), channels=channels), backend="portable")
+        trainable_graph(model, dataclasses.replace(in_part(model, ["conv2"]), channels=channels), backend="portable")
 
 
 def test_a_layer_without_channels_of_its_own():
@@ -395,7 +401,7 @@ def test_a_layer_without_channels_of_its_own():
     selection = in_part(model, ["mixed"])
     assert selection.channels == {}
     with pytest.raises(UsageError, match="no channels that can be trained alone"):
-        prepare(model, dataclasses.replace(selection, channels={"mixed": (0,)}), backend="portable")
+        trainable_graph(model, dataclasses.replace(selection, channels={"mixed": (0,)}), backend="portable")
 
 
 # Scores
@@ -408,7 +414,7 @@ def test_scores_of_channels_equal_ripser_on_raw_activations(monkeypatch, net, bl
         monkeypatch.setattr(gram, "_BLOCK", block)  # one channel at a time
     model = open_model(NETS[net]())
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
-    scores = score(model, x, estimator="batches", batches=2, batch_size=16, channels=True)
+    scores = score(model, x, scoring=Scoring(estimator="batches", batches=2, batch_size=16, channels=True))
     known = rankable(model)
     assert {layer.name for layer in scores.layers if layer.channels is not None} == set(known)
     assert set(scores.channel_layers) == {layer.name for layer in model.layers}
@@ -426,8 +432,8 @@ def test_scores_of_channels_equal_ripser_on_raw_activations(monkeypatch, net, bl
 def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng):
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
-    plain = score(model, x, samples=64, subsets=3)
-    both = score(model, x, samples=64, subsets=3, channels=True)
+    plain = score(model, x, scoring=Scoring(samples=64, subsets=3))
+    both = score(model, x, scoring=Scoring(samples=64, subsets=3, channels=True))
     assert plain.channel_layers is None
     assert [dataclasses.replace(layer, channels=None) for layer in both.layers] == list(plain.layers)
     assert score_channels(model, x, plain) == both
@@ -455,11 +461,15 @@ def test_layers_whose_channels_are_not_ranked():
 @pytest.fixture
 def scored(rng):
     model = open_model(tiny.conv_net())
-    return score(model, rng.standard_normal((64, 3, 8, 8)).astype(np.float32), samples=64, subsets=3, channels=True)
+    return score(
+        model,
+        rng.standard_normal((64, 3, 8, 8)).astype(np.float32),
+        scoring=Scoring(samples=64, subsets=3, channels=True),
+    )
 
 
 def test_the_best_channels_are_selected(tmp_path, scored):
-    selection = select(scored, strategy="all", channel_rho=0.5)
+    selection = select(scored, strategy="all", choosing=Choosing(channel_rho=0.5))
     assert set(selection.channels) == {"conv1", "bn1", "conv2", "bn2"}  # the head is trained whole
     for layer in scored.layers:
         if layer.channels is None:
@@ -469,8 +479,11 @@ def test_the_best_channels_are_selected(tmp_path, scored):
         assert list(chosen) == sorted(set(chosen))
         left = [b1[i] for i in range(len(b1)) if i not in chosen]
         assert min(b1[i] for i in chosen) >= max(left)
-    assert all(len(chosen) == 1 for chosen in select(scored, strategy="all", channel_rho=0.01).channels.values())
-    assert select(scored, strategy="all", channel_rho=1) == select(scored, strategy="all")
+    assert all(
+        len(chosen) == 1
+        for chosen in select(scored, strategy="all", choosing=Choosing(channel_rho=0.01)).channels.values()
+    )
+    assert select(scored, strategy="all", choosing=Choosing(channel_rho=1)) == select(scored, strategy="all")
     assert with_channels(select(scored, strategy="all"), scored, 0.5) == selection
     selection.save(tmp_path / "selection.json")
     assert load_selection(tmp_path / "selection.json") == selection
@@ -483,19 +496,23 @@ def test_equal_channels_are_taken_in_order(scored):
         else layer
         for layer in scored.layers
     ]
-    selection = select(dataclasses.replace(scored, layers=tuple(layers)), layers=["conv1"], channel_rho=0.67)
+    selection = select(
+        dataclasses.replace(scored, layers=tuple(layers)), layers=["conv1"], choosing=Choosing(channel_rho=0.67)
+    )
     assert selection.channels == {"conv1": (0, 1, 2, 4)}
 
 
 def test_selection_needs_scores_of_channels(scored):
     plain = dataclasses.replace(scored, channel_layers=None)
     with pytest.raises(UsageError, match=r"'conv1'.*`channels=True`"):
-        select(plain, layers=["conv1"], channel_rho=0.5)
+        select(plain, layers=["conv1"], choosing=Choosing(channel_rho=0.5))
     with pytest.raises(UsageError, match=r"'bn1'.*`channels=True`"):
-        select(dataclasses.replace(scored, channel_layers=("conv1",)), strategy="all", channel_rho=0.5)
+        select(
+            dataclasses.replace(scored, channel_layers=("conv1",)), strategy="all", choosing=Choosing(channel_rho=0.5)
+        )
     for wrong in (0, -1, 1.5, float("nan")):
         with pytest.raises(UsageError, match="channel rho must be above 0"):
-            select(scored, channel_rho=wrong)
+            select(scored, choosing=Choosing(channel_rho=wrong))
 
 
 # Files and the command line
@@ -610,15 +627,15 @@ def test_the_whole_job(tmp_path, rng):
     onnx.save(tiny.conv_net(), tmp_path / "model.onnx")
     x, y = rng.standard_normal((64, 3, 8, 8)).astype(np.float32), np.arange(64) % 4
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    settings = {
-        "scoring": {"samples": 32, "subsets": 2},
-        "layers": ("conv2", "fc"),
-        "training": {"epochs": 2, "batch_size": 16},
-        "measure": False,
-        "check": False,
-    }
+    how = Adapting(
+        scoring=Scoring(samples=32, subsets=2),
+        choosing=Choosing(layers=("conv2", "fc"), channel_rho=0.5),
+        settings=Settings(epochs=2, batch_size=16),
+        measure=False,
+        check=False,
+    )
     data = (x, y)
-    outcome = adapt(tmp_path / "model.onnx", data, tmp_path / "out", channel_rho=0.5, **settings)
+    outcome = adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=how)
     assert list(outcome.selection.channels) == ["conv2"]
     kept = load_scores(tmp_path / "out" / "scores.json")
     assert kept.channel_layers == ("conv2", "fc")
@@ -626,11 +643,12 @@ def test_the_whole_job(tmp_path, rng):
     manifest = json.loads((tmp_path / "out" / "artifacts" / "manifest.json").read_text())
     count = sum(math.prod(item["shape"]) for item in manifest["parameters"])
     assert outcome.trainable_share == pytest.approx(count / outcome.model.parameter_count)
-    again = adapt(tmp_path / "model.onnx", data, tmp_path / "out", channel_rho=0.5, resume=True, **settings)
+    again = adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=how, resume=True)
     assert again.metrics == outcome.metrics
     for other in (None, 0.25):
+        changed = dataclasses.replace(how, choosing=dataclasses.replace(how.choosing, channel_rho=other))
         with pytest.raises(UsageError, match="other options"):
-            adapt(tmp_path / "model.onnx", data, tmp_path / "out", channel_rho=other, resume=True, **settings)
+            adapt(tmp_path / "model.onnx", data, tmp_path / "out", adapting=changed, resume=True)
 
 
 def test_commands(tmp_path, monkeypatch, rng):

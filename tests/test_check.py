@@ -13,6 +13,7 @@ from onnx import helper
 
 from adabet_onnx import CheckError, ModelError, UsageError, check_model, make_artifacts, open_model, score, select
 from adabet_onnx.cli.main import main
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.record import Selection, load_selection
 
@@ -145,7 +146,9 @@ def test_the_command(command, tmp_path):
 @pytest.fixture(scope="module")
 def scores():
     model = open_model(hardmax())
-    return model, score(model, np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32), samples=40)
+    return model, score(
+        model, np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32), scoring=Scoring(samples=40)
+    )
 
 
 def test_scores_say_what_cannot_be_trained(scores, tmp_path):

@@ -15,7 +15,7 @@ from converter_runs import CONVERTERS, values
 from onnx import helper, numpy_helper
 
 from adabet_onnx import open_model
-from adabet_onnx.data.preprocess import choose
+from adabet_onnx.data.preprocess import Preprocessing
 
 SCRIPTS = sorted(CONVERTERS.glob("from_*.py"))
 BROUGHT = {"tensorflow-cpu": "tensorflow", "scikit-learn": "sklearn"}
@@ -91,7 +91,7 @@ def test_writes_names_metadata_and_what_the_package_reads(converting, tmp_path, 
     model = open_model(path)
     assert [parameter.name for parameter in model.layers[0].parameters] == ["fc.weight", "fc.bias"]
     assert model.metadata("classes") == ["a", "b", "c"]
-    used = choose(model, integer_data=True)
+    used = Preprocessing().resolve(model, integer_data=True)
     assert (used.scale, used.mean, used.std) == (1 / 255, (0.5,), (0.25,))
     assert "2 of 2 parameters by name" in capsys.readouterr().out
     assert [entry.name for entry in path.parent.iterdir()] == ["model.onnx"]
@@ -101,7 +101,7 @@ def test_images_that_go_in_as_they_are(converting, tmp_path, rng):
     weight = rng.standard_normal((4, 3)).astype(np.float32)
     about = options(tmp_path / "model.onnx", scale=1.0)
     converting.finish(dense(weight), [converting.Input("x", (4,))], lambda feeds: feeds["x"] @ weight, {}, about)
-    used = choose(open_model(tmp_path / "model.onnx"), integer_data=True)
+    used = Preprocessing().resolve(open_model(tmp_path / "model.onnx"), integer_data=True)
     assert (used.scale, used.mean, used.std) == (1.0, (0.0,), (1.0,))
 
 

@@ -13,7 +13,7 @@ from models import tiny
 
 from adabet_onnx import open_model
 from adabet_onnx.cli.main import main
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.training.evaluation import predict
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -79,7 +79,7 @@ def test_all_inputs_come_from_an_npz(converted, rng, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
-    rows = predict(model, tmp_path / "data.npz", lambda _: Preprocessing())
+    rows = predict(model, tmp_path / "data.npz", preprocessing=Arithmetic())
     expected = tiny.run(onnx.load(folder / "bert.onnx"), *(arrays[spec.name] for spec in model.inputs))
     np.testing.assert_allclose([row["logits"] for row in rows], expected, atol=1e-5)
 

@@ -16,16 +16,18 @@ from PIL import Image
 from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.data.arithmetic import integer_data, prepared_inputs
 from adabet_onnx.data.axes import decide_axes
+from adabet_onnx.data.data import Data
 from adabet_onnx.data.dataset import ArrayRows, Dataset, split_off
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.labels import align_classes
-from adabet_onnx.data.preprocess import IMAGENET, UNIT, Preprocessing, choose, preprocessing_from_json
-from adabet_onnx.data.reading import Reading
+from adabet_onnx.data.preprocess import IMAGENET, UNIT, Arithmetic, Preprocessing, preprocessing_from_json
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.errors import DataError, RecordError, UsageError
 from adabet_onnx.model.open import Model, Tensor
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.training.settings import Settings
 
 CLASSES = ["cat", "dog", "eel", "fox"]
 
@@ -59,14 +61,14 @@ def two_inputs() -> Model:
 def fed(
     model: Model,
     data: object,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Arithmetic | None = None,
     *,
     layout: object = None,
     allow_resize: bool = False,
 ) -> np.ndarray:
     """What the model's one input gets of all the training data."""
-    train = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    (array,) = Feeder(model, preprocessing or Preprocessing()).feeds(train, np.arange(len(train))).values()
+    train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
+    (array,) = Feeder(model, preprocessing or Arithmetic()).feeds(train, np.arange(len(train))).values()
     return array
 
 
@@ -225,7 +227,7 @@ def test_numbers_beyond_float32_are_refused_without_a_warning():
     with pytest.raises(DataError, match="NaN or infinite"):
         fed(taking(4), np.full((5, 4), 1e300))
     with pytest.raises(DataError, match="NaN or infinite"):
-        fed(taking(4), np.full((5, 4), 255, np.uint8), Preprocessing(scale=1e38))
+        fed(taking(4), np.full((5, 4), 255, np.uint8), Arithmetic(scale=1e38))
 
 
 # --- folders of images -----------------------------------------------------------------------------------------------
@@ -427,7 +429,7 @@ def test_batches_of_named_inputs(rng):
     model = two_inputs()
     batches = [{"a": rng.random((3, 4), np.float32), "b": rng.random((3, 4), np.float32)} for _ in range(2)]
     train = open_data(batches, model).train
-    feeds = Feeder(model, Preprocessing()).feeds(train, np.array([4, 0]))
+    feeds = Feeder(model, Arithmetic()).feeds(train, np.array([4, 0]))
     assert set(feeds) == {"a", "b"}
     np.testing.assert_array_equal(feeds["b"], np.stack([batches[1]["b"][1], batches[0]["b"][0]]))
     labelled = open_data([(batch, [0, 1, 0]) for batch in batches], model).train
@@ -437,7 +439,7 @@ def test_batches_of_named_inputs(rng):
 def test_a_mapping_of_named_inputs_is_data_of_one_piece(rng):
     model = two_inputs()
     train = open_data({"a": np.zeros((3, 4)), "b": np.ones((3, 4))}, model).train
-    assert Feeder(model, Preprocessing()).feeds(train, np.arange(3))["b"].tolist() == np.ones((3, 4)).tolist()
+    assert Feeder(model, Arithmetic()).feeds(train, np.arange(3))["b"].tolist() == np.ones((3, 4)).tolist()
 
 
 def test_a_used_up_generator_is_explained(images):
@@ -473,7 +475,7 @@ def test_named_inputs_that_the_model_does_not_have():
         ({"a": np.zeros((3, 4)), "c": np.zeros((3, 4))}, r"the data has inputs \['a', 'c'\].*has \['a', 'b'\]"),
     ]:
         with pytest.raises(DataError, match=message):
-            Feeder(model, Preprocessing()).feeds(open_data(data, model).train, np.arange(1))
+            Feeder(model, Arithmetic()).feeds(open_data(data, model).train, np.arange(1))
 
 
 def test_what_is_no_data_is_a_usage_error():
@@ -492,7 +494,7 @@ METADATA = {"mean": json.dumps(MEAN), "std": json.dumps(STD)}
 
 @pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6, 3)], ids=["NCHW", "NHWC"])
 def test_the_arithmetic_is_that_of_the_formula(images, shape):
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
     result = fed(taking(*shape), images, used)
     by_hand = np.stack([(images[..., c] / 255 - MEAN[c]) / STD[c] for c in range(3)], 3)
     expected = by_hand.transpose(0, 3, 1, 2) if shape[0] == 3 else by_hand
@@ -500,22 +502,22 @@ def test_the_arithmetic_is_that_of_the_formula(images, shape):
 
 
 def test_one_number_is_for_all_channels(images):
-    result = fed(taking(3, 8, 6), images, Preprocessing(scale=2.0, mean=(4.0,), std=(0.5,)))
+    result = fed(taking(3, 8, 6), images, Arithmetic(scale=2.0, mean=(4.0,), std=(0.5,)))
     np.testing.assert_allclose(result, (images.transpose(0, 3, 1, 2) * 2.0 - 4.0) / 0.5)
 
 
 def test_the_data_itself_is_not_changed(rng):
     data = rng.random((5, 4), dtype=np.float32)
     before = data.copy()
-    fed(taking(4), data, Preprocessing(scale=3.0, mean=(1.0,), std=(2.0,)))
+    fed(taking(4), data, Arithmetic(scale=3.0, mean=(1.0,), std=(2.0,)))
     np.testing.assert_array_equal(data, before)
 
 
 def test_a_number_per_channel_needs_as_many_channels(images):
     with pytest.raises(UsageError, match="3 numbers for mean, but the data has 1 channels"):
-        fed(taking(1, 8, 6), images, Preprocessing(mean=MEAN))
+        fed(taking(1, 8, 6), images, Arithmetic(mean=MEAN))
     with pytest.raises(UsageError, match="2 numbers for std"):
-        fed(taking(4), np.zeros((2, 4)), Preprocessing(std=(1.0, 2.0)))
+        fed(taking(4), np.zeros((2, 4)), Arithmetic(std=(1.0, 2.0)))
 
 
 @pytest.mark.parametrize(
@@ -531,59 +533,63 @@ def test_a_number_per_channel_needs_as_many_channels(images):
 )
 def test_impossible_numbers_are_usage_errors(numbers):
     with pytest.raises(UsageError, match="preprocessing"):
-        Preprocessing(**numbers)
+        Arithmetic(**numbers)
 
 
 def test_presets():
     model = taking(3, 8, 6)
-    assert choose(model, preset="unit", integer_data=True) == Preprocessing(scale=1 / 255)
-    imagenet = choose(model, preset="imagenet", integer_data=True)
+    assert Preprocessing(preset="unit").resolve(model, integer_data=True) == Arithmetic(scale=1 / 255)
+    imagenet = Preprocessing(preset="imagenet").resolve(model, integer_data=True)
     assert (imagenet.scale, imagenet.mean, imagenet.std) == (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert choose(model, preset="none", integer_data=True).is_identity
+    assert Preprocessing(preset="none").resolve(model, integer_data=True).is_identity
     with pytest.raises(UsageError, match="unknown preset 'zscore'"):
-        choose(model, preset="zscore", integer_data=True)
+        Preprocessing(preset="zscore").resolve(model, integer_data=True)
 
 
 def test_auto_takes_mean_and_std_from_the_models_metadata():
-    chosen = choose(taking(3, 8, 6, metadata=METADATA), integer_data=True)
+    chosen = Preprocessing().resolve(taking(3, 8, 6, metadata=METADATA), integer_data=True)
     assert (chosen.scale, chosen.mean, chosen.std) == (1 / 255, MEAN, STD)
 
 
 def test_auto_refuses_images_where_the_model_says_nothing():
     with pytest.raises(UsageError, match=r"`preset='unit'`.*imagenet.*`preprocessing=Preprocessing\(scale="):
-        choose(taking(3, 8, 6), integer_data=True)
+        Preprocessing().resolve(taking(3, 8, 6), integer_data=True)
 
 
 @pytest.mark.parametrize("damaged", ["[0.5, 0.5", "[]", '["a"]', "0.5", "null"])
 def test_auto_asks_where_the_metadata_is_damaged(damaged):
     with pytest.raises(UsageError, match="preset='unit'"):
-        choose(taking(3, 8, 6, metadata={"mean": damaged, "std": "[1, 1, 1]"}), integer_data=True)
+        Preprocessing().resolve(taking(3, 8, 6, metadata={"mean": damaged, "std": "[1, 1, 1]"}), integer_data=True)
 
 
 def test_float_data_is_fed_as_it_is_unless_told():
     model = taking(3, 8, 6, metadata=METADATA)
-    assert choose(model, integer_data=False).is_identity
-    assert choose(model, preset="unit", integer_data=False).scale == 1 / 255
+    assert Preprocessing().resolve(model, integer_data=False).is_identity
+    assert Preprocessing(preset="unit").resolve(model, integer_data=False).scale == 1 / 255
 
 
 def test_preprocessing_is_for_one_kind_of_data():
     """What was stored for floats is not applied to images, nor the other way round."""
     model = taking(3, 8, 6, metadata=METADATA)
-    for_floats = choose(model, scale=1 / 255, mean=(0.5,), integer_data=False)
-    assert choose(model, integer_data=False, stored=for_floats) == for_floats
-    assert choose(model, integer_data=True, stored=for_floats) == choose(model, integer_data=True)
-    for_images = choose(model, preset="unit", integer_data=True)
-    assert choose(model, integer_data=True, stored=for_images) == for_images
-    assert choose(model, integer_data=False, stored=for_images).is_identity
+    for_floats = Preprocessing(scale=1 / 255, mean=(0.5,)).resolve(model, integer_data=False)
+    assert Preprocessing().resolve(model, integer_data=False, stored=for_floats) == for_floats
+    assert Preprocessing().resolve(model, integer_data=True, stored=for_floats) == Preprocessing().resolve(
+        model, integer_data=True
+    )
+    for_images = Preprocessing(preset="unit").resolve(model, integer_data=True)
+    assert Preprocessing().resolve(model, integer_data=True, stored=for_images) == for_images
+    assert Preprocessing().resolve(model, integer_data=False, stored=for_images).is_identity
 
 
 def test_images_of_any_integer_type_are_images(images):
     model = taking(3, 8, 6, metadata=METADATA)
     for dtype in (np.int32, np.int64, np.uint16):
         train = open_data(images.astype(dtype), model).train
-        assert choose(model, integer_data=integer_data(model, train)).mean == MEAN
+        assert Preprocessing().resolve(model, integer_data=integer_data(model, train)).mean == MEAN
     tokens = dataclasses.replace(model, inputs=(Tensor("input", "int64", ("N", 7)),))
-    assert choose(tokens, integer_data=True).is_identity, "tokens are not images: there is nothing to ask"
+    assert Preprocessing().resolve(tokens, integer_data=True).is_identity, (
+        "tokens are not images: there is nothing to ask"
+    )
 
 
 def test_labels_follow_the_names_of_classes():
@@ -605,14 +611,14 @@ def test_mappings_may_name_classes(images):
 
 def test_by_hand_replaces_parts_of_a_preset():
     model = taking(3, 8, 6, metadata=METADATA)
-    chosen = choose(model, scale=0.5, integer_data=True)
+    chosen = Preprocessing(scale=0.5).resolve(model, integer_data=True)
     assert (chosen.scale, chosen.mean, chosen.std) == (0.5, (0.0,), (1.0,)), "all by hand: the metadata is not mixed in"
-    chosen = choose(model, preset="imagenet", mean=(0.5,), integer_data=True)
+    chosen = Preprocessing(preset="imagenet", mean=(0.5,)).resolve(model, integer_data=True)
     assert (chosen.scale, chosen.mean, chosen.std) == (1 / 255, (0.5,), (0.229, 0.224, 0.225))
 
 
 def test_json_and_back():
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
     assert preprocessing_from_json(json.loads(json.dumps(used.to_json())), "x") == used
     for damaged in (None, [], {}, {"scale": "a", "mean": [0], "std": [1]}, {"scale": 1, "mean": [0], "std": [0]}):
         with pytest.raises(RecordError, match=r"x\.json: the preprocessing entry is damaged"):
@@ -627,9 +633,9 @@ def test_preprocessing_and_classes_travel_to_the_exported_model(tmp_path, rng, t
     data = tmp_path / "data.npz"
     x = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     np.savez(data, x=x, y=np.arange(40) % 4, classes=CLASSES)
-    used = Preprocessing(scale=1 / 255, mean=MEAN, std=STD)
+    used = Arithmetic(scale=1 / 255, mean=MEAN, std=STD)
 
-    scores = score(model, data, samples=32, subsets=2)
+    scores = score(model, data, scoring=Scoring(samples=32, subsets=2))
     assert scores.preprocessing == used.to_json()
     assert scores.classes == CLASSES
     scores.save(tmp_path / "scores.json")
@@ -645,7 +651,7 @@ def test_preprocessing_and_classes_travel_to_the_exported_model(tmp_path, rng, t
     assert json.loads(found["adabet_onnx.classes"]) == CLASSES
 
     again = open_model(tmp_path / "adapted.onnx")
-    assert choose(again, integer_data=True) == used
+    assert Preprocessing().resolve(again, integer_data=True) == used
     assert again.metadata("classes") == CLASSES
 
 
@@ -653,12 +659,12 @@ def test_preprocessing_by_hand_outlives_the_models_own(tmp_path, rng, training):
     proto = tiny.conv_net()
     for key, value in METADATA.items():
         proto.metadata_props.add(key=key, value=value)
-    used = Preprocessing(scale=1 / 127.5, mean=(1.0,), std=(1.0,))
+    used = Arithmetic(scale=1 / 127.5, mean=(1.0,), std=(1.0,))
     x = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    scores = score(open_model(proto), x, samples=32, subsets=2, preprocessing=used)
+    scores = score(open_model(proto), x, preprocessing=used, scoring=Scoring(samples=32, subsets=2))
     make_artifacts(open_model(proto), select(scores, strategy="head"), tmp_path / "artifacts", check=False)
     export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx", check=False)
-    assert choose(open_model(tmp_path / "adapted.onnx"), integer_data=True) == used
+    assert Preprocessing().resolve(open_model(tmp_path / "adapted.onnx"), integer_data=True) == used
 
 
 # --- validation ------------------------------------------------------------------------------------------------------
@@ -758,8 +764,8 @@ def test_preprocessing_is_for_the_pictures_beside_other_numbers(images, rng):
     data = open_data({"image": images[:4], "table": table}, model).train
     assert integer_data(model, data)
     with pytest.raises(UsageError, match="does not say how its images are prepared"):
-        choose(model, integer_data=True)
-    feeder = Feeder(model, choose(model, preset="imagenet", integer_data=True))
+        Preprocessing().resolve(model, integer_data=True)
+    feeder = Feeder(model, Preprocessing(preset="imagenet").resolve(model, integer_data=True))
     found = feeder.feeds(data, np.arange(4))
     expected = (images[:4] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(found["image"], expected.transpose(0, 3, 1, 2), atol=1e-5)
@@ -799,14 +805,14 @@ def test_integers_that_are_divided_by_255_are_pixels(kind, low, high, accepted):
     model = taking(3, 8, 8)
     data = open_data(x, model).train
     for preset in ("unit", "imagenet"):
-        feeder = Feeder(model, choose(model, preset=preset, integer_data=True))
+        feeder = Feeder(model, Preprocessing(preset=preset).resolve(model, integer_data=True))
         for look in (lambda feeder=feeder: feeder.taken(data), lambda feeder=feeder: feeder.feeds(data, np.arange(3))):
             if accepted:
                 look()
                 continue
             with pytest.raises(DataError, match=f"from {low} to {high}, but would be divided by 255"):
                 look()
-    scaled = choose(model, scale=1 / 65535, integer_data=True)
+    scaled = Preprocessing(scale=1 / 65535).resolve(model, integer_data=True)
     np.testing.assert_allclose(
         Feeder(model, scaled).feeds(data, np.arange(3))[model.inputs[0].name], x / 65535, atol=1e-7
     )
@@ -827,7 +833,7 @@ def test_a_training_is_not_resumed_with_other_samples(tmp_path, rng, changed):
     selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), names)
     make_artifacts(model, selection, tmp_path / "a", check=False)
     x, y = rng.integers(0, 256, (20, 3, 8, 8)).astype(np.uint8), rng.integers(0, 2, 20)
-    Trainer(tmp_path / "a").fit((x, y), epochs=1, schedule="constant", preprocessing=UNIT)
+    Trainer(tmp_path / "a").fit((x, y), epochs=1, preprocessing=UNIT, settings=Settings(schedule="constant"))
     other = {"data": (255 - x, y)} if changed == "samples" else {"preprocessing": IMAGENET}
     again = {"data": (x, y), "preprocessing": UNIT, "epochs": 2, "resume": True}
     with pytest.raises(DataError, match="what is fed of its samples differs"):
@@ -857,9 +863,9 @@ def test_samples_that_may_lie_otherwise_in_the_same_shape(want, channels, remark
 def test_a_number_per_feature_of_a_table(rng):
     model = open_model(tiny.mlp(features=5))
     x, mean, std = rng.random((4, 5), np.float32), (1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 2.0, 3.0, 4.0)
-    feeder = Feeder(model, choose(model, mean=mean, std=std, integer_data=False))
+    feeder = Feeder(model, Preprocessing(mean=mean, std=std).resolve(model, integer_data=False))
     (found,) = feeder.feeds(open_data(x, model).train, np.arange(4)).values()
     np.testing.assert_allclose(found, (x - np.array(mean)) / np.array(std), rtol=1e-5)
-    feeder = Feeder(model, choose(model, mean=(1.0, 2.0, 3.0), integer_data=False))
+    feeder = Feeder(model, Preprocessing(mean=(1.0, 2.0, 3.0)).resolve(model, integer_data=False))
     with pytest.raises(UsageError, match="3 numbers for mean, but the data has 5 channels"):
         feeder.feeds(open_data(x, model).train, np.arange(4))

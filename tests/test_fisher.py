@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adabet_onnx import DataError, open_model
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.study.fisher import fisher_information
 
 
@@ -51,7 +51,7 @@ def test_it_is_what_torch_gives(small, tmp_path, rng):
     x = rng.standard_normal((10, 3, 8, 8)).astype(np.float32)
     y = rng.integers(0, 4, 10)
     found = fisher_information(
-        model, {"x_train": x, "y_train": y, "x_test": x, "y_test": y}, samples=10, preprocessing=Preprocessing()
+        model, {"x_train": x, "y_train": y, "x_test": x, "y_test": y}, samples=10, preprocessing=Arithmetic()
     )
     activations = []
 

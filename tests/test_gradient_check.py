@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from adabet_onnx import make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.exact_loss import exact_loss
 from adabet_onnx.training.gradient_check import check_gradients
 from adabet_onnx.training.samples import integer_ceilings, sample_feeds, sample_labels
@@ -19,7 +20,8 @@ def made(proto, folder, **options):
     model = open_model(proto)
     names = tuple(dict.fromkeys(parameter.name for layer in model.layers for parameter in layer.parameters))
     selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), names)
-    return make_artifacts(model, selection, folder, check=False, **{"backend": "portable", **options})
+    backend = options.pop("backend", "portable")
+    return make_artifacts(model, selection, folder, check=False, backend=backend, choices=Choices(**options))
 
 
 def measured(manifest):

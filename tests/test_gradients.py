@@ -9,6 +9,8 @@ from models import tiny
 
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.samples import sample_feeds
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -25,7 +27,7 @@ def backend(request):
 
 def selections(model, images):
     """Early, late, spread and everything; with scores, so that adabet's own choice is among them."""
-    scores = score(model, images, samples=32, subsets=2)
+    scores = score(model, images, scoring=Scoring(samples=32, subsets=2))
     yield "adabet", select(scores)
     yield "all", select(scores, strategy="all")
     yield "first", select(scores, strategy="first")
@@ -95,12 +97,14 @@ def test_gradients_equal_torch_and_only_selected_parameters_change(
 
 def test_frozen_weights_in_the_checkpoint_train_the_same(training, tmp_path, torch_oracle, rng):
     model = open_model(tiny.conv_net())
-    scores = score(model, rng.standard_normal((32, 3, 8, 8)).astype(np.float32), samples=32)
+    scores = score(model, rng.standard_normal((32, 3, 8, 8)).astype(np.float32), scoring=Scoring(samples=32))
     for strategy in ("last", "first"):
         selection = select(scores, strategy=strategy, rho=0.4)
         results = []
         for frozen in ("embedded", "checkpoint"):
-            manifest = make_artifacts(model, selection, tmp_path / f"{strategy}-{frozen}", backend="ort", frozen=frozen)
+            manifest = make_artifacts(
+                model, selection, tmp_path / f"{strategy}-{frozen}", backend="ort", choices=Choices(frozen=frozen)
+            )
             session = manifest.session(manifest.initial)
             feeds, labels = sample_feeds(manifest, 6), np.arange(6) % 4
             before = {key: session.parameter(key) for key in session.parameter_names()}
@@ -119,7 +123,7 @@ def test_frozen_weights_in_the_checkpoint_train_the_same(training, tmp_path, tor
 @pytest.mark.parametrize("loss", ["mse", "bce-with-logits", "l1"])
 def test_other_losses_equal_torch(tmp_path, torch_oracle, backend, loss, rng):
     model = open_model(tiny.mlp())
-    scores = score(model, rng.standard_normal((32, 10)).astype(np.float32), samples=32)
+    scores = score(model, rng.standard_normal((32, 10)).astype(np.float32), scoring=Scoring(samples=32))
     labels = rng.integers(0, 2, (2, 3)).astype(np.float32)
     compare(model, select(scores, strategy="all"), tmp_path / loss, torch_oracle, backend, loss=loss, targets=labels)
 
@@ -128,7 +132,7 @@ def test_other_losses_equal_torch(tmp_path, torch_oracle, backend, loss, rng):
 def test_ten_steps_equal_torch(tmp_path, torch_oracle, backend, optimizer, rng):
     model = open_model(tiny.conv_net())
     images = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
-    selection = select(score(model, images, samples=64), strategy="all")
+    selection = select(score(model, images, scoring=Scoring(samples=64)), strategy="all")
     manifest = make_artifacts(
         model, selection, tmp_path / "artifacts", backend=backend, optimizer=optimizer, check=False
     )

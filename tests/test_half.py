@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.passes.single_precision import SinglePrecision
+from adabet_onnx.scoring.options import Scoring
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
@@ -118,7 +119,7 @@ def test_a_double_in_a_formula_is_left():
 def test_a_half_model_is_scored_and_trained(tmp_path, rng):
     model = open_model(converted(tiny.conv_net(), "float16"))
     x, y = rng.standard_normal((40, 3, 8, 8)).astype(np.float32), np.arange(40) % 4
-    selection = select(score(model, (x, y), samples=32, subsets=2, preset="none"), rho=0.4)
+    selection = select(score(model, (x, y), preset="none", scoring=Scoring(samples=32, subsets=2)), rho=0.4)
     make_artifacts(model, selection, tmp_path / "artifacts", backend="portable")
 
 

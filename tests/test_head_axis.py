@@ -142,7 +142,9 @@ def test_losses_are_over_that_axis(tmp_path: Path) -> None:
         model = open_model(CASES[case][0])
         scores = run(model.graph, x, output=model.logits)
         expected = float(functional.cross_entropy(torch.tensor(scores), torch.tensor(y)))
-        assert evaluate(model, open_data((x, y), model).train, NONE)["loss"] == pytest.approx(expected, rel=1e-5)
+        assert evaluate(model, open_data((x, y), model).train, preprocessing=NONE)["loss"] == pytest.approx(
+            expected, rel=1e-5
+        )
         made = make_artifacts(model, everything(model), tmp_path / case, backend="portable")
         assert (made.class_axis, made.content["num_outputs"]) == (1, CLASSES)
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from adabet_onnx import DataError, Trainer, make_artifacts, open_model, score, select
 from adabet_onnx.data.source import open_data
+from adabet_onnx.scoring.options import Scoring
 
 
 def two_inputs(kind: int = TensorProto.INT64) -> onnx.ModelProto:
@@ -55,7 +56,7 @@ def test_an_npz_with_arrays_named_like_the_inputs(tmp_path: Path, kind: int) -> 
     np.savez(path, **arrays(40, "_train"), **arrays(12, "_test"))
     splits = open_data(path, model)
     assert (len(splits.train), len(splits.test or ())) == (40, 12)
-    scores = score(model, path, samples=32, subset_size=16, subsets=4)
+    scores = score(model, path, scoring=Scoring(samples=32, subset_size=16, subsets=4))
     make_artifacts(model, select(scores, strategy="all"), tmp_path / "out", backend="portable", check=False)
     Trainer(tmp_path / "out").fit(path, epochs=1)
 
@@ -90,7 +91,7 @@ def test_samples_of_one_to_three_axes(tmp_path: Path, shape: tuple[int, ...], lo
     path = tmp_path / "data.npz"
     y = rng.integers(0, 3, 40) if loss == "cross-entropy" else rng.random((40, 3)).astype(np.float32)
     np.savez(path, x=rng.standard_normal((40, *shape)).astype(np.float32), y=y)
-    scores = score(model, path, samples=32, subset_size=16, subsets=4)
+    scores = score(model, path, scoring=Scoring(samples=32, subset_size=16, subsets=4))
     selection = select(scores, strategy="all")
     make_artifacts(model, selection, tmp_path / "out", backend="portable", check=False, loss=loss)
     Trainer(tmp_path / "out").fit(path, epochs=1)

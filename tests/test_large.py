@@ -17,10 +17,12 @@ from models import tiny
 from models.tiny import node
 from onnx import TensorProto, helper, numpy_helper
 
-from adabet_onnx import ModelError, UsageError, open_model, prepare, runtime, save_model, score, select
+from adabet_onnx import ModelError, UsageError, open_model, runtime, save_model, score, select
 from adabet_onnx.model import open as open_
 from adabet_onnx.model import prepare as prepare_
 from adabet_onnx.model import reading, saving
+from adabet_onnx.model.prepare import trainable_graph
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.slow
@@ -90,7 +92,7 @@ def test_a_large_model_is_scored_and_not_trained(small_limit, tmp_path, rng):
     path = tmp_path / "m.onnx"
     onnx.save(tiny.conv_net(), path, save_as_external_data=True, location="m.data", size_threshold=100)
     x = rng.standard_normal((16, 3, 8, 8)).astype(np.float32)
-    settings = {"samples": 16, "subset_size": 8, "subsets": 2, "preset": "none"}
+    settings = {"scoring": Scoring(samples=16, subset_size=8, subsets=2), "preset": "none"}
     expected = score(whole, x, **settings)
     small_limit()
     model = open_model(path)
@@ -102,7 +104,7 @@ def test_a_large_model_is_scored_and_not_trained(small_limit, tmp_path, rng):
     with pytest.raises(UsageError, match=why):
         select(found, rho=0.4)
     with pytest.raises(ModelError, match=why):
-        prepare(model, Selection(model.sha256, "layers", ("fc",), ("fc.weight",)))
+        trainable_graph(model, Selection(model.sha256, "layers", ("fc",), ("fc.weight",)), backend="ort")
     with pytest.raises(ModelError, match="GB of weights, too many"):
         model.proto()
 

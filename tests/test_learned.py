@@ -11,10 +11,13 @@ from models import tiny
 
 from adabet_onnx import Trainer, make_artifacts, open_model, select
 from adabet_onnx.data.dataset import ArrayRows, Dataset
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.score import score
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
 from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
+from adabet_onnx.training.settings import Settings
 
 
 def tail(right: int, count: int, share: float) -> float:
@@ -69,9 +72,9 @@ def test_chance_of_a_model_that_was_evaluated(rng):
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((60, 3, 8, 8)).astype(np.float32)
     given = Dataset(ArrayRows({"": x}), np.arange(60) % 4)
-    assert "right on 25.0%" in evaluated_at_chance(model, given, 0.25, loss="cross-entropy")
-    assert evaluated_at_chance(model, given, 0.6, loss="cross-entropy") is None
-    assert evaluated_at_chance(model, given, None, loss="mse") is None
+    assert "right on 25.0%" in evaluated_at_chance(model, given, 0.25, Choices())
+    assert evaluated_at_chance(model, given, 0.6, Choices()) is None
+    assert evaluated_at_chance(model, given, None, Choices(loss="mse")) is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -190,7 +193,7 @@ def task(tmp_path_factory):
     x = (0.3 * rng.standard_normal((400, 3, 8, 8)) + 0.8 * np.eye(4)[y][:, :3, None, None]).astype(np.float32)
     onnx.save(tiny.conv_net(seed=3), folder / "model.onnx")
     model = open_model(folder / "model.onnx")
-    scores = score(model, x, preprocessing=Preprocessing(), samples=32, subset_size=16, subsets=2)
+    scores = score(model, x, preprocessing=Arithmetic(), scoring=Scoring(samples=32, subset_size=16, subsets=2))
     make_artifacts(model, select(scores, strategy="all"), folder / "artifacts", check=False)
     return folder / "artifacts", (x, y)
 
@@ -200,8 +203,8 @@ def task(tmp_path_factory):
 def test_a_training_at_a_wrong_rate_is_warned_of_and_the_advice_helps(task, rate, word):
     folder, data = task
     trainer = Trainer(folder)
-    settings = {"epochs": 4, "validation": 0.25}
-    before = trainer.fit(data, learning_rate=rate, **settings)
+    settings = Settings(epochs=4, validation=0.25)
+    before = trainer.fit(data, learning_rate=rate, settings=settings)
     assert (
         f"try a {word} learning rate, `learning_rate={rate * (10 if word == 'larger' else 0.1):g}`"
         in trainer.learned.advice
@@ -211,6 +214,6 @@ def test_a_training_at_a_wrong_rate_is_warned_of_and_the_advice_helps(task, rate
     assert len(trainer.learned.warnings) == 1 + (word == "larger")
     while trainer.learned.advice is not None and word in trainer.learned.advice:  # as it says, until it is silent
         rate = float(trainer.learned.advice.split("learning_rate=")[1].split("`")[0])
-        after = trainer.fit(data, learning_rate=rate, **settings)
+        after = trainer.fit(data, learning_rate=rate, settings=settings)
     assert trainer.learned.warnings == ()
     assert after[-1]["eval_loss"] < 0.8 * math.log(4) < before[-1]["eval_loss"]

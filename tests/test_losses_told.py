@@ -14,6 +14,7 @@ from models import masks
 from models.tiny import normal
 
 from adabet_onnx import DataError, ModelError, RecordError, Trainer, UsageError, make_artifacts, open_model
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.data.labels import fit_labels
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
@@ -22,6 +23,7 @@ from adabet_onnx.model.logits_axes import softmax_axis
 from adabet_onnx.model.open import Model
 from adabet_onnx.outcome import Outcome
 from adabet_onnx.pipeline import adapt
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
@@ -30,6 +32,7 @@ from adabet_onnx.training.evaluation import evaluate
 from adabet_onnx.training.learned import evaluated_at_chance
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.preflight import check_model
+from adabet_onnx.training.settings import Settings
 
 COUNT = 6
 
@@ -73,12 +76,14 @@ def test_the_softmax_tells_the_axis_of_the_classes(
     assert "Softmax" in said.because
     assert not check_model(model).untrainable
     x, y = pictures()
-    found = evaluate(model, open_data((x, y), model).train, NONE)
+    found = evaluate(model, open_data((x, y), model).train, preprocessing=NONE)
     assert found["loss"] == pytest.approx(cross_entropy(x, y), rel=1e-5)
     assert found["accuracy"] == pytest.approx((masks.scores(x).argmax(-1) == y).mean())
     manifest = make_artifacts(model, everything(model), tmp_path / "a", backend="portable")
     assert manifest.class_axis == expected
-    rows = Trainer(tmp_path / "a").fit((x, y), epochs=1, batch_size=COUNT, validation=0, preprocessing=NONE)
+    rows = Trainer(tmp_path / "a").fit(
+        (x, y), epochs=1, batch_size=COUNT, preprocessing=NONE, settings=Settings(validation=0)
+    )
     assert rows[1]["train_loss"] == pytest.approx(cross_entropy(x, y), rel=1e-5)
     assert fisher_information(model, (x, y), preprocessing=NONE)["score"] > 0
 
@@ -112,7 +117,9 @@ def test_the_manifest_says_which_axis_holds_the_classes(
     nodes = [masks.node("MatMul", ["input", "head.weight"], ["logits"], "head")]
     proto = masks.build(nodes, {"head.weight": normal(4, classes, scale=1)}, input_shape=shape)
     model = open_model(proto)
-    made = make_artifacts(model, everything(model), tmp_path / "a", backend="portable", check=False, class_axis=given)
+    made = make_artifacts(
+        model, everything(model), tmp_path / "a", backend="portable", check=False, choices=Choices(class_axis=given)
+    )
     content = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert (content["class_axis"], content["class_axis_given"]) == (axis, given is not None)
     assert content["num_outputs"] == made.logits_shape[axis]
@@ -123,9 +130,9 @@ def test_the_manifest_says_which_axis_holds_the_classes(
     fit = Trainer(tmp_path / "a").fit
     if steps == classes:  # labels fit both axes: the one that nobody gave is asked for
         with pytest.raises(DataError, match="`class_axis=1` or `class_axis=2`"):
-            fit((x, y), epochs=1, validation=0)
+            fit((x, y), epochs=1, settings=Settings(validation=0))
     else:
-        assert fit((x, y), epochs=1, validation=0)[1]["train_loss"] > 0
+        assert fit((x, y), epochs=1, settings=Settings(validation=0))[1]["train_loss"] > 0
 
 
 def test_a_manifest_of_an_older_release_has_the_usual_axis(tmp_path: Path) -> None:
@@ -149,8 +156,13 @@ def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: Non
     y[rng.random(y.shape) < 0.2] = 255
     data = {"x_train": x[:20], "y_train": y[:20], "x_test": x[20:], "y_test": y[20:]}
     model = open_model(masks.per_pixel(3, turned=True))
-    how = {"choices": Choices(ignore_label=255), "measure": False, "training": {"epochs": 1, "learning_rate": 1e-9}}
-    found = adapt(model, data, tmp_path / "a", strategy="head", **how)
+    how = Adapting(
+        choosing=Choosing(strategy="head"),
+        choices=Choices(ignore_label=255),
+        settings=Settings(epochs=1, learning_rate=1e-9),
+        measure=False,
+    )
+    found = adapt(model, data, tmp_path / "a", adapting=how)
     known = y[20:][y[20:] != 255]
     share = np.bincount(known).max() / known.size
     [said] = found.warnings
@@ -158,7 +170,7 @@ def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: Non
     assert f"right on {share:.1%}" in said
     dataset = open_data(data, model).for_evaluation
     with pytest.raises(DataError, match="`ignore_label=255`"):
-        evaluated_at_chance(model, dataset, 0.3, loss="cross-entropy", axis=3)
+        evaluated_at_chance(model, dataset, 0.3, Choices(class_axis=3))
 
 
 @pytest.mark.slow
@@ -212,12 +224,16 @@ def test_a_label_of_255_leads_to_ignore_label(tmp_path: Path, checked_here: None
     x, y = pictures()
     y[:, 0], y[1, 2:] = 255, 255
     with pytest.raises(DataError, match=r"0 to 255.*3 outputs.*Only 255 \(\d+\.\d% of them\).*`ignore_label=255`"):
-        evaluate(model, open_data((x, y), model).train, NONE)
-    made = make_artifacts(model, everything(model), tmp_path / "a", backend="portable", ignore_label=255)
+        evaluate(model, open_data((x, y), model).train, preprocessing=NONE)
+    made = make_artifacts(
+        model, everything(model), tmp_path / "a", backend="portable", choices=Choices(ignore_label=255)
+    )
     assert made.ignore_label == 255
-    rows = Trainer(tmp_path / "a").fit((x, y), epochs=1, batch_size=COUNT, validation=0, preprocessing=NONE)
+    rows = Trainer(tmp_path / "a").fit(
+        (x, y), epochs=1, batch_size=COUNT, preprocessing=NONE, settings=Settings(validation=0)
+    )
     assert rows[1]["train_loss"] == pytest.approx(cross_entropy(x, y), rel=1e-5)
-    found = evaluate(model, open_data((x, y), model).train, NONE, ignore=255)
+    found = evaluate(model, open_data((x, y), model).train, preprocessing=NONE, choices=Choices(ignore_label=255))
     assert found["loss"] == pytest.approx(cross_entropy(x, y), rel=1e-5)
     assert found["accuracy"] == pytest.approx((masks.scores(x).argmax(-1) == y)[y != 255].mean())
 
@@ -248,7 +264,7 @@ def test_a_label_to_ignore_among_classes_in_another_order() -> None:
     model = open_model(masks.per_pixel(1, turned=False))
     model.graph.metadata_props["adabet_onnx.classes"] = json.dumps(["b", "c", "a"])
     data = open_data({"x": x, "y": y, "classes": names}, model).train
-    found = evaluate(model, data, NONE, ignore=255)
+    found = evaluate(model, data, preprocessing=NONE, choices=Choices(ignore_label=255))
     moved = np.where(y == 255, 255, np.array([2, 0, 1])[np.where(y == 255, 0, y)])
     assert found["loss"] == pytest.approx(cross_entropy(x, moved), rel=1e-5)
 
@@ -269,7 +285,7 @@ def test_other_labels_out_of_range_lead_elsewhere() -> None:
     with pytest.raises(DataError, match=r"one label per sample.*Leave out samples"):
         fit_labels(np.array([0, 255]), "cross-entropy", ("N", 3), "the data", ignore=255)
     with pytest.raises(UsageError, match="label to ignore"):
-        Choices(loss="mse", ignore_label=255).check()
+        Choices(loss="mse", ignore_label=255)
 
 
 def test_ignored_labels_in_a_whole_run(tmp_path: Path) -> None:
@@ -282,12 +298,14 @@ def test_ignored_labels_in_a_whole_run(tmp_path: Path) -> None:
             open_model(masks.per_pixel(3, turned=True)),
             (x, y),
             tmp_path / "o",
-            choices=Choices(ignore_label=255),
-            training={"epochs": 1},
-            rho=1.0,
-            measure=False,
-            check=False,
             resume=resume,
+            adapting=Adapting(
+                choices=Choices(ignore_label=255),
+                settings=Settings(epochs=1),
+                measure=False,
+                check=False,
+                choosing=Choosing(rho=1.0),
+            ),
         )
 
     outcome = adapted(resume=False)

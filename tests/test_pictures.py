@@ -12,11 +12,12 @@ from PIL import Image
 
 from adabet_onnx import DataError, UsageError, open_model
 from adabet_onnx.data.axes import AmbiguousAxesError
+from adabet_onnx.data.data import Data
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.data.pictures import ImageLayout, Picture, as_picture, resizing_doubt
-from adabet_onnx.data.preprocess import NONE, UNIT, choose
-from adabet_onnx.data.reading import Reading, parse_layout
+from adabet_onnx.data.preprocess import NONE, UNIT, Preprocessing
+from adabet_onnx.data.reading import parse_layout
 from adabet_onnx.data.source import open_data, open_inputs
 from adabet_onnx.model.open import Model
 from adabet_onnx.training.evaluation import predict
@@ -39,7 +40,7 @@ def taken(
     model: Model, data: object, layout: object = None, *, allow_resize: bool = False, used: object = NONE
 ) -> tuple[np.ndarray, str]:
     """What the model's one input gets, and the line that says so."""
-    train = open_data(data, model, reading=Reading(layout, allow_resize)).train
+    train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
     feeder = Feeder(model, used)
     (array,) = feeder.feeds(train, np.arange(len(train))).values()
     return array, feeder.taken(train)
@@ -210,7 +211,7 @@ def test_files_for_inputs_of_every_kind(tmp_path, rng, kind, takes):
     channels = takes[2] if takes[0] == 6 else takes[0]
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     expected = np.asarray(Image.fromarray(stored).convert(mode)).reshape(6, 4, channels)
-    feeder = Feeder(model, choose(model, preset="none", integer_data=True))
+    feeder = Feeder(model, Preprocessing(preset="none").resolve(model, integer_data=True))
     (array,) = feeder.feeds(dataset, np.array([0])).values()
     assert array.dtype == kind
     np.testing.assert_array_equal(array[0], expected if takes[0] == 6 else expected.transpose(2, 0, 1))
@@ -230,20 +231,20 @@ def test_a_layout_for_files_is_refused(tmp_path):
     model = open_model(inputs.flat(3, 8, 8))
     for opening in (open_data, open_inputs):
         with pytest.raises(UsageError, match="rows, columns and channels are known: leave out `layout`"):
-            opening(tmp_path, model, reading=Reading("NHWC"))
-        opening(tmp_path, model, reading=Reading(allow_resize=True))
+            opening(Data(tmp_path, "NHWC"), model)
+        opening(Data(tmp_path, allow_resize=True), model)
 
 
 def test_a_preset_for_integers_is_refused_not_ignored(pixels):
     model = open_model(inputs.flat(10, 8, 3, kind="uint8"))
     for options in ({"preset": "unit"}, {"preset": "imagenet"}, {"scale": 0.5}, {"mean": (1.0,)}):
         with pytest.raises(UsageError, match=r"takes integers \(input 'x' uint8\).*Leave out"):
-            choose(model, integer_data=True, **options)
+            Preprocessing(**options).resolve(model, integer_data=True)
     with pytest.raises(UsageError, match="takes integers"):
         Feeder(model, UNIT)
     for preset in ("auto", "none"):
-        assert choose(model, preset=preset, integer_data=True).is_identity
-    assert choose(open_model(inputs.flat(10, 8, 3)), preset="unit", integer_data=True) == UNIT
+        assert Preprocessing(preset=preset).resolve(model, integer_data=True).is_identity
+    assert Preprocessing(preset="unit").resolve(open_model(inputs.flat(10, 8, 3)), integer_data=True) == UNIT
 
 
 # --- orientation -----------------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def test_the_same_scene_is_of_the_same_class_however_it_is_stored(tmp_path):
     model = inputs.bright_above()
     small = np.asarray(Image.fromarray(scene).resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)[None]
     (expected,) = tiny.run(model, (small / 255).astype(np.float32))
-    rows = predict(open_model(model), tmp_path, lambda integer: UNIT)
+    rows = predict(open_model(model), tmp_path, preprocessing=UNIT)
     assert len(rows) == 8
     for row in rows:
         assert row["class"] == 0, row["input"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,11 +11,16 @@ import pytest
 from models import tiny
 
 from adabet_onnx import ModelError, RecordError, UsageError, pipeline
+from adabet_onnx.adapting import Adapting
+from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.outcome import save_summary
 from adabet_onnx.pipeline import adapt
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.training.choices import Choices
+from adabet_onnx.training.settings import Settings
 
-SETTINGS = {"scoring": {"samples": 32, "subsets": 2}, "training": {"epochs": 1}, "check": False}
+HOW = Adapting(scoring=Scoring(samples=32, subsets=2), settings=Settings(epochs=1), check=False)
 
 
 @pytest.fixture
@@ -31,7 +37,7 @@ def model(tmp_path):
 
 @pytest.mark.slow
 def test_it_measures_and_sums_up(model, data, tmp_path):
-    outcome = adapt(model, data, tmp_path / "out", num_classes=3, **SETTINGS)
+    outcome = adapt(model, data, tmp_path / "out", num_classes=3, adapting=HOW)
     assert outcome.selection.layers[-1] == "fc", "a new head is always trained"
     assert set(outcome.costs) == {"selection", "all", "inference"}
     assert all(cost.seconds > 0 and cost.memory_bytes > 0 for cost in outcome.costs.values())
@@ -46,18 +52,23 @@ def test_it_measures_and_sums_up(model, data, tmp_path):
 
 
 def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_path):
-    settings = {**SETTINGS, "measure": False}
+    how = replace(HOW, measure=False)
     folder = tmp_path / "out"
-    first = adapt(model, data, folder, num_classes=3, **settings)
-    again = adapt(model, data, folder, num_classes=3, resume=True, **settings)
+    first = adapt(model, data, folder, num_classes=3, adapting=how)
+    again = adapt(model, data, folder, num_classes=3, adapting=how, resume=True)
     assert again.metrics == first.metrics
     assert again.after == first.after
-    changes = [{"strategy": "last"}, {"rho": 0.5}, {"choices": Choices(optimizer="sgd")}, {"backend": "ort"}]
-    for other in (*changes, {"preprocessing": {"scale": 0.5}}):
+    for other in (
+        {"choosing": Choosing(strategy="last")},
+        {"choosing": Choosing(rho=0.5)},
+        {"choices": Choices(optimizer="sgd")},
+        {"backend": "ort"},
+        {"preprocessing": Preprocessing(scale=0.5)},
+    ):
         with pytest.raises(UsageError, match="other options"):
-            adapt(model, data, folder, num_classes=3, resume=True, **{**settings, **other})
+            adapt(model, data, folder, num_classes=3, adapting=replace(how, **other), resume=True)
     with pytest.raises(RecordError, match="not this model with this head"):
-        adapt(tiny.conv_net(seed=5), data, folder, num_classes=3, resume=True, **settings)
+        adapt(tiny.conv_net(seed=5), data, folder, num_classes=3, adapting=how, resume=True)
 
 
 @pytest.mark.slow
@@ -71,7 +82,7 @@ def test_a_measurement_that_fails_does_not_lose_the_adapted_model(model, data, t
         return make(model, selection, *arguments, **settings)
 
     monkeypatch.setattr(pipeline, "make_artifacts", refuse_all)
-    outcome = adapt(model, data, tmp_path / "out", **SETTINGS)
+    outcome = adapt(model, data, tmp_path / "out", adapting=HOW)
     assert set(outcome.costs) == {"selection", "inference"}
     assert outcome.not_measured == "a node has no gradient"
     assert (tmp_path / "out" / "adapted.onnx").is_file()

@@ -11,6 +11,7 @@ from planted_gradients import caught, plant
 from adabet_onnx import CheckError, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.training import selfcheck
+from adabet_onnx.training.choices import Choices
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,8 @@ def everything(model):
 
 def made(name, folder, seed=0, **options):
     model = open_model(NETWORKS[name](seed))
-    return make_artifacts(model, everything(model), folder, backend="portable", check=False, **options)
+    choices = Choices(**options)
+    return make_artifacts(model, everything(model), folder, backend="portable", check=False, choices=choices)
 
 
 @pytest.mark.parametrize("seed", range(10))

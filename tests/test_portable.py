@@ -14,8 +14,10 @@ from models import tiny
 from onnx import helper
 
 from adabet_onnx import ModelError, TrainingError, UsageError, make_artifacts, open_model, score, select
+from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.portable.memory import step_bytes
 from adabet_onnx.portable.order import execution_order
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.training.choices import Choices, choose_backend
 from adabet_onnx.training.manifest import load_manifest
 
@@ -28,13 +30,13 @@ def images(rng, count=32):
     return rng.standard_normal((count, 3, 8, 8)).astype(np.float32)
 
 
-def made(model, folder, strategy="all", rho=0.5, **choices):
+def made(model, folder, strategy="all", rho=0.5, check=True, **choices):
     """Artifacts of the portable backend, with its self-check."""
     opened = open_model(model)
     shape = opened.inputs[0].shape[1:]
     data = np.random.default_rng(1).standard_normal((32, *shape)).astype(np.float32)
-    selection = select(score(opened, data, samples=32), strategy=strategy, rho=rho)
-    return make_artifacts(opened, selection, folder, backend="portable", **choices)
+    selection = select(score(opened, data, scoring=Scoring(samples=32)), strategy=strategy, rho=rho)
+    return make_artifacts(opened, selection, folder, backend="portable", check=check, choices=Choices(**choices))
 
 
 def dense_net(pixels: bool) -> onnx.ModelProto:
@@ -186,7 +188,7 @@ def test_ten_steps_of_an_optimizer_equal_torch(name, tmp_path, torch_oracle, rng
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse", "l1", "bce-with-logits"])
 def test_ten_steps_equal_those_of_onnxruntime_training(training, optimizer, decay, loss, tmp_path, rng):
     model = open_model(tiny.conv_net())
-    selection = select(score(model, images(rng), samples=32), strategy="all")
+    selection = select(score(model, images(rng), scoring=Scoring(samples=32)), strategy="all")
     targets = rng.integers(0, 4, 80) if loss == "cross-entropy" else rng.integers(0, 2, (80, 4)).astype(np.float32)
     x = images(rng, 80)
     losses = {}
@@ -198,8 +200,8 @@ def test_ten_steps_equal_those_of_onnxruntime_training(training, optimizer, deca
             backend=backend,
             loss=loss,
             optimizer=optimizer,
-            weight_decay=decay,
             check=False,
+            choices=Choices(weight_decay=decay),
         )
         session = manifest.session(manifest.initial)
         steps = [slice(8 * i, 8 * i + 8) for i in range(10)]
@@ -226,10 +228,10 @@ def test_normalising_by_the_batch_moves_the_statistics_of_selected_layers_only(t
     import torch
 
     opened = open_model(tiny.conv_net())
-    scores = score(opened, images(rng), samples=32)
+    scores = score(opened, images(rng), scoring=Scoring(samples=32))
     selection = select(scores, layers=["bn2", "fc"])
     manifest = make_artifacts(
-        opened, selection, tmp_path / "a", backend="portable", optimizer="sgd", batch_norm="batch"
+        opened, selection, tmp_path / "a", backend="portable", optimizer="sgd", choices=Choices(batch_norm="batch")
     )
     assert manifest.statistics == ["bn2.running_mean", "bn2.running_var"]
     session = manifest.session(manifest.initial)
@@ -355,7 +357,7 @@ def test_predicted_memory_follows_the_selection(tmp_path):
 
 def test_the_order_of_a_selection_does_not_matter(tmp_path, rng):
     model = open_model(tiny.conv_net())
-    scores = score(model, images(rng), samples=32)
+    scores = score(model, images(rng), scoring=Scoring(samples=32))
     names = ["conv1", "bn2", "fc"]
     steps = []
     for order in (names, names[::-1]):
@@ -379,13 +381,12 @@ def test_a_layer_normalization_without_bias_gets_one(tmp_path):
 
 
 def with_shapes(manifest) -> ir.Model:
-    from adabet_onnx.model.prepare import prepare
     from adabet_onnx.portable.assemble import Recipe, make_graphs
     from adabet_onnx.selection.record import selection_from_json
 
     model = open_model(deep_net())
     selection = selection_from_json(manifest.content["selection"], "selection")
-    return make_graphs(prepare(model, selection, backend="portable"), Recipe()).step
+    return make_graphs(trainable_graph(model, selection, backend="portable"), Recipe()).step
 
 
 def test_files_are_ir_8_and_opset_17_and_valid(tmp_path):
@@ -417,7 +418,7 @@ def test_a_node_without_a_gradient_is_named_before_anything_is_built(tmp_path, r
     ]
     values = {"first.weight": tiny.normal(4, 3, 3, 3), "fc.weight": tiny.normal(4, 3)}
     model = open_model(tiny.build(nodes, values))
-    scores = score(model, images(rng), samples=32)
+    scores = score(model, images(rng), scoring=Scoring(samples=32))
     forgotten = tuple(dataclasses.replace(layer, untrainable=None) for layer in scores.layers)
     everything = dataclasses.replace(scores, layers=forgotten)
     with pytest.raises(

@@ -9,6 +9,7 @@ from models.tiny import node, normal
 from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import make_artifacts, open_model, score, select
+from adabet_onnx.scoring.options import Scoring
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
@@ -67,7 +68,7 @@ def test_their_activation_is_where_they_meet_the_batch(kinds: str) -> None:
 def test_they_are_scored_and_trained(tmp_path, rng) -> None:
     model = open_model(encoder())
     ids, labels = rng.integers(0, 20, (40, 6)), np.arange(40) % 3
-    scores = score(model, (ids, labels), samples=32, subset_size=16, subsets=4)
+    scores = score(model, (ids, labels), scoring=Scoring(samples=32, subset_size=16, subsets=4))
     assert {layer.activation_size for layer in scores.layers[:4]} == {48}
     selection = select(scores, strategy="all")
     make_artifacts(model, selection, tmp_path / "artifacts", backend="portable")  # its self-check looks at gradients

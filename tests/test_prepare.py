@@ -14,13 +14,14 @@ from models import tiny
 from models.tiny import node, normal
 from onnx import helper, numpy_helper
 
-from adabet_onnx import CheckError, RecordError, UsageError, make_artifacts, open_model, prepare
+from adabet_onnx import CheckError, RecordError, UsageError, make_artifacts, open_model
 from adabet_onnx.model import prepare as prepare_module
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
-from adabet_onnx.model.prepare import Prepared
+from adabet_onnx.model.prepare import Prepared, trainable_graph
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.training import selfcheck
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.manifest import Manifest
 
 
@@ -35,7 +36,7 @@ def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
     model = open_model(proto)
     layers = layers or tuple(layer.name for layer in model.layers)
     before = model.proto().SerializeToString(deterministic=True)
-    made = prepare(model, selecting(model, *layers))
+    made = trainable_graph(model, selecting(model, *layers), backend="ort")
     assert model.proto().SerializeToString(deterministic=True) == before
     batch = [normal(3, *(int(extent) for extent in spec.shape[1:]), scale=1.0) for spec in model.inputs]
     expected = tiny.run(model.proto(), *batch, output=model.logits)
@@ -51,7 +52,8 @@ def prepared(proto: onnx.ModelProto | str | Path, *layers: str) -> Prepared:
 
 def checked(model: Model, selection: Selection, folder: Path, **options: Any) -> tuple[Manifest, dict[str, Any]]:
     """Artifacts, and what their check finds; in this process, which is quicker."""
-    manifest = make_artifacts(model, selection, folder / "artifacts", backend="ort", check=False, **options)
+    choices = Choices(**options)
+    manifest = make_artifacts(model, selection, folder / "artifacts", backend="ort", check=False, choices=choices)
     return manifest, selfcheck.check(manifest)
 
 
@@ -86,7 +88,9 @@ def test_layer_normalisation_keeps_the_outputs_it_was_given() -> None:
 def test_a_trainable_part_of_a_layer() -> None:
     """A selection may name only some parameters of its layers (norm-bias does)."""
     model = open_model(tiny.conv_net())
-    made = prepare(model, Selection(model.sha256, "norm-bias", ("bn1", "bn2"), ("bn1.bias", "bn2.bias")))
+    made = trainable_graph(
+        model, Selection(model.sha256, "norm-bias", ("bn1", "bn2"), ("bn1.bias", "bn2.bias")), backend="ort"
+    )
     assert made.trainable == ("bn1.bias", "bn2.bias")
 
 
@@ -111,24 +115,24 @@ def test_real_models(shared: Path, name: str, layers: tuple[str, ...]) -> None:
 def test_a_selection_for_another_model_is_refused() -> None:
     model, other = open_model(tiny.conv_net()), open_model(tiny.conv_net(seed=1))
     with pytest.raises(RecordError, match=other.sha256[:12]):
-        prepare(model, selecting(other, "fc"))
+        trainable_graph(model, selecting(other, "fc"), backend="ort")
 
 
 def test_an_empty_selection_is_refused() -> None:
     model = open_model(tiny.conv_net())
     with pytest.raises(UsageError, match="empty"):
-        prepare(model, Selection(model.sha256, "layers", (), ()))
+        trainable_graph(model, Selection(model.sha256, "layers", (), ()), backend="ort")
     with pytest.raises(UsageError, match="empty"):
-        prepare(model, Selection(model.sha256, "layers", ("fc",), ()))
+        trainable_graph(model, Selection(model.sha256, "layers", ("fc",), ()), backend="ort")
 
 
 def test_unknown_names_are_refused() -> None:
     model = open_model(tiny.conv_net())
     with pytest.raises(UsageError, match="nope"):
-        prepare(model, Selection(model.sha256, "layers", ("nope",), ("fc.weight",)))
+        trainable_graph(model, Selection(model.sha256, "layers", ("nope",), ("fc.weight",)), backend="ort")
     for parameter in ("nope.weight", "conv1.weight", "bn1.running_mean", "r1"):
         with pytest.raises(UsageError, match=parameter):
-            prepare(model, Selection(model.sha256, "layers", ("fc",), ("fc.weight", parameter)))
+            trainable_graph(model, Selection(model.sha256, "layers", ("fc",), ("fc.weight", parameter)), backend="ort")
 
 
 def test_a_parameter_with_a_reserved_name_is_refused() -> None:
@@ -137,7 +141,7 @@ def test_a_parameter_with_a_reserved_name_is_refused() -> None:
     )
     model = open_model(proto)
     with pytest.raises(UsageError, match="w_grad"):
-        prepare(model, selecting(model, "fc"))
+        trainable_graph(model, selecting(model, "fc"), backend="ort")
 
 
 def test_a_batchnorm_in_training_mode_is_set_to_inference() -> None:
@@ -148,7 +152,7 @@ def test_a_batchnorm_in_training_mode_is_set_to_inference() -> None:
     model = open_model(proto)
     assert any(bn.name in note and "stored statistics" in note for note in model.notes)
     x = normal(5, 3, 8, 8)
-    made = prepare(model, selecting(model, "fc"))
+    made = trainable_graph(model, selecting(model, "fc"), backend="ort")
     assert tiny.difference(tiny.run(made.graph, x), tiny.run(tiny.conv_net(), x)) <= 1e-5
 
 

@@ -17,7 +17,7 @@ from onnx import helper
 from adabet_onnx import ModelError, export_model, make_artifacts, open_model
 from adabet_onnx.cli.main import cli
 from adabet_onnx.data.dataset import Dataset
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
@@ -44,7 +44,7 @@ def loss_of(proto: onnx.ModelProto, model: Model, classes: int, *, log: bool = F
     x, y, dataset = data(model, classes)
     p = tiny.run(proto, x).astype(np.float64)
     picked = p[np.arange(len(y)), y]
-    found = evaluate(model, dataset, Preprocessing())
+    found = evaluate(model, dataset, preprocessing=Arithmetic())
     assert found["accuracy"] == pytest.approx((p.argmax(1) == y).mean())
     assert found["loss"] is not None
     return float(found["loss"]), float(-(picked if log else np.log(picked)).mean())
@@ -79,7 +79,7 @@ def test_a_sigmoid_in_every_form(form: str) -> None:
     x = data(model)[0]
     p, y = tiny.run(proto, x).astype(np.float64), (np.arange(24)[:, None] % 2).astype(np.float32)
     dataset = open_data({"x": x, "y": y}, model).train
-    found = evaluate(model, dataset, Preprocessing(), loss="bce-with-logits")
+    found = evaluate(model, dataset, preprocessing=Arithmetic(), loss="bce-with-logits")
     assert found["loss"] == pytest.approx(float(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()), rel=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
     with pytest.raises(ModelError, match=r"cross-entropy needs logits.*`open_model\(.*logits='NAME'\)`"):
         make_artifacts(model, everything(model), tmp_path / "a", check=False)
     with pytest.raises(ModelError, match=r"cross-entropy needs logits"):
-        evaluate(model, data(model)[2], Preprocessing())
+        evaluate(model, data(model)[2], preprocessing=Arithmetic())
     assert not any(layer.trainable for layer in check_model(proto).layers)
     assert loss_obstacle(model, "mse", "portable") is None
     named = open_model(proto, logits="y")  # then it is the user's word
@@ -255,7 +255,7 @@ def test_the_largest_probabilities_and_their_classes_stay(backend, tmp_path, che
     x, y, dataset = data(model)
     z = tiny.run(proto, x, output="z").astype(np.float64)
     expected = np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(24), y])
-    assert evaluate(model, dataset, Preprocessing())["loss"] == pytest.approx(expected, rel=1e-5)
+    assert evaluate(model, dataset, preprocessing=Arithmetic())["loss"] == pytest.approx(expected, rel=1e-5)
     make_artifacts(model, everything(model), tmp_path / "a", backend=backend)
     adapted = export_model(tmp_path / "a", tmp_path / "adapted.onnx")
     for name in ("v", "i"):

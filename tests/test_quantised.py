@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import ModelError, make_artifacts, open_model, score, select
 from adabet_onnx.model.passes.dequantise import Dequantise
+from adabet_onnx.scoring.options import Scoring
 
 UINT8, INT8 = TensorProto.UINT8, TensorProto.INT8
 
@@ -223,5 +224,5 @@ def test_a_quantised_model_is_scored_and_trained(tmp_path, rng):
     proto = quantise(tiny.conv_net(norm=False), tmp_path, style="QDQ", per_channel=True)
     model = open_model(proto)
     x, y = rng.uniform(-1, 1, (40, 3, 8, 8)).astype(np.float32), np.arange(40) % 4
-    selection = select(score(model, (x, y), samples=32, subsets=2, preset="none"), rho=0.5)
+    selection = select(score(model, (x, y), preset="none", scoring=Scoring(samples=32, subsets=2)), rho=0.5)
     make_artifacts(model, selection, tmp_path / "artifacts", backend="portable", check=False)

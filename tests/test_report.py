@@ -18,18 +18,23 @@ from conftest import missing
 from models import tiny
 
 from adabet_onnx import RecordError, UsageError, open_model
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.measure import Cost
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.outcome import save_summary
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.report.gather import gather
 from adabet_onnx.report.page import write_report
 from adabet_onnx.report.predicted import find_model, predict_costs
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
+from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.results import load_results
 from adabet_onnx.study.stability import stability
+from adabet_onnx.training.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +64,7 @@ def hostile_net() -> onnx.ModelProto:
     return proto
 
 
-SCORING = {"samples": 64, "subset_size": 16, "subsets": 4}
+SCORING = Scoring(samples=64, subset_size=16, subsets=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +78,12 @@ def folder(tmp_path_factory) -> Path:
         path,
         arrays,
         folder / "all" / "run",
-        scoring=SCORING,
-        training={"epochs": 2, "batch_size": 16},
-        strategy="last",
-        rho=0.4,
-        check=False,
+        adapting=Adapting(
+            scoring=SCORING,
+            settings=Settings(epochs=2, batch_size=16),
+            check=False,
+            choosing=Choosing(strategy="last", rho=0.4),
+        ),
     )
     save_summary(outcome, command="adabet-onnx run <net>.onnx")
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
@@ -88,7 +94,10 @@ def folder(tmp_path_factory) -> Path:
         compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)
     found = stability(
-        model, arrays, points=16, subsets=4, max_samples=32, seeds=1, fisher=False, preprocessing=Preprocessing()
+        model,
+        arrays,
+        preprocessing=Arithmetic(),
+        repeats=Repeats(points=16, subsets=4, max_samples=32, seeds=1, fisher=False),
     )
     found.save(folder / "all" / "stability.json")
     return folder / "all"

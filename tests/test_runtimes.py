@@ -16,6 +16,8 @@ from models import tiny
 
 from adabet_onnx import UsageError, make_artifacts, open_model, score, select
 from adabet_onnx.portable.profiles import PROFILES
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.training.choices import Choices
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
@@ -42,7 +44,7 @@ def job(request, tmp_path_factory):
     shape = model.inputs[0].shape[1:]
     x = rng.standard_normal((STEPS * BATCH, *shape)).astype(np.float32)
     y = rng.integers(0, 3, STEPS * BATCH)
-    selection = select(score(model, x[:32], samples=32), strategy="all")
+    selection = select(score(model, x[:32], scoring=Scoring(samples=32)), strategy="all")
     manifest = make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
     np.savez(folder / "data.npz", x=x, y=y)
     parts = [slice(i * BATCH, (i + 1) * BATCH) for i in range(STEPS)]
@@ -127,10 +129,17 @@ def test_the_webgpu_profile_is_the_packages_own_table():
 def webgpu(model, folder, strategy="all"):
     opened = open_model(model)
     x = np.random.default_rng(0).standard_normal((32, *opened.inputs[0].shape[1:])).astype(np.float32)
-    selection = select(score(opened, x, samples=32), strategy=strategy)
-    settings = {"backend": "portable", "optimizer": "adamw", "clip_norm": 1.0}
-    plain = make_artifacts(opened, selection, folder / "plain", **settings)
-    profiled = make_artifacts(opened, selection, folder / "webgpu", profile="webgpu", **settings)
+    selection = select(score(opened, x, scoring=Scoring(samples=32)), strategy=strategy)
+    plain, profiled = (
+        make_artifacts(
+            opened,
+            selection,
+            folder / (profile or "plain"),
+            backend="portable",
+            choices=Choices(optimizer="adamw", clip_norm=1.0, profile=profile),
+        )
+        for profile in (None, "webgpu")
+    )
     return plain, profiled, x
 
 

@@ -16,9 +16,10 @@ from scipy.spatial.distance import pdist, squareform
 
 from adabet_onnx import DataError, UsageError, open_model, runtime, score
 from adabet_onnx.data.feeder import Feeder
-from adabet_onnx.data.preprocess import NONE, choose
+from adabet_onnx.data.preprocess import NONE, Preprocessing
 from adabet_onnx.data.source import open_data
 from adabet_onnx.scoring.betti import distances, first_betti_number
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.scoring.record import load_scores, standard_error
 
@@ -61,8 +62,8 @@ def model():
 def test_batches_estimator_equals_ripser_on_raw_activations(shared, name, data):
     model = open_model(shared / "models" / f"{name}.onnx")
     dataset = open_data(shared / "data" / f"{data}.npz", model).train
-    scores = score(model, dataset, estimator="batches", batches=2)
-    feeder = Feeder(model, choose(model, integer_data=True))
+    scores = score(model, dataset, scoring=Scoring(estimator="batches", batches=2))
+    feeder = Feeder(model, Preprocessing().resolve(model, integer_data=True))
     for number, group in enumerate(scores.samples):
         raw = activations(model, feeder.feeds(dataset, np.array(group)))
         found = {layer.name: layer.b1[number] for layer in scores.layers}
@@ -95,7 +96,9 @@ def test_gram_probe_is_exact_far_from_the_origin(rng):
     model = open_model(proto)
     raw = activations(model, {"input": points})["bn1"]
     assert raw.mean() > 900
-    scores = score(model, points, estimator="batches", batches=1, order="sequential", preprocessing=NONE)
+    scores = score(
+        model, points, preprocessing=NONE, scoring=Scoring(estimator="batches", batches=1, order="sequential")
+    )
     assert next(layer for layer in scores.layers if layer.name == "bn1").b1 == (raw_b1(raw.astype(np.float64)),)
 
 
@@ -137,8 +140,8 @@ def test_score_is_b1_mean_over_points_times_activation_size(model, images):
 
 def test_subsets_are_those_of_the_distance_matrix(model, images):
     """With subsets of the whole group there is one, and it is the batches estimator's number."""
-    whole = score(model, images, samples=32, subset_size=32, order="sequential")
-    batches = score(model, images, estimator="batches", batches=1, batch_size=32, order="sequential")
+    whole = score(model, images, scoring=Scoring(samples=32, subset_size=32, order="sequential"))
+    batches = score(model, images, scoring=Scoring(estimator="batches", batches=1, batch_size=32, order="sequential"))
     assert [layer.b1 for layer in whole.layers] == [layer.b1 for layer in batches.layers]
 
 
@@ -147,11 +150,11 @@ def test_labels_do_not_matter_and_seeds_do(model, images):
     assert first == dataclasses.replace(again, classes=first.classes)
     other = score(model, images, seed=1)
     assert other.samples != first.samples
-    assert score(model, images, order="sequential").samples == (tuple(range(128)),)
+    assert score(model, images, scoring=Scoring(order="sequential")).samples == (tuple(range(128)),)
 
 
 def test_a_ragged_group_is_left_out_and_counted(model, images):
-    scores = score(model, images, samples=300)
+    scores = score(model, images, scoring=Scoring(samples=300))
     assert [len(group) for group in scores.samples] == [128, 128]
     assert scores.settings["samples_left_out"] == 44
     assert any("44 samples" in note for note in scores.notes)
@@ -164,24 +167,24 @@ def test_too_few_samples(model, images):
     with pytest.raises(DataError, match="needs 32 samples, but the data has 20"):
         score(model, images[:20])
     with pytest.raises(DataError, match="needs 128 samples, but the data has 100"):
-        score(model, images[:100], estimator="batches")
+        score(model, images[:100], scoring=Scoring(estimator="batches"))
 
 
 def test_a_memory_limit_makes_groups_smaller_and_says_so(model, images):
-    scores = score(model, images, samples=256, max_memory=20_600_000)
+    scores = score(model, images, scoring=Scoring(samples=256, max_memory=20_600_000))
     group = scores.settings["group"]
     assert 32 <= group < 128
     assert all(len(indices) == group for indices in scores.samples)
     assert any(f"groups of {group} samples instead of 128" in note for note in scores.notes)
     with pytest.raises(DataError, match="scoring-memory"):
-        score(model, images, max_memory=20_010_000)
+        score(model, images, scoring=Scoring(max_memory=20_010_000))
 
 
 def test_nan_activations_are_named(model, images):
     broken = images.copy()
     broken[7] = 1e30  # finite, but its products are not
     with pytest.raises(DataError, match="conv1"):
-        score(model, broken, samples=300, order="sequential")
+        score(model, broken, scoring=Scoring(samples=300, order="sequential"))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_nan_activations_are_named(model, images):
 )
 def test_impossible_settings(model, images, settings):
     with pytest.raises(UsageError):
-        score(model, images, **settings)
+        score(model, images, scoring=Scoring(**settings))
 
 
 def test_scores_survive_their_file(model, images, tmp_path):
@@ -215,8 +218,11 @@ def test_several_inputs_as_batches_of_dicts(rng):
     first, second = rng.standard_normal((64, 4)), rng.standard_normal((64, 5))
     batches = [{"input": first[i : i + 20], "second": second[i : i + 20]} for i in range(0, 64, 20)]
     model = open_model(proto)
-    listed = score(model, batches, samples=64, order="sequential")
-    assert listed.layers == score(model, {"input": first, "second": second}, samples=64, order="sequential").layers
+    listed = score(model, batches, scoring=Scoring(samples=64, order="sequential"))
+    assert (
+        listed.layers
+        == score(model, {"input": first, "second": second}, scoring=Scoring(samples=64, order="sequential")).layers
+    )
 
 
 def test_standard_error_is_that_of_disjoint_batches_or_larger():
@@ -264,6 +270,6 @@ def test_batch_that_is_not_the_first_axis_or_is_merged(rng):
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ("y", "mixed"))
     session = runtime.inference_session(proto.SerializeToString(), "outputs")
     logits, y, mixed = session.run(None, {"input": points})
-    scores = score(model, points, samples=32, order="sequential")
+    scores = score(model, points, scoring=Scoring(samples=32, order="sequential"))
     expected = {"lstm": np.moveaxis(y, 2, 0), "mix": mixed.reshape(32, 28), "fc": logits}
     assert {layer.name: layer.b1 for layer in scores.layers} == {name: (raw_b1(x),) for name, x in expected.items()}

@@ -9,6 +9,7 @@ from scipy.stats import kendalltau
 
 from adabet_onnx import RecordError, UsageError, select
 from adabet_onnx.scoring.record import LayerScore, Scores
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import load_selection
 
 
@@ -69,10 +70,13 @@ def test_random_is_seeded(scores):
 
 def test_head_rules(scores):
     assert "fc" not in select(scores, rho=0.4).layers  # auto: in the pool, where it scores 0
-    assert select(scores, rho=0.4, head="always").layers == ("conv2", "bn2", "fc")
+    assert select(scores, rho=0.4, choosing=Choosing(head="always")).layers == ("conv2", "bn2", "fc")
     assert select(dataclasses.replace(scores, new_head=True), rho=0.4).layers == ("conv2", "bn2", "fc")
-    assert select(scores, strategy="last", rho=0.4, head="never").layers == ("conv2", "bn2")
-    assert select(scores, strategy="last", rho=0.4, head="always").layers == ("bn2", "fc")  # not counted twice
+    assert select(scores, strategy="last", rho=0.4, choosing=Choosing(head="never")).layers == ("conv2", "bn2")
+    assert select(scores, strategy="last", rho=0.4, choosing=Choosing(head="always")).layers == (
+        "bn2",
+        "fc",
+    )  # not counted twice
 
 
 def test_explicit_layers(scores):
@@ -82,12 +86,12 @@ def test_explicit_layers(scores):
 
 
 def test_the_head_rule_holds_for_explicit_layers_too(scores):
-    assert select(scores, layers=["conv1"], head="always").layers == ("conv1", "fc")
+    assert select(scores, layers=["conv1"], choosing=Choosing(head="always")).layers == ("conv1", "fc")
     assert select(dataclasses.replace(scores, new_head=True), layers=["conv1"]).layers == ("conv1", "fc")
-    assert select(scores, layers=["conv1", "fc"], head="never").layers == ("conv1",)
+    assert select(scores, layers=["conv1", "fc"], choosing=Choosing(head="never")).layers == ("conv1",)
     for wrong in ({"layers": ["fc"]}, {"strategy": "head"}):
         with pytest.raises(UsageError, match="never"):
-            select(scores, head="never", **wrong)
+            select(scores, **wrong, choosing=Choosing(head="never"))
 
 
 def test_firmness_counts_standard_errors_and_ties(scores):
@@ -113,7 +117,7 @@ def test_agreement_with_size_alone(scores):
 @pytest.mark.parametrize("wrong", [{"rho": 0}, {"rho": 1.1}, {"rho": -0.1}, {"strategy": "best"}, {"head": "maybe"}])
 def test_wrong_options(scores, wrong):
     with pytest.raises(UsageError):
-        select(scores, **wrong)
+        select(scores, choosing=Choosing(**wrong))
 
 
 def test_norm_bias_without_norms_says_why(scores):

@@ -8,14 +8,16 @@ import pytest
 from models import shared_layers, tiny
 from onnx import helper, numpy_helper
 
-from adabet_onnx import ModelError, check_model, export_model, make_artifacts, open_model, prepare
+from adabet_onnx import ModelError, check_model, export_model, make_artifacts, open_model
 from adabet_onnx.model.channels import channels_of
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
+from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.model.sharing import is_matrix, sharings_of
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.decisions import decisions
 
 MADE = {
@@ -194,11 +196,11 @@ def test_a_siamese_network_stays_symmetric(backend, selected, tmp_path, checked_
 def test_a_merged_vector_is_given_to_each_layer_once() -> None:
     """The applications of h keep one copy of ``zero`` in common; fc has its own."""
     model = open_model(shared_layers.siamese())
-    made = prepare(model, selecting(model, "/fc"), backend="portable")
+    made = trainable_graph(model, selecting(model, "/fc"), backend="portable")
     assert made.trainable == ("fc.weight", "zero//fc/2")
     users = {n.name for n, _ in consumers(made.original.graph.initializers["zero"])}
     assert users == {"/h_a", "/h_b"}
-    made = prepare(model, selecting(model, "/h_a"), backend="portable")
+    made = trainable_graph(model, selecting(model, "/h_a"), backend="portable")
     assert made.trainable == ("h.weight", "zero")
 
 
@@ -217,8 +219,8 @@ def test_slopes_of_equal_values_are_merged_whatever_their_axes() -> None:
     values["slope"] = np.full((4, 1, 1), 0.25, np.float32)
     model = open_model(tiny.build(nodes, values, input_shape=("N", 3, 5, 5)))
     assert sharings_of(model.layers)["slope"] == "merged"
-    assert prepare(model, selecting(model, "/p2"), backend="portable").trainable == ("slope//p2/1",)
-    assert prepare(model, selecting(model, "/p1"), backend="portable").trainable == ("slope",)
+    assert trainable_graph(model, selecting(model, "/p2"), backend="portable").trainable == ("slope//p2/1",)
+    assert trainable_graph(model, selecting(model, "/p1"), backend="portable").trainable == ("slope",)
 
 
 def test_the_activation_is_that_of_the_last_application() -> None:
@@ -250,7 +252,9 @@ def test_an_obstacle_of_one_application_is_one_of_the_layer() -> None:
 def test_a_normalisation_by_the_batch_that_is_applied_twice_is_refused(tmp_path) -> None:
     model = open_model(shared_layers.siamese(norm="BatchNormalization"))
     with pytest.raises(ModelError, match=r"applied several times.*`batch_norm='frozen'`"):
-        make_artifacts(model, everything(model), tmp_path / "a", backend="portable", batch_norm="batch")
+        make_artifacts(
+            model, everything(model), tmp_path / "a", backend="portable", choices=Choices(batch_norm="batch")
+        )
 
 
 def test_a_layer_that_is_applied_twice_has_no_channels_of_its_own() -> None:

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import open_model, score
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.scoring.signals import divergence, effective_rank
 
@@ -55,7 +56,12 @@ def network(opset: int = 17, *, dead: int = 0, norm: bool = True, image: bool = 
 
 
 def scored(proto, x, samples=64):
-    return score(open_model(proto), {"x": x}, samples=samples, subset_size=16, subsets=4, preprocessing=Preprocessing())
+    return score(
+        open_model(proto),
+        {"x": x},
+        preprocessing=Arithmetic(),
+        scoring=Scoring(samples=samples, subset_size=16, subsets=4),
+    )
 
 
 def by_hand(proto, x, samples):

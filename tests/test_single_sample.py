@@ -9,6 +9,8 @@ from models import tiny
 from models.tiny import node, normal
 
 from adabet_onnx import ModelError, Trainer, export_model, make_artifacts, open_model, score, select
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.training.settings import Settings
 
 
 def sample_net(*, first: list | None = None, last: list | None = None, shape=(3, 8, 8), out=("classes",), **values):
@@ -99,10 +101,14 @@ def test_it_trains_and_the_adapted_model_takes_a_batch(rng, tmp_path):
     x, y = rng.standard_normal((40, 8, 8, 3)).astype(np.float32), np.arange(40) % 4
     np.savez(tmp_path / "data.npz", x=x, y=y)
     model = open_model(tmp_path / "model.onnx")
-    selection = select(score(model, tmp_path / "data.npz", samples=32, subset_size=16, subsets=2), strategy="all")
+    selection = select(
+        score(model, tmp_path / "data.npz", scoring=Scoring(samples=32, subset_size=16, subsets=2)), strategy="all"
+    )
     make_artifacts(model, selection, tmp_path / "artifacts")
     export_model(tmp_path / "artifacts", tmp_path / "untrained.onnx")
-    rows = Trainer(tmp_path / "artifacts").fit(tmp_path / "data.npz", epochs=8, learning_rate=0.03, validation=0)
+    rows = Trainer(tmp_path / "artifacts").fit(
+        tmp_path / "data.npz", epochs=8, learning_rate=0.03, settings=Settings(validation=0)
+    )
     adapted = export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx")
     assert rows[-1]["train_loss"] < rows[1]["train_loss"]
     alone = np.stack([tiny.run(NETS["scaled, channels last"], sample) for sample in x])

@@ -28,6 +28,7 @@ from sklearn.svm import LinearSVC
 
 from adabet_onnx import ModelError, Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.training.evaluation import logits_session
 
 FEATURES = 6
@@ -174,7 +175,7 @@ def test_training_and_export(kind, data, tmp_path):
     fitted, path = exported(built, x, labels["classes"], tmp_path)
     model = open_model(path)
     moved, y = x + np.float32(1), labels["classes"].astype(np.int64)
-    scores = score(model, (moved, y), samples=64)
+    scores = score(model, (moved, y), scoring=Scoring(samples=64))
     folder = tmp_path / "artifacts"
     make_artifacts(model, select(scores, strategy="all"), folder)
     before = softmax(logits_of(model, moved))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,16 +14,19 @@ from models import tiny
 
 from adabet_onnx import DataError, RecordError, RuntimeMissingError, UsageError, open_model, score
 from adabet_onnx.cli.main import main
-from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.forward import Probed
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.signals import effective_rank, signals
 from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overlap_by_chance
+from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.stability import group_sizes, stability
 from adabet_onnx.study.stability_record import load_stability
+from adabet_onnx.training.choices import Choices
 
 pytestmark = pytest.mark.slow
 
-QUICK = {"points": 16, "subsets": 8, "max_samples": 64, "seeds": 2, "preprocessing": Preprocessing()}
+QUICK = Repeats(points=16, subsets=8, max_samples=64, seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +66,20 @@ def test_sizes_double_as_long_as_there_are_two_groups():
 
 def test_groups_are_scored_as_score_does(model, data):
     """The b1_hat of disjoint batches is that of `score` on the same samples."""
-    found = stability(model, data, **{**QUICK, "subsets": 1, "seeds": 1, "max_samples": 16, "fisher": False})
+    found = stability(
+        model,
+        data,
+        preprocessing=Arithmetic(),
+        repeats=replace(QUICK, subsets=1, seeds=1, max_samples=16, fisher=False),
+    )
     order = np.random.default_rng(0).permutation(200)
     for group in (0, 3):
         rows = order[group * 16 : group * 16 + 16]
         scores = score(
             model,
             {"x": data["x"][rows]},
-            estimator="batches",
-            batch_size=16,
-            batches=1,
-            order="sequential",
-            preprocessing=Preprocessing(),
+            preprocessing=Arithmetic(),
+            scoring=Scoring(estimator="batches", batch_size=16, batches=1, order="sequential"),
         )
         assert [values[group] for values in found.example] == pytest.approx([layer.b1_hat for layer in scores.layers])
 
@@ -82,7 +88,7 @@ def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data):
     from adabet_onnx.data.source import open_data
 
     dataset = open_data({"x": data["x"]}, model).train
-    probed = Probed(model, Preprocessing(), group=64)
+    probed = Probed(model, Arithmetic(), group=64)
     rows = np.arange(16, 48)
     part, alone = probed.forward(dataset, np.arange(64)).of(rows), probed.forward(dataset, rows)
     for name in alone.grams:
@@ -96,7 +102,7 @@ def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data):
 
 
 def test_what_is_found(model, data):
-    found = stability(model, data, **QUICK)
+    found = stability(model, data, preprocessing=Arithmetic(), repeats=QUICK)
     measures = {row.measure for row in found.agreements}
     assert measures == {"b1_hat", "b1_hat batches", "b1", "size", "auto", "fisher"}
     assert {row.samples for row in found.agreements} == {16, 32, 64}
@@ -113,18 +119,20 @@ def test_what_is_found(model, data):
 
 
 def test_the_same_twice(model, data):
-    assert stability(model, data, **QUICK) == stability(model, data, **QUICK)
+    assert stability(model, data, preprocessing=Arithmetic(), repeats=QUICK) == stability(
+        model, data, preprocessing=Arithmetic(), repeats=QUICK
+    )
 
 
 def test_blocks_do_not_change_betti_numbers(model, data):
     """With less memory blocks are smaller; groups within a block are the same."""
     from adabet_onnx.study import stability as module
 
-    whole = stability(model, data, **QUICK, fisher=False)
+    whole = stability(model, data, preprocessing=Arithmetic(), repeats=replace(QUICK, fisher=False))
     before = module.GROUP
     try:
         module.GROUP = 32
-        parts = stability(model, data, **QUICK, fisher=False)
+        parts = stability(model, data, preprocessing=Arithmetic(), repeats=replace(QUICK, fisher=False))
     finally:
         module.GROUP = before
     for size in (16, 32):
@@ -136,26 +144,28 @@ def test_blocks_do_not_change_betti_numbers(model, data):
 
 
 def test_without_labels_there_is_no_fisher(model, data):
-    found = stability(model, {"x": data["x"]}, **QUICK)
+    found = stability(model, {"x": data["x"]}, preprocessing=Arithmetic(), repeats=QUICK)
     assert "fisher" not in {row.measure for row in found.agreements}
 
 
 def test_labels_of_a_task_that_the_model_has_no_head_for(model, data, tmp_path):
     """Rankings without labels are as firm as they are; it is said why the rival is not there."""
-    found = stability(model, {**data, "y": np.arange(200) % 20}, **QUICK)
+    found = stability(model, {**data, "y": np.arange(200) % 20}, preprocessing=Arithmetic(), repeats=QUICK)
     assert "fisher" not in {row.measure for row in found.agreements}
     assert "labels go from 0 to 19" in found.notes[0]
     found.save(tmp_path / "stability.json")
     assert load_stability(tmp_path / "stability.json") == found
     targets = np.random.default_rng(0).standard_normal((200, 4))
-    assert stability(model, {**data, "y": targets}, **QUICK).notes
-    found = stability(model, {**data, "y": targets}, **QUICK, loss="mse")
+    assert stability(model, {**data, "y": targets}, preprocessing=Arithmetic(), repeats=QUICK).notes
+    found = stability(
+        model, {**data, "y": targets}, preprocessing=Arithmetic(), repeats=QUICK, choices=Choices(loss="mse")
+    )
     assert "fisher" in {row.measure for row in found.agreements}
     assert found.notes == ()
 
 
 def test_the_file(model, data, tmp_path):
-    found = stability(model, data, **QUICK, fisher=False)
+    found = stability(model, data, preprocessing=Arithmetic(), repeats=replace(QUICK, fisher=False))
     path = tmp_path / "stability.json"
     found.save(path)
     assert load_stability(path) == found
@@ -176,7 +186,7 @@ def test_the_file(model, data, tmp_path):
 )
 def test_numbers_out_of_range(model, data, wrong):
     with pytest.raises(UsageError, match=r"must be at least|rho"):
-        stability(model, data, **{**QUICK, **wrong})
+        replace(QUICK, **wrong)
 
 
 def test_clusters_of_embeddings():
@@ -197,7 +207,7 @@ def test_clusters_of_embeddings():
 def test_embeddings_without_umap(model, data, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(RuntimeMissingError, match=r"adabet-onnx\[embeddings\]"):
-        stability(model, data, **QUICK, fisher=False, embeddings=True)
+        stability(model, data, preprocessing=Arithmetic(), repeats=replace(QUICK, fisher=False, embeddings=True))
 
 
 def run(monkeypatch, capfd, *arguments: object) -> tuple[int, str, str]:

@@ -12,6 +12,7 @@ from models.tiny import normal
 from adabet_onnx import ModelError, check_model, make_artifacts, open_model, score
 from adabet_onnx.model import uses
 from adabet_onnx.model.passes.unused import RemoveUnused
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -128,7 +129,7 @@ def test_the_layer_after_it_trains_rightly(kind, tmp_path):
 
 @pytest.mark.slow
 def test_they_are_scored():
-    scores = score(open_model(branching.partly("input")), x(64), samples=32, subset_size=16, subsets=2)
+    scores = score(open_model(branching.partly("input")), x(64), scoring=Scoring(samples=32, subset_size=16, subsets=2))
     assert [layer.name for layer in scores.layers] == ["a", "fc"]
 
 
@@ -160,7 +161,7 @@ def test_a_convolution_that_only_an_if_reads(tmp_path):
     )
     images = normal(4, 3, 8, 8, scale=1.0)
     model = open_model(proto)
-    assert score(model, np.tile(images, (8, 1, 1, 1)), samples=32, subset_size=16, subsets=2).layers
+    assert score(model, np.tile(images, (8, 1, 1, 1)), scoring=Scoring(samples=32, subset_size=16, subsets=2)).layers
     manifest = make_artifacts(model, selecting(model, "/fc"), tmp_path / "a", backend="portable")
     assert np.isfinite(manifest.session(manifest.initial).evaluate({"input": images}, np.arange(4) % 3)[0])
 

@@ -23,21 +23,26 @@ from adabet_onnx import (
     select,
     stability,
 )
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.measure import Cost
+from adabet_onnx.data.data import Data
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.ranges import check_range
-from adabet_onnx.data.reading import Reading
 from adabet_onnx.data.source import open_data
 from adabet_onnx.data.taken import resize_step
 from adabet_onnx.model.open import Tensor
 from adabet_onnx.outcome import summary
 from adabet_onnx.pipeline import adapt
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
+from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.stability_record import load_stability
 from adabet_onnx.training.evaluation import evaluate, predict
+from adabet_onnx.training.settings import Settings
 
 MOVED = "60 samples of 20 x 6 -> 6 x 20: axes moved (layout NTC)"
 
@@ -86,7 +91,7 @@ def test_integers_out_of_range_are_found_before_anything_is_trained(tmp_path, ch
     model = open_model(inputs.flat(2, 3, kind="uint8"))
     data = np.random.default_rng(0).integers(0, 256, (5000, 2, 3))
     labels = np.arange(5000) % 2
-    scores = score(model, data[:64], samples=32, subsets=2)
+    scores = score(model, data[:64], scoring=Scoring(samples=32, subsets=2))
     make_artifacts(model, select(scores, strategy="all"), tmp_path / "a", backend="portable", check=False)
     data[-1] = 300
     trainer = Trainer(tmp_path / "a")
@@ -94,9 +99,9 @@ def test_integers_out_of_range_are_found_before_anything_is_trained(tmp_path, ch
         trainer.fit((data, labels), epochs=1)
     assert not (tmp_path / "a" / "training").exists()
     for command in (
-        lambda: score(model, data, samples=32, subsets=2),
-        lambda: evaluate(model, open_data((data, labels), model).train, NONE),
-        lambda: predict(model, data, lambda integer: NONE),
+        lambda: score(model, data, scoring=Scoring(samples=32, subsets=2)),
+        lambda: evaluate(model, open_data((data, labels), model).train, preprocessing=NONE),
+        lambda: predict(model, data, preprocessing=NONE),
     ):
         with pytest.raises(DataError, match="to 300"):
             command()
@@ -105,13 +110,13 @@ def test_integers_out_of_range_are_found_before_anything_is_trained(tmp_path, ch
 def test_token_ids_that_an_embedding_does_not_have():
     model = open_model(inputs.embedded(11, 5))
     data = np.full((40, 5), 10)
-    predict(model, data, lambda integer: NONE)
+    predict(model, data, preprocessing=NONE)
     data[3, 2] = 11
     with pytest.raises(DataError, match=r"input 'x' takes ids of the 11 rows of 'table\.weight'.*from 10 to 11"):
-        predict(model, data, lambda integer: NONE)
+        predict(model, data, preprocessing=NONE)
     data[3, 2] = -1
     with pytest.raises(DataError, match=r"from 0 to 10, but the data goes from -1 to 10"):
-        predict(model, data, lambda integer: NONE)
+        predict(model, data, preprocessing=NONE)
 
 
 # --- the line --------------------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ def test_token_ids_that_an_embedding_does_not_have():
 )  # fmt: skip
 def test_lines(takes, kind, data, layout, line):
     model = open_model(inputs.flat(*takes, kind=kind))
-    train = open_data(data, model, reading=Reading(layout)).train
+    train = open_data(Data(data, layout=layout), model).train
     assert Feeder(model, NONE).taken(train) == line
 
 
@@ -187,16 +192,21 @@ def series(tmp_path_factory) -> Path:
 
 def test_scores_and_stability_are_those_of_the_data_in_order(series, tmp_path):
     model = open_model(series / "model.onnx")
-    first, last = (score(model, series / f"{order}.npz", samples=32, subsets=4) for order in ("nct", "ntc"))
+    first, last = (
+        score(model, series / f"{order}.npz", scoring=Scoring(samples=32, subsets=4)) for order in ("nct", "ntc")
+    )
     assert first.layers == last.layers
     assert first.settings["data"] == "60 samples of 6 x 20"
     assert last.settings["data"] == MOVED
-    told = score(model, series / "ntc.npz", samples=32, subsets=4, layout="NTC", channels=True)
+    told = score(model, Data(series / "ntc.npz", layout="NTC"), scoring=Scoring(samples=32, subsets=4, channels=True))
     assert [layer.b1 for layer in told.layers] == [layer.b1 for layer in first.layers]
     assert any(layer.channels for layer in told.layers)
     with pytest.raises(DataError, match="does not lead from one to the other"):
-        score(model, series / "ntc.npz", samples=32, subsets=4, layout="NCT")
-    found = [stability(model, series / f"{order}.npz", points=16, subsets=2, seeds=1) for order in ("nct", "ntc")]
+        score(model, Data(series / "ntc.npz", layout="NCT"), scoring=Scoring(samples=32, subsets=4))
+    found = [
+        stability(model, series / f"{order}.npz", repeats=Repeats(points=16, subsets=2, seeds=1))
+        for order in ("nct", "ntc")
+    ]
     assert found[0].agreements == found[1].agreements
     assert found[1].data == MOVED
     found[1].save(tmp_path / "stability.json")
@@ -208,13 +218,13 @@ def test_evaluation_and_prediction(series):
     rows = {}
     for order, line in (("nct", "60 samples of 6 x 20"), ("ntc", MOVED)):
         data = open_data(series / f"{order}.npz", model).train
-        result = evaluate(model, data, NONE)
+        result = evaluate(model, data, preprocessing=NONE)
         assert (result["accuracy"], result["data"]) == (1.0, line)
-        rows[order] = predict(model, series / f"{order}.npz", lambda integer: NONE)
+        rows[order] = predict(model, series / f"{order}.npz", preprocessing=NONE)
         assert [row["class"] for row in rows[order]] == data.labels.tolist()
         assert {row["data"] for row in rows[order]} == {line}
     assert [row["logits"] for row in rows["nct"]] == [row["logits"] for row in rows["ntc"]]
-    again = predict(model, series / "ntc.npz", lambda integer: NONE, layout="NTC")
+    again = predict(model, Data(series / "ntc.npz", layout="NTC"), preprocessing=NONE)
     assert [row["logits"] for row in again] == [row["logits"] for row in rows["nct"]]
 
 
@@ -223,7 +233,7 @@ def test_training(series, tmp_path, backend, request):
     if backend == "ort":
         request.getfixturevalue("training")
     model = open_model(series / "model.onnx")
-    selection = select(score(model, series / "nct.npz", samples=32, subsets=2), strategy="all")
+    selection = select(score(model, series / "nct.npz", scoring=Scoring(samples=32, subsets=2)), strategy="all")
     make_artifacts(model, selection, tmp_path / "a", backend=backend, check=False)
     rows, exported = {}, {}
     for order in ("nct", "ntc"):
@@ -245,12 +255,11 @@ def test_the_whole_job(series, tmp_path, checked_here):
     outcomes = [
         adapt(
             series / "model.onnx",
-            series / f"{order}2.npz",
+            Data(series / f"{order}2.npz", layout=layout),
             tmp_path / order,
-            scoring={"samples": 32, "subsets": 2},
-            training={"epochs": 1, "learning_rate": 1e-4},
-            layout=layout,
-            measure=False,
+            adapting=Adapting(
+                scoring=Scoring(samples=32, subsets=2), settings=Settings(epochs=1, learning_rate=1e-4), measure=False
+            ),
         )
         for order, layout in (("nct", None), ("ntc", "NTC"))
     ]
@@ -264,23 +273,22 @@ def test_the_whole_job(series, tmp_path, checked_here):
             series / "model.onnx",
             series / "nct2.npz",
             tmp_path / "ntc",
-            training={"epochs": 1, "learning_rate": 1e-4},
-            measure=False,
             resume=True,
+            adapting=Adapting(settings=Settings(epochs=1, learning_rate=1e-4), measure=False),
         )
 
 
 def test_a_comparison(series, tmp_path, monkeypatch):
     """What is read in a layout here is read so where strategies are trained, and on the old domain."""
     monkeypatch.setattr("adabet_onnx.study.compare.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
-    plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring={"samples": 32, "subsets": 2})
+    plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring=Scoring(samples=32, subsets=2))
     data, old = series / "ntc2.npz", series / "ntc.npz"
-    found = compare(series / "model.onnx", data, tmp_path, plan, old_domain=old, layout="NTC")
+    found = compare(series / "model.onnx", Data(data, layout="NTC"), tmp_path, plan, old_domain=Data(old, layout="NTC"))
     assert found.data == "40 samples of 20 x 6 -> 6 x 20: axes moved (layout NTC)"
     assert found.before == found.source_before == 1.0
     assert [result.accuracy for result in found.results] == [1.0]
     with pytest.raises(DataError, match="does not lead from one to the other"):
-        compare(series / "model.onnx", data, tmp_path, plan, layout="NCT")
+        compare(series / "model.onnx", Data(data, layout="NCT"), tmp_path, plan)
 
 
 def test_commands_say_what_data_was_taken_for(series, tmp_path, monkeypatch, capsys, checked_here):
@@ -333,15 +341,17 @@ def test_a_model_that_prepares_its_images_itself(tmp_path, rng, checked_here):
         model,
         tmp_path / "photos",
         tmp_path / "out",
-        strategy="all",
-        scoring={"samples": 32, "subsets": 2},
-        training={"epochs": 1},
-        measure=False,
+        adapting=Adapting(
+            scoring=Scoring(samples=32, subsets=2),
+            settings=Settings(epochs=1),
+            measure=False,
+            choosing=Choosing(strategy="all"),
+        ),
     )
     assert outcome.data == "32 image files -> 8 x 8 x 3: RGB, upright by EXIF, resized"
     assert outcome.scores.preprocessing["scale"] == 1
     pixels = rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     expected = (pixels.reshape(8, -1) / 192).sum(1)
     for data in (pixels, pixels.transpose(0, 3, 1, 2)):
-        logits = [row["logits"][0] for row in predict(model, data, lambda integer: NONE)]
+        logits = [row["logits"][0] for row in predict(model, data, preprocessing=NONE)]
         np.testing.assert_allclose(logits, expected, rtol=1e-4)

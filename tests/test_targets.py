@@ -12,6 +12,7 @@ import pytest
 from models import shaped, tiny
 
 from adabet_onnx import DataError, Trainer, UsageError, export_model, make_artifacts, open_model
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.dataset import split_off
 from adabet_onnx.data.labels import fit_labels
@@ -24,6 +25,7 @@ from adabet_onnx.study.fisher import fisher_information
 from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.evaluation import evaluate, predict
 from adabet_onnx.training.preflight import check_model
+from adabet_onnx.training.settings import Settings
 
 COUNT = 7
 OUTPUTS = [(), (1,), (3,), (4, 1), (4, 3), (1, 4, 2), (3, 1), (2, 4, 3)]
@@ -90,7 +92,7 @@ def test_the_first_training_loss_is_numpys_or_both_shapes_are_named(shape, loss,
             assert found == pytest.approx(by_numpy(loss, outputs, y), rel=1e-5)
             session.forget_gradients()
             if backend == "portable":
-                found = evaluate(model, open_data((x, y), model).train, NONE, loss=loss)["loss"]
+                found = evaluate(model, open_data((x, y), model).train, preprocessing=NONE, loss=loss)["loss"]
                 assert found == pytest.approx(by_numpy(loss, outputs, y), rel=1e-5)
             continue
         with pytest.raises(DataError, match=both_named(wanted, shape)):
@@ -110,11 +112,11 @@ def test_every_command_refuses_other_shapes(loss, backend, tmp_path, rng):
     with pytest.raises(DataError, match=pattern):
         Trainer(tmp_path / "a").fit((x, y), preprocessing=NONE)
     with pytest.raises(DataError, match=pattern):
-        evaluate(model, open_data((x, y), model).train, NONE, loss=loss)
+        evaluate(model, open_data((x, y), model).train, preprocessing=NONE, loss=loss)
     with pytest.raises(DataError, match=pattern):
-        adapt(model, (x, y), tmp_path / "o", choices=Choices(loss=loss), backend=backend)
+        adapt(model, (x, y), tmp_path / "o", adapting=Adapting(choices=Choices(loss=loss), backend=backend))
     with pytest.raises(DataError, match=pattern):
-        fisher_information(model, (x, y), loss=loss, preprocessing=NONE)
+        fisher_information(model, (x, y), preprocessing=NONE, choices=Choices(loss=loss))
 
 
 @pytest.mark.parametrize("shape", CLASSES, ids=str)
@@ -123,7 +125,7 @@ def test_class_indices_fit_up_to_axes_of_one(shape, tmp_path, rng):
     model = open_model(proto)
     axis = 2 if shape in [(4, 3)] else 1
     chosen = 1 if shape == (3, 1) else None  # three axes: the last one would hold the classes
-    make_artifacts(model, whole(model), tmp_path / "a", class_axis=chosen, check=False)
+    make_artifacts(model, whole(model), tmp_path / "a", check=False, choices=Choices(class_axis=chosen))
     trainer = Trainer(tmp_path / "a")
     x = rng.standard_normal((COUNT, shaped.FEATURES)).astype(np.float32)
     outputs = tiny.run(proto, x)
@@ -133,9 +135,11 @@ def test_class_indices_fit_up_to_axes_of_one(shape, tmp_path, rng):
         y = rng.integers(0, 2, (COUNT, *wanted))
         if without_ones(wanted) == without_ones(dense):
             expected = cross_entropy(outputs, y, axis)
-            rows = trainer.fit((x, y), epochs=1, batch_size=COUNT, validation=0, preprocessing=NONE)
+            rows = trainer.fit((x, y), epochs=1, batch_size=COUNT, preprocessing=NONE, settings=Settings(validation=0))
             assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
-            found = evaluate(model, open_data((x, y), model).train, NONE, axis=chosen)["loss"]
+            found = evaluate(
+                model, open_data((x, y), model).train, preprocessing=NONE, choices=Choices(class_axis=chosen)
+            )["loss"]
             assert found == pytest.approx(expected, rel=1e-5)
             continue
         with pytest.raises(DataError, match=both_named(wanted, dense)):
@@ -149,10 +153,12 @@ def test_one_channel_of_pixels(backend, tmp_path, checked_here):
     y = x.mean(1)
     expected = np.square(tiny.run(proto, x)[:, 0] - y).mean()
     model = open_model(proto)
-    found = evaluate(model, open_data((x, y), model).train, NONE, loss="mse")["loss"]
+    found = evaluate(model, open_data((x, y), model).train, preprocessing=NONE, loss="mse")["loss"]
     assert found == pytest.approx(expected, rel=1e-5)
     make_artifacts(model, whole(model), tmp_path / "a", backend=backend, loss="mse")
-    rows = Trainer(tmp_path / "a").fit((x, y), epochs=2, batch_size=64, validation=0, preprocessing=NONE)
+    rows = Trainer(tmp_path / "a").fit(
+        (x, y), epochs=2, batch_size=64, preprocessing=NONE, settings=Settings(validation=0)
+    )
     assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert rows[2]["train_loss"] < rows[1]["train_loss"]
 
@@ -197,7 +203,7 @@ def test_cross_entropy_of_a_number_per_sample_is_refused(rng):
     model = open_model(shaped.squeezed())
     x = rng.random((8, 5)).astype(np.float32)
     with pytest.raises(UsageError, match=r"shape \(N,\).*`loss='bce-with-logits'`"):
-        evaluate(model, open_data((x, np.zeros(8, int)), model).train, NONE)
+        evaluate(model, open_data((x, np.zeros(8, int)), model).train, preprocessing=NONE)
     assert "bce-with-logits" in (check_model(model).refused["portable"] or "")
     assert check_model(model, loss="mse").refused == {"portable": None, "ort": None}
 
@@ -208,10 +214,12 @@ def test_integer_labels_of_a_model_with_one_output(shape, backend, tmp_path, rng
     model = open_model(proto)
     x, y = rng.standard_normal((9, 5)).astype(np.float32), rng.integers(0, 2, 9)
     make_artifacts(model, whole(model), tmp_path / "a", backend=backend, loss="bce-with-logits", check=False)
-    rows = Trainer(tmp_path / "a").fit((x, y), epochs=1, batch_size=9, validation=0, preprocessing=NONE)
+    rows = Trainer(tmp_path / "a").fit(
+        (x, y), epochs=1, batch_size=9, preprocessing=NONE, settings=Settings(validation=0)
+    )
     assert rows[1]["train_loss"] == pytest.approx(by_numpy("bce-with-logits", tiny.run(proto, x), y), rel=1e-5)
     numbers = rng.integers(0, 90, 9)  # an age, say: a number like another
-    found = evaluate(model, open_data((x, numbers), model).train, NONE, loss="mse")["loss"]
+    found = evaluate(model, open_data((x, numbers), model).train, preprocessing=NONE, loss="mse")["loss"]
     assert found == pytest.approx(by_numpy("mse", tiny.run(proto, x), numbers), rel=1e-5)
 
 
@@ -288,15 +296,19 @@ def test_two_axes_that_may_hold_the_classes_are_asked_about(rng, tmp_path):
     data = open_data((x, y), model).train
     words = r"axis 1 of the logits \(N, 4, 4\) as well as on axis 2.*`class_axis=1` or `class_axis=2`"
     with pytest.raises(DataError, match=words):
-        evaluate(model, data, NONE)
+        evaluate(model, data, preprocessing=NONE)
     make_artifacts(model, whole(model), tmp_path / "a", check=False)
     with pytest.raises(DataError, match=words):
         Trainer(tmp_path / "a").fit((x, y), preprocessing=NONE)
     for axis in (1, 2):
         expected = cross_entropy(tiny.run(proto, x), y, axis)
-        assert evaluate(model, data, NONE, axis=axis)["loss"] == pytest.approx(expected, rel=1e-5)
-        make_artifacts(model, whole(model), tmp_path / "b", class_axis=axis, check=False)
-        rows = Trainer(tmp_path / "b").fit((x, y), epochs=1, batch_size=6, validation=0, preprocessing=NONE)
+        assert evaluate(model, data, preprocessing=NONE, choices=Choices(class_axis=axis))["loss"] == pytest.approx(
+            expected, rel=1e-5
+        )
+        make_artifacts(model, whole(model), tmp_path / "b", check=False, choices=Choices(class_axis=axis))
+        rows = Trainer(tmp_path / "b").fit(
+            (x, y), epochs=1, batch_size=6, preprocessing=NONE, settings=Settings(validation=0)
+        )
         assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -310,7 +322,7 @@ def test_ignored_labels_count_for_nothing_however_a_batch_is_cut(tmp_path, rng):
     losses, adapted = [], []
     for size, parts in ((8, 1), (2, 4)):
         rows = Trainer(tmp_path / "a").fit(
-            (x, y), epochs=1, batch_size=size, accumulate=parts, learning_rate=0.5, validation=0
+            (x, y), epochs=1, batch_size=size, learning_rate=0.5, settings=Settings(accumulate=parts, validation=0)
         )
         losses.append(rows[-1]["train_loss"])
         adapted.append(tiny.run(export_model(tmp_path / "a", tmp_path / "adapted.onnx", check=False), x))
@@ -328,7 +340,7 @@ def test_the_validation_loss_is_that_of_all_labels_that_count(tmp_path, rng):
     y = rng.integers(0, 3, (400, 4))
     y[:200, 1:] = -100
     held = split_off(open_data((x, y), model).train, 0.5, 0)[1]
-    rows = Trainer(manifest.folder).fit((x, y), epochs=1, validation=0.5)
+    rows = Trainer(manifest.folder).fit((x, y), epochs=1, settings=Settings(validation=0.5))
     kept = held.labels != -100
     outputs = tiny.run(shaped.outputs_of((4, 3)), held.rows.fetch(np.arange(len(held)))[""])
     assert rows[0]["eval_loss"] == pytest.approx(cross_entropy(outputs[kept], held.labels[kept], 1), rel=1e-5)
@@ -344,7 +356,7 @@ def test_advice_for_labels_that_are_no_indices():
 def test_classes_behind_axes_of_one_are_predicted(rng):
     x = rng.standard_normal((5, shaped.FEATURES)).astype(np.float32)
     outputs = tiny.run(shaped.outputs_of((3, 1, 1)), x).reshape(5, 3).astype(np.float64)
-    rows = predict(open_model(shaped.outputs_of((3, 1, 1))), x, lambda integer: NONE)
+    rows = predict(open_model(shaped.outputs_of((3, 1, 1))), x, preprocessing=NONE)
     assert [row["class"] for row in rows] == outputs.argmax(1).tolist()
     expected = (np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)).max(1)
     np.testing.assert_allclose([row["probability"] for row in rows], expected, rtol=1e-5)

@@ -26,9 +26,12 @@ from adabet_onnx import (
     score,
     select,
 )
-from adabet_onnx.data.preprocess import NONE, Preprocessing
+from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.source import open_data
+from adabet_onnx.selection.options import Choosing
+from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.evaluation import evaluate, open_trained
+from adabet_onnx.training.settings import Settings
 from adabet_onnx.training.trainer import LAST
 
 
@@ -57,7 +60,7 @@ def folder(request, tmp_path, data):
     if request.param == "ort":
         request.getfixturevalue("training")
     model = open_model(tiny.conv_net(softmax=True))
-    selection = select(score(model, data), rho=0.4, head="always")
+    selection = select(score(model, data), rho=0.4, choosing=Choosing(head="always"))
     make_artifacts(model, selection, tmp_path / "artifacts", backend=request.param, check=False)
     return tmp_path / "artifacts"
 
@@ -83,7 +86,9 @@ def test_training_learns_and_writes_metrics(folder, data):
 def test_cosine_and_linear_fall_to_zero_and_constant_stays(folder, data):
     rates = {}
     for schedule in ("constant", "linear", "cosine"):
-        rows = Trainer(folder).fit(data, epochs=3, learning_rate=1e-2, schedule=schedule, batch_size=60)
+        rows = Trainer(folder).fit(
+            data, epochs=3, learning_rate=1e-2, batch_size=60, settings=Settings(schedule=schedule)
+        )
         rates[schedule] = [row["learning_rate"] for row in rows[1:]]
     steps = 9  # 3 epochs of 180 samples by 60
     assert rates["constant"] == [1e-2] * 3
@@ -98,7 +103,7 @@ def test_same_seed_same_result(folder, data):
     again = Trainer(folder).fit(data, epochs=2)
     assert [row["train_loss"] for row in again] == [row["train_loss"] for row in first]
     assert all(np.array_equal(values[name], value) for name, value in final_parameters(folder).items())
-    other = Trainer(folder).fit(data, epochs=2, seed=1)
+    other = Trainer(folder).fit(data, epochs=2, settings=Settings(seed=1))
     assert other[1]["train_loss"] != first[1]["train_loss"]
 
 
@@ -161,14 +166,16 @@ def test_resuming_with_other_settings_or_data_is_refused(folder, data):
 
 
 def test_a_constant_schedule_resumes_for_more_epochs(folder, data):
-    whole = Trainer(folder).fit(data, epochs=3, schedule="constant")
-    Trainer(folder).fit(data, epochs=1, schedule="constant")
+    whole = Trainer(folder).fit(data, epochs=3, settings=Settings(schedule="constant"))
+    Trainer(folder).fit(data, epochs=1, settings=Settings(schedule="constant"))
     rows = Trainer(folder).fit(data, epochs=3, resume=True)
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in whole]
 
 
 def test_early_stopping_keeps_the_best_epoch(folder, data):
-    rows = Trainer(folder).fit(data, epochs=40, learning_rate=0.2, schedule="constant", patience=3, validation=0.3)
+    rows = Trainer(folder).fit(
+        data, epochs=40, learning_rate=0.2, settings=Settings(schedule="constant", patience=3, validation=0.3)
+    )
     losses = [row["eval_loss"] for row in rows]
     best = int(np.argmin(losses))
     assert len(rows) - 1 == best + 3 < 40
@@ -186,19 +193,19 @@ def test_validation_is_split_off_training_data_and_test_data_is_not_looked_at(fo
     splits = {"x_train": x_train, "y_train": y_train, "x_test": np.full((3, 3, 8, 8), np.nan, np.float32)}
     rows = Trainer(folder).fit({**splits, "y_test": np.array([-1, 99, 0])}, epochs=1)
     assert rows[1]["eval_accuracy"] * 20 == pytest.approx(round(rows[1]["eval_accuracy"] * 20))
-    none = Trainer(folder).fit((x_train, y_train), epochs=1, validation=0)
+    none = Trainer(folder).fit((x_train, y_train), epochs=1, settings=Settings(validation=0))
     assert none[1]["eval_loss"] is None
 
 
 def test_early_stopping_without_validation_data_is_refused(folder):
     with pytest.raises(UsageError, match="`validation`"):
-        Trainer(folder).fit(toy_data(5, 0), patience=3)
+        Trainer(folder).fit(toy_data(5, 0), settings=Settings(patience=3))
 
 
 def test_what_it_was_trained_with_is_exported(folder, data):
     """Class names and preprocessing of the training data count more than those of the scored data."""
     x, y = toy_data(60, 3)
-    Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Preprocessing(scale=0.5))
+    Trainer(folder).fit({"x": x, "y": y, "classes": list("abcd")}, epochs=1, preprocessing=Arithmetic(scale=0.5))
     export_model(folder, folder.parent / "adapted.onnx")
     adapted = open_model(folder.parent / "adapted.onnx")
     assert adapted.metadata("classes") == list("abcd")
@@ -207,7 +214,7 @@ def test_what_it_was_trained_with_is_exported(folder, data):
 
 def test_a_loss_that_explodes_is_an_error_and_keeps_the_last_epoch(folder, data):
     with pytest.raises(TrainingError, match="Lower the learning rate"):
-        Trainer(folder).fit(data, epochs=20, learning_rate=1e30, schedule="constant")
+        Trainer(folder).fit(data, epochs=20, learning_rate=1e30, settings=Settings(schedule="constant"))
     assert (folder / LAST).is_file()
 
 
@@ -223,10 +230,10 @@ def test_export_equals_evaluation_and_keeps_the_original_graph(folder, data):
     assert set(old) == set(new)
     assert {name for name in old if not np.array_equal(old[name], new[name])} == names
     held = open_data(data, trainer._model).test
-    from_folder = evaluate(open_trained(folder), held, NONE)
-    from_file = evaluate(open_trained(folder.parent / "adapted.onnx"), held, NONE)
+    from_folder = evaluate(open_trained(folder), held, preprocessing=NONE)
+    from_file = evaluate(open_trained(folder.parent / "adapted.onnx"), held, preprocessing=NONE)
     assert from_folder == from_file
-    assert from_file != evaluate(open_model(original), held, NONE)
+    assert from_file != evaluate(open_model(original), held, preprocessing=NONE)
 
 
 @pytest.mark.slow
@@ -248,7 +255,7 @@ def test_exported_model_runs_on_the_stock_runtime(folder, data, inference_python
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     held = open_data(data, Trainer(folder)._model).test
-    here = evaluate(open_trained(folder.parent / "adapted.onnx"), held, NONE)
+    here = evaluate(open_trained(folder.parent / "adapted.onnx"), held, preprocessing=NONE)
     there = json.loads(done.stdout)
     assert there["accuracy"] == here["accuracy"]
     assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
@@ -260,7 +267,7 @@ def test_ort_format_trains_the_same(training, tmp_path, data):
     selection = select(score(model, data), strategy="last", rho=0.4)
     losses = []
     for ort_format in (False, True):
-        make_artifacts(model, selection, tmp_path / "artifacts", backend="ort", ort_format=ort_format)
+        make_artifacts(model, selection, tmp_path / "artifacts", backend="ort", choices=Choices(ort_format=ort_format))
         losses.append([row["train_loss"] for row in Trainer(tmp_path / "artifacts").fit(data, epochs=2)][1:])
         export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx")
     assert (tmp_path / "artifacts" / "training_model.ort").is_file()

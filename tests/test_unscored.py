@@ -14,8 +14,11 @@ from click.testing import CliRunner
 from models.deep import residual
 
 from adabet_onnx import DataError, UsageError, open_model, select
+from adabet_onnx.adapting import Adapting
 from adabet_onnx.cli.main import cli, main
 from adabet_onnx.pipeline import adapt
+from adabet_onnx.selection.options import Choosing
+from adabet_onnx.training.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +61,10 @@ def test_a_run_with_few_samples_trains_the_head_without_scores(tmp_path):
         onnx_model := residual(1),
         (x, y),
         tmp_path / "out",
-        strategy="head",
-        preprocessing={"preset": "none"},
-        training={"epochs": 1, "batch_size": 4},
-        check=False,
-        measure=False,
+        preset="none",
+        adapting=Adapting(
+            settings=Settings(epochs=1, batch_size=4), check=False, measure=False, choosing=Choosing(strategy="head")
+        ),
     )
     assert found.selection.layers == ("fc",)
     assert found.selection.estimator is None
@@ -70,7 +72,7 @@ def test_a_run_with_few_samples_trains_the_head_without_scores(tmp_path):
     assert not (tmp_path / "out" / "scores.json").exists()
     assert (tmp_path / "out" / "adapted.onnx").is_file()
     with pytest.raises(DataError, match="scoring needs 32 samples, but the data has 12"):
-        adapt(onnx_model, (x, y), tmp_path / "no", preprocessing={"preset": "none"}, measure=False)
+        adapt(onnx_model, (x, y), tmp_path / "no", preset="none", adapting=Adapting(measure=False))
 
 
 def command(*words, code=0):

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.unused_inputs import restore_unused_inputs, unused_inputs
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.training.decisions import decisions
 
 EXTRAS = {
@@ -55,7 +56,9 @@ def test_the_adapted_model_has_the_same_signature(at, rng, tmp_path):
     x, y = rng.standard_normal((40, 3, 8, 8)).astype(np.float32), np.arange(40) % 4
     np.savez(tmp_path / "data.npz", x=x, y=y)
     model = open_model(tmp_path / "model.onnx")
-    selection = select(score(model, tmp_path / "data.npz", samples=32, subset_size=16, subsets=2), strategy="last")
+    selection = select(
+        score(model, tmp_path / "data.npz", scoring=Scoring(samples=32, subset_size=16, subsets=2)), strategy="last"
+    )
     make_artifacts(model, selection, tmp_path / "artifacts", check=False)
     export_model(tmp_path / "artifacts", tmp_path / "untrained.onnx")
     Trainer(tmp_path / "artifacts").fit(tmp_path / "data.npz", epochs=1)

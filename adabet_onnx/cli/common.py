@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from ..data.preprocess import PRESETS
-from ..data.reading import Reading
+from ..data.data import Data
+from ..data.preprocess import PRESETS, Preprocessing
 from ..errors import UsageError
 from ..model.open import Model, open_model
-from ..scoring.groups import ESTIMATORS, ORDERS
+from ..scoring.options import ESTIMATORS, ORDERS, Scoring
 from ..selection.budget import Budget
-from ..selection.strategies import HEADS, STRATEGIES
+from ..selection.options import HEADS, STRATEGIES, Choosing
 from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
 from ..training.schedule import SCHEDULES
 from .parameters import SHARE, Bound, Limit, Numbers, Share, Size
@@ -240,9 +240,28 @@ def take_budget(options: dict[str, Any]) -> Budget:
     )
 
 
-def take_reading(options: dict[str, Any]) -> Reading:
-    """Take what `preprocessing_options` gave for reading data (--layout, --allow-resize) out of the options."""
-    return Reading(options.pop("layout") or None, options.pop("allow_resize"))
+def take_choosing(options: dict[str, Any]) -> Choosing:
+    """Take what `selection_options` and `budget_options` gave out of the options."""
+    budget = take_budget(options)
+    names = ("strategy", "rho", "head", "layers", "channel_rho", "max_accumulate")
+    return Choosing(budget=budget, **{name: options.pop(name) for name in names})
+
+
+def take_scoring(options: dict[str, Any], batch_size: int) -> Scoring:
+    """Take what `scoring_options` gave out of the options."""
+    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
+    taken = {name: options.pop(name) for name in names}
+    return Scoring(batch_size=batch_size, max_memory=options.pop("scoring_memory"), **taken)
+
+
+def take_preprocessing(options: dict[str, Any]) -> Preprocessing:
+    """Take what `preprocessing_options` gave, but how data is read, out of the options."""
+    return Preprocessing(**{name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")})
+
+
+def take_data(source: Path, options: dict[str, Any]) -> Data:
+    """A path with what `reading_options` gave (--layout, --allow-resize), taken out of the options."""
+    return Data(source, layout=options.pop("layout") or None, allow_resize=options.pop("allow_resize"))
 
 
 def this_command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from ..report.comparison import comparison_table, plot_comparison, write_markdown
-from ..selection.strategies import HEADS
+from ..selection.options import HEADS
 from ..study.compare import compare as compare_strategies
 from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
 from .common import (
@@ -23,7 +24,9 @@ from .common import (
     scoring_options,
     take_budget,
     take_choices,
-    take_reading,
+    take_data,
+    take_preprocessing,
+    take_scoring,
     this_command,
     threads_option,
 )
@@ -94,11 +97,8 @@ def compare(
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --strategies adabet,last,all --max-memory 64MB
     """
-    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring = {name: options.pop(name) for name in names}
-    scoring["max_memory"] = options.pop("scoring_memory")
-    preprocessing = {name: options.pop(name) for name in ("preset", "scale", "mean", "std", "bgr")}
-    reading = take_reading(options)
+    given = take_data(data, options)
+    old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
     backend, _ = options.pop("backend"), options.pop("check")
     plan = Plan(
         strategies=strategies,
@@ -107,25 +107,23 @@ def compare(
         budget=take_budget(options),
         backend=backend,
         choices=take_choices(options),
-        scoring=scoring,
+        scoring=take_scoring(options, 32),
+        preprocessing=take_preprocessing(options),
+        keep_tail=keep_tail,
+        append=append,
+        processes=jobs,
+        threads=threads,
+        command=this_command(),
         **options,
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(
             bound_model(model, bind),
-            data,
+            given,
             output,
             plan,
             num_classes=num_classes,
-            keep_tail=keep_tail,
-            append=append,
-            preprocessing=preprocessing,
-            layout=reading.layout,
-            allow_resize=reading.allow_resize,
-            old_domain=old_domain,
-            processes=jobs,
-            threads=threads,
-            command=this_command(),
+            old_domain=old,
             progress=progress,
         )
     write_markdown(found, output / "results.md")

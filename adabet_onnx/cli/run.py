@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
+from ..adapting import Adapting
 from ..demo import run_demo
 from ..files import check_output
+from ..options import with_given
 from ..outcome import save_summary, summary
 from ..pipeline import adapt
 from ..report.doctor import diagnosis
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import outcome_text
+from ..training.settings import Settings
 from .common import (
     Bindings,
     artifact_options,
@@ -25,8 +28,11 @@ from .common import (
     scoring_options,
     seed_option,
     selection_options,
-    take_budget,
     take_choices,
+    take_choosing,
+    take_data,
+    take_preprocessing,
+    take_scoring,
     this_command,
     threads_option,
     training_options,
@@ -85,24 +91,19 @@ def run(
     """
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
-    batch_size = options.pop("batch_size")
-    scoring = _take(options, "estimator", "samples", "subset_size", "subsets", "batches", "order")
-    scoring["max_memory"] = options.pop("scoring_memory")
+    batch_size, resume = options.pop("batch_size"), options.pop("resume")
     training = _take(options, "epochs", "accumulate", "learning_rate", "schedule", "validation", "patience")
-    preprocessing = _take(options, "preset", "scale", "mean", "std", "bgr")
+    given = take_data(data, options)
+    adapting = Adapting(
+        preprocessing=take_preprocessing(options),
+        scoring=take_scoring(options, batch_size),
+        choosing=take_choosing(options),
+        choices=take_choices(options),
+        settings=with_given(Settings(batch_size=batch_size), **training),
+        **options,
+    )
     with progress_bar(quiet, lines=True) as progress:
-        outcome = adapt(
-            bound_model(model, bind),
-            data,
-            output,
-            scoring={**scoring, "batch_size": batch_size},
-            training={**training, "batch_size": batch_size},
-            preprocessing=preprocessing,
-            choices=take_choices(options),
-            budget=take_budget(options),
-            progress=progress,
-            **options,
-        )
+        outcome = adapt(bound_model(model, bind), given, output, adapting=adapting, resume=resume, progress=progress)
     save_summary(outcome, command=this_command())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:

@@ -9,14 +9,12 @@ import click
 
 from ..cost.predict import Predictor
 from ..cost.scored import scored_model
-from ..data.arithmetic import integer_data
-from ..data.preprocess import choose
-from ..data.source import open_data
 from ..files import check_output
 from ..model.open import Model, open_model
+from ..options import with_given
 from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
-from ..scoring.record import load_scores
+from ..scoring.record import is_scores_file, load_scores
 from ..scoring.score import score as compute_scores
 from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
@@ -33,8 +31,10 @@ from .common import (
     scoring_options,
     seed_option,
     selection_options,
-    take_budget,
-    take_reading,
+    take_choosing,
+    take_data,
+    take_preprocessing,
+    take_scoring,
     threads_option,
 )
 from .parameters import ANY, FILE, OUTPUT, Size
@@ -63,18 +63,15 @@ def score(
     data: Path,
     output: Path,
     bind: Bindings,
-    preset: str,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    bgr: bool | None,
     seed: int,
+    batch_size: int,
+    channels: bool,
+    threads: int | None,
     plot: Path | None,
     as_json: bool,
-    scoring_memory: int | None,
     max_memory: int | None,
     quiet: bool,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Score every layer by forward passes alone; labels are not needed.
 
@@ -87,20 +84,16 @@ def score(
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
-    )
+    how = with_given(take_scoring(options, batch_size), max_memory=max_memory, channels=channels)
     with progress_bar(quiet) as progress:
         scores = compute_scores(
-            opened,
-            splits,
-            preprocessing=preprocessing,
+            bound_model(model, bind),
+            take_data(data, options),
+            preprocessing=take_preprocessing(options),
+            scoring=how,
             seed=seed,
-            max_memory=scoring_memory or max_memory,
+            threads=threads,
             progress=progress,
-            **settings,
         )
     scores.save(output)
     if plot is not None:
@@ -130,8 +123,9 @@ def select(
     backend: str,
     optimizer: str,
     recompute: bool,
+    seed: int,
     quiet: bool,
-    **settings: Any,
+    **options: Any,
 ) -> None:
     """Choose the layers to train.
 
@@ -152,27 +146,19 @@ def select(
       adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
     """
     check_output(output)
-    budget = take_budget(settings)
-    channel_rho = settings["channel_rho"]
+    choosing = take_choosing(options)
+    channel_rho = choosing.channel_rho
     if channel_rho is not None and channel_rho < 1:
         choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
-    given = load_scores(scores) if _is_record(scores) else open_model(scores)
+    given = load_scores(scores) if is_scores_file(scores) else open_model(scores)
     costs = None
     if isinstance(given, Model):
-        unscored(given, settings["strategy"], layers=settings["layers"], channel_rho=channel_rho)
-    if budget or settings["strategy"] in NEEDS_COSTS:
+        unscored(given, choosing.strategy, layers=choosing.patterns, channel_rho=channel_rho)
+    if choosing.budget or choosing.strategy in NEEDS_COSTS:
         opened = given if isinstance(given, Model) else scored_model(given, model)
         costs = Predictor(
             opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)
         )
-    selection = choose_layers(given, budget=budget, costs=costs, **settings)
+    selection = choose_layers(given, choosing=choosing, costs=costs, seed=seed)
     selection.save(output)
     show(selection_text(selection), quiet)
-
-
-def _is_record(path: Path) -> bool:
-    """Whether a file is for `load_scores`: JSON, or called so."""
-    if path.suffix.lower() == ".json":
-        return True
-    with path.open("rb") as file:
-        return file.read(64).lstrip()[:1] in (b"{", b"[", b"")

@@ -7,22 +7,20 @@ from typing import Any
 
 import click
 
-from ..data.arithmetic import integer_data
-from ..data.preprocess import choose
-from ..data.source import open_data
 from ..files import check_output
-from ..model.open import open_model
 from ..report.plots import check_plot_path
 from ..report.stability import plot_stability, stability_table
+from ..study.repeats import Repeats
 from ..study.stability import stability as measure_stability
-from ..training.choices import LOSSES
+from ..training.choices import LOSSES, Choices
 from .common import (
     Bindings,
     bound_model,
     input_option,
     preprocessing_options,
     quiet_option,
-    take_reading,
+    take_data,
+    take_preprocessing,
     threads_option,
 )
 from .parameters import ANY, FILE, OUTPUT, Size
@@ -59,12 +57,11 @@ def stability(
     data: Path,
     output: Path | None,
     plot: Path | None,
-    preset: str,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
     bind: Bindings,
-    bgr: bool | None,
+    loss: str,
+    axis: int | None,
+    ignore: int | None,
+    threads: int | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -81,13 +78,17 @@ def stability(
         check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    opened = open_model(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    preprocessing = choose(
-        opened, preset=preset, scale=scale, mean=mean, std=std, bgr=bgr, integer_data=integer_data(opened, splits.train)
-    )
+    given, preprocessing = take_data(data, settings), take_preprocessing(settings)
     with progress_bar(quiet) as progress:
-        found = measure_stability(opened, splits, preprocessing=preprocessing, progress=progress, **settings)
+        found = measure_stability(
+            bound_model(model, bind),
+            given,
+            preprocessing=preprocessing,
+            repeats=Repeats(**settings),
+            choices=Choices(loss=loss, class_axis=axis, ignore_label=ignore),
+            threads=threads,
+            progress=progress,
+        )
     if output is not None:
         found.save(output)
     if plot is not None:

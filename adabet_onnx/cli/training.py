@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from ..data.arithmetic import integer_data
-from ..data.preprocess import Preprocessing, choose
 from ..data.source import open_data
-from ..model.open import Model, open_model
+from ..model.open import open_model
+from ..options import with_given
 from ..selection.record import load_selection
 from ..training.artifacts import make_artifacts
-from ..training.choices import LOSSES
+from ..training.choices import LOSSES, Choices
 from ..training.evaluation import evaluate as compute_evaluation
-from ..training.evaluation import open_trained, trained_loss
+from ..training.evaluation import open_trained, trained_choices
 from ..training.evaluation import predict as compute_predictions
 from ..training.export import export_model
+from ..training.settings import Settings
 from ..training.trainer import Trainer
 from .common import (
     Bindings,
@@ -27,7 +27,9 @@ from .common import (
     preprocessing_options,
     quiet_option,
     reading_options,
-    take_reading,
+    take_choices,
+    take_data,
+    take_preprocessing,
     threads_option,
     training_options,
 )
@@ -53,7 +55,9 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
     """
     chosen = load_selection(selection)
-    manifest = make_artifacts(open_model(bound_model(model, bind, chosen.inputs)), chosen, output, **settings)
+    backend, check = settings.pop("backend"), settings.pop("check")
+    opened = open_model(bound_model(model, bind, chosen.inputs))
+    manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
@@ -81,11 +85,11 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
     Example:
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
-    trainer, reading = Trainer(folder, threads=threads), take_reading(settings)
+    trainer, given, resume = Trainer(folder, threads=threads), take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
-        rows = trainer.fit(
-            data, layout=reading.layout, allow_resize=reading.allow_resize, progress=progress, **settings
-        )
+        stored = trainer.interrupted if resume else None
+        asked = with_given(stored or Settings(), **settings)
+        rows = trainer.fit(given, settings=asked, resume=resume, progress=progress)
     show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
@@ -136,17 +140,22 @@ def evaluate(
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
     opened = open_trained(bound_model(model, bind))
-    splits = open_data(data, opened, reading=take_reading(settings))
-    held = splits.for_evaluation
-    preprocessing = choose(opened, integer_data=integer_data(opened, held), **settings)
+    splits = open_data(take_data(data, settings), opened)
+    known = trained_choices(model)
+    choices = with_given(
+        known if loss in (None, known.loss) else Choices(loss=loss or ""),
+        class_axis=class_axis,
+        ignore_label=ignore_label,
+    )
     with progress_bar(quiet) as progress:
-        trained, *of_classes = trained_loss(model)
-        told = of_classes if loss in (None, trained) else (None, None)
-        axis, ignore = (
-            given if given is not None else known for given, known in zip((class_axis, ignore_label), told, strict=True)
+        result = compute_evaluation(
+            opened,
+            splits,
+            preprocessing=take_preprocessing(settings),
+            choices=choices,
+            threads=threads,
+            progress=progress,
         )
-        how: dict[str, Any] = {"axis": axis, "ignore": ignore, "threads": threads, "progress": progress}
-        result = compute_evaluation(opened, held, preprocessing, loss=loss or trained, **how)
     if as_json:
         show_json(result)
         return
@@ -173,13 +182,10 @@ def predict(
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
-    opened, reading = open_trained(bound_model(model, bind)), take_reading(settings)
     rows = compute_predictions(
-        opened,
-        inputs,
-        lambda integer: _preprocessing(opened, integer, settings),
-        layout=reading.layout,
-        allow_resize=reading.allow_resize,
+        bound_model(model, bind),
+        take_data(inputs, settings),
+        preprocessing=take_preprocessing(settings),
         threads=threads,
     )
     if as_json:
@@ -191,10 +197,6 @@ def predict(
             show(f"{row['input']}  {row['logits']}", quiet)
         else:
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
-
-
-def _preprocessing(model: Model, integer: bool, settings: dict[str, Any]) -> Preprocessing:
-    return choose(model, integer_data=integer, **settings)
 
 
 @click.command()

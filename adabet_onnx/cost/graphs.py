@@ -14,7 +14,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import UsageError
 from ..model.open import Model
-from ..model.prepare import prepare
+from ..model.prepare import trainable_graph
 from ..portable.assemble import Recipe, make_step
 from ..portable.profiles import allowed
 from ..selection.record import Selection
@@ -83,7 +83,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         ModelError: a node has no gradient.
         UsageError: the profile lacks an operator.
     """
-    prepared = prepare(model, selection, backend="portable")
+    prepared = trainable_graph(model, selection, backend="portable")
     recipe = Recipe(
         loss=choices.loss,
         label_smoothing=choices.label_smoothing,
@@ -113,7 +113,7 @@ def ort_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
         ModelError: it cannot build gradients for this graph.
         RuntimeMissingError: it is not installed.
     """
-    prepared = prepare(model, selection, backend="ort")
+    prepared = trainable_graph(model, selection, backend="ort")
     with tempfile.TemporaryDirectory() as folder:
         ort.generate(
             prepared.proto(),

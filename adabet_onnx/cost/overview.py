@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
-from ..model.open import Model
+from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
-from ..selection.record import Selection
+from ..selection.record import Selection, selection_of
 from ..training.artifacts import make_artifacts
 from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
@@ -87,8 +88,8 @@ class Overview:
 
 
 def overview(
-    model: Model,
-    selection: Selection | None = None,
+    model: ModelSource,
+    selection: Selection | str | os.PathLike[str] | None = None,
     *,
     batch_size: int,
     backend: str = "auto",
@@ -100,7 +101,7 @@ def overview(
     """Predict, and measure if asked to, what inference and training cost.
 
     Args:
-        model: the opened model.
+        model: opened, or what `open_model` takes.
         selection: what is to be trained, its batch cut into parts where its budget was made for that; None: inference
             and all layers only.
         batch_size: samples of a step.
@@ -117,6 +118,8 @@ def overview(
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
+    model = open_model(model)
+    selection = None if selection is None else selection_of(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
             bound_otherwise(selection.inputs, model.bound)

@@ -17,13 +17,14 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from ..model.layers import Layer
 from ..model.liveness import VIEWS, weight_bytes
-from ..model.open import Model
+from ..model.open import ModelSource, open_model
 from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
 from ..training.choices import Choices, choose_backend
 from ..training.preflight import untrainable_layers
+from ..training.settings import BATCH_SIZE
 from .domination import Domination
 from .graphs import StepGraph, ort_step, portable_step, selection_of
 from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
@@ -71,19 +72,27 @@ class Predictor:
     """Predicts costs of training parts of one model; a set of parameters that was predicted is not predicted again.
 
     Args:
-        model: the opened model.
+        model: opened, or what `open_model` takes.
         batch_size: samples of a step.
         backend: auto, portable or ort.
         choices: loss, optimizer and form of the training.
 
     Raises:
         UsageError: the batch size is below 1, or the backend is unknown or lacks what is asked for.
+
+    Example:
+        >>> from adabet_onnx import Predictor, select
+        >>> selection = select("model.onnx", strategy="head")
+        >>> Predictor("model.onnx", batch_size=8).training(selection.parameters).update_bytes
+        2600
     """
 
-    def __init__(self, model: Model, *, batch_size: int, backend: str = "auto", choices: Choices | None = None) -> None:
+    def __init__(
+        self, model: ModelSource, *, batch_size: int = BATCH_SIZE, backend: str = "auto", choices: Choices | None = None
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, not {batch_size}.")
-        self.model, self.batch_size, self.choices = model, batch_size, choices or Choices()
+        self.model, self.batch_size, self.choices = open_model(model), batch_size, choices or Choices()
         self.backend = choose_backend(backend, self.choices)
         self._steps: dict[_Trained, _Step] = {}
         self._known: dict[tuple[_Trained, int], Prediction] = {}

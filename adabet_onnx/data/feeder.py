@@ -12,7 +12,7 @@ from ..model.open import Model, Tensor
 from .arithmetic import prepared_inputs
 from .dataset import Dataset, Form
 from .layout import Entrance, Fit, decide, entrance
-from .preprocess import NONE, Preprocessing, check_applicable
+from .preprocess import NONE, Arithmetic, check_applicable
 from .ranges import check_pixels, check_range
 from .reading import Reading
 from .taken import taken_for
@@ -31,7 +31,7 @@ class Feeder:
         UsageError: there is arithmetic, but no input that it can be applied to.
     """
 
-    def __init__(self, model: Model, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Model, preprocessing: Arithmetic) -> None:
         check_applicable(model, preprocessing)
         self._model = model
         self._entrances: dict[str, Entrance] = {spec.name: entrance(model, spec) for spec in model.inputs}
@@ -119,7 +119,7 @@ class Feeder:
         swapped = self.preprocessing.bgr and picture is not None and picture.channels == 3
         return np.flip(laid, picture.channel_axis) if swapped and picture is not None else laid
 
-    def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, preprocessing: Preprocessing, where: str) -> np.ndarray:
+    def _input(self, array: np.ndarray, spec: Tensor, fit: Fit, preprocessing: Arithmetic, where: str) -> np.ndarray:
         if spec.dtype != "float32":
             check_range(array, spec, where, self._tables[spec.name])
             return np.ascontiguousarray(self._coloured(fit, array).astype(spec.dtype))

@@ -1,4 +1,4 @@
-"""Preprocessing: the arithmetic between stored data and what a model takes in.
+"""Arithmetic: the arithmetic between stored data and what a model takes in.
 
     fed = (x * scale - mean) / std          per channel
 
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ PRESETS = ("auto", "unit", "imagenet", "none")
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """fed = (x * scale - mean) / std, per channel; see the module.
+class Arithmetic:
+    """fed = (x * scale - mean) / std, per channel; see the module. What `Preprocessing` comes to for a model and data.
 
     Attributes:
         scale: a number.
@@ -108,19 +109,19 @@ class Preprocessing:
         return found | {"bgr": True} if self.bgr else found
 
 
-UNIT = Preprocessing(scale=1 / 255)
-IMAGENET = Preprocessing(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-NONE = Preprocessing()
+UNIT = Arithmetic(scale=1 / 255)
+IMAGENET = Arithmetic(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+NONE = Arithmetic()
 
 
-def preprocessing_from_json(value: Any, where: str) -> Preprocessing:
+def preprocessing_from_json(value: Any, where: str) -> Arithmetic:
     """Rebuild from JSON.
 
     Raises:
         RecordError: it is not of the form the module describes.
     """
     try:
-        return Preprocessing(
+        return Arithmetic(
             float(value["scale"]),
             tuple(float(number) for number in value["mean"]),
             tuple(float(number) for number in value["std"]),
@@ -137,7 +138,7 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _from_metadata(model: ir.Model, data: str) -> Preprocessing | None:
+def _from_metadata(model: ir.Model, data: str) -> Arithmetic | None:
     """What a model's metadata_props say for this kind of data: ours, or ``mean`` and ``std`` of x / 255 "
     "as JSON lists."""
     props = model.metadata_props
@@ -155,72 +156,131 @@ def _from_metadata(model: ir.Model, data: str) -> Preprocessing | None:
     return None
 
 
-def choose(
-    model: Model,
-    *,
-    preset: str = "auto",
-    scale: float | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    bgr: bool | None = None,
-    integer_data: bool,
-    stored: Preprocessing | None = None,
-) -> Preprocessing:
-    """The preprocessing to use: the one place that decides, for scoring, training, evaluation and prediction.
+@dataclass(frozen=True)
+class Preprocessing:
+    """How stored data becomes model input, as far as you want to say it: fed = (x * scale - mean) / std.
 
-    ``auto`` takes, in this order, what was stored earlier for the same kind of data (integers or floats), what the
-    model's metadata say, and for float data nothing at all: it is fed as it is.
+    What is left out follows from the preset; `Preprocessing()` is the default of all functions. Where a number is
+    given by hand and the preset is ``auto``, the others are scale 1, mean 0 and std 1.
 
-    Args:
-        model: the model, whose metadata ``auto`` reads.
-        preset: auto, unit (x / 255), imagenet (x / 255 with the usual mean and deviation) or none (as it is).
-        scale: by hand, in place of the preset's; likewise ``mean`` and ``std``.
-        mean: per channel, after scaling.
-        std: per channel, after scaling.
+    Attributes:
+        preset: ``auto``, ``unit`` (x / 255), ``imagenet`` (x / 255 with the usual mean and deviation) or ``none`` (as
+            it is). ``auto`` takes, in this order, what was stored earlier for the same kind of data (integers or
+            floats), what the model's metadata say, and for float data nothing at all: it is fed as it is.
+        scale: a number.
+        mean: one number, or one per channel, after scaling.
+        std: likewise.
         bgr: whether pictures are fed as blue, green, red; None: what was stored, else as red, green, blue. The usual
             mean and deviation of ``imagenet`` change places with the channels; those given by hand, stored, or of the
             model's metadata do not.
-        integer_data: whether the data are integers (images of 0 to 255).
+
+    Raises:
+        UsageError: the preset is unknown, a number is not finite, or scale or a standard deviation is zero.
+
+    Example:
+        >>> from adabet_onnx import Preprocessing
+        >>> Preprocessing(scale=1 / 255, mean=0.5, std=0.25).mean
+        (0.5,)
+    """
+
+    preset: str = "auto"
+    scale: float | None = None
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
+    bgr: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UsageError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        self._by_hand(NONE, "integer", False)
+
+    def resolve(self, model: Model, *, integer_data: bool, stored: Arithmetic | None = None) -> Arithmetic:
+        """The arithmetic for a model and a kind of data: the one place that decides.
+
+        Args:
+            model: the model, whose metadata ``auto`` reads.
+            integer_data: whether the data are integers (images of 0 to 255).
+            stored: from a selection or manifest.
+
+        Raises:
+            UsageError: ``auto`` finds nothing to go by, or arithmetic is asked for that no input takes.
+        """
+        takes_floats = any(spec.dtype == "float32" for spec in model.inputs)
+        data = "integer" if integer_data and takes_floats else "float"
+        base = self._base(model, data, stored)
+        if base is None:
+            raise UsageError(
+                f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
+                "`preset='unit'` (x/255), imagenet or none (as they are), or "
+                "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
+            )
+        swapped = base.bgr if self.bgr is None else self.bgr
+        if swapped and base is IMAGENET:
+            base = Arithmetic(base.scale, base.mean[::-1], base.std[::-1])
+        used = self._by_hand(base, data, swapped)
+        check_applicable(model, used)
+        return used
+
+    def _base(self, model: Model, data: str, stored: Arithmetic | None) -> Arithmetic | None:
+        if self.preset != "auto":
+            return {"unit": UNIT, "imagenet": IMAGENET, "none": NONE}[self.preset]
+        if any(value is not None for value in (self.scale, self.mean, self.std)):
+            return NONE
+        if stored is not None and stored.data == data:
+            return stored
+        return _from_metadata(model.graph, data) or (NONE if data == "float" else None)
+
+    def _by_hand(self, base: Arithmetic, data: str, swapped: bool) -> Arithmetic:
+        """What is given, in place of that of a base."""
+        return Arithmetic(
+            base.scale if self.scale is None else float(self.scale),
+            base.mean if self.mean is None else _numbers("mean", self.mean) or (),
+            base.std if self.std is None else _numbers("std", self.std) or (),
+            data,
+            swapped,
+        )
+
+
+def _numbers(name: str, value: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    try:
+        return (float(value),) if isinstance(value, int | float) else tuple(float(number) for number in value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} must be a number, or a number per channel, not {value!r}.") from error
+
+
+def arithmetic_for(
+    model: Model,
+    integer_data: bool,
+    asked: Preprocessing | Arithmetic | None,
+    *,
+    preset: str = "auto",
+    stored: Arithmetic | None = None,
+) -> Arithmetic:
+    """The arithmetic that the parameters of a function ask for.
+
+    Args:
+        model: the model.
+        integer_data: whether the data are integers.
+        asked: by hand; an `Arithmetic` is taken as it is.
+        preset: in place of that of ``asked``, unless ``auto``.
         stored: from a selection or manifest.
 
     Raises:
-        UsageError: the preset is unknown, ``auto`` finds nothing to go by, or arithmetic is asked for that no input
-            takes.
+        UsageError: as `Preprocessing.resolve`.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}.")
-    takes_floats = any(spec.dtype == "float32" for spec in model.inputs)
-    data = "integer" if integer_data and takes_floats else "float"
-    by_hand = any(value is not None for value in (scale, mean, std))
-    if preset == "auto" and by_hand:
-        base: Preprocessing | None = NONE
-    elif preset == "auto" and stored is not None and stored.data == data:
-        base = stored
-    elif preset == "auto":
-        base = _from_metadata(model.graph, data) or (NONE if data == "float" else None)
-    else:
-        base = {"unit": UNIT, "imagenet": IMAGENET, "none": NONE}[preset]
-    if base is None:
-        raise UsageError(
-            f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
-            "`preset='unit'` (x/255), imagenet or none (as they are), or "
-            "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
-        )
-    swapped = base.bgr if bgr is None else bgr
-    if swapped and base is IMAGENET:
-        base = Preprocessing(base.scale, base.mean[::-1], base.std[::-1])
-    used = Preprocessing(
-        base.scale if scale is None else scale,
-        base.mean if mean is None else mean,
-        base.std if std is None else std,
-        data,
-        swapped,
-    )
-    check_applicable(model, used)
-    return used
+    if isinstance(asked, Arithmetic):
+        return asked
+    asked = asked or Preprocessing()
+    if preset != "auto":
+        asked = replace(asked, preset=preset)
+    return asked.resolve(model, integer_data=integer_data, stored=stored)
 
 
-def check_applicable(model: Model, preprocessing: Preprocessing) -> None:
+def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
     """See that there is an input that arithmetic can be applied to, one of float32; and one that takes colours.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,29 @@ import numpy as np
 
 from ..errors import DataError, UsageError
 from ..model.open import Model
+from .data import Data
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
 from .npz import as_classes, as_labels, as_splits, by_part, labels_name, read_npz
 from .pictures import ImageLayout, image_layout
-from .reading import AS_IT_IS, Reading
+from .reading import AS_IT_IS
 
 
-def open_data(source: Any, model: Model, *, limit: int | None = None, reading: Reading | None = None) -> Splits:
+def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     """Open data.
 
     Args:
-        source: path of an ``.npz`` or of a folder of images; an array (N, ...); ``(x, y)``; a mapping of the names that
-            an .npz has (names of inputs among them) to arrays; or a re-iterable of batches, each an array, a mapping of
-            named inputs, or a pair of either with labels.
+        source: what `Data` takes, or one; data that is open is returned as it is.
         model: the model it is for (its input decides size and channels of images).
         limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
-        reading: layout of its axes, and whether it may be resized; None: data that is open stays as it is.
 
     Raises:
         DataError: it cannot be read or is inconsistent.
         UsageError: a path that does not exist, something that is no data, or a layout for files of images.
     """
-    opened = _open(source, model, limit)
-    if reading is None or reading == AS_IT_IS:
+    given = source if isinstance(source, Data) else Data(source)
+    opened, reading = _open(given.source, model, limit), given.reading
+    if reading == AS_IT_IS:
         return opened
     for part in (opened.train, opened.test):
         if part is not None and reading.layouts and any(form.files for form in part.rows.forms.values()):
@@ -59,7 +59,10 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
         return _from_mapping(source, [spec.name for spec in model.inputs])
     if isinstance(source, Iterable):
         return Splits(_from_batches(source, limit), None)
-    raise UsageError(f"expected a path, arrays or batches as data, not {type(source).__name__}.")
+    raise UsageError(
+        f"expected a path, arrays or batches as data (help(adabet_onnx.Data) lists the forms), not "
+        f"{type(source).__name__}."
+    )
 
 
 def _open_path(path: Path, model: Model) -> Splits:
@@ -90,29 +93,29 @@ def _for_files(path: Path, model: Model, why: str) -> ImageLayout:
     return layout
 
 
-def open_inputs(source: Any, model: Model, reading: Reading | None = None) -> tuple[Dataset, list[str]]:
+def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
     """Unlabelled inputs to predict for, and what to call each.
 
     Args:
-        source: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
-            x_train); or arrays.
+        inputs: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
+            x_train); or arrays; or a `Data` of either.
         model: the model they are for.
-        reading: as in `open_data`.
 
     Raises:
         DataError: it cannot be read, or holds nothing.
         UsageError: a layout for files of images.
     """
-    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() != ".npz":
-        path = Path(source)
+    given = inputs if isinstance(inputs, Data) else Data(inputs)
+    if isinstance(given.source, (str, os.PathLike)) and Path(given.source).suffix.lower() != ".npz":
+        path = Path(given.source)
         layout = _for_files(path, model, "cannot be used:")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         images = tuple(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
         if not images:
             raise DataError(f"{path} is no image, .npz file or folder of images ({', '.join(sorted(SUFFIXES))}).")
         found = Dataset(ImageRows(images, layout.size, layout.channels), name=str(path))
-        return open_data(found, model, reading=reading).train, [str(file) for file in images]
-    dataset = open_data(source, model, reading=reading).for_evaluation
+        return open_data(replace(given, source=found), model).train, [str(file) for file in images]
+    dataset = open_data(given, model).for_evaluation
     return dataset, [str(index) for index in range(len(dataset))]
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
-from ..data.preprocess import choose
+from ..adapting import Adapting
+from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
 from ..report.plots import plot_scores, save_figure
+from ..selection.options import Choosing
 from ..training.evaluation import compute_logits
+from ..training.settings import Settings
 
 _SHOWN = 24  # digits in the picture
-_SELECTION = {"rho": 0.15}
-_TRAINING = {"learning_rate": 5e-3}
+_HOW = Adapting(choosing=Choosing(rho=0.15), settings=Settings(learning_rate=5e-3))
 
 
 def run_demo(
@@ -39,11 +42,10 @@ def run_demo(
     Raises:
         AdabetError: see `adapt`.
     """
+    adapting = replace(_HOW, settings=replace(_HOW.settings, epochs=epochs))
     root = resources.files(__package__)
     with resources.as_file(root / "digits.onnx") as model, resources.as_file(root / "digits_shifted.npz") as data:
-        outcome = adapt(
-            model, data, folder, rho=_SELECTION["rho"], training={"epochs": epochs, **_TRAINING}, progress=progress
-        )
+        outcome = adapt(model, data, folder, adapting=adapting, progress=progress)
         picture = outcome.folder / "demo.png"
         _draw(outcome, data, picture)
     plot_scores(outcome.scores, outcome.folder / "scores.png", outcome.selection.layers)
@@ -56,7 +58,7 @@ def _draw(outcome: Outcome, data: Path, path: Path) -> None:
 
     adapted = open_model(outcome.folder / "adapted.onnx")
     held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
-    preprocessing = choose(outcome.model, integer_data=True)
+    preprocessing = arithmetic_for(outcome.model, True, None)
     answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]
     labels = held.need_labels("the picture")
     figure = Figure(figsize=(10, 6.2), layout="constrained")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
@@ -55,12 +56,22 @@ def guarded(doing: str, remedy: str = EXPORT_AGAIN) -> Callable[[Callable[_P, _R
         @functools.wraps(function)
         def inner(*arguments: _P.args, **options: _P.kwargs) -> _R:
             model = arguments[0] if arguments else options.get("model")
-            with _ours(str(getattr(model, "name", model))[:_MOST], doing, remedy):
+            with _ours(name_of(model)[:_MOST], doing, remedy):
                 return function(*arguments, **options)
 
         return inner
 
     return guard
+
+
+def name_of(model: object) -> str:
+    """What messages call a model: the path, the name it was opened by, or its kind."""
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    if isinstance(model, bytes | bytearray | memoryview):
+        return "<bytes>"
+    name = getattr(model, "name", None)
+    return name if isinstance(name, str) else f"<{type(model).__name__}>"
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from .head_weights import APPEND, enlarge, replace_parameters
 from .layers import Layer, find_layers
 from .logits_axes import softmax_axis
 from .materialised import materialise
-from .open import Model, open_model, set_metadata
+from .open import Model, ModelSource, open_model, set_metadata
 from .output_shapes import state_shapes
 from .passes.unused import RemoveUnused
 from .reshapes import follow, state_targets
@@ -38,7 +38,9 @@ def check_head_options(num_classes: int | None, kept: Mapping[str, bool]) -> Non
 
 
 @guarded("giving a new head to")
-def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool = False, append: bool = False) -> Model:
+def new_head(
+    model: ModelSource, num_classes: int, *, seed: int = 0, keep_tail: bool = False, append: bool = False
+) -> Model:
     """Give the last Gemm, MatMul (+ Add), Conv or ConvTranspose ``num_classes`` fresh outputs.
 
     Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. A final Softmax or Sigmoid is
@@ -48,7 +50,7 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
     ``select(..., head="auto")`` always trains it.
 
     Args:
-        model: the opened model; it is not changed.
+        model: opened, or what `open_model` takes; it is not changed.
         num_classes: outputs of the new head, at least 1.
         seed: of the fresh weights.
         keep_tail: keep what belongs to the old outputs, except for probabilities.
@@ -60,11 +62,17 @@ def new_head(model: Model, num_classes: int, *, seed: int = 0, keep_tail: bool =
     Raises:
         UsageError: ``num_classes`` is below 1 or above a million, or both ``keep_tail`` and ``append``.
         ModelError: there is no such layer, or it is not the last thing that decides the number of outputs.
+
+    Example:
+        >>> from adabet_onnx import new_head
+        >>> new_head("model.onnx", 5).new_head
+        True
     """
     if not 1 <= num_classes <= _MOST_CLASSES:
         raise UsageError(f"`num_classes` must be 1 to {_MOST_CLASSES}, not {num_classes}.")
     if keep_tail and append:
         raise UsageError("`append=True` keeps everything that the outputs are made by: leave out `keep_tail`.")
+    model = open_model(model)
     graph, notes = model.graph.clone(), list(model.notes)
     told = softmax_axis(model)
     if append:

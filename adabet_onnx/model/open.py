@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -23,7 +23,7 @@ from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
-from .door import through
+from .door import name_of, through
 from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
@@ -38,6 +38,8 @@ from .metadata import set_metadata as set_metadata
 from .opening import named_before, normalise
 from .origins import parted
 from .reading import read
+
+ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Model"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Model:
     """An opened model.
 
     Attributes:
-        name: what messages call it (the path, or ``<ModelProto>``).
+        name: what messages call it (the path, ``<ModelProto>`` or ``<bytes>``).
         sha256: of the file followed by its external data files in order of name; of the serialised bytes for a
             ModelProto. Where ``logits``, ``dims`` or ``bind`` were given, of that and them.
         graph: the graph (treat it as read-only; ``clone`` it to change it).
@@ -134,7 +136,7 @@ class Model:
 
 
 def open_model(
-    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    source: ModelSource,
     *,
     logits: str | None = None,
     dims: Mapping[str, int] | None = None,
@@ -143,8 +145,8 @@ def open_model(
     """Open a trained ONNX model.
 
     Args:
-        source: path of an ``.onnx`` file (external data beside it is read), or a ModelProto. An opened model is
-            returned as it is.
+        source: path of an ``.onnx`` file (external data beside it is read), its bytes, an ``onnx.ModelProto`` or an
+            ``onnx_ir.Model``. An opened model is returned as it is.
         logits: which output, or value inside, a loss is to be computed from, where the model has several outputs. A
             Softmax or Sigmoid that ends in it is no obstacle. Outputs that are made from it alone, by a Softmax say,
             stay. It is written into the graph's metadata, so that the file that is made of it is opened likewise.
@@ -167,14 +169,30 @@ def open_model(
         if logits is not None or dims or bind:
             raise UsageError(f"{source.name} is open already: give logits, dims and bind when opening the file.")
         return source
-    name, values = "<ModelProto>" if isinstance(source, onnx.ModelProto) else os.fspath(source), read_bindings(bind)
+    if isinstance(source, ir.Model):
+        source = _as_proto(source)
+    name, values = name_of(source), read_bindings(bind)
     given = given_arguments(logits, dims, noted(values))
     with through(name, "opening"), calls_keep(given):
         return _open(source, logits, dims, values, given)
 
 
+def _as_proto(graph: ir.Model) -> onnx.ModelProto:
+    """With weights that lie in files brought into memory.
+
+    Raises:
+        ModelError: they are too many, or cannot be read.
+    """
+    try:
+        if weight_bytes(graph) >= MOST_BYTES:
+            raise ModelError("an onnx_ir.Model of 2 GB and more cannot be opened: save it, and give the path.")
+        return ir.to_proto(in_memory(graph.clone()))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the onnx_ir.Model cannot be read: {error}. Save it, and give the path.") from error
+
+
 def _open(
-    source: str | os.PathLike[str] | onnx.ModelProto,
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto,
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],

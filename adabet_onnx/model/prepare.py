@@ -75,7 +75,7 @@ class Prepared:
 
 
 @guarded("preparing")
-def prepare(model: Model, selection: Selection, *, backend: str = "ort") -> Prepared:
+def trainable_graph(model: Model, selection: Selection, *, backend: str) -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:

@@ -15,9 +15,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..files import sha256_of_files
 from ..runtime import MOST_BYTES
+from .door import name_of
 from .sparse import fill_in
 
 _FOREIGN_FILES = (
@@ -57,20 +58,28 @@ class Source:
     folder: Path | None = None
 
 
-def read(source: str | os.PathLike[str] | onnx.ModelProto) -> Source:
+def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Source:
     """Read a model.
 
     Raises:
+        UsageError: it is nothing that can be a model.
         ModelError: the file is missing, empty, truncated or not ONNX, or its external data is missing, outside its
             folder or cut short; or a tensor does not hold what its shape says.
     """
+    name = name_of(source)
     if isinstance(source, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(source)
-        name = "<ModelProto>"
-        _check_tensors(copy, name, external=False)
-        fill_in(copy, name)
-        return Source(name, copy, hashlib.sha256(source.SerializeToString()).hexdigest())
+        return _in_memory(copy, name, source.SerializeToString())
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        _check_head(data[:64], name)
+        return _in_memory(_parsed(data, name), name, data)
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(
+            "expected a model: the path of an .onnx file, its bytes, an onnx.ModelProto, an onnx_ir.Model or what "
+            f"open_model returned, not {type(source).__name__}."
+        )
     path = Path(source)
     name = str(path)
     proto = _parse(path, name)
@@ -85,6 +94,12 @@ def read(source: str | os.PathLike[str] | onnx.ModelProto) -> Source:
     _check_tensors(proto, name, external=large)
     fill_in(proto, name)
     return Source(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
+
+
+def _in_memory(proto: onnx.ModelProto, name: str, data: bytes) -> Source:
+    _check_tensors(proto, name, external=False)
+    fill_in(proto, name)
+    return Source(name, proto, hashlib.sha256(data).hexdigest())
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -169,6 +184,10 @@ def _parse(path: Path, name: str) -> onnx.ModelProto:
             data = head + stream.read()
     except OSError as error:
         raise ModelError(f"cannot read {name}: {error.strerror}.") from error
+    return _parsed(data, name)
+
+
+def _parsed(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)

@@ -12,23 +12,28 @@ from ..files import check_output, replacing, write_bytes
 from ..runtime import MOST_BYTES
 from .door import guarded
 from .liveness import weight_bytes
-from .open import Model
+from .open import ModelSource, open_model
 
 _LEAST_OUTSIDE = 1024  # bytes of a weight; smaller ones stay in the model
 _ALIGNED = 4096  # what a file is mapped by
 
 
 @guarded("saving")
-def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+def save_model(model: ModelSource, path: str | os.PathLike[str]) -> None:
     """Write a model as it was opened: repaired, in float32, with the outputs made from its logits, only the batch open.
 
     Args:
-        model: the opened model.
+        model: opened, or what `open_model` takes.
         path: the ``.onnx`` file; weights of 2 GB and more go to a file beside it, ``PATH.data``.
 
     Raises:
         OutputError: it cannot be written.
+
+    Example:
+        >>> from adabet_onnx import new_head, save_model
+        >>> save_model(new_head("model.onnx", 5), "model5.onnx")
     """
+    model = open_model(model)
     if weight_bytes(model.graph) < MOST_BYTES:
         write_bytes(path, model.proto().SerializeToString())
         return

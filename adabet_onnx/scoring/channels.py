@@ -12,15 +12,14 @@ layers whose parameters cannot be cut along channels. All of these layers are tr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..data.arithmetic import integer_data
 from ..data.labels import align_classes
-from ..data.preprocess import Preprocessing, choose, preprocessing_from_json
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, arithmetic_for, preprocessing_from_json
 from ..data.source import open_data
 from ..errors import RecordError, UsageError
 from ..model.channels import Channels, channels_of
@@ -55,9 +54,7 @@ def score_channels(
     scores: Scores,
     *,
     layers: Collection[str] | None = None,
-    preprocessing: Preprocessing | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
+    preprocessing: Arithmetic | None = None,
     max_memory: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -70,8 +67,6 @@ def score_channels(
         scores: of the layers.
         layers: names of the layers whose channels are looked at; None for all.
         preprocessing: in place of the one in the scores.
-        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
             itself takes no more than the one that scored the layers.
         threads: for ONNX Runtime; None is its own choice.
@@ -91,7 +86,7 @@ def score_channels(
             f"{model.sha256[:12]}...). Score this model again."
         )
     names = [layer.name for layer in model.layers] if layers is None else [model.layer(name).name for name in layers]
-    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
+    opened = open_data(data, model).train
     dataset = align_classes(opened, model.metadata("classes"))
     most = max(index for group in scores.samples for index in group)
     if most >= len(dataset):
@@ -99,7 +94,7 @@ def score_channels(
     if preprocessing is None:
         stored = scores.preprocessing
         preprocessing = (
-            choose(model, integer_data=integer_data(model, dataset))
+            arithmetic_for(model, integer_data(model, dataset), None)
             if stored is None
             else preprocessing_from_json(stored, "the scores")
         )

@@ -11,7 +11,7 @@ import numpy as np
 from .. import runtime
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
-from ..data.preprocess import Preprocessing
+from ..data.preprocess import Arithmetic
 from ..errors import DataError
 from ..model.channels import Channels
 from ..model.open import Model
@@ -52,7 +52,7 @@ class Probed:
         threads: for ONNX Runtime; None is its own choice.
     """
 
-    def __init__(self, model: Model, preprocessing: Preprocessing, *, group: int, threads: int | None = None) -> None:
+    def __init__(self, model: Model, preprocessing: Arithmetic, *, group: int, threads: int | None = None) -> None:
         probed, self._grams = add_probes(model, "gram", group=group)
         self.stored = stored_statistics(model, probed)
         self._sums = add_sums(model, probed, self._grams, self.stored)
@@ -101,7 +101,7 @@ class ProbedChannels:
     def __init__(
         self,
         model: Model,
-        preprocessing: Preprocessing,
+        preprocessing: Arithmetic,
         channels: Mapping[str, Channels],
         *,
         group: int,
@@ -131,7 +131,7 @@ class ProbedChannels:
         return _distances(layer, gram, self._preprocessing)
 
 
-def _distances(layer: str, gram: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def _distances(layer: str, gram: np.ndarray, preprocessing: Arithmetic) -> np.ndarray:
     try:
         return distances(gram)
     except DataError as error:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DataError, UsageError
+from ..errors import DataError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
+from .options import Scoring
 
-ESTIMATORS = ("subsets", "batches")
-ORDERS = ("shuffled", "sequential")
 GROUP = 128  # samples forwarded together under the subsets estimator
 # ONNX Runtime's arena rounds up and keeps freed blocks: what it takes over the liveness prediction.
 _ARENA_FACTOR = 1.5
@@ -37,30 +36,12 @@ class Plan:
     subsets: int
 
 
-def make_plan(estimator: str, samples: int, subset_size: int, subsets: int, batch_size: int, batches: int) -> Plan:
-    """The plan that options ask for; they are those of `score`.
-
-    Raises:
-        UsageError: one is unknown or out of range.
-    """
-    if estimator not in ESTIMATORS:
-        raise UsageError(f"unknown estimator {estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
-    given = {"samples": samples, "subset size": subset_size, "subsets": subsets, "batch size": batch_size}
-    given["batches"] = batches
-    for what, number in given.items():
-        if number < 1:
-            raise UsageError(f"the number of {what} must be at least 1, not {number}.")
-    points = subset_size if estimator == "subsets" else batch_size
-    if points < 4:
-        raise UsageError(f"{points} points always have a first Betti number of 0; take at least 4, better 32.")
-    if estimator == "batches":
-        return Plan(points, points, batches, 1)
-    if samples < points:
-        raise UsageError(
-            f"{samples} samples are fewer than one subset of {points}; raise `samples` or lower `subset_size`."
-        )
-    group = max(min(GROUP, samples), points)
-    return Plan(points, group, samples // group, subsets)
+def make_plan(scoring: Scoring) -> Plan:
+    """The plan that options ask for."""
+    if scoring.estimator == "batches":
+        return Plan(scoring.points, scoring.points, scoring.batches, 1)
+    group = max(min(GROUP, scoring.samples), scoring.points)
+    return Plan(scoring.points, group, scoring.samples // group, scoring.subsets)
 
 
 def fit_plan(

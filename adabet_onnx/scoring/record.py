@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,15 @@ def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
         return float(np.std(b1, ddof=1) / math.sqrt(b1.size))
     share = min(1.0, points / samples)
     return float(np.std(b1, ddof=1) * math.sqrt(share + (1 - share) / b1.size))
+
+
+def is_scores_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is for `load_scores`, not a model: JSON, or called so."""
+    file = Path(path)
+    if file.suffix.lower() == ".json" or not file.is_file():
+        return file.suffix.lower() != ".onnx"
+    with file.open("rb") as stream:
+        return stream.read(64).lstrip()[:1] in (b"{", b"[", b"")
 
 
 def load_scores(path: str | os.PathLike[str]) -> Scores:

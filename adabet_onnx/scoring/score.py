@@ -12,42 +12,36 @@ import psutil
 from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
-from ..data.preprocess import Preprocessing, choose
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
-from ..errors import UsageError
 from ..model.door import guarded
-from ..model.open import Model
+from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
-from .groups import ORDERS, draw, draw_subsets, fit_plan, make_plan
+from .groups import draw, draw_subsets, fit_plan, make_plan
+from .options import Scoring
 from .record import LayerScore, Scores, standard_error
 from .signals import Stored, signals
 
-MEMORY_SHARE = 0.75  # of free memory, the default limit
+_MEMORY_SHARE = 0.75  # of free memory, the default limit
+
+
+def memory_limit(given: int | None) -> int:
+    """Bytes that a forward pass may take: what is given, or a share of what is free."""
+    return given if given is not None else int(_MEMORY_SHARE * psutil.virtual_memory().available)
 
 
 @guarded("scoring")
 def score(
-    model: Model,
+    model: ModelSource,
     data: Any,
     *,
-    estimator: str = "subsets",
-    samples: int = 128,
-    subset_size: int = 32,
-    subsets: int = 64,
-    batch_size: int = 32,
-    batches: int = 4,
-    order: str = "shuffled",
-    seed: int = 0,
     preset: str = "auto",
-    preprocessing: Preprocessing | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
-    channels: bool = False,
-    max_memory: int | None = None,
+    preprocessing: Preprocessing | Arithmetic | None = None,
+    scoring: Scoring | None = None,
+    seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
@@ -57,25 +51,12 @@ def score(
     (AdaBet, arXiv 2510.03101).
 
     Args:
-        model: the opened model.
-        data: the new domain, in any form `open_data` takes; training data where it is split.
-        estimator: ``subsets`` forwards groups of up to 128 samples together and takes b1 of ``subsets`` seeded random
-            ``subset_size``-subsets of each group; ``batches`` is the paper's, b1 of ``batches`` disjoint batches.
-        samples: for subsets, how many samples in all.
-        subset_size: for subsets, N.
-        subsets: for subsets, how many per group.
-        batch_size: for batches, N.
-        batches: for batches, how many.
-        order: ``shuffled`` draws samples at random, ``sequential`` takes the first ones.
+        model: opened, or what `open_model` takes.
+        data: of the new domain, in any form that `Data` describes; training data where it is split.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        preprocessing: by hand, in place of a preset.
+        scoring: estimator, number and order of samples, memory; None: the defaults of `Scoring`.
         seed: of the drawing of samples and of subsets.
-        preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
-        preprocessing: in place of a preset.
-        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
-        channels: also score the output channels within each layer, which `select` needs for ``channel_rho`` (see
-            `scoring.channels`).
-        max_memory: bytes that the forward pass may take; None is three quarters of what is free. Groups are made
-            smaller to keep to it, which the notes of the scores then say.
         threads: for ONNX Runtime; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
@@ -84,22 +65,26 @@ def score(
 
     Raises:
         DataError: too few samples, data that does not fit the model, or activations that are NaN or infinite.
-        UsageError: an unknown estimator or order, a size out of range, or a layout that does not fit.
+        ModelError: the model cannot be opened or run.
+        UsageError: a layout that does not fit, or a preset that does not.
+
+    Example:
+        >>> from adabet_onnx import score
+        >>> scores = score("model.onnx", "new_domain.npz")
+        >>> scores.points
+        32
     """
-    plan = make_plan(estimator, samples, subset_size, subsets, batch_size, batches)
-    if order not in ORDERS:
-        raise UsageError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}.")
-    wanted = samples if estimator == "subsets" else plan.group * plan.groups
-    reading = Reading(layout, allow_resize)
-    dataset = open_data(data, model, limit=wanted if order == "sequential" else None, reading=reading).train
+    model, how = open_model(model), scoring or Scoring()
+    plan = make_plan(how)
+    wanted = how.samples if how.estimator == "subsets" else plan.group * plan.groups
+    dataset = open_data(data, model, limit=wanted if how.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
-    if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
-    taken = Feeder(model, preprocessing).taken(dataset)
-    limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
-    plan, notes, left_out = fit_plan(plan, estimator, samples, model, limit, len(dataset))
-    probed = Probed(model, preprocessing, group=plan.group, threads=threads)
-    indices = draw(len(dataset), plan, order, seed)
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
+    taken = Feeder(model, used).taken(dataset)
+    limit = memory_limit(how.memory)
+    plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, limit, len(dataset))
+    probed = Probed(model, used, group=plan.group, threads=threads)
+    indices = draw(len(dataset), plan, how.order, seed)
     groups: list[Forwarded] = []
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
     total = plan.groups * (1 + len(model.layers))
@@ -125,13 +110,13 @@ def score(
     scored = layer_scores(model, betti, groups, probed.stored, plan.points)
     scores = Scores(
         model_sha256=model.sha256,
-        estimator=estimator,
+        estimator=how.estimator,
         points=plan.points,
         samples=tuple(tuple(int(index) for index in group) for group in indices),
         layers=tuple(replace(layer, untrainable=lost.get(layer.name)) for layer in scored),
         settings={
             "seed": seed,
-            "order": order,
+            "order": how.order,
             "group": plan.group,
             "subsets_per_group": plan.subsets,
             "samples_left_out": left_out,
@@ -140,18 +125,18 @@ def score(
         notes=tuple(notes),
         head=head.name if head else None,
         new_head=model.new_head,
-        preprocessing=preprocessing.to_json(),
+        preprocessing=used.to_json(),
         classes=dataset.classes,
         model_file=None if model.name.startswith("<") else model.name,
         inputs=model.bound,
     )
-    if channels:
+    if how.channels:
         return score_channels(
             model,
             dataset,
             scores,
-            preprocessing=preprocessing,
-            max_memory=max_memory,
+            preprocessing=used,
+            max_memory=how.memory,
             threads=threads,
             progress=progress,
         )

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore
-from ..sizes import size_text
+from ..sizes import parse_share, parse_size, size_text
 
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
 
@@ -74,21 +74,47 @@ class Budget:
     """Limits, each None where there is none.
 
     Attributes:
-        max_memory: step memory in bytes.
+        max_memory: step memory in bytes, or text such as ``"64MB"``; kept as bytes. (``"0.25x"`` is
+            ``max_memory_share=0.25``.)
         max_memory_share: the same as a share of what training all layers takes.
-        max_step_time: time of a step as a share of what training all layers takes, by multiply-adds.
-        max_update: bytes of the trained parameters.
+        max_step_time: time of a step as a share of what training all layers takes, by multiply-adds: 0.5, or
+            ``"0.5x"``.
+        max_update: bytes of the trained parameters, or text such as ``"200KB"``.
+
+    Raises:
+        UsageError: a limit is no size or share above 0.
+
+    Example:
+        >>> from adabet_onnx import Budget
+        >>> Budget(max_memory="64MB").max_memory
+        64000000
     """
 
-    max_memory: int | None = None
-    max_memory_share: float | None = None
-    max_step_time: float | None = None
-    max_update: int | None = None
+    max_memory: int | str | None = None
+    max_memory_share: float | str | None = None
+    max_step_time: float | str | None = None
+    max_update: int | str | None = None
 
     def __post_init__(self) -> None:
-        for what, value in asdict(self).items():
-            if value is not None and not value > 0:
-                raise UsageError(f"{what.replace('_', ' ')} must be above 0, not {value}.")
+        if isinstance(self.max_memory, str) and self.max_memory.strip().lower().endswith("x"):
+            if self.max_memory_share is not None:
+                raise UsageError("give a share of memory once: as max_memory or as max_memory_share.")
+            object.__setattr__(self, "max_memory_share", self.max_memory)
+            object.__setattr__(self, "max_memory", None)
+        for what, read in (
+            ("max_memory", parse_size),
+            ("max_memory_share", parse_share),
+            ("max_step_time", parse_share),
+            ("max_update", parse_size),
+        ):
+            value = getattr(self, what)
+            if value is not None:
+                object.__setattr__(self, what, read(value, what))
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is limited, by the names of the attributes: bytes and shares."""
+        return {what: value for what, value in asdict(self).items() if value is not None}
 
     def __bool__(self) -> bool:
         return any(value is not None for value in asdict(self).values())
@@ -167,7 +193,7 @@ class Meter:
     def __init__(self, layers: Sequence[LayerScore], budget: Budget, costs: Costs, accumulate: int = 1) -> None:
         self._layers, self._costs, self._accumulate = layers, costs, accumulate
         self._known: dict[tuple[str, ...], Prediction] = {}
-        self.limits = {key: float(value) for key, value in asdict(budget).items() if value is not None}
+        self.limits = {key: float(value) for key, value in budget.limits.items()}
 
     @property
     def tried(self) -> int:

@@ -36,6 +36,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
+from ..errors import UsageError
 from ..records import Entries, read_record, write_json
 from .budget import Budget, Spent
 
@@ -103,11 +104,39 @@ class Selection:
         write_json(path, self.to_json())
 
 
+def selection_of(given: Selection | str | os.PathLike[str]) -> Selection:
+    """A selection, or that of a file.
+
+    Raises:
+        RecordError: the file is none, or is damaged.
+        UsageError: it is neither a selection nor a path.
+    """
+    if isinstance(given, Selection):
+        return given
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(
+            f"expected a selection: what select returned, or the path of a selection.json, not {type(given).__name__}."
+        )
+    return load_selection(given)
+
+
 def load_selection(path: str | os.PathLike[str]) -> Selection:
     """Read a selection file.
 
+    Args:
+        path: of a selection.json.
+
+    Returns:
+        The selection.
+
     Raises:
         RecordError: it is not one, or is damaged.
+
+    Example:
+        >>> from adabet_onnx import load_selection, select
+        >>> select("model.onnx", strategy="head").save("selection.json")
+        >>> load_selection("selection.json").strategy
+        'head'
     """
     value = read_record(path, FORMAT, VERSION, _MADE_BY)
     return selection_from_json(value, str(path))

@@ -9,39 +9,34 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
-from ..model.open import Model
-from ..scoring.record import LayerScore, Scores, load_scores
+from ..model.open import ModelSource, open_model
+from ..options import with_given
+from ..scoring.record import LayerScore, Scores, is_scores_file, load_scores
 from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
+from .options import Choosing
 from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
-from .rankings import STRATEGIES as STRATEGIES
 from .record import Firmness, Selection
 from .search import best_set, longest
 from .unscored import unscored
 
 NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
-HEADS = ("auto", "always", "pool", "never")
 
 
 def select(
-    scores: Scores | Model | str | os.PathLike[str],
+    scores: Scores | ModelSource,
     *,
-    strategy: str = "adabet",
+    strategy: str | None = None,
     rho: float | None = None,
-    head: str = "auto",
-    layers: Sequence[str] = (),
-    seed: int = 0,
-    budget: Budget | None = None,
+    layers: str | Sequence[str] | None = None,
+    choosing: Choosing | None = None,
     costs: Costs | None = None,
-    max_accumulate: int | None = None,
     values: Mapping[str, float] | None = None,
-    channel_rho: float | None = None,
+    seed: int = 0,
 ) -> Selection:
     """Choose the layers to train.
 
     k = max(1, floor(rho * L)) of the L layers are chosen by the strategy. The head is the last parameterised
-    Gemm, MatMul, Conv or ConvTranspose: with ``head="pool"`` it competes like any layer, with ``"always"`` it comes on
-    top of the k if it is not among them, with ``"never"`` it is left out; ``"auto"`` is ``"always"`` for a head marked
-    as new, else ``"pool"``.
+    Gemm, MatMul, Conv or ConvTranspose; see `Choosing` for whether it is selected.
 
     Layers that no backend can train (`LayerScore.untrainable`) are left out, and named in the selection.
 
@@ -52,36 +47,54 @@ def select(
 
     Args:
         scores: what `score` returned, or the path of a scores.json. For ``layers``, ``values`` and the strategies that
-            need none (`unscored.UNSCORED`: head, last, first, random, norm-bias, all), the opened model will do.
-        strategy: auto (see `auto`), adabet (b1_hat), size (1 / activation size), b1 (not normalised), random, last,
-            first, head, norm-bias (scales and biases of all normalisations) or all.
-        rho: fraction of layers, above 0 and at most 1; not used by head, norm-bias and all. None: 0.1; for auto, which
-            it only caps, see there.
-        head: auto, always, pool or never.
-        layers: shell patterns of layer names; where given, they are the selection and ``strategy`` and ``rho`` are not
-            used. The rule for the head holds here too.
-        seed: of the random strategy.
-        budget: limits of memory, time and size of the training.
+            need none (`unscored.UNSCORED`: head, last, first, random, norm-bias, all), a model will do.
+        strategy: in place of that of ``choosing``: auto, adabet, size, b1, random, last, first, head, norm-bias or all.
+        rho: the fraction of layers, in place of that of ``choosing``.
+        layers: a shell pattern of layer names, or several, in place of that of ``choosing``.
+        choosing: everything about the choice; None: the defaults of `Choosing`.
         costs: predicts what a training takes (`Predictor`); needed with a budget.
-        max_accumulate: into how many parts a batch may be cut to keep to the budget; None: 1, and for auto as many as
-            the batch has samples.
         values: a number of your own for each layer by name, in place of a strategy's; higher is selected first.
-            ``strategy`` is what to call it.
-        channel_rho: in each layer train only this fraction of the output channels, above 0 and at most 1 (see
-            `with_channels`); needs scores of channels. A budget is kept to as if layers were trained whole. None: all.
+            ``strategy`` is then what to call it.
+        seed: of the random strategy.
 
     Returns:
         The selection, layers in model order.
 
     Raises:
-        UsageError: an unknown strategy or head rule, rho out of range, a pattern that matches no layer, nothing
-            to select, or a budget that nothing fits.
+        UsageError: an unknown strategy, rho out of range, a pattern that matches no layer, nothing to select, a budget
+            without ``costs``, or one that nothing fits.
+        RecordError: the file holds no scores, or is damaged.
+
+    Example:
+        >>> from adabet_onnx import score, select
+        >>> scores = score("model.onnx", "new_domain.npz")
+        >>> len(select(scores, rho=0.5).layers)
+        4
     """
-    check_choices(strategy if values is None else "all", rho, head, channel_rho)
-    if isinstance(scores, Model):
-        scores = unscored(scores, strategy, layers=layers, values=values, channel_rho=channel_rho)
-    elif not isinstance(scores, Scores):
-        scores = load_scores(scores)
+    called = strategy or "values" if values is not None else None
+    how = with_given(choosing or Choosing(), strategy=strategy if called is None else None, rho=rho, layers=layers)
+    return _select(_scores(scores, how, values), how, called or how.strategy, costs, values, seed)
+
+
+def _scores(given: Scores | ModelSource, how: Choosing, values: Mapping[str, float] | None) -> Scores:
+    """Scores, or what stands for them where a model is given."""
+    if isinstance(given, Scores):
+        return given
+    if isinstance(given, str | os.PathLike) and is_scores_file(given):
+        return load_scores(given)
+    return unscored(open_model(given), how.strategy, layers=how.patterns, values=values, channel_rho=how.channel_rho)
+
+
+def _select(
+    scores: Scores,
+    how: Choosing,
+    strategy: str,
+    costs: Costs | None,
+    values: Mapping[str, float] | None,
+    seed: int,
+) -> Selection:
+    layers, rho, head, budget, channel_rho = how.patterns, how.rho, how.head, how.budget, how.channel_rho
+    max_accumulate = how.max_accumulate
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
     if not allowed:
@@ -116,8 +129,6 @@ def select(
             f"{'a budget' if budget else f'the strategy {strategy}'} needs predictions of what training costs: give "
             "costs=Predictor(model, ...)."
         )
-    if max_accumulate is not None and max_accumulate < 1:
-        raise UsageError(f"a batch is cut into at least 1 part, not {max_accumulate}.")
     if costs is not None and (budget or needed):
         most = (costs.batch_size if needed else 1) if max_accumulate is None else max_accumulate
         cuts = _cuts(costs, most)
@@ -180,7 +191,7 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
     Raises:
         UsageError: channel_rho is out of range, or the channels were not scored.
     """
-    check_choices("all", None, "auto", channel_rho)
+    Choosing(channel_rho=channel_rho)  # says what is wrong with it
     if channel_rho == 1:
         return selection
     known = {layer.name: layer.channels for layer in scores.layers}
@@ -320,20 +331,6 @@ def _search(
         return best.chosen, best.gap
     rest = _rest(ranking, added)
     return longest(rest, meter.fits, required=added, count=count, dearer=meter.dearer), 0.0
-
-
-def check_choices(strategy: str, rho: float | None, head: str, channel_rho: float | None = None) -> None:
-    """Raise UsageError for an unknown strategy or head rule, or a rho out of range."""
-    if strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy {strategy!r}: choose one of {', '.join(STRATEGIES)}.")
-    if head not in HEADS:
-        raise UsageError(f"unknown head rule {head!r}: choose one of {', '.join(HEADS)}.")
-    if rho is not None and not 0 < rho <= 1:
-        raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {rho}.")
-    if channel_rho is not None and not 0 < channel_rho <= 1:
-        raise UsageError(
-            f"channel rho must be above 0 and at most 1 (a fraction of each layer's channels), not {channel_rho}."
-        )
 
 
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:

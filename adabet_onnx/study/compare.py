@@ -21,26 +21,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from ..cost.measure import measure_training
 from ..cost.predict import Predictor
 from ..data.arithmetic import integer_data
 from ..data.dataset import Splits
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
-from ..data.preprocess import Preprocessing, choose
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, arithmetic_for
 from ..data.source import open_data
 from ..errors import CheckError, RecordError, UsageError
 from ..files import check_folder, make_folder, write_bytes
 from ..model.head import check_head_options, new_head
-from ..model.open import Model, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
 from ..scoring.record import Scores, load_scores
 from ..scoring.score import score
 from ..selection.budget import Budget
+from ..selection.options import Choosing
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
 from ..training.artifacts import make_artifacts
@@ -83,121 +81,102 @@ class Comparison:
 
 
 def compare(
-    source: str | os.PathLike[str] | onnx.ModelProto | Model,
+    model: ModelSource,
     data: Any,
     folder: str | os.PathLike[str],
     plan: Plan | None = None,
     *,
     num_classes: int | None = None,
-    keep_tail: bool = False,
-    append: bool = False,
-    preprocessing: dict[str, Any] | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
+    preset: str = "auto",
     old_domain: Any = None,
-    processes: int = 1,
-    threads: int | None = None,
-    command: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare strategies.
 
     Args:
-        source: the trained model.
-        data: labelled data with a test part, in any form `open_data` takes.
+        model: the trained model: opened, or what `open_model` takes.
+        data: labelled data with a test part, in any form that `Data` describes.
         folder: where results go; a comparison that was interrupted there goes on.
-        plan: what to compare.
+        plan: what to compare, and how; None: the defaults of `Plan`.
         num_classes: first give the model a new head of so many outputs.
-        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
-        append: with all layers kept, and a linear classifier put on the outputs.
-        preprocessing: keyword arguments of `data.preprocess.choose` (preset, scale, mean, std, bgr).
-        layout: letters of the data's axes (of the old domain, too), such as ``NTC``; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
         old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
             forgotten.
-        processes: trainings at once.
-        threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
-        command: the command line, to note in plan.json.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:
         The comparison.
 
     Raises:
-        UsageError: an unknown strategy, a number out of range, a folder begun with other options, or an old domain for
-            a model with a new head.
+        UsageError: a folder begun with other options, or an old domain for a model with a new head.
         DataError: there are no labels, or no test part.
         AdabetError: see the functions this one calls.
+
+    Example:
+        >>> from adabet_onnx import Plan, compare
+        >>> plan = Plan(strategies=("head",), seeds=1, epochs=1, rates=(0.01,))
+        >>> found = compare("model.onnx", "new_domain.npz", "compared", plan)
+        >>> [str(summary.setting) for summary in found.summaries]
+        ['head']
     """
     plan = plan or Plan()
-    plan.check()
-    if processes < 1:
-        raise UsageError(f"at least one training at a time, not {processes}.")
     backend = choose_backend(plan.backend, plan.choices)
     need_runtime(backend)
     target = check_folder(folder)
-    kept = {"keep_tail": keep_tail, "append": append}
-    check_head_options(num_classes, kept)
-    model, headed = _with_head(open_model(source), num_classes, kept)
-    if old_domain is not None and model.new_head:
+    check_head_options(num_classes, plan.kept)
+    opened, headed = _with_head(open_model(model), num_classes, plan.kept)
+    if old_domain is not None and opened.new_head:
         raise UsageError(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
             "`old_domain`, or `num_classes`."
         )
-    plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
-    reading = Reading(layout, allow_resize)
-    splits = _labelled(data, model, reading, plan.choices.ignore_label)
-    used = choose(model, integer_data=integer_data(model, splits.train), **(preprocessing or {}))
+    plan = dataclasses.replace(plan, choices=plan.choices.for_model(opened))
+    splits = _labelled(data, opened, plan.choices.ignore_label)
+    used = arithmetic_for(opened, integer_data(opened, splits.train), plan.preprocessing, preset=preset)
     splits = runs.used_data(splits, plan.train_samples)
-    taken = Feeder(model, used).taken(splits.train)
-    old_data = None if old_domain is None else open_data(old_domain, model, reading=reading).for_evaluation
+    taken = Feeder(opened, used).taken(splits.train)
+    old_data = None if old_domain is None else open_data(old_domain, opened).for_evaluation
     facts = {
-        "model_sha256": model.sha256,
+        "model_sha256": opened.sha256,
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
         "data": taken,
         "test_samples": len(splits.for_evaluation),
-        "command": command,
     }
     make_folder(target)
     keep_plan(target / "plan.json", plan, facts)
     path = target / "model.onnx"
     if not path.is_file():
-        write_bytes(path, headed or model.proto().SerializeToString())
-    study = _Study(model, splits, used, plan, backend, target, threads if processes == 1 else threads or 1, progress)
+        write_bytes(path, headed or opened.proto().SerializeToString())
+    study = _Study(opened, splits, used, plan, backend, target, progress)
     task = runs.Task(
         model=path,
         data=data,
         source=old_domain,
         preprocessing=used.to_json(),
-        reading=reading,
         train_samples=plan.train_samples,
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         accumulate=plan.accumulate,
-        threads=study.threads,
-        loss=plan.choices.loss,
-        axis=plan.choices.class_axis,
-        ignore=plan.choices.ignore_label,
+        threads=plan.training_threads,
+        choices=plan.choices,
     )
-    of_labels: dict[str, Any] = {"loss": plan.choices.loss, "axis": plan.choices.class_axis}
-    of_labels["ignore"] = plan.choices.ignore_label
-    how = {**of_labels, "threads": threads}
-    before = evaluate(model, splits.for_evaluation, used, **how)["accuracy"]
-    old = None if old_data is None else evaluate(model, old_data, used, **how)["accuracy"]
+    held = splits.for_evaluation
+    how: dict[str, Any] = {"preprocessing": used, "choices": plan.choices, "threads": plan.threads}
+    before = evaluate(opened, held, **how)["accuracy"]
+    old = None if old_data is None else evaluate(opened, old_data, **how)["accuracy"]
     selections = study.selections()
-    rates = study.rates(task, selections, processes)
-    study.train(task, study.final_jobs(selections, rates), processes)
+    rates = study.rates(task, selections)
+    study.train(task, study.final_jobs(selections, rates))
     results = study.results(selections, rates, old)
     save_results(target, results)
     _remove(target / "artifacts")
-    held = splits.for_evaluation
     summaries = summarise(results, len(held))
     warnings = []
     for summary in summaries:
         mean = summary.mean if summary.accuracies else None
-        said = evaluated_at_chance(model, held, mean, **of_labels)
+        said = evaluated_at_chance(opened, held, mean, plan.choices)
         warnings += [] if said is None else [f"{summary.setting}: {said}"]
     return Comparison(target, results, summaries, len(held), before, old, taken, tuple(warnings))
 
@@ -218,8 +197,8 @@ def _with_head(model: Model, num_classes: int | None, kept: Mapping[str, bool]) 
     return dataclasses.replace(open_model(proto), name=model.name), proto.SerializeToString()
 
 
-def _labelled(data: Any, model: Model, reading: Reading, ignore: int | None) -> Splits:
-    splits = open_data(data, model, reading=reading)
+def _labelled(data: Any, model: Model, ignore: int | None) -> Splits:
+    splits = open_data(data, model)
     splits.train.need_labels("comparing")
     if splits.test is None:
         raise UsageError(
@@ -236,15 +215,14 @@ class _Study:
         self,
         model: Model,
         splits: Splits,
-        preprocessing: Preprocessing,
+        preprocessing: Arithmetic,
         plan: Plan,
         backend: str,
         folder: Path,
-        threads: int | None,
         progress: Progress | None,
     ) -> None:
         self.model, self.splits, self.preprocessing, self.plan = model, splits, preprocessing, plan
-        self.backend, self.folder, self.threads = backend, folder, threads
+        self.backend, self.folder, self.threads = backend, folder, plan.training_threads
         self._say = progress or silent
         self._selected: dict[str, Selection] = {}  # by what its artifacts are called
         self._costs = Predictor(model, batch_size=plan.batch_size, backend=backend, choices=plan.choices)
@@ -276,7 +254,7 @@ class _Study:
             preprocessing=self.preprocessing,
             seed=seed,
             threads=self.threads,
-            **self.plan.scoring,
+            scoring=self.plan.scoring,
         )
         made.save(path)
         return made
@@ -288,14 +266,17 @@ class _Study:
         costs = self._costs if budget or setting.strategy in NEEDS_COSTS else None
         return select(
             scores,
-            strategy=setting.strategy,
-            rho=setting.rho,
-            head=self.plan.head,
-            seed=seed,
-            budget=budget,
+            strategy=None if values is None else setting.strategy,
+            choosing=Choosing(
+                strategy="adabet" if values is not None else setting.strategy,
+                rho=setting.rho,
+                head=self.plan.head,
+                budget=budget,
+                max_accumulate=self.plan.max_accumulate,
+            ),
             costs=costs,
-            max_accumulate=self.plan.max_accumulate,
             values=values,
+            seed=seed,
         )
 
     def _fisher(self, seed: int) -> dict[str, float]:
@@ -310,9 +291,7 @@ class _Study:
             self.splits,
             samples=min(128, len(self.splits.train)),
             seed=seed,
-            loss=self.plan.choices.loss,
-            axis=self.plan.choices.class_axis,
-            ignore=self.plan.choices.ignore_label,
+            choices=self.plan.choices,
             preprocessing=self.preprocessing,
             threads=self.threads,
         )
@@ -324,26 +303,23 @@ class _Study:
         path = self.folder / "artifacts" / _key(selection)
         if not path.is_dir():
             make_folder(path.parent)
-            choices = asdict(self.plan.choices)
-            make_artifacts(self.model, selection, path, backend=self.backend, check=False, **choices)
+            make_artifacts(self.model, selection, path, backend=self.backend, check=False, choices=self.plan.choices)
         return path
 
-    def rates(
-        self, task: runs.Task, selections: dict[tuple[Setting, int], Selection], processes: int
-    ) -> dict[Setting, float]:
+    def rates(self, task: runs.Task, selections: dict[tuple[Setting, int], Selection]) -> dict[Setting, float]:
         """The rate of each setting, chosen by trainings with the first seed's selection."""
         settings, grid = self.plan.settings(), self.plan.grid
         if len(grid) == 1:
             return dict.fromkeys(settings, grid[0])
         tried = {setting: list(grid) for setting in settings}
-        outcomes = self._try(task, selections, tried, processes)
+        outcomes = self._try(task, selections, tried)
         for _ in range(EXTENSIONS if not self.plan.rates else 0):
             more = {setting: next_rate(outcomes[setting]) for setting in settings}
             if not any(more.values()):
                 break
             for setting, rate in more.items():
                 tried[setting] += [] if rate is None else [rate]
-            outcomes = self._try(task, selections, tried, processes)
+            outcomes = self._try(task, selections, tried)
         # Where all failed the lowest is tried again on all data, and its failure is the result.
         return {setting: best_rate(outcomes[setting]) or min(tried[setting]) for setting in settings}
 
@@ -352,7 +328,6 @@ class _Study:
         task: runs.Task,
         selections: dict[tuple[Setting, int], Selection],
         tried: dict[Setting, list[float]],
-        processes: int,
     ) -> dict[Setting, dict[float, Outcome | None]]:
         """Outcomes of trainings by setting and rate."""
         jobs = {
@@ -368,7 +343,7 @@ class _Study:
             for setting, rates in tried.items()
             for rate in rates
         }
-        self.train(task, list(jobs.values()), processes)
+        self.train(task, list(jobs.values()))
         found: dict[Setting, dict[float, Outcome | None]] = {setting: {} for setting in tried}
         for (setting, rate), job in jobs.items():
             outcome = runs.read(self.folder / "runs" / f"{job.name}.json")
@@ -396,7 +371,7 @@ class _Study:
     def _parts(self, selection: Selection) -> int:
         return selection.parts_of(self.plan.batch_size)
 
-    def train(self, task: runs.Task, jobs: Sequence[runs.Job], processes: int) -> None:
+    def train(self, task: runs.Task, jobs: Sequence[runs.Job]) -> None:
         """Do what has not been done."""
         folder = self.folder / "runs"
         make_folder(folder)
@@ -408,7 +383,7 @@ class _Study:
                 self.artifacts(selection)
         done = len(wanted) - len(left)
         self._say("training", done, len(wanted))
-        for job in runs.run_all(task, left, folder, processes):
+        for job in runs.run_all(task, left, folder, self.plan.processes):
             done += 1
             self._say(job.what, done, len(wanted))
 

@@ -11,7 +11,6 @@ plain ONNX by the rules the portable backend trains with, and each layer's numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,21 +21,21 @@ from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import align_classes, fit_labels
-from ..data.preprocess import Preprocessing, choose
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
 from ..model.logits_axes import told_axis
 from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
-from ..model.prepare import prepare
+from ..model.prepare import trainable_graph
 from ..portable.autodiff import differentiate, plan
 from ..portable.builder import Builder
 from ..portable.losses import build_loss
 from ..portable.opset import TARGET, raise_opset
 from ..portable.shapes import annotate
 from ..selection.record import Selection
+from ..training.choices import Choices
 
 
 def fisher_information(
@@ -45,13 +44,9 @@ def fisher_information(
     *,
     samples: int = 128,
     seed: int = 0,
-    loss: str = "cross-entropy",
-    axis: int | None = None,
-    ignore: int | None = None,
+    choices: Choices | None = None,
     preset: str = "auto",
-    preprocessing: Preprocessing | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
+    preprocessing: Preprocessing | Arithmetic | None = None,
     threads: int | None = None,
 ) -> dict[str, float]:
     """Fisher information of every layer, from one labelled batch.
@@ -61,17 +56,13 @@ def fisher_information(
 
     Args:
         model: the opened model.
-        data: labelled data in any form `open_data` takes; training data where it is split.
+        data: labelled data in any form that `Data` describes; training data where it is split.
         samples: of the batch, drawn at random.
         seed: of the drawing.
-        loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
-            `class_axis`.
-        ignore: a label per pixel or token that does not count, beside -100.
-        preset: auto, unit, imagenet or none; see `data.preprocess.choose`.
+        choices: the loss, the axis of the classes (None: that of the model's Softmax or head, else see `class_axis`)
+            and the label that does not count.
+        preset: auto, unit, imagenet or none; see `Preprocessing`.
         preprocessing: in place of a preset.
-        layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
         threads: for ONNX Runtime.
 
     Returns:
@@ -81,13 +72,12 @@ def fisher_information(
         DataError: there are no labels, or they do not fit.
         ModelError: a node in the backward pass has no gradient; it is named.
     """
-    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    dataset = align_classes(opened, model.metadata("classes"), ignore=ignore)
+    choices = choices or Choices()
+    dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     dataset.need_labels("Fisher information")
-    if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
-    return Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads).of(drawn)
+    return Fisher(model, dataset, used, choices, threads=threads).of(drawn)
 
 
 class Fisher:
@@ -97,7 +87,7 @@ class Fisher:
         model: the opened model.
         dataset: labelled, its classes those of the model.
         preprocessing: how samples become input.
-        loss, axis, ignore, threads: as in `fisher_information`.
+        choices, threads: as in `fisher_information`.
 
     Raises:
         DataError: there are no labels, or they do not fit.
@@ -108,13 +98,12 @@ class Fisher:
         self,
         model: Model,
         dataset: Dataset,
-        preprocessing: Preprocessing,
+        preprocessing: Arithmetic,
+        choices: Choices,
         *,
-        loss: str = "cross-entropy",
-        axis: int | None = None,
-        ignore: int | None = None,
         threads: int | None = None,
     ) -> None:
+        loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
         labels = dataset.need_labels("Fisher information")
         if axis is None and loss == "cross-entropy":
             axis = told_axis(model)
@@ -158,7 +147,7 @@ def _graph(
         layers=tuple(layer.name for layer in model.layers),
         parameters=tuple(dict.fromkeys(p.name for layer in model.layers for p in layer.parameters)),
     )
-    prepared = prepare(model, everything, backend="portable")
+    prepared = trainable_graph(model, everything, backend="portable")
     made = prepared.graph.clone()
     raise_opset(made)
     annotate(made)

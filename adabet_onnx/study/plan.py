@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from ..data.dataset import Dataset
+from ..data.preprocess import Preprocessing
 from ..errors import UsageError
 from ..records import Entries, read_record, write_json
+from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
@@ -74,7 +76,21 @@ class Plan:
         max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
         backend: of the artifacts.
         choices: loss, optimizer and form.
-        scoring: keyword arguments of `score`.
+        scoring: how layers are scored.
+        preprocessing: by hand, in place of a preset.
+        keep_tail: a new head comes with what belongs to the old one's outputs (a normalisation, an activation).
+        append: a new head is a linear classifier put on the outputs, with all layers kept.
+        processes: trainings at once.
+        threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
+        command: the command line, to note in plan.json.
+
+    Raises:
+        UsageError: something is unknown or out of range.
+
+    Example:
+        >>> from adabet_onnx import Plan
+        >>> [str(setting) for setting in Plan(strategies=("adabet", "all"), rhos=(0.1, 0.2)).settings()]
+        ['adabet 10%', 'adabet 20%', 'all']
     """
 
     strategies: tuple[str, ...] = DEFAULT_STRATEGIES
@@ -91,10 +107,15 @@ class Plan:
     max_accumulate: int | None = None
     backend: str = "auto"
     choices: Choices = field(default_factory=Choices)
-    scoring: dict[str, Any] = field(default_factory=dict)
+    scoring: Scoring = field(default_factory=Scoring)
+    preprocessing: Preprocessing | None = None
+    keep_tail: bool = False
+    append: bool = False
+    processes: int = 1
+    threads: int | None = None
+    command: str | None = None
 
-    def check(self) -> None:
-        """Raise UsageError for what is unknown or out of range."""
+    def __post_init__(self) -> None:
         for name in self.strategies:
             if name not in STRATEGIES:
                 raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(STRATEGIES)}.")
@@ -106,6 +127,8 @@ class Plan:
         for what, number in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
             if number < 1:
                 raise UsageError(f"{what} must be at least 1, not {number}.")
+        if self.processes < 1:
+            raise UsageError(f"at least one training at a time, not {self.processes}.")
         for rate in self.rates:
             if not (math.isfinite(rate) and rate > 0):
                 raise UsageError(f"a learning rate must be above 0, not {rate}.")
@@ -125,9 +148,22 @@ class Plan:
                 found[Setting(strategy, rho)] = None
         return list(found)
 
+    @property
+    def kept(self) -> dict[str, bool]:
+        """What a new head keeps."""
+        return {"keep_tail": self.keep_tail, "append": self.append}
+
+    @property
+    def training_threads(self) -> int | None:
+        """Threads of each training."""
+        return self.threads if self.processes == 1 else self.threads or 1
+
     def to_json(self) -> dict[str, Any]:
-        """The attributes as JSON values."""
-        return dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
+        """What decides about results, as JSON values."""
+        entries = dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
+        for name in ("preprocessing", "keep_tail", "append", "processes", "threads"):  # the model and data say it
+            del entries[name]
+        return entries
 
 
 def fingerprint(parts: Sequence[Dataset | None]) -> str:

@@ -25,13 +25,14 @@ from typing import Any
 
 from ..data.dataset import Dataset, Splits
 from ..data.preprocess import preprocessing_from_json
-from ..data.reading import AS_IT_IS, Reading
 from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
+from ..training.choices import Choices
 from ..training.evaluation import evaluate
 from ..training.export import export_model
+from ..training.settings import Settings
 from ..training.trainer import Trainer
 
 FORMAT, VERSION = "adabet-onnx/run", 1
@@ -53,8 +54,7 @@ class Task:
         batch_size: samples of a batch, which a job may cut into parts.
         accumulate: batches of an update.
         threads: of a training.
-        loss, axis, ignore: of the evaluation.
-        reading: of the data, as in `open_data`.
+        choices: of the trainings and the evaluation.
         token: tells this comparison from others; arrays among the data cannot be compared.
     """
 
@@ -67,10 +67,7 @@ class Task:
     batch_size: int
     accumulate: int
     threads: int | None
-    loss: str
-    axis: int | None
-    ignore: int | None = None
-    reading: Reading = AS_IT_IS
+    choices: Choices
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -111,8 +108,8 @@ _worlds: dict[str, _World] = {}  # of this process: data is read once
 def _world(task: Task) -> _World:
     if "here" not in _worlds or _worlds["here"].task.token != task.token:
         model = open_model(task.model)
-        splits = used_data(open_data(task.data, model, reading=task.reading), task.train_samples)
-        source = None if task.source is None else open_data(task.source, model, reading=task.reading).for_evaluation
+        splits = used_data(open_data(task.data, model), task.train_samples)
+        source = None if task.source is None else open_data(task.source, model).for_evaluation
         _worlds["here"] = _World(task, model, splits, source)
     return _worlds["here"]
 
@@ -136,12 +133,14 @@ def run(task: Task, job: Job) -> dict[str, Any]:
         try:
             rows = Trainer(folder, threads=task.threads).fit(
                 world.splits,
-                epochs=task.epochs,
-                batch_size=task.batch_size // job.parts,
-                accumulate=task.accumulate * job.parts,
-                learning_rate=job.rate,
-                seed=job.seed,
-                validation=job.validation,
+                settings=Settings(
+                    epochs=task.epochs,
+                    batch_size=task.batch_size // job.parts,
+                    accumulate=task.accumulate * job.parts,
+                    learning_rate=job.rate,
+                    seed=job.seed,
+                    validation=job.validation,
+                ),
                 preprocessing=preprocessing,
             )
         except TrainingError as error:
@@ -156,10 +155,10 @@ def run(task: Task, job: Job) -> dict[str, Any]:
             adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
         except CheckError:  # a parameter
             return {**found, "failed": _NOT_FINITE}
-    how: dict[str, Any] = {"loss": task.loss, "axis": task.axis, "ignore": task.ignore, "threads": task.threads}
+    how: dict[str, Any] = {"preprocessing": preprocessing, "choices": task.choices, "threads": task.threads}
     try:  # the data was evaluated before any training: what is wrong now is the training
-        after = evaluate(adapted, world.splits.for_evaluation, preprocessing, **how)
-        old = None if world.source is None else evaluate(adapted, world.source, preprocessing, **how)
+        after = evaluate(adapted, world.splits.for_evaluation, **how)
+        old = None if world.source is None else evaluate(adapted, world.source, **how)
     except DataError:
         return {**found, "failed": _NOT_FINITE}
     found |= {"accuracy": after["accuracy"], "loss": after["loss"]}

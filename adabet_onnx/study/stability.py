@@ -12,107 +12,92 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 
 from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
-from ..data.preprocess import Preprocessing, choose
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
-from ..errors import DataError, ModelError, UsageError
-from ..model.open import Model
+from ..errors import DataError, ModelError
+from ..model.open import ModelSource, open_model
 from ..progress import Progress, silent
 from ..scoring.forward import Probed
 from ..scoring.groups import GROUP, largest_group
-from ..scoring.score import MEMORY_SHARE
+from ..scoring.score import memory_limit
 from ..selection.rankings import top_count
+from ..training.choices import Choices
 from .agreement import every_pair, kendall_tau
 from .clusters import clusters_of
 from .fisher import Fisher
 from .ranker import Ranker
+from .repeats import Repeats
 from .stability_record import FIRM, Agreement, Stability
 
 
 def stability(
-    model: Model,
+    model: ModelSource,
     data: Any,
     *,
-    rho: float = 0.1,
-    points: int = 32,
-    subsets: int = 64,
-    max_samples: int = 512,
-    groups: int = 8,
-    seeds: int = 2,
-    fisher: bool = True,
-    loss: str = "cross-entropy",
-    axis: int | None = None,
-    ignore: int | None = None,
-    embeddings: bool = False,
     preset: str = "auto",
-    preprocessing: Preprocessing | None = None,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
-    max_memory: int | None = None,
+    preprocessing: Preprocessing | Arithmetic | None = None,
+    repeats: Repeats | None = None,
+    choices: Choices | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Stability:
     """Rank layers by disjoint groups of samples, and say how far the rankings agree.
 
     Args:
-        model: the opened model.
-        data: the new domain, in any form `open_data` takes; training data where it is split.
-        rho: the fraction of layers that a selection would take.
-        points: N of one Betti number; the smallest groups have so many samples.
-        subsets: of each group, under the subsets estimator.
-        max_samples: the largest groups have at most so many; groups need two times as many.
-        groups: at most so many of each size.
-        seeds: how many shuffles.
-        fisher: also Fisher information, where there are labels that fit the model and the loss.
-        loss: of Fisher information: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: as in `fisher_information`.
-        ignore: a label per pixel or token that does not count, beside -100.
-        embeddings: also clusters of UMAP embeddings (needs umap-learn).
-        preset, preprocessing, layout, allow_resize, max_memory, threads: as in `score`.
+        model: opened, or what `open_model` takes.
+        data: of the new domain, in any form that `Data` describes; training data where it is split.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        preprocessing: by hand, in place of a preset.
+        repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
+        choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
+            defaults of `Choices`.
+        threads: for ONNX Runtime.
         progress: called with what is going on, steps done and steps in all.
 
+    Returns:
+        How far rankings agree, by measure and group size.
+
     Raises:
-        UsageError: a number out of range.
+        UsageError: a preset or a layout that does not fit.
         DataError: too few samples for two groups, or data that does not fit the model.
         RuntimeMissingError: umap-learn is asked for and not installed.
+
+    Example:
+        >>> from adabet_onnx import Repeats, stability
+        >>> found = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, max_samples=32))
+        >>> found.points
+        32
     """
-    for what, number, least in (("points", points, 4), ("groups", groups, 2), ("seeds", seeds, 1)):
-        if number < least:
-            raise UsageError(f"{what} must be at least {least}, not {number}.")
-    if subsets < 1 or not 0 < rho <= 1:
-        raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
-    opened = open_data(data, model, reading=Reading(layout, allow_resize)).train
-    dataset = align_classes(opened, model.metadata("classes"), ignore=ignore)
-    if preprocessing is None:
-        preprocessing = choose(model, preset=preset, integer_data=integer_data(model, dataset))
-    taken = Feeder(model, preprocessing).taken(dataset)
-    sizes = group_sizes(len(dataset), points, max_samples)
-    limit = max_memory if max_memory is not None else int(MEMORY_SHARE * psutil.virtual_memory().available)
-    fits = min(GROUP, largest_group(model, points, limit), sizes[-1])
+    model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
+    points, subsets = how.points, how.subsets
+    dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
+    taken = Feeder(model, used).taken(dataset)
+    sizes = group_sizes(len(dataset), points, how.max_samples)
+    fits = min(GROUP, largest_group(model, points, memory_limit(how.memory)), sizes[-1])
     block = points * 2 ** int(math.log2(max(1, fits // points)))
-    probed = Probed(model, preprocessing, group=block, threads=threads)
+    probed = Probed(model, used, group=block, threads=threads)
     information = None
     notes = []
-    if fisher and dataset.labels is not None:
+    if how.fisher and dataset.labels is not None:
         try:
-            information = Fisher(model, dataset, preprocessing, loss=loss, axis=axis, ignore=ignore, threads=threads)
+            information = Fisher(model, dataset, used, choices, threads=threads)
         except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
             notes.append(f"Fisher information is left out: {error}")
     say = progress or silent
     runs = []
-    for seed in range(seeds):
+    for seed in range(how.seeds):
         ranker = Ranker(model, dataset, probed, information, points, block, subsets, seed)
-        runs.append(_run(ranker, sizes, groups, seed, seeds, say))
-    top = top_count(len(model.layers), rho)
+        runs.append(_run(ranker, sizes, how.groups, seed, how.seeds, say))
+    top = top_count(len(model.layers), how.rho)
     agreements = [
         _agreement(measure, size, [run[size][measure] for run in runs], top)
         for measure in runs[0][sizes[0]]
@@ -120,16 +105,16 @@ def stability(
     ]
     shown = max(size for size in sizes if size <= GROUP)
     found = None
-    if embeddings:
+    if how.embeddings:
         found = tuple(clusters_of(ranker.distances(), seed=0, progress=progress))
     return Stability(
         model_sha256=model.sha256,
         model_file=None if model.name.startswith("<") else model.name,
-        preprocessing=preprocessing.to_json(),
+        preprocessing=used.to_json(),
         points=points,
-        rho=rho,
+        rho=how.rho,
         top=top,
-        seeds=seeds,
+        seeds=how.seeds,
         layers=tuple(layer.name for layer in model.layers),
         agreements=tuple(agreements),
         enough=_enough(agreements),
@@ -153,7 +138,7 @@ def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
     if available < 2 * points:
         raise DataError(
             f"two disjoint groups of {points} samples need {2 * points}, but the data has {available}. Give more data, "
-            "or a smaller `subset_size`."
+            "or fewer `points`."
         )
     return sizes
 

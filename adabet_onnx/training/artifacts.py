@@ -14,13 +14,14 @@ from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
 from ..model.door import guarded
 from ..model.logits_axes import axes_of, class_axis
-from ..model.open import Model
-from ..model.prepare import Prepared, prepare
+from ..model.open import Model, ModelSource, open_model
+from ..model.prepare import Prepared, trainable_graph
+from ..options import with_given
 from ..portable import emit
 from ..portable.assemble import Recipe
 from ..portable.profiles import allowed
 from ..records import write_json
-from ..selection.record import Selection, load_selection
+from ..selection.record import Selection, selection_of
 from . import ort, ort_artifacts
 from .choices import Choices, choose_backend
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
@@ -31,24 +32,14 @@ _MODEL = "model.onnx"
 
 @guarded("making artifacts of")
 def make_artifacts(
-    model: Model,
+    model: ModelSource,
     selection: Selection | str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
+    loss: str | None = None,
+    optimizer: str | None = None,
+    choices: Choices | None = None,
     backend: str = "auto",
-    loss: str = "cross-entropy",
-    optimizer: str = "adamw",
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    clip_norm: float | None = None,
-    label_smoothing: float = 0.0,
-    class_axis: int | None = None,
-    ignore_label: int | None = None,
-    batch_norm: str = "frozen",
-    recompute: bool = False,
-    frozen: str = "embedded",
-    ort_format: bool = False,
-    profile: str | None = None,
     check: bool = True,
 ) -> Manifest:
     """Make the artifacts for training the selected layers.
@@ -58,27 +49,16 @@ def make_artifacts(
     onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values into) and manifest.json.
 
     Args:
-        model: the opened model.
+        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
         selection: what to train, or the path of a selection.json made for this model. Where it names channels, they
             alone are trained, which only the portable backend can.
         folder: made or, if it holds earlier artifacts, replaced.
+        loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
+        optimizer: adamw (onnxruntime-training's: eps 1e-6), adamw-torch (torch's: eps 1e-8) or sgd, in place of that of
+            ``choices``.
+        choices: everything about loss, optimizer and form; None: the defaults of `Choices`.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
             gradient for the selection.
-        loss: cross-entropy, mse, bce-with-logits or l1.
-        optimizer: adamw (onnxruntime-training's: eps 1e-6), adamw-torch (torch's: eps 1e-8) or sgd.
-        weight_decay: of the optimizer.
-        momentum: of sgd.
-        clip_norm: scale gradients down to this global norm.
-        label_smoothing: of cross-entropy, 0 to below 1.
-        class_axis: of the logits, for cross-entropy per pixel or token; None: that of the model's Softmax or head,
-            else 1, or the last of three axes.
-        ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
-        batch_norm: ``frozen``, or ``batch`` (the selected ones normalise by the batch and update their statistics).
-        recompute: spend time to save memory, by computing activations again in the backward pass.
-        frozen: where frozen weights live: ``embedded`` in the graphs as constants (faster), or once in the
-            ``checkpoint``.
-        ort_format: train from ``.ort`` files.
-        profile: allow only operators that a target has (``webgpu``).
         check: verify the artifacts in a process of its own before they are handed out (see `selfcheck`).
 
     Returns:
@@ -91,30 +71,22 @@ def make_artifacts(
         OutputError: the folder cannot be written.
         RuntimeMissingError: the runtime that the backend needs is not installed.
         UsageError: an unknown choice, or one that the backend does not have.
+
+    Example:
+        >>> from adabet_onnx import make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts", loss="mse")
+        >>> manifest.backend
+        'portable'
     """
-    choices = Choices(
-        loss=loss,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        clip_norm=clip_norm,
-        label_smoothing=label_smoothing,
-        class_axis=class_axis,
-        ignore_label=ignore_label,
-        batch_norm=batch_norm,
-        recompute=recompute,
-        frozen=frozen,
-        ort_format=ort_format,
-        profile=profile,
-    )
+    choices = with_given(choices or Choices(), loss=loss, optimizer=optimizer)
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
-    if not isinstance(selection, Selection):
-        selection = load_selection(selection)
+    selection = selection_of(selection)
+    model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
     if chosen == "ort":
         ort.load()
-    prepared = prepare(model, selection, backend=chosen)
+    prepared = trainable_graph(model, selection, backend=chosen)
     shape = _logits_shape(prepared, choices, chosen)
     stopped = obstacles_to(prepared, "ort") if chosen == "ort" else None
     if stopped is not None:

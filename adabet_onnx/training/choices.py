@@ -41,6 +41,14 @@ class Choices:
         frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
         ort_format: train from ``.ort`` files.
         profile: allow only operators of ``webgpu``; None: all.
+
+    Raises:
+        UsageError: a value is unknown or out of range.
+
+    Example:
+        >>> from adabet_onnx import Choices
+        >>> Choices(loss="mse", optimizer="sgd", momentum=0.9).batch_norm
+        'frozen'
     """
 
     loss: str = "cross-entropy"
@@ -57,8 +65,7 @@ class Choices:
     ort_format: bool = False
     profile: str | None = None
 
-    def check(self) -> None:
-        """Raise UsageError for a value that is unknown or out of range."""
+    def __post_init__(self) -> None:
         for what, value, known in (
             ("loss", self.loss, LOSSES),
             ("optimizer", self.optimizer, OPTIMIZERS),
@@ -155,7 +162,6 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
     """
     if asked not in BACKENDS:
         raise UsageError(f"unknown backend {asked!r}: choose one of {', '.join(BACKENDS)}.")
-    choices.check()
     backend = asked
     if asked == "auto":
         only_ort = choices.lacking("portable") and not choices.lacking("ort", channels=channels)

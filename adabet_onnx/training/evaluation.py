@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from .. import runtime
@@ -16,23 +15,24 @@ from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
-from ..data.preprocess import Preprocessing
-from ..data.reading import Reading
-from ..data.source import open_inputs
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
+from ..data.source import open_data, open_inputs
 from ..errors import DataError, ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
-from ..model.open import Model, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..model.passes.logits_only import LogitsOnly
+from ..options import with_given
 from ..progress import Progress
+from .choices import Choices
 from .exact_loss import log_softmax, loss_of
 
 _BATCH = 64
 _ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
 
 
-def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
+def open_trained(source: ModelSource) -> Model:
     """Open a model, or the adapted model of an artifact folder.
 
     Raises:
@@ -47,14 +47,14 @@ def open_trained(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Mo
     return open_model(source)
 
 
-def trained_loss(source: str | os.PathLike[str]) -> tuple[str, int | None, int | None]:
-    """The loss of an artifact folder, the axis of its classes and the label it ignores; for a model cross-entropy."""
-    if not Path(source).is_dir():
-        return "cross-entropy", None, None
+def trained_choices(source: Any) -> Choices:
+    """The choices that an artifact folder was made with, the axis of its classes included; for a model the defaults."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
+        return Choices()
     from .manifest import load_manifest  # imports the training side
 
     manifest = load_manifest(Path(source))
-    return manifest.loss_function, manifest.class_axis, manifest.ignore_label
+    return replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
@@ -71,7 +71,7 @@ def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None 
 def compute_logits(
     model: Model,
     dataset: Dataset,
-    preprocessing: Preprocessing,
+    preprocessing: Arithmetic,
     *,
     batch_size: int = _BATCH,
     threads: int | None = None,
@@ -142,26 +142,26 @@ def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
 
 
 def evaluate(
-    model: Model,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
+    model: ModelSource,
+    data: Any,
     *,
-    loss: str = "cross-entropy",
-    axis: int | None = None,
-    ignore: int | None = None,
+    preset: str = "auto",
+    preprocessing: Preprocessing | Arithmetic | None = None,
+    loss: str | None = None,
+    choices: Choices | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Loss and accuracy of a model on labelled data.
+    """Loss and accuracy of a model, or of an artifact folder's trained state, on labelled data.
 
     Args:
-        model: the model; a final Softmax is left out.
-        dataset: labelled data, which `open_data` reads in a layout where one is given.
-        preprocessing: how data becomes model input.
-        loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes, for cross-entropy per pixel or token; None: that of the model's Softmax or head, else see
-            `class_axis`.
-        ignore: a label per pixel or token that does not count, beside -100.
+        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
+        data: labelled data in any form that `Data` describes: its test part, or all where it has none.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        preprocessing: by hand, in place of a preset.
+        loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
+        choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
+            of the artifact folder; for a model, the defaults of `Choices`.
         threads: for ONNX Runtime.
         progress: called with samples done.
 
@@ -174,7 +174,33 @@ def evaluate(
         ModelError: the loss needs logits and the outputs may be probabilities; or the batch has no axis of its own in
             the logits, or a sample's depend on the other samples.
         UsageError: a wrong class axis, or cross-entropy of one output per sample.
+
+    Example:
+        >>> from adabet_onnx import evaluate
+        >>> result = evaluate("model.onnx", "new_domain.npz")
+        >>> sorted(result)
+        ['accuracy', 'data', 'loss', 'samples']
     """
+    if choices is None:
+        choices = trained_choices(model)
+        if loss is not None and loss != choices.loss:  # what else the folder says is of its own loss
+            choices = Choices(loss=loss)
+    choices = with_given(choices, loss=loss)
+    model = open_trained(model)
+    dataset = open_data(data, model).for_evaluation
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
+    return _evaluated(model, dataset, used, choices, threads, progress)
+
+
+def _evaluated(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Arithmetic,
+    choices: Choices,
+    threads: int | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
@@ -202,23 +228,25 @@ def evaluate(
 
 
 def predict(
-    model: Model,
+    model: ModelSource,
     inputs: Any,
-    preprocess: Callable[[bool], Preprocessing],
     *,
-    layout: str | Sequence[str] | Mapping[str, str] | None = None,
-    allow_resize: bool = False,
+    preset: str = "auto",
+    preprocessing: Preprocessing | Arithmetic | None = None,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
 
     Args:
-        model: the model; a final Softmax is left out.
-        inputs: path of an image, of a folder of images or of an ``.npz``, or arrays.
-        preprocess: gives the preprocessing, told whether the inputs are integers.
-        layout: letters of the axes of arrays, such as ``NTC``, where shapes leave them open; see `data.reading`.
-        allow_resize: whether arrays may be resized where that is hardly meant; see `data.pictures.resizing_doubt`.
+        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder,
+            whose trained state predicts.
+        inputs: path of an image, of a folder of images or of an ``.npz`` (x_test, else x, else x_train), or arrays, or
+            a `Data` of either.
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        preprocessing: by hand, in place of a preset.
         threads: for ONNX Runtime.
+        progress: called with samples done.
 
     Returns:
         For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
@@ -227,11 +255,20 @@ def predict(
 
     Raises:
         DataError: the inputs do not fit the model.
+        ModelError: the model cannot be opened or run.
+        UsageError: a preset or a layout that does not fit.
+
+    Example:
+        >>> from adabet_onnx import predict
+        >>> rows = predict("model.onnx", "new_domain.npz")
+        >>> sorted(rows[0])
+        ['class', 'data', 'input', 'logits', 'probability']
     """
-    dataset, names = open_inputs(inputs, model, Reading(layout, allow_resize))
-    preprocessing = preprocess(integer_data(model, dataset))
-    taken = Feeder(model, preprocessing).taken(dataset)
-    logits = compute_logits(model, dataset, preprocessing, threads=threads)
+    model = open_trained(model)
+    dataset, names = open_inputs(inputs, model)
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
+    taken = Feeder(model, used).taken(dataset)
+    logits = compute_logits(model, dataset, used, threads=threads, progress=progress)
     classes = model.metadata("classes")
     rows = []
     for name, row in zip(names, logits, strict=True):

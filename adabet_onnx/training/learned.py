@@ -23,6 +23,7 @@ from ..data.dataset import Dataset
 from ..data.labels import IGNORED, fit_labels
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
+from .choices import Choices
 from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
 _CHANCE = 0.05  # probability of as many right answers by chance
@@ -83,10 +84,7 @@ def evaluated_at_chance(
     model: Model,
     dataset: Dataset,
     accuracy: float | None,
-    *,
-    loss: str,
-    axis: int | None = None,
-    ignore: int | None = None,
+    choices: Choices,
 ) -> str | None:
     """The same of a model that was evaluated; None for losses that have no accuracy.
 
@@ -94,10 +92,9 @@ def evaluated_at_chance(
         model: it.
         dataset: what it was evaluated on, its labels aligned with the model's classes.
         accuracy: 0 to 1.
-        loss: cross-entropy, mse, bce-with-logits or l1.
-        axis: of the classes in the logits; None: see `class_axis`.
-        ignore: a label per pixel or token that does not count, beside -100.
+        choices: the loss, the axis of the classes in the logits, and the label that does not count.
     """
+    loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     at = class_axis(shape, axis, loss)
     if at is None:

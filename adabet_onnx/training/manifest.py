@@ -57,7 +57,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.preprocess import Preprocessing, preprocessing_from_json
+from ..data.preprocess import Arithmetic, preprocessing_from_json
 from ..errors import RecordError, UsageError
 from ..files import sha256_of_files
 from ..model.channels import Slice
@@ -222,7 +222,7 @@ class Manifest:
         return selection_from_json(self.content["selection"], "the manifest's selection")
 
     @property
-    def preprocessing(self) -> Preprocessing | None:
+    def preprocessing(self) -> Arithmetic | None:
         """How data becomes model input."""
         value = self.content.get("preprocessing")
         return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 
-import onnx
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
@@ -17,9 +16,9 @@ from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
 from ..model.logits_axes import axes_of, class_axis, told_axis, written
-from ..model.open import Model, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..model.passes.names import RESERVED
-from ..model.prepare import BACKENDS, Prepared, prepare
+from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
 from ..model.repairs import repair_of
 from ..model.uses import ancestors, reads
@@ -28,7 +27,7 @@ from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
-from ..selection.record import Selection
+from ..selection.record import Selection, selection_of
 from . import ort_operators
 from .choices import Choices, choose_backend, need_runtime
 from .decisions import decisions
@@ -39,7 +38,7 @@ _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps
 
 
 @guarded("checking")
-def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss: str = "cross-entropy") -> Check:
+def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.
 
     Args:
@@ -52,9 +51,14 @@ def check_model(model: Model | str | os.PathLike[str] | onnx.ModelProto, *, loss
     Raises:
         ModelError: the model cannot be opened.
         UsageError: an unknown loss.
+
+    Example:
+        >>> from adabet_onnx import check_model
+        >>> check_model("model.onnx").untrainable
+        {}
     """
     model = open_model(model)
-    Choices(loss=loss).check()
+    Choices(loss=loss)  # says what is wrong with it
     found = {backend: _Backend(model, model.layers, backend, loss) for backend in ("portable", "ort")}
     layers = tuple(
         CheckedLayer(
@@ -123,14 +127,45 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
         or not _installed("ort")
     ):
         return chosen
-    if obstacles_to(prepare(model, selection, backend="portable"), "portable") is None:
+    if obstacles_to(trainable_graph(model, selection, backend="portable"), "portable") is None:
         return "portable"
     try:
-        ours = prepare(model, selection, backend="ort")
+        ours = trainable_graph(model, selection, backend="ort")
     except AdabetError:
         return "portable"
     trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(ours, "ort") is None
     return "ort" if trained else "portable"
+
+
+@guarded("preparing")
+def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *, backend: str = "auto") -> Prepared:
+    """Rewrite a model for training the selected layers.
+
+    Args:
+        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
+        selection: what is to be trained, or the path of a selection.json; it must have been made for this model.
+        backend: ``portable``, ``ort`` (onnxruntime-training, which needs more rewrites), or ``auto``: as
+            `make_artifacts` chooses.
+
+    Returns:
+        The trainable graph, whose logits equal the model's.
+
+    Raises:
+        RecordError: the selection was made for another model.
+        UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
+            ``ort`` and channels are selected.
+        ModelError: a node stands in the way, or the weights are 2 GB and more.
+        CheckError: what would be trained is not the selected layers' alone.
+
+    Example:
+        >>> from adabet_onnx import prepare, select
+        >>> prepared = prepare("model.onnx", select("model.onnx", strategy="head"))
+        >>> len(prepared.trainable)
+        2
+    """
+    selection = selection_of(selection)
+    model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
+    return trainable_graph(model, selection, backend=pick_backend(model, selection, backend, Choices()))
 
 
 def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None) -> str | None:
@@ -201,7 +236,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = prepare(model, _selection_of(model, layers), backend=self._backend)
+        prepared = trainable_graph(model, _selection_of(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)

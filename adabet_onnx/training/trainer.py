@@ -16,8 +16,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,66 +27,23 @@ from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_off
 from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, counted, fit_labels
-from ..data.preprocess import Preprocessing, choose
-from ..data.reading import Reading
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, RecordError, TrainingError, UsageError
 from ..files import make_folder, replacing, write_bytes
 from ..model.open import Model, open_model
+from ..options import with_given
 from ..progress import Progress
 from .choices import need_runtime
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
 from .schedule import SCHEDULES
+from .settings import Settings
 
-LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
 PROPERTY = "adabet_onnx"
 _EVAL_BATCH = 64
 _FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training does; stored with every checkpoint, so that a resumed one does the same.
-
-    Attributes:
-        epochs: passes over the training data.
-        batch_size: samples per step; the last step of an epoch may have fewer. (Where neither this nor ``accumulate``
-            is given, both are as the selection's budget was made for.)
-        accumulate: batches whose gradients are gathered for one update, as if they were one batch; a step is then
-            so many batches.
-        learning_rate: of the first step; None: 1e-3 for adamw, 1e-2 for sgd.
-        schedule: constant, linear or cosine (the latter two fall to zero).
-        seed: of the data order and the validation split.
-        validation: fraction of the training data used for eval_loss and early stopping, not for training.
-        patience: stop after so many epochs without a lower eval_loss and keep the best epoch; None: never.
-    """
-
-    epochs: int = 10
-    batch_size: int = 32
-    accumulate: int = 1
-    learning_rate: float | None = None
-    schedule: str = "cosine"
-    seed: int = 0
-    validation: float = 0.1
-    patience: int | None = None
-
-    def check(self) -> None:
-        """Raise UsageError for a value that is out of range."""
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(f"epochs and batch size must be at least 1, not {self.epochs} and {self.batch_size}.")
-        if self.accumulate < 1:
-            raise UsageError(f"an update takes the gradients of at least 1 batch, not {self.accumulate}.")
-        rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise UsageError(f"the learning rate must be above 0, not {rate}.")
-        if self.schedule not in SCHEDULES:
-            raise UsageError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}.")
-        if not 0 <= self.validation < 1:
-            raise UsageError(f"the validation fraction must be at least 0 and below 1, not {self.validation}.")
-        if self.patience is not None and (self.patience < 1 or self.validation == 0):
-            raise UsageError("early stopping needs a patience of at least 1 and a validation fraction above 0.")
 
 
 class Trainer:
@@ -95,6 +52,7 @@ class Trainer:
     Args:
         folder: made by `make_artifacts`.
         threads: for ONNX Runtime; None is its own choice.
+        metrics: where to write metrics.jsonl; None: in the folder.
 
     Attributes:
         folder: the artifacts.
@@ -107,8 +65,15 @@ class Trainer:
         RuntimeMissingError: the runtime that the folder's backend needs is not installed.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        metrics: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self._metrics = self.folder / METRICS if metrics is None else Path(metrics)
         self.manifest: Manifest = load_manifest(self.folder)
         need_runtime(self.manifest.backend)
         self._threads = threads
@@ -116,78 +81,79 @@ class Trainer:
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.file("model"))
 
+    @property
+    def interrupted(self) -> Settings | None:
+        """Settings of the training that ``resume=True`` goes on with; None where there is none.
+
+        Raises:
+            RecordError: the checkpoint was not written by this trainer.
+        """
+        if not (self.folder / LAST).is_file():
+            return None
+        _, state = self.manifest.read_checkpoint(self.folder / LAST, PROPERTY)
+        return Settings(**self._state(state)["settings"])
+
     def fit(
         self,
         data: Any,
         *,
         epochs: int | None = None,
         batch_size: int | None = None,
-        accumulate: int | None = None,
         learning_rate: float | None = None,
-        schedule: str | None = None,
-        seed: int | None = None,
-        validation: float | None = None,
-        patience: int | None = None,
-        preprocessing: Preprocessing | None = None,
-        layout: str | Sequence[str] | Mapping[str, str] | None = None,
-        allow_resize: bool = False,
+        settings: Settings | None = None,
+        preprocessing: Preprocessing | Arithmetic | None = None,
         resume: bool = False,
-        metrics: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
         """Train, from the initial values or where an earlier call was interrupted.
 
         Args:
-            data: labelled data in any form `open_data` takes; its test split is not touched.
-            epochs: see `Settings`, as for the next seven (None is its default, or the resumed training's value).
-            batch_size: see `Settings`.
-            accumulate: see `Settings`.
-            learning_rate: see `Settings`.
-            schedule: see `Settings`.
-            seed: see `Settings`.
-            validation: see `Settings`.
-            patience: see `Settings`.
+            data: labelled data in any form that `Data` describes; its test split is not touched.
+            epochs: passes over the training data (10 if nothing says otherwise), in place of that of ``settings``.
+            batch_size: samples per step (32, or as the selection's budget was made for), likewise.
+            learning_rate: of the first step (1e-3 for adamw, 1e-2 for sgd), likewise.
+            settings: these and the following: ``accumulate`` (batches gathered for one update; 1), ``schedule`` of the
+                rate (constant, linear or cosine; cosine), ``seed`` of the data order and the validation split (0),
+                ``validation`` (the fraction of the training data that eval_loss is of; 0.1) and ``patience`` (stop
+                after so many epochs without a lower eval_loss and keep the best; never). None: their defaults, or what
+                the resumed training had.
             preprocessing: in place of the manifest's.
-            layout: letters of the data's axes, such as ``NTC``, where its shape leaves them open; see
-                `data.reading`.
-            allow_resize: whether arrays may be resized where that is hardly meant; see
-                `data.pictures.resizing_doubt`.
             resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
-            metrics: where to write metrics.jsonl; by default in the folder.
             progress: called with what is going on, steps done and steps in all.
 
         Returns:
-            The rows of metrics.jsonl.
+            The rows of metrics.jsonl: one per epoch with ``epoch``, ``train_loss``, ``eval_loss``, ``eval_accuracy``,
+            ``learning_rate`` and ``seconds``; the first is of the state before training.
 
         Raises:
             DataError: no labels, or data that does not fit.
             TrainingError: the loss is not finite, or a step fails.
             UsageError: a setting is out of range, or differs from that of the training to be resumed.
             OutputError: a checkpoint cannot be written.
+
+        Example:
+            >>> from adabet_onnx import Trainer, make_artifacts, select
+            >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+            >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=2)
+            >>> [row["epoch"] for row in rows]
+            [0, 1, 2]
         """
-        given = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "accumulate": accumulate,
-            "learning_rate": learning_rate,
-            "schedule": schedule,
-            "seed": seed,
-            "validation": validation,
-            "patience": patience,
-        }
-        asked = {key: value for key, value in given.items() if value is not None}
         last = self.folder / LAST
         resume = resume and last.is_file()
         session = self.manifest.session(last if resume else self.manifest.initial, threads=self._threads)
-        state = self._stored(session) if resume else None
-        settings = _settings(asked if resume else self._cut(asked), state, self.manifest.optimizer)
-        if settings.accumulate > 1 and self.manifest.backend == "ort":
+        state = self._state(session.property(PROPERTY)) if resume else None
+        given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        if state is None:
+            settings = self._cut(with_given(settings or Settings(), **given)).settled(self.manifest.optimizer)
+        else:
+            settings = Settings(**state["settings"]).resumed(settings, **given)
+        if settings.parts > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
                 "or leave `accumulate` out."
             )
 
-        dataset = open_data(data, self._model, reading=Reading(layout, allow_resize)).train
+        dataset = open_data(data, self._model).train
         ignore = self.manifest.ignore_label
         dataset = align_classes(dataset, self.manifest.classes, strict=True, ignore=ignore)
         labels = fit_labels(
@@ -212,7 +178,7 @@ class Trainer:
                 "none. Raise `validation`, or leave out `patience`."
             )
         stored = self.manifest.preprocessing
-        used = preprocessing or choose(self._model, integer_data=integer_data(self._model, dataset), stored=stored)
+        used = arithmetic_for(self._model, integer_data(self._model, dataset), preprocessing, stored=stored)
         feeder = Feeder(self._model, used)
         self.data = feeder.taken(dataset)
         if state is not None and state.get("taken_for", self.data) != self.data:
@@ -237,14 +203,14 @@ class Trainer:
         }
 
         rows: list[dict[str, Any]] = state["metrics"] if state else []
-        target = Path(metrics) if metrics is not None else self.folder / METRICS
+        target = self._metrics
         feeder.feeds(training, np.arange(1))  # data that does not fit must not cost an earlier training's checkpoints
         if state is None:
             rows = [{"epoch": 0, "train_loss": None, **self._evaluated(session, held_out, feeder, settings, 0.0)}]
             make_folder(last.parent)
             (self.folder / BEST).unlink(missing_ok=True)  # last is replaced when the new one is complete
             self._store(session, rows, settings, about, target)
-        steps = math.ceil(len(training) / (settings.batch_size * settings.accumulate))
+        steps = math.ceil(len(training) / (settings.size * settings.parts))
         for epoch in range(len(rows), settings.epochs + 1):
             if _stopped_early(rows, settings):
                 break
@@ -269,10 +235,9 @@ class Trainer:
         """What the figures say of whether something was learned."""
         axis, shape = self.manifest.class_axis, self.manifest.logits_shape
         assert training.labels is not None
-        assert settings.learning_rate is not None
         return judge(
             rows,
-            rate=settings.learning_rate,
+            rate=settings.rate,
             updates=steps * (len(rows) - 1),
             loss=self.manifest.loss_function,
             classes=None if axis is None else int(shape[axis]),
@@ -281,16 +246,17 @@ class Trainer:
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
         )
 
-    def _cut(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _cut(self, asked: Settings) -> Settings:
         """Batches in parts where the selection's budget was made for that, and nothing else is asked for."""
         budget = self.manifest.selection.budget
-        if budget is None or budget.accumulate == 1 or {"batch_size", "accumulate"} & asked.keys():
+        if budget is None or budget.accumulate == 1 or (asked.batch_size, asked.accumulate) != (None, None):
             return asked
-        return {**asked, "batch_size": budget.part, "accumulate": budget.accumulate}
+        return replace(asked, batch_size=budget.part, accumulate=budget.accumulate)
 
-    def _stored(self, session: TrainingSession) -> dict[str, Any]:
+    def _state(self, stored: Any) -> dict[str, Any]:
+        """What a checkpoint says of its training."""
         try:
-            state = json.loads(str(session.property(PROPERTY)))
+            state = json.loads(str(stored))
             _ = state["settings"], state["metrics"], state["data"]
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(
@@ -330,14 +296,13 @@ class Trainer:
 
         Progress is told of every step but the last: that is told when the epoch has been evaluated.
         """
-        assert settings.learning_rate is not None
         order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
         share = SCHEDULES[settings.schedule]
         total, rate, right, seen, what = 0.0, 0.0, Accuracy(self.manifest), 0, ""
         for step in range(steps):
-            rate = settings.learning_rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
-            size = settings.batch_size * settings.accumulate
-            parts = _parts(order[step * size : (step + 1) * size], settings.batch_size)
+            rate = settings.rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
+            size = settings.size * settings.parts
+            parts = _parts(order[step * size : (step + 1) * size], settings.size)
             for batch in parts:
                 feeds, labels = feeder.feeds(data, batch), _labels(data, batch)
                 if len(parts) == 1:
@@ -367,7 +332,7 @@ class Trainer:
             return row
         loss, seen, right = 0.0, 0, Accuracy(self.manifest)
         # Parts of a batch are there to keep memory low: evaluation must not take more.
-        size = settings.batch_size if settings.accumulate > 1 else max(settings.batch_size, _EVAL_BATCH)
+        size = settings.size if settings.parts > 1 else max(settings.size, _EVAL_BATCH)
         for batch in _in_order(len(data), size):
             labels = _labels(data, batch)
             each, logits = session.evaluate(feeder.feeds(data, batch), labels)
@@ -379,24 +344,6 @@ class Trainer:
         return row
 
 
-def _settings(asked: dict[str, Any], state: dict[str, Any] | None, optimizer: str) -> Settings:
-    if state is None:
-        settings = Settings(**asked)
-        if settings.learning_rate is None:
-            settings = replace(settings, learning_rate=LEARNING_RATES[optimizer])
-        settings.check()
-        return settings
-    stored = Settings(**state["settings"])
-    longer = stored.schedule == "constant" and asked.get("epochs", 0) > stored.epochs
-    for key, value in asked.items():
-        if value != getattr(stored, key) and not (key == "epochs" and longer):
-            raise UsageError(
-                f"the training to be resumed has {key} {getattr(stored, key)}, not {value}. Leave it out, or start "
-                "again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
-            )
-    return replace(stored, epochs=asked["epochs"]) if longer else stored
-
-
 def _told(row: dict[str, Any]) -> str:
     """What evaluation after an epoch adds to what is said of it."""
     told = "" if row["eval_loss"] is None else f", eval loss {row['eval_loss']:.3f}"
@@ -404,7 +351,7 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def _exploded(what: str, epoch: int, settings: Settings) -> TrainingError:
-    rate = settings.learning_rate or 0.0
+    rate = settings.rate
     return TrainingError(
         f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less "
         "(`learning_rate`), and check the preprocessing. The last good epoch is kept."

@@ -25,6 +25,7 @@ from adabet_onnx.cost.measure import measure_training
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget
+from adabet_onnx.selection.options import Choosing
 from adabet_onnx.sizes import size_text
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -91,7 +92,12 @@ def main() -> None:
             began = time.perf_counter()
             try:
                 selection = select(
-                    scores, strategy=strategy, rho=rho, seed=number, budget=Budget(max_memory=limit), costs=costs
+                    scores,
+                    strategy=strategy,
+                    rho=rho,
+                    seed=number,
+                    costs=costs,
+                    choosing=Choosing(budget=Budget(max_memory=limit)),
                 )
             except UsageError as error:
                 print(f"| {name} | {batch} | {backend} | {strategy} | {size_text(limit)} | {error} |", flush=True)

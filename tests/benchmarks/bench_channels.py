@@ -21,13 +21,15 @@ from bench_main_job import JOBS, SHARED
 
 from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.cost.measure import measure_training
-from adabet_onnx.data.preprocess import choose
+from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
+from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.selection.strategies import with_channels
 from adabet_onnx.training.evaluation import evaluate
 from adabet_onnx.training.manifest import load_manifest
+from adabet_onnx.training.settings import Settings
 
 
 def at_random(selection: Selection, counts: dict[str, int], seed: int) -> Selection:
@@ -49,9 +51,11 @@ def train(model: Any, selection: Selection, data: Any, used: Any, rate: float, s
         session = manifest.session(manifest.initial)
         update = sum(session.parameter(name).nbytes for name in manifest.parameters)
         memory = measure_training(folder, batch_size=32, threads=1).memory_bytes if measure else None
-        Trainer(folder, threads=1).fit(data, preprocessing=used, learning_rate=rate, epochs=10, seed=seed)
+        Trainer(folder, threads=1).fit(
+            data, preprocessing=used, learning_rate=rate, epochs=10, settings=Settings(seed=seed)
+        )
         adapted = open_model(export_model(folder, Path(place) / "adapted.onnx", check=False))
-        return evaluate(adapted, data.for_evaluation, used, threads=1)["accuracy"], update, memory
+        return evaluate(adapted, data.for_evaluation, preprocessing=used, threads=1)["accuracy"], update, memory
 
 
 def main() -> None:
@@ -67,8 +71,8 @@ def main() -> None:
         for seed in range(given.seeds):
             model = new_head(open_model(SHARED / "models" / name), classes, seed=seed)
             data = open_data(SHARED / "data" / samples, model)
-            used = choose(model, integer_data=data.train.rows.integer)
-            scores = score(model, data, preprocessing=used, seed=seed, channels=True)
+            used = Preprocessing().resolve(model, integer_data=data.train.rows.integer)
+            scores = score(model, data, preprocessing=used, seed=seed, scoring=Scoring(channels=True))
             whole = select(scores, rho=given.rho)
             counts = {layer.name: len(layer.channels.b1_mean) for layer in scores.layers if layer.channels is not None}
             ways = {"all": whole}

@@ -16,6 +16,8 @@ import numpy as np
 
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.cost.measure import measure_training
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.training.choices import Choices
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = ("resnet20_cifar10_bn", "mobilenetv1_025_vww96_bn", "mobilenetv2_035_imagenet128")
@@ -29,13 +31,13 @@ def main() -> None:
     for name in MODELS:
         model = open_model(SHARED / "models" / f"{name}.onnx")
         images = np.random.default_rng(0).standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)
-        scores = score(model, images, samples=32)
+        scores = score(model, images, scoring=Scoring(samples=32))
         for strategy in ("adabet", "first", "head"):
             with tempfile.TemporaryDirectory() as folder:
                 kinds = ("embedded", "checkpoint")
                 for kind in kinds:
                     selection = select(scores, strategy=strategy)
-                    make_artifacts(model, selection, Path(folder) / kind, frozen=kind, check=False)
+                    make_artifacts(model, selection, Path(folder) / kind, check=False, choices=Choices(frozen=kind))
                 times, memory = [], []
                 for _ in range(ROUNDS):
                     first, second = (measure_training(Path(folder) / kind, batch_size=8) for kind in kinds)

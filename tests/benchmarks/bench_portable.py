@@ -27,6 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.training.choices import Choices
+
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 MODELS = ("resnet18", "mobilenetv2", "vit_tiny")
@@ -153,7 +156,9 @@ def main() -> None:
             (path / "model.onnx").write_bytes(architectures.export(name, size="full"))
             model = open_model(path / "model.onnx")
             images = np.random.default_rng(SEED).standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)
-            scores = score(model, images, samples=32, subsets=1)  # select needs some; which does not matter here
+            scores = score(
+                model, images, scoring=Scoring(samples=32, subsets=1)
+            )  # select needs some; which does not matter here
             for which, layers in selections(model).items():
                 if which not in given.selections.split(","):
                     continue
@@ -170,7 +175,9 @@ def compare(path: Path, model: Any, scores: Any, name: str, layers: list[str], r
         backend: make_artifacts(model, selection, path / backend, backend=backend, check=False)
         for backend in ("portable", "ort")
     }
-    make_artifacts(model, selection, path / "ort, checkpoint", backend="ort", frozen="checkpoint", check=False)
+    make_artifacts(
+        model, selection, path / "ort, checkpoint", backend="ort", check=False, choices=Choices(frozen="checkpoint")
+    )
     about = {
         "model": name,
         "shape": [BATCH, *model.inputs[0].shape[1:]],

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from adabet_onnx.scoring.options import Scoring
+
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 SHARED = TESTS.parents[1] / "shared"
@@ -33,7 +35,7 @@ def one(model: str, data: str, samples: int, signals: bool) -> None:
     """Score in this process; print seconds and peak bytes."""
     from adabet_onnx import open_model, score
     from adabet_onnx.cost.measure import peak_memory
-    from adabet_onnx.data.preprocess import Preprocessing
+    from adabet_onnx.data.preprocess import Arithmetic
     from adabet_onnx.data.source import open_data
     from adabet_onnx.scoring import forward
     from adabet_onnx.scoring.signals import Signals
@@ -43,9 +45,9 @@ def one(model: str, data: str, samples: int, signals: bool) -> None:
         sys.modules["adabet_onnx.scoring.score"].signals = lambda *given: Signals(None, None, 0.0)
     opened = open_model(model)
     dataset = open_data(data, opened)
-    used = Preprocessing() if not dataset.train.rows.integer else None
+    used = Arithmetic() if not dataset.train.rows.integer else None
     began = time.perf_counter()
-    score(opened, dataset, samples=samples, subsets=64, preprocessing=used, threads=1)
+    score(opened, dataset, preprocessing=used, threads=1, scoring=Scoring(samples=samples, subsets=64))
     print(json.dumps([time.perf_counter() - began, peak_memory()]))
 
 

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from adabet_onnx.data.preprocess import Preprocessing
+
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[3] / "shared"
 TASKS = {
@@ -118,7 +120,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
     from adabet_onnx import open_model
-    from adabet_onnx.data.preprocess import choose
     from adabet_onnx.data.source import open_data
     from adabet_onnx.scoring.forward import Probed
     from adabet_onnx.study.agreement import kendall_tau, overlap
@@ -129,7 +130,7 @@ def main() -> None:
         model = open_model(SHARED / "models" / f"{name}.onnx")
         dataset = open_data(SHARED / "data" / f"{data}.npz", model).train
         half = min(given.samples, len(dataset) // 2) // BLOCK * BLOCK
-        probed = Probed(model, choose(model, integer_data=dataset.rows.integer), group=BLOCK)
+        probed = Probed(model, Preprocessing().resolve(model, integer_data=dataset.rows.integer), group=BLOCK)
         found: dict[str, list[tuple[float, float, float]]] = {}
         top = max(1, len(model.layers) // 10)
         for repeat in range(given.repeats):

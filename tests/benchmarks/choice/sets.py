@@ -21,13 +21,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from adabet_onnx.data.preprocess import Preprocessing
+from adabet_onnx.training.choices import Choices
+from adabet_onnx.training.settings import Settings
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from bench_compare import PAIRS, SHARED  # noqa: E402
 from choice import shifts  # noqa: E402
 
 RATES = (0.003, 0.01, 0.03)
-TRAINING = {"optimizer": "sgd", "momentum": 0.9}
+TRAINING = Choices(optimizer="sgd", momentum=0.9)
 
 
 def sets(model: Any) -> dict[str, list[str]]:
@@ -57,27 +61,31 @@ def train(task: str, what: str, rate: float, folder: Path) -> float | None:
     """Test accuracy, or None if the training failed."""
     from adabet_onnx import Trainer, TrainingError, export_model, make_artifacts, open_model
     from adabet_onnx.cost.graphs import selection_of
-    from adabet_onnx.data.preprocess import choose
     from adabet_onnx.data.source import open_data
     from adabet_onnx.study.runs import used_data
     from adabet_onnx.training.evaluation import evaluate
 
     model = opened(task)
     splits = used_data(open_data(data_of(task, folder), model), 1000)
-    used = choose(model, integer_data=True)
+    used = Preprocessing().resolve(model, integer_data=True)
     head = [parameter.name for parameter in model.head.parameters]
     selection = selection_of(model, [*sets(model)[what], *head])
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = Path(scratch) / "artifacts"
-        make_artifacts(model, selection, artifacts, backend="portable", check=False, **TRAINING)
+        make_artifacts(model, selection, artifacts, backend="portable", check=False, choices=TRAINING)
         try:
             Trainer(artifacts, threads=1).fit(
-                splits, epochs=6, batch_size=32, learning_rate=rate, validation=0.0, preprocessing=used
+                splits,
+                epochs=6,
+                batch_size=32,
+                learning_rate=rate,
+                preprocessing=used,
+                settings=Settings(validation=0.0),
             )
         except TrainingError:
             return None
         adapted = open_model(export_model(artifacts, Path(scratch) / "adapted.onnx", check=False))
-    return float(evaluate(adapted, splits.for_evaluation, used, threads=1)["accuracy"])
+    return float(evaluate(adapted, splits.for_evaluation, preprocessing=used, threads=1)["accuracy"])
 
 
 def opened(task: str) -> Any:
@@ -106,7 +114,6 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     from adabet_onnx.cost.predict import Predictor
-    from adabet_onnx.training.choices import Choices
 
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "sets.json"
@@ -128,7 +135,7 @@ def main() -> None:
             path.write_text(json.dumps(known, indent=1))
     for task in tasks:
         model = opened(task)
-        costs = Predictor(model, batch_size=32, backend="portable", choices=Choices(**TRAINING))
+        costs = Predictor(model, batch_size=32, backend="portable", choices=TRAINING)
         head = [parameter.name for parameter in model.head.parameters]
         everything = costs.everything().memory_bytes
         print(f"\n{task} (inference: {costs.inference().memory_bytes / everything:.2f})\n")

@@ -1,0 +1,64 @@
+"""What the main job may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .data.preprocess import Preprocessing
+from .errors import UsageError
+from .scoring.options import Scoring
+from .selection.options import Choosing
+from .training.choices import Choices
+from .training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """How `adapt` goes about its job: the options of all its steps.
+
+    Attributes:
+        num_classes: first give the model a new head of so many outputs; None: it keeps its own.
+        keep_tail: with what belongs to the old head's outputs (a normalisation, an activation) kept.
+        append: with all layers kept, and a linear classifier put on the outputs.
+        preprocessing: by hand, in place of a preset.
+        scoring: how layers are scored.
+        choosing: which are chosen, within which budget (of a step at the batch size of ``settings``).
+        choices: loss, optimizer and form of the training.
+        settings: of the training.
+        backend: portable, ort or auto, as in `make_artifacts`.
+        seed: of everything that is random; None: that of ``settings``.
+        threads: for ONNX Runtime; None is its own choice.
+        check: verify artifacts and export.
+        measure: measure step time and memory, against all layers and inference.
+
+    Raises:
+        UsageError: options of a head without ``num_classes``, or two that exclude each other.
+
+    Example:
+        >>> from adabet_onnx import Adapting, Choosing, Settings
+        >>> Adapting(choosing=Choosing(rho=0.2), settings=Settings(epochs=20)).backend
+        'auto'
+    """
+
+    num_classes: int | None = None
+    keep_tail: bool = False
+    append: bool = False
+    preprocessing: Preprocessing | None = None
+    scoring: Scoring = field(default_factory=Scoring)
+    choosing: Choosing = field(default_factory=Choosing)
+    choices: Choices = field(default_factory=Choices)
+    settings: Settings = field(default_factory=Settings)
+    backend: str = "auto"
+    seed: int | None = None
+    threads: int | None = None
+    check: bool = True
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"the seed must be at least 0, not {self.seed}.")
+
+    @property
+    def kept(self) -> dict[str, bool]:
+        """What a new head keeps."""
+        return {"keep_tail": self.keep_tail, "append": self.append}

@@ -1,0 +1,83 @@
+"""What scoring may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from ..sizes import parse_size
+
+ESTIMATORS = ("subsets", "batches")
+ORDERS = ("shuffled", "sequential")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How layers are scored.
+
+    Attributes:
+        estimator: ``subsets`` forwards groups of up to 128 samples together and takes b1 of ``subsets`` seeded random
+            ``subset_size``-subsets of each group; ``batches`` is the paper's, b1 of ``batches`` disjoint batches.
+        samples: for subsets, how many samples in all.
+        subset_size: for subsets, N: the points of one Betti number.
+        subsets: for subsets, how many per group.
+        batch_size: for batches, N.
+        batches: for batches, how many.
+        order: ``shuffled`` draws samples at random, ``sequential`` takes the first ones.
+        channels: also score the output channels within each layer, which ``Choosing(channel_rho=...)`` needs.
+        max_memory: bytes that the forward pass may take, or text such as ``"2GB"``; None is three quarters of what is
+            free. Groups are made smaller to keep to it, which the notes of the scores then say.
+
+    Raises:
+        UsageError: an unknown estimator or order, or a number out of range.
+
+    Example:
+        >>> from adabet_onnx import Scoring
+        >>> Scoring(samples=64, max_memory="500MB").max_memory
+        500000000
+    """
+
+    estimator: str = "subsets"
+    samples: int = 128
+    subset_size: int = 32
+    subsets: int = 64
+    batch_size: int = 32
+    batches: int = 4
+    order: str = "shuffled"
+    channels: bool = False
+    max_memory: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.estimator not in ESTIMATORS:
+            raise UsageError(f"unknown estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
+        if self.order not in ORDERS:
+            raise UsageError(f"unknown order {self.order!r}: choose one of {', '.join(ORDERS)}.")
+        for name in ("samples", "subset_size", "subsets", "batch_size", "batches"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"the number of {name.replace('_', ' ')} must be at least 1, not {getattr(self, name)}."
+                )
+        if self.points < 4:
+            raise UsageError(f"{self.points} points always have a first Betti number of 0; take at least 4, better 32.")
+        if self.estimator == "subsets" and self.samples < self.points:
+            raise UsageError(
+                f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
+                "lower `subset_size`."
+            )
+        if self.max_memory is not None:
+            object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
+
+    @property
+    def points(self) -> int:
+        """N of one Betti number."""
+        return self.subset_size if self.estimator == "subsets" else self.batch_size
+
+    @property
+    def memory(self) -> int | None:
+        """``max_memory`` in bytes."""
+        return None if self.max_memory is None else int(self.max_memory)
+
+    @property
+    def needed(self) -> int:
+        """The fewest samples that scores can be made of."""
+        return self.points * (self.batches if self.estimator == "batches" else 1)

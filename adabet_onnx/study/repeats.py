@@ -1,0 +1,58 @@
+"""What `stability` may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from ..sizes import parse_size
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How often rankings of layers are repeated, and what is compared.
+
+    Attributes:
+        rho: the fraction of layers that a selection would take.
+        points: N of one Betti number; the smallest groups have so many samples.
+        subsets: of each group, under the subsets estimator.
+        max_samples: the largest groups have at most so many; groups need two times as many.
+        groups: at most so many of each size.
+        seeds: how many shuffles.
+        fisher: also Fisher information, where there are labels that fit the model and the loss.
+        embeddings: also clusters of UMAP embeddings (needs umap-learn).
+        max_memory: bytes that a forward pass may take, or text such as ``"2GB"``; None is three quarters of what is
+            free.
+
+    Raises:
+        UsageError: a number is out of range.
+
+    Example:
+        >>> from adabet_onnx import Repeats
+        >>> Repeats(groups=4, max_samples=128).seeds
+        2
+    """
+
+    rho: float = 0.1
+    points: int = 32
+    subsets: int = 64
+    max_samples: int = 512
+    groups: int = 8
+    seeds: int = 2
+    fisher: bool = True
+    embeddings: bool = False
+    max_memory: int | str | None = None
+
+    def __post_init__(self) -> None:
+        for what, number, least in (("points", self.points, 4), ("groups", self.groups, 2), ("seeds", self.seeds, 1)):
+            if number < least:
+                raise UsageError(f"{what} must be at least {least}, not {number}.")
+        if self.subsets < 1 or not 0 < self.rho <= 1:
+            raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
+        if self.max_memory is not None:
+            object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
+
+    @property
+    def memory(self) -> int | None:
+        """``max_memory`` in bytes."""
+        return None if self.max_memory is None else int(self.max_memory)
