@@ -85,6 +85,7 @@ COMMANDS = {
     "stability": Command("stability", ("model", "data"), "stability.json"),
     "write_report": Command("report", ("folder", "-o")),
 }
+_ANY = ast.Constant(...)
 _ELSEWHERE = {"model.layers": f"{PROGRAM} inspect"}
 _TOLD = frozenset(
     {
@@ -168,7 +169,10 @@ def _command(call: ast.Call) -> str:
     if name not in COMMANDS:
         raise _UnknownError
     command, before, rest = COMMANDS[name], [], []
-    words, output = [PROGRAM, command.words], command.writes if given else None
+    if len(given) > len(command.takes):
+        raise _UnknownError
+    given = [*given, *(_ANY for parameter in command.takes[len(given) :] if not parameter.startswith("--"))]
+    words, output = [PROGRAM, command.words], command.writes
     for parameter, value in zip(command.takes, given, strict=False):
         if isinstance(value, ast.Call):
             first, argument, options = _made(value)
@@ -179,8 +183,6 @@ def _command(call: ast.Call) -> str:
             output = _placed(value, "folder")
         else:
             words.append(f"{parameter} {_text(value)}" if parameter.startswith("-") else _placed(value, parameter))
-    if len(given) > len(command.takes):
-        raise _UnknownError
     rest += [_option(item.arg, item.value, {}) for item in call.keywords]
     words += [f"-o {output}"] if output else []
     return " && ".join([*before, " ".join(_options_last([*words, *rest]))])
