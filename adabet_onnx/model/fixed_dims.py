@@ -155,8 +155,8 @@ def check_dims(model: ir.Model, name: str) -> None:
                 + (
                     "Export the model with input shapes, the batch first."
                     if value.shape is None or suggested is None or len(inputs) == 1
-                    else "It is one number for all samples, so give it: "
-                    f"`open_model({path_of(name)}, bind={{{value.name!r}: {suggested}}})`."
+                    else "It is one number for all samples, so give it "
+                    f"(`open_model({path_of(name)}, bind={{{value.name!r}: {suggested}}})`)."
                 )
             )
         if value.dtype not in _NUMBERS:
