@@ -12,8 +12,6 @@
 The method is AdaBet (Tenison et al., arXiv 2510.03101).
 """
 
-__version__ = "0.1.0"
-
 from .adapting import Adapting
 from .cost.predict import Predictor
 from .data.data import Data
@@ -46,13 +44,15 @@ from .study.compare import compare
 from .study.plan import Plan
 from .study.repeats import Repeats
 from .study.stability import stability
+from .trainability.choices import Choices
+from .trainability.preflight import check_model
 from .training.artifacts import make_artifacts
-from .training.choices import Choices
 from .training.evaluation import evaluate, predict
 from .training.export import export_model
-from .training.preflight import check_model, prepare
+from .training.preparing import prepare
 from .training.settings import Settings
 from .training.trainer import Trainer
+from .version import __version__ as __version__
 
 __all__ = [
     "AdabetError",

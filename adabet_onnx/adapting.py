@@ -8,7 +8,7 @@ from .data.preprocess import Preprocessing
 from .errors import UsageError
 from .scoring.options import Scoring
 from .selection.options import Choosing
-from .training.choices import Choices
+from .trainability.choices import Choices
 from .training.settings import Settings
 
 

@@ -18,40 +18,108 @@ from __future__ import annotations
 
 
 class AdabetError(Exception):
-    """Base class of all errors that adabet-onnx raises on purpose."""
+    """Base class of all errors that adabet-onnx raises on purpose.
+
+    Example:
+        >>> from adabet_onnx import AdabetError, open_model
+        >>> try:
+        ...     model = open_model("missing.onnx")
+        ... except AdabetError as error:
+        ...     print(error)
+        missing.onnx does not exist or is not a file. Give the path of an .onnx file.
+    """
 
     exit_code = 1
 
 
 class UsageError(AdabetError):
-    """The call is wrong: an unknown name, an impossible combination, a value out of range."""
+    """The call is wrong: an unknown name, an impossible combination, a value out of range.
+
+    Example:
+        >>> from adabet_onnx import Choosing
+        >>> Choosing(rho=2)
+        Traceback (most recent call last):
+        adabet_onnx.errors.UsageError: rho must be above 0 and at most 1 (a fraction of the layers), not 2.
+    """
 
     exit_code = 2
 
 
 class ModelError(AdabetError):
-    """A model cannot be read or its graph cannot be handled."""
+    """A model cannot be read or its graph cannot be handled.
+
+    Example:
+        >>> from adabet_onnx import open_model
+        >>> open_model(b"")
+        Traceback (most recent call last):
+        adabet_onnx.errors.ModelError: <bytes> is empty (0 bytes). Export or copy the model again.
+    """
 
 
 class DataError(AdabetError):
-    """Data, labels or images do not fit the model or the task."""
+    """Data, labels or images do not fit the model or the task.
+
+    Example:
+        >>> from adabet_onnx import score
+        >>> score("model.onnx", [])
+        Traceback (most recent call last):
+        adabet_onnx.errors.DataError: the data gave no batches. ...
+    """
 
 
 class RecordError(AdabetError):
-    """A scores, selection or manifest file is damaged, or belongs to another model."""
+    """A scores, selection or manifest file is damaged, or belongs to another model.
+
+    Example:
+        >>> from adabet_onnx import load_scores
+        >>> load_scores("model.onnx")
+        Traceback (most recent call last):
+        adabet_onnx.errors.RecordError: model.onnx is not JSON ...
+    """
 
 
 class RuntimeMissingError(AdabetError):
-    """An ONNX Runtime package is missing, too old, or two of them overwrite each other."""
+    """An ONNX Runtime package is missing, too old, or two of them overwrite each other; or another package is missing.
+
+    Example:
+        >>> from adabet_onnx import RuntimeMissingError, Repeats, stability
+        >>> try:
+        ...     found = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, embeddings=True))
+        ... except RuntimeMissingError as error:
+        ...     print(error)  # where umap-learn is not installed
+    """
 
 
 class TrainingError(AdabetError):
-    """Training cannot start or go on."""
+    """Training cannot start or go on.
+
+    Example:
+        >>> from adabet_onnx import Trainer, make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="all"), "artifacts", optimizer="sgd")
+        >>> Trainer("artifacts").fit("new_domain.npz", learning_rate=1e30)
+        Traceback (most recent call last):
+        adabet_onnx.errors.TrainingError: the loss became nan in epoch 1. ...
+    """
 
 
 class CheckError(AdabetError):
-    """A result did not pass its own check, so it is not handed out."""
+    """A result did not pass its own check, so it is not handed out.
+
+    Example:
+        >>> from adabet_onnx import CheckError, make_artifacts, select
+        >>> try:
+        ...     manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        ... except CheckError as error:
+        ...     print(error)  # nothing was written; an earlier folder is still there
+    """
 
 
 class OutputError(AdabetError):
-    """A file or folder cannot be written."""
+    """A file or folder cannot be written.
+
+    Example:
+        >>> from adabet_onnx import save_model
+        >>> save_model("model.onnx", "no_such_folder/model.onnx")
+        Traceback (most recent call last):
+        adabet_onnx.errors.OutputError: cannot write no_such_folder/model.onnx: ...
+    """

@@ -38,6 +38,13 @@ class Outcome:
         folder: where everything is.
         batch_size: of training.
         data: what the training data was taken for, in a line.
+
+    Example:
+        >>> from adabet_onnx import Adapting, Settings, adapt
+        >>> how = Adapting(settings=Settings(epochs=1), measure=False)
+        >>> outcome = adapt("model.onnx", "new_domain.npz", "adapted", adapting=how)
+        >>> outcome.evaluated_on
+        '400 test samples'
     """
 
     model: Model

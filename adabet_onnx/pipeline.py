@@ -26,7 +26,7 @@ from .errors import AdabetError, ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
-from .model.head import check_head_options, new_head
+from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of
 from .model.open import Model, ModelSource, open_model
 from .options import with_given
@@ -38,15 +38,17 @@ from .scoring.score import score
 from .selection.record import Selection, load_selection
 from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
 from .selection.unscored import unscored
+from .trainability.choices import Choices, choose_backend
+from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
-from .training.choices import Choices, choose_backend, need_runtime
 from .training.evaluation import evaluate
 from .training.export import export_model
+from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
-from .training.preflight import loss_obstacle, pick_backend
 from .training.settings import Settings
-from .training.trainer import METRICS, Trainer
+from .training.trainer import Trainer
+from .training_runtime import need_runtime
 
 _MODEL = "model.onnx"  # the model with its new head
 
@@ -184,7 +186,7 @@ def _begin(
     target = check_folder(folder)
     check_head_options(options.num_classes, options.kept)
     seed = options.settings.seed if options.seed is None else options.seed
-    model, headed = _with_head(open_model(source), options, target, seed, resume)
+    model, headed = _headed(open_model(source), options, target, seed, resume)
     choices = options.choices.for_model(model)
     matching([layer.name for layer in model.layers], options.choosing.patterns)
     splits = open_data(data, model)
@@ -304,16 +306,13 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
     )
 
 
-def _with_head(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
+def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
-    if options.num_classes is None:
-        return model, None
     path = folder / _MODEL
-    made = new_head(model, options.num_classes, seed=seed, **options.kept)
-    proto = made.proto()
-    if resume and path.is_file() and path.read_bytes() != proto.SerializeToString():
+    made, headed = with_head(model, options.num_classes, kept=options.kept, seed=seed, name=str(path))
+    if headed is not None and resume and path.is_file() and path.read_bytes() != headed:
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")
-    return dataclasses.replace(open_model(proto), name=str(path), notes=made.notes), proto.SerializeToString()
+    return made, headed
 
 
 def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:

@@ -18,9 +18,9 @@ from adabet_onnx.model.open import Model
 from adabet_onnx.portable.rules.registry import differentiable_operators
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.training.history import LAST, PROPERTY
 from adabet_onnx.training.samples import sample_labels
 from adabet_onnx.training.selfcheck import check
-from adabet_onnx.training.trainer import LAST, PROPERTY
 
 STRATEGIES = ("subset", "subset", "all", "last", "random", "adabet")
 PARAMETER, OUTPUT = 2e-4, 2e-4  # relative differences that pass

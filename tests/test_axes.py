@@ -18,7 +18,7 @@ from adabet_onnx.data.reading import Layout, Reading, parse_layout
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.input_axes import channel_axis
 from adabet_onnx.model.open import Model
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 
 def numbered(*shape: int) -> np.ndarray:

@@ -13,6 +13,8 @@ from bad_inputs import FAILURE, RANDOM, USAGE, Case, cases, changed, cut, saved,
 from models import tiny
 from onnx import TensorProto, helper, numpy_helper
 
+from adabet_onnx import check_model
+
 
 def tensors(proto: onnx.ModelProto, **arrays: np.ndarray) -> None:
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
@@ -209,3 +211,10 @@ def test_a_model_cut_anywhere_is_refused_or_read(refused, work):
     for length in range(1, len(whole), len(whole) // 25):
         Path("bad.onnx").write_bytes(whole[:length])
         refused(INSPECT, FAILURE, "bad.onnx")
+
+
+def test_a_call_that_does_not_fit_is_not_the_models_fault():
+    with pytest.raises(TypeError, match=r"^check_model\(\) got an unexpected keyword argument 'los'"):
+        check_model(tiny.conv_net(), los="mse")
+    with pytest.raises(TypeError, match=r"^check_model\(\) missing a required argument: 'model'"):
+        check_model()

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from bad_inputs import FAILURE, check, listing, needs_training, process
 
-from adabet_onnx import runtime
+from adabet_onnx import runtime, training_runtime
 from adabet_onnx.errors import RuntimeMissingError
-from adabet_onnx.training import ort
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +63,8 @@ def test_both_packages_at_once(work, tmp_path):
     ],
 )
 def test_no_training_package(command, refused, monkeypatch):
-    monkeypatch.setattr(ort, "_api", None)
-    monkeypatch.setattr(ort, "_has_training", lambda module: False)
+    monkeypatch.setattr(training_runtime, "_api", None)
+    monkeypatch.setattr(training_runtime, "_has_training", lambda module: False)
     monkeypatch.setattr(runtime, "installed", lambda: runtime.Installed({"onnxruntime": "1.22.0"}, {}))
     words = (
         "onnxruntime-training-cpu 1.19.2",
@@ -77,12 +76,12 @@ def test_no_training_package(command, refused, monkeypatch):
 
 
 def test_training_that_cannot_be_imported_says_why(monkeypatch):
-    monkeypatch.setattr(ort, "_api", None)
-    monkeypatch.setattr(ort, "_has_training", lambda module: True)
+    monkeypatch.setattr(training_runtime, "_api", None)
+    monkeypatch.setattr(training_runtime, "_has_training", lambda module: True)
 
     def broken() -> None:
-        raise ort._missing("it cannot be imported: libfoo.so is missing")
+        raise training_runtime._missing("it cannot be imported: libfoo.so is missing")
 
-    monkeypatch.setattr(ort, "Api", broken)
+    monkeypatch.setattr(training_runtime, "Api", broken)
     with pytest.raises(RuntimeMissingError, match=r"libfoo\.so"):
-        ort.load()
+        training_runtime.load()

@@ -19,9 +19,10 @@ from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
-from adabet_onnx.training.decisions import decisions
-from adabet_onnx.training.evaluation import compute_logits, evaluate, predict
-from adabet_onnx.training.preflight import check_model
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model
+from adabet_onnx.training.evaluation import evaluate, predict
+from adabet_onnx.training.logits import compute_logits
 from adabet_onnx.training.settings import Settings
 
 T, F = shaped.STEPS, shaped.FEATURES

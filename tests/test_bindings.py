@@ -22,7 +22,7 @@ from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import load_selection
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 
 def run(proto: onnx.ModelProto, feeds, output: str = "logits"):

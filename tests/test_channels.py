@@ -39,7 +39,7 @@ from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection, load_selection
 from adabet_onnx.selection.strategies import with_channels
-from adabet_onnx.training.choices import Choices, choose_backend
+from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.training.evaluation import open_trained
 from adabet_onnx.training.samples import sample_feeds
 from adabet_onnx.training.selfcheck import check

@@ -25,7 +25,7 @@ from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from adabet_onnx.study.results import Result, load_results, save_results, summarise
 from adabet_onnx.study.ties import Chance
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def compared(tmp_path_factory):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """A step takes a megabyte and a hundredth of a second: no process has to find out."""
-    monkeypatch.setattr("adabet_onnx.study.compare.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
 
 
 def accuracies(folder: Path) -> list[tuple]:

@@ -17,7 +17,7 @@ from adabet_onnx.model import origins
 from adabet_onnx.model.passes import fold_constants
 from adabet_onnx.pipeline import _trainable_share
 from adabet_onnx.selection.record import Selection
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 

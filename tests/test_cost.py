@@ -15,11 +15,11 @@ from onnx import helper
 from adabet_onnx import RecordError, UsageError, open_model
 from adabet_onnx.cli.main import cli, main
 from adabet_onnx.cost.arena import Arena
-from adabet_onnx.cost.graphs import selection_of
+from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.cost.multiply_adds import multiply_adds
 from adabet_onnx.cost.optimized import Sizes
 from adabet_onnx.cost.overview import overview
-from adabet_onnx.cost.predict import Predictor, relative_time
+from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.cost.run import Run
 
 pytestmark = pytest.mark.slow
@@ -182,7 +182,7 @@ def test_less_is_trained_less_is_predicted(net):
     assert head.saved_bytes < everything.saved_bytes
     assert inference.update_bytes == inference.saved_bytes == inference.state_bytes == 0
     assert head.forward_multiply_adds == everything.forward_multiply_adds == inference.step_multiply_adds
-    assert relative_time(inference, everything) < relative_time(head, everything) < 1
+    assert inference.work_beside(everything) < head.work_beside(everything) < 1
 
 
 def test_predictions_repeat(net):
@@ -194,7 +194,7 @@ def test_predictions_repeat(net):
 def test_a_shared_parameter_is_predicted_in_the_layers_named(net):
     _, model = net
     names = [parameter.name for parameter in model.head.parameters]
-    assert selection_of(model, names).layers == (model.head.name,)
+    assert selection_with(model, names).layers == (model.head.name,)
     predictor = Predictor(model, batch_size=8)
     assert predictor.training(names, [model.head.name]) == predictor.training(names)
 
@@ -215,7 +215,7 @@ def test_unknown_and_missing_parameters_are_refused(net):
 
 def test_a_selection_of_another_model_is_refused(net):
     other = open_model(tiny.mlp())
-    selection = selection_of(other, [parameter.name for parameter in other.head.parameters])
+    selection = selection_with(other, [parameter.name for parameter in other.head.parameters])
     with pytest.raises(RecordError, match="another model"):
         overview(net[1], selection, batch_size=1)
 
@@ -223,7 +223,7 @@ def test_a_selection_of_another_model_is_refused(net):
 def test_a_measurement_keeps_to_the_margin(net):
     """Of inference, the head and all layers, each in a fresh process."""
     _, model = net
-    head = selection_of(model, [parameter.name for parameter in model.head.parameters])
+    head = selection_with(model, [parameter.name for parameter in model.head.parameters])
     for name, row in overview(model, head, batch_size=256, measure=True, threads=1).rows().items():
         predicted, measured = row.prediction, row.measured_bytes
         assert measured is not None
@@ -253,7 +253,7 @@ def run_cost(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
 def test_the_command_prints_json_and_nothing_else(net, tmp_path: Path, capsys, monkeypatch):
     path, model = net
     selection = tmp_path / "selection.json"
-    selection_of(model, [parameter.name for parameter in model.head.parameters]).save(selection)
+    selection_with(model, [parameter.name for parameter in model.head.parameters]).save(selection)
     code, out, err = run_cost(capsys, monkeypatch, path, selection, "--batch-size", 2, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")

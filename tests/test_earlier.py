@@ -21,9 +21,9 @@ from adabet_onnx.model.given import calls_keep, given_arguments
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.trainability.preflight import check_model
 from adabet_onnx.training.artifacts import make_artifacts
-from adabet_onnx.training.evaluation import compute_logits
-from adabet_onnx.training.preflight import check_model
+from adabet_onnx.training.logits import compute_logits
 
 CASES: dict[str, tuple[Callable[[], onnx.ModelProto], tuple[int, ...]]] = {
     "merged": (earlier.merged_after_the_head, (earlier.STEPS, earlier.FEATURES)),

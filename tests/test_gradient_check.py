@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from adabet_onnx import make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.exact_loss import exact_loss
 from adabet_onnx.training.gradient_check import check_gradients
 from adabet_onnx.training.samples import integer_ceilings, sample_feeds, sample_labels

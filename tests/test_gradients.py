@@ -10,7 +10,7 @@ from models import tiny
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.samples import sample_feeds
 
 pytestmark = pytest.mark.usefixtures("checked_here")

@@ -18,7 +18,7 @@ from adabet_onnx.model.head import new_head
 from adabet_onnx.model.logits_axes import told_axis
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 from adabet_onnx.training.evaluation import evaluate
 
 CHANNELS, STEPS, CLASSES = 3, 7, 4

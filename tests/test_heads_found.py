@@ -17,8 +17,8 @@ from torch.nn import functional
 from adabet_onnx import ModelError, UsageError, open_model
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
-from adabet_onnx.training.decisions import decisions
-from adabet_onnx.training.preflight import check_model
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model
 
 NEW = 3
 

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from adabet_onnx import ModelError, open_model
 from adabet_onnx.model.layers import Layer
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 
 def with_head(nodes: list[onnx.NodeProto], values: dict[str, np.ndarray], **options: Any) -> onnx.ModelProto:

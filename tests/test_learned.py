@@ -14,7 +14,7 @@ from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.score import score
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
 from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
 from adabet_onnx.training.settings import Settings

@@ -17,8 +17,8 @@ from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.model.open import Model
 from adabet_onnx.report import predicted
 from adabet_onnx.report.material import Material
-from adabet_onnx.training.decisions import decisions
-from adabet_onnx.training.preflight import check_model
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model
 
 
 def calls(work: Callable[[Model], object], proto: onnx.ModelProto) -> int:

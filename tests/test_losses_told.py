@@ -26,12 +26,12 @@ from adabet_onnx.pipeline import adapt
 from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
-from adabet_onnx.training.choices import Choices
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model
 from adabet_onnx.training.evaluation import evaluate
 from adabet_onnx.training.learned import evaluated_at_chance
 from adabet_onnx.training.manifest import load_manifest
-from adabet_onnx.training.preflight import check_model
 from adabet_onnx.training.settings import Settings
 
 COUNT = 6

@@ -12,7 +12,7 @@ from operator_cases import CASES
 
 from adabet_onnx import check_model
 from adabet_onnx.portable.rules import differentiable_operators as ours
-from adabet_onnx.training.ort_operators import differentiable_operators
+from adabet_onnx.trainability.ort_operators import differentiable_operators
 
 pytestmark = pytest.mark.slow
 

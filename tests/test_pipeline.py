@@ -17,7 +17,7 @@ from adabet_onnx.outcome import save_summary
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.options import Choosing
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.settings import Settings
 
 HOW = Adapting(scoring=Scoring(samples=32, subsets=2), settings=Settings(epochs=1), check=False)

@@ -10,8 +10,8 @@ from planted_gradients import caught, plant
 
 from adabet_onnx import CheckError, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training import selfcheck
-from adabet_onnx.training.choices import Choices
 
 pytestmark = pytest.mark.slow
 

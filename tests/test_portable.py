@@ -18,7 +18,7 @@ from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.portable.memory import step_bytes
 from adabet_onnx.portable.order import execution_order
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices, choose_backend
+from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.training.manifest import load_manifest
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -381,7 +381,8 @@ def test_a_layer_normalization_without_bias_gets_one(tmp_path):
 
 
 def with_shapes(manifest) -> ir.Model:
-    from adabet_onnx.portable.assemble import Recipe, make_graphs
+    from adabet_onnx.portable.assemble import make_graphs
+    from adabet_onnx.portable.recipe import Recipe
     from adabet_onnx.selection.record import selection_from_json
 
     model = open_model(deep_net())

@@ -20,8 +20,8 @@ from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
 from adabet_onnx.model.prepare import Prepared, trainable_graph
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training import selfcheck
-from adabet_onnx.training.choices import Choices
 from adabet_onnx.training.manifest import Manifest
 
 

@@ -23,9 +23,9 @@ from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.probabilities import is_class_axis, look_like
 from adabet_onnx.selection.record import Selection
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
+from adabet_onnx.trainability.preflight import check_model, loss_obstacle
 from adabet_onnx.training.evaluation import evaluate
-from adabet_onnx.training.preflight import check_model, loss_obstacle
 
 
 def everything(model: Model) -> Selection:

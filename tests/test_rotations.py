@@ -6,7 +6,7 @@ import pytest
 from models.rotary import turned
 
 from adabet_onnx import open_model
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 
 @pytest.mark.parametrize("form", ["halves", "pairs"])

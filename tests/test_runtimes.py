@@ -17,7 +17,7 @@ from models import tiny
 from adabet_onnx import UsageError, make_artifacts, open_model, score, select
 from adabet_onnx.portable.profiles import PROFILES
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 

@@ -9,16 +9,17 @@ from models import shared_layers, tiny
 from onnx import helper, numpy_helper
 
 from adabet_onnx import ModelError, check_model, export_model, make_artifacts, open_model
+from adabet_onnx.model.applications import is_matrix
 from adabet_onnx.model.channels import channels_of
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.model.passes.unshare import consumers
 from adabet_onnx.model.prepare import trainable_graph
-from adabet_onnx.model.sharing import is_matrix, sharings_of
+from adabet_onnx.model.sharing import sharings_of
 from adabet_onnx.scoring.probes import add_probes
 from adabet_onnx.selection.record import Selection
-from adabet_onnx.training.choices import Choices
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.trainability.decisions import decisions
 
 MADE = {
     "Gemm": shared_layers.siamese(),

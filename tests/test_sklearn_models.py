@@ -29,7 +29,7 @@ from sklearn.svm import LinearSVC
 from adabet_onnx import ModelError, Trainer, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.head import new_head
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.evaluation import logits_session
+from adabet_onnx.training.logits import logits_session
 
 FEATURES = 6
 

@@ -18,11 +18,11 @@ from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.forward import Probed
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.signals import effective_rank, signals
-from adabet_onnx.study.agreement import every_pair, kendall_tau, overlap, overlap_by_chance
+from adabet_onnx.study.agreement import every_pair, overlap, same_order
 from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.stability import group_sizes, stability
 from adabet_onnx.study.stability_record import load_stability
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 pytestmark = pytest.mark.slow
 
@@ -42,17 +42,16 @@ def data(model):
 
 
 def test_tau_by_hand():
-    assert kendall_tau([1, 2, 3, 4], [10, 20, 30, 40]) == 1
-    assert kendall_tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1
-    assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)  # five pairs agree, one does not
-    assert kendall_tau([1, 1, 1], [2, 2, 2]) == 1
-    assert kendall_tau([1, 1, 1], [1, 2, 3]) == 0
+    assert same_order([1, 2, 3, 4], [10, 20, 30, 40]) == 1
+    assert same_order([1, 2, 3, 4], [4, 3, 2, 1]) == -1
+    assert same_order([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)  # five pairs agree, one does not
+    assert same_order([1, 1, 1], [2, 2, 2]) == 1
+    assert same_order([1, 1, 1], [1, 2, 3]) == 0
 
 
 def test_overlap_by_hand():
     assert overlap([5, 4, 1, 0], [5, 0, 1, 4], 2) == 0.5
     assert overlap([1, 1, 1, 1], [1, 1, 1, 1], 2) == 1  # ties in order
-    assert overlap_by_chance(40, 4) == 0.1
     assert [round(tau, 3) for tau, _ in every_pair([[1, 2, 3], [1, 2, 3], [3, 2, 1]], 1)] == [1, -1, -1]
 
 

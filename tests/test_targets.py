@@ -22,9 +22,9 @@ from adabet_onnx.model.logits_axes import class_axis, label_shape
 from adabet_onnx.pipeline import adapt
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.study.fisher import fisher_information
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.trainability.preflight import check_model
 from adabet_onnx.training.evaluation import evaluate, predict
-from adabet_onnx.training.preflight import check_model
 from adabet_onnx.training.settings import Settings
 
 COUNT = 7

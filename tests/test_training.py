@@ -29,10 +29,10 @@ from adabet_onnx import (
 from adabet_onnx.data.preprocess import NONE, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.selection.options import Choosing
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.evaluation import evaluate, open_trained
+from adabet_onnx.training.history import LAST
 from adabet_onnx.training.settings import Settings
-from adabet_onnx.training.trainer import LAST
 
 
 def toy_data(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -277,7 +277,7 @@ def test_ort_format_trains_the_same(training, tmp_path, data):
 def test_training_package_imports_without_torch(training):
     """onnxruntime itself imports torch where it is installed, so it is hidden from the processes that tests start."""
     code = (
-        "import sys; from adabet_onnx.training import ort; ort.load()\n"
+        "import sys; from adabet_onnx import training_runtime; training_runtime.load()\n"
         "import onnxruntime.training.api; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from adabet_onnx import Trainer, export_model, make_artifacts, open_model, score
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.unused_inputs import restore_unused_inputs, unused_inputs
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.decisions import decisions
+from adabet_onnx.trainability.decisions import decisions
 
 EXTRAS = {
     "per_sample": (TensorProto.FLOAT, ["N", 4]),

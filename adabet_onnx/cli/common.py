@@ -17,7 +17,7 @@ from ..model.open import Model, open_model
 from ..scoring.options import ESTIMATORS, ORDERS, Scoring
 from ..selection.budget import Budget
 from ..selection.options import HEADS, STRATEGIES, Choosing
-from ..training.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
+from ..trainability.choices import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES, Choices
 from ..training.schedule import SCHEDULES
 from .parameters import SHARE, Bound, Limit, Numbers, Share, Size
 

@@ -13,7 +13,7 @@ from ..model.open import open_model
 from ..report.cost import cost_table, plot_costs
 from ..report.plots import check_plot_path
 from ..selection.record import load_selection
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 from .common import Bindings, bound_model, cost_options, input_option, quiet_option, threads_option
 from .parameters import FILE, OUTPUT
 from .printing import progress_bar, show, show_json

@@ -9,8 +9,8 @@ import sys
 
 import click
 
-from .. import __version__
 from ..errors import AdabetError
+from ..version import __version__
 from .compare import compare
 from .cost import cost
 from .model import check, import_, inspect, new_head, surgery

@@ -17,9 +17,9 @@ from ..model.saving import save_model
 from ..report.tables import check_table, layers_table
 from ..scoring.probes import KINDS, add_probes
 from ..selection.strategies import matching
-from ..training.choices import LOSSES
-from ..training.decisions import decisions
-from ..training.preflight import check_model
+from ..trainability.choices import LOSSES
+from ..trainability.decisions import decisions
+from ..trainability.preflight import check_model
 from .common import Bindings, bound_model, input_option, once, quiet_option, seed_option
 from .parameters import FILE, OUTPUT, Extent
 from .printing import show, show_json

@@ -19,7 +19,7 @@ from ..scoring.score import score as compute_scores
 from ..selection.strategies import NEEDS_COSTS
 from ..selection.strategies import select as choose_layers
 from ..selection.unscored import unscored
-from ..training.choices import Choices, choose_backend
+from ..trainability.choices import Choices, choose_backend
 from .common import (
     Bindings,
     bound_model,

@@ -12,7 +12,7 @@ from ..report.plots import check_plot_path
 from ..report.stability import plot_stability, stability_table
 from ..study.repeats import Repeats
 from ..study.stability import stability as measure_stability
-from ..training.choices import LOSSES, Choices
+from ..trainability.choices import LOSSES, Choices
 from .common import (
     Bindings,
     bound_model,

@@ -11,8 +11,9 @@ from ..data.source import open_data
 from ..model.open import open_model
 from ..options import with_given
 from ..selection.record import load_selection
+from ..sizes import size_text
+from ..trainability.choices import LOSSES, Choices
 from ..training.artifacts import make_artifacts
-from ..training.choices import LOSSES, Choices
 from ..training.evaluation import evaluate as compute_evaluation
 from ..training.evaluation import open_trained, trained_choices
 from ..training.evaluation import predict as compute_predictions
@@ -63,7 +64,7 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
     memory = manifest.content.get("predicted_step_bytes")
     if memory:
-        figures = ", ".join(f"{size / 1e6:,.1f} MB at batch {batch}" for batch, size in memory.items())
+        figures = ", ".join(f"{size_text(size)} at batch {batch}" for batch, size in memory.items())
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ..model.layers import Layer
 from ..model.open import Model
-from ..model.uses import ancestors, users
+from ..model.uses import ancestors, attributes_of, users
 
 _KEEP_NOTHING = frozenset({"Add", "Sum", "Sub", "Identity"})
 
@@ -46,7 +46,7 @@ class Domination:
         """
         a, b = self._layers[name], self._layers[other]
         node, than = self._nodes[a.node], self._nodes[b.node]
-        if not (self._alike(a, b) and _attributes(node) == _attributes(than)):
+        if not (self._alike(a, b) and attributes_of(node) == attributes_of(than)):
             return False
         if other not in self._before:
             self._before[other] = ancestors(value for value in than.inputs if value is not None)
@@ -70,7 +70,3 @@ class Domination:
         if given is None or given.is_graph_output():
             return False
         return all(user is node or user.op_type in _KEEP_NOTHING for user in users(given, self._graph))
-
-
-def _attributes(node: ir.Node) -> dict[str, object]:
-    return {name: attribute.value for name, attribute in node.attributes.items()}

@@ -15,11 +15,10 @@ from .. import runtime
 from ..errors import UsageError
 from ..model.open import Model
 from ..model.prepare import trainable_graph
-from ..portable.assemble import Recipe, make_step
-from ..portable.profiles import allowed
+from ..portable.assemble import make_step
 from ..selection.record import Selection
+from ..trainability.choices import Choices
 from ..training import ort
-from ..training.choices import Choices
 
 _LABELS = {"cross-entropy": "labels"}  # the input's name in onnxruntime-training's graphs; of other losses: target
 
@@ -47,7 +46,7 @@ class StepGraph:
     large_bytes: int = 0
 
 
-def selection_of(
+def selection_with(
     model: Model,
     parameters: Sequence[str],
     layers: Sequence[str] | None = None,
@@ -84,16 +83,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         UsageError: the profile lacks an operator.
     """
     prepared = trainable_graph(model, selection, backend="portable")
-    recipe = Recipe(
-        loss=choices.loss,
-        label_smoothing=choices.label_smoothing,
-        class_axis=choices.class_axis,
-        optimizer=choices.update,
-        allowed=allowed(choices.profile),
-        batch_norm=choices.batch_norm,
-        recompute=choices.recompute,
-    )
-    graph, names, labels = make_step(prepared, recipe)
+    graph, names, labels = make_step(prepared, choices.recipe)
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
         model=graph,

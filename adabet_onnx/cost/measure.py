@@ -21,7 +21,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from .. import runtime
 from ..errors import CheckError
+from ..training.manifest import load_manifest
+from ..training.samples import sample_feeds, sample_labels
+from ..training_runtime import need_runtime
 
 _WARMUP = 2
 _SECONDS, _MOST = 1.0, 500  # short steps are repeated for so long, but no more than so often
@@ -95,7 +99,7 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
-    import resource
+    import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
@@ -118,11 +122,6 @@ def _step(
     what: str, folder: Path, batch: int, threads: int | None, accumulate: int = 1
 ) -> tuple[int, Callable[[], object]]:
     """Resident bytes before anything is loaded, and a function that runs one step."""
-    from .. import runtime
-    from ..training.choices import need_runtime
-    from ..training.manifest import load_manifest
-    from ..training.samples import sample_feeds, sample_labels
-
     runtime.onnxruntime()
     manifest = load_manifest(folder, verify=False)
     if what == "training":

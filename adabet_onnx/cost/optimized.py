@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..model.dims import count, dims_or_none
+from ..model.uses import input_of
 from ..training import ort
 from .pieces import by_pieces, cut
 
@@ -176,7 +177,7 @@ def _product(node: ir.Node, given: list[Shape | None]) -> Shape | None:
 
 def _constant(node: ir.Node, position: int, attribute: str) -> list[int] | None:
     """Numbers that are an input or, in older opsets, an attribute."""
-    value = node.inputs[position] if position < len(node.inputs) else None
+    value = input_of(node, position)
     if value is None:
         return list(node.attributes[attribute].as_ints()) if attribute in node.attributes else None
     tensor = ir.convenience.get_const_tensor(value)

@@ -13,8 +13,8 @@ from ..model.bindings import bound_otherwise
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
 from ..selection.record import Selection, selection_of
+from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
-from ..training.choices import Choices, choose_backend
 from ..training.manifest import Manifest
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
@@ -181,5 +181,4 @@ def overview(
 
 
 def _artifacts(model: Model, selection: Selection, folder: Path, backend: str, choices: Choices) -> Manifest:
-    settings = {name: getattr(choices, name) for name in Choices.__dataclass_fields__}
-    return make_artifacts(model, selection, folder, backend=backend, check=False, **settings)
+    return make_artifacts(model, selection, folder, backend=backend, check=False, choices=choices)

@@ -22,11 +22,11 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
-from ..training.choices import Choices, choose_backend
-from ..training.preflight import untrainable_layers
+from ..trainability.choices import Choices, choose_backend
+from ..trainability.preflight import untrainable_layers
 from ..training.settings import BATCH_SIZE
 from .domination import Domination
-from .graphs import StepGraph, ort_step, portable_step, selection_of
+from .graphs import StepGraph, ort_step, portable_step, selection_with
 from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
 from .multiply_adds import multiply_adds
 from .optimized import Sizes
@@ -62,10 +62,9 @@ class Prediction:
     forward_multiply_adds: int
     step_multiply_adds: int
 
-
-def relative_time(prediction: Prediction, other: Prediction) -> float:
-    """How long a step takes compared with another, by multiply-adds."""
-    return prediction.step_multiply_adds / max(1, other.step_multiply_adds)
+    def work_beside(self, other: Prediction) -> float:
+        """This step's multiply-adds over another's."""
+        return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
 
 class Predictor:
@@ -129,7 +128,7 @@ class Predictor:
         key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
         with _uncollected():
             if key not in self._steps:
-                selection = selection_of(self.model, *key[:2], dict(part))
+                selection = selection_with(self.model, *key[:2], dict(part))
                 build = portable_step if self.backend == "portable" else ort_step
                 self._steps[key] = _Step(build(self.model, selection, self.choices), packing=self.backend == "portable")
             if (key, accumulate) not in self._known:
@@ -160,7 +159,7 @@ class Predictor:
 
     def _selection(self, layers: Sequence[Layer]) -> Selection:
         names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
-        return selection_of(self.model, list(names), [layer.name for layer in layers])
+        return selection_with(self.model, list(names), [layer.name for layer in layers])
 
     def inference(self) -> Prediction:
         """Of a forward pass."""

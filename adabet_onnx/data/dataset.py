@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .. import seeds
 from ..errors import DataError
 from .reading import AS_IT_IS, Reading
 
@@ -146,5 +147,5 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     count = min(round(fraction * len(dataset)), len(dataset) - 1)
     if count == 0:
         return dataset, None
-    order = np.random.default_rng([seed, 1]).permutation(len(dataset))
+    order = seeds.validation(seed).permutation(len(dataset))
     return dataset.subset(np.sort(order[count:])), dataset.subset(np.sort(order[:count]))

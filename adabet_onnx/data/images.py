@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .. import seeds
 from ..errors import DataError
 from .dataset import Dataset, Form, Splits
 
@@ -29,7 +30,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPLIT_SEED = 2  # always the same, so that no command tests on what another has trained on
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Spl
         return Splits(Dataset(rows, None, None, str(folder)), None)
     else:
         names, items = _list(folder)
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(items))
+        order = seeds.kept_pictures().permutation(len(items))
         count = round(TEST_FRACTION * len(items))
         test = [items[index] for index in np.sort(order[:count])] or None
         train = [items[index] for index in np.sort(order[count:])]

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 
 from ..errors import DataError
+from ..sizes import size_text
 from .dataset import ArrayRows, Dataset, Splits
 
 PARTS = ("", "_train", "_test")
@@ -151,7 +152,7 @@ def _check_sizes(stream: IO[bytes], keys: list[str], path: Path) -> None:
     free = psutil.virtual_memory().available
     if total > free:
         raise DataError(
-            f"{path} unpacks to {total / 1e9:.1f} GB, more than the {free / 1e9:.1f} GB of memory that are free. Give "
+            f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of memory that are free. Give "
             "a part of it."
         )
 

@@ -18,7 +18,7 @@ from ..outcome import Outcome
 from ..pipeline import adapt
 from ..report.plots import plot_scores, save_figure
 from ..selection.options import Choosing
-from ..training.evaluation import compute_logits
+from ..training.logits import compute_logits
 from ..training.settings import Settings
 
 _SHOWN = 24  # digits in the picture

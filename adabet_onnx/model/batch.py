@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError, RuntimeMissingError
 from .dims import batch_axis
 from .earlier import earlier_value
@@ -122,8 +123,6 @@ def _run_alike(original: ir.Model, freed: ir.Model, size: int, name: str) -> boo
 
     Where no runtime is installed there is nothing that could run either model, and nothing to check with: yes.
     """
-    from .. import runtime  # only this check needs a runtime
-
     try:
         runtime.onnxruntime()
     except RuntimeMissingError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
@@ -53,8 +54,14 @@ def guarded(doing: str, remedy: str = EXPORT_AGAIN) -> Callable[[Callable[_P, _R
     """Let a function whose first argument is a model, opened or named by a path, go `through` the door."""
 
     def guard(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+
         @functools.wraps(function)
         def inner(*arguments: _P.args, **options: _P.kwargs) -> _R:
+            try:
+                signature.bind(*arguments, **options)
+            except TypeError as error:  # the caller's mistake, and not the model's
+                raise TypeError(f"{function.__name__}() {error}") from None
             model = arguments[0] if arguments else options.get("model")
             with _ours(name_of(model)[:_MOST], doing, remedy):
                 return function(*arguments, **options)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from .. import seeds
 from ..errors import ModelError, UsageError
 from .appended_head import append_head
 from .door import guarded
@@ -35,6 +36,29 @@ def check_head_options(num_classes: int | None, kept: Mapping[str, bool]) -> Non
     """
     if num_classes is None and any(kept.values()):
         raise UsageError("`keep_tail` and `append` are about a new head: give `num_classes` too.")
+
+
+def with_head(
+    model: Model, num_classes: int | None, *, kept: Mapping[str, bool], seed: int = 0, name: str | None = None
+) -> tuple[Model, bytes | None]:
+    """A model with a new head as it is read back from its file, and that file; the model itself and None without one.
+
+    Args:
+        model: the opened model.
+        num_classes: outputs of the new head; None: the model keeps its own.
+        kept: ``keep_tail`` and ``append``, as `new_head` takes them.
+        seed: of the fresh weights.
+        name: what messages call the new model; None: as the old one.
+
+    Raises:
+        UsageError, ModelError: as `new_head`.
+    """
+    if num_classes is None:
+        return model, None
+    made = new_head(model, num_classes, seed=seed, **kept)
+    proto = made.proto()
+    opened = dataclasses.replace(open_model(proto), name=name or model.name, notes=made.notes)
+    return opened, proto.SerializeToString()
 
 
 @guarded("giving a new head to")
@@ -76,9 +100,9 @@ def new_head(
     graph, notes = model.graph.clone(), list(model.notes)
     told = softmax_axis(model)
     if append:
-        notes.append(append_head(graph, model, num_classes, np.random.default_rng(seed)))
+        notes.append(append_head(graph, model, num_classes, seeds.head(seed)))
     else:
-        _replace_head(graph, model, num_classes, np.random.default_rng(seed), keep_tail, notes)
+        _replace_head(graph, model, num_classes, seeds.head(seed), keep_tail, notes)
     for key in ("classes", "adapted", "logits"):  # the output is the logits now
         graph.metadata_props.pop(f"adabet_onnx.{key}", None)
     if told is not None:

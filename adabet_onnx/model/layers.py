@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from .applications import Applications, Row, is_matrix
 from .grids import is_grid
 from .input_values import input_values
 from .origins import Origin, origins, telling_names
 from .rotations import is_rotation
-from .sharing import Applications, Row, is_matrix
 from .uses import dependents
 
 # Positions of trainable inputs, by operator. BatchNormalization's inputs 3 and 4 are stored statistics.
@@ -84,7 +84,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node with trainable inputs, or several that are applications of one layer; see `sharing`.
+    """A node with trainable inputs, or several that are applications of one layer; see `applications`.
 
     Attributes:
         name: unique in the model; see `name_of`.

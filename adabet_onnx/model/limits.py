@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from .constant import DIVISIONS
 from .shapes import Shapes, infer_shapes
+from .uses import input_of
 
 MOST_BYTES = 1 << 30  # of one value at a batch of one
 _BYTES = 4
@@ -159,7 +160,7 @@ def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:
     wanted = None
     if node.op_type in _CONVOLUTIONS:
         place = _CONVOLUTIONS[node.op_type]
-        weight = node.inputs[place] if place < len(node.inputs) else None
+        weight = input_of(node, place)
         kernel = shapes.get(weight.name or "") if weight is not None else None
         wanted = None if kernel is None else len(kernel)
     elif node.op_type in _POOLINGS and "kernel_shape" in node.attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -13,11 +12,9 @@ from .dims import Dim, Dims, batch_axis, times
 from .earlier import Earlier, earlier_value
 from .enlarging import head_and_enlarging
 from .head_axis import head_axis
+from .open import Model
 from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
-
-if TYPE_CHECKING:
-    from .open import Model
 
 _INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
 _MEASURED = (2, 3)

@@ -64,9 +64,14 @@ class Model:
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
         notes: what was changed on opening, a sentence each.
-        bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
         doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
             no doubt.
+        bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
+
+    Example:
+        >>> from adabet_onnx import open_model
+        >>> open_model("model.onnx").head.name
+        'head'
     """
 
     name: str
@@ -164,6 +169,12 @@ def open_model(
             operators of ONNX Runtime's own that cannot be taken apart, or its graph cannot be handled; the message says
             what to do.
         UsageError: ``logits``, ``dims`` or ``bind`` do not fit the model, or are given for an opened one.
+
+    Example:
+        >>> from adabet_onnx import open_model
+        >>> model = open_model("model.onnx")
+        >>> model.inputs[0].shape
+        ('N', 1, 16, 16)
     """
     if isinstance(source, Model):
         if logits is not None or dims or bind:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
@@ -18,6 +17,7 @@ from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from .bindings import bound_otherwise
 from .channels import Slice, channels_of
+from .chosen import Chosen
 from .door import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
@@ -39,9 +39,6 @@ from .shapes import infer_shapes
 from .sharing import groups_of, sharings_of
 
 BACKENDS = ("ort", "portable")
-
-if TYPE_CHECKING:
-    from ..selection.record import Selection
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Prepared:
 
 
 @guarded("preparing")
-def trainable_graph(model: Model, selection: Selection, *, backend: str) -> Prepared:
+def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:
@@ -192,7 +189,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
     return {}
 
 
-def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, str]]:
+def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str]]:
     """(node, input position, initializer) of every selected parameter, in all applications of its layer."""
     wanted = set(selection.parameters)
     chosen = [model.layer(name) for name in selection.layers]
@@ -214,7 +211,7 @@ def _selected_slots(model: Model, selection: Selection) -> list[tuple[str, int, 
     return slots
 
 
-def _selected_parts(model: Model, selection: Selection) -> dict[tuple[str, int], Slice]:
+def _selected_parts(model: Model, selection: Chosen) -> dict[tuple[str, int], Slice]:
     """What is trained of parameters that are not trained whole, by node and input position."""
     if not selection.channels:
         return {}

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from .uses import made_by
+from .uses import input_of, made_by
 
 Kind = Literal["probabilities", "log-probabilities", "sigmoid", "two columns"]
 
@@ -252,7 +252,7 @@ def _axes(node: ir.Node) -> tuple[int, ...] | None:
     """The axes of a reduction, given as an attribute or a constant; None if it is over all, or they are not known."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
-    given = node.inputs[1] if len(node.inputs) > 1 else None
+    given = input_of(node, 1)
     tensor = None if given is None else ir.convenience.get_const_tensor(given)
     return None if tensor is None or tensor.size == 0 else tuple(int(axis) for axis in np.ravel(tensor.numpy()))
 

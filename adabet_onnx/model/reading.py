@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from ..files import sha256_of_files
 from ..runtime import MOST_BYTES
+from ..sizes import size_text
 from .door import name_of
 from .sparse import fill_in
 
@@ -178,7 +179,7 @@ def _parse(path: Path, name: str) -> onnx.ModelProto:
             size = path.stat().st_size
             if size >= 2**31:
                 raise ModelError(
-                    f"{name} has {size / 1e9:.1f} GB in one file, which ONNX does not allow (2 GiB at most). Export it "
+                    f"{name} has {size_text(size)} in one file, which ONNX does not allow (2 GiB at most). Export it "
                     "with its weights in an external data file."
                 )
             data = head + stream.read()

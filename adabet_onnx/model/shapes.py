@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError
 from ..isolation import during
 
@@ -94,17 +95,6 @@ def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     return tensor if inside else ir.tensor(tensor.numpy(), name=name, dtype=tensor.dtype)
 
 
-def shape_of(model: ir.Model, name: str) -> tuple[int, ...] | None:
-    """The shape of one value at some batch size, by inference or else by a run; None if neither tells."""
-    found = infer_shapes(model).get(name)
-    if found is not None:
-        return found
-    try:
-        return measured_shapes(model, [name])[name]
-    except ModelError:
-        return None
-
-
 def fix_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """Put a number in place of the batch dimension, in place, and forget what was inferred from the symbol."""
     for info in (*proto.graph.input, *proto.graph.output):
@@ -123,8 +113,6 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
     Raises:
         ModelError: the graph cannot run, or an input has a dimension of unknown size.
     """
-    from .. import runtime  # only this fallback needs a runtime
-
     wanted = list(names)
     feeds = {}
     for given in model.graph.inputs:

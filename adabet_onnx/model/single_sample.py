@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .. import runtime
 from ..errors import ModelError, RuntimeMissingError
 from .batch import make_batch_dynamic
 from .passes.add_batch import AddBatch
 from .shapes import BATCH, TRIAL_SECONDS
 from .trial import random_feeds
+from .uses import input_of
 
 _SAME = 1e-4  # of the largest output
 
@@ -69,8 +71,6 @@ def _with_batch(original: ir.Model) -> ir.Model | None:
     feeds = random_feeds(original, {})
     if feeds is None:
         return None
-    from .. import runtime  # only this check needs a runtime
-
     try:
         before = runtime.run_session(
             runtime.inference_session(original, "the model"), None, feeds, "the model", seconds=TRIAL_SECONDS
@@ -127,7 +127,7 @@ def _near(value: ir.Value, steps: int = 4) -> list[ir.Node]:
 def _adds_first(node: ir.Node) -> bool:
     if "axes" in node.attributes:
         return list(node.attributes["axes"].as_ints()) == [0]
-    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    axes = input_of(node, 1)
     tensor = None if axes is None else ir.convenience.get_const_tensor(axes)
     return tensor is not None and tensor.numpy().reshape(-1).tolist() == [0]
 

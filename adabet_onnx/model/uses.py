@@ -7,6 +7,7 @@ node for independent of it. Everything here that computes a dependency asks `rea
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import onnx_ir as ir
 
@@ -42,6 +43,16 @@ def reads(node: ir.Node) -> tuple[ir.Value | None, ...]:
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
         return (*node.inputs, *captured(node))
     return tuple(node.inputs)
+
+
+def input_of(node: ir.Node, position: int) -> ir.Value | None:
+    """The input at a position; None where there is none, or it is left out."""
+    return node.inputs[position] if position < len(node.inputs) else None
+
+
+def attributes_of(node: ir.Node) -> dict[str, Any]:
+    """A node's attributes as plain values."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
 def users(value: ir.Value, graph: ir.Graph) -> tuple[ir.Node, ...]:

@@ -8,7 +8,7 @@ layer to the last. `order` says why.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -26,37 +26,14 @@ from .memory import step_bytes
 from .names import Names, Tensor, in_order, name_all
 from .obstacles import explain
 from .opset import TARGET, raise_opset
-from .optimizers import Optimizer, Updates
+from .optimizers import Updates
 from .order import mask_chain, split_by_use
+from .recipe import Recipe
 from .recompute import recompute
 from .shapes import annotate
 
 _SEGMENTS = (2, 3, 4, 6, 8, 12)  # tried for recomputing
 _NOMINAL_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training graph computes.
-
-    Attributes:
-        loss: one of losses.LOSSES.
-        label_smoothing: of cross-entropy.
-        class_axis: of the logits; None: see `losses.class_axis`.
-        optimizer: the update.
-        allowed: operators that may be used; None: all.
-        batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
-            statistics.
-        recompute: compute activations again in the backward pass rather than keep them.
-    """
-
-    loss: str = "cross-entropy"
-    label_smoothing: float = 0.0
-    class_axis: int | None = None
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    allowed: frozenset[str] | None = None
-    batch_norm: str = "frozen"
-    recompute: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from . import checkpoint
-from .assemble import Recipe, make_graphs
+from .assemble import make_graphs
 from .memory import step_bytes
 from .names import Tensor
 from .opset import lower_opset, oldest_runtime
 from .profiles import check_profile
+from .recipe import Recipe
 
 FILES = {
     "step": "step.onnx",

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.overview import Overview, Row
+from ..sizes import size_text
 from .plots import check_plot_path, save_figure
 
 _LABELS = {"inference": "inference", "selection": "training, selection", "all": "training, all layers"}
@@ -29,7 +30,7 @@ def cost_table(costs: Overview) -> RenderableType:
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:
         memory = selection.prediction.memory_bytes / everything.prediction.memory_bytes
-        work = selection.prediction.step_multiply_adds / max(1, everything.prediction.step_multiply_adds)
+        work = selection.prediction.work_beside(everything.prediction)
         lines.append(Text(f"the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all"))
     return Group(table, *lines)
 
@@ -45,9 +46,7 @@ def _cells(row: Row, measured: bool) -> list[str]:
 
 
 def _size(count: int) -> str:
-    if not count:
-        return "-"
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} KB"
+    return size_text(count) if count else "-"
 
 
 def _count(count: int) -> str:

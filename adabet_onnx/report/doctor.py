@@ -10,9 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .. import runtime
+from .. import runtime, training_runtime
 from ..errors import RuntimeMissingError
-from ..training import ort
 
 _PACKAGES = (
     "adabet-onnx",
@@ -45,7 +44,7 @@ def diagnosis() -> tuple[RenderableType, bool]:
         lines.append(Text(f"conflict  {found.conflict}"))
     inference, reason = _tried(runtime.onnxruntime)
     lines.append(Text(f"everything, with the portable backend: {'yes' if inference else f'no: {reason}'}"))
-    training, reason = _tried(ort.load) if inference else (False, "see above")
+    training, reason = _tried(training_runtime.load) if inference else (False, "see above")
     lines.append(Text(f"the ort backend:                       {'yes' if training else f'no: {reason}'}"))
     return Group(*lines), inference and not found.conflict
 

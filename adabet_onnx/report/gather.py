@@ -18,7 +18,7 @@ from ..study.results import load_results
 from ..study.runs import read as read_run
 from ..study.stability_record import FORMAT as STABILITY_FORMAT
 from ..study.stability_record import Stability, load_stability
-from ..training.choices import Choices, choose_backend
+from ..trainability.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
 from .material import Compared, Curve, Figures, Material, Run

@@ -12,7 +12,7 @@ from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..study.results import Result
 from ..study.stability_record import Stability
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 from ..training.manifest import Manifest
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..files import write_bytes
 from ..progress import Progress
 from ..scoring.record import Scores
@@ -16,6 +15,7 @@ from ..selection.auto import SHIFTED
 from ..selection.strategies import size_agreement
 from ..sizes import size_text
 from ..study.results import Summary, summarise
+from ..version import __version__
 from . import inline
 from .comparison import HEADINGS, cells, ranked, ties_sentence, verdict
 from .gather import gather
@@ -50,6 +50,12 @@ def write_report(
         UsageError: there is nothing to show, or the model is another one.
         RecordError: a file is damaged.
         OutputError: the page cannot be written.
+
+    Example:
+        >>> from adabet_onnx import Plan, compare, write_report
+        >>> plan = Plan(strategies=("head", "last"), seeds=1, epochs=1, rates=(0.01,))
+        >>> found = compare("model.onnx", "new_domain.npz", "compared", plan)
+        >>> notes = write_report("compared", "report.html", costs=False)
     """
     found = gather(Path(folder))
     if costs or found.scores is None:

@@ -13,7 +13,7 @@ from ..model.open import open_model
 from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..selection.unscored import unscored
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 from .material import Material
 
 _MOST_PREDICTED = 64  # layers of a network

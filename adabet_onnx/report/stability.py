@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..study.agreement import kendall_tau
+from ..study.agreement import same_order
 from ..study.stability_record import FIRM, Stability
 from .plots import check_plot_path, save_figure
 
@@ -44,7 +44,7 @@ def stability_table(found: Stability) -> RenderableType:
 def clusters_sentence(found: Stability) -> str:
     """How far clusters and Betti numbers agree."""
     assert found.clusters is not None
-    tau = kendall_tau([row.clusters for row in found.clusters], [row.b1 for row in found.clusters])
+    tau = same_order([row.clusters for row in found.clusters], [row.b1 for row in found.clusters])
     return f"clusters of the embeddings and b1 order the layers with a Kendall tau of {tau:.2f}"
 
 

@@ -18,8 +18,9 @@ from ..model.open import Model
 from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
-from ..training.decisions import Decision, decisions
-from ..training.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from ..sizes import size_text
+from ..trainability.decisions import Decision, decisions
+from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
 from .grouping import by_reason, counted, in_common, listed, without_numbers
 
 _BAR = 16  # characters
@@ -271,13 +272,13 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
         table = _cost_table("one step", "time", "memory")
         for what in (name for name in labels if name in costs):
             cost = costs[what]
-            table.add_row(labels[what], f"{_figure(1000 * cost.seconds)} ms", f"{_figure(cost.memory_bytes / 1e6)} MB")
+            table.add_row(labels[what], f"{_figure(1000 * cost.seconds)} ms", size_text(cost.memory_bytes))
         parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
     if predicted:
         table = _cost_table("one step, predicted (not measured)", "memory", "at most")
         for what, row in predicted.items():
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
-            table.add_row(labels[what], f"{_figure(memory / 1e6)} MB", f"{_figure((memory + margin) / 1e6)} MB")
+            table.add_row(labels[what], size_text(memory), size_text(memory + margin))
         parts += [Text(_predicted_sentence(predicted, everything)), table]
     return parts
 
@@ -311,7 +312,7 @@ def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
     whole = rows["all"].prediction
     return (
         f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.step_multiply_adds / max(1, whole.step_multiply_adds):.2f} of the multiply-adds of training "
+        f"{chosen.work_beside(whole):.2f} of the multiply-adds of training "
         f"{everything} (memory: {times})"
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import seeds
 from ..data.arithmetic import integer_data
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, arithmetic_for, preprocessing_from_json
@@ -106,7 +107,7 @@ def score_channels(
         probed = ProbedChannels(model, preprocessing, part, group=plan.group, threads=threads)
         layer_of = {output: layer for layer, output in probed.outputs.items()}
         for number, group in enumerate(scores.samples):
-            subsets = draw_subsets(plan, [int(scores.settings.get("seed", 0)), 3, number])
+            subsets = draw_subsets(plan, seeds.subsets(int(scores.settings.get("seed", 0)), number))
             for output, grams in probed.forward(dataset, np.array(group)).items():
                 of_group = []
                 for gram in grams:

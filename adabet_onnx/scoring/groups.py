@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .. import seeds
 from ..errors import DataError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
+from ..sizes import size_text
 from .options import Scoring
 
 GROUP = 128  # samples forwarded together under the subsets estimator
@@ -76,7 +77,7 @@ def fit_plan(
     if fits < group:
         parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
         group = usable // parts if usable // parts >= plan.points else fits
-        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {_mb(limit)} of memory")
+        notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {size_text(limit)} of memory")
     if usable < asked:
         notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
@@ -107,8 +108,9 @@ def largest_group(model: Model, points: int, limit: int) -> int:
     if fits < points:
         need = int(base + _ARENA_FACTOR * one * points)
         raise DataError(
-            f"scoring {model.name} in groups of {points} needs about {_mb(need)}, over the limit of "
-            f"{_mb(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or `batch_size`)."
+            f"scoring {model.name} in groups of {points} needs about {size_text(need)}, over the limit of "
+            f"{size_text(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or "
+            "`batch_size`)."
         )
     return fits
 
@@ -118,17 +120,12 @@ def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
     count = plan.group * plan.groups
     chosen = np.arange(available)
     if order == "shuffled":
-        chosen = np.random.default_rng(seed).permutation(available)
+        chosen = seeds.samples(seed).permutation(available)
     return list(chosen[:count].reshape(plan.groups, plan.group))
 
 
-def draw_subsets(plan: Plan, seed: int | Sequence[int]) -> list[np.ndarray]:
+def draw_subsets(plan: Plan, rng: np.random.Generator) -> list[np.ndarray]:
     """Which points of a group each Betti number is of: everything, or seeded random subsets."""
     if plan.subsets == 1 and plan.points == plan.group:
         return [np.arange(plan.group)]
-    rng = np.random.default_rng(seed)
     return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"

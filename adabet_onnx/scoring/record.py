@@ -83,7 +83,32 @@ class LayerScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of all layers; the attributes are those of the file."""
+    """Scores of all layers; the attributes are those of the file.
+
+    Attributes:
+        model_sha256: of the model that was scored.
+        estimator: ``subsets`` or ``batches``; ``none`` where nothing was scored.
+        points: N, the points of one Betti number.
+        samples: of each group, indices into the training data, in the order they were fed.
+        layers: in model order, each with ``name``, ``op_type``, ``parameters``, ``activation_size`` (D), ``b1``,
+            ``b1_mean``, ``b1_hat``, ``stderr``, ``rank`` and more; see the module.
+        settings: seed, order, subsets per group, group size, samples left out, and what the data was taken for.
+        notes: sentences a reader should see.
+        head: name of the head, or None.
+        new_head: whether it is marked as new.
+        preprocessing: how data became model input, as JSON values.
+        classes: class names, or None.
+        model_file: path of the model as it was given, or None.
+        channel_layers: names of the layers whose channels were looked at, or None.
+        inputs: values that inputs were bound to, by name, or None.
+
+    Example:
+        >>> from adabet_onnx import score
+        >>> scores = score("model.onnx", "new_domain.npz")
+        >>> best = min(scores.layers, key=lambda layer: layer.rank)
+        >>> best.b1_hat == best.b1_mean / (scores.points * best.activation_size)
+        True
+    """
 
     model_sha256: str
     estimator: str
@@ -155,8 +180,20 @@ def is_scores_file(path: str | os.PathLike[str]) -> bool:
 def load_scores(path: str | os.PathLike[str]) -> Scores:
     """Read a scores file.
 
+    Args:
+        path: of a scores.json.
+
+    Returns:
+        The scores.
+
     Raises:
         RecordError: it is not one, or is damaged.
+
+    Example:
+        >>> from adabet_onnx import load_scores, score
+        >>> score("model.onnx", "new_domain.npz").save("scores.json")
+        >>> load_scores("scores.json").estimator
+        'subsets'
     """
     value = read_record(path, FORMAT, VERSION, _MADE_BY)
     record = Entries(value, str(path), _MADE_BY)

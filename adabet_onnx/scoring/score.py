@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from .. import seeds
 from ..data.arithmetic import integer_data
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
@@ -17,6 +18,7 @@ from ..data.source import open_data
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress
+from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
@@ -93,7 +95,7 @@ def score(
             progress("scoring", number * (1 + len(model.layers)), total)
         forwarded = probed.forward(dataset, group)
         groups.append(forwarded)
-        chosen = draw_subsets(plan, [seed, 3, number])
+        chosen = draw_subsets(plan, seeds.subsets(seed, number))
         for at, (layer, gram) in enumerate(forwarded.grams.items(), start=1):
             if progress is not None:
                 progress("scoring", number * (1 + len(model.layers)) + at, total)
@@ -101,8 +103,6 @@ def score(
     if progress is not None:
         progress("scoring", total, total)
     head = model.head
-    from ..training.preflight import untrainable_layers  # what can be trained is known further up
-
     lost = untrainable_layers(model)
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")

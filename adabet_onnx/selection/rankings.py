@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
+from .. import seeds
 from ..errors import UsageError
 from ..scoring.record import Scores
 from .auto import wanted
@@ -93,7 +92,7 @@ def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed
             {i: pairs[i][1] for i in pool},
         )
     if strategy == "random":
-        rng = np.random.default_rng(seed)
+        rng = seeds.layers(seed)
         picks = [int(i) for i in rng.choice(len(pool), size=min(count, len(pool)), replace=False)]
         rest = [int(i) for i in rng.permutation(len(pool)) if i not in picks]
         return Ranking(

@@ -66,7 +66,34 @@ class Firmness:
 
 @dataclass(frozen=True)
 class Selection:
-    """The layers to train; the attributes are those of the file."""
+    """The layers to train.
+
+    Attributes:
+        model_sha256: of the model it was made for.
+        strategy: how they were chosen: a strategy's name, or ``layers``.
+        layers: their names, in model order.
+        parameters: names of the initializers to train.
+        rho: the fraction asked for; None for named layers, head, norm-bias and all.
+        seed: of the random strategy.
+        head: auto, always, pool or never, as asked for.
+        scored: each chosen layer's score under the strategy, where it has one.
+        firmness: how far the last chosen layer is from the first that was left out, or None.
+        why: one sentence.
+        size_tau: Kendall's tau between the scores and 1 / activation size over all layers; None if undefined.
+        estimator: how the scores were estimated; None: selected without scores.
+        preprocessing: how data becomes model input, as JSON values; None if unknown.
+        classes: class names, or None.
+        budget: what the selection takes of a budget, or None.
+        left_out: layers that might have been selected but cannot be trained, and why.
+        channel_rho: the fraction of output channels asked for in each layer; None: all.
+        channels: of the layers that are not trained whole, the output channels that are; None: all are trained whole.
+        inputs: values that inputs were bound to for the scores, by name, or None.
+
+    Example:
+        >>> from adabet_onnx import select
+        >>> select("model.onnx", strategy="head").layers
+        ('head',)
+    """
 
     model_sha256: str
     strategy: str

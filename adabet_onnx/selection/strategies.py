@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
+from ..kendall import kendall_tau
 from ..model.open import ModelSource, open_model
 from ..options import with_given
 from ..scoring.record import LayerScore, Scores, is_scores_file, load_scores
@@ -68,8 +69,8 @@ def select(
     Example:
         >>> from adabet_onnx import score, select
         >>> scores = score("model.onnx", "new_domain.npz")
-        >>> len(select(scores, rho=0.5).layers)
-        4
+        >>> len(select(scores, rho=0.2).layers), len(scores.layers)
+        (3, 19)
     """
     called = strategy or "values" if values is not None else None
     how = with_given(choosing or Choosing(), strategy=strategy if called is None else None, rho=rho, layers=layers)
@@ -336,17 +337,9 @@ def _search(
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:
     """Kendall's tau-b between b1_hat and 1 / activation size; 1 means the scores say no more than size does.
 
-    Source: M. G. Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945). None where it is
-    undefined (fewer than two layers, or all equal).
+    None where it is undefined (fewer than two layers, or all equal).
     """
-    from scipy.stats import kendalltau  # slow to import
-
-    if len(layers) < 2:
-        return None
-    ours, sizes = [layer.b1_hat for layer in layers], [1 / layer.activation_size for layer in layers]
-    if len(set(ours)) < 2 or len(set(sizes)) < 2:
-        return None
-    return float(kendalltau(ours, sizes).statistic)
+    return kendall_tau([layer.b1_hat for layer in layers], [1 / layer.activation_size for layer in layers])
 
 
 def _firmness(scores: Scores, ranking: Ranking) -> Firmness | None:

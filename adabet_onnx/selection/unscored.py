@@ -8,6 +8,7 @@ from ..errors import UsageError
 from ..model.open import Model
 from ..pieces import path_of
 from ..scoring.record import LayerScore, Scores
+from ..trainability.preflight import untrainable_layers
 
 UNSCORED = ("head", "last", "first", "random", "norm-bias", "all")  # strategies that no score is needed for
 ESTIMATOR = "none"
@@ -42,8 +43,6 @@ def unscored(
             "and give the scores in its place, or choose what needs none: `layers`, or `strategy` "
             f"{', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
         )
-    from ..training.preflight import untrainable_layers  # what can be trained is known further up
-
     lost, head = untrainable_layers(model), model.head
     return Scores(
         model_sha256=model.sha256,

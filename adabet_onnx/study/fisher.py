@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .. import runtime
+from .. import runtime, seeds
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
@@ -35,7 +35,7 @@ from ..portable.losses import build_loss
 from ..portable.opset import TARGET, raise_opset
 from ..portable.shapes import annotate
 from ..selection.record import Selection
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 
 
 def fisher_information(
@@ -76,7 +76,7 @@ def fisher_information(
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     dataset.need_labels("Fisher information")
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    drawn = np.random.default_rng([seed, 7]).permutation(len(dataset))[:samples]
+    drawn = seeds.fisher(seed).permutation(len(dataset))[:samples]
     return Fisher(model, dataset, used, choices, threads=threads).of(drawn)
 
 

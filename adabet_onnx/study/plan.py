@@ -29,7 +29,7 @@ from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 FISHER = "fisher"

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .. import seeds
 from ..data.dataset import Dataset
 from ..model.open import Model
 from ..scoring.betti import betti_numbers
@@ -36,7 +37,7 @@ class Ranker:
     ) -> None:
         self._model, self._dataset, self._probed, self._fisher = model, dataset, probed, information
         self._points, self._block, self._subsets, self._seed = points, block, subsets, seed
-        self._order = np.random.default_rng(seed).permutation(len(dataset))
+        self._order = seeds.samples(seed).permutation(len(dataset))
         self._blocks: dict[int, Forwarded] = {}
         self._betti: dict[tuple[int, int], dict[str, list[int]]] = {}
         self._information: dict[int, list[float]] = {}
@@ -106,7 +107,7 @@ class Ranker:
         key = size, index
         if key not in self._betti:
             subsets = min(self._subsets, math.comb(size, self._points))
-            chosen = draw_subsets(Plan(self._points, size, 1, subsets), [self._seed, 3, size, index])
+            chosen = draw_subsets(Plan(self._points, size, 1, subsets), seeds.subsets(self._seed, size, index))
             grams = self._part(size, index).grams
             self._betti[key] = {
                 name: betti_numbers(self._probed.distances(name, gram), chosen) for name, gram in grams.items()

@@ -29,7 +29,7 @@ from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
-from ..training.choices import Choices
+from ..trainability.choices import Choices
 from ..training.evaluation import evaluate
 from ..training.export import export_model
 from ..training.settings import Settings

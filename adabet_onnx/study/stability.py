@@ -29,8 +29,8 @@ from ..scoring.forward import Probed
 from ..scoring.groups import GROUP, largest_group
 from ..scoring.score import memory_limit
 from ..selection.rankings import top_count
-from ..training.choices import Choices
-from .agreement import every_pair, kendall_tau
+from ..trainability.choices import Choices
+from .agreement import every_pair, same_order
 from .clusters import clusters_of
 from .fisher import Fisher
 from .ranker import Ranker
@@ -166,7 +166,7 @@ def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]
     pairs = [pair for groups in seeds for pair in every_pair(groups, top)]
     taus = [tau for tau, _ in pairs]
     first = [groups[0] for groups in seeds]
-    between = [kendall_tau(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
+    between = [same_order(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
     return Agreement(
         measure=measure,
         samples=size,

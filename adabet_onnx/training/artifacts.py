@@ -18,14 +18,14 @@ from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
 from ..options import with_given
 from ..portable import emit
-from ..portable.assemble import Recipe
-from ..portable.profiles import allowed
 from ..records import write_json
 from ..selection.record import Selection, selection_of
-from . import ort, ort_artifacts
-from .choices import Choices, choose_backend
+from ..trainability.choices import Choices, choose_backend
+from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
+from ..training_runtime import load
+from ..version import __version__
+from . import ort_artifacts
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
-from .preflight import loss_obstacle, obstacles_to, pick_backend
 
 _MODEL = "model.onnx"
 
@@ -85,7 +85,7 @@ def make_artifacts(
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
     if chosen == "ort":
-        ort.load()
+        load()
     prepared = trainable_graph(model, selection, backend=chosen)
     shape = _logits_shape(prepared, choices, chosen)
     stopped = obstacles_to(prepared, "ort") if chosen == "ort" else None
@@ -131,16 +131,7 @@ def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[st
 
 
 def _write_portable(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
-    recipe = Recipe(
-        loss=choices.loss,
-        label_smoothing=choices.label_smoothing,
-        class_axis=choices.class_axis,
-        optimizer=choices.update,
-        allowed=allowed(choices.profile),
-        batch_norm=choices.batch_norm,
-        recompute=choices.recompute,
-    )
-    return emit.write(prepared, recipe, folder, profile=choices.profile)
+    return emit.write(prepared, choices.recipe, folder, profile=choices.profile)
 
 
 def _manifest(
@@ -152,8 +143,6 @@ def _manifest(
     logits_shape: list[str | int],
     entries: dict[str, Any],
 ) -> dict[str, Any]:
-    from .. import __version__
-
     axis = class_axis(tuple(logits_shape), choices.class_axis, choices.loss)
     outputs = logits_shape[-1 if axis is None else axis] if len(logits_shape) > 1 else 1
     files = entries.pop("files")

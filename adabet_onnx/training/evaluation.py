@@ -8,28 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from .. import runtime
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data, open_inputs
-from ..errors import DataError, ModelError
+from ..errors import ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
-from ..model.passes.logits_only import LogitsOnly
 from ..options import with_given
 from ..progress import Progress
-from .choices import Choices
+from ..trainability.choices import Choices
 from .exact_loss import log_softmax, loss_of
-
-_BATCH = 64
-_ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
+from .export import adapted_proto
+from .logits import compute_logits
+from .manifest import load_manifest
 
 
 def open_trained(source: ModelSource) -> Model:
@@ -40,9 +37,6 @@ def open_trained(source: ModelSource) -> Model:
         RecordError: a folder without a manifest.
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        from .export import adapted_proto  # reads checkpoints, which needs the training package
-        from .manifest import load_manifest
-
         return open_model(adapted_proto(load_manifest(Path(source))))
     return open_model(source)
 
@@ -51,94 +45,8 @@ def trained_choices(source: Any) -> Choices:
     """The choices that an artifact folder was made with, the axis of its classes included; for a model the defaults."""
     if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
         return Choices()
-    from .manifest import load_manifest  # imports the training side
-
     manifest = load_manifest(Path(source))
     return replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
-
-
-def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
-    """An inference session of a graph whose one output is the logits, the batch first.
-
-    Raises:
-        ModelError: the batch has no axis of its own in them.
-    """
-    cut = graph.clone()
-    LogitsOnly(logits, name)(cut)
-    return runtime.inference_session(ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads))
-
-
-def compute_logits(
-    model: Model,
-    dataset: Dataset,
-    preprocessing: Arithmetic,
-    *,
-    batch_size: int = _BATCH,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Logits of every sample, in order: float32 (N, ...), also of a model that gives (T, N, C).
-
-    Raises:
-        DataError: data that does not fit the model, or logits that are NaN or infinite.
-        ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
-    """
-    session = logits_session(model.graph, model.logits, model.name, threads)
-    feeder = Feeder(model, preprocessing)
-    parts = []
-    if progress is not None:
-        progress("evaluating", 0, len(dataset))
-    for start in range(0, len(dataset), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(dataset)))
-        part = _run(session, feeder.feeds(dataset, indices), model.name)
-        if part.ndim == 0 or len(part) != len(indices):
-            raise ModelError(
-                f"{model.name} gives logits of shape {part.shape} for {len(indices)} samples. Export it with a dynamic "
-                "batch dimension."
-            )
-        parts.append(part)
-        if start == 0 and len(indices) > 1:
-            ends = indices[[0, -1]]
-            alone = [_run(session, feeder.feeds(dataset, ends[i : i + 1]), model.name) for i in range(2)]
-            check_alone(np.concatenate(alone), part[[0, -1]], model.name)
-        if progress is not None:
-            progress("evaluating", int(indices[-1]) + 1, len(dataset))
-    logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise DataError(
-            f"the outputs of {model.name} are NaN or infinite for {dataset.name}. Is the preprocessing right "
-            f"({preprocessing.to_json()})? Otherwise the model itself is damaged."
-        )
-    return logits
-
-
-def _run(session: Any, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
-    return np.asarray(runtime.run_session(session, None, feeds, name)[0])
-
-
-def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
-    """See that samples have the same logits alone as in a batch.
-
-    They have not where an input's first axis is not the batch but time, over which a recurrent network or attention
-    goes, or where a Reshape gives samples the wrong axis.
-
-    Args:
-        alone: logits of the first and the last sample of a batch (no recurrent network leaves both alone), each from a
-            run of its own.
-        together: the same from the batch.
-        name: of the model, for the message.
-
-    Raises:
-        ModelError: they differ by more than 1 % of the largest.
-    """
-    size = max(float(np.abs(together).max(initial=0.0)), 1e-3)
-    difference = float(np.abs(alone - together).max(initial=0.0)) / size
-    if difference > _ALONE:
-        raise ModelError(
-            f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
-            "batch, so samples run into each other (or the model is random). Is the first dimension of every input the "
-            "batch, and not time? Export the model with the batch first, for inference."
-        )
 
 
 def evaluate(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..data.labels import IGNORED
 from ..errors import DataError
 from ..model.logits_axes import written
-
-if TYPE_CHECKING:
-    from .manifest import Manifest
+from .manifest import Manifest
 
 
 def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> float:

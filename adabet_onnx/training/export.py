@@ -15,11 +15,11 @@ from ..files import replacing
 from ..model.open import METADATA, open_model, set_metadata
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
-from .evaluation import logits_session
+from .history import PROPERTY, trained_checkpoint, trained_on
+from .logits import logits_session
 from .manifest import Manifest, load_manifest
 from .rounding import logits_rounding
 from .samples import sample_feeds, sample_labels
-from .trainer import PROPERTY, trained_checkpoint, trained_on
 
 TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
 _ROUNDINGS, _MOST = 4, 1e-3  # where rounding alone makes more: so many times as much, and never more than this
@@ -47,6 +47,13 @@ def export_model(
         RecordError: the folder is not an artifact folder, or damaged.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
+
+    Example:
+        >>> from adabet_onnx import Trainer, export_model, make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
+        >>> export_model("artifacts", "adapted.onnx").graph.output[0].name
+        'logits'
     """
     manifest = load_manifest(Path(folder))
     proto = adapted_proto(manifest)

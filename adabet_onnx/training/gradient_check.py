@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import seeds
 from ..errors import CheckError
 from .exact_loss import exact_loss
 from .manifest import Manifest, TrainingSession
@@ -177,7 +178,7 @@ class _Point:
         distance: float,
         ceilings: dict[str, int],
     ) -> None:
-        rng = np.random.default_rng(seed)
+        rng = seeds.gradient_point(seed)
         self._session, self._manifest, self._seed = session, manifest, seed
         self._sizes = {name: _size(value) for name, value in stored.items()}
         self._values = {
@@ -239,7 +240,7 @@ class _Point:
     def _direction(self, name: str, number: int) -> np.ndarray:
         """Scaled for the parameter: +-1 in each component, and the lean along the gradient."""
         gradient = self._gradients[name]
-        rng = np.random.default_rng([*self._seed, number, self._manifest.parameters.index(name)])
+        rng = seeds.gradient_direction(self._seed, number, self._manifest.parameters.index(name))
         bits = np.unpackbits(np.frombuffer(rng.bytes(-(-gradient.size // 8)), np.uint8), count=gradient.size)
         direction = bits.reshape(gradient.shape).astype(np.float32) * 2 - 1
         if self._lengths[name] > 0:

@@ -23,7 +23,7 @@ from ..data.dataset import Dataset
 from ..data.labels import IGNORED, fit_labels
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
-from .choices import Choices
+from ..trainability.choices import Choices
 from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
 _CHANCE = 0.05  # probability of as many right answers by chance

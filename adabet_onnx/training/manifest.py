@@ -8,7 +8,7 @@
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
-    batch_norm, recompute, frozen, ort_format, profile     training/choices.py
+    batch_norm, recompute, frozen, ort_format, profile     trainability/choices.py
                     (class_axis: of logits_shape, null where the loss has no classes)
     class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
                     of either; absent in older files, whose class_axis is null then

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..model.prepare import Prepared
+from ..trainability.choices import Choices
 from . import ort
-from .choices import Choices
 
 _FILES = {
     "training_model": "training_model.onnx",

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from .. import runtime
-from .evaluation import logits_session
+from .. import runtime, seeds
+from .logits import logits_session
 
 _ROUNDING = 2.0**-23  # of a float32
 _TRIES = 3
@@ -36,7 +36,7 @@ def logits_rounding(
     Raises:
         ModelError: the model cannot run.
     """
-    rng, worst = np.random.default_rng(0), 0.0
+    rng, worst = seeds.rounding(), 0.0
     for _ in range(_TRIES):
         moved = graph.clone()
         for key, value in moved.graph.initializers.items():

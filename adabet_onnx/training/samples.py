@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from .. import seeds
 from ..errors import AdabetError
 from .manifest import Manifest
 
@@ -23,7 +24,7 @@ def sample_feeds(
         seed: of the numbers.
         ceilings: by name of an input of integers; 2 where there is none, which masks and small vocabularies take too.
     """
-    rng = np.random.default_rng(seed)
+    rng = seeds.check_inputs(seed)
     feeds = {}
     for entry in manifest.input_details:
         shape = [batch, *entry["shape"][1:]]
@@ -64,7 +65,7 @@ def integer_ceilings(manifest: Manifest, runs: Callable[[dict[str, np.ndarray]],
 
 def sample_labels(manifest: Manifest, logits: np.ndarray, seed: int = 0) -> np.ndarray:
     """Random labels that fit the loss and these logits."""
-    rng = np.random.default_rng([seed, 5])
+    rng = seeds.check_labels(seed)
     if manifest.loss_function == "cross-entropy":
         return rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
     if manifest.loss_function == "bce-with-logits":

@@ -26,9 +26,9 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import AdabetError, CheckError
-from .evaluation import check_alone, logits_session
 from .exact_loss import exact_loss
 from .gradient_check import check_gradients
+from .logits import check_alone, logits_session
 from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from ..errors import UsageError
-from ..options import with_given
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
@@ -88,18 +86,16 @@ class Settings:
             learning_rate=self.learning_rate or LEARNING_RATES[optimizer],
         )
 
-    def resumed(self, asked: Settings | None, **given: Any) -> Settings:
+    def resumed(self, wanted: Settings) -> Settings:
         """These settings, stored with an interrupted training, where it goes on.
 
         Args:
-            asked: settings that are asked for; None: the stored ones. Of these, what is None is left open.
-            given: single ones.
+            wanted: settings that are asked for; what is None is left open.
 
         Raises:
             UsageError: something else is asked for than what is stored. Only a constant schedule can go on for more
                 epochs.
         """
-        wanted = with_given(asked or self, **given)
         longer = self.schedule == "constant" and wanted.epochs > self.epochs
         for field in fields(self):
             value, stored = getattr(wanted, field.name), getattr(self, field.name)

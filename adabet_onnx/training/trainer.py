@@ -1,49 +1,25 @@
-"""The training loop: epochs over a training graph, with a checkpoint after each.
-
-After every epoch ``training/last.ckpt`` in the artifact folder holds parameters, optimizer state, settings and all
-metrics so far; it is written beside and renamed, so an interrupted or killed training loses at most the epoch
-it was in. ``training/best.ckpt`` is kept where early stopping is asked for.
-
-``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
-Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
-the training data, null where none was.
-"""
+"""The training loop: epochs over a training graph, with a checkpoint after each (see `history`)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..data.arithmetic import integer_data
-from ..data.dataset import Dataset, split_off
-from ..data.feeder import Feeder
-from ..data.labels import IGNORED, align_classes, counted, fit_labels
-from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
-from ..data.source import open_data
-from ..errors import DataError, RecordError, TrainingError, UsageError
-from ..files import make_folder, replacing, write_bytes
+from ..data.preprocess import Arithmetic, Preprocessing
+from ..errors import UsageError
 from ..model.open import Model, open_model
 from ..options import with_given
 from ..progress import Progress
-from .choices import need_runtime
+from ..training_runtime import need_runtime
+from .epochs import Epochs
+from .fed import Fed, fed
+from .history import LAST, METRICS, PROPERTY, History, stored_state
 from .learned import Learned, judge
-from .manifest import Manifest, TrainingSession, load_manifest
-from .schedule import SCHEDULES
+from .manifest import Manifest, load_manifest
 from .settings import Settings
-
-LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
-PROPERTY = "adabet_onnx"
-_EVAL_BATCH = 64
-_FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
 
 
 class Trainer:
@@ -63,6 +39,14 @@ class Trainer:
     Raises:
         RecordError: it is no artifact folder, or its files were changed.
         RuntimeMissingError: the runtime that the folder's backend needs is not installed.
+
+    Example:
+        >>> from adabet_onnx import Trainer, make_artifacts, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> trainer = Trainer("artifacts")
+        >>> rows = trainer.fit("new_domain.npz", epochs=2)
+        >>> trainer.data
+        '900 grey images of 16 x 16 -> 1 x 16 x 16'
     """
 
     def __init__(
@@ -91,7 +75,7 @@ class Trainer:
         if not (self.folder / LAST).is_file():
             return None
         _, state = self.manifest.read_checkpoint(self.folder / LAST, PROPERTY)
-        return Settings(**self._state(state)["settings"])
+        return Settings(**stored_state(self.folder, state)["settings"])
 
     def fit(
         self,
@@ -141,110 +125,43 @@ class Trainer:
         last = self.folder / LAST
         resume = resume and last.is_file()
         session = self.manifest.session(last if resume else self.manifest.initial, threads=self._threads)
-        state = self._state(session.property(PROPERTY)) if resume else None
-        given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        state = stored_state(self.folder, session.property(PROPERTY)) if resume else None
+        settings = self._settled(
+            settings, state, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        )
+        used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
+        self.data = used.taken
+        passes = Epochs(session, self.manifest, used, settings)
+        rows = state["metrics"] if state is not None else []
+        history = History(self.folder, self._metrics, settings, used.about, rows)
         if state is None:
-            settings = self._cut(with_given(settings or Settings(), **given)).settled(self.manifest.optimizer)
+            history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
+        for epoch in range(len(rows), settings.epochs + 1):
+            if history.stopped:
+                break
+            began = time.perf_counter()
+            row, told = passes.run(epoch, progress)
+            history.add(session, {**row, "seconds": round(time.perf_counter() - began, 3)})
+            if progress is not None:
+                progress(told, epoch * passes.steps, settings.epochs * passes.steps)
         else:
-            settings = Settings(**state["settings"]).resumed(settings, **given)
+            history.write_metrics()
+        self.learned = self._judged(history, used, passes.steps * (len(rows) - 1))
+        return rows
+
+    def _settled(self, asked: Settings | None, state: dict[str, Any] | None, given: dict[str, Any]) -> Settings:
+        """The settings of a new training, or of one that goes on."""
+        if state is not None:
+            stored = Settings(**state["settings"])
+            settings = stored.resumed(with_given(asked or stored, **given))
+        else:
+            settings = self._cut(with_given(asked or Settings(), **given)).settled(self.manifest.optimizer)
         if settings.parts > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
                 "or leave `accumulate` out."
             )
-
-        dataset = open_data(data, self._model).train
-        ignore = self.manifest.ignore_label
-        dataset = align_classes(dataset, self.manifest.classes, strict=True, ignore=ignore)
-        labels = fit_labels(
-            dataset.need_labels("training"),
-            self.manifest.loss_function,
-            self.manifest.logits_shape,
-            dataset.name,
-            self.manifest.given_axis,  # where it was not given, two may fit
-            ignore,
-        )
-        fingerprint = hashlib.sha256(labels.tobytes()).hexdigest()
-        if state is not None and state["data"] != fingerprint:
-            raise DataError(
-                f"{dataset.name} is not the data that the training in {self.folder} was started with (its labels "
-                "differ). Resume with the same data, or start again without `resume`."
-            )
-        dataset = replace(dataset, labels=labels)
-        training, held_out = split_off(dataset, settings.validation, settings.seed)
-        if settings.patience is not None and held_out is None:
-            raise UsageError(
-                f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is "
-                "none. Raise `validation`, or leave out `patience`."
-            )
-        stored = self.manifest.preprocessing
-        used = arithmetic_for(self._model, integer_data(self._model, dataset), preprocessing, stored=stored)
-        feeder = Feeder(self._model, used)
-        self.data = feeder.taken(dataset)
-        if state is not None and state.get("taken_for", self.data) != self.data:
-            raise DataError(
-                f"{dataset.name} is taken for something else ({self.data}) than when the training in {self.folder} was "
-                f"started ({state['taken_for']}). Resume with the same data and `Data(..., layout=...)`, or start "
-                "again without `resume`."
-            )
-        samples = _sampled(feeder, dataset)
-        if state is not None and state.get("samples", samples) != samples:
-            raise DataError(
-                f"{dataset.name} is not the data that the training in {self.folder} was started with: its labels are "
-                "the same, but what is fed of its samples differs. Resume with the same data and preprocessing, or "
-                "start again without `resume`."
-            )
-        about = {
-            "data": fingerprint,
-            "samples": samples,
-            "classes": dataset.classes,
-            "preprocessing": used.to_json(),
-            "taken_for": self.data,
-        }
-
-        rows: list[dict[str, Any]] = state["metrics"] if state else []
-        target = self._metrics
-        feeder.feeds(training, np.arange(1))  # data that does not fit must not cost an earlier training's checkpoints
-        if state is None:
-            rows = [{"epoch": 0, "train_loss": None, **self._evaluated(session, held_out, feeder, settings, 0.0)}]
-            make_folder(last.parent)
-            (self.folder / BEST).unlink(missing_ok=True)  # last is replaced when the new one is complete
-            self._store(session, rows, settings, about, target)
-        steps = math.ceil(len(training) / (settings.size * settings.parts))
-        for epoch in range(len(rows), settings.epochs + 1):
-            if _stopped_early(rows, settings):
-                break
-            began = time.perf_counter()
-            loss, rate, told = self._epoch(session, training, feeder, settings, epoch, steps, progress)
-            row = {"epoch": epoch, "train_loss": loss, **self._evaluated(session, held_out, feeder, settings, rate)}
-            if held_out is not None and row["eval_loss"] is None:
-                raise _exploded("validation loss is not finite after", epoch, settings)
-            row["seconds"] = round(time.perf_counter() - began, 3)
-            rows.append(row)
-            self._store(session, rows, settings, about, target)
-            if progress is not None:
-                progress(told + _told(row), epoch * steps, settings.epochs * steps)
-        else:
-            _write_metrics(target, rows)
-        self.learned = self._judged(rows, settings, training, held_out, steps)
-        return rows
-
-    def _judged(
-        self, rows: list[dict[str, Any]], settings: Settings, training: Dataset, held_out: Dataset | None, steps: int
-    ) -> Learned:
-        """What the figures say of whether something was learned."""
-        axis, shape = self.manifest.class_axis, self.manifest.logits_shape
-        assert training.labels is not None
-        return judge(
-            rows,
-            rate=settings.rate,
-            updates=steps * (len(rows) - 1),
-            loss=self.manifest.loss_function,
-            classes=None if axis is None else int(shape[axis]),
-            labels=training.labels,
-            held_out=None if held_out is None else held_out.labels,
-            smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
-        )
+        return settings
 
     def _cut(self, asked: Settings) -> Settings:
         """Batches in parts where the selection's budget was made for that, and nothing else is asked for."""
@@ -253,182 +170,17 @@ class Trainer:
             return asked
         return replace(asked, batch_size=budget.part, accumulate=budget.accumulate)
 
-    def _state(self, stored: Any) -> dict[str, Any]:
-        """What a checkpoint says of its training."""
-        try:
-            state = json.loads(str(stored))
-            _ = state["settings"], state["metrics"], state["data"]
-        except (TypeError, ValueError, KeyError) as error:
-            raise RecordError(
-                f"{self.folder / LAST} was not written by this trainer; start again without `resume`."
-            ) from error
-        return dict(state)
-
-    def _store(
-        self,
-        session: TrainingSession,
-        rows: list[dict[str, Any]],
-        settings: Settings,
-        about: dict[str, Any],
-        metrics: Path,
-    ) -> None:
-        """Write the checkpoint, then the metrics (which the checkpoint holds too)."""
-        state = {"settings": asdict(settings), "metrics": rows, **about}
-        session.set_property(PROPERTY, json.dumps(state))
-        if settings.patience is not None and _best(rows) == len(rows) - 1:
-            with replacing(self.folder / BEST) as part:
-                session.save(part)
-        with replacing(self.folder / LAST) as part:
-            session.save(part)
-        _write_metrics(metrics, rows)
-
-    def _epoch(
-        self,
-        session: TrainingSession,
-        data: Dataset,
-        feeder: Feeder,
-        settings: Settings,
-        epoch: int,
-        steps: int,
-        progress: Progress | None,
-    ) -> tuple[float, float, str]:
-        """One pass over the data: (mean loss, rate of the last step, what to say of it).
-
-        Progress is told of every step but the last: that is told when the epoch has been evaluated.
-        """
-        order = np.random.default_rng([settings.seed, 4, epoch]).permutation(len(data))
-        share = SCHEDULES[settings.schedule]
-        total, rate, right, seen, what = 0.0, 0.0, Accuracy(self.manifest), 0, ""
-        for step in range(steps):
-            rate = settings.rate * share(((epoch - 1) * steps + step) / (settings.epochs * steps))
-            size = settings.size * settings.parts
-            parts = _parts(order[step * size : (step + 1) * size], settings.size)
-            for batch in parts:
-                feeds, labels = feeder.feeds(data, batch), _labels(data, batch)
-                if len(parts) == 1:
-                    loss, logits = session.step(feeds, labels, rate)
-                else:
-                    loss, logits = session.gradients(feeds, labels)
-                if not math.isfinite(loss):
-                    raise _exploded(f"loss became {loss} in", epoch, settings)
-                total += loss * counted(labels)
-                seen += counted(labels)
-                right.add(logits, labels)
-            if len(parts) > 1:
-                session.update(rate)
-            what = f"epoch {epoch}/{settings.epochs}, loss {total / max(seen, 1):.3f}"
-            if right.share is not None:
-                what += f", accuracy {right.share:.1%}"
-            if progress is not None and step + 1 < steps:
-                progress(what, (epoch - 1) * steps + step + 1, settings.epochs * steps)
-        return total / max(seen, 1), rate, what
-
-    def _evaluated(
-        self, session: TrainingSession, data: Dataset | None, feeder: Feeder, settings: Settings, rate: float
-    ) -> dict[str, Any]:
-        """The eval part of a metrics row."""
-        row: dict[str, Any] = {"eval_loss": None, "eval_accuracy": None, "learning_rate": rate, "seconds": 0.0}
-        if data is None:
-            return row
-        loss, seen, right = 0.0, 0, Accuracy(self.manifest)
-        # Parts of a batch are there to keep memory low: evaluation must not take more.
-        size = settings.size if settings.parts > 1 else max(settings.size, _EVAL_BATCH)
-        for batch in _in_order(len(data), size):
-            labels = _labels(data, batch)
-            each, logits = session.evaluate(feeder.feeds(data, batch), labels)
-            loss += each * counted(labels)
-            seen += counted(labels)
-            right.add(logits, labels)
-        row["eval_loss"] = loss / seen if seen and math.isfinite(loss) else None
-        row["eval_accuracy"] = right.share
-        return row
-
-
-def _told(row: dict[str, Any]) -> str:
-    """What evaluation after an epoch adds to what is said of it."""
-    told = "" if row["eval_loss"] is None else f", eval loss {row['eval_loss']:.3f}"
-    return told if row["eval_accuracy"] is None else f"{told}, eval accuracy {row['eval_accuracy']:.1%}"
-
-
-def _exploded(what: str, epoch: int, settings: Settings) -> TrainingError:
-    rate = settings.rate
-    return TrainingError(
-        f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less "
-        "(`learning_rate`), and check the preprocessing. The last good epoch is kept."
-    )
-
-
-def _best(rows: list[dict[str, Any]]) -> int:
-    """Index of the row with the lowest eval_loss, the earliest of equals."""
-    losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in rows]
-    return losses.index(min(losses))
-
-
-def _stopped_early(rows: list[dict[str, Any]], settings: Settings) -> bool:
-    return settings.patience is not None and len(rows) - 1 - _best(rows) >= settings.patience
-
-
-class Accuracy:
-    """Share of labels that the logits get right, over batches; of class labels only."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._axis = manifest.class_axis
-        self._right = self._seen = 0
-
-    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Count a batch; labels that the loss ignores do not count."""
-        if self._axis is None:
-            return
-        counted = labels != IGNORED
-        self._right += int(np.count_nonzero((logits.argmax(self._axis) == labels) & counted))
-        self._seen += int(np.count_nonzero(counted))
-
-    @property
-    def share(self) -> float | None:
-        """0 to 1, or None where there is none."""
-        return self._right / self._seen if self._seen else None
-
-
-def _sampled(feeder: Feeder, data: Dataset) -> str:
-    """A fingerprint of what is fed for a few samples: all of them may be too many to read."""
-    digest = hashlib.sha256()
-    for index in np.unique(np.linspace(0, len(data) - 1, _FINGERPRINTED).astype(np.int64)):
-        for _, array in sorted(feeder.feeds(data, np.array([index])).items()):
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _in_order(count: int, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
-
-
-def _labels(data: Dataset, indices: np.ndarray) -> np.ndarray:
-    assert data.labels is not None
-    return np.asarray(data.labels[indices])
-
-
-def _write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_bytes(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def trained_on(state: str | None) -> dict[str, Any]:
-    """What a checkpoint says about the data it was trained on: ``classes`` and ``preprocessing``, where it says so."""
-    try:
-        content = json.loads(state or "{}")
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
-    """The checkpoint an export takes, and whether it is a trained one: the best, else the last, else the initial."""
-    for name in (BEST, LAST):
-        path = manifest.folder / name
-        if path.is_file():
-            return path, True
-    return manifest.initial, False
+    def _judged(self, history: History, used: Fed, updates: int) -> Learned:
+        """What the figures say of whether something was learned."""
+        axis, shape = self.manifest.class_axis, self.manifest.logits_shape
+        assert used.training.labels is not None
+        return judge(
+            history.rows,
+            rate=history.settings.rate,
+            updates=updates,
+            loss=self.manifest.loss_function,
+            classes=None if axis is None else int(shape[axis]),
+            labels=used.training.labels,
+            held_out=None if used.held_out is None else used.held_out.labels,
+            smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+        )

@@ -87,7 +87,7 @@ def main() -> None:
 def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str, int]) -> Any:
     """Predicted, measured and margin of all cases of a model."""
     from adabet_onnx import make_artifacts, open_model
-    from adabet_onnx.cost.graphs import selection_of
+    from adabet_onnx.cost.graphs import selection_with
     from adabet_onnx.cost.measure import measure_inference, measure_training
     from adabet_onnx.cost.predict import Predictor
 
@@ -98,7 +98,7 @@ def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str
         for which, layers in {"inference": selections(model)["head"], **selections(model)}.items():
             if which not in given.selections.split(",") or (which == "inference" and backend == "ort"):
                 continue
-            chosen = selection_of(model, [p.name for n in layers for p in model.layer(n).parameters], layers)
+            chosen = selection_with(model, [p.name for n in layers for p in model.layer(n).parameters], layers)
             artifacts = folder / "artifacts"
             keys = {batch: f"{name} {backend} {batch} {which}" for batch in batches}
             if any(key not in known for key in keys.values()):

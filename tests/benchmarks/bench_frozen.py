@@ -17,7 +17,7 @@ import numpy as np
 from adabet_onnx import make_artifacts, open_model, score, select
 from adabet_onnx.cost.measure import measure_training
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = ("resnet20_cifar10_bn", "mobilenetv1_025_vww96_bn", "mobilenetv2_035_imagenet128")

@@ -42,10 +42,10 @@ import onnx_ir as ir  # noqa: E402
 from adabet_onnx import AdabetError, check_model, export_model, make_artifacts, open_model  # noqa: E402
 from adabet_onnx.runtime import run_session  # noqa: E402
 from adabet_onnx.selection.record import Selection  # noqa: E402
-from adabet_onnx.training.preflight import loss_obstacle  # noqa: E402
+from adabet_onnx.trainability.preflight import loss_obstacle  # noqa: E402
+from adabet_onnx.training.history import LAST, PROPERTY  # noqa: E402
 from adabet_onnx.training.samples import sample_feeds, sample_labels  # noqa: E402
 from adabet_onnx.training.selfcheck import check  # noqa: E402
-from adabet_onnx.training.trainer import LAST, PROPERTY  # noqa: E402
 
 BACKENDS = ("portable", "ort")
 SELECTIONS = ("first", "middle", "last", "10 %", "all")
@@ -235,7 +235,7 @@ def _export(made: Any, path: Path, feeds: dict[str, np.ndarray], trained: np.nda
 
 
 def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    from adabet_onnx.training.evaluation import logits_session
+    from adabet_onnx.training.logits import logits_session
 
     return np.asarray(run_session(logits_session(ir.load(path), name, str(path)), None, feeds, str(path))[0])
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from adabet_onnx.scoring.options import Scoring
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
@@ -102,8 +102,8 @@ def measure(what: str, folder: Path) -> dict[str, float]:
             optimizer.step()
     else:
         from adabet_onnx import runtime
-        from adabet_onnx.training.choices import need_runtime
         from adabet_onnx.training.manifest import load_manifest
+        from adabet_onnx.training_runtime import need_runtime
 
         manifest = load_manifest(folder / ("portable" if what == "inference" else what), verify=False)
         runtime.onnxruntime()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from ..uses import input_of
 from .edit import replace_output
 
 _ELEMENTWISE = frozenset(
@@ -158,7 +159,7 @@ def _axes(node: ir.Node) -> list[int] | None:
 
 
 def _constant(node: ir.Node, place: int) -> np.ndarray | None:
-    value = node.inputs[place] if place < len(node.inputs) else None
+    value = input_of(node, place)
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy()
 

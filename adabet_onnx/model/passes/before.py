@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ..uses import input_of
 
 
 class Before:
@@ -29,7 +30,7 @@ class Before:
 
     def given(self, position: int) -> ir.Value | None:
         """An input, if the node has it."""
-        return self.node.inputs[position] if position < len(self.node.inputs) else None
+        return input_of(self.node, position)
 
     def x(self, position: int) -> ir.Value:
         """An input that every such node has."""

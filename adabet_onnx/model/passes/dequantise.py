@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .dynamic import DYNAMIC, WITHOUT_RULE, attributes_of
+from ..uses import attributes_of, input_of
+from .dynamic import DYNAMIC, WITHOUT_RULE
 from .edit import replace_output
 from .quantised import Grid, cannot, float_name, grid_of
 from .signs import MOVING, not_negative
@@ -46,7 +47,7 @@ def input_ranges(model: ir.Model) -> dict[str, tuple[float, float]]:
     for node in model.graph:
         value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
         if value is not None and value.is_graph_input() and value.name:
-            bounds = grid_of(node, node.inputs[1], _input(node, 2), ir.DataType.UINT8).bounds
+            bounds = grid_of(node, node.inputs[1], input_of(node, 2), ir.DataType.UINT8).bounds
             if bounds is not None:
                 found[value.name] = bounds
     return found
@@ -78,10 +79,6 @@ class Dequantise(ir.passes.InPlacePass):
 
 def _is_quantised(node: ir.Node) -> bool:
     return node.op_type in OPERATORS or node.op_type.startswith(_PREFIX)
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _inputs(node: ir.Node) -> list[tuple[int, int, int]]:
@@ -129,11 +126,11 @@ class _Work:
         onnx does not check operators of other domains than its own.
         """
         needed = _NEEDED.get(node.op_type, 3 * _PLAIN[node.op_type][1] + 1 if node.op_type in _PLAIN else 0)
-        if any(_input(node, position) is None for position in range(needed)):
+        if any(input_of(node, position) is None for position in range(needed)):
             given = sum(value is not None for value in node.inputs[:needed])
             raise cannot(node, f"it needs its first {needed} inputs and has {given} of them: the file is damaged")
         for value_at, scale_at, zero_at in _inputs(node):
-            value = _input(node, value_at)
+            value = input_of(node, value_at)
             if value is None or ir.convenience.get_const_tensor(value) is not None:
                 continue
             source = value
@@ -144,7 +141,7 @@ class _Work:
             if producer is None:
                 if source.is_graph_input() and source is value:
                     continue
-                grid = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+                grid = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
                 if source.is_initializer() and grid.scale.size == 1:  # a table that rows are gathered from
                     self._early[source] = node, grid
                     continue
@@ -152,8 +149,8 @@ class _Work:
             places = _output_places(producer)
             if places is None:
                 raise cannot(node, f"its input {value.name!r} is computed as integers by {producer.name!r}")
-            made = grid_of(producer, _input(producer, places[0]), _input(producer, places[1]), ir.DataType.UINT8)
-            taken = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+            made = grid_of(producer, input_of(producer, places[0]), input_of(producer, places[1]), ir.DataType.UINT8)
+            taken = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
             if not made.same(taken):
                 raise cannot(node, f"its input {value.name!r} was made with another scale or zero point")
 
@@ -243,7 +240,7 @@ class _Work:
         x = node.inputs[0]
         assert x is not None
         default = node.attributes.get_int("output_dtype", 0)
-        grid = grid_of(node, node.inputs[1], _input(node, 2), ir.DataType(default) if default else ir.DataType.UINT8)
+        grid = grid_of(node, node.inputs[1], input_of(node, 2), ir.DataType(default) if default else ir.DataType.UINT8)
         return self._saturated(node, x, grid)
 
     def _saturated(self, node: ir.Node, x: ir.Value, grid: Grid) -> ir.Value:
@@ -260,25 +257,25 @@ class _Work:
         return clip.outputs[0]
 
     def _dequantize(self, node: ir.Node) -> ir.Value:
-        grid = grid_of(node, node.inputs[1], _input(node, 2))
+        grid = grid_of(node, node.inputs[1], input_of(node, 2))
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
         return self._real(node, node.inputs[0], grid, axis, block, node.outputs[0].name or "")
 
     def _taken_in(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, Grid]:
         value_at, scale_at, zero_at = _inputs(node)[number]
-        grid = grid_of(node, node.inputs[scale_at], _input(node, zero_at))
+        grid = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
         return self._real(node, node.inputs[value_at], grid, axis), grid
 
     def _given_out(self, node: ir.Node, value: ir.Value) -> ir.Value:
         places = _output_places(node)
         assert places is not None
-        scale, zero = (_input(node, place) for place in places)
+        scale, zero = (input_of(node, place) for place in places)
         if scale is None:
             return value
         return self._saturated(node, value, grid_of(node, scale, zero, ir.DataType.UINT8))
 
     def _bias(self, node: ir.Node, place: int, scale: np.ndarray) -> ir.Value | None:
-        value = _input(node, place)
+        value = input_of(node, place)
         tensor = ir.convenience.get_const_tensor(value) if value is not None else None
         if value is None:
             return None
@@ -337,7 +334,3 @@ _INTEGERS = frozenset({ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, 
 
 def _new_name(output: ir.Value) -> str:
     return f"{output.name}/float32"
-
-
-def _attributes(node: ir.Node) -> dict[str, Any]:
-    return {name: attribute.value for name, attribute in node.attributes.items()}

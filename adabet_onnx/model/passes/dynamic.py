@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from ..uses import attributes_of, input_of
 from .edit import replace_output
 from .quantised import Grid, cannot, float_name
 
@@ -52,7 +53,7 @@ def _integer_product(work: Work, node: ir.Node) -> None:
     factors = [np.ones(()), factor]
     inputs: list[ir.Value | None] = []
     for position in (0, 1):
-        value, zero = node.inputs[position], _input(node, position + 2)
+        value, zero = node.inputs[position], input_of(node, position + 2)
         assert value is not None
         producer = value.producer()
         if producer is not None and producer.op_type == "DynamicQuantizeLinear":
@@ -124,12 +125,12 @@ def _factors(value: ir.Value | None) -> set[ir.Value | None]:
 
 def _lstm(work: Work, node: ir.Node) -> None:
     """W and R, stored as (directions, inputs, gates), become the LSTM's (directions, gates, inputs)."""
-    inputs = [_input(node, position) for position in range(8)]
+    inputs = [input_of(node, position) for position in range(8)]
     for position, scale_at in ((1, 8), (2, 10)):
         value = inputs[position]
         assert value is not None
         integers = _integers(node, value)
-        parts = [_constant(node, _input(node, scale_at + offset)) for offset in (0, 1)]
+        parts = [_constant(node, input_of(node, scale_at + offset)) for offset in (0, 1)]
         directions, _, gates = integers.shape
         if any(part.size not in (1, directions, directions * gates) for part in parts):
             raise cannot(node, f"scale and zero point do not fit {value.name!r}")
@@ -153,12 +154,12 @@ def _lstm(work: Work, node: ir.Node) -> None:
 def _float_product(work: Work, node: ir.Node) -> None:
     """DynamicQuantizeMatMul takes floats, MatMulIntegerToFloat what was quantised on the fly; both add a bias."""
     if node.op_type == "DynamicQuantizeMatMul":
-        a, b_scale, b_zero, bias = node.inputs[0], _input(node, 2), _input(node, 3), _input(node, 4)
+        a, b_scale, b_zero, bias = node.inputs[0], input_of(node, 2), input_of(node, 3), input_of(node, 4)
     else:
         producer = node.inputs[0].producer() if node.inputs[0] is not None else None
         if producer is None or producer.op_type != "DynamicQuantizeLinear":
             raise cannot(node, "its first input is not quantised on the fly")
-        a, b_scale, b_zero, bias = producer.inputs[0], _input(node, 3), _input(node, 5), _input(node, 6)
+        a, b_scale, b_zero, bias = producer.inputs[0], input_of(node, 3), input_of(node, 5), input_of(node, 6)
     b = node.inputs[1]
     assert b is not None
     grid = Grid(_constant(node, b_scale), _constant(node, b_zero), None)
@@ -189,17 +190,8 @@ DYNAMIC: dict[str, Callable[[Work, ir.Node], None]] = {
 }
 
 
-def attributes_of(node: ir.Node) -> dict[str, Any]:
-    """A node's attributes as plain values."""
-    return {name: attribute.value for name, attribute in node.attributes.items()}
-
-
 def _name(work: Work, value: ir.Value) -> str:
     return float_name(value.name or "", "", work.taken)
-
-
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _integers(node: ir.Node, value: ir.Value) -> np.ndarray:

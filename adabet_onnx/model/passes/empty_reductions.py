@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..probabilities import behind_shape
 from ..shapes import infer_shapes
+from ..uses import input_of
 from .edit import Replacement
 
 _OF_ONE = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
@@ -53,6 +54,6 @@ def _axes(node: ir.Node) -> list[int] | None:
     """The axes of a reduction; None where it is over all, or they are computed."""
     if "axes" in node.attributes:
         return [int(axis) for axis in node.attributes.get_ints("axes", ())]
-    given = node.inputs[1] if len(node.inputs) > 1 else None
+    given = input_of(node, 1)
     tensor = None if given is None else ir.convenience.get_const_tensor(given)
     return None if tensor is None or tensor.size == 0 else [int(axis) for axis in np.ravel(tensor.numpy())]

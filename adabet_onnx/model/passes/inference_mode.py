@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from ..uses import input_of
+
 _STATED = 14  # from this opset on, an attribute says whether a BatchNormalization is in training mode
 
 
@@ -41,7 +43,7 @@ class InferenceMode(ir.passes.InPlacePass):
                 if mode is not None:
                     modes.append(mode)
                     self.dropouts.append(node.name or "")
-                ratio = node.inputs[1] if len(node.inputs) > 1 else None
+                ratio = input_of(node, 1)
                 if ratio is not None and not ratio.is_initializer():
                     node.replace_input_with(1, None)
                     modes.append(ratio)
@@ -72,7 +74,7 @@ def _no_longer_read(values: Sequence[ir.Value]) -> Iterator[ir.Value]:
 
 def _training_mode(node: ir.Node) -> ir.Value | None:
     """The input that says a Dropout is, or may be, in training mode, which it then no longer has; else None."""
-    mode = node.inputs[2] if len(node.inputs) > 2 else None
+    mode = input_of(node, 2)
     if mode is None:
         return None
     tensor = ir.convenience.get_const_tensor(mode) if mode.is_initializer() or mode.producer() is not None else None

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ..constant import evaluate, varying
 from ..shapes import Shapes, infer_shapes, measured_shapes
-from ..uses import subgraphs
+from ..uses import input_of, subgraphs
 from .constants import constants_of_shapes
 from .unused import RemoveUnused
 
@@ -159,7 +159,7 @@ class _Taking:
 
     def _place(self, node: ir.Node, position: int, default: int | None, count: int) -> int:
         """A place of ``count``, counted from the start."""
-        given = node.inputs[position] if position < len(node.inputs) else None
+        given = input_of(node, position)
         if given is None and default is not None:
             place = default
         else:
@@ -175,7 +175,7 @@ class _Taking:
         x = node.inputs[0]
         assert x is not None
         axis = node.attributes.get_int("axis", 0)
-        given = node.inputs[1] if len(node.inputs) > 1 else None
+        given = input_of(node, 1)
         sizes = self._sizes(x, axis, given)
         if not 0 < len(sizes) <= _MOST_PARTS:
             raise _UnknownError(

@@ -5,13 +5,11 @@ Classifiers that are one against the rest end so. With log(p) as the logits, cro
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx_ir as ir
 
 from ..probabilities import behind_shape, tail_of
 from ..trial import compare
-from ..uses import ancestors
+from ..uses import ancestors, attributes_of
 from .edit import Replacement
 
 _MOST_ELSE = 1e-4  # of the outputs' size
@@ -80,7 +78,7 @@ class _Logarithms(Replacement):
             minus = self.apply("Neg", tail.logits)
             return self.apply("Neg", self.apply("Softplus", minus))
         if node.op_type == "Softmax":
-            return self.apply("LogSoftmax", node.inputs[0], **_attributes(node))
+            return self.apply("LogSoftmax", node.inputs[0], **attributes_of(node))
         if node.op_type == "Add":  # of what keeps the sum from 0
             found = [made for operand in node.inputs if (made := self.of(operand, depth + 1)) is not None]
             return found[0] if len(found) == 1 else None
@@ -90,8 +88,4 @@ class _Logarithms(Replacement):
         logarithms = [self.of(operand, depth + 1) for operand in node.inputs[:several]]
         if any(made is None for made in logarithms):
             return None
-        return self.apply(node.op_type, *logarithms, *node.inputs[several:], **_attributes(node))
-
-
-def _attributes(node: ir.Node) -> dict[str, Any]:
-    return {name: attribute.value for name, attribute in node.attributes.items()}
+        return self.apply(node.op_type, *logarithms, *node.inputs[several:], **attributes_of(node))

@@ -20,7 +20,6 @@ from .functions import one_minus, square
 from .registry import Gradients, Look, Step, rule
 from .slicing import zeros
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 _W, _R, _B, _LENGTHS, _H, _C, _P = 1, 2, 3, 4, 5, 6, 7  # positions of inputs
 _SPLIT_BY_INPUT = 13  # the opset that gave Split its sizes as an input

@@ -122,7 +122,7 @@ def main() -> None:
     from adabet_onnx import open_model
     from adabet_onnx.data.source import open_data
     from adabet_onnx.scoring.forward import Probed
-    from adabet_onnx.study.agreement import kendall_tau, overlap
+    from adabet_onnx.study.agreement import overlap, same_order
 
     print("| task | samples of a half | score | tau between halves | top tenth in common | tau with 1/D |")
     print("|---|--:|---|--:|--:|--:|")
@@ -142,9 +142,9 @@ def main() -> None:
             for key in one:
                 found.setdefault(key, []).append(
                     (
-                        kendall_tau(one[key], other[key]),
+                        same_order(one[key], other[key]),
                         overlap(one[key], other[key], top),
-                        kendall_tau(one[key], one["1/D"]),
+                        same_order(one[key], one["1/D"]),
                     )
                 )
         for key, values in found.items():

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from adabet_onnx.data.preprocess import Preprocessing
-from adabet_onnx.training.choices import Choices
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.settings import Settings
 
 HERE = Path(__file__).resolve().parent
@@ -60,7 +60,7 @@ def sets(model: Any) -> dict[str, list[str]]:
 def train(task: str, what: str, rate: float, folder: Path) -> float | None:
     """Test accuracy, or None if the training failed."""
     from adabet_onnx import Trainer, TrainingError, export_model, make_artifacts, open_model
-    from adabet_onnx.cost.graphs import selection_of
+    from adabet_onnx.cost.graphs import selection_with
     from adabet_onnx.data.source import open_data
     from adabet_onnx.study.runs import used_data
     from adabet_onnx.training.evaluation import evaluate
@@ -69,7 +69,7 @@ def train(task: str, what: str, rate: float, folder: Path) -> float | None:
     splits = used_data(open_data(data_of(task, folder), model), 1000)
     used = Preprocessing().resolve(model, integer_data=True)
     head = [parameter.name for parameter in model.head.parameters]
-    selection = selection_of(model, [*sets(model)[what], *head])
+    selection = selection_with(model, [*sets(model)[what], *head])
     with tempfile.TemporaryDirectory() as scratch:
         artifacts = Path(scratch) / "artifacts"
         make_artifacts(model, selection, artifacts, backend="portable", check=False, choices=TRAINING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .. import runtime
 from ..errors import UsageError
 from ..model.logits_axes import axes_of, told_axis
 from ..model.open import Model
@@ -13,7 +12,8 @@ from ..portable.losses import LOSSES as LOSSES
 from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
 from ..portable.optimizers import Optimizer
 from ..portable.profiles import PROFILES as PROFILES
-from . import ort
+from ..portable.profiles import allowed
+from ..portable.recipe import Recipe
 
 BACKENDS = ("auto", "ort", "portable")
 FROZEN = ("embedded", "checkpoint")
@@ -104,6 +104,19 @@ class Choices:
         """The optimizer."""
         return Optimizer(self.optimizer, self.weight_decay, self.momentum, self.clip_norm)
 
+    @property
+    def recipe(self) -> Recipe:
+        """What the portable backend's graphs compute."""
+        return Recipe(
+            loss=self.loss,
+            label_smoothing=self.label_smoothing,
+            class_axis=self.class_axis,
+            optimizer=self.update,
+            allowed=allowed(self.profile),
+            batch_norm=self.batch_norm,
+            recompute=self.recompute,
+        )
+
     def lacking(self, backend: str, *, channels: bool = False) -> list[str]:
         """What is asked for that a backend does not have, in words.
 
@@ -173,15 +186,3 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
         hint = f"Use `backend={other!r}`" if able else "No backend has all that is asked for"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend
-
-
-def need_runtime(backend: str) -> None:
-    """See that what a backend runs on is installed.
-
-    Raises:
-        RuntimeMissingError: it is not.
-    """
-    if backend == "ort":
-        ort.load()
-    else:
-        runtime.onnxruntime()

@@ -6,12 +6,12 @@ where shapes cannot be inferred, a forward pass on zeros. What was found is a `v
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
+from ..model.chosen import Chosen, whole
 from ..model.door import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
@@ -20,17 +20,17 @@ from ..model.open import Model, ModelSource, open_model
 from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
-from ..model.repairs import repair_of
 from ..model.uses import ancestors, reads
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
 from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
-from ..selection.record import Selection, selection_of
+from ..training_runtime import need_runtime
 from . import ort_operators
-from .choices import Choices, choose_backend, need_runtime
+from .choices import Choices, choose_backend
 from .decisions import decisions
+from .repairs import repair_of
 from .verdicts import Check, CheckedLayer, Obstacle, Verdict
 
 _OR_EXPORT = "Or export the model with other operators in its place."
@@ -110,7 +110,7 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     return None
 
 
-def pick_backend(model: Model, selection: Selection, asked: str, choices: Choices) -> str:
+def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) -> str:
     """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
 
     That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
@@ -135,37 +135,6 @@ def pick_backend(model: Model, selection: Selection, asked: str, choices: Choice
         return "portable"
     trained = loss_obstacle(model, choices.loss, "ort") is None and obstacles_to(ours, "ort") is None
     return "ort" if trained else "portable"
-
-
-@guarded("preparing")
-def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *, backend: str = "auto") -> Prepared:
-    """Rewrite a model for training the selected layers.
-
-    Args:
-        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
-        selection: what is to be trained, or the path of a selection.json; it must have been made for this model.
-        backend: ``portable``, ``ort`` (onnxruntime-training, which needs more rewrites), or ``auto``: as
-            `make_artifacts` chooses.
-
-    Returns:
-        The trainable graph, whose logits equal the model's.
-
-    Raises:
-        RecordError: the selection was made for another model.
-        UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
-            ``ort`` and channels are selected.
-        ModelError: a node stands in the way, or the weights are 2 GB and more.
-        CheckError: what would be trained is not the selected layers' alone.
-
-    Example:
-        >>> from adabet_onnx import prepare, select
-        >>> prepared = prepare("model.onnx", select("model.onnx", strategy="head"))
-        >>> len(prepared.trainable)
-        2
-    """
-    selection = selection_of(selection)
-    model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
-    return trainable_graph(model, selection, backend=pick_backend(model, selection, backend, Choices()))
 
 
 def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None) -> str | None:
@@ -236,7 +205,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = trainable_graph(model, _selection_of(model, layers), backend=self._backend)
+        prepared = trainable_graph(model, whole(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)
@@ -319,11 +288,6 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
             if mask >> i & 1:
                 met[i][what] = met[i].get(what, 0) + 1
     return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
-
-
-def _selection_of(model: Model, layers: Sequence[Layer]) -> Selection:
-    names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
-    return Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
 
 
 def _initializers(prepared: Prepared, layers: Sequence[Layer]) -> dict[str, list[str]]:

@@ -1,0 +1,31 @@
+"""What a training graph is to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .optimizers import Optimizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training graph computes.
+
+    Attributes:
+        loss: one of losses.LOSSES.
+        label_smoothing: of cross-entropy.
+        class_axis: of the logits; None: see `losses.class_axis`.
+        optimizer: the update.
+        allowed: operators that may be used; None: all.
+        batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
+            statistics.
+        recompute: compute activations again in the backward pass rather than keep them.
+    """
+
+    loss: str = "cross-entropy"
+    label_smoothing: float = 0.0
+    class_axis: int | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    allowed: frozenset[str] | None = None
+    batch_norm: str = "frozen"
+    recompute: bool = False

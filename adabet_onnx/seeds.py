@@ -1,0 +1,84 @@
+"""Random numbers: every choice that takes a seed draws from a stream of its own, and here all streams have names.
+
+So one choice is independent of another with the same seed, and the same seed gives the same numbers in every release:
+a stream that is added gets a number that none has. What is drawn without a seed, such as the pictures of a folder that
+are kept for testing, is always the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+
+
+def head(seed: int) -> np.random.Generator:
+    """Weights of a new head."""
+    return np.random.default_rng(seed)
+
+
+def samples(seed: int) -> np.random.Generator:
+    """Which samples are scored."""
+    return np.random.default_rng(seed)
+
+
+def subsets(seed: int, *group: int) -> np.random.Generator:
+    """Of which points of a group of samples the Betti numbers are, by what tells the group from others."""
+    return np.random.default_rng([seed, _SUBSETS, *group])
+
+
+def layers(seed: int) -> np.random.Generator:
+    """Which layers the strategy ``random`` takes."""
+    return np.random.default_rng(seed)
+
+
+def fisher(seed: int) -> np.random.Generator:
+    """Which samples Fisher information is of."""
+    return np.random.default_rng([seed, _FISHER])
+
+
+def kept_pictures() -> np.random.Generator:
+    """Which pictures of a folder are kept for testing, so that no command tests on what another has trained on."""
+    return np.random.default_rng(_TEST)
+
+
+def validation(seed: int) -> np.random.Generator:
+    """Which samples are kept for validation."""
+    return np.random.default_rng([seed, _VALIDATION])
+
+
+def epoch(seed: int, number: int) -> np.random.Generator:
+    """In which order an epoch goes through the samples."""
+    return np.random.default_rng([seed, _EPOCH, number])
+
+
+def check_inputs(seed: int) -> np.random.Generator:
+    """Inputs that artifacts are checked and measured with."""
+    return np.random.default_rng(seed)
+
+
+def check_labels(seed: int) -> np.random.Generator:
+    """Labels that artifacts are checked and measured with."""
+    return np.random.default_rng([seed, _LABELS])
+
+
+def gradient_point(seed: Sequence[int]) -> np.random.Generator:
+    """Values of the parameters where gradients are checked."""
+    return np.random.default_rng(seed)
+
+
+def gradient_direction(seed: Sequence[int], number: int, parameter: int) -> np.random.Generator:
+    """A direction along which a parameter's gradient is checked."""
+    return np.random.default_rng([*seed, number, parameter])
+
+
+def trial() -> np.random.Generator:
+    """Inputs on which a rewritten graph is compared with the original."""
+    return np.random.default_rng(0)
+
+
+def rounding() -> np.random.Generator:
+    """Which way the last bits of a model's numbers are moved."""
+    return np.random.default_rng(0)

@@ -1,0 +1,119 @@
+"""The trainings of a comparison: those that a learning rate is chosen by, and those that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..files import make_folder
+from ..selection.record import Selection
+from . import runs
+from .plan import Setting
+from .rates import EXTENSIONS, Outcome, best_rate, next_rate
+from .study import Selections, Study, key
+
+
+class Trainings:
+    """Does the trainings of a comparison that have not been done.
+
+    Args:
+        study: the comparison.
+        task: what is the same for all of them.
+        selections: what they train.
+    """
+
+    def __init__(self, study: Study, task: runs.Task, selections: Selections) -> None:
+        self._study, self._task, self._selections = study, task, selections
+        self._folder = study.folder / "runs"
+
+    def rates(self) -> dict[Setting, float]:
+        """The rate of each setting, chosen by trainings with the first seed's selection."""
+        plan = self._study.plan
+        settings, grid = plan.settings(), plan.grid
+        if len(grid) == 1:
+            return dict.fromkeys(settings, grid[0])
+        tried = {setting: list(grid) for setting in settings}
+        outcomes = self._try(tried)
+        for _ in range(EXTENSIONS if not plan.rates else 0):
+            more = {setting: next_rate(outcomes[setting]) for setting in settings}
+            if not any(more.values()):
+                break
+            for setting, rate in more.items():
+                tried[setting] += [] if rate is None else [rate]
+            outcomes = self._try(tried)
+        # Where all failed the lowest is tried again on all data, and its failure is the result.
+        return {setting: best_rate(outcomes[setting]) or min(tried[setting]) for setting in settings}
+
+    def finish(self, rates: dict[Setting, float]) -> None:
+        """Do the trainings that count, each with its setting's rate."""
+        self._train(
+            [
+                self._job(
+                    self._final(setting, seed, rates[setting]),
+                    selection,
+                    rate=rates[setting],
+                    seed=seed,
+                    validation=0.0,
+                    what=f"{setting}, seed {seed}",
+                )
+                for (setting, seed), selection in self._selections.items()
+            ]
+        )
+
+    def finished(self, setting: Setting, seed: int, rate: float) -> dict[str, Any]:
+        """What a training that counts has left."""
+        return runs.read(self._folder / f"{self._final(setting, seed, rate)}.json")
+
+    def _try(self, tried: dict[Setting, list[float]]) -> dict[Setting, dict[float, Outcome | None]]:
+        """Outcomes of trainings by setting and rate."""
+        jobs = {(setting, rate): self._trial(setting, rate) for setting, rates in tried.items() for rate in rates}
+        self._train(list(jobs.values()))
+        found: dict[Setting, dict[float, Outcome | None]] = {setting: {} for setting in tried}
+        for (setting, rate), job in jobs.items():
+            outcome = runs.read(self._folder / f"{job.name}.json")
+            failed = outcome["failed"] is not None or outcome["loss"] is None
+            found[setting][rate] = None if failed else Outcome(outcome["accuracy"] or 0.0, outcome["loss"])
+        return found
+
+    def _trial(self, setting: Setting, rate: float) -> runs.Job:
+        selection = self._selections[setting, 0]
+        return self._job(
+            f"rate-{setting.key}-{self._study.label(selection)}-{rate:g}",
+            selection,
+            rate=rate,
+            seed=0,
+            validation=self._study.plan.rate_validation,
+            what=f"choosing a rate: {setting}, {rate:g}",
+        )
+
+    def _final(self, setting: Setting, seed: int, rate: float) -> str:
+        """What a training that counts is called."""
+        return f"final-{setting.key}-{seed}-{self._study.label(self._selections[setting, seed])}-{rate:g}"
+
+    def _job(
+        self, name: str, selection: Selection, *, rate: float, seed: int, validation: float, what: str
+    ) -> runs.Job:
+        return runs.Job(
+            name=name,
+            artifacts=self._study.artifacts(selection),
+            rate=rate,
+            seed=seed,
+            validation=validation,
+            parts=self._study.parts(selection),
+            what=what,
+        )
+
+    def _train(self, jobs: Sequence[runs.Job]) -> None:
+        """Do what has not been done."""
+        make_folder(self._folder)
+        wanted = {job.name: job for job in jobs}
+        left = [job for job in wanted.values() if not (self._folder / f"{job.name}.json").is_file()]
+        missing = {job.artifacts.name for job in left}
+        for name, selection in {key(selection): selection for selection in self._selections.values()}.items():
+            if name in missing:
+                self._study.make_artifacts(selection)
+        done = len(wanted) - len(left)
+        self._study.say("training", done, len(wanted))
+        for job in runs.run_all(self._task, left, self._folder, self._study.plan.processes):
+            done += 1
+            self._study.say(job.what, done, len(wanted))

@@ -1,0 +1,138 @@
+"""The data of a training: labels that fit, what is held out for validation, and whether a resumed one has the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.arithmetic import integer_data
+from ..data.dataset import Dataset, split_off
+from ..data.feeder import Feeder
+from ..data.labels import align_classes, fit_labels
+from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
+from ..data.source import open_data
+from ..errors import DataError, UsageError
+from ..model.open import Model
+from .manifest import Manifest
+from .settings import Settings
+
+_FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
+
+
+@dataclass(frozen=True)
+class Fed:
+    """The data of a training, as its graph takes it.
+
+    Attributes:
+        training: what is trained on.
+        held_out: what is not, for validation; None where nothing is.
+        feeder: makes input of it.
+        about: what is stored with the training: ``data`` and ``samples`` (fingerprints), ``classes``,
+            ``preprocessing``, and ``taken_for`` (a line).
+    """
+
+    training: Dataset
+    held_out: Dataset | None
+    feeder: Feeder
+    about: dict[str, Any]
+
+    @property
+    def taken(self) -> str:
+        """What the data was taken for, in a line."""
+        return str(self.about["taken_for"])
+
+
+def fed(
+    manifest: Manifest,
+    model: Model,
+    data: Any,
+    settings: Settings,
+    *,
+    preprocessing: Preprocessing | Arithmetic | None,
+    resumed: Mapping[str, Any] | None,
+) -> Fed:
+    """Open the data of a training.
+
+    Args:
+        manifest: of the artifacts.
+        model: the one they were made from.
+        data: in any form that `Data` describes.
+        settings: of the training.
+        preprocessing: in place of the manifest's.
+        resumed: what is stored of the training that goes on; None for a new one.
+
+    Raises:
+        DataError: no labels, or data that does not fit, or other data than the resumed training's.
+        UsageError: early stopping, and nothing is held out.
+    """
+    resumed = resumed or {}
+    dataset = _labelled(open_data(data, model).train, manifest)
+    assert dataset.labels is not None
+    fingerprint = hashlib.sha256(dataset.labels.tobytes()).hexdigest()
+    other = f"{dataset.name} is not the data that the training in {manifest.folder} was started with"
+    if resumed.get("data", fingerprint) != fingerprint:
+        raise DataError(f"{other} (its labels differ). Resume with the same data, or start again without `resume`.")
+    training, held_out = split_off(dataset, settings.validation, settings.seed)
+    if settings.patience is not None and held_out is None:
+        raise UsageError(
+            f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is none. "
+            "Raise `validation`, or leave out `patience`."
+        )
+    stored = manifest.preprocessing
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
+    feeder = Feeder(model, used)
+    taken = feeder.taken(dataset)
+    _same_meaning(dataset, taken, manifest.folder, resumed)
+    samples = _sampled(feeder, dataset)
+    if resumed.get("samples", samples) != samples:
+        raise DataError(
+            f"{other}: its labels are the same, but what is fed of its samples differs. Resume with the same data and "
+            "preprocessing, or start again without `resume`."
+        )
+    about = {
+        "data": fingerprint,
+        "samples": samples,
+        "classes": dataset.classes,
+        "preprocessing": used.to_json(),
+        "taken_for": taken,
+    }
+    feeder.feeds(training, np.arange(1))  # data that does not fit must not cost an earlier training's checkpoints
+    return Fed(training, held_out, feeder, about)
+
+
+def _labelled(dataset: Dataset, manifest: Manifest) -> Dataset:
+    """With labels as the loss takes them."""
+    dataset = align_classes(dataset, manifest.classes, strict=True, ignore=manifest.ignore_label)
+    labels = fit_labels(
+        dataset.need_labels("training"),
+        manifest.loss_function,
+        manifest.logits_shape,
+        dataset.name,
+        manifest.given_axis,  # where it was not given, two may fit
+        manifest.ignore_label,
+    )
+    return replace(dataset, labels=labels)
+
+
+def _same_meaning(dataset: Dataset, taken: str, folder: Path, resumed: Mapping[str, Any]) -> None:
+    before = resumed.get("taken_for", taken)
+    if before != taken:
+        raise DataError(
+            f"{dataset.name} is taken for something else ({taken}) than when the training in {folder} was started "
+            f"({before}). Resume with the same data and `Data(..., layout=...)`, or start again "
+            "without `resume`."
+        )
+
+
+def _sampled(feeder: Feeder, data: Dataset) -> str:
+    """A fingerprint of what is fed for a few samples: all of them may be too many to read."""
+    digest = hashlib.sha256()
+    for index in np.unique(np.linspace(0, len(data) - 1, _FINGERPRINTED).astype(np.int64)):
+        for _, array in sorted(feeder.feeds(data, np.array([index])).items()):
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""What a training leaves in its folder.
+
+After every epoch ``training/last.ckpt`` in the artifact folder holds parameters, optimizer state, settings and all
+metrics so far; it is written beside and renamed, so an interrupted or killed training loses at most the epoch
+it was in. ``training/best.ckpt`` is kept where early stopping is asked for.
+
+``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
+Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
+the training data, null where none was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecordError
+from ..files import make_folder, replacing, write_bytes
+from .manifest import Manifest, TrainingSession
+from .settings import Settings
+
+LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
+PROPERTY = "adabet_onnx"
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of a training so far, and what is stored with them.
+
+    Attributes:
+        folder: the artifacts.
+        metrics: the path of metrics.jsonl.
+        settings: of the training.
+        about: its data.
+        rows: one per epoch, the state before training first.
+    """
+
+    folder: Path
+    metrics: Path
+    settings: Settings
+    about: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def begin(self, session: TrainingSession, row: dict[str, Any]) -> None:
+        """Put a training in place of an earlier one; ``last`` is replaced when the new one is complete."""
+        self.rows.append(row)
+        make_folder((self.folder / LAST).parent)
+        (self.folder / BEST).unlink(missing_ok=True)
+        self._store(session)
+
+    def add(self, session: TrainingSession, row: dict[str, Any]) -> None:
+        """Note an epoch."""
+        self.rows.append(row)
+        self._store(session)
+
+    def write_metrics(self) -> None:
+        """Write metrics.jsonl."""
+        write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it is time to stop early."""
+        patience = self.settings.patience
+        return patience is not None and len(self.rows) - 1 - self._best >= patience
+
+    @property
+    def _best(self) -> int:
+        """Index of the row with the lowest eval_loss, the earliest of equals."""
+        losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in self.rows]
+        return losses.index(min(losses))
+
+    def _store(self, session: TrainingSession) -> None:
+        """Write the checkpoint, then the metrics (which the checkpoint holds too)."""
+        state = {"settings": asdict(self.settings), "metrics": self.rows, **self.about}
+        session.set_property(PROPERTY, json.dumps(state))
+        if self.settings.patience is not None and self._best == len(self.rows) - 1:
+            with replacing(self.folder / BEST) as part:
+                session.save(part)
+        with replacing(self.folder / LAST) as part:
+            session.save(part)
+        self.write_metrics()
+
+
+def stored_state(folder: Path, stored: Any) -> dict[str, Any]:
+    """What the last checkpoint of a folder says of its training.
+
+    Args:
+        folder: the artifacts.
+        stored: the checkpoint's property.
+
+    Raises:
+        RecordError: it was not written by a trainer.
+    """
+    try:
+        state = json.loads(str(stored))
+        _ = state["settings"], state["metrics"], state["data"]
+    except (TypeError, ValueError, KeyError) as error:
+        raise RecordError(f"{folder / LAST} was not written by this trainer; start again without `resume`.") from error
+    return dict(state)
+
+
+def trained_on(state: str | None) -> dict[str, Any]:
+    """What a checkpoint says about the data it was trained on: ``classes`` and ``preprocessing``, where it says so."""
+    try:
+        content = json.loads(state or "{}")
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
+    """The checkpoint an export takes, and whether it is a trained one: the best, else the last, else the initial."""
+    for name in (BEST, LAST):
+        path = manifest.folder / name
+        if path.is_file():
+            return path, True
+    return manifest.initial, False

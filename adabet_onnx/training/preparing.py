@@ -1,0 +1,43 @@
+"""From a model and a selection, in any form, to the graph that a backend trains."""
+
+from __future__ import annotations
+
+import os
+
+from ..model.door import guarded
+from ..model.open import Model, ModelSource, open_model
+from ..model.prepare import Prepared, trainable_graph
+from ..selection.record import Selection, selection_of
+from ..trainability.choices import Choices
+from ..trainability.preflight import pick_backend
+
+
+@guarded("preparing")
+def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *, backend: str = "auto") -> Prepared:
+    """Rewrite a model for training the selected layers.
+
+    Args:
+        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
+        selection: what is to be trained, or the path of a selection.json; it must have been made for this model.
+        backend: ``portable``, ``ort`` (onnxruntime-training, which needs more rewrites), or ``auto``: as
+            `make_artifacts` chooses.
+
+    Returns:
+        The trainable graph, whose logits equal the model's.
+
+    Raises:
+        RecordError: the selection was made for another model.
+        UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
+            ``ort`` and channels are selected.
+        ModelError: a node stands in the way, or the weights are 2 GB and more.
+        CheckError: what would be trained is not the selected layers' alone.
+
+    Example:
+        >>> from adabet_onnx import prepare, select
+        >>> prepared = prepare("model.onnx", select("model.onnx", strategy="head"))
+        >>> len(prepared.trainable)
+        2
+    """
+    selection = selection_of(selection)
+    model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
+    return trainable_graph(model, selection, backend=pick_backend(model, selection, backend, Choices()))
