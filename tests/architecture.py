@@ -38,6 +38,8 @@ ORDER = (
     "isolation",
     "kendall",
     "options",
+    "pieces",
+    "pieces",
     "progress",
     "seeds",
     "showing",

@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     np.savez(tmp_path / "no_test.npz", x=arrays["x_train"], y=arrays["y_train"])
     with pytest.raises(UsageError, match="x_test and y_test"):
         compare(MODEL, tmp_path / "no_test.npz", tmp_path / "c", PLAN)
-    with pytest.raises(UsageError, match="--source"):
+    with pytest.raises(UsageError, match="`old_domain`"):
         compare(MODEL, DATA, tmp_path / "c", PLAN, num_classes=10, old_domain=DATA)
 
 
@@ -354,6 +354,6 @@ def test_a_classifier_is_put_on_the_outputs(tmp_path, unmeasured):
 
 @pytest.mark.parametrize("option", ["append", "keep_tail"])
 def test_what_is_about_a_new_head_needs_one(option, tmp_path):
-    with pytest.raises(UsageError, match="give --num-classes too"):
+    with pytest.raises(UsageError, match="give `num_classes` too"):
         compare(MODEL, DATA, tmp_path / "c", dataclasses.replace(PLAN, **{option: True}))
     assert not (tmp_path / "c").exists()

@@ -19,6 +19,7 @@ from .run import demo, doctor, run
 from .scoring import score, select
 from .stability import stability
 from .training import artifacts, evaluate, export, predict, train
+from .translate import translate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -72,7 +73,7 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except AdabetError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {translate(str(error))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(

@@ -65,9 +65,9 @@ def _measure(what: str, folder: Path, batch_size: int, steps: int, threads: int 
         )
         return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
     except subprocess.TimeoutExpired as error:
-        raise CheckError(f"measuring {what} took longer than {_TIMEOUT} s; give a smaller --batch-size.") from error
+        raise CheckError(f"measuring {what} took longer than {_TIMEOUT} s; give a smaller `batch_size`.") from error
     except (ValueError, IndexError, TypeError) as error:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         raise CheckError(
-            f"measuring {what} failed: {reason}. Out of memory? Give a smaller --batch-size, or --no-measure."
+            f"measuring {what} failed: {reason}. Out of memory? Give a smaller `batch_size`, or `measure=False`."
         ) from error

@@ -233,9 +233,8 @@ class Preprocessing:
         if base is None:
             raise UsageError(
                 f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
-                f"--preset unit "
-                "(x/255), imagenet or none (as they are), or --scale, --mean and --std; in Python preset='unit' and "
-                "the like."
+                "`preset='unit'` (x/255), imagenet or none (as they are), or "
+                "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
             )
         swapped = base.bgr if self.bgr is None else self.bgr
         if swapped and base is IMAGENET:
@@ -312,12 +311,12 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
         kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes no pictures of three channels (input {kinds}), whose colours could change places. "
-            "Leave out --bgr (in Python bgr=True)."
+            "Leave out `bgr`."
         )
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
-            "what arithmetic it needs is in its graph. Leave out --scale, --mean, --std and --preset, or give --preset "
-            "none."
+            "what arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
+            "`preset='none'`."
         )

@@ -30,7 +30,7 @@ from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
-from .given import commands_keep, given_options, with_given
+from .given import Given, calls_keep, given_arguments, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
@@ -156,7 +156,7 @@ class Model:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise UsageError(f"{self.name} has no layer {name!r}; adabet-onnx inspect lists its layers.")
+        raise UsageError(f"{self.name} has no layer {name!r}; `model.layers` lists them.")
 
     def proto(self) -> onnx.ModelProto:
         """The graph as a ModelProto of its own.
@@ -167,7 +167,7 @@ class Model:
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
                 f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
-                "(2 GB at most). It can be inspected, scored and written by adabet-onnx import, not trained."
+                "(2 GB at most). It can be inspected, scored and written by `save_model`, not trained."
             )
         return ir.to_proto(in_memory(self.graph))
 
@@ -215,8 +215,8 @@ def open_model(
     if isinstance(source, ir.Model):
         source = _as_proto(source)
     name, values = name_of(source), read_bindings(bind)
-    given = given_options(logits, dims, noted(values))
-    with through(name, "opening"), commands_keep(given):
+    given = given_arguments(logits, dims, noted(values))
+    with through(name, "opening"), calls_keep(given):
         return _open(source, logits, dims, values, given)
 
 
@@ -239,7 +239,7 @@ def _open(
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],
-    given: tuple[str, ...],
+    given: Given,
 ) -> Model:
     found = read(source)
     notes: list[str] = []

@@ -64,8 +64,8 @@ class Scoring:
             raise UsageError(f"{self.points} points always have a first Betti number of 0; take at least 4, better 32.")
         if self.estimator == "subsets" and self.samples < self.points:
             raise UsageError(
-                f"{self.samples} samples are fewer than one subset of {self.points}; raise --samples or lower "
-                "--subset-size."
+                f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
+                "lower `subset_size`."
             )
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))

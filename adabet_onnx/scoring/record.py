@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
-_MADE_BY = "adabet-onnx score"
+_MADE_BY = "`score`"
 
 
 @dataclass(frozen=True)

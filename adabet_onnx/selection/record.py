@@ -43,7 +43,7 @@ from ..showing import clipped, counted, html_table, named, one_line
 from .budget import Budget, Spent
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
-_MADE_BY = "adabet-onnx select"
+_MADE_BY = "`select`"
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
     if unknown:
         raise UsageError(
             f"the channels of layer {unknown[0]!r} were not scored, and a channel rho of {channel_rho:g} needs that: "
-            "score again with --channels (channels=True)."
+            "score again with `channels=True`."
         )
     found = {}
     for name in selection.layers:

@@ -223,7 +223,7 @@ def _begin(
     if old is not None and model.new_head:
         raise UsageError(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
-            "--source, or --num-classes."
+            "`old_domain`, or `num_classes`."
         )
     plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
     splits = _labelled(data, model, plan.choices.ignore_label)

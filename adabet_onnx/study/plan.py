@@ -38,7 +38,7 @@ _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its 
 STRATEGIES = (*SELECTABLE, FISHER)
 DEFAULT_STRATEGIES = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from ..sizes import size_text
 from .plan import STRATEGIES, Setting
 from .ties import Chance
 
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 FILE = "results.json"
 _MOST = 1e18  # of a figure; more cannot be drawn
 _RANGES = {

@@ -139,7 +139,7 @@ def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
     if available < 2 * points:
         raise DataError(
             f"two disjoint groups of {points} samples need {2 * points}, but the data has {available}. Give more data, "
-            "or a smaller --subset-size."
+            "or fewer `points`."
         )
     return sizes
 

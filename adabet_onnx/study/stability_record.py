@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT, VERSION = "adabet-onnx/stability", 1
-_MADE_BY = "adabet-onnx stability"
+_MADE_BY = "`stability`"
 
 
 @dataclass(frozen=True)

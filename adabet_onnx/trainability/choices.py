@@ -186,6 +186,6 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
     if missing:
         other = "ort" if backend == "portable" else "portable"
         able = not choices.lacking(other, channels=channels)
-        hint = f"Use --backend {other}" if able else "No backend has all that is asked for"
+        hint = f"Use `backend={other!r}`" if able else "No backend has all that is asked for"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend

@@ -1,11 +1,11 @@
 """What a pre-flight found, as values and as JSON: verdicts on layers, and the nodes that stand in the way.
 
-``adabet-onnx check --json``: format "adabet-onnx/check", version 1, with
+What ``Check.to_json()`` gives, and ``check`` prints: format "adabet-onnx/check", version 1, with
     model, model_sha256, loss
     backends        portable and ort, each with ``installed`` and ``obstacle`` (what keeps all layers from it, or null)
     layers          in model order, each with
         name, op_type, trainable
-        backend     the one ``--backend auto`` takes: portable, else ort; null for none
+        backend     the one that ``auto`` takes: portable, else ort; null for none
         portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
     nodes           without a gradient between the loss and a layer: node, op_type, layer (that it is, or that stands
                     before it; or null), backend, reason, remedy

@@ -74,7 +74,7 @@ from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
 FILE = "manifest.json"
-_MADE_BY = "adabet-onnx artifacts"
+_MADE_BY = "`make_artifacts`"
 _DTYPES = (
     "float32",
     "float64",
@@ -271,7 +271,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     path = folder / FILE
     if not path.is_file():
         inside = folder / "artifacts"
-        hint = f"Give {inside}." if (inside / FILE).is_file() else "adabet-onnx artifacts makes one."
+        hint = f"Give {inside}." if (inside / FILE).is_file() else "`make_artifacts` makes one."
         raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}). {hint}")
     content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)

@@ -104,7 +104,7 @@ class Settings:
             value, stored = getattr(wanted, field.name), getattr(self, field.name)
             if value not in (None, stored) and not (field.name == "epochs" and longer):
                 raise UsageError(
-                    f"the training to be resumed has {field.name} {stored}, not {value}. Leave the option out, or "
-                    "start again without --resume. (Only a constant schedule can be resumed for more epochs.)"
+                    f"the training to be resumed has {field.name} {stored}, not {value}. Leave it out, or "
+                    "start again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
                 )
         return replace(self, epochs=wanted.epochs) if longer else self

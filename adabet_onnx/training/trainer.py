@@ -164,7 +164,7 @@ class Trainer:
         if settings.parts > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
-                "or leave --accumulate out."
+                "or leave `accumulate` out."
             )
         return settings
 
