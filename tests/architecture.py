@@ -39,7 +39,6 @@ ORDER = (
     "kendall",
     "options",
     "pieces",
-    "pieces",
     "progress",
     "seeds",
     "showing",

@@ -27,7 +27,8 @@ def check_in_subprocess(folder: Path) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
         raise CheckError(
-            f"the first training step did not finish in {_TIMEOUT} s. Use a smaller model, or leave the check out (`check=False`)."
+            f"the first training step did not finish in {_TIMEOUT} s. Use a smaller model, or leave the check out "
+            "(`check=False`)."
         ) from error
     if done.returncode < 0:
         raise CheckError(
