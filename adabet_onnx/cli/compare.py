@@ -126,7 +126,7 @@ def compare(
           --strategies adabet,last,all --max-memory 64MB
     """
     from ..files import check_output
-    from ..report.comparison import comparison_table, plot_comparison, write_markdown
+    from ..report.comparison import comparison_table, write_markdown
     from ..study.compare import compare as compare_strategies
     from ..study.plan import Plan
 
@@ -162,7 +162,7 @@ def compare(
     if save_config is not None:
         config.write_config(save_config, click.get_current_context())
     write_markdown(found, output / "results.md")
-    plot_comparison(found, output / "results.svg")
+    found.plot(output / "results.svg")
     if as_json:
         show_json(found.to_json())
         return

@@ -55,10 +55,10 @@ def cost(
       adabet-onnx cost model.onnx selection.json --batch-size 8 --measure
     """
     from ..cost.overview import overview
+    from ..drawing import check_plot_path
     from ..files import check_output
     from ..model.open import open_model
-    from ..report.cost import cost_table, plot_costs
-    from ..report.plots import check_plot_path
+    from ..report.cost import cost_table
     from ..selection.record import load_selection
     from ..trainability.choices import Choices
 
@@ -78,7 +78,7 @@ def cost(
             progress=progress,
         )
     if plot is not None:
-        plot_costs(costs, plot)
+        costs.plot(plot)
     if as_json:
         show_json(costs.to_json())
         return

@@ -51,7 +51,9 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except AdabetError as error:
-        click.echo(f"Error: {error}", err=True)
+        from .translate import translate
+
+        click.echo(f"Error: {translate(str(error))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         from .next_steps import after_interruption

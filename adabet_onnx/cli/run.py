@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,10 @@ from .common import (
 from .layout import Command
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
+from .translate import translate, translated
+
+if TYPE_CHECKING:
+    from ..outcome import Outcome
 
 
 @click.command(cls=Command, epilog="JSON: what run.json in the output folder holds.")
@@ -72,11 +77,11 @@ def run(
       adabet-onnx run model.onnx new_domain.npz -o adapted/ --channel-rho 0.5
     """
     from ..adapting import Adapting
+    from ..drawing import check_plot_path
     from ..files import check_output
     from ..options import with_given
     from ..outcome import save_summary, summary
     from ..pipeline import adapt
-    from ..report.plots import check_plot_path, plot_scores
     from ..report.tables import outcome_text
     from ..training.settings import Settings
 
@@ -96,12 +101,13 @@ def run(
     )
     with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(bound_model(model, bind), given, output, adapting=adapting, resume=resume, progress=progress)
+    outcome = _in_options(outcome)
     save_summary(outcome, command=this_command())
     if save_config is not None:
         config.write_config(save_config, click.get_current_context())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:
-        plot_scores(outcome.scores, plot, outcome.selection.layers)
+        outcome.scores.plot(plot, chosen=outcome.selection.layers)
     if as_json:
         show_json(summary(outcome) | {"command": this_command()})
         return
@@ -114,6 +120,13 @@ def run(
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
     show(f"\n{next_steps.after_run(click.get_current_context())}", quiet)
+
+
+def _in_options(outcome: Outcome) -> Outcome:
+    """What `run.json` says, in the words of this command line."""
+    told = {"advice": outcome.advice, "not_measured": outcome.not_measured}
+    warnings = tuple(map(translate, outcome.warnings))
+    return dataclasses.replace(outcome, warnings=warnings, **translated(told))
 
 
 @click.command(cls=Command, epilog="JSON: what run.json in the output folder holds, and picture (a path).")
@@ -135,6 +148,7 @@ def demo(output: Path, epochs: int, as_json: bool, quiet: bool) -> None:
 
     with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)
+    outcome = _in_options(outcome)
     save_summary(outcome)
     if as_json:
         show_json(summary(outcome) | {"command": None, "picture": str(picture)})

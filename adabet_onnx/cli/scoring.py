@@ -59,9 +59,9 @@ def score(
     Example:
       adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
     """
+    from ..drawing import check_plot_path
     from ..files import check_output
     from ..options import with_given
-    from ..report.plots import check_plot_path, plot_scores
     from ..report.tables import scores_table
     from ..scoring.score import score as compute_scores
 
@@ -81,7 +81,7 @@ def score(
         )
     scores.save(output)
     if plot is not None:
-        plot_scores(scores, plot)
+        scores.plot(plot)
     if as_json:
         show_json(scores.to_json())
         return

@@ -72,9 +72,9 @@ def stability(
     Example:
       adabet-onnx stability model.onnx new_domain.npz --plot stability.png
     """
+    from ..drawing import check_plot_path
     from ..files import check_output
-    from ..report.plots import check_plot_path
-    from ..report.stability import plot_stability, stability_table
+    from ..report.stability import stability_table
     from ..study.repeats import Repeats
     from ..study.stability import stability as measure_stability
     from ..trainability.choices import Choices
@@ -99,7 +99,7 @@ def stability(
     if output is not None:
         found.save(output)
     if plot is not None:
-        plot_stability(found, plot)
+        found.plot(plot)
     if as_json:
         show_json(found.to_json())
         return

@@ -70,7 +70,7 @@ def fit_plan(
         raise DataError(
             f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has "
             f"{available}. Give "
-            f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
+            f"more data, or a smaller {'`batches` or `Scoring(batch_size=...)`' if estimator == 'batches' else '`subset_size`'}."
         )
     fits = largest_group(model, plan.points, limit)
     group = plan.group
@@ -109,7 +109,8 @@ def largest_group(model: Model, points: int, limit: int) -> int:
         need = int(base + _ARENA_FACTOR * one * points)
         raise DataError(
             f"scoring {model.name} in groups of {points} needs about {size_text(need)}, over the limit of "
-            f"{size_text(limit)}. Raise --scoring-memory, or give a smaller --subset-size (or --batch-size)."
+            f"{size_text(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or "
+            "`Scoring(batch_size=...)`)."
         )
     return fits
 

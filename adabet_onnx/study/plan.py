@@ -28,13 +28,14 @@ from ..records import Entries, read_record, write_json
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
+from ..showing import changed
 from ..trainability.choices import Choices
 from ..vocabulary import COMPARED, COMPARED_UNASKED
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class Plan:
     processes: int = 1
     threads: int | None = None
     command: str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for name in self.strategies:

@@ -11,6 +11,7 @@ from ..model.open import Model
 from ..portable.optimizers import Optimizer
 from ..portable.profiles import allowed
 from ..portable.recipe import Recipe
+from ..showing import changed
 from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES
 
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
@@ -59,6 +60,8 @@ class Choices:
     frozen: str = "embedded"
     ort_format: bool = False
     profile: str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -178,6 +181,6 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
     if missing:
         other = "ort" if backend == "portable" else "portable"
         able = not choices.lacking(other, channels=channels)
-        hint = f"Use --backend {other}" if able else "No backend has all that is asked for"
+        hint = f"Use `backend={other!r}`" if able else "No backend has all that is asked for"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend
