@@ -283,8 +283,8 @@ CASES = {
     "few samples for batches": Case(
         lambda: score("model.onnx", "data.npz", scoring=Scoring(estimator="batches")),
         "score model.onnx data.npz -o s.json --estimator batches",
-        "or a smaller `batches` or `batch_size`.",
-        "or a smaller --batches or --batch-size.",
+        "or a smaller `batches` or `Scoring(batch_size=...)`.",
+        "or a smaller --batches or --batch-points.",
         "score model.onnx data.npz -o s.json --estimator batches --batches 1",
     ),
     "less than a subset": Case(
@@ -412,9 +412,9 @@ CASES = {
     ),
     "an old domain": Case(
         lambda: compare("model.onnx", "d.npz", "c", Plan(), num_classes=5, old_domain="d.npz"),
-        "compare model.onnx d.npz -o c --num-classes 5 --source d.npz",
+        "compare model.onnx d.npz -o c --num-classes 5 --old-domain d.npz",
         "Leave out `old_domain`, or `num_classes`.",
-        "Leave out --source, or --num-classes.",
+        "Leave out --old-domain, or --num-classes.",
         make=lambda: arrays(x_train=X, y_train=Y, x_test=X, y_test=Y),
         code=2,
     ),
