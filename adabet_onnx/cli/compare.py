@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..report.comparison import comparison_table, plot_comparison, write_markdown
+from ..report.comparison import comparison_table, write_markdown
 from ..selection.options import HEADS
 from ..study.compare import compare as compare_strategies
 from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
@@ -127,6 +127,6 @@ def compare(
             progress=progress,
         )
     write_markdown(found, output / "results.md")
-    plot_comparison(found, output / "results.svg")
+    found.plot(output / "results.svg")
     show(f"data: {found.data}", quiet)
     show(comparison_table(found), quiet)

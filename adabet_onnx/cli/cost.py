@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from ..cost.overview import overview
+from ..drawing import check_plot_path
 from ..files import check_output
 from ..model.open import open_model
-from ..report.cost import cost_table, plot_costs
-from ..report.plots import check_plot_path
+from ..report.cost import cost_table
 from ..selection.record import load_selection
 from ..trainability.choices import Choices
 from .common import Bindings, bound_model, cost_options, input_option, quiet_option, threads_option
@@ -68,7 +68,7 @@ def cost(
             progress=progress,
         )
     if plot is not None:
-        plot_costs(costs, plot)
+        costs.plot(plot)
     if as_json:
         show_json(costs.to_json())
         return

@@ -10,12 +10,12 @@ import click
 
 from ..adapting import Adapting
 from ..demo import run_demo
+from ..drawing import check_plot_path
 from ..files import check_output
 from ..options import with_given
 from ..outcome import Outcome, save_summary, summary
 from ..pipeline import adapt
 from ..report.doctor import diagnosis
-from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import outcome_text
 from ..training.settings import Settings
 from .common import (
@@ -110,7 +110,7 @@ def run(
     save_summary(outcome, command=this_command())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:
-        plot_scores(outcome.scores, plot, outcome.selection.layers)
+        outcome.scores.plot(plot, chosen=outcome.selection.layers)
     if as_json:
         show_json(summary(outcome) | {"command": this_command()})
         return

@@ -9,10 +9,10 @@ import click
 
 from ..cost.predict import Predictor
 from ..cost.scored import scored_model
+from ..drawing import check_plot_path
 from ..files import check_output
 from ..model.open import Model, open_model
 from ..options import with_given
-from ..report.plots import check_plot_path, plot_scores
 from ..report.tables import scores_table, selection_text
 from ..scoring.record import is_scores_file, load_scores
 from ..scoring.score import score as compute_scores
@@ -97,7 +97,7 @@ def score(
         )
     scores.save(output)
     if plot is not None:
-        plot_scores(scores, plot)
+        scores.plot(plot)
     if as_json:
         show_json(scores.to_json())
         return

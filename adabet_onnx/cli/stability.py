@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from ..drawing import check_plot_path
 from ..files import check_output
-from ..report.plots import check_plot_path
-from ..report.stability import plot_stability, stability_table
+from ..report.stability import stability_table
 from ..study.repeats import Repeats
 from ..study.stability import stability as measure_stability
 from ..trainability.choices import LOSSES, Choices
@@ -92,6 +92,6 @@ def stability(
     if output is not None:
         found.save(output)
     if plot is not None:
-        plot_stability(found, plot)
+        found.plot(plot)
     show(f"data: {found.data}", quiet)
     show(stability_table(found), quiet)

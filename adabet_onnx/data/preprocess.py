@@ -25,7 +25,9 @@ import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
 from ..model.logits_axes import written
-from ..model.open import METADATA, Model
+from ..model.metadata import METADATA
+from ..model.open import Model
+from ..showing import changed, clipped, one_line
 from .pictures import picture_input
 
 PRESETS = ("auto", "unit", "imagenet", "none")
@@ -58,6 +60,16 @@ class Arithmetic:
             raise UsageError(f"preprocessing needs finite numbers for scale, mean and std, not {self.to_json()}.")
         if any(number == 0 for number in self.std) or self.scale == 0:
             raise UsageError("preprocessing cannot have a scale of 0 or a standard deviation of 0.")
+
+    def __repr__(self) -> str:
+        scale = "1/255" if self.of_pixels else f"{self.scale:.6g}"
+        return one_line(
+            self,
+            f"scale={scale}",
+            *(f"{what}=({_few(values)})" for what, values in (("mean", self.mean), ("std", self.std))),
+            f"data={clipped(self.data)!r}",
+            "bgr=True" if self.bgr else None,
+        )
 
     @property
     def is_identity(self) -> bool:
@@ -107,6 +119,12 @@ class Arithmetic:
         """As it stands in our files."""
         found = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
         return found | {"bgr": True} if self.bgr else found
+
+
+def _few(values: Sequence[float]) -> str:
+    """Numbers, the first of more than four, as in a tuple."""
+    some = ", ".join(f"{value:.4g}" for value in values[:4])
+    return f"{some}, … {len(values) - 4} more" if len(values) > 4 else some
 
 
 UNIT = Arithmetic(scale=1 / 255)
@@ -188,6 +206,8 @@ class Preprocessing:
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
     bgr: bool | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:

@@ -19,7 +19,8 @@ from .head_weights import APPEND, enlarge, replace_parameters
 from .layers import Layer, find_layers
 from .logits_axes import softmax_axis
 from .materialised import materialise
-from .open import Model, ModelSource, open_model, set_metadata
+from .metadata import METADATA, set_metadata
+from .open import Model, ModelSource, open_model
 from .output_shapes import state_shapes
 from .passes.unused import RemoveUnused
 from .reshapes import follow, state_targets
@@ -104,7 +105,7 @@ def new_head(
     else:
         _replace_head(graph, model, num_classes, seeds.head(seed), keep_tail, notes)
     for key in ("classes", "adapted", "logits"):  # the output is the logits now
-        graph.metadata_props.pop(f"adabet_onnx.{key}", None)
+        graph.metadata_props.pop(METADATA + key, None)
     if told is not None:
         name = graph.graph.outputs[0].name
         set_metadata(graph, "class_axis", {"logits": name, "axis": told})  # the Softmax that told is gone

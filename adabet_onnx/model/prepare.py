@@ -15,6 +15,8 @@ from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import file_name, named, one_line
+from ..sizes import size_text
 from .bindings import bound_otherwise
 from .channels import Slice, channels_of
 from .chosen import Chosen
@@ -66,6 +68,10 @@ class Prepared:
     slices: Mapping[str, Slice] = field(default_factory=dict)
     wholes: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        nodes = f"{len(self.graph.graph):,} nodes"
+        return one_line(self, file_name(self.model.name), nodes, f"trainable {named(self.trainable)}")
+
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""
         return ir.to_proto(self.graph)
@@ -105,7 +111,7 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
         )
     if weight_bytes(model.graph) >= MOST_BYTES:
         raise ModelError(
-            f"{model.name} has {weight_bytes(model.graph) / 1e9:.1f} GB of weights; a training step is written for up "
+            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up "
             "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)

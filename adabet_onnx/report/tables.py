@@ -18,10 +18,11 @@ from ..model.open import Model
 from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
+from ..showing import counted, listed
 from ..sizes import size_text
 from ..trainability.decisions import Decision, decisions
 from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
-from .grouping import by_reason, counted, in_common, listed, without_numbers
+from .grouping import by_reason, in_common, without_numbers
 
 _BAR = 16  # characters
 _MOST_BEST = 5

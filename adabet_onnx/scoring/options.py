@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..showing import changed
 from ..sizes import parse_size
 
 ESTIMATORS = ("subsets", "batches")
@@ -46,6 +47,8 @@ class Scoring:
     order: str = "shuffled"
     channels: bool = False
     max_memory: int | str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:

@@ -25,7 +25,8 @@ from ..errors import UsageError
 from ..model.channels import Channels
 from ..model.door import guarded
 from ..model.layers import Layer
-from ..model.open import Model, set_metadata
+from ..model.metadata import set_metadata
+from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
 from .gram import GramProbes
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore
+from ..showing import changed, clipped, one_line
 from ..sizes import parse_share, parse_size, size_text
 
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
@@ -95,6 +96,8 @@ class Budget:
     max_step_time: float | str | None = None
     max_update: int | str | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         if isinstance(self.max_memory, str) and self.max_memory.strip().lower().endswith("x"):
             if self.max_memory_share is not None:
@@ -156,6 +159,9 @@ class Spent:
     def part(self) -> int:
         """Samples of a step."""
         return self.batch_size // self.accumulate
+
+    def __repr__(self) -> str:
+        return one_line(self, clipped(self.sentence(), 250))
 
     def sentence(self) -> str:
         """The same in words."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..showing import changed
 from .budget import Budget
 from .rankings import STRATEGIES as STRATEGIES
 
@@ -47,6 +48,8 @@ class Choosing:
     channel_rho: float | None = None
     budget: Budget = field(default_factory=Budget)
     max_accumulate: int | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

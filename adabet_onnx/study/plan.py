@@ -29,6 +29,7 @@ from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
+from ..showing import changed
 from ..trainability.choices import Choices
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
@@ -114,6 +115,8 @@ class Plan:
     processes: int = 1
     threads: int | None = None
     command: str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for name in self.strategies:

@@ -14,6 +14,7 @@ from ..portable.optimizers import Optimizer
 from ..portable.profiles import PROFILES as PROFILES
 from ..portable.profiles import allowed
 from ..portable.recipe import Recipe
+from ..showing import changed
 
 BACKENDS = ("auto", "ort", "portable")
 FROZEN = ("embedded", "checkpoint")
@@ -64,6 +65,8 @@ class Choices:
     frozen: str = "embedded"
     ort_format: bool = False
     profile: str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for what, value, known in (

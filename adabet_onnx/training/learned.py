@@ -23,6 +23,7 @@ from ..data.dataset import Dataset
 from ..data.labels import IGNORED, fit_labels
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
+from ..showing import clipped, one_line
 from ..trainability.choices import Choices
 from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
@@ -47,6 +48,10 @@ class Learned:
     chance: str | None
     advice: str | None
     rate: float
+
+    def __repr__(self) -> str:
+        said = "; ".join(self.warnings) or "nothing speaks against it"
+        return one_line(self, clipped(said, 200), f"learning rate {self.rate:g}")
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -69,6 +69,7 @@ from ..portable.optimizers import OPTIMIZERS
 from ..portable.session import Session
 from ..records import Entries, read_record
 from ..selection.record import Selection, selection_from_json
+from ..showing import clipped, counted, named, one_line
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 1
@@ -101,6 +102,16 @@ class Manifest:
 
     folder: Path
     content: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return one_line(self, *self.described, f"{self.trainable_count:,} parameters are trained")
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Folder, backend, loss, optimizer and layers, in short."""
+        layers = [str(name) for name in self.content["selection"]["layers"]]
+        what = f"{counted(len(layers), 'layer')}: {named(layers)}"
+        return clipped(self.folder, 60), self.backend, self.loss_function, self.optimizer, what
 
     def file(self, what: str) -> Path:
         """Path of one of the files the manifest names."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..errors import UsageError
+from ..showing import changed
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
@@ -45,6 +46,8 @@ class Settings:
     seed: int = 0
     validation: float = 0.1
     patience: int | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.size < 1:
