@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..demo import run_demo
 from ..drawing import check_plot_path
 from ..files import check_output
 from ..options import with_given
-from ..outcome import save_summary, summary
+from ..outcome import Outcome, save_summary, summary
 from ..pipeline import adapt
 from ..report.doctor import diagnosis
 from ..report.tables import outcome_text
@@ -39,6 +40,7 @@ from .common import (
 )
 from .parameters import ANY, FILE, OUTPUT
 from .printing import progress_bar, show, show_json
+from .translate import translate, translated
 
 
 @click.command()
@@ -104,6 +106,7 @@ def run(
     )
     with progress_bar(quiet, lines=True) as progress:
         outcome = adapt(bound_model(model, bind), given, output, adapting=adapting, resume=resume, progress=progress)
+    outcome = _in_options(outcome)
     save_summary(outcome, command=this_command())
     measured = bool(outcome.scores.samples)
     if plot is not None and measured:
@@ -119,6 +122,13 @@ def run(
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+
+
+def _in_options(outcome: Outcome) -> Outcome:
+    """What `run.json` says, in the words of this command line."""
+    told = {"advice": outcome.advice, "not_measured": outcome.not_measured}
+    warnings = tuple(map(translate, outcome.warnings))
+    return dataclasses.replace(outcome, warnings=warnings, **translated(told))
 
 
 def _take(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def demo(output: Path, epochs: int, quiet: bool) -> None:
     """
     with progress_bar(quiet, lines=True) as progress:
         outcome, picture = run_demo(output, epochs=epochs, progress=progress)
-    save_summary(outcome)
+    save_summary(_in_options(outcome))
     show(outcome_text(outcome), quiet)
     show(f"everything is in {output}; look at {picture}", quiet)
 
