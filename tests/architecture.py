@@ -59,6 +59,8 @@ LATE = {
     "markupsafe",
     "matplotlib",
     "onnxruntime",
+    "pandas",
+    "polars",
     "ripser",
     "safetensors",
     "scipy",
