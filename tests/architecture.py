@@ -60,6 +60,8 @@ LATE = {
     "markupsafe",
     "matplotlib",
     "onnxruntime",
+    "pandas",
+    "polars",
     "ripser",
     "safetensors",
     "scipy",

@@ -468,3 +468,29 @@ def test_the_command_line_hears_of_options_and_can_follow(name, work, monkeypatc
         typed = typed.replace(*word.split("="))
     for one in typed.split(" && "):
         command(*shlex.split(one)[1:])
+
+
+@pytest.mark.parametrize("name", ["a`check=False`", "`resume`", "it's `", "'`check=False`'", 'a "b"\n`x', "$(ls) `"])
+def test_names_that_a_model_gives_are_typed_as_they_are(name, tmp_path, monkeypatch, capfd):
+    """A dimension and an output of such a name: what is advised opens the model, in Python and on the command line."""
+    command = command_of(monkeypatch, capfd)
+    monkeypatch.chdir(tmp_path)
+    nodes = [
+        tiny.node("ReduceMean", ["x"], ["m"], "mean", axes=[1], keepdims=0),
+        tiny.node("MatMul", ["m", "w"], [name], name),
+        tiny.node("MatMul", ["m", "v"], ["other"], "other"),
+    ]
+    shapes = {name: ["N", 3], "other": ["N", 4]}
+    outputs = [settings.value(key, shape) for key, shape in shapes.items()]
+    weights = {"w": tiny.normal(5, 3), "v": tiny.normal(5, 4)}
+    saved(tiny.assemble(nodes, weights, [settings.value("x", ["N", name, 5])], outputs))
+    with pytest.raises(AdabetError) as raised:
+        open_model("m.onnx", logits=name)
+    [advice] = re.findall(r"`(open_model\(.*\))`\.$", str(raised.value))
+    model = eval(advice, {"open_model": open_model, "SIZE": 6})
+    assert (model.logits, model.inputs[0].shape) == (name, ("N", 6, 5))
+    said = command("import", "m.onnx", "-o", "a.onnx", "--logits", name, code=1).err
+    assert repr(name) in said or f"dimension {name} " in said
+    typed = re.search(r"adabet-onnx import m\.onnx -o fixed.*", said, re.DOTALL)[0].rstrip(".\n")
+    command(*(word.replace("=SIZE", "=6") for word in shlex.split(typed)[1:]))
+    assert open_model("fixed.onnx").logits == name

@@ -91,7 +91,6 @@ _TOLD = frozenset(
     {
         "advice",
         "because",
-        "data",
         "notes",
         "not_measured",
         "reason",

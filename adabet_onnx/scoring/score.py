@@ -93,7 +93,7 @@ def score(
     lost = untrainable_layers(model)
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
-        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); `check_model` says why"]
+        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); a check of the model says why"]
     scored = layer_scores(model, betti, groups, probed.stored, plan.points)
     scores = Scores(
         model_sha256=model.sha256,
