@@ -13,6 +13,7 @@ from .cost.overview import Overview
 from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
 from .frames import frame
 from .model.open import Model
+from .options import typed
 from .records import write_json
 from .scoring.drawing import draw_b1_hat, draw_parameters, mark_legend
 from .scoring.record import Scores
@@ -94,6 +95,7 @@ class Outcome:
         """
         return frame([{"seconds": None} | row for row in self.metrics], METRICS, library)
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw what was gained and what it cost.
 

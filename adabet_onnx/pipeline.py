@@ -29,7 +29,7 @@ from .model.channels import channels_of
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of
 from .model.open import Model, ModelSource, open_model
-from .options import with_given
+from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
 from .scoring.channels import score_channels
@@ -53,6 +53,7 @@ from .training_runtime import need_runtime
 _MODEL = "model.onnx"  # the model with its new head
 
 
+@typed
 def adapt(
     model: ModelSource,
     data: Any,

@@ -20,7 +20,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from .errors import ModelError, RuntimeMissingError
+from .errors import ModelError, RuntimeMissingError, UsageError
 from .isolation import during
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
@@ -102,6 +102,8 @@ def session_options(threads: int | None = None) -> Any:
 
     What goes wrong is an exception as well; its log line would be a second message.
     """
+    if threads is not None and threads < 0:
+        raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {threads}.")
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
     if threads:

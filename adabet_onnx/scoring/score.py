@@ -18,6 +18,7 @@ from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
+from ..options import typed
 from ..progress import Progress, silent
 from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
@@ -36,6 +37,7 @@ def memory_limit(given: int | None) -> int:
     return given if given is not None else int(_MEMORY_SHARE * psutil.virtual_memory().available)
 
 
+@typed
 @guarded("scoring")
 def score(
     model: ModelSource,

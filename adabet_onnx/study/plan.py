@@ -24,13 +24,14 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.preprocess import Preprocessing
 from ..errors import UsageError
+from ..options import check_fields, check_word
 from ..records import Entries, read_record, write_json
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
 from ..showing import changed
 from ..trainability.choices import Choices
-from ..vocabulary import COMPARED, COMPARED_UNASKED
+from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, HEADS
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
@@ -116,6 +117,9 @@ class Plan:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_word("backend", self.backend, BACKENDS)
+        check_word("head rule", self.head, HEADS)
         for name in self.strategies:
             if name not in COMPARED:
                 raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(COMPARED)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
 
@@ -47,6 +48,7 @@ class Repeats:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for what, number, least in (("points", self.points, 4), ("groups", self.groups, 2), ("seeds", self.seeds, 1)):
             if number < least:
                 raise UsageError(f"{what} must be at least {least}, not {number}.")

@@ -20,7 +20,7 @@ from ..model.dims import Dims
 from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
-from ..options import with_given
+from ..options import typed, with_given
 from ..progress import Progress
 from ..trainability.choices import Choices
 from .exact_loss import log_softmax, loss_of
@@ -49,6 +49,7 @@ def trained_choices(source: Any) -> Choices:
     return replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
 
 
+@typed
 def evaluate(
     model: ModelSource,
     data: Any,
@@ -135,6 +136,7 @@ def _evaluated(
     }
 
 
+@typed
 def predict(
     model: ModelSource,
     inputs: Any,
