@@ -24,7 +24,16 @@ from .errors import UsageError
 Options = TypeVar("Options")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
+_WORDS: dict[Any, tuple[str, ...]] = {
+    int: ("a whole number",),
+    float: ("a number",),
+    bool: ("True", "False"),
+    str: ("text",),
+    type(None): ("None",),
+    os.PathLike: ("a path",),
+    collections.abc.Mapping: ("a dict",),
+    collections.abc.Callable: ("a function",),
+}
 _SEVERAL = (tuple, collections.abc.Sequence, collections.abc.Collection)
 # What has a check of its own, which can say more: models, scores and selections, by what the annotation begins with.
 _DOORS = ("ModelSource", "Scores |", "Selection |", "Costs |")
@@ -114,7 +123,7 @@ def fitted(name: str, value: Any, hint: Any) -> Any:
         fits, found = _as(plain, kind)
         if fits:
             return found
-    raise UsageError(f"`{name}` must be {_listed(hint)}, not {_said(plain)}.{_advice(plain, hint)}")
+    raise UsageError(f"`{name}` must be {_listed(hint)}, not {_said(plain)}.")
 
 
 def _hint(text: str, space: dict[str, Any]) -> Any:
@@ -155,34 +164,25 @@ def _as(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _listed(hint: Any) -> str:
-    *words, last = [_word(kind) for kind in _kinds(hint)]
-    words = list(dict.fromkeys(words))
+    words = [word for kind in _kinds(hint) for word in _words(kind)]
+    *words, last = dict.fromkeys(words)
     return f"{', '.join(words)} or {last}" if words else last
 
 
-def _word(kind: Any) -> str:
+def _words(kind: Any) -> tuple[str, ...]:
+    """What a kind is called; several words where it is one of several things."""
     if kind in _WORDS:
         return _WORDS[kind]
     origin = typing.get_origin(kind) or kind
     if origin in _SEVERAL:
-        return "a list of texts" if typing.get_args(kind)[0] is str else "a list of numbers"
-    if origin is os.PathLike:
-        return "a path"
-    if origin is collections.abc.Mapping:
-        return "a dict"
-    return "a function" if origin is collections.abc.Callable else _called(origin)
-
-
-def _called(kind: type) -> str:
-    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
+        return ("a list of texts" if typing.get_args(kind)[0] is str else "a list of numbers",)
+    return _WORDS.get(origin) or (f"{origin.__name__}(...)",)
 
 
 def _said(value: Any) -> str:
-    text = repr(value)
-    return text if value is None or (isinstance(value, str | int | float) and len(text) < 80) else _called(type(value))
-
-
-def _advice(value: Any, hint: Any) -> str:
-    """How options are written that were given as a dict."""
-    options = [kind.__name__ for kind in _kinds(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
-    return f" Write `{options[0]}(...)`." if options and isinstance(value, Mapping) else ""
+    text, name = repr(value), type(value).__name__
+    if value is None or (isinstance(value, str | bytes | int | float | list | tuple) and len(text) < 80):
+        return text
+    if dataclasses.is_dataclass(value):
+        return f"{name}(...)"
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -190,5 +190,5 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
     except ValueError as error:
         raise DataError(
             f"the batches do not fit together: {error}. (A list is taken for batches. Inputs with their labels are a "
-            "pair, `(x, y)`.)"
+            "pair: (x, y).)"
         ) from error

@@ -202,9 +202,10 @@ def _affordable(
     if not how.budget and needing is None:
         return frozenset(ranking.chosen) | added, None
     if costs is None or not hasattr(costs, "divisible"):
+        found = "" if costs is None else f", not {type(costs).__name__}"
         raise UsageError(
             f"{'a budget' if how.budget else f'the strategy {needing}'} needs predictions of what training costs: give "
-            "`costs=Predictor(model, ...)`."
+            f"costs=Predictor(model, ...){found}."
         )
     unasked = 1 if needing is None else costs.batch_size
     fit = Fit(scores, ranking, added, costs, unasked if how.max_accumulate is None else how.max_accumulate)

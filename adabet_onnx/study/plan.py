@@ -131,6 +131,8 @@ class Plan:
         for what, number in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
             if number < 1:
                 raise UsageError(f"{what} must be at least 1, not {number}.")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise UsageError(f"train_samples must be at least 1, not {self.train_samples}.")
         if self.processes < 1:
             raise UsageError(f"at least one training at a time, not {self.processes}.")
         for rate in self.rates:
