@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = ("epoch", "train_loss", "eval_loss", "eval_accuracy", "learning_rate", "seconds")  # of metrics.jsonl
+NO_TEST_DATA = (
+    "figures of samples that were trained on flatter: give test data too (x_test and y_test, or a folder test/)"
+)
 _STEPS = {"inference": "inference", "selection": "selected layers", "all": "all layers"}
 
 
@@ -165,6 +168,7 @@ class Outcome:
         memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
         lines = [
             f"trained: {self._trained()}: {named(self.selection.layers)}",
+            *([] if self.is_of_test_data else [NO_TEST_DATA]),
             *([f"memory of a step, {how}: {memory}"] if sizes else []),
         ]
         title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
@@ -180,6 +184,11 @@ class Outcome:
     def _trained(self) -> str:
         layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
         return f"{layers}, {self.trainable_share:.1%} of the parameters"
+
+    @property
+    def is_of_test_data(self) -> bool:
+        """Whether figures are of samples that training has not seen."""
+        return self.evaluated_on.endswith(" test samples")
 
     @property
     def trainable_layers(self) -> int:

@@ -292,7 +292,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         after=after,
         evaluated_on=f"{len(held)} test samples"
         if job.splits.test is not None
-        else f"the {len(held)} samples it was trained on: give x_test and y_test for honest figures",
+        else f"the {len(held)} samples it was trained on",
         trainable_share=_trainable_share(job.model, selection),
         costs=costs,
         not_measured=not_measured,
