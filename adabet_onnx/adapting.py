@@ -35,7 +35,7 @@ class Adapting:
         measure: measure step time and memory, against all layers and inference.
 
     Raises:
-        UsageError: options of a head without ``num_classes``, or two that exclude each other.
+        UsageError: the backend is unknown, or a value is of another type or out of range.
 
     Example:
         >>> from adabet_onnx import Adapting, Choosing, Settings
