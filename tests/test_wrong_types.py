@@ -110,7 +110,7 @@ def test_fit_refuses_the_same(place):
         (lambda: Plan(strategies="auto"), "`strategies` must be a list of texts, not 'auto'."),
         (lambda: Plan(head="foo"), "unknown head rule 'foo'"),
         (lambda: Plan(train_samples=0), "train_samples must be at least 1, not 0."),
-        (lambda: Repeats(max_samples=5), "max_samples must be at least points, 32, not 5."),
+        (lambda: Repeats(max_samples=5), "`max_samples` must be at least `points`, 32, not 5."),
         (lambda: Preprocessing(bgr="a"), "`bgr` must be True, False or None, not 'a'."),
         (lambda: Data("x.npz", layout=5), "`layout` must be text, a list of texts, a dict or None, not 5."),
         (lambda: select(MODEL, layers=[]), "`layers` names no layer."),
@@ -153,4 +153,6 @@ def test_data_that_is_nearly_right_is_told_how(place):
         trainer.fit([x, y])
     with pytest.raises(DataError, match="y has a single label for 16 samples"):
         trainer.fit((x[0], y[0]))
+    with pytest.raises(DataError, match="the data has no samples"):
+        predict(MODEL, x[:0])
     assert len(predict(MODEL, x[:2])) == 2

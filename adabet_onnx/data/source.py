@@ -126,8 +126,8 @@ def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
     except ValueError as error:
         raise DataError(f"the data must be arrays of numbers: {error}") from error
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-    if counts == {0}:
-        raise DataError("the data has no samples: arrays need a first axis of samples, and at least one on it.")
+    if counts == {0} and all(array.ndim for array in arrays.values()):
+        raise DataError("the data has no samples: the first axis has the length 0.")
     if len(counts) != 1 or 0 in counts:
         raise DataError(f"the arrays must have the same number of samples on their first axis, found {sorted(counts)}.")
     if any(array.dtype.kind not in "uifb" for array in arrays.values()):

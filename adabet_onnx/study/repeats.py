@@ -55,7 +55,7 @@ class Repeats:
         if self.subsets < 1 or not 0 < self.rho <= 1:
             raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
         if self.max_samples < self.points:
-            raise UsageError(f"max_samples must be at least points, {self.points}, not {self.max_samples}.")
+            raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 
