@@ -12,10 +12,9 @@
 The method is AdaBet (Tenison et al., arXiv 2510.03101).
 """
 
-from .adapting import Adapting
-from .cost.predict import Predictor
-from .data.data import Data
-from .data.preprocess import Preprocessing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .errors import (
     AdabetError,
     CheckError,
@@ -27,32 +26,38 @@ from .errors import (
     TrainingError,
     UsageError,
 )
-from .model.head import new_head
-from .model.open import Model, open_model
-from .model.saving import save_model
-from .outcome import Outcome
-from .pipeline import adapt
-from .report.page import write_report
-from .scoring.options import Scoring
-from .scoring.record import Scores, load_scores
-from .scoring.score import score
-from .selection.budget import Budget
-from .selection.options import Choosing
-from .selection.record import Selection, load_selection
-from .selection.strategies import select
-from .study.compare import compare
-from .study.plan import Plan
-from .study.repeats import Repeats
-from .study.stability import stability
-from .trainability.choices import Choices
-from .trainability.preflight import check_model
-from .training.artifacts import make_artifacts
-from .training.evaluation import evaluate, predict
-from .training.export import export_model
-from .training.preparing import prepare
-from .training.settings import Settings
-from .training.trainer import Trainer
 from .version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .adapting import Adapting
+    from .cost.predict import Predictor
+    from .data.data import Data
+    from .data.preprocess import Preprocessing
+    from .model.head import new_head
+    from .model.open import Model, open_model
+    from .model.saving import save_model
+    from .outcome import Outcome
+    from .pipeline import adapt
+    from .report.page import write_report
+    from .scoring.options import Scoring
+    from .scoring.record import Scores, load_scores
+    from .scoring.score import score
+    from .selection.budget import Budget
+    from .selection.options import Choosing
+    from .selection.record import Selection, load_selection
+    from .selection.strategies import select
+    from .study.compare import compare
+    from .study.plan import Plan
+    from .study.repeats import Repeats
+    from .study.stability import stability
+    from .trainability.choices import Choices
+    from .trainability.preflight import check_model
+    from .training.artifacts import make_artifacts
+    from .training.evaluation import evaluate, predict
+    from .training.export import export_model
+    from .training.preparing import prepare
+    from .training.settings import Settings
+    from .training.trainer import Trainer
 
 __all__ = [
     "AdabetError",
@@ -98,3 +103,55 @@ __all__ = [
     "stability",
     "write_report",
 ]
+
+# Where the names live that are imported when they are first asked for: what they need takes a second to import.
+_HOMES = {
+    "Adapting": ".adapting",
+    "Budget": ".selection.budget",
+    "Choices": ".trainability.choices",
+    "Choosing": ".selection.options",
+    "Data": ".data.data",
+    "Model": ".model.open",
+    "Outcome": ".outcome",
+    "Plan": ".study.plan",
+    "Predictor": ".cost.predict",
+    "Preprocessing": ".data.preprocess",
+    "Repeats": ".study.repeats",
+    "Scores": ".scoring.record",
+    "Scoring": ".scoring.options",
+    "Selection": ".selection.record",
+    "Settings": ".training.settings",
+    "Trainer": ".training.trainer",
+    "adapt": ".pipeline",
+    "check_model": ".trainability.preflight",
+    "compare": ".study.compare",
+    "evaluate": ".training.evaluation",
+    "export_model": ".training.export",
+    "load_scores": ".scoring.record",
+    "load_selection": ".selection.record",
+    "make_artifacts": ".training.artifacts",
+    "new_head": ".model.head",
+    "open_model": ".model.open",
+    "predict": ".training.evaluation",
+    "prepare": ".training.preparing",
+    "save_model": ".model.saving",
+    "score": ".scoring.score",
+    "select": ".selection.strategies",
+    "stability": ".study.stability",
+    "write_report": ".report.page",
+}
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on its first use (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name], __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    """What is there, and what is imported when it is asked for."""
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ from .data.preprocess import Preprocessing
 from .errors import UsageError
 from .scoring.options import Scoring
 from .selection.options import Choosing
+from .showing import changed
 from .trainability.choices import Choices
 from .training.settings import Settings
 
@@ -53,6 +54,8 @@ class Adapting:
     threads: int | None = None
     check: bool = True
     measure: bool = True
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.seed is not None and self.seed < 0:

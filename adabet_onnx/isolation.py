@@ -5,7 +5,7 @@ an abort, a system out of memory. What is known to do that is refused before (`m
 the process. So the command forks once, early: the child does the work, and the parent waits, passes signals on, and if
 the child is killed says what it was doing, with exit code 1. That holds for every command and every native call. On the
 same busy two cores a fork took 15 to 35 ms, and a process that starts anew to open a model 3.6 s of processor time for
-its imports alone, for each command. The parent keeps 36 MB that it does not share.
+its imports alone, for each command. The parent has imported next to nothing and keeps 5 MB that it does not share.
 
 Only Linux forks safely after numpy has started its threads; elsewhere, and with ADABET_DEBUG (for debuggers), nothing
 is watched. Nor is it in Python, where a process belongs to who calls: there a crash is a crash.

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cost.measure import Cost
 from .cost.overview import Overview
+from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
+from .frames import frame
 from .model.open import Model
 from .records import write_json
+from .scoring.drawing import draw_b1_hat, draw_parameters, mark_legend
 from .scoring.record import Scores
 from .selection.record import Selection
+from .showing import clipped, counted, file_name, html_table, named, one_line
+from .sizes import size_text
+from .training.drawing import draw_accuracy, draw_loss
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRICS = ("epoch", "train_loss", "eval_loss", "eval_accuracy", "learning_rate", "seconds")  # of metrics.jsonl
+_STEPS = {"inference": "inference", "selection": "selected layers", "all": "all layers"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,106 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     advice: str | None = None
     learning_rate: float | None = None
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each epoch; the columns are those of metrics.jsonl.
+
+        Args:
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+
+        Returns:
+            A DataFrame of that library.
+
+        Raises:
+            UsageError: another library is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        return frame([{"seconds": None} | row for row in self.metrics], METRICS, library)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw what was gained and what it cost.
+
+        Loss and accuracy by epoch, accuracy (or loss) before and after, what a step takes beside one of all layers and
+        beside inference, and the layers by depth with the selected ones marked.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        layers, chosen = self.scores.layers, self.selection.layers
+        figure = new_figure(max(11.0, width_for(len(layers))), 7.2)
+        parts = figure.subfigures(2, 1, height_ratios=(1, 1.3), squeeze=False)
+        above, below = parts[0, 0], parts[1, 0]
+        key = "loss" if self.before["accuracy"] is None else "accuracy"
+        axes = above.subplots(1, 4 if key == "accuracy" else 3)
+        draw_loss(axes[0], self.metrics)
+        if key == "accuracy":
+            draw_accuracy(axes[1], self.metrics)
+        self._draw_gain(axes[-2], key)
+        self._draw_cost(axes[-1])
+        axis = below.subplots()
+        (draw_b1_hat if self.scores.samples else draw_parameters)(axis, layers, chosen)
+        mark_legend(axis)
+        name_layers(axis, [layer.name for layer in layers], chosen)
+        return finished(figure, path)
+
+    def _draw_gain(self, axis: Axes, key: str) -> None:
+        percent = key == "accuracy"
+        sides = {"before": self.before, "after": self.after}
+        values = {when: (100 if percent else 1) * side[key] for when, side in sides.items()}
+        draw_bars(axis, values, marked="after", form="{:.1f}" if percent else "{:.3g}")
+        plain(axis, f"{key} before and after{', %' if percent else ''}")
+        axis.set_xlabel(f"on {self.evaluated_on}")
+
+    def _draw_cost(self, axis: Axes) -> None:
+        """Memory of a step; the share of the parameters where it is neither measured nor predicted."""
+        sizes, how = self._memory()
+        if sizes:
+            names = {what: name.replace(" ", "\n") for what, name in _STEPS.items()}
+            values = {name: sizes[what] / 1e6 for what, name in names.items() if what in sizes}
+            draw_bars(axis, values, marked=names["selection"])
+            plain(axis, f"step memory, MB ({how})")
+        else:
+            draw_bars(axis, {"trained": 100 * self.trainable_share, "all": 100.0}, marked="trained")
+            plain(axis, "parameters, %")
+
+    def _memory(self) -> tuple[dict[str, int], str]:
+        """Bytes of a step, and whether they are measured or predicted: never some of each."""
+        if self.predicted is not None:
+            return {what: row.prediction.memory_bytes for what, row in self.predicted.rows().items()}, "predicted"
+        return {what: cost.memory_bytes for what, cost in self.costs.items()}, "measured"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (what, form.format(self.before[what]), form.format(self.after[what]))
+            for what, form in (("accuracy", "{:.1%}"), ("loss", "{:.4g}"))
+            if self.before[what] is not None
+        ]
+        sizes, how = self._memory()
+        memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
+        lines = [
+            f"trained: {self._trained()}: {named(self.selection.layers)}",
+            *([f"memory of a step, {how}: {memory}"] if sizes else []),
+        ]
+        title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
+        return html_table(title, ("", "before", "after"), rows, lines=[*lines, *self.warnings])
+
+    def __repr__(self) -> str:
+        key, form = ("loss", "{:.4g}") if self.before["accuracy"] is None else ("accuracy", "{:.1%}")
+        before, after = (form.format(side[key]) for side in (self.before, self.after))
+        gain = f"{key} {before} -> {after} on {clipped(self.evaluated_on)}"
+        warned = counted(len(self.warnings), "warning") if self.warnings else None
+        return one_line(self, gain, f"trained {self._trained()}", f"in {clipped(self.folder, 60)}", warned)
+
+    def _trained(self) -> str:
+        layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
+        return f"{layers}, {self.trainable_share:.1%} of the parameters"
 
     @property
     def trainable_layers(self) -> int:

@@ -259,7 +259,7 @@ def _resumed(job: _Job) -> tuple[Scores, Selection]:
     if not (same and Choices.from_manifest(made) == job.choices and made["backend"] == backend):
         raise UsageError(
             f"{job.target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
-            "or the like). Give the same ones to --resume, or start again without it."
+            "or the like). Give the same ones to `resume`, or start again without it."
         )
     return scores, selection
 
@@ -311,7 +311,7 @@ def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bo
     path = folder / _MODEL
     made, headed = with_head(model, options.num_classes, kept=options.kept, seed=seed, name=str(path))
     if headed is not None and resume and path.is_file() and path.read_bytes() != headed:
-        raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out --resume.")
+        raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")
     return made, headed
 
 
@@ -338,7 +338,7 @@ def _finished(job: _Job) -> tuple[Scores, Selection]:
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
             bound_otherwise(scores.inputs, model.bound)
-            or f"{folder} holds results for another model. Give another folder, or leave out --resume."
+            or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection
 

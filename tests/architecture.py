@@ -32,14 +32,19 @@ ORDER = (
     "training_runtime",
     "runtime",
     "records",
+    "drawing",
     "files",
+    "frames",
     "isolation",
     "kendall",
     "options",
+    "pieces",
     "progress",
     "seeds",
+    "showing",
     "sizes",
     "version",
+    "vocabulary",
     "errors",
 )
 # The only modules that touch a library.
@@ -48,8 +53,26 @@ DOORS = {
     "onnxruntime.training": {"training_runtime.py"},
     "ripser": {"scoring/betti.py"},
 }
-# Modules that import by a computed name.
-COMPUTED: tuple[str, ...] = ()
+# What a function may import when it is called: libraries that are slow to import and that not every call needs, and
+# what not every system has.
+LATE = {
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "onnxruntime",
+    "pandas",
+    "polars",
+    "ripser",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "umap",
+    "resource",
+}
+# Rooms that import when they are asked for something, also by names in a table, so that little is loaded at the start:
+# the public names themselves, and the commands.
+LAZY = ("", "cli")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 UNKNOWN = "?"  # imported, by a name that is computed
 
 
@@ -61,11 +84,13 @@ class Import:
         source: the module that imports, dotted.
         target: what it imports: a module of the package, or as much of another name as is written.
         line: where.
+        late: whether it is made when a function is called.
     """
 
     source: str
     target: str
     line: int
+    late: bool = False
 
     def of(self, library: str) -> bool:
         """Whether it is of a library or a part of it."""
@@ -124,12 +149,20 @@ class Package:
             if made.of(library) and self.files[made.source] not in places
         ]
 
-    def unreadable(self, allowed: Collection[str]) -> list[str]:
-        """Imports by a computed name outside of the files where that is allowed, a line each."""
+    def unreadable(self, lazy: Collection[str]) -> list[str]:
+        """Imports by a computed name outside of these rooms, a line each."""
         return [
             f"{self._where(made)} imports a module by a computed name"
             for made in self.imports
-            if made.target == UNKNOWN and self.files[made.source] not in allowed
+            if made.target == UNKNOWN and self.room(made.source) not in lazy
+        ]
+
+    def late(self, allowed: Collection[str], lazy: Collection[str]) -> list[str]:
+        """Imports inside functions, outside of lazy rooms, of other libraries than those allowed, a line each."""
+        return [
+            f"{self._where(made)} imports {made.target} inside a function"
+            for made in self.imports
+            if made.late and self.room(made.source) not in lazy and not any(made.of(library) for library in allowed)
         ]
 
     def _where(self, made: Import) -> str:
@@ -147,25 +180,28 @@ def read(folder: Path) -> Package:
     for module, file in files.items():
         around = module if file.endswith("__init__.py") else module.rpartition(".")[0]
         tree = ast.parse((folder / file).read_text(encoding="utf-8"), file)
-        for target, line in _imported(tree, around):
-            imports.extend(Import(module, known, line) for known in _resolved(target, files, name))
+        late = {
+            id(node) for function in ast.walk(tree) if isinstance(function, _FUNCTIONS) for node in ast.walk(function)
+        }
+        for target, node in _imported(tree, around):
+            imports.append(Import(module, _resolved(target, files, name), node.lineno, id(node) in late))
     return Package(name, files, tuple(imports))
 
 
-def _imported(tree: ast.AST, around: str) -> Iterator[tuple[str, int]]:
-    """Names that are imported anywhere in a module, absolute, and where."""
+def _imported(tree: ast.AST, around: str) -> Iterator[tuple[str, ast.stmt | ast.expr]]:
+    """Names that are imported anywhere in a module, absolute, and what imports them."""
     importers = {"__import__", "import_module"}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "importlib":
             importers.update(alias.asname or alias.name for alias in node.names if alias.name in importers)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            yield from ((alias.name, node) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute("." * node.level + (node.module or ""), around)
-            yield from ((base if alias.name == "*" else f"{base}.{alias.name}", node.lineno) for alias in node.names)
+            yield from ((base if alias.name == "*" else f"{base}.{alias.name}", node) for alias in node.names)
         elif isinstance(node, ast.Call) and _last(node.func) in importers and node.args:
-            yield _computed(node, around), node.lineno
+            yield _computed(node, around), node
 
 
 def _last(function: ast.expr) -> str:
@@ -194,12 +230,12 @@ def _absolute(name: str, around: str) -> str:
     return ".".join(part for part in (*anchor[: len(anchor) - level + 1], name.lstrip(".")) if part)
 
 
-def _resolved(target: str, files: Collection[str], package: str) -> list[str]:
+def _resolved(target: str, files: Collection[str], package: str) -> str:
     """The module of the package that a name lies in; another name as it is."""
-    if target.split(".")[0] != package:
-        return [target]
     parts = target.split(".")
-    return [next(".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in files)]
+    if parts[0] != package:
+        return target
+    return next(name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in files)
 
 
 def _rings(graph: Mapping[str, Collection[str]]) -> list[list[str]]:

@@ -81,10 +81,10 @@ def training():
 @pytest.fixture
 def checked_here(monkeypatch):
     """Artifacts check themselves as ever, but in this process: another has to import everything first."""
-    from adabet_onnx.training import selfcheck
+    from adabet_onnx.training import artifacts, selfcheck
     from adabet_onnx.training.manifest import load_manifest
 
-    monkeypatch.setattr(selfcheck, "check_in_subprocess", lambda folder: selfcheck.check(load_manifest(folder)))
+    monkeypatch.setattr(artifacts, "check_in_subprocess", lambda folder: selfcheck.check(load_manifest(folder)))
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ from adabet_onnx.scoring.options import Scoring
     Case("seed negative", f"{SCORE} --seed -1", USAGE, ("--seed",), npz(x=X)),
     Case("max-memory text", f"{SCORE} --max-memory lots", USAGE, ("'lots'", "500MB"), npz(x=X)),
     Case("max-memory zero", f"{SCORE} --max-memory 0GB", USAGE, ("'0GB'", "500MB"), npz(x=X)),
-    Case("max-memory endless", f"{SCORE} --max-memory {'9' * 400}", USAGE, ("--max-memory",), npz(x=X)),
+    Case("max-memory endless", f"{SCORE} --max-memory {'9' * 400}", USAGE, ("--scoring-memory",), npz(x=X)),
     Case("max-memory too small", f"{SCORE} --max-memory 50kB", FAILURE, ("needs about", "--scoring-memory"), npz(x=X)),
     Case("plot suffix", f"{SCORE} --plot a.bmp", USAGE, ("a.bmp", ".png, .svg, .pdf"), npz(x=X)),
     Case("std zero", f"{SCORE} --std 0", USAGE, ("standard deviation of 0",), npz(x=X)),

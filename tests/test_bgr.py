@@ -81,7 +81,7 @@ def test_an_input_of_integers(pixels: np.ndarray) -> None:
 
 def test_models_that_take_no_colours_are_refused() -> None:
     for proto in (inputs.flat(12), tiny_grey()):
-        with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out --bgr"):
+        with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out `bgr`"):
             Preprocessing(preset="none", bgr=True).resolve(open_model(proto), integer_data=True)
 
 

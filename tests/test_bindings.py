@@ -70,7 +70,7 @@ def test_another_value_is_another_model():
 
 def test_the_message_of_a_setting_leads_on(call, tmp_path, x):
     onnx.save(settings.two_rates(), tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=r"input 'sr' has no shape .* --input sr=16000 .* bind=\{'sr': 16000\}"):
+    with pytest.raises(ModelError, match=r"input 'sr' has no shape .*`open_model\('.*', bind=\{'sr': 16000\}\)`"):
         open_model(tmp_path / "m.onnx")
     call("import", tmp_path / "m.onnx", "-o", tmp_path / "bound.onnx", "--input", "sr=16000")
     found = run(onnx.load(tmp_path / "bound.onnx"), {"x": x})
@@ -109,8 +109,8 @@ def test_a_selection_of_other_values_is_refused(tmp_path, rng):
     data = rng.standard_normal((40, 8)).astype(np.float32)
     scored = open_model(proto, bind={"sr": 8000})
     selection = select(score(scored, data, scoring=Scoring(samples=32)), rho=0.5)
-    for bind, said in (({"sr": 16000}, "--input sr=16000"),):
-        with pytest.raises(RecordError, match=rf"scored with --input sr=8000 and is opened with {said}"):
+    for bind, said in (({"sr": 16000}, r"`bind=\{'sr': 16000\}`"),):
+        with pytest.raises(RecordError, match=rf"scored with `bind=\{{'sr': 8000\}}` and is opened with {said}"):
             make_artifacts(open_model(proto, bind=bind), selection, tmp_path / "a")
 
 
@@ -172,7 +172,7 @@ def test_the_state_of_a_system_is_data(rng):
 def test_a_state_that_is_not_recognised_is_named_and_given(rng):
     proto = settings.streaming(names=("p", "q", "r", "s"))
     del proto.graph.output[1:]  # what may come from an encoder is not taken as zero
-    with pytest.raises(ModelError, match=r"if 'p' is no data but a state .* --input p=0|a state that .* --input p=0"):
+    with pytest.raises(ModelError, match=r"(if 'p' is no data but a state|a state that) .* `bind=\{'p': 0\}`"):
         open_model(proto)
     model = open_model(proto, bind={"p": 0, "q": 0})
     x = rng.standard_normal((3, 5, 4)).astype(np.float32)
@@ -202,21 +202,21 @@ def test_a_mode_is_off(x):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "option"),
+    ("name", "shape", "value"),
     [
-        ("keep_prob", (), "--input keep_prob=1 "),
-        ("keep_prob", (1,), "--input keep_prob=1 "),
-        ("model/dropout_rate:0", (), "--input model/dropout_rate:0=0 "),
-        ("is_training", (), "--input is_training=0 "),
-        ("temperature", (), "--input temperature=VALUE "),
+        ("keep_prob", (), "1"),
+        ("keep_prob", (1,), "1"),
+        ("model/dropout_rate:0", (), "0"),
+        ("is_training", (), "0"),
+        ("temperature", (), "VALUE"),
     ],
 )
-def test_settings_that_only_the_user_knows(name, shape, option, x):
+def test_settings_that_only_the_user_knows(name, shape, value, x):
     proto = settings.scaled(name, shape)
     with pytest.raises(ModelError, match="It is one number for all samples, so give it") as error:
         open_model(proto)
-    assert option in str(error.value)
-    number = 0.5 if "VALUE" in option else float(option.rpartition("=")[2])
+    assert f"`open_model(model, bind={{{name!r}: {value}}})`" in str(error.value)
+    number = 0.5 if value == "VALUE" else float(value)
     model = open_model(proto, bind={name: number})
     expected = run(proto, {"x": x, name: np.full(shape, number, np.float32)})
     np.testing.assert_allclose(run(model.proto(), {"x": x}), expected, rtol=1e-5, atol=1e-6)
@@ -280,7 +280,7 @@ def test_a_file_that_changed_is_refused(tmp_path, rng):
 
 
 def test_an_adapter_that_was_not_given_is_named():
-    with pytest.raises(ModelError, match=r"--input base.lora_A=FILE.npy"):
+    with pytest.raises(ModelError, match=r"bind=\{'base.lora_A': 'FILE.npy'\}"):
         open_model(settings.with_adapter())
 
 
@@ -303,7 +303,7 @@ def test_one_number_for_a_whole_input(rng):
         ({"sr": 0.5}, r"input 'sr' is \(int64 \[\]\), which 0.5 is not. Give a value of that type"),
         ({"sr": True}, r"input 'sr' is \(int64 \[\]\), which True is not"),
         ({"sr": [1, 2]}, r"the value has the shape \[2\]. Give one of that shape"),
-        ({"sr": "fast"}, r"the value 'fast' of input 'sr' is no number, .* Write --input sr=16000"),
+        ({"sr": "fast"}, r"the value 'fast' of input 'sr' is no number, .* Write `bind=\{'sr': 16000\}`"),
         ({"sr": "no.npy"}, r"'no.npy', is not a file. Give it again"),
         ({"sr": "a.onnx_adapter"}, r"a.onnx_adapter is an adapter of ONNX Runtime, which is not read here. Save"),
         ({"sr": [[1], [2, 3]]}, r"the value of input 'sr' is not an array|must be numbers"),

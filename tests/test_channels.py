@@ -504,9 +504,9 @@ def test_equal_channels_are_taken_in_order(scored):
 
 def test_selection_needs_scores_of_channels(scored):
     plain = dataclasses.replace(scored, channel_layers=None)
-    with pytest.raises(UsageError, match=r"'conv1'.*--channels"):
+    with pytest.raises(UsageError, match=r"'conv1'.*`channels=True`"):
         select(plain, layers=["conv1"], choosing=Choosing(channel_rho=0.5))
-    with pytest.raises(UsageError, match=r"'bn1'.*--channels"):
+    with pytest.raises(UsageError, match=r"'bn1'.*`channels=True`"):
         select(
             dataclasses.replace(scored, channel_layers=("conv1",)), strategy="all", choosing=Choosing(channel_rho=0.5)
         )

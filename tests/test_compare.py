@@ -17,13 +17,13 @@ import pytest
 
 from adabet_onnx import CheckError, RecordError, UsageError
 from adabet_onnx.cost.measure import Cost
-from adabet_onnx.report.comparison import cells, ranked, ties_sentence, verdict
+from adabet_onnx.report.comparison import cells
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.study import runs
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
-from adabet_onnx.study.results import Result, load_results, save_results, summarise
+from adabet_onnx.study.results import Result, load_results, ranked, save_results, summarise, ties_sentence
 from adabet_onnx.study.ties import Chance
 from adabet_onnx.trainability.choices import Choices
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     np.savez(tmp_path / "no_test.npz", x=arrays["x_train"], y=arrays["y_train"])
     with pytest.raises(UsageError, match="x_test and y_test"):
         compare(MODEL, tmp_path / "no_test.npz", tmp_path / "c", PLAN)
-    with pytest.raises(UsageError, match="--source"):
+    with pytest.raises(UsageError, match="`old_domain`"):
         compare(MODEL, DATA, tmp_path / "c", PLAN, num_classes=10, old_domain=DATA)
 
 
@@ -283,7 +283,7 @@ def test_without_accuracies_losses_are_said():
     other = dataclasses.replace(ROW, strategy="all", rho=None, loss=0.25)
     rows = [dataclasses.replace(row, accuracy=None) for row in (ROW, other)]
     found = summarise(rows, 1000)
-    assert {verdict(summary) for summary in found} == {"-"}
+    assert {summary.verdict() for summary in found} == {"-"}
     best = min(found, key=lambda summary: summary.loss)
     assert ranked(found)[0] == best
     assert ties_sentence(found).startswith(f"{best.setting} has the lowest test loss, {best.loss:.4g}")
@@ -354,6 +354,6 @@ def test_a_classifier_is_put_on_the_outputs(tmp_path, unmeasured):
 
 @pytest.mark.parametrize("option", ["append", "keep_tail"])
 def test_what_is_about_a_new_head_needs_one(option, tmp_path):
-    with pytest.raises(UsageError, match="give --num-classes too"):
+    with pytest.raises(UsageError, match="give `num_classes` too"):
         compare(MODEL, DATA, tmp_path / "c", dataclasses.replace(PLAN, **{option: True}))
     assert not (tmp_path / "c").exists()

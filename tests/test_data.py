@@ -201,7 +201,7 @@ def test_floats_are_resized_without_rounding():
 
 def test_flat_samples_are_reshaped_where_their_order_is_given(rng):
     flat = rng.random((5, 12), dtype=np.float32)
-    with pytest.raises(DataError, match=r"not reshaped unasked.*--layout 'N\(.*\):N"):
+    with pytest.raises(DataError, match=r"not reshaped unasked.*layout='N\(.*\):N"):
         fed(taking(2, 6), flat)
     np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(CT):NCT"), flat.reshape(5, 2, 6))
     np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(TC):NCT"), flat.reshape(5, 6, 2).swapaxes(1, 2))
@@ -552,13 +552,13 @@ def test_auto_takes_mean_and_std_from_the_models_metadata():
 
 
 def test_auto_refuses_images_where_the_model_says_nothing():
-    with pytest.raises(UsageError, match=r"--preset unit.*imagenet.*--scale"):
+    with pytest.raises(UsageError, match=r"`preset='unit'`.*imagenet.*`preprocessing=Preprocessing\(scale="):
         Preprocessing().resolve(taking(3, 8, 6), integer_data=True)
 
 
 @pytest.mark.parametrize("damaged", ["[0.5, 0.5", "[]", '["a"]', "0.5", "null"])
 def test_auto_asks_where_the_metadata_is_damaged(damaged):
-    with pytest.raises(UsageError, match="--preset"):
+    with pytest.raises(UsageError, match="preset='unit'"):
         Preprocessing().resolve(taking(3, 8, 6, metadata={"mean": damaged, "std": "[1, 1, 1]"}), integer_data=True)
 
 

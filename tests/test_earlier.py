@@ -13,10 +13,11 @@ from models import earlier, shaped, tiny
 from models.tiny import normal
 
 from adabet_onnx import ModelError, open_model
+from adabet_onnx.cli.translate import translate
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.earlier import earlier_value
-from adabet_onnx.model.given import commands_keep, given_options
+from adabet_onnx.model.given import calls_keep, given_arguments
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
@@ -38,8 +39,8 @@ def everything(model: Model) -> Selection:
 
 
 def told(message: str) -> str:
-    """The value that a message names for --logits."""
-    found = re.search(r"import \S+ -o logits\.onnx --logits (\S+?)[);]", message)
+    """The value that a message names for the logits."""
+    found = re.search(r"`(?:new_head\()?open_model\(\S+, logits='(.+?)'\)", message)
     assert found is not None, message
     return found[1]
 
@@ -56,7 +57,7 @@ def test_the_value_that_would_do_is_named_and_does(case: str, tmp_path: Path, ch
     model = open_model(make())
     name = told(reason(model))
     assert name == "scores"
-    with pytest.raises(ModelError, match="--logits scores"):
+    with pytest.raises(ModelError, match="logits='scores'"):
         make_artifacts(model, everything(model), tmp_path / "no")
     assert not (tmp_path / "no").exists()
     remedied = open_model(make(), logits=name)
@@ -74,7 +75,7 @@ def tensor(proto: onnx.ModelProto, name: str) -> np.ndarray:
 
 def test_a_value_before_the_head_is_named_with_a_new_head_on_it(tmp_path: Path, checked_here: None) -> None:
     message = reason(open_model(earlier.merged_before_the_head()))
-    assert re.search(r"before the head 'b'.*--logits f\).*--append", message)
+    assert re.search(r"before the head 'b'.*`new_head\(open_model\(\w+, logits='f'\), C, append=True\)`", message)
     model = new_head(open_model(earlier.merged_before_the_head(), logits=told(message)), 4, append=True)
     x = normal(2, earlier.STEPS, earlier.FEATURES)
     assert tiny.run(model.graph, x).shape == (2, earlier.STEPS, 4)
@@ -101,7 +102,8 @@ def test_a_value_that_no_layer_makes_is_not_named() -> None:
 
 def run_command(message: str, file: Path, **sizes: str) -> dict[str, str]:
     """The options of the command that a message names, as it stands there: by name of the option."""
-    found = re.search(rf"adabet-onnx import {re.escape(str(file))} -o \S+((?: --\w+ \S+?)+)(?:[;).,]|\s|$)", message)
+    said = translate(message)
+    found = re.search(rf"adabet-onnx import {re.escape(str(file))} -o \S+((?: --\w+ \S+?)+)(?:[;).,]|\s|$)", said)
     assert found is not None, message
     words = found[1].replace("SIZE", sizes.get("size", "SIZE")).split()
     return dict(zip(words[::2], words[1::2], strict=True))
@@ -134,12 +136,12 @@ def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("Do adabet-onnx import m.onnx -o a.onnx --dim t=SIZE, or x", "-o a.onnx --input sr=16000 --dim t=SIZE, or x"),
-        ("(adabet-onnx import m.onnx -o a.onnx --logits NAME; b)", "--dim t=3 --input sr=16000 --logits NAME; b)"),
-        ("adabet-onnx import m.onnx -o a.onnx --input sr=VALUE.", "-o a.onnx --dim t=3 --input sr=VALUE."),
+        ("`open_model('m', dims={'t': SIZE})`, or x", "('m', dims={'t': SIZE}, bind={'sr': 16000})`, or x"),
+        ("(`open_model('m', logits='NAME')`; b)", "('m', logits='NAME', dims={'t': 3}, bind={'sr': 16000})`; b)"),
+        ("`open_model('m', bind={'sr': VALUE})`.", "('m', dims={'t': 3}, bind={'sr': VALUE})`."),
     ],
 )
-def test_options_are_put_where_they_are_missing(message: str, expected: str) -> None:
-    with pytest.raises(ModelError) as raised, commands_keep(given_options(None, {"t": 3}, {"sr": 16000})):
+def test_arguments_are_put_where_they_are_missing(message: str, expected: str) -> None:
+    with pytest.raises(ModelError) as raised, calls_keep(given_arguments(None, {"t": 3}, {"sr": 16000})):
         raise ModelError(message)
     assert str(raised.value).endswith(expected)

@@ -1,4 +1,4 @@
-"""Commands that messages name keep the options that were given, so that following one does not lose another."""
+"""Calls that messages name keep the arguments that were given, so that following one does not lose another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.settings import INT64, two_rates, value
 from models.tiny import assemble, node, normal, run
 
 from adabet_onnx import ModelError, open_model
-from adabet_onnx.model.given import given_options, with_given
+from adabet_onnx.model.given import given_arguments, with_given
 
 
 def two_open_dims() -> onnx.ModelProto:
@@ -40,7 +40,7 @@ def test_messages_lead_to_the_end(tmp_path, monkeypatch, capfd, rng):
     words: list[str] = ["inspect", str(path)]
     for _ in range(5):
         done = command(*words, code=1)
-        told = re.search(r"adabet-onnx (import .+?)(?: \(other|, or in)", done.err)
+        told = re.search(r"adabet-onnx (import [^()]+?)\)?\.$", done.err.strip())
         assert told is not None, done.err
         words = [answers.get(word, word) for word in shlex.split(told[1])]
         words[words.index("-o") + 1] = str(tmp_path / "done.onnx")
@@ -55,7 +55,10 @@ def test_messages_lead_to_the_end(tmp_path, monkeypatch, capfd, rng):
 
 
 def test_a_binding_stays_in_the_command(tmp_path):
-    with pytest.raises(ModelError, match=r"-o fixed\.onnx --logits first --input count=3 --dim h=SIZE"):
+    with pytest.raises(
+        ModelError,
+        match=r"`open_model\(model, logits=\'first\', dims=\{\'h\': SIZE, \'w\': SIZE\}, bind=\{\'count\': 3\}\)`",
+    ):
         open_model(two_open_dims(), logits="first", bind={"count": 3})
 
 
@@ -63,22 +66,26 @@ def test_a_binding_stays_in_the_command(tmp_path):
     ("text", "expected"),
     [
         (
-            "adabet-onnx import m.onnx -o a.onnx --dim w=SIZE, or",
-            "adabet-onnx import m.onnx -o a.onnx --logits y --dim h=2 --dim w=SIZE, or",
+            "Do `open_model('m.onnx', dims={'w': SIZE})`, or",
+            "Do `open_model('m.onnx', logits='y', dims={'h': 2, 'w': SIZE})`, or",
         ),
         (
-            "adabet-onnx import m.onnx -o a.onnx --logits NAME",
-            "adabet-onnx import m.onnx -o a.onnx --dim h=2 --logits NAME",
+            "(`open_model('m.onnx', logits='NAME')`; b)",
+            "(`open_model('m.onnx', logits='NAME', dims={'h': 2})`; b)",
         ),
-        ("adabet-onnx score m.onnx -o a.json", "adabet-onnx score m.onnx -o a.json"),
+        (
+            "`new_head(open_model(model, bind={'a': 1}), N)` `append=True`",
+            "`new_head(open_model(model, logits='y', dims={'h': 2}, bind={'a': 1}), N)` `append=True`",
+        ),
+        ("`score('m.onnx', data)`", "`score('m.onnx', data)`"),
+        ("'a`b' and 'open_model()'", "'a`b' and 'open_model()'"),
     ],
 )
-def test_only_imports_change(text, expected):
-    assert with_given(text, given_options("y", {"h": 2}, None)) == expected
+def test_only_what_opens_a_model_changes(text, expected):
+    assert with_given(text, given_arguments("y", {"h": 2}, None)) == expected
 
 
 def test_nothing_given_changes_nothing():
-    assert with_given("adabet-onnx import m.onnx -o a.onnx --dim w=SIZE", given_options(None, None, None)).endswith(
-        "a.onnx --dim w=SIZE"
-    )
+    text = "`open_model('m.onnx',dims={'w':SIZE})`"
+    assert with_given(text, given_arguments(None, None, None)) == text
     assert open_model(two_rates(), bind={"sr": 8000}).bound == {"sr": 8000}

@@ -12,6 +12,7 @@ from adabet_onnx import open_model, select
 from adabet_onnx.cost import pieces
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.scoring.record import LayerScore, Scores
+from adabet_onnx.selection.options import Choosing
 
 BLOCKS = 3
 
@@ -53,7 +54,7 @@ def scores(model, shift: float) -> Scores:
 @pytest.mark.slow
 @pytest.mark.parametrize(("shift", "max_accumulate"), [(0.0, 1), (0.2, None)])
 def test_auto_selects_what_whole_steps_built_for_every_question_select(model, shift, max_accumulate, monkeypatch):
-    asked = {"strategy": "auto", "max_accumulate": max_accumulate}
+    asked = {"choosing": Choosing(strategy="auto", max_accumulate=max_accumulate)}
     made = scores(model, shift)
     expected = select(made, costs=Slow(model, batch_size=8, backend="portable"), **asked)
     monkeypatch.setattr(pieces, "WHOLE", 200)

@@ -261,7 +261,7 @@ def test_what_belongs_to_the_old_head_goes_or_is_kept(case: str) -> None:
     (note,) = [note for note in made.notes if "belonged to its old outputs" in note]
     assert set(note.split(" after the head")[0].split(", ")) == operators
     if not keepable:
-        with pytest.raises(ModelError, match="--keep-tail"):
+        with pytest.raises(ModelError, match="`keep_tail`"):
             new_head(model, LARGE, keep_tail=True)
         return
     kept = new_head(model, LARGE, keep_tail=True)
@@ -385,7 +385,7 @@ def test_metadata_of_the_old_classes_goes() -> None:
 
 @pytest.mark.parametrize("classes", [0, -1])
 def test_no_classes_are_refused(classes: int) -> None:
-    with pytest.raises(UsageError, match="--num-classes"):
+    with pytest.raises(UsageError, match="`num_classes`"):
         new_head(open_model(tiny.conv_net()), classes)
 
 
@@ -411,7 +411,7 @@ def test_a_head_followed_by_a_normalisation_that_is_kept_is_refused() -> None:
         node("BatchNormalization", ["m", *list(values)[1:]], ["logits"], "bn"),
     ]
     model = open_model(tiny.build(nodes, values, **ROWS))
-    with pytest.raises(ModelError, match=r"comes after it.*Leave out --keep-tail"):
+    with pytest.raises(ModelError, match=r"comes after it.*Leave out `keep_tail`"):
         new_head(model, LARGE, keep_tail=True)
 
 

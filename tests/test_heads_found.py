@@ -104,11 +104,11 @@ def test_an_embedding_is_said_to_be_one(ending: str) -> None:
     np.testing.assert_allclose(np.linalg.norm(logits(model, x), axis=1), 1, rtol=1e-5)
     assert any("embedding" in str(decision) and decision.about == "logits" for decision in decisions(model))
     made = new_head(model, NEW)
-    assert any("embedding" in note and "--append" in note for note in made.notes)
+    assert any("embedding" in note and "`append=True`" in note for note in made.notes)
     assert made.layers[-1].name == "embedding"
     refused = check_model(model).refused["portable"]
     assert refused is not None
-    assert "new-head" in refused
+    assert "new_head" in refused
     assert check_model(made).refused["portable"] is None
     assert check_model(model, loss="mse").refused["portable"] is None
 
@@ -154,7 +154,7 @@ def test_a_head_on_outputs_of_any_rank(shape: tuple[str | int, ...], axis: int) 
 def test_a_head_on_outputs_is_the_remedy_where_the_head_cannot_be_replaced() -> None:
     nodes = [node("Gemm", ["input", "w"], ["m"], "fc"), node("Add", ["m", "input"], ["logits"], "residual")]
     model = open_model(tiny.build(nodes, {"w": normal(6, 6)}, input_shape=("N", 6), output_shape=("N", 6)))
-    with pytest.raises(ModelError, match=r"repeats the old number.*--append"):
+    with pytest.raises(ModelError, match=r"repeats the old number.*`append=True`"):
         new_head(model, NEW)
     made = new_head(model, NEW, append=True)
     assert logits(made, normal(5, 6)).shape == (5, NEW)
@@ -164,14 +164,14 @@ def test_a_head_on_one_number_without_an_axis_is_refused() -> None:
     nodes = [node("Gemm", ["input", "w"], ["m"], "fc"), node("Squeeze", ["m", "one"], ["logits"], "squeeze")]
     given = {"w": normal(6, 1), "one": np.array([1])}
     model = open_model(tiny.build(nodes, given, input_shape=("N", 6), output_shape=("N",)))
-    with pytest.raises(ModelError, match=r"\(N, C\).*has \(N,\).*--logits"):
+    with pytest.raises(ModelError, match=r"\(N, C\).*has \(N,\).*logits=\'NAME\'"):
         new_head(model, NEW, append=True)
     named = open_model(tiny.build(nodes, given, input_shape=("N", 6), output_shape=("N",)), logits="m")
     assert logits(new_head(named, NEW, append=True), normal(5, 6)).shape == (5, NEW)
 
 
 def test_both_ways_at_once_are_refused() -> None:
-    with pytest.raises(UsageError, match="--append"):
+    with pytest.raises(UsageError, match="`append=True`"):
         new_head(open_model(heads.embedding("torch")), NEW, keep_tail=True, append=True)
 
 
@@ -189,7 +189,7 @@ def test_what_inference_does_not_find_is_measured() -> None:
 def test_what_does_not_fit_in_a_run_is_refused() -> None:
     ending = [node("MatMul", ["r", "residual"], ["old"], "old"), node("Mul", ["fc", "old"], ["logits"], "end")]
     model = open_model(heads.expanded(*ending), logits="logits")
-    with pytest.raises(ModelError, match=r"--append"):
+    with pytest.raises(ModelError, match="`append=True`"):
         new_head(model, NEW)
     assert logits(new_head(model, NEW, append=True), normal(5, 6)).shape == (5, NEW)
 
@@ -364,7 +364,7 @@ def test_a_sum_of_heads_is_refused_in_one_line_and_the_remedy_works() -> None:
     ]
     weights = {"a.weight": normal(6, 4), "b.weight": normal(6, 4), "two": np.float32([2])}
     model = open_model(tiny.build(nodes, weights, input_shape=("N", 6), output_shape=("N", 4)))
-    with pytest.raises(ModelError, match="--append") as raised:
+    with pytest.raises(ModelError, match="`append=True`") as raised:
         new_head(model, NEW)
     assert "\n" not in str(raised.value)
     made = new_head(model, NEW, append=True)

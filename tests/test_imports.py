@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from architecture import COMPUTED, DOORS, ORDER, Package, read
+from architecture import DOORS, LATE, LAZY, ORDER, Package, read
 from conftest import ROOT
 
 import adabet_onnx
@@ -29,12 +29,16 @@ def test_no_modules_import_each_other(package):
 
 def test_only_the_doors_touch_their_libraries(package):
     assert package.beside_doors(DOORS) == []
-    assert package.unreadable(COMPUTED) == []
+    assert package.unreadable(LAZY) == []
+
+
+def test_functions_import_only_what_is_slow_to_import(package):
+    assert package.late(LATE, LAZY) == []
 
 
 def test_what_is_named_is_there(package):
     assert package.unplaced(ORDER) == []
-    assert {place for places in DOORS.values() for place in places} | set(COMPUTED) <= set(package.files.values())
+    assert {place for places in DOORS.values() for place in places} <= set(package.files.values())
     for library, places in DOORS.items():
         used = {package.files[made.source] for made in package.imports if made.of(library)}
         assert used == places, f"{library} is touched by {used}"
@@ -188,8 +192,28 @@ def test_a_part_of_a_library_has_a_door_of_its_own(source, tmp_path):
 
 @pytest.mark.parametrize(
     "source",
+    [
+        "def f():\n    from . import two",
+        "class C:\n    def f(self):\n        import house.low.two",
+        "f = lambda: __import__('house.low.two')",
+        "async def f():\n    def g():\n        from house.low import two",
+    ],
+)
+def test_an_import_inside_a_function_is_found(source, tmp_path):
+    sources = {
+        "low_one": source,
+        "low_two": "class C:\n    from . import three",
+        "low_three": "if True:\n    import json",
+    }
+    lazy = "def f():\n    import scipy.stats\n    import house.low.two"
+    [found] = planted(tmp_path, **sources, high_top=lazy).late({"scipy"}, ["high"])
+    assert re.fullmatch(r"low/one\.py:\d imports house\.low\.two inside a function", found)
+
+
+@pytest.mark.parametrize(
+    "source",
     ["import importlib\nimportlib.import_module(name)", "__import__('ho' + 'use')", "__import__(f'{name}.high')"],
 )
 def test_a_computed_name_is_found(source, tmp_path):
-    [found] = planted(tmp_path, low_one=source, low_two=source).unreadable({"low/two.py"})
+    [found] = planted(tmp_path, low_one=source, high_top=source).unreadable({"high"})
     assert re.fullmatch(r"low/one\.py:\d imports a module by a computed name", found)

@@ -147,7 +147,8 @@ def rows(*losses: float, held: tuple[float, float] | None = None) -> list[dict[s
     ]
 
 
-SMALLER, LARGER = "try a smaller learning rate, --lr 0.0001", "try a larger learning rate, --lr 0.01"
+SMALLER = "try a smaller learning rate, `learning_rate=0.0001`"
+LARGER = "try a larger learning rate, `learning_rate=0.01`"
 
 
 @pytest.mark.parametrize(
@@ -164,12 +165,12 @@ SMALLER, LARGER = "try a smaller learning rate, --lr 0.0001", "try a larger lear
         (rows(1.28, 1.27, held=(1.20, 1.20)), f"the training loss barely fell, from 1.280 to 1.270: {LARGER}"),
         (
             rows(2.2, 1.8, held=(2.4, 1.9)),
-            "the validation loss only fell from 2.400 to 1.900: try a larger learning rate, --lr 0.003 or 0.01, or "
-            "more epochs",
+            "the validation loss only fell from 2.400 to 1.900: try a larger learning rate, `learning_rate=0.003` "
+            "or 0.01, or more epochs",
         ),
         (
             rows(3.0, 2.3, 2.31),
-            "the training loss went from 3.000 to 2.310 and stayed there: try both --lr 0.0001 and 0.01",
+            "the training loss went from 3.000 to 2.310 and stayed there: try both `learning_rate=0.0001` and 0.01",
         ),
         (rows(2.4, 1.2, 0.9), None),
         (rows(1.2, 1.0, 0.5, held=(2.4, 2.6)), None),  # overfitted
@@ -204,12 +205,15 @@ def test_a_training_at_a_wrong_rate_is_warned_of_and_the_advice_helps(task, rate
     trainer = Trainer(folder)
     settings = Settings(epochs=4, validation=0.25)
     before = trainer.fit(data, learning_rate=rate, settings=settings)
-    assert f"try a {word} learning rate, --lr {rate * (10 if word == 'larger' else 0.1):g}" in trainer.learned.advice
+    assert (
+        f"try a {word} learning rate, `learning_rate={rate * (10 if word == 'larger' else 0.1):g}`"
+        in trainer.learned.advice
+    )
     assert "ended at" in trainer.learned.guessing
     assert (trainer.learned.chance is not None) == (word == "larger"), "0.23 of 100 labels, and 0.5"
     assert len(trainer.learned.warnings) == 1 + (word == "larger")
     while trainer.learned.advice is not None and word in trainer.learned.advice:  # as it says, until it is silent
-        rate = float(trainer.learned.advice.split("--lr ")[1].split()[0].rstrip(",.:"))
+        rate = float(trainer.learned.advice.split("learning_rate=")[1].split("`")[0])
         after = trainer.fit(data, learning_rate=rate, settings=settings)
     assert trainer.learned.warnings == ()
     assert after[-1]["eval_loss"] < 0.8 * math.log(4) < before[-1]["eval_loss"]

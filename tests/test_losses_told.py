@@ -129,7 +129,7 @@ def test_the_manifest_says_which_axis_holds_the_classes(
     y = np.zeros((8, *(extent for i, extent in enumerate(made.logits_shape) if i not in (0, axis))), np.int64)
     fit = Trainer(tmp_path / "a").fit
     if steps == classes:  # labels fit both axes: the one that nobody gave is asked for
-        with pytest.raises(DataError, match=r"--class-axis 1 or --class-axis 2"):
+        with pytest.raises(DataError, match="`class_axis=1` or `class_axis=2`"):
             fit((x, y), epochs=1, settings=Settings(validation=0))
     else:
         assert fit((x, y), epochs=1, settings=Settings(validation=0))[1]["train_loss"] > 0
@@ -169,7 +169,7 @@ def test_ignored_labels_reach_the_last_figures(tmp_path: Path, checked_here: Non
     assert f"on {known.size} labels" in said
     assert f"right on {share:.1%}" in said
     dataset = open_data(data, model).for_evaluation
-    with pytest.raises(DataError, match="--ignore-label 255"):
+    with pytest.raises(DataError, match="`ignore_label=255`"):
         evaluated_at_chance(model, dataset, 0.3, Choices(class_axis=3))
 
 
@@ -207,7 +207,7 @@ def test_one_output_leads_to_another_loss_before_anything_is_written(
     assert "--loss bce-with-logits" in adabet("run", model, data, "-o", folder, code=1).err
     assert not (tmp_path / "out").exists()
     opened = open_model(model)
-    with pytest.raises(ModelError, match="--loss bce-with-logits"):
+    with pytest.raises(ModelError, match="`loss='bce-with-logits'`"):
         make_artifacts(opened, everything(opened), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
@@ -223,7 +223,7 @@ def test_a_label_of_255_leads_to_ignore_label(tmp_path: Path, checked_here: None
     model = open_model(masks.per_pixel(1, turned=False))
     x, y = pictures()
     y[:, 0], y[1, 2:] = 255, 255
-    with pytest.raises(DataError, match=r"0 to 255.*3 outputs.*Only 255 \(\d+\.\d% of them\).*--ignore-label 255"):
+    with pytest.raises(DataError, match=r"0 to 255.*3 outputs.*Only 255 \(\d+\.\d% of them\).*`ignore_label=255`"):
         evaluate(model, open_data((x, y), model).train, preprocessing=NONE)
     made = make_artifacts(
         model, everything(model), tmp_path / "a", backend="portable", choices=Choices(ignore_label=255)
@@ -272,10 +272,10 @@ def test_a_label_to_ignore_among_classes_in_another_order() -> None:
 def test_other_labels_out_of_range_lead_elsewhere() -> None:
     shape = ("N", 3, 2, 2)
     for labels, words in (
-        ([[[0, 1], [2, 4]]], r"--ignore-label 4.*Otherwise give the model a head of 5"),
+        ([[[0, 1], [2, 4]]], r"`ignore_label=4`.*Otherwise give the model a head of 5"),
         ([[[0, 1], [2, 3]]], r"a head of 4 outputs"),
         ([[[0, 1], [5, 4]]], r"a head of 6 outputs"),
-        ([[[-1, 1], [2, 0]]], r"--ignore-label -1"),
+        ([[[-1, 1], [2, 0]]], r"`ignore_label=-1`"),
         ([[[1, 2], [3, 3]]], r"subtract 1"),
     ):
         with pytest.raises(DataError, match=words):

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import ModelError, UsageError, open_model, save_model
 from adabet_onnx.cli.main import main
+from adabet_onnx.cli.translate import translate
 
 
 def two_outputs(first: str, second: str) -> onnx.ModelProto:
@@ -72,7 +73,7 @@ def test_the_only_output_of_numbers_wins():
 
 
 def test_two_like_outputs_are_listed():
-    with pytest.raises(ModelError, match=r"'boxes' \(float \[N, 5\]\), 'classes' \(float \[N, 3\]\).*--logits NAME"):
+    with pytest.raises(ModelError, match=r"'boxes' \(float \[N, 5\]\), 'classes' \(float \[N, 3\]\).*logits='NAME'"):
         open_model(two_outputs("boxes", "classes"))
 
 
@@ -169,7 +170,7 @@ def test_an_input_that_only_a_dropped_output_needed_goes():
 @pytest.mark.parametrize(("sequence", "key"), [("sequence", "sequence"), (None, "ids:1")])
 def test_open_dimensions_are_named_and_fixed(sequence, key, rng):
     proto = text_net(sequence=sequence)
-    with pytest.raises(ModelError, match=rf"dimension {key} .*--dim {key}=SIZE"):
+    with pytest.raises(ModelError, match=rf"dimension {key} .*dims=\{{'{key}': SIZE"):
         open_model(proto)
     dims = {"sequence": 7} if sequence else {"ids:1": 7, "mask:1": 7}
     model = open_model(proto, dims=dims)
@@ -287,7 +288,7 @@ def test_dimensions_of_a_name_that_is_none_are_not_one(word, tmp_path, monkeypat
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=r"dimension input:2 of input 'input' \(\?, 3, \?, \?\)") as refused:
         open_model(tmp_path / "model.onnx")
-    remedy = str(refused.value).split("adabet-onnx ")[1].split(", or in Python")[0]
+    remedy = translate(str(refused.value)).split("adabet-onnx ")[1].rstrip(".")
     assert remedy.endswith("-o fixed.onnx --dim input:2=SIZE --dim input:3=SIZE")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x", *remedy.replace("SIZE", "8", 1).replace("SIZE", "12").split()])
@@ -308,7 +309,7 @@ def test_a_batch_of_such_a_name_is_a_batch(word):
 
 def test_a_size_for_a_name_that_is_none():
     assert open_model(pictures("N", 3, 8, "unk__7"), dims={"unk__7": 8}).inputs[0].shape == ("N", 3, 8, 8)
-    with pytest.raises(UsageError, match=r"'\?' is no name .* 2 dimensions have it.*--dim input:2=SIZE --dim input:3"):
+    with pytest.raises(UsageError, match=r"2 dimensions have it.*`dims=\{'input:2': SIZE, 'input:3': SIZE\}`"):
         open_model(pictures("?", 3, "?", "?"), dims={"?": 8})
 
 
@@ -316,7 +317,7 @@ def test_such_a_name_in_several_inputs_is_several_dimensions(rng):
     proto = text_net(sequence="?")
     for value in proto.graph.input:
         value.type.tensor_type.shape.dim[0].dim_param = "?"
-    with pytest.raises(ModelError, match="--dim ids:1=SIZE --dim mask:1=SIZE"):
+    with pytest.raises(ModelError, match=r"dims=\{'ids:1': SIZE, 'mask:1': SIZE\}"):
         open_model(proto)
     model = open_model(proto, dims={"ids:1": 7, "mask:1": 7})
     ids, mask = rng.integers(0, 11, (3, 7)), rng.integers(0, 2, (3, 7))

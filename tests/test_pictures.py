@@ -126,7 +126,7 @@ def test_samples_that_are_pictures_and_samples_that_are_none(have, layout, pictu
 def test_samples_whose_channels_could_be_first_or_last(have):
     with pytest.raises(AmbiguousAxesError):
         as_picture(have, None)
-    with pytest.raises(DataError, match=r"several ways: say which is which with --layout"):
+    with pytest.raises(DataError, match=r"several ways: say which is which, .*`Data\(\.\.\., layout="):
         taken(open_model(inputs.flat(3, 32, 32)), np.zeros((5, *have), np.uint8))
 
 
@@ -157,7 +157,7 @@ def test_what_is_resized_unasked(dtype, have, want, accepted):
         model, data = open_model(inputs.flat(3, *want)), np.ones((2, *have), dtype)
         if not accepted:
             with pytest.raises(
-                DataError, match=rf"resized to {want[0]} x {want[1]}.*{doubt}.*--layout.*--allow-resize"
+                DataError, match=rf"resized to {want[0]} x {want[1]}.*{doubt}.*layout=.*allow_resize=True"
             ):
                 taken(model, data)
         assert taken(model, data, allow_resize=not accepted)[0].shape == (2, 3, *want)
@@ -230,7 +230,7 @@ def test_a_layout_for_files_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     model = open_model(inputs.flat(3, 8, 8))
     for opening in (open_data, open_inputs):
-        with pytest.raises(UsageError, match="rows, columns and channels are known: leave out --layout"):
+        with pytest.raises(UsageError, match="rows, columns and channels are known: leave out `layout`"):
             opening(Data(tmp_path, "NHWC"), model)
         opening(Data(tmp_path, allow_resize=True), model)
 

@@ -38,7 +38,7 @@ def test_planted_gradients_are_caught(tmp_path, seed):
     message = caught(manifest)
     assert message is not None, planted
     assert "gradient of" in message, message
-    assert "--backend ort" in message, message
+    assert "`backend='ort'`" in message, message
 
 
 def test_a_missing_part_that_is_orthogonal_to_the_gradient(tmp_path):

@@ -473,7 +473,11 @@ def test_a_short_state_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("choices", "backend", "message"),
     [
-        ({"momentum": 0.9, "optimizer": "sgd"}, "ort", "onnxruntime-training has no momentum. Use --backend portable"),
+        (
+            {"momentum": 0.9, "optimizer": "sgd"},
+            "ort",
+            "has no momentum. Use `backend='portable'`",
+        ),
         ({"clip_norm": 1.0}, "ort", "has no clipping"),
         ({"optimizer": "adamw-torch"}, "ort", "has no adamw-torch"),
         ({"label_smoothing": 0.1}, "ort", "has no label smoothing"),
@@ -482,7 +486,7 @@ def test_a_short_state_is_refused(tmp_path):
         (
             {"frozen": "checkpoint"},
             "portable",
-            "no frozen weights in a checkpoint. Use --backend ort",
+            "no frozen weights in a checkpoint. Use `backend='ort'`",
         ),
         ({"ort_format": True}, "portable", "has no .ort files"),
         ({"ort_format": True, "recompute": True}, "auto", "No backend has all that is asked for"),

@@ -139,9 +139,9 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
     assert model.logits == "y"
     assert model.doubt is not None
     assert "sum to 1 along axis 1" in model.doubt
-    assert [note for note in model.notes if "--logits NAME" in note]
+    assert [note for note in model.notes if "logits='NAME'" in note]
     assert "looks like probabilities" in str(decisions(model)[0])
-    with pytest.raises(ModelError, match=r"cross-entropy needs logits.*import .* --logits NAME"):
+    with pytest.raises(ModelError, match=r"cross-entropy needs logits.*`open_model\(.*logits='NAME'\)`"):
         make_artifacts(model, everything(model), tmp_path / "a", check=False)
     with pytest.raises(ModelError, match=r"cross-entropy needs logits"):
         evaluate(model, data(model)[2], preprocessing=Arithmetic())

@@ -206,7 +206,7 @@ def test_a_model_that_is_not_found_is_said_and_another_is_refused(folder, tmp_pa
     other = shutil.copytree(folder / "run", tmp_path / "run")
     content = json.loads((other / "scores.json").read_text())
     (other / "scores.json").write_text(json.dumps({**content, "model_file": str(tmp_path / "gone.onnx")}))
-    assert any("--model" in note for note in write_report(other, tmp_path / "page.html"))
+    assert any("`model`" in note for note in write_report(other, tmp_path / "page.html"))
     assert "memory to train it" not in (tmp_path / "page.html").read_text()
     net = tmp_path / "other.onnx"
     net.write_bytes(tiny.mlp().SerializeToString())

@@ -114,6 +114,6 @@ def test_a_sequence_in_a_branch_is_taken_apart():
 def test_an_output_that_is_a_sequence_leads_to_one_that_is_none():
     proto, logits = given("split by a number")
     proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_sequence_value_info("s", 1, None))
-    with pytest.raises(ModelError, match=r"output 's' is no tensor but a sequence.*--logits NAME"):
+    with pytest.raises(ModelError, match=r"output 's' is no tensor but a sequence.*logits='NAME'"):
         open_model(proto)
     np.testing.assert_allclose(run(open_model(proto, logits="logits").proto(), X), logits, rtol=1e-5, atol=1e-5)

@@ -252,7 +252,7 @@ def test_an_obstacle_of_one_application_is_one_of_the_layer() -> None:
 
 def test_a_normalisation_by_the_batch_that_is_applied_twice_is_refused(tmp_path) -> None:
     model = open_model(shared_layers.siamese(norm="BatchNormalization"))
-    with pytest.raises(ModelError, match=r"applied several times.*--batch-norm frozen"):
+    with pytest.raises(ModelError, match=r"applied several times.*`batch_norm='frozen'`"):
         make_artifacts(
             model, everything(model), tmp_path / "a", backend="portable", choices=Choices(batch_norm="batch")
         )

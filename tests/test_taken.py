@@ -134,7 +134,7 @@ def test_token_ids_that_an_embedding_does_not_have():
         ((1,), "float32", np.zeros((40,)), None, "40 samples of one number -> 1"),
         ((1, 28), "float32", np.zeros((40, 28)), None, "40 samples of 28 -> 1 x 28"),
         ((6, 6), "float32", np.zeros((40, 6, 6)), None,
-         "40 samples of 6 x 6: as it is, though its axes would fit in another order too (--layout)"),
+         "40 samples of 6 x 6: as it is, though its axes would fit in another order too (a layout says which)"),
         ((6, 6), "float32", np.zeros((40, 6, 6)), "NTC:NTC", "40 samples of 6 x 6: as it is (layout NTC:NTC)"),
         ((6, 6), "float32", np.zeros((40, 6, 6)), "NTC:NCT", "40 samples of 6 x 6: axes moved (layout NTC:NCT)"),
         ((3, 8, 8), "float32", np.zeros((40, 3, 8, 8)), None, "40 samples of 3 x 8 x 8"),

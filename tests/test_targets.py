@@ -202,7 +202,7 @@ def test_a_number_per_sample_from_end_to_end(backend, tmp_path, monkeypatch, cap
 def test_cross_entropy_of_a_number_per_sample_is_refused(rng):
     model = open_model(shaped.squeezed())
     x = rng.random((8, 5)).astype(np.float32)
-    with pytest.raises(UsageError, match=r"shape \(N,\).*--loss bce-with-logits"):
+    with pytest.raises(UsageError, match=r"shape \(N,\).*`loss='bce-with-logits'`"):
         evaluate(model, open_data((x, np.zeros(8, int)), model).train, preprocessing=NONE)
     assert "bce-with-logits" in (check_model(model).refused["portable"] or "")
     assert check_model(model, loss="mse").refused == {"portable": None, "ort": None}
@@ -233,7 +233,7 @@ REFUSED = {
     "ignored samples": (np.array([0, -100, 2]), "cross-entropy", ("N", 3), None, "per pixel or token only"),
     "one output": (np.zeros(4, int), "cross-entropy", ("N", 1), None, "cross-entropy of one class is 0"),
     "another class axis": (
-        np.zeros((4, 7), int), "cross-entropy", ("N", 3, 7), None, r"\(N, 3\).*\(4, 7\).*--class-axis 1"
+        np.zeros((4, 7), int), "cross-entropy", ("N", 3, 7), None, r"\(N, 3\).*\(4, 7\).*`class_axis=1`"
     ),
     "swapped axes": (np.zeros((4, 7, 3)), "mse", ("N", 3, 7), None, r"\(N, 3, 7\).*\(4, 7, 3\)"),
     "NaN": (np.array([0.0, np.nan]), "l1", ("N",), None, "NaN or infinite"),
@@ -294,7 +294,7 @@ def test_two_axes_that_may_hold_the_classes_are_asked_about(rng, tmp_path):
     model = open_model(proto)
     x, y = rng.standard_normal((6, 5)).astype(np.float32), rng.integers(0, 4, (6, 4))
     data = open_data((x, y), model).train
-    words = r"axis 1 of the logits \(N, 4, 4\) as well as on axis 2.*--class-axis 1 or --class-axis 2"
+    words = r"axis 1 of the logits \(N, 4, 4\) as well as on axis 2.*`class_axis=1` or `class_axis=2`"
     with pytest.raises(DataError, match=words):
         evaluate(model, data, preprocessing=NONE)
     make_artifacts(model, whole(model), tmp_path / "a", check=False)
@@ -348,7 +348,7 @@ def test_the_validation_loss_is_that_of_all_labels_that_count(tmp_path, rng):
 
 def test_advice_for_labels_that_are_no_indices():
     several = np.array([[1, 1, 0], [0, 0, 0]])
-    for y, advice in ((several, "--loss bce-with-logits"), (np.eye(3), "argmax")):
+    for y, advice in ((several, "`loss='bce-with-logits'`"), (np.eye(3), "argmax")):
         with pytest.raises(DataError, match=advice):
             fit_labels(y, "cross-entropy", ("N", 3), "the data")
 

@@ -198,7 +198,7 @@ def test_validation_is_split_off_training_data_and_test_data_is_not_looked_at(fo
 
 
 def test_early_stopping_without_validation_data_is_refused(folder):
-    with pytest.raises(UsageError, match="--validation"):
+    with pytest.raises(UsageError, match="`validation`"):
         Trainer(folder).fit(toy_data(5, 0), settings=Settings(patience=3))
 
 

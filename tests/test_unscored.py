@@ -37,7 +37,7 @@ def test_the_head_and_named_layers_need_no_scores(model):
 
 @pytest.mark.parametrize("strategy", ["adabet", "auto", "size", "b1"])
 def test_other_strategies_say_how_to_score(model, strategy):
-    with pytest.raises(UsageError, match=f"strategy {strategy} needs scores.*adabet-onnx score.*--layers.*head"):
+    with pytest.raises(UsageError, match=f"strategy {strategy} needs scores.*`score\\(model, data\\)`.*`layers`.*head"):
         select(model, strategy=strategy)
 
 
@@ -92,7 +92,7 @@ def test_the_command_that_the_refusal_names_leads_to_a_selection(strategy, tmp_p
     command("select", "a model.onnx", "-o", "selection.json", "--strategy", strategy, code=2)
     message = " ".join(capsys.readouterr().err.split())
     assert "a model.onnx is a model that was not scored" in message
-    scoring = re.search(r"adabet-onnx (score .* DATA -o (\S+));", message)
+    scoring = re.search(r"adabet-onnx (score .* DATA -o (\S+))\)", message)
     words = ["data.npz" if word == "DATA" else word for word in shlex.split(scoring[1])]
     command(*words, "--preset", "none", "--samples", "32", "--subset-size", "16", "--subsets", "4", "-q")
     command("select", scoring[2], "-o", "selection.json", "--strategy", strategy, "-q")

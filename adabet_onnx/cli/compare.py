@@ -9,66 +9,91 @@ from typing import Any
 
 import click
 
-from ..report.comparison import comparison_table, plot_comparison, write_markdown
-from ..selection.options import HEADS
-from ..study.compare import compare as compare_strategies
-from ..study.plan import DEFAULT_STRATEGIES, STRATEGIES, Plan
+from ..vocabulary import COMPARED, COMPARED_UNASKED
+from . import config, options
 from .common import (
     Bindings,
-    artifact_options,
     bound_model,
-    budget_options,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    scoring_options,
     take_budget,
     take_choices,
     take_data,
     take_preprocessing,
     take_scoring,
     this_command,
-    threads_option,
 )
-from .parameters import ANY, FILE, OUTPUT, Numbers, Words
-from .printing import progress_bar, show
+from .layout import Command, Declared
+from .parameters import ANY, FILE, Numbers, Words
+from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="JSON: data, test_samples, before and source_before (accuracies), warnings, results (what results.json "
+    "holds), summaries (strategy, rho, accuracies, failed, mean, deviation, loss, trainable_share, step_seconds, "
+    "step_memory_bytes, update_bytes, source_accuracy, best, ties).",
+)
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write; one that was begun goes on.")
-@click.option(
+@options.folder.varied(required=True)
+@options.printed
+@options.new_head
+@options.bind
+@options.preprocessing
+@options.labels
+@Declared(
+    "--train-samples",
+    type=click.IntRange(1),
+    metavar="N",
+    group="Data",
+    help="Use only the first so many training samples.",
+).varied(shown="all")
+@Declared(
+    "--old-domain", type=ANY, metavar="DATA", group="Data", help="Data of the old domain: how much of it is forgotten."
+).varied(aliases=("--source",))
+@Declared(
     "--strategies",
-    type=Words(STRATEGIES),
-    default=",".join(DEFAULT_STRATEGIES),
-    show_default=True,
-    help="What to compare; fisher needs labels and gradients.",
+    type=Words(COMPARED),
+    metavar="NAME,...",
+    group="Choosing",
+    help=f"What to compare, of {', '.join(COMPARED)}; fisher needs labels and gradients.",
+    default=",".join(COMPARED_UNASKED),
+).varied(shown=", ".join(COMPARED_UNASKED))
+@Declared(
+    "--rhos",
+    "rho",
+    type=Numbers(),
+    metavar="SHARE,...",
+    group="Choosing",
+    default="0.1",
+    help="Shares of the layers to select, e.g. 0.1,0.2.",
+).varied(aliases=("--rho",))
+@options.head
+@options.scoring
+@Declared(
+    "--seeds", type=click.IntRange(1), default=3, metavar="N", group="Training", help="Trainings of each strategy."
 )
-@click.option("--rho", type=Numbers(), default="0.1", show_default=True, help="Fractions of layers, e.g. 0.1,0.2.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each.")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="The same for all.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples per step.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Steps per update.")
-@click.option(
-    "--lr", "rates", type=Numbers(), help="Learning rates each strategy chooses from.  [default: by optimizer]"
-)
-@click.option("--num-classes", type=int, help="First give the model a new head of so many outputs.")
-@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head, as in new-head.")
-@click.option("--append", is_flag=True, help="Put the new head on the outputs, as in new-head.")
-@click.option("--head", type=click.Choice(HEADS), default="auto", show_default=True, help="As in select.")
-@click.option("--train-samples", type=click.IntRange(1), help="Use only the first so many training samples.")
-@click.option("--source", "old_domain", type=ANY, help="Data of the old domain: how much of it is forgotten.")
-@budget_options
-@scoring_options
-@preprocessing_options
-@artifact_options
-@input_option
-@click.option(
-    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="cores", help="Trainings at once."
-)
-@threads_option
-@quiet_option
+@options.epochs.varied(default=10)
+@options.batch_size.varied(default=32)
+@Declared(
+    "--rates",
+    type=Numbers(),
+    metavar="X,...",
+    group="Training",
+    help="Learning rates that each strategy chooses from.",
+).varied(aliases=("--lr",), shown="four, by optimizer")
+@options.accumulate.varied(default=1)
+@options.objective
+@options.budget
+@options.form
+@Declared(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    group="Runtime",
+    help="Trainings at once.",
+).varied(shown="the number of cores")
+@options.threads
+@config.files
 def compare(
     model: Path,
     data: Path,
@@ -81,12 +106,14 @@ def compare(
     append: bool,
     bind: Bindings,
     old_domain: Path | None,
-    jobs: int,
+    jobs: int | None,
     threads: int | None,
+    save_config: Path | None,
+    as_json: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Train with several strategies and seeds, and say which differences are more than chance.
+    """Train with several strategies and say what is more than chance.
 
     Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
     run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and
@@ -95,26 +122,32 @@ def compare(
     \b
     Example:
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
-      adabet-onnx compare model.onnx new_domain.npz -o compared/ --strategies adabet,last,all --max-memory 64MB
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ \\
+          --strategies adabet,last,all --max-memory 64MB
     """
-    given = take_data(data, options)
+    from ..files import check_output
+    from ..report.comparison import comparison_table, write_markdown
+    from ..study.compare import compare as compare_strategies
+    from ..study.plan import Plan
+
+    if save_config is not None and save_config.parent.absolute() != output.absolute():
+        check_output(save_config)
+    given = take_data(data, settings)
     old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
-    backend, _ = options.pop("backend"), options.pop("check")
     plan = Plan(
         strategies=strategies,
         rhos=rho,
         rates=rates or (),
-        budget=take_budget(options),
-        backend=backend,
-        choices=take_choices(options),
-        scoring=take_scoring(options, 32),
-        preprocessing=take_preprocessing(options),
+        budget=take_budget(settings),
+        choices=take_choices(settings),
+        scoring=take_scoring(settings),
+        preprocessing=take_preprocessing(settings),
         keep_tail=keep_tail,
         append=append,
-        processes=jobs,
+        processes=jobs or os.cpu_count() or 1,
         threads=threads,
         command=this_command(),
-        **options,
+        **settings,
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(
@@ -126,7 +159,12 @@ def compare(
             old_domain=old,
             progress=progress,
         )
+    if save_config is not None:
+        config.write_config(save_config, click.get_current_context())
     write_markdown(found, output / "results.md")
-    plot_comparison(found, output / "results.svg")
+    found.plot(output / "results.svg")
+    if as_json:
+        show_json(found.to_json())
+        return
     show(f"data: {found.data}", quiet)
     show(comparison_table(found), quiet)

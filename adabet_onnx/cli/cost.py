@@ -7,29 +7,30 @@ from typing import Any
 
 import click
 
-from ..cost.overview import overview
-from ..files import check_output
-from ..model.open import open_model
-from ..report.cost import cost_table, plot_costs
-from ..report.plots import check_plot_path
-from ..selection.record import load_selection
-from ..trainability.choices import Choices
-from .common import Bindings, bound_model, cost_options, input_option, quiet_option, threads_option
-from .parameters import FILE, OUTPUT
+from . import options
+from .common import Bindings, bound_model
+from .layout import Command
+from .parameters import FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="JSON: inference, selection (where one is given), all (null where not all layers can be trained); each "
+    "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
+    "step_multiply_adds, and where it was measured measured_bytes and measured_seconds.",
+)
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE, required=False)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Samples of a step.")
-@click.option("--measure", is_flag=True, help="Also run steps, each kind in a fresh process.")
-@cost_options
-@input_option
-@click.option("--plot", type=OUTPUT, help="Draw memory as stacked bars (.png, .svg, .pdf).")
-@click.option("--json", "as_json", is_flag=True, help="Print inference, selection and all as JSON.")
-@threads_option
-@quiet_option
+@options.plot
+@options.printed
+@options.bind
+@options.batch_size.varied(default=32)
+@options.optimizer
+@options.backend
+@options.recompute
+@options.measure.varied(default=False)
+@options.threads
 def cost(
     model: Path,
     selection: Path | None,
@@ -43,15 +44,24 @@ def cost(
     bind: Bindings,
     **settings: Any,
 ) -> None:
-    """What inference, training SELECTION and training all layers of MODEL cost.
+    """Predict, or measure, what inference and training take.
 
-    Memory is the peak a process needs for steps beside its imports, predicted from the graph that will run; a
-    measurement should not exceed the prediction by more than the margin in brackets.
+    Of MODEL: inference, training the layers of SELECTION, and training all layers. Memory is the peak a process needs
+    for steps beside its imports, predicted from the graph that will run; a measurement should not exceed the prediction
+    by more than the margin in brackets.
 
     \b
     Example:
-      adabet-onnx cost model.onnx selection.json --batch-size 8 --measure --plot cost.png
+      adabet-onnx cost model.onnx selection.json --batch-size 8 --measure
     """
+    from ..cost.overview import overview
+    from ..drawing import check_plot_path
+    from ..files import check_output
+    from ..model.open import open_model
+    from ..report.cost import cost_table
+    from ..selection.record import load_selection
+    from ..trainability.choices import Choices
+
     if plot is not None:
         check_output(check_plot_path(plot))
     chosen = None if selection is None else load_selection(selection)
@@ -68,7 +78,7 @@ def cost(
             progress=progress,
         )
     if plot is not None:
-        plot_costs(costs, plot)
+        costs.plot(plot)
     if as_json:
         show_json(costs.to_json())
         return

@@ -11,17 +11,20 @@ import click
 
 from ..errors import AdabetError
 from ..version import __version__
-from .compare import compare
-from .cost import cost
-from .model import check, import_, inspect, new_head, surgery
-from .report import report
-from .run import demo, doctor, run
-from .scoring import score, select
-from .stability import stability
-from .training import artifacts, evaluate, export, predict, train
+from .commands import Commands, LazyGroup
+
+_EPILOG = """\b
+Completion with the Tab key: this in ~/.bashrc (zsh: zsh_source in ~/.zshrc):
+  eval "$(_ADABET_ONNX_COMPLETE=bash_source adabet-onnx)"
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    commands=Commands(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
 @click.version_option(__version__, prog_name="adabet-onnx")
 def cli() -> None:
     """Choose the few layers of an ONNX model worth retraining on new data, and retrain just those.
@@ -30,30 +33,6 @@ def cli() -> None:
     Example:
       adabet-onnx run model.onnx new_domain.npz -o adapted/
     """
-
-
-for _command in (
-    run,
-    demo,
-    inspect,
-    check,
-    import_,
-    new_head,
-    surgery,
-    score,
-    select,
-    cost,
-    artifacts,
-    train,
-    evaluate,
-    predict,
-    export,
-    compare,
-    stability,
-    report,
-    doctor,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:
@@ -72,13 +51,15 @@ def _run() -> int:
         error.show()
         return error.exit_code
     except AdabetError as error:
-        click.echo(f"Error: {error}", err=True)
+        from .translate import translate
+
+        click.echo(f"Error: {translate(str(error))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "Interrupted. train and run go on after the last finished epoch with --resume, compare where it was.",
-            err=True,
-        )
+        from .next_steps import after_interruption
+
+        command = after_interruption(sys.argv[1:])
+        click.echo("Interrupted." if command is None else f"Interrupted. It goes on with: {command}", err=True)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

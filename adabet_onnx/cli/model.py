@@ -4,39 +4,42 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import onnx_ir as ir
 
-from ..errors import ModelError
-from ..files import check_output, replacing
-from ..model.head import new_head as make_new_head
-from ..model.open import Model, open_model
-from ..model.saving import save_model
-from ..report.tables import check_table, layers_table
-from ..scoring.probes import KINDS, add_probes
-from ..selection.strategies import matching
-from ..trainability.choices import LOSSES
-from ..trainability.decisions import decisions
-from ..trainability.preflight import check_model
-from .common import Bindings, bound_model, input_option, once, quiet_option, seed_option
-from .parameters import FILE, OUTPUT, Extent
+from ..vocabulary import PROBES
+from . import options
+from .common import Bindings, bound_model, once
+from .layout import Command, Declared
+from .parameters import FILE, Extent
 from .printing import show, show_json
 
+if TYPE_CHECKING:
+    from ..model.open import Model
 
-@click.command()
+
+_DESCRIBED = (
+    "model, sha256, ir_version, opset, inputs (name, dtype, shape), outputs, logits, head, new_head, parameter_count, "
+    "frozen, notes, decisions, layers (name, op_type, parameters, parameter_count, applied, activation, "
+    "activation_shape, activation_size)"
+)
+
+
+@click.command(cls=Command, epilog=f"JSON: {_DESCRIBED}.")
 @click.argument("model", type=FILE)
-@input_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@quiet_option
+@options.printed
+@options.bind
 def inspect(model: Path, bind: Bindings, as_json: bool, quiet: bool) -> None:
-    """List a model's inputs, output and layers.
+    """List a model's inputs, outputs and layers.
 
     \b
     Example:
       adabet-onnx inspect model.onnx
     """
+    from ..model.open import open_model
+    from ..report.tables import layers_table
+
     opened = open_model(bound_model(model, bind))
     if as_json:
         show_json(_description(opened))
@@ -45,6 +48,8 @@ def inspect(model: Path, bind: Bindings, as_json: bool, quiet: bool) -> None:
 
 
 def _description(model: Model) -> dict[str, Any]:
+    from ..trainability.decisions import decisions
+
     head = model.head
     return {
         "model": model.name,
@@ -76,22 +81,34 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="JSON: format, version, model, model_sha256, loss, backends (installed, obstacle), layers (name, op_type, "
+    "trainable, backend, portable, ort), nodes, decisions.",
+)
 @click.argument("model", type=FILE)
-@click.option("--layers", multiple=True, metavar="GLOB", help="Only these layers; repeatable.")
-@click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True, help="To minimise.")
-@input_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@quiet_option
+@options.printed
+@options.bind
+@Declared(
+    "--only", "layers", multiple=True, metavar="GLOB", group="Choosing", help="Ask about these layers; repeatable."
+).varied(aliases=("--layers",), shown="all")
+@options.loss
 def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_json: bool, quiet: bool) -> None:
-    """Say which layers can be trained, with which backend, and what stands in the way. Nothing is trained.
+    """Say which layers can be trained, and what stands in the way.
 
-    The exit code is 1 if one of the layers asked about can be trained by no backend.
+    For each layer, with which backend, and what is repaired before. Nothing is trained. The exit code is 1 if one of
+    the layers asked about can be trained by no backend.
 
     \b
     Example:
-      adabet-onnx check model.onnx --layers 'layer4.*'
+      adabet-onnx check model.onnx --only 'layer4.*'
     """
+    from ..errors import ModelError
+    from ..model.open import open_model
+    from ..report.tables import check_table
+    from ..selection.strategies import matching
+    from ..trainability.preflight import check_model
+
     found = check_model(open_model(bound_model(model, bind)), loss=loss)
     if layers:
         names = [layer.name for layer in found.layers]
@@ -108,50 +125,67 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
         )
 
 
-@click.command("import")
+@click.command("import", cls=Command, epilog="JSON: output, and what inspect --json prints of the model.")
 @click.argument("model", type=FILE)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
-@click.option("--logits", metavar="NAME", help="The output, or value inside, that a loss is computed from.")
-@click.option(
+@options.file.varied(required=True)
+@options.printed
+@Declared(
+    "--logits", metavar="NAME", group="Model", help="The output, or value inside, that a loss is computed from."
+).varied(shown="the only one, or the one so called")
+@Declared(
     "--dim",
     "dims",
     type=Extent(),
     multiple=True,
     metavar="NAME=SIZE",
+    group="Model",
     help="The size of a dimension that the file leaves open; repeatable.",
 )
-@input_option
-@quiet_option
+@options.bind
 def import_(
-    model: Path, output: Path, logits: str | None, dims: tuple[tuple[str, int], ...], bind: Bindings, quiet: bool
+    model: Path,
+    output: Path,
+    logits: str | None,
+    dims: tuple[tuple[str, int], ...],
+    bind: Bindings,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Write a model as it is opened here: in float32, with the outputs made from its logits, only the batch open.
+    """Write a model as the other commands see it, in plain float32.
 
-    For models that the other commands cannot take as they are, and to see what opening changes.
+    With the outputs that are made from its logits, and only the batch left open. For models that the other commands
+    cannot take as they are, and to see what opening changes.
 
     \b
     Example:
       adabet-onnx import bert.onnx -o fixed.onnx --logits logits --dim sequence=64
       adabet-onnx import vad.onnx -o fixed.onnx --dim samples=576 --input sr=16000
     """
+    from ..files import check_output
+    from ..model.open import open_model
+    from ..model.saving import save_model
+
     check_output(output)
     opened = open_model(model, logits=logits, dims=dict(dims), bind=once(bind))
     save_model(opened, output)
+    if as_json:
+        show_json({"output": str(output), **_description(opened)})
+        return
     for note in opened.notes:
         show(note, quiet)
     shapes = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in opened.inputs)
     show(f"{output}: {len(opened.layers)} layers, input {shapes}, logits {opened.logits}", quiet)
 
 
-@click.command("new-head")
+@click.command("new-head", cls=Command, epilog="JSON: output, and what inspect --json prints of the model.")
 @click.argument("model", type=FILE)
-@click.option("--num-classes", type=int, required=True, help="Outputs of the new head.")
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
-@click.option("--keep-tail", is_flag=True, help="Keep what follows the old head: a normalisation, activation, scale.")
-@click.option("--append", is_flag=True, help="Keep every layer, and put a linear classifier on the outputs.")
-@input_option
-@seed_option
-@quiet_option
+@options.file.varied(required=True)
+@options.printed
+@options.num_classes.varied(required=True)
+@options.keep_tail
+@options.append
+@options.bind
+@options.seed
 def new_head(
     model: Path,
     bind: Bindings,
@@ -160,23 +194,31 @@ def new_head(
     keep_tail: bool,
     append: bool,
     seed: int,
+    as_json: bool,
     quiet: bool,
 ) -> None:
-    """Give the last layer a new number of outputs, with fresh weights.
+    """Give a model a new last layer, for another number of classes.
 
-    A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the normalisation of an embedding, an
-    activation, a temperature. ConvTranspose layers that only enlarge what the last layer gives enlarge the new
-    outputs.
+    Its weights are drawn anew. A final Softmax or Sigmoid is dropped, and what belongs to the old outputs: the
+    normalisation of an embedding, an activation, a temperature. ConvTranspose layers that only enlarge what the last
+    layer gives enlarge the new outputs.
 
     \b
     Example:
       adabet-onnx new-head model.onnx --num-classes 5 -o model5.onnx
-      adabet-onnx new-head faces.onnx --num-classes 5 -o model5.onnx --append   # a classifier on an embedding
+      adabet-onnx new-head faces.onnx --num-classes 5 -o model5.onnx --append
     """
+    from ..files import replacing
+    from ..model.head import new_head as make_new_head
+    from ..model.open import open_model
+
     opened = open_model(bound_model(model, bind))
     made = make_new_head(opened, num_classes, seed=seed, keep_tail=keep_tail, append=append)
     with replacing(output) as part:
         part.write_bytes(made.proto().SerializeToString())
+    if as_json:
+        show_json({"output": str(output), **_description(made)})
+        return
     for note in made.notes[len(opened.notes) :]:
         show(note, quiet)
     show(
@@ -184,22 +226,32 @@ def new_head(
     )
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: output, kind, outputs (their names, by layer).")
 @click.argument("model", type=FILE)
-@click.option("--outputs", type=click.Choice(KINDS), required=True, help="What to expose of every layer.")
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
-@input_option
-@quiet_option
-def surgery(model: Path, bind: Bindings, outputs: str, output: Path, quiet: bool) -> None:
-    """Expose every layer's activation, or its centred Gram matrix, as an output of the graph.
+@options.file.varied(required=True)
+@Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose of every layer.")
+@options.printed
+@options.bind
+def surgery(model: Path, bind: Bindings, outputs: str, output: Path, as_json: bool, quiet: bool) -> None:
+    """Expose activations or Gram matrices as outputs of the graph.
 
-    The outputs' names, by layer, stand in the file's metadata under adabet_onnx.probes.
+    Of every layer its activation, or the centred Gram matrix of a batch's. The outputs' names, by layer, stand in the
+    file's metadata under adabet_onnx.probes.
 
     \b
     Example:
       adabet-onnx surgery model.onnx --outputs gram -o probed.onnx
     """
+    import onnx_ir as ir
+
+    from ..files import replacing
+    from ..model.open import open_model
+    from ..scoring.probes import add_probes
+
     probed, names = add_probes(open_model(bound_model(model, bind)), outputs)
     with replacing(output) as part:
         part.write_bytes(ir.to_proto(probed).SerializeToString())
+    if as_json:
+        show_json({"output": str(output), "kind": outputs, "outputs": names})
+        return
     show(f"{output}: {len(names)} outputs ({outputs})", quiet)

@@ -11,12 +11,13 @@ from typing import Any
 
 import click
 
+from ..errors import UsageError
+from ..sizes import parse_size
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUTPUT = click.Path(path_type=Path)
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 class Size(click.ParamType[int]):
@@ -26,11 +27,10 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail as click does."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", str(value).lower())
-        count = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or ""]
-        if not 1 <= count < math.inf:
-            self.fail(f"{value!r} is not a size of a byte or more, such as 500MB or 2GiB.", param, ctx)
-        return round(count)
+        try:
+            return parse_size(value, "it")
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Share(float):
@@ -44,6 +44,8 @@ class ShareType(click.ParamType[Share]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
         """Parse, or fail as click does."""
+        if isinstance(value, Share):
+            return value
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
         if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)

@@ -6,30 +6,45 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
+
+from .translate import translate, translated
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def show(renderable: RenderableType, quiet: bool = False) -> None:
     """Print for people, on stdout."""
     if not quiet:
+        from rich.console import Console, Group
+        from rich.text import Text
+
         console = Console(highlight=False, markup=False, emoji=False)  # names may hold [brackets] and :colons:
         # Files and pipes have no width: give tables room, so that names are not folded.
         if not console.is_terminal:
             console = Console(highlight=False, markup=False, emoji=False, width=160)
-        for part in renderable.renderables if isinstance(renderable, Group) else [renderable]:
+        for part in map(_spoken, renderable.renderables if isinstance(renderable, Group) else [renderable]):
             # Nothing breaks the lines of a file: what is searched for stays in one.
             whole = isinstance(part, str) or (isinstance(part, Text) and not console.is_terminal)
             console.print(part, soft_wrap=whole)
 
 
+def _spoken(part: RenderableType) -> RenderableType:
+    """Lines with options where the API names parameters."""
+    from rich.text import Text
+
+    if isinstance(part, Text):
+        said = translate(part.plain)
+        return part if said == part.plain else Text(said, style=part.style)
+    return translate(part) if isinstance(part, str) else part
+
+
 def show_json(value: Any) -> None:
     """Print for programs, on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    click.echo(json.dumps(translated(value), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 class ProgressLines:
@@ -58,6 +73,9 @@ def progress_bar(quiet: bool, *, lines: bool = False) -> Iterator[Callable[[str,
         quiet: there is none.
         lines: where stderr is no terminal, write lines to it: `ProgressLines`.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield ProgressLines() if lines and not quiet else None

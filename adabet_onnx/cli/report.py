@@ -6,31 +6,37 @@ from pathlib import Path
 
 import click
 
-from ..files import check_output
-from ..report.page import write_report
-from .common import quiet_option
-from .parameters import FILE, FOLDER, OUTPUT
-from .printing import progress_bar, show
+from . import options
+from .layout import Command, Declared
+from .parameters import FOLDER
+from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: output, notes.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The report.html to write.")
-@click.option("--model", type=FILE, help="The model that was scored or adapted.  [default: where it was]")
-@click.option("--costs/--no-costs", default=True, show_default=True, help="Predict what training each layer takes.")
-@quiet_option
-def report(folder: Path, output: Path, model: Path | None, costs: bool, quiet: bool) -> None:
-    """Write what DIR holds as one page: a file that opens in any browser, offline, and can be sent to anyone.
+@options.file.varied(required=True)
+@Declared("--costs/--no-costs", default=True, group="Output", help="Predict what training each layer takes.")
+@options.printed
+@options.scored_model
+def report(folder: Path, output: Path, model: Path | None, costs: bool, as_json: bool, quiet: bool) -> None:
+    """Write the results in a folder as one HTML page.
 
-    DIR is what run or compare wrote; both may lie in one folder, and a stability.json beside them.
+    It opens in any browser, offline, and can be sent to anyone. DIR is what run or compare wrote;
+    both may lie in one folder, and a stability.json beside them.
 
     \b
     Example:
       adabet-onnx report adapted/ -o report.html
     """
+    from ..files import check_output
+    from ..report.page import write_report
+
     check_output(output)
     with progress_bar(quiet) as progress:
         notes = write_report(folder, output, model=model, costs=costs, progress=progress)
+    if as_json:
+        show_json({"output": str(output), "notes": list(notes)})
+        return
     for note in notes:
         show(f"note: {note}", quiet)
     show(f"report: {output}", quiet)

@@ -7,73 +7,51 @@ from typing import Any
 
 import click
 
-from ..cost.predict import Predictor
-from ..cost.scored import scored_model
-from ..files import check_output
-from ..model.open import Model, open_model
-from ..options import with_given
-from ..report.plots import check_plot_path, plot_scores
-from ..report.tables import scores_table, selection_text
-from ..scoring.record import is_scores_file, load_scores
-from ..scoring.score import score as compute_scores
-from ..selection.strategies import NEEDS_COSTS
-from ..selection.strategies import select as choose_layers
-from ..selection.unscored import unscored
-from ..trainability.choices import Choices, choose_backend
-from .common import (
-    Bindings,
-    bound_model,
-    budget_options,
-    cost_options,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    scoring_options,
-    seed_option,
-    selection_options,
-    take_choosing,
-    take_data,
-    take_preprocessing,
-    take_scoring,
-    threads_option,
-)
-from .parameters import ANY, FILE, OUTPUT, Size
+from . import options
+from .common import Bindings, bound_model, take_choosing, take_data, take_preprocessing, take_scoring
+from .layout import Command, Declared
+from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: what scores.json holds.")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The scores.json to write.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="batches: points of one Betti number.")
-@scoring_options
-@preprocessing_options
-@click.option("--max-memory", type=Size(), help="The same as --scoring-memory.")
-@seed_option
-@click.option(
-    "--channels", is_flag=True, help="Also score the output channels of each layer, for select --channel-rho."
+@options.file.varied(required=True)
+@options.plot
+@options.printed
+@options.bind
+@options.preprocessing
+@options.estimator
+@options.samples
+@options.subset_size
+@options.subsets
+@options.batches
+@options.batch_points.varied(aliases=("--batch-size",))
+@options.order
+@Declared(
+    "--channels",
+    is_flag=True,
+    group="Scoring",
+    help="Also score the output channels of each layer, for select --channel-rho.",
 )
-@input_option
-@click.option("--plot", type=OUTPUT, help="Also draw b1, D and b1_hat by depth (.png, .svg, .pdf).")
-@click.option("--json", "as_json", is_flag=True, help="Print what scores.json holds.")
-@threads_option
-@quiet_option
+@options.scoring_memory.varied(aliases=("--max-memory",))
+@options.seed
+@options.threads
 def score(
     model: Path,
     data: Path,
     output: Path,
     bind: Bindings,
     seed: int,
-    batch_size: int,
     channels: bool,
     threads: int | None,
     plot: Path | None,
     as_json: bool,
-    max_memory: int | None,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
-    """Score every layer by forward passes alone; labels are not needed.
+    """Score every layer by forward passes alone, without labels.
 
     DATA is an .npz (x or x_train; uint8 images or float arrays) or a folder of images.
 
@@ -81,15 +59,21 @@ def score(
     Example:
       adabet-onnx score model.onnx new_domain.npz -o scores.json --plot scores.png
     """
+    from ..drawing import check_plot_path
+    from ..files import check_output
+    from ..options import with_given
+    from ..report.tables import scores_table
+    from ..scoring.score import score as compute_scores
+
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    how = with_given(take_scoring(options, batch_size), max_memory=max_memory, channels=channels)
+    how = with_given(take_scoring(settings), channels=channels)
     with progress_bar(quiet) as progress:
         scores = compute_scores(
             bound_model(model, bind),
-            take_data(data, options),
-            preprocessing=take_preprocessing(options),
+            take_data(data, settings),
+            preprocessing=take_preprocessing(settings),
             scoring=how,
             seed=seed,
             threads=threads,
@@ -97,7 +81,7 @@ def score(
         )
     scores.save(output)
     if plot is not None:
-        plot_scores(scores, plot)
+        scores.plot(plot)
     if as_json:
         show_json(scores.to_json())
         return
@@ -105,16 +89,18 @@ def score(
     show(scores_table(scores), quiet)
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: what selection.json holds.")
 @click.argument("scores", type=FILE)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The selection.json to write.")
-@selection_options
-@seed_option
-@budget_options
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Of the step in the budget.")
-@click.option("--model", type=FILE, help="The scored model, for a budget.  [default: the file that was scored]")
-@cost_options
-@quiet_option
+@options.file.varied(required=True)
+@options.printed
+@options.scored_model
+@options.selection
+@options.batch_size.varied(default=32)
+@options.optimizer
+@options.budget
+@options.backend
+@options.recompute
+@options.seed
 def select(
     scores: Path,
     output: Path,
@@ -124,8 +110,9 @@ def select(
     optimizer: str,
     recompute: bool,
     seed: int,
+    as_json: bool,
     quiet: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Choose the layers to train.
 
@@ -140,25 +127,37 @@ def select(
     \b
     Example:
       adabet-onnx select scores.json -o selection.json --rho 0.1
-      adabet-onnx select scores.json -o selection.json --layers 'layer4.*' --layers fc
+      adabet-onnx select scores.json -o selection.json --layers 'layer4.*'
       adabet-onnx select model.onnx -o selection.json --strategy head
       adabet-onnx select scores.json -o selection.json --rho 0.2 --channel-rho 0.5
-      adabet-onnx select scores.json -o selection.json --max-memory 64MB --max-update 200KB --batch-size 8
+      adabet-onnx select scores.json -o selection.json --max-memory 64MB
     """
+    from ..cost.predict import Predictor
+    from ..cost.scored import scored_model
+    from ..files import check_output
+    from ..model.open import Model, open_model
+    from ..report.tables import selection_text
+    from ..scoring.record import is_scores_file, load_scores
+    from ..selection.strategies import NEEDS_COSTS
+    from ..selection.strategies import select as choose_layers
+    from ..selection.unscored import unscored
+    from ..trainability.choices import Choices, choose_backend
+
     check_output(output)
-    choosing = take_choosing(options)
-    channel_rho = choosing.channel_rho
-    if channel_rho is not None and channel_rho < 1:
-        choose_backend(backend, Choices(optimizer=optimizer, recompute=recompute), channels=True)
+    choosing = take_choosing(settings)
+    choices = Choices(optimizer=optimizer, recompute=recompute)
+    if choosing.channel_rho is not None and choosing.channel_rho < 1:
+        choose_backend(backend, choices, channels=True)
     given = load_scores(scores) if is_scores_file(scores) else open_model(scores)
     costs = None
     if isinstance(given, Model):
-        unscored(given, choosing.strategy, layers=choosing.patterns, channel_rho=channel_rho)
+        unscored(given, choosing.strategy, layers=choosing.patterns, channel_rho=choosing.channel_rho)
     if choosing.budget or choosing.strategy in NEEDS_COSTS:
         opened = given if isinstance(given, Model) else scored_model(given, model)
-        costs = Predictor(
-            opened, batch_size=batch_size, backend=backend, choices=Choices(optimizer=optimizer, recompute=recompute)
-        )
+        costs = Predictor(opened, batch_size=batch_size, backend=backend, choices=choices)
     selection = choose_layers(given, choosing=choosing, costs=costs, seed=seed)
     selection.save(output)
+    if as_json:
+        show_json(selection.to_json())
+        return
     show(selection_text(selection), quiet)

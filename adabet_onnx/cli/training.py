@@ -7,46 +7,32 @@ from typing import Any
 
 import click
 
-from ..data.source import open_data
-from ..model.open import open_model
-from ..options import with_given
-from ..selection.record import load_selection
 from ..sizes import size_text
-from ..trainability.choices import LOSSES, Choices
-from ..training.artifacts import make_artifacts
-from ..training.evaluation import evaluate as compute_evaluation
-from ..training.evaluation import open_trained, trained_choices
-from ..training.evaluation import predict as compute_predictions
-from ..training.export import export_model
-from ..training.settings import Settings
-from ..training.trainer import Trainer
-from .common import (
-    Bindings,
-    artifact_options,
-    bound_model,
-    input_option,
-    preprocessing_options,
-    quiet_option,
-    reading_options,
-    take_choices,
-    take_data,
-    take_preprocessing,
-    threads_option,
-    training_options,
-)
-from .parameters import ANY, FILE, FOLDER, OUTPUT
+from . import options
+from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing
+from .layout import Command
+from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="JSON: output, backend, layers, parameters (names), trainable_count, predicted_step_bytes (by batch size; "
+    "null for ort), notes. All there is to know is in manifest.json.",
+)
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The folder to write.")
-@artifact_options
-@input_option
-@quiet_option
-def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet: bool, **settings: Any) -> None:
-    """Write training artifacts in which only the selected layers are trainable.
+@options.folder.varied(required=True)
+@options.printed
+@options.bind
+@options.labels
+@options.objective
+@options.form
+@options.check
+def artifacts(
+    model: Path, selection: Path, output: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any
+) -> None:
+    """Write training graphs in which only selected layers train.
 
     Inputs have the values that they had for score (--input), unless given others. By default a training step in plain
     ONNX, for any onnxruntime from 1.17 on; --backend ort: for onnxruntime-training.
@@ -55,29 +41,53 @@ def artifacts(model: Path, selection: Path, output: Path, bind: Bindings, quiet:
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
     """
+    from ..model.open import open_model
+    from ..selection.record import load_selection
+    from ..training.artifacts import make_artifacts
+
     chosen = load_selection(selection)
     backend, check = settings.pop("backend"), settings.pop("check")
     opened = open_model(bound_model(model, bind, chosen.inputs))
     manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
+    memory = manifest.content.get("predicted_step_bytes")
+    if as_json:
+        show_json(
+            {
+                "output": str(output),
+                "backend": manifest.content["backend"],
+                "layers": list(manifest.selection.layers),
+                "parameters": manifest.parameters,
+                "trainable_count": manifest.trainable_count,
+                "predicted_step_bytes": memory,
+                "notes": manifest.content["notes"],
+            }
+        )
+        return
     for note in manifest.content["notes"]:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
-    memory = manifest.content.get("predicted_step_bytes")
     if memory:
         figures = ", ".join(f"{size_text(size)} at batch {batch}" for batch, size in memory.items())
         show(f"a step's activations, gradients and state: {figures} (predicted)", quiet)
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    epilog="JSON: data, metrics (the rows of metrics.jsonl), learning_rate (of the first step), warnings, advice (null "
+    "where there is none).",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
-@click.option("--batch-size", type=click.IntRange(1), help="Samples per step.  [default: 32]")
-@training_options
-@reading_options
-@click.option("--seed", type=click.IntRange(0), help="Of data order and validation split.  [default: 0]")
-@threads_option
-@quiet_option
-def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings: Any) -> None:
+@options.printed
+@options.reading
+@options.epochs.varied(shown="10")
+@options.rate
+@options.batch_size.varied(shown="32, or that of the selection's budget")
+@options.course
+@options.resume
+@options.seed.varied(default=None, shown="0")
+@options.threads
+def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
     After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
@@ -86,19 +96,29 @@ def train(folder: Path, data: Path, threads: int | None, quiet: bool, **settings
     Example:
       adabet-onnx train artifacts/ new_domain.npz --epochs 10
     """
+    from ..options import with_given
+    from ..training.settings import Settings
+    from ..training.trainer import Trainer
+
     trainer, given, resume = Trainer(folder, threads=threads), take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
         stored = trainer.interrupted if resume else None
         asked = with_given(stored or Settings(), **settings)
         rows = trainer.fit(given, settings=asked, resume=resume, progress=progress)
+    learned = trainer.learned
+    warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
+    if as_json:
+        rate = None if learned is None else learned.rate
+        found = {"data": trainer.data, "metrics": rows, "learning_rate": rate}
+        show_json(found | {"warnings": list(warnings), "advice": advice})
+        return
     show(f"data: {trainer.data}", quiet)
     for row in rows:
         show(_row(row), quiet)
-    if trainer.learned is not None:
-        for text in trainer.learned.warnings:
-            show(f"warning: {text}", quiet)
-        if trainer.learned.advice is not None:
-            show(f"hint: {trainer.learned.advice}", quiet)
+    for text in warnings:
+        show(f"warning: {text}", quiet)
+    if advice is not None:
+        show(f"hint: {advice}", quiet)
 
 
 def _row(row: dict[str, Any]) -> str:
@@ -111,17 +131,16 @@ def _row(row: dict[str, Any]) -> str:
     )
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: loss, accuracy (null where the loss has none), samples, data.")
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
-@click.option("--loss", type=click.Choice(LOSSES), help="To report.  [default: DIR's, or cross-entropy]")
-@click.option("--class-axis", type=int, help="Of the logits, for a label per pixel or token.  [default: DIR's]")
-@input_option
-@click.option("--ignore-label", type=int, help="A label per pixel or token that does not count.  [default: DIR's]")
-@preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print loss, accuracy, samples and data as JSON.")
-@threads_option
-@quiet_option
+@options.printed
+@options.bind
+@options.preprocessing
+@options.class_axis.varied(shown="DIR's; else the Softmax's or head's; else 1, or the last of three")
+@options.ignore_label.varied(shown="DIR's")
+@options.loss.varied(default=None, shown="DIR's, or cross-entropy")
+@options.threads
 def evaluate(
     model: Path,
     data: Path,
@@ -134,12 +153,20 @@ def evaluate(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Loss and accuracy of a model, or of an artifact folder's trained state, on the data's test part.
+    """Compute loss and accuracy on the test part of data.
+
+    Of a model, or of the trained state of a folder of artifacts.
 
     \b
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
     """
+    from ..data.source import open_data
+    from ..options import with_given
+    from ..trainability.choices import Choices
+    from ..training.evaluation import evaluate as compute_evaluation
+    from ..training.evaluation import open_trained, trained_choices
+
     opened = open_trained(bound_model(model, bind))
     splits = open_data(take_data(data, settings), opened)
     known = trained_choices(model)
@@ -166,23 +193,26 @@ def evaluate(
     show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: a list with, for each input: input, class, probability, logits, data.")
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
-@input_option
-@preprocessing_options
-@click.option("--json", "as_json", is_flag=True, help="Print a list of class, probability, logits and data.")
-@threads_option
-@quiet_option
+@options.printed
+@options.bind
+@options.preprocessing
+@options.threads
 def predict(
     model: Path, inputs: Path, bind: Bindings, as_json: bool, threads: int | None, quiet: bool, **settings: Any
 ) -> None:
-    """Predict for an image, a folder of images, or the samples of an .npz (x_test, else x, else x_train).
+    """Predict for images or arrays.
+
+    INPUTS is an image, a folder of images, or an .npz (x_test, else x, else x_train).
 
     \b
     Example:
       adabet-onnx predict adapted.onnx photo.jpg
     """
+    from ..training.evaluation import predict as compute_predictions
+
     rows = compute_predictions(
         bound_model(model, bind),
         take_data(inputs, settings),
@@ -200,17 +230,24 @@ def predict(
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
 
 
-@click.command()
+@click.command(cls=Command, epilog="JSON: output, checked.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("-o", "--output", type=OUTPUT, required=True, help="The .onnx file to write.")
-@click.option("--check/--no-check", default=True, show_default=True, help="Compare with the trained logits first.")
-@quiet_option
-def export(folder: Path, output: Path, check: bool, quiet: bool) -> None:
-    """Write the adapted model: the original graph with the trained values, for any ONNX runtime.
+@options.file.varied(required=True)
+@options.printed
+@options.check
+def export(folder: Path, output: Path, check: bool, as_json: bool, quiet: bool) -> None:
+    """Write the adapted model, for any ONNX runtime.
+
+    It is the original graph with the trained values.
 
     \b
     Example:
       adabet-onnx export artifacts/ -o adapted.onnx
     """
+    from ..training.export import export_model
+
     export_model(folder, output, check=check)
+    if as_json:
+        show_json({"output": str(output), "checked": check})
+        return
     show(f"{output}: written", quiet)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..drawing import finished
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
-from ..model.open import Model, ModelSource, open_model
+from ..model.open import ModelSource, open_model
 from ..progress import Progress
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
+from ..showing import html_table, one_line
+from ..sizes import size_text
 from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
 from ..training.manifest import Manifest
+from .drawing import LABELS, draw_costs
 from .measure import measure_inference, measure_training
 from .predict import Prediction, Predictor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,10 @@ class Row:
     prediction: Prediction
     measured_bytes: int | None = None
     measured_seconds: float | None = None
+
+    def __repr__(self) -> str:
+        measured = None if self.measured_bytes is None else f"measured {size_text(self.measured_bytes)}"
+        return one_line(self, f"predicted {size_text(self.prediction.memory_bytes)}", measured)
 
     @property
     def difference(self) -> float | None:
@@ -75,6 +88,39 @@ class Overview:
     selection: Row | None
     everything: Row | None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
+        return one_line(self, self._title(), f"predicted memory of a step: {', '.join(sizes)}")
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for name, row in self.rows().items():
+            found, measured = row.prediction, row.measured_bytes
+            sizes = [size_text(size) for size in (found.memory_bytes, found.memory_bytes + found.margin_bytes)]
+            work = (found.forward_multiply_adds, found.step_multiply_adds)
+            rows.append((LABELS[name], *sizes, "-" if measured is None else size_text(measured), *work))
+        headings = ("one step", "memory, predicted", "at most", "measured", "multiply-adds forward", "of the step")
+        return html_table(self._title(), headings, rows, lines=self.notes)
+
+    def _title(self) -> str:
+        return f"batch {self.batch_size}, {self.backend} backend"
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the memory that inference, training the selection and training all layers take, and what it is for.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        rows = {name: (row.prediction, row.measured_bytes) for name, row in self.rows().items()}
+        return finished(draw_costs(rows, self._title()), path)
 
     def rows(self) -> dict[str, Row]:
         """Those that are there, by name: inference, selection, all."""
@@ -119,7 +165,7 @@ def overview(
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
     model = open_model(model)
-    selection = None if selection is None else selection_of(selection)
+    selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
             bound_otherwise(selection.inputs, model.bound)
@@ -129,56 +175,83 @@ def overview(
     choices = choices or Choices()
     backend = choose_backend(backend, choices, channels=selection is not None and bool(selection.channels))
     predictor = Predictor(model, batch_size=batch_size, backend=backend, choices=choices)
+    steps = itertools.count()
     total = (2 + (selection is not None)) * (1 + measure)
-    done = 0
 
     def tell(what: str) -> None:
-        nonlocal done
         if progress is not None:
-            progress(what, done, total)
-        done += 1
+            progress(what, next(steps), total)
 
-    notes: list[str] = []
-    parts: dict[str, int] = {}
-    tell("predicting inference")
-    predictions = {"inference": predictor.inference()}
-    chosen = {}
-    if selection is not None:
-        tell("predicting the selection")
-        parts["selection"] = selection.parts_of(batch_size) if predictor.divisible else 1
-        predictions["selection"] = predictor.training(
-            selection.parameters, selection.layers, accumulate=parts["selection"], channels=selection.channels
-        )
-        if parts["selection"] > 1:
-            notes.append(f"the selection's batch is forwarded {batch_size // parts['selection']} samples at a time")
-        chosen["selection"] = selection
-    tell("predicting all layers")
-    try:
-        predictions["all"] = predictor.everything()
-        chosen["all"] = predictor.whole
-        if len(predictor.whole.layers) < len(model.layers):
-            notes.append(f"of {len(model.layers)} layers, {len(predictor.whole.layers)} can be trained: these are all")
-    except ModelError as error:
-        notes.append(f"training all layers is left out: {error}")
-    measured: dict[str, tuple[int, float]] = {}
-    if measure:
-        with tempfile.TemporaryDirectory() as folder:
-            for what, which in chosen.items():
-                tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
-                manifest = _artifacts(model, which, Path(folder) / what, predictor.backend, choices)
-                cost = measure_training(
-                    manifest.folder, batch_size=batch_size, accumulate=parts.get(what, 1), threads=threads
-                )
-                measured[what] = cost.memory_bytes, cost.seconds
-                if "inference" not in measured:
-                    tell("measuring inference")
-                    cost = measure_inference(manifest.folder, batch_size=batch_size, threads=threads)
-                    measured["inference"] = cost.memory_bytes, cost.seconds
-    rows = {what: Row(prediction, *measured.get(what, ())) for what, prediction in predictions.items()}
+    predicted = _predicted(predictor, selection, tell)
+    measured = _measured(predictor, predicted, threads, tell) if measure else {}
+    rows = {what: Row(prediction, *measured.get(what, ())) for what, prediction in predicted.rows.items()}
     return Overview(
-        batch_size, predictor.backend, rows["inference"], rows.get("selection"), rows.get("all"), tuple(notes)
+        batch_size, predictor.backend, rows["inference"], rows.get("selection"), rows.get("all"), predicted.notes
     )
 
 
-def _artifacts(model: Model, selection: Selection, folder: Path, backend: str, choices: Choices) -> Manifest:
-    return make_artifacts(model, selection, folder, backend=backend, check=False, choices=choices)
+@dataclass(frozen=True)
+class _Predicted:
+    """Predictions of a step.
+
+    Attributes:
+        rows: by ``inference``, ``selection`` and ``all``.
+        chosen: what is trained in the latter two.
+        parts: into how many parts the selection's batch is cut.
+        notes: a sentence each.
+    """
+
+    rows: dict[str, Prediction]
+    chosen: dict[str, Selection]
+    parts: int
+    notes: tuple[str, ...]
+
+
+def _predicted(predictor: Predictor, selection: Selection | None, tell: Callable[[str], None]) -> _Predicted:
+    size, parts, notes = predictor.batch_size, 1, []
+    tell("predicting inference")
+    rows, chosen = {"inference": predictor.inference()}, {}
+    if selection is not None:
+        tell("predicting the selection")
+        parts = selection.parts_of(size) if predictor.divisible else 1
+        rows["selection"] = predictor.training(
+            selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
+        )
+        if parts > 1:
+            notes.append(f"the selection's batch is forwarded {size // parts} samples at a time")
+        chosen["selection"] = selection
+    tell("predicting all layers")
+    try:
+        rows["all"], chosen["all"] = predictor.everything(), predictor.whole
+    except ModelError as error:
+        notes.append(f"training all layers is left out: {error}")
+    else:
+        able, layers = len(predictor.whole.layers), len(predictor.model.layers)
+        if able < layers:
+            notes.append(f"of {layers} layers, {able} can be trained: these are all")
+    return _Predicted(rows, chosen, parts, tuple(notes))
+
+
+def _measured(
+    predictor: Predictor, predicted: _Predicted, threads: int | None, tell: Callable[[str], None]
+) -> dict[str, tuple[int, float]]:
+    """Bytes and seconds of a step."""
+    size, found = predictor.batch_size, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for what, selection in predicted.chosen.items():
+            tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
+            made = _artifacts(predictor, selection, Path(folder) / what).folder
+            parts = predicted.parts if what == "selection" else 1
+            cost = measure_training(made, batch_size=size, accumulate=parts, threads=threads)
+            found[what] = cost.memory_bytes, cost.seconds
+            if "inference" not in found:
+                tell("measuring inference")
+                cost = measure_inference(made, batch_size=size, threads=threads)
+                found["inference"] = cost.memory_bytes, cost.seconds
+    return found
+
+
+def _artifacts(predictor: Predictor, selection: Selection, folder: Path) -> Manifest:
+    return make_artifacts(
+        predictor.model, selection, folder, backend=predictor.backend, check=False, choices=predictor.choices
+    )

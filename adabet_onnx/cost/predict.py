@@ -22,6 +22,8 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
+from ..showing import file_name, one_line
+from ..sizes import size_text
 from ..trainability.choices import Choices, choose_backend
 from ..trainability.preflight import untrainable_layers
 from ..training.settings import BATCH_SIZE
@@ -62,6 +64,16 @@ class Prediction:
     forward_multiply_adds: int
     step_multiply_adds: int
 
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"{size_text(self.memory_bytes)} (+{size_text(self.margin_bytes)})",
+            f"activations kept {size_text(self.saved_bytes)}",
+            f"optimizer state {size_text(self.state_bytes)}",
+            f"update {size_text(self.update_bytes)}",
+            f"{self.step_multiply_adds:,} multiply-adds",
+        )
+
     def work_beside(self, other: Prediction) -> float:
         """This step's multiply-adds over another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
@@ -95,6 +107,9 @@ class Predictor:
         self.backend = choose_backend(backend, self.choices)
         self._steps: dict[_Trained, _Step] = {}
         self._known: dict[tuple[_Trained, int], Prediction] = {}
+
+    def __repr__(self) -> str:
+        return one_line(self, file_name(self.model.name), f"batch {self.batch_size}", f"{self.backend} backend")
 
     @property
     def divisible(self) -> bool:

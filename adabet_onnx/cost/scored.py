@@ -27,12 +27,12 @@ def scored_model(scores: Scores, path: str | os.PathLike[str] | None = None) -> 
         found = (
             "the scores do not say which file was scored" if where is None else f"the scored model {where} is not there"
         )
-        raise UsageError(f"{found}, and predicting what training costs needs it: give it with --model.")
+        raise UsageError(f"{found}, and predicting what training costs needs it: give it with `model`.")
     model = open_model(where, bind=scores.inputs)
     if model.sha256 != scores.model_sha256:
         raise UsageError(
             bound_otherwise(scores.inputs, model.bound)
             or f"{where} is not the model that was scored (SHA-256 {model.sha256[:12]}..., the scores are of "
-            f"{scores.model_sha256[:12]}...). Give the scored one with --model, or score again."
+            f"{scores.model_sha256[:12]}...). Give the scored one with `model`, or score again."
         )
     return model

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..showing import clipped, one_line
 from .reading import Reading
 
 
@@ -53,6 +55,12 @@ class Data:
 
     def __post_init__(self) -> None:
         _ = self.reading
+
+    def __repr__(self) -> str:
+        source = self.source
+        what = repr(clipped(source, 80)) if isinstance(source, str | os.PathLike) else type(source).__name__
+        layout = None if self.layout is None else f"layout={clipped(self.layout)!r}"
+        return one_line(self, what, layout, "allow_resize=True" if self.allow_resize else None)
 
     @property
     def reading(self) -> Reading:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import seeds
 from ..errors import DataError
+from ..showing import clipped, counted, file_name, one_line
 from .reading import AS_IT_IS, Reading
 
 
@@ -54,6 +55,9 @@ class ArrayRows:
     def __len__(self) -> int:
         return int(next(iter(self.arrays.values())).shape[0])
 
+    def __repr__(self) -> str:
+        return one_line(self, *_described(self))
+
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Rows of every array."""
         return {name: array[indices] for name, array in self.arrays.items()}
@@ -85,6 +89,12 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        name = None if self.name == Dataset.name else file_name(self.name)
+        labels = "no labels" if self.labels is None else f"labels {self.labels.dtype}"
+        classes = None if self.classes is None else f"{len(self.classes)} classes"
+        return one_line(self, name, *_described(self.rows), labels, classes)
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
         """The same data restricted to some rows, in this order."""
         chosen = np.asarray(indices, np.int64)
@@ -112,6 +122,10 @@ class Splits:
     train: Dataset
     test: Dataset | None
 
+    def __repr__(self) -> str:
+        test = "no test part" if self.test is None else counted(len(self.test), "test sample")
+        return one_line(self, counted(len(self.train), "training sample"), test, *_described(self.train.rows)[1:])
+
     @property
     def for_evaluation(self) -> Dataset:
         """The test data; without any, all there is."""
@@ -128,6 +142,9 @@ class _Chosen:
     rows: Rows
     indices: np.ndarray
 
+    def __repr__(self) -> str:
+        return one_line(self, *_described(self))
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -137,6 +154,16 @@ class _Chosen:
     @property
     def forms(self) -> dict[str, Form]:
         return self.rows.forms
+
+
+def _described(rows: Rows) -> list[str]:
+    """How many there are, and what each input's look like, in words."""
+    found = [counted(len(rows), "sample")]
+    for name, form in rows.forms.items():
+        shape = " x ".join(map(str, form.shape)) or "one number"
+        kind = "image files" if form.files else f"{shape} {form.dtype}"
+        found.append(f"{clipped(name)}: {kind}" if name else kind)
+    return found
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:

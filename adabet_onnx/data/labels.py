@@ -47,10 +47,11 @@ def fit_labels(
         return _class_indices(_ignoring(labels, ignore, logits, where), logits, at, axis, where)
     if not _alike(labels.shape, logits):
         indices = labels.dtype.kind in "iu" and labels.ndim == 1
+        other = ", or use `loss='cross-entropy'`" if indices else ""
         raise DataError(
             f"{where}: {loss} needs targets of the logits' shape {written(logits)}, up to axes of size 1, found "
             f"{'class indices' if indices else labels.dtype} of shape {written(labels.shape)}. Give one target per "
-            f"output{', or use --loss cross-entropy' if indices else ''}."
+            f"output{other}."
         )
     targets = labels.astype(np.float32).reshape(len(labels), *map(int, logits[1:]))
     if not np.isfinite(targets).all():
@@ -58,7 +59,7 @@ def fit_labels(
     if loss == "bce-with-logits" and (targets.min() < 0 or targets.max() > 1):
         raise DataError(
             f"{where}: bce-with-logits needs targets from 0 to 1, found {targets.min():g} to {targets.max():g}. Make "
-            "them 0 and 1 (or probabilities), or use another loss (--loss)."
+            "them 0 and 1 (or probabilities), or use another loss (`loss`)."
         )
     return targets
 
@@ -147,7 +148,7 @@ def _ignoring(labels: np.ndarray, ignore: int | None, logits: Dims, where: str) 
     if len(logits) < 3:
         raise DataError(
             f"{where}: a label to ignore ({ignore}) is for a label per pixel or token, but the logits have shape "
-            f"{written(logits)}, one label per sample. Leave out samples without a label, and --ignore-label."
+            f"{written(logits)}, one label per sample. Leave out samples without a label, and `ignore_label`."
         )
     return np.where(labels == ignore, IGNORED, labels.astype(np.int64))
 
@@ -179,8 +180,7 @@ def _ask(logits: Dims, axis: int, where: str) -> None:
         first, last = sorted((axis, other))
         raise DataError(
             f"{where}: the labels fit classes on axis {first} of the logits {written(logits)} as well as on axis "
-            f"{last}. Say which: --class-axis {first} or --class-axis {last} (of artifacts, evaluate, "
-            "run, compare and stability)."
+            f"{last}. Say which: `class_axis={first}` or `class_axis={last}`."
         )
 
 
@@ -189,14 +189,14 @@ def _advice(labels: np.ndarray, logits: Dims, axis: int) -> str:
     if _alike(labels.shape, logits) and int(logits[axis]) > 1:
         several = bool((labels.reshape(labels.shape[0], *map(int, logits[1:])).sum(axis) != 1).any())
         if several:
-            return "For labels of which several, or none, may hold use --loss bce-with-logits."
+            return "For labels of which several, or none, may hold use `loss='bce-with-logits'`."
         return f"For one-hot labels give their indices: numpy.argmax(y, axis={axis})."
     others = [i for i in range(1, len(logits)) if i != axis and _alike(labels.shape, label_shape(logits, i))]
     if labels.dtype.kind in "iu" and others:
-        return f"They would fit classes on axis {others[0]} of the logits: --class-axis {others[0]}."
+        return f"They would fit classes on axis {others[0]} of the logits: `class_axis={others[0]}`."
     if labels.dtype.kind in "iu":
-        return "Give one label for each, or use another loss (--loss)."
-    return "Cast them, or use another loss (--loss) for float targets."
+        return "Give one label for each, or use another loss (`loss`)."
+    return "Cast them, or use another loss (`loss`) for float targets."
 
 
 def _alike(found: tuple[int, ...], expected: Dims) -> bool:
@@ -208,14 +208,17 @@ def _check_range(labels: np.ndarray, outputs: int, where: str, dense: bool) -> N
     low, high = int(labels.min()), int(labels.max())
     if outputs == 1:
         raise DataError(
-            f"{where}: the model has one output, and the cross-entropy of one class is 0 whatever it is. Use --loss "
-            "bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an output per "
-            "class (new-head, or run --num-classes)."
+            f"{where}: the model has one output, and the cross-entropy of one class is 0 whatever it is. Use "
+            "`loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or give the model a head with an "
+            "output per class (`new_head`, or `adapt` with `num_classes`)."
         )
     if low >= 0 and high < outputs:
         return
     needed = high + 1
-    advice = f"Give the model a head of {needed} outputs (new-head, or run --num-classes {needed}), or fix the labels."
+    advice = (
+        f"Give the model a head of {needed} outputs (`new_head`, or `adapt` with `num_classes={needed}`), or fix the "
+        "labels."
+    )
     outside = np.unique(labels[(labels < 0) | (labels >= outputs)])
     if low == 1 and high == outputs:
         advice = "Count classes from 0: subtract 1."
@@ -226,8 +229,7 @@ def _check_range(labels: np.ndarray, outputs: int, where: str, dense: bool) -> N
         rest = "fix the labels." if low < 0 else f"g{advice[1:]}"
         advice = (
             f"Only {outside[0]} ({share:.1%} of them) is outside: if it marks what does not count, as 255 does in "
-            f"masks, say --ignore-label {outside[0]} (of artifacts, evaluate, run, compare and stability; in "
-            f"Python ignore_label={outside[0]}). Otherwise {rest}"
+            f"masks, say `ignore_label={outside[0]}`. Otherwise {rest}"
         )
     elif low < 0:
         advice = "Fix the labels."

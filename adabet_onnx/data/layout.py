@@ -129,7 +129,7 @@ def decide(form: Form, into: Entrance, layout: Layout | None, allow_resize: bool
         raise DataError(
             f"{where}: images have {picture.channels} channels, but {into.model} takes {target.channels} (a sample has "
             f"shape {have}, input {into.spec.name!r} takes {want}). Give images of {target.channels} channels; if the "
-            "shape is no image's, give its axes with --layout."
+            "shape is no image's, give its axes: `Data(..., layout=...)`."
         )
     doubt = resizing_doubt(picture, target, form.dtype)
     if picture.size != target.size and doubt is not None and not allow_resize:
@@ -149,12 +149,12 @@ def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) ->
     said = f"{where}: a sample has shape {form.shape}, input {into.spec.name!r} of {into.model} takes {into.want}, and "
     if layout is not None:
         return DataError(
-            f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as --layout "
-            f"{layout.data}:{_example(into.want, into.channels)} (in Python layout=)."
+            f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as "
+            f"`Data(..., layout={f'{layout.data}:{_example(into.want, into.channels)}'!r})`."
         )
     return DataError(
-        f"{said}its axes fit in several ways: say which is which with --layout, a letter for each axis of the data, "
-        f"such as {_letters(form.shape)} (in Python layout='{_letters(form.shape)}')."
+        f"{said}its axes fit in several ways: say which is which, with a letter for each axis of the data, such as "
+        f"`Data(..., layout={_letters(form.shape)!r})`."
     )
 
 
@@ -165,16 +165,16 @@ def _misfit(form: Form, into: Entrance, layout: Layout | None, where: str) -> Da
         known = "" if into.channels is None else f" (it reads axis {into.channels} as channels)"
         return DataError(
             f"{said}Layout {layout} does not lead from one to the other{known}: correct it, or say after a colon what "
-            f"the model takes, such as --layout {layout.data}:{_example(want, into.channels)} (in Python layout=)."
+            f"the model takes, such as `Data(..., layout={f'{layout.data}:{_example(want, into.channels)}'!r})`."
         )
     if int(np.prod(have)) == int(np.prod(want)) and len(have) != len(want) and 1 in (len(have), len(want)):
         return DataError(
-            f"{said}It is not reshaped unasked: say how its axes are flattened, such as --layout "
-            f"{_flattened(form, into)} (in Python layout=), the last letter running fastest."
+            f"{said}It is not reshaped unasked: say how its axes are flattened, such as "
+            f"{_flattened(form, into)}, the last letter running fastest."
         )
     return DataError(
-        f"{said}Give data of that shape. (Its axes may come in another order, which --layout can name, such as "
-        f"{_letters(have)}.)"
+        f"{said}Give data of that shape. (Its axes may come in another order, which a layout can name, such as "
+        f"`Data(..., layout={_letters(have)!r})`.)"
     )
 
 
@@ -183,11 +183,12 @@ def _flattened(form: Form, into: Entrance) -> str:
     have, want = form.shape, into.want
     if len(have) > len(want):
         letters = _letters(have)[1:]
-        return f"'N{letters}:N({letters})'"
+        return f"`Data(..., layout='N{letters}:N({letters})')`"
     if into.picture is not None and len(have) == 1:
-        return "'N(HW)'" if into.picture.channels == 1 else "'N(HWC)' or 'N(CHW)'"
+        colours = "`Data(..., layout='N(HWC)')` or `Data(..., layout='N(CHW)')`"
+        return "`Data(..., layout='N(HW)')`" if into.picture.channels == 1 else colours
     letters = _example(want, into.channels)[1:]
-    return f"'N({letters}):N{letters}'"
+    return f"`Data(..., layout='N({letters}):N{letters}')`"
 
 
 def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, where: str) -> DataError:
@@ -199,8 +200,8 @@ def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, wher
         f"{where}: samples of shape {form.shape} ({form.dtype}) would be {kind} images of {height} x {width}, to be "
         f"resized to {target.size[0]} x {target.size[1]} (height {factors[0]:.2g}x, width {factors[1]:.2g}x) for input "
         f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or "
-        f"name its axes with --layout, such as {_letters(form.shape)}; or --allow-resize (in Python "
-        "allow_resize=True) if they are."
+        f"name its axes, such as `Data(..., layout={_letters(form.shape)!r})`; or "
+        "`Data(..., allow_resize=True)` if they are."
     )
 
 

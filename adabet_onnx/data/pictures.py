@@ -130,7 +130,7 @@ def _channels_behind(axes: tuple[int, ...], have: tuple[int, ...]) -> tuple[int,
 def resizing_doubt(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> str | None:
     """Why an array is hardly meant to be resized to the size of an input; None if it may be without being asked.
 
-    It may be if all of this holds; anything else takes ``--allow-resize``:
+    It may be if all of this holds; anything else takes ``allow_resize``:
 
     * its numbers are uint8, as only pixels are: floats and wider integers may be measurements;
     * it has an axis of 1, 3 or 4 channels, or is a grey picture of at least 8 x 8;

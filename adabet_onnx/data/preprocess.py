@@ -25,10 +25,11 @@ import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
 from ..model.logits_axes import written
-from ..model.open import METADATA, Model
+from ..model.metadata import METADATA
+from ..model.open import Model
+from ..showing import changed, clipped, one_line
+from ..vocabulary import PRESETS
 from .pictures import picture_input
-
-PRESETS = ("auto", "unit", "imagenet", "none")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Arithmetic:
             raise UsageError(f"preprocessing needs finite numbers for scale, mean and std, not {self.to_json()}.")
         if any(number == 0 for number in self.std) or self.scale == 0:
             raise UsageError("preprocessing cannot have a scale of 0 or a standard deviation of 0.")
+
+    def __repr__(self) -> str:
+        scale = "1/255" if self.of_pixels else f"{self.scale:.6g}"
+        return one_line(
+            self,
+            f"scale={scale}",
+            *(f"{what}=({_few(values)})" for what, values in (("mean", self.mean), ("std", self.std))),
+            f"data={clipped(self.data)!r}",
+            "bgr=True" if self.bgr else None,
+        )
 
     @property
     def is_identity(self) -> bool:
@@ -107,6 +118,12 @@ class Arithmetic:
         """As it stands in our files."""
         found = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
         return found | {"bgr": True} if self.bgr else found
+
+
+def _few(values: Sequence[float]) -> str:
+    """Numbers, the first of more than four, as in a tuple."""
+    some = ", ".join(f"{value:.4g}" for value in values[:4])
+    return f"{some}, … {len(values) - 4} more" if len(values) > 4 else some
 
 
 UNIT = Arithmetic(scale=1 / 255)
@@ -189,6 +206,8 @@ class Preprocessing:
     std: float | Sequence[float] | None = None
     bgr: bool | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise UsageError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
@@ -213,9 +232,8 @@ class Preprocessing:
         if base is None:
             raise UsageError(
                 f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
-                f"--preset unit "
-                "(x/255), imagenet or none (as they are), or --scale, --mean and --std; in Python preset='unit' and "
-                "the like."
+                "`preset='unit'` (x/255), imagenet or none (as they are), or "
+                "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
             )
         swapped = base.bgr if self.bgr is None else self.bgr
         if swapped and base is IMAGENET:
@@ -292,12 +310,12 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
         kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes no pictures of three channels (input {kinds}), whose colours could change places. "
-            "Leave out --bgr (in Python bgr=True)."
+            "Leave out `bgr`."
         )
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
-            "what arithmetic it needs is in its graph. Leave out --scale, --mean, --std and --preset, or give --preset "
-            "none."
+            "what arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
+            "`preset='none'`."
         )

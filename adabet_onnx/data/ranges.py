@@ -57,11 +57,12 @@ def check_pixels(array: np.ndarray, spec: Tensor, where: str) -> None:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         most = int(np.iinfo(array.dtype).max)
-        scale = f" {1 / most:.9g} if {most} is white" if most < 2**17 else ""
+        scale = f"{1 / most:.9g}" if most < 2**17 else "..."
         raise DataError(
             f"{where}: the data for input {spec.name!r} ({array.dtype}) goes from {low} to {high}, but would be "
-            f"divided by 255 as pixels from 0 to 255 are. Say how it is prepared: --scale{scale} (with --mean and "
-            "--std where the model needs them), or --preset none to feed it as it is."
+            f"divided by 255 as pixels from 0 to 255 are. Say how it is prepared: "
+            f"`preprocessing=Preprocessing(scale={scale})` (with `mean` and `std` where the model needs them), or "
+            "`preset='none'` to feed it as it is."
         )
 
 

@@ -39,7 +39,7 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     for part in (opened.train, opened.test):
         if part is not None and reading.layouts and any(form.files for form in part.rows.forms.values()):
             raise UsageError(
-                f"{part.name} has files of images, whose rows, columns and channels are known: leave out --layout."
+                f"{part.name} has files of images, whose rows, columns and channels are known: leave out `layout`."
             )
     return opened.read_as(reading)
 

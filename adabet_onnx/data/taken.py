@@ -57,7 +57,7 @@ def _steps(fit: Fit) -> list[str]:
             done = "as it is" if fit.axes.split == fit.form.shape == fit.entrance.want else "reshaped"
             return [f"{done} (layout {fit.layout})"]
         if fit.axes.square and fit.entrance.picture is None:
-            return ["as it is, though its axes would fit in another order too (--layout)"]
+            return ["as it is, though its axes would fit in another order too (a layout says which)"]
         return []
     picture, target = fit.picture, fit.entrance.picture
     assert picture is not None

@@ -13,10 +13,10 @@ import numpy as np
 from ..adapting import Adapting
 from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
+from ..drawing import new_figure, save_figure
 from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
-from ..report.plots import plot_scores, save_figure
 from ..selection.options import Choosing
 from ..training.logits import compute_logits
 from ..training.settings import Settings
@@ -48,20 +48,18 @@ def run_demo(
         outcome = adapt(model, data, folder, adapting=adapting, progress=progress)
         picture = outcome.folder / "demo.png"
         _draw(outcome, data, picture)
-    plot_scores(outcome.scores, outcome.folder / "scores.png", outcome.selection.layers)
+    outcome.scores.plot(outcome.folder / "scores.png", chosen=outcome.selection.layers)
     return outcome, picture
 
 
 def _draw(outcome: Outcome, data: Path, path: Path) -> None:
     """Digits of the new domain with the answers before and after, wrong ones in red; learning curve below."""
-    from matplotlib.figure import Figure  # slow to import
-
     adapted = open_model(outcome.folder / "adapted.onnx")
     held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
     preprocessing = arithmetic_for(outcome.model, True, None)
     answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]
     labels = held.need_labels("the picture")
-    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    figure = new_figure(10, 6.2)
     parts = figure.subfigures(2, 1, height_ratios=[2.2, 1], squeeze=False)
     top, bottom = parts[0, 0], parts[1, 0]
     before, after = outcome.before["accuracy"], outcome.after["accuracy"]

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..pieces import path_of
 from .logits_axes import axes_of, class_axis, told_axis, written
 from .open import Model
 
@@ -34,8 +35,8 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     if axes.batch != 0 or len(shape) < 2:
         raise ModelError(
             f"{model.name}: a head can be appended to logits of shape (N, C), (N, steps, C) or (N, C, H, W), but "
-            f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: adabet-onnx import "
-            f"{model.name} -o logits.onnx --logits NAME."
+            f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: "
+            f"`open_model({path_of(model.name)}, logits='NAME')`."
         )
     at = class_axis(shape, told_axis(model), "cross-entropy")
     assert at is not None

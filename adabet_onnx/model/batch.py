@@ -154,8 +154,8 @@ def _bindable(inputs: Sequence[ir.Value]) -> str:
         return ""
     named = next((value for value in several if is_adapter(value)), several[-1])
     return (
-        f" An input that is no data but a weight, a state or a setting is bound to its value: --input {named.name}="
-        "FILE.npy, or =NUMBER for all of it."
+        " An input that is no data but a weight, a state or a setting is bound to its value, from a file or one "
+        f"number for all of it: `bind={{{named.name!r}: 'FILE.npy'}}`."
     )
 
 

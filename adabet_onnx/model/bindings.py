@@ -60,13 +60,21 @@ def noted(bind: Mapping[str, Binding]) -> dict[str, Any] | None:
 
 
 def told(written: Any) -> str:
-    """A noted binding, for people and as ``--input`` takes it."""
+    """A noted binding, for people."""
     return str(written["file"] or "ARRAY") if isinstance(written, Mapping) else json.dumps(written)
 
 
-def options(written: Mapping[str, Any] | None) -> str:
-    """Noted bindings as options of the command line."""
-    return " ".join(f"--input {name}={told(value)}" for name, value in (written or {}).items()) or "no --input"
+def in_python(written: Any) -> str:
+    """A noted binding as Python: what ``bind`` takes; an array that is in no file is called ``ARRAY``."""
+    if isinstance(written, Mapping):
+        return repr(str(written["file"])) if written["file"] else "ARRAY"
+    return repr(written)
+
+
+def _argument(written: Mapping[str, Any] | None) -> str:
+    """Noted bindings as the argument ``bind``, in a message."""
+    pairs = ", ".join(f"{name!r}: {in_python(value)}" for name, value in (written or {}).items())
+    return f"`bind={{{pairs}}}`" if pairs else "no `bind`"
 
 
 def bound_otherwise(scored: Mapping[str, Any] | None, opened: Mapping[str, Any] | None) -> str | None:
@@ -74,8 +82,8 @@ def bound_otherwise(scored: Mapping[str, Any] | None, opened: Mapping[str, Any] 
     if _contents(scored) == _contents(opened):
         return None
     return (
-        f"the model was scored with {options(scored)} and is opened with {options(opened)}. Open it with the values it "
-        "was scored with (in Python open_model(..., bind=...)), or score and select again."
+        f"the model was scored with {_argument(scored)} and is opened with {_argument(opened)}. Open it with the "
+        "values it was scored with, or score and select again."
     )
 
 
@@ -90,8 +98,8 @@ def _read(name: str, value: Any) -> Binding:
     if isinstance(value, Mapping):  # as it was noted
         if not value.get("file"):
             raise UsageError(
-                f"input {name!r} was bound to an array that is in no file. Give it again (in Python open_model(..., "
-                f"bind={{{name!r}: array}}), or --input {name}=FILE.npy)."
+                f"input {name!r} was bound to an array that is in no file. Give it again, from a file for "
+                f"instance: `bind={{{name!r}: 'FILE.npy'}}`."
             )
         return _file(name, Path(str(value["file"])), value.get("sha256"))
     if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(SUFFIXES)):
@@ -114,26 +122,28 @@ def _not_a_value(name: str, value: str) -> str:
         return (
             f"input {name!r}: {value} is an adapter of ONNX Runtime, which is not read here. Save its parameters as "
             ".npz: numpy.savez('adapter.npz', **{name: value.numpy() for name, value in onnxruntime.AdapterFormat."
-            f"read_adapter('{value}').get_parameters().items()}}), and give --input {name}=adapter.npz."
+            f"read_adapter('{value}').get_parameters().items()}}), and give "
+            f"`bind={{{name!r}: 'adapter.npz'}}`."
         )
     return (
         f"the value {value!r} of input {name!r} is no number, true, false, list of these, or file "
-        f"({', '.join(SUFFIXES)}). Write --input {name}=16000, or --input {name}=FILE.npy."
+        f"({', '.join(SUFFIXES)}). Write `bind={{{name!r}: 16000}}`, or `bind={{{name!r}: 'FILE.npy'}}`."
     )
 
 
 def _file(name: str, path: Path, sha256: Any) -> Binding:
     if not str(path) or not path.is_file():
         raise UsageError(
-            f"the value of input {name!r}, {str(path)!r}, is not a file. Give it again: --input {name}=FILE.npy."
+            f"the value of input {name!r}, {str(path)!r}, is not a file. Give it again: "
+            f"`bind={{{name!r}: 'FILE.npy'}}`."
         )
     array = _array(name, path)
     found = _sha256(array)
     if sha256 is not None and found != sha256:
         raise UsageError(
             f"{path}, the value of input {name!r}, is not what it was when the model was scored (SHA-256 "
-            f"{found[:12]}..., then {str(sha256)[:12]}...). Give the file of then with --input {name}=FILE, or score "
-            "again."
+            f"{found[:12]}..., then {str(sha256)[:12]}...). Give the file of then, "
+            f"`bind={{{name!r}: 'FILE'}}`, or score again."
         )
     return Binding(array, {"file": str(path), "sha256": found})
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from ..pieces import path_of
 from .passes.unused import RemoveUnused
 from .probabilities import made_from, tail_of
 
@@ -49,8 +50,7 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
         if chosen is None:
             raise ModelError(
                 f"{name} has {len(outputs)} outputs, and which of them a loss is computed from cannot be told: "
-                f"{_listed(outputs)}. Choose one: adabet-onnx import {name} -o one_output.onnx --logits NAME, or in "
-                "Python open_model(..., logits=NAME)."
+                f"{_listed(outputs)}. Choose one: `open_model({path_of(name)}, logits='NAME')`."
             )
     if outputs == [chosen]:
         return chosen.name or ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
+from ..pieces import path_of
 from .dims import Dim, batch_axis
 from .enlarging import head_of
 from .layers import Layer, find_layers
@@ -41,16 +41,12 @@ class Earlier:
             why: what speaks for the value, in words that follow it.
         """
         shape = f"({', '.join(map(str, self.shape))})"
-        named = f"adabet-onnx import {model} -o logits.onnx --logits {shlex.quote(self.name)}"
+        named = f"open_model({path_of(model)}, logits={self.name!r})"
         if self.head is None:
-            return (
-                f"Value {self.name!r} {shape}, from which they are made, {why}: take it as the logits ({named}; in "
-                f"Python open_model(..., logits={self.name!r}))."
-            )
+            return f"Value {self.name!r} {shape}, from which they are made, {why}: take it as the logits (`{named}`)."
         return (
             f"Value {self.name!r} {shape} {why}, but stands before the head {self.head!r}: take it as the logits "
-            f"({named}) and put a new head on it (adabet-onnx new-head logits.onnx -o headed.onnx --num-classes C "
-            "--append)."
+            f"and put a new head on it (`new_head({named}, C, append=True)`)."
         )
 
 

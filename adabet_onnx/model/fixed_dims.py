@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from ..pieces import path_of
 from .producer import batch_first
 from .settings import is_setting, suggestion
 from .shapes import BATCH
@@ -111,10 +112,10 @@ def forget_unknown(model: ir.Model, name: str, dims: Mapping[str, int]) -> None:
     for word in {word for word, _ in named if _no_name(word)}:
         places = [place for other, place in named if other == word]
         if len(places) > 1:
-            given = " ".join(f"--dim {place}=SIZE" for place in places)
+            given = ", ".join(f"{place!r}: SIZE" for place in places)
             raise UsageError(
                 f"{name}: {word!r} is no name but says that a size is unknown, and {len(places)} dimensions have it. "
-                f"Give each by its place: {given}."
+                f"Give each by its place: `dims={{{given}}}`."
             )
         kept.add(word)
     for value in (*inputs, *model.graph.outputs):
@@ -143,20 +144,19 @@ def check_dims(model: ir.Model, name: str) -> None:
     """See that the batch, the first dimension of every input, is the only open one.
 
     Raises:
-        ModelError: an input has no batch, or another dimension is open; the command that fixes it is named.
+        ModelError: an input has no batch, or another dimension is open; the call that fixes it is named.
     """
     inputs = _inputs(model)
     for value in inputs:
         if value.shape is None or len(value.shape) == 0 or (len(inputs) > 1 and is_setting(value)):
-            option = suggestion(value)
+            suggested = suggestion(value)
             raise ModelError(
                 f"{name}: input {value.name!r} has no shape with a batch dimension. "
                 + (
                     "Export the model with input shapes, the batch first."
-                    if value.shape is None or option is None or len(inputs) == 1
-                    else f"It is one number for all samples, so give it: adabet-onnx import {name} -o bound.onnx "
-                    f"{option} (other commands take --input too), or in Python open_model(..., bind={{{value.name!r}: "
-                    f"{option.partition('=')[2].title() if option.endswith('false') else option.partition('=')[2]}}})."
+                    if value.shape is None or suggested is None or len(inputs) == 1
+                    else "It is one number for all samples, so give it "
+                    f"(`open_model({path_of(name)}, bind={{{value.name!r}: {suggested}}})`)."
                 )
             )
         if value.dtype not in _NUMBERS:
@@ -178,19 +178,17 @@ def check_dims(model: ir.Model, name: str) -> None:
                     f"{name}: {extent.value!r} is dimension {axis} of input {value.name!r} and the first one of "
                     f"{batches[extent.value]!r}, so the batch is not the first dimension of every input. Export the "
                     f"model with the batch first; or, if {value.name!r} is no data but a state that begins at zero, "
-                    f"give it: --input {value.name}=0."
+                    f"give it: `bind={{{value.name!r}: 0}}`."
                 )
     for value in inputs:
         _refuse_hidden_batch(value, name, model.producer_name)
     wanted = {key: value for value in inputs for key in _open(value)}
     if wanted:
         key, value = next(iter(wanted.items()))
-        given = " ".join(f"--dim {key}=SIZE" for key in wanted)
         sizes = ", ".join(f"{key!r}: SIZE" for key in wanted)
         raise ModelError(
             f"{name}: dimension {key} of input {value.name!r} {_shown(value)} is not a fixed number, so activation "
-            f"sizes are unknown. Fix all dimensions but the batch: adabet-onnx import {name} -o fixed.onnx {given}, or "
-            f"in Python open_model(..., dims={{{sizes}}})."
+            f"sizes are unknown. Fix all dimensions but the batch: `open_model({path_of(name)}, dims={{{sizes}}})`."
         )
 
 
@@ -211,7 +209,7 @@ def _refuse_hidden_batch(value: ir.Value, name: str, producer: str | None) -> No
             f"{name}: dimension {hidden} of input {value.name!r} {_shown(value)} is called as a batch is, but the "
             "batch must be the first dimension of every input: the steps of one sample would be taken for samples. "
             f"Export the model with the batch first ({batch_first(producer)}); or, if it is no data but a state that "
-            f"begins at zero, give it: --input {value.name}=0."
+            f"begins at zero, give it: `bind={{{value.name!r}: 0}}`."
         )
 
 

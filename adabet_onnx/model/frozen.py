@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..showing import clipped, named, one_line
 from .constant import varying
 from .input_values import input_values
 from .layers import Layer, is_mask
@@ -44,6 +45,9 @@ class Frozen:
     op_type: str
     count: int
     tensors: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return one_line(self, repr(clipped(self.node)), self.op_type, f"{self.count:,} elements", named(self.tensors))
 
 
 def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> tuple[Frozen, ...]:

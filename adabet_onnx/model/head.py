@@ -19,7 +19,8 @@ from .head_weights import APPEND, enlarge, replace_parameters
 from .layers import Layer, find_layers
 from .logits_axes import softmax_axis
 from .materialised import materialise
-from .open import Model, ModelSource, open_model, set_metadata
+from .metadata import METADATA, set_metadata
+from .open import Model, ModelSource, open_model
 from .output_shapes import state_shapes
 from .passes.unused import RemoveUnused
 from .reshapes import follow, state_targets
@@ -35,7 +36,7 @@ def check_head_options(num_classes: int | None, kept: Mapping[str, bool]) -> Non
         UsageError: one of them is asked for, and no new head.
     """
     if num_classes is None and any(kept.values()):
-        raise UsageError("--keep-tail and --append are about a new head: give --num-classes too.")
+        raise UsageError("`keep_tail` and `append` are about a new head: give `num_classes` too.")
 
 
 def with_head(
@@ -71,7 +72,7 @@ def new_head(
     dropped, so that the output is logits, and so is what belongs to the old outputs (a normalisation of an embedding,
     an activation, a temperature; see `head_tail`); a note says so. ConvTranspose layers that only enlarge what the head
     gives enlarge as many channels (see `enlarging`). The head is marked as new in the file's metadata, with which
-    ``select --head auto`` always trains it.
+    ``select(..., head="auto")`` always trains it.
 
     Args:
         model: opened, or what `open_model` takes; it is not changed.
@@ -93,9 +94,9 @@ def new_head(
         True
     """
     if not 1 <= num_classes <= _MOST_CLASSES:
-        raise UsageError(f"--num-classes must be 1 to {_MOST_CLASSES}, not {num_classes}.")
+        raise UsageError(f"`num_classes` must be 1 to {_MOST_CLASSES}, not {num_classes}.")
     if keep_tail and append:
-        raise UsageError("--append keeps everything that the outputs are made by: leave out --keep-tail.")
+        raise UsageError("`append=True` keeps everything that the outputs are made by: leave out `keep_tail`.")
     model = open_model(model)
     graph, notes = model.graph.clone(), list(model.notes)
     told = softmax_axis(model)
@@ -104,7 +105,7 @@ def new_head(
     else:
         _replace_head(graph, model, num_classes, seeds.head(seed), keep_tail, notes)
     for key in ("classes", "adapted", "logits"):  # the output is the logits now
-        graph.metadata_props.pop(f"adabet_onnx.{key}", None)
+        graph.metadata_props.pop(METADATA + key, None)
     if told is not None:
         name = graph.graph.outputs[0].name
         set_metadata(graph, "class_axis", {"logits": name, "axis": told})  # the Softmax that told is gone
@@ -137,7 +138,7 @@ def _replace_head(
         raise ModelError(
             f"{model.name}: the head is {head.op_type} {head.name!r}, but {later[-1].op_type} {later[-1].name!r} "
             "comes after it and holds parameters of the old outputs. "
-            + ("Leave out --keep-tail, or " if keep_tail else "")
+            + ("Leave out `keep_tail`, or " if keep_tail else "")
             + (APPEND[0].lower() if keep_tail else APPEND[0])
             + APPEND[1:]
         )
@@ -145,19 +146,20 @@ def _replace_head(
     if operators:
         notes.append(
             f"{', '.join(operators)} after the head {head.name!r} belonged to its old outputs and went with them "
-            "(--keep-tail keeps what can be kept)"
+            "(`keep_tail=True` keeps what can be kept)"
         )
     if norm is not None and not keep_tail:
         notes.append(
             f"the outputs were an embedding, brought to length 1 by {norm}: its last layer {head.name!r} gave way to "
-            "the classifier (--append keeps it, and puts the classifier on the embedding)"
+            "the classifier (`append=True` keeps it, and puts the classifier on the embedding)"
         )
     node = next(node for node in model.graph.graph if node.name == head.node)
     if head.op_type == "ConvTranspose" and keeps_channels(node, head):
         notes.append(
             f"the head {head.name!r} is a ConvTranspose of {head.parameters[0].shape[0]} channels that gave as many: "
             "if these are scores of the old classes, summed of several layers, the new outputs are made of them alone "
-            "(as they are with --append); a network that ends in a layer of its own uses more of what it has learned"
+            "(as they are with `append=True`); a network that ends in a layer of its own uses more of what it has "
+            "learned"
         )
     state_targets(graph)
     before = infer_shapes(graph)

@@ -14,10 +14,7 @@ from .layers import Layer, Parameter, source_initializer
 from .materialised import materialise
 from .passes.unshare import consumers, feed
 
-APPEND = (
-    "Put a classifier on the outputs instead (new-head --append; in Python append=True), or change the head in the "
-    "source framework."
-)
+APPEND = "Put a classifier on the outputs instead (`append=True`), or change the head in the source framework."
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}  # the axis of the weight that holds the outputs
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..showing import clipped, counted, one_line
 from .applications import Applications, Row, is_matrix
 from .grids import is_grid
 from .input_values import input_values
@@ -81,6 +82,11 @@ class Parameter:
         """Number of elements."""
         return math.prod(self.shape)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.shape)) or "one number"
+        times = f"{len(self.uses)} uses" if self.earlier else None
+        return one_line(self, repr(clipped(self.name)), shape, f"input {self.position} of {clipped(self.node)}", times)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -111,6 +117,14 @@ class Layer:
     batch_merged: bool = False
     before_batch: int = 1
     earlier: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        shape = None if self.activation_shape is None else " x ".join(map(str, self.activation_shape)) or "one number"
+        applied = f"applied {self.applied} times" if self.applied > 1 else None
+        parameters = f"{counted(self.parameter_count, 'parameter')} in {counted(len(self.parameters), 'tensor')}"
+        return one_line(
+            self, repr(clipped(self.name)), self.op_type, parameters, shape and f"activation {shape}", applied
+        )
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..pieces import path_of
 from .embedding import embedded
 from .enlarging import head_and_enlarging
 from .head_axis import head_axis
@@ -87,7 +88,7 @@ def find_logits(model: ir.Model, name: str, chosen: str, *, named: bool, notes: 
     if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
         raise ModelError(
             f"{name}: output {value.name!r} is {value.dtype.name.lower()}, but a loss needs float32 logits. Choose the "
-            f"value before it (an ArgMax or Cast?): adabet-onnx import {name} -o logits.onnx --logits NAME."
+            f"value before it (an ArgMax or Cast?): `open_model({path_of(name)}, logits='NAME')`."
         )
     tail = tail_of(value)
     doubt = _not_of_classes(model, value, tail) if tail is not None else _embedded(value) or _looks(model, value)
@@ -110,14 +111,11 @@ def advice(name: str, doubt: str) -> str:
     """What to do about outputs that may be probabilities."""
     if _EMBEDDING in doubt:
         return (
-            f"give it a classifier (adabet-onnx new-head {name} -o classifier.onnx --num-classes N --append; without "
-            "--append it takes the place of the last layer), or name it if it is the logits all the same: "
-            f"adabet-onnx import {name} -o named.onnx --logits NAME"
+            f"give it a classifier (`new_head(open_model({path_of(name)}), N, append=True)`; without `append=True` it "
+            "takes the place of the last layer), or name it if it is the logits all the same: "
+            f"`open_model({path_of(name)}, logits='NAME')`"
         )
-    return (
-        "name the logits, or this output if it is no probability: "
-        f"adabet-onnx import {name} -o named.onnx --logits NAME"
-    )
+    return f"name the logits, or this output if it is no probability: `open_model({path_of(name)}, logits='NAME')`"
 
 
 def refusal(doubt: str | None, loss: str, name: str) -> str | None:

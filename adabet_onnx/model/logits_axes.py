@@ -44,8 +44,8 @@ def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
         return None
     if len(shape) < 2:
         raise UsageError(
-            f"cross-entropy needs a logit per class, but the logits have shape {written(shape)}. Use --loss "
-            "bce-with-logits for one output that tells two classes apart, or mse or l1 for a number."
+            f"cross-entropy needs a logit per class, but the logits have shape {written(shape)}. Use "
+            "`loss='bce-with-logits'` for one output that tells two classes apart, or mse or l1 for a number."
         )
     if given is None:
         return 2 if len(shape) == 3 else 1

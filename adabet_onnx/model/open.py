@@ -21,6 +21,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import clipped, counted, file_name, html_table, named, one_line
+from ..sizes import size_text
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
 from .door import name_of, through
@@ -28,13 +30,11 @@ from .enlarging import head_of
 from .equal_weights import copies
 from .folded import folded_note
 from .frozen import Frozen, frozen_weights
-from .given import commands_keep, given_options, with_given
+from .given import Given, calls_keep, given_arguments, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
-from .metadata import METADATA as METADATA
 from .metadata import get_metadata
-from .metadata import set_metadata as set_metadata
 from .opening import named_before, normalise
 from .origins import parted
 from .reading import read
@@ -49,6 +49,12 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{clipped(self.name)!r} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self))
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,32 @@ class Model:
         """Number of elements of all weights: the trainable ones and the frozen ones."""
         return self.parameter_count + sum(item.count for item in self.frozen)
 
+    def __repr__(self) -> str:
+        head = self.head
+        new = " (new, untrained)" if self.new_head else ""
+        return one_line(
+            self,
+            f"{file_name(self.name)}: {self._size()}",
+            f"input {named([str(spec) for spec in self.inputs])}",
+            f"logits {clipped(self.logits)!r}",
+            f"head {clipped(head.name)!r}{new}" if head is not None else None,
+        )
+
+    def _repr_html_(self) -> str:
+        head = self.head
+        rows = []
+        for index, layer in enumerate(self.layers):
+            shape = " x ".join(map(str, layer.activation_shape or ()))
+            marks = " (head)" * (head is not None and layer.name == head.name)
+            rows.append((index, clipped(layer.name, 80) + marks, layer.op_type, layer.parameter_count, shape))
+        lines = [f"input {spec}" for spec in self.inputs] + [f"logits {self.logits}", *self.notes]
+        headings = ("", "layer", "operator", "parameters", "activation")
+        title = f"{file_name(self.name)}: {self._size()}"
+        return html_table(title, headings, rows, lines=lines, ends=True, what="layer")
+
+    def _size(self) -> str:
+        return f"{counted(len(self.layers), 'layer')}, {counted(self.parameter_count, 'parameter')}"
+
     def metadata(self, key: str) -> Any:
         """The value of one of our metadata entries (JSON), or None if absent or unreadable."""
         return get_metadata(self.graph, key)
@@ -124,7 +156,7 @@ class Model:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise UsageError(f"{self.name} has no layer {name!r}; adabet-onnx inspect lists its layers.")
+        raise UsageError(f"{self.name} has no layer {name!r}; `model.layers` lists them.")
 
     def proto(self) -> onnx.ModelProto:
         """The graph as a ModelProto of its own.
@@ -134,8 +166,8 @@ class Model:
         """
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
-                f"{self.name} has {weight_bytes(self.graph) / 1e9:.1f} GB of weights, too many to hand over in memory "
-                "(2 GB at most). It can be inspected, scored and written by adabet-onnx import, not trained."
+                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
+                "(2 GB at most). It can be inspected, scored and written by `save_model`, not trained."
             )
         return ir.to_proto(in_memory(self.graph))
 
@@ -183,8 +215,8 @@ def open_model(
     if isinstance(source, ir.Model):
         source = _as_proto(source)
     name, values = name_of(source), read_bindings(bind)
-    given = given_options(logits, dims, noted(values))
-    with through(name, "opening"), commands_keep(given):
+    given = given_arguments(logits, dims, noted(values))
+    with through(name, "opening"), calls_keep(given):
         return _open(source, logits, dims, values, given)
 
 
@@ -207,7 +239,7 @@ def _open(
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],
-    given: tuple[str, ...],
+    given: Given,
 ) -> Model:
     found = read(source)
     notes: list[str] = []

@@ -15,6 +15,8 @@ from onnx_ir.passes import common
 
 from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
+from ..showing import file_name, named, one_line
+from ..sizes import size_text
 from .bindings import bound_otherwise
 from .channels import Slice, channels_of
 from .chosen import Chosen
@@ -66,6 +68,10 @@ class Prepared:
     slices: Mapping[str, Slice] = field(default_factory=dict)
     wholes: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        nodes = f"{len(self.graph.graph):,} nodes"
+        return one_line(self, file_name(self.model.name), nodes, f"trainable {named(self.trainable)}")
+
     def proto(self) -> onnx.ModelProto:
         """The trainable graph as a ModelProto of its own."""
         return ir.to_proto(self.graph)
@@ -101,11 +107,11 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
     if selection.channels and backend == "ort":
         raise UsageError(
             "onnxruntime-training trains whole tensors, not some channels of a layer. Use the portable backend, or "
-            "select without --channel-rho."
+            "select without `channel_rho`."
         )
     if weight_bytes(model.graph) >= MOST_BYTES:
         raise ModelError(
-            f"{model.name} has {weight_bytes(model.graph) / 1e9:.1f} GB of weights; a training step is written for up "
+            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up "
             "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)
@@ -204,7 +210,7 @@ def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str
     if missing:
         raise UsageError(
             f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. "
-            "Make the selection again with adabet-onnx select."
+            "Make the selection again with `select`."
         )
     if not slots:
         raise UsageError("the selection is empty: select at least one layer.")
@@ -221,14 +227,13 @@ def _selected_parts(model: Model, selection: Chosen) -> dict[tuple[str, int], Sl
         if name not in selection.layers or name not in known:
             why = "is not selected" if name not in selection.layers else "has no channels that can be trained alone"
             raise UsageError(
-                f"the selection names channels of layer {name!r}, which {why}. Make the selection again with "
-                "adabet-onnx select."
+                f"the selection names channels of layer {name!r}, which {why}. Make the selection again with `select`."
             )
         channels = known[name]
         if not indices or len(set(indices)) < len(indices) or not all(0 <= i < channels.count for i in indices):
             raise UsageError(
                 f"the selection names channels of layer {name!r} that do not exist, none, or one twice: the layer has "
-                f"channels 0 to {channels.count - 1}. Make the selection again with adabet-onnx select."
+                f"channels 0 to {channels.count - 1}. Make the selection again with `select`."
             )
         if len(indices) < channels.count:
             for parameter in layer.parameters:

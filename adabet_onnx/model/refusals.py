@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
+from ..pieces import path_of
 from .constant import RANDOM, is_random
 from .foreign import CLASSICAL, classical, of_onnxruntime
 from .output_shapes import completed
@@ -65,7 +66,7 @@ def refuse_sequences(model: ir.Model, name: str) -> None:
                 remedy = "Export the model with a tensor in its place."
             else:
                 remedy = (
-                    f"Name a tensor to be the logits: adabet-onnx import {name} -o one_output.onnx --logits NAME; or "
+                    f"Name a tensor to be the logits: `open_model({path_of(name)}, logits='NAME')`; or "
                     "export the model with a tensor in its place."
                 )
             raise ModelError(

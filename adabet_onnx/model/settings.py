@@ -80,20 +80,20 @@ def state_of(model: ir.Model, value: ir.Value) -> State | None:
 
 
 def suggestion(value: ir.Value) -> str | None:
-    """How an input that has no batch is to be bound, as an option; None where it looks like data."""
+    """What an input that has no batch is to be bound to, in Python; None where it looks like data."""
     called = _plain(value)
     if value.shape is not None and len(value.shape) > 0 and not is_single(value):
-        return f"--input {value.name}=FILE.npy" if is_adapter(value) else None
+        return repr("FILE.npy") if is_adapter(value) else None
     number = "VALUE"
     if called in _MODES:
-        number = "false" if value.dtype == ir.DataType.BOOL else "0"
+        number = "False" if value.dtype == ir.DataType.BOOL else "0"
     elif called in _KEPT:
         number = "1"
     elif called in _DROPPED:
         number = "0"
     elif called in _RATES:
         number = "16000"
-    return f"--input {value.name}={number}"
+    return number
 
 
 def is_adapter(value: ir.Value) -> bool:

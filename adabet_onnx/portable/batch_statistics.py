@@ -32,7 +32,7 @@ def moving_nodes(graph: ir.Graph, trained: Collection[ir.Value]) -> list[ir.Node
             if other is not node:
                 raise ModelError(
                     f"the normalisation at nodes {other.name!r} and {node.name!r} is applied several times with the "
-                    "same statistics, which a batch cannot move. Use --batch-norm frozen, or leave it out."
+                    "same statistics, which a batch cannot move. Use `batch_norm='frozen'`, or leave it out."
                 )
     return found
 

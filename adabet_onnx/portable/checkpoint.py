@@ -102,4 +102,4 @@ def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
     return state
 
 
-_REMEDY = "If it is one of an earlier training, train again without --resume; otherwise make the artifacts again."
+_REMEDY = "If it is one of an earlier training, train again without `resume`; otherwise make the artifacts again."

@@ -23,8 +23,6 @@ from ..model.dims import Dim, Dims, dims, product
 from ..model.logits_axes import class_axis, label_shape
 from .builder import Builder
 
-LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -56,7 +54,7 @@ def build_loss(
     Args:
         build: takes the nodes.
         logits: float32, with the batch first.
-        loss: one of LOSSES.
+        loss: one of vocabulary.LOSSES.
         labels: name of the labels' input.
         label_smoothing: of cross-entropy, 0 to 1.
         axis: of the classes; see `class_axis`.

@@ -68,7 +68,7 @@ def name_all(
         build: knows the names of the graph.
         prepared: the trainable graph.
         logits: its output.
-        loss: one of losses.LOSSES.
+        loss: one of vocabulary.LOSSES.
         optimizer: whose state is to be named.
         moving: running statistics that training moves.
     """

@@ -23,9 +23,9 @@ import onnx_ir as ir
 
 from ..errors import UsageError
 from ..model.dims import dims
+from ..vocabulary import OPTIMIZERS
 from .builder import Builder
 
-OPTIMIZERS = ("adamw", "adamw-torch", "sgd")
 _BETA1, _BETA2 = 0.9, 0.999
 _EPSILON = {"adamw": 1e-6, "adamw-torch": 1e-8}
 

@@ -12,7 +12,7 @@ class Recipe:
     """What a training graph computes.
 
     Attributes:
-        loss: one of losses.LOSSES.
+        loss: one of vocabulary.LOSSES.
         label_smoothing: of cross-entropy.
         class_axis: of the logits; None: see `losses.class_axis`.
         optimizer: the update.

@@ -58,15 +58,15 @@ def gather(folder: Path) -> Material:
     if found.scores is None and found.run is None and found.stability is None:
         raise UsageError(
             f"{folder} holds nothing to report: no scores.json, no {RESULTS}, and no {_SUMMARY} with a "
-            "selection.json. Give the folder that `adabet-onnx run` or `adabet-onnx compare` wrote."
+            "selection.json. Give the folder that `adapt` or `compare` wrote."
         )
     _check_hashes(found)
     if found.compared is None:
-        found.notes.append("No strategies were compared: `adabet-onnx compare` says what each costs and gains.")
+        found.notes.append("No strategies were compared: `compare` says what each costs and gains.")
     if found.stability is None:
         found.notes.append(
-            "How firm rankings are between samples was not measured: `adabet-onnx stability MODEL DATA -o "
-            "DIR/stability.json` does."
+            "How firm rankings are between samples was not measured: `stability` does that; save what it finds as "
+            "stability.json in the folder."
         )
     return found
 
@@ -102,7 +102,7 @@ def _run(place: Path) -> Run:
             )
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{place / _SUMMARY} is not valid JSON ({error}). Run again.") from error
-        figures = _figures(Entries(content, str(place / _SUMMARY), "adabet-onnx run"))
+        figures = _figures(Entries(content, str(place / _SUMMARY), "`adapt`"))
     manifest = None
     if (place / "artifacts" / MANIFEST).is_file():
         manifest = load_manifest(place / "artifacts", verify=False)
@@ -154,8 +154,8 @@ def _curve(name: str, rows: list[dict[str, Any]], evaluated: list[dict[str, Any]
 
 
 def _compared(place: Path) -> Compared:
-    plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "adabet-onnx compare")
-    entries = Entries(plan, str(place / "plan.json"), "adabet-onnx compare")
+    plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "`compare`")
+    entries = Entries(plan, str(place / "plan.json"), "`compare`")
     entries.take("model_sha256", str)
     samples = entries.take_if_there("test_samples", 0, int) or 10**9
     results = load_results(place / RESULTS)

@@ -5,18 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-MOST_NAMES = 3
 _NUMBER = re.compile(r"\b\d+\b")
-
-
-def listed(names: Sequence[str], most: int = MOST_NAMES) -> str:
-    """The first names, and how many more there are.
-
-    One more name is written out: it takes no more room than "and 1 more".
-    """
-    if len(names) <= most + 1:
-        return ", ".join(names)
-    return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
 def by_reason(reasons: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -43,8 +32,3 @@ def in_common(reasons: Sequence[str]) -> str:
         [str(min(column)) if len(set(column)) == 1 else f"{min(column)} to {max(column)}" for column in columns]
     )
     return _NUMBER.sub(lambda _: next(spans), reasons[0])
-
-
-def counted(count: int, what: str) -> str:
-    """``1 layer``, ``1,234 layers``."""
-    return f"{count:,} {what}{'s' * (count != 1)}"

@@ -7,12 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..drawing import label_points
+from ..study.drawing import draw_against, draw_agreement
 from ..study.results import Summary
 from ..study.stability_record import Stability
-from .comparison import draw_against
 from .material import Curve
-from .plots import label_points
-from .stability import draw_agreement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,7 +82,6 @@ def accuracy_against_memory(summaries: Sequence[Summary]) -> str:
     axis = figure.subplots()
     draw_against(axis, summaries, lambda row: row.step_memory_bytes / 1e6)
     axis.set_xlabel("step memory, MB")
-    axis.set_ylabel("test accuracy, %")
     there = [row for row in summaries if row.accuracies]
     label_points(axis, [(row.step_memory_bytes / 1e6, 100 * row.mean, str(row.setting)) for row in there])
     return svg(figure, "memory")
@@ -94,5 +92,5 @@ def agreement(found: Stability) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, layout="constrained")
-    draw_agreement(figure.subplots(), found, title=False)
+    draw_agreement(figure.subplots(), found.agreements)
     return svg(figure, "agreement")

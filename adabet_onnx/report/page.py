@@ -14,14 +14,14 @@ from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
 from ..selection.strategies import size_agreement
 from ..sizes import size_text
-from ..study.results import Summary, summarise
+from ..study.drawing import clusters_sentence
+from ..study.results import Summary, ranked, summarise, ties_sentence
 from ..version import __version__
 from . import inline
-from .comparison import HEADINGS, cells, ranked, ties_sentence, verdict
+from .comparison import HEADINGS, cells
 from .gather import gather
 from .material import Material
 from .predicted import find_model, predict_costs
-from .stability import clusters_sentence
 
 _BAR = 4.5  # em, of the widest bar
 
@@ -239,7 +239,7 @@ def _firmness(found: Material) -> dict[str, Any]:
     if found.stability is not None:
         lines += [_sentence(found.stability.sentence()), *found.stability.notes]
         if found.stability.clusters is not None:
-            lines.append(_sentence(clusters_sentence(found.stability)))
+            lines.append(_sentence(clusters_sentence(found.stability.clusters)))
         figure = inline.agreement(found.stability)
         caption = (
             "Agreement of rankings by disjoint groups of samples: Kendall's tau with its deviation, and dashed the "
@@ -296,7 +296,7 @@ def _compared(found: Material) -> dict[str, Any]:
     old = any(row.source_accuracy is not None for row in summaries)
     everything = next((row for row in summaries if row.setting.strategy == "all"), None)
     headings = [*HEADINGS, *(["old domain"] if old else []), "against the best"]
-    rows = [{"best": row.best, "cells": [*cells(row, everything, old), verdict(row)]} for row in summaries]
+    rows = [{"best": row.best, "cells": [*cells(row, everything, old), row.verdict()]} for row in summaries]
     names = [str(row.setting) for row in summaries]
     chosen: dict[str, list[frozenset[str]]] = {}
     for result in found.compared.results:

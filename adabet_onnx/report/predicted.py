@@ -64,7 +64,7 @@ def find_model(found: Material, given: Path | None) -> None:
             return
         if given is not None:
             raise UsageError(f"{given} is not the model that was {done} (SHA-256 {wanted[:12]}...).")
-    found.notes.append(f"{missing} left out: the model that was {done} was not found; give it with --model.")
+    found.notes.append(f"{missing} left out: the model that was {done} was not found; give it with `model`.")
 
 
 def predict_costs(found: Material, progress: Any = None) -> None:

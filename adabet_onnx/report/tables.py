@@ -18,10 +18,11 @@ from ..model.open import Model
 from ..outcome import Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
+from ..showing import counted, listed
 from ..sizes import size_text
 from ..trainability.decisions import Decision, decisions
 from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
-from .grouping import by_reason, counted, in_common, listed, without_numbers
+from .grouping import by_reason, in_common, without_numbers
 
 _BAR = 16  # characters
 _MOST_BEST = 5
@@ -243,17 +244,17 @@ def _hints(outcome: Outcome) -> list[str]:
         found.append(outcome.advice)
     elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
         found.append(
-            "the loss on these samples rose although the training loss fell: try --patience 2, or a smaller learning "
-            f"rate, --lr {rate / 10:g}"
+            "the loss on these samples rose although the training loss fell: try `patience=2`, or a smaller learning "
+            f"rate, `learning_rate={rate / 10:g}`"
         )
     elif rate is not None:
         found.append(
-            f"the learning rate was {rate:g}; --lr {rate * 3:g}, {rate * 10:g} or {rate / 10:g} may do better "
-            "(adabet-onnx compare chooses one for each strategy)"
+            f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "
+            "better (`compare` chooses one for each strategy)"
         )
     if outcome.selection.strategy == "adabet":
         found.append(
-            "if the input itself has shifted (noise, light, another sensor), compare --strategy norm-bias and all"
+            "if the input itself has shifted (noise, light, another sensor), compare `strategy='norm-bias'` and all"
         )
     return found
 

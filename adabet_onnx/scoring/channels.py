@@ -136,7 +136,7 @@ def _plan(scores: Scores) -> Plan:
     subsets = scores.settings.get("subsets_per_group", 1)
     fits = group >= scores.points >= 4 and all(len(other) == group for other in scores.samples)
     if not fits or not isinstance(subsets, int) or subsets < 1:
-        raise UsageError("the scores do not say how their samples were grouped: score again with adabet-onnx score.")
+        raise UsageError("the scores do not say how their samples were grouped: score again with `score`.")
     return Plan(scores.points, group, len(scores.samples), subsets)
 
 

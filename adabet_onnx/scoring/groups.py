@@ -67,10 +67,11 @@ def fit_plan(
     if estimator == "subsets" and plan.points <= usable < plan.group:
         plan = Plan(plan.points, usable, 1, plan.subsets)
     if usable < plan.points or (estimator == "batches" and usable < asked):
+        needed, smaller = plan.points, "`subset_size`"
+        if estimator == "batches":
+            needed, smaller = asked, "`batches` or `Scoring(batch_size=...)`"
         raise DataError(
-            f"scoring needs {asked if estimator == 'batches' else plan.points} samples, but the data has "
-            f"{available}. Give "
-            f"more data, or a smaller {'--batches or --batch-size' if estimator == 'batches' else '--subset-size'}."
+            f"scoring needs {needed} samples, but the data has {available}. Give more data, or a smaller {smaller}."
         )
     fits = largest_group(model, plan.points, limit)
     group = plan.group
@@ -109,7 +110,8 @@ def largest_group(model: Model, points: int, limit: int) -> int:
         need = int(base + _ARENA_FACTOR * one * points)
         raise DataError(
             f"scoring {model.name} in groups of {points} needs about {size_text(need)}, over the limit of "
-            f"{size_text(limit)}. Raise --scoring-memory, or give a smaller --subset-size (or --batch-size)."
+            f"{size_text(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or "
+            "`Scoring(batch_size=...)`)."
         )
     return fits
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..showing import changed
 from ..sizes import parse_size
-
-ESTIMATORS = ("subsets", "batches")
-ORDERS = ("shuffled", "sequential")
+from ..vocabulary import ESTIMATORS, ORDERS
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Scoring:
     channels: bool = False
     max_memory: int | str | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
             raise UsageError(f"unknown estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
@@ -61,8 +62,8 @@ class Scoring:
             raise UsageError(f"{self.points} points always have a first Betti number of 0; take at least 4, better 32.")
         if self.estimator == "subsets" and self.samples < self.points:
             raise UsageError(
-                f"{self.samples} samples are fewer than one subset of {self.points}; raise --samples or lower "
-                "--subset-size."
+                f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
+                "lower `subset_size`."
             )
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))

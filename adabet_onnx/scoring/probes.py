@@ -25,11 +25,11 @@ from ..errors import UsageError
 from ..model.channels import Channels
 from ..model.door import guarded
 from ..model.layers import Layer
-from ..model.open import Model, set_metadata
+from ..model.metadata import set_metadata
+from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
+from ..vocabulary import PROBES
 from .gram import GramProbes
-
-KINDS = ("activations", "gram")
 
 
 @guarded("probing")
@@ -49,8 +49,8 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     Raises:
         UsageError: an unknown kind.
     """
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(KINDS)}.")
+    if kind not in PROBES:
+        raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(PROBES)}.")
     probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}

@@ -32,53 +32,28 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data.preprocess import preprocessing_from_json
+from ..drawing import finished
+from ..errors import UsageError
+from ..frames import frame
 from ..records import Entries, read_record, write_json
+from ..showing import MOST_NAMES, clipped, counted, file_name, html_table, named, one_line
+from .drawing import draw_scores
+from .layer_score import ChannelScores as ChannelScores
+from .layer_score import LayerScore as LayerScore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT, VERSION = "adabet-onnx/scores", 1
-_MADE_BY = "adabet-onnx score"
-
-
-@dataclass(frozen=True)
-class ChannelScores:
-    """Scores of a layer's output channels; the attributes are those of the file."""
-
-    elements: int
-    b1_mean: tuple[float, ...]
-
-    def top(self, rho: float) -> tuple[int, ...]:
-        """The max(1, floor(rho C)) of C channels with the highest scores, ascending; of equals the first."""
-        count = max(1, math.floor(rho * len(self.b1_mean) + 1e-9))
-        order = sorted(range(len(self.b1_mean)), key=lambda i: -self.b1_mean[i])
-        return tuple(sorted(order[:count]))
-
-
-@dataclass(frozen=True)
-class LayerScore:
-    """One layer's score; the attributes are those of the file."""
-
-    name: str
-    op_type: str
-    parameters: tuple[str, ...]
-    parameter_count: int
-    activation_size: int
-    is_norm: bool
-    b1: tuple[int, ...]
-    b1_mean: float
-    b1_hat: float
-    stderr: float
-    rank: int
-    shift: float | None = None
-    dead: float | None = None
-    effective_rank: float | None = None
-    untrainable: str | None = None
-    channels: ChannelScores | None = None
+_MADE_BY = "`score`"
 
 
 @dataclass(frozen=True)
@@ -142,6 +117,78 @@ class Scores:
             **self.settings,
         }
 
+    @property
+    def ranked(self) -> list[LayerScore]:
+        """The layers, the highest b1_hat first."""
+        return sorted(self.layers, key=lambda layer: layer.rank)
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each layer; the columns are those of the file's ``layers``.
+
+        Args:
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+
+        Returns:
+            A DataFrame of that library.
+
+        Raises:
+            UsageError: another library is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        rows = []
+        for layer in self.layers:
+            row = asdict(layer) | {"parameters": list(layer.parameters), "b1": list(layer.b1)}
+            inner = row.pop("channels") or {"elements": None, "b1_mean": None}
+            rows.append(row | {f"channels.{key}": value for key, value in inner.items()})
+        return frame(rows, list(rows[0]), library)
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, chosen: Collection[str] = ()) -> Figure:
+        """Draw b1, activation size and b1_hat of every layer by depth.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+            chosen: names of layers to mark, such as ``selection.layers``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        return finished(draw_scores(self.layers, self.points, chosen), path)
+
+    def __repr__(self) -> str:
+        of = f" of {file_name(self.model_file)}" if self.model_file else ""
+        layers = counted(len(self.layers), "layer") + of
+        if not self.samples:
+            return one_line(self, layers, "not scored")
+        best = named([f"{clipped(layer.name)} {layer.b1_hat:.2e}" for layer in self.ranked[:MOST_NAMES]])
+        return one_line(self, layers, self._measured(), f"highest b1_hat: {best}")
+
+    def _repr_html_(self) -> str:
+        shown = self.ranked if self.samples else list(self.layers)
+        rows = [
+            (
+                layer.rank,
+                layer.name,
+                layer.op_type,
+                layer.activation_size,
+                f"{layer.b1_mean:.2f}",
+                f"{layer.b1_hat:.2e}",
+                f"{layer.stderr:.0e}",
+            )
+            for layer in shown
+        ]
+        how = self._measured() if self.samples else "not scored"
+        headings = ("rank", "layer", "operator", "D", "b1", "b1_hat", "±")
+        return html_table(
+            f"Scores of {counted(len(self.layers), 'layer')} ({how})", headings, rows, lines=self.notes, what="layer"
+        )
+
+    def _measured(self) -> str:
+        return f"{self.estimator}, {counted(sum(map(len, self.samples)), 'sample')}"
+
 
 def standard_error(b1: np.ndarray, points: int, samples: int) -> float:
     """Standard error of the mean of Betti numbers of ``points`` out of ``samples`` points each.
@@ -177,17 +224,18 @@ def is_scores_file(path: str | os.PathLike[str]) -> bool:
         return stream.read(64).lstrip()[:1] in (b"{", b"[", b"")
 
 
-def load_scores(path: str | os.PathLike[str]) -> Scores:
-    """Read a scores file.
+def load_scores(source: Scores | str | os.PathLike[str]) -> Scores:
+    """Read a scores file; scores themselves are given back as they are.
 
     Args:
-        path: of a scores.json.
+        source: path of a scores.json, or Scores.
 
     Returns:
         The scores.
 
     Raises:
-        RecordError: it is not one, or is damaged.
+        UsageError: it is neither scores nor a path.
+        RecordError: the file is none, or is damaged.
 
     Example:
         >>> from adabet_onnx import load_scores, score
@@ -195,6 +243,16 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         >>> load_scores("scores.json").estimator
         'subsets'
     """
+    if isinstance(source, Scores):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(
+            f"expected scores: what score returned, or the path of a scores.json, not {type(source).__name__}."
+        )
+    return _read(source)
+
+
+def _read(path: str | os.PathLike[str]) -> Scores:
     value = read_record(path, FORMAT, VERSION, _MADE_BY)
     record = Entries(value, str(path), _MADE_BY)
     groups = record.take_list("samples", list)

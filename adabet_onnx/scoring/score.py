@@ -11,18 +11,19 @@ import psutil
 
 from .. import seeds
 from ..data.arithmetic import integer_data
+from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
-from ..progress import Progress
+from ..progress import Progress, silent
 from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
-from .groups import draw, draw_subsets, fit_plan, make_plan
+from .groups import Plan, draw, draw_subsets, fit_plan, make_plan
 from .options import Scoring
 from .record import LayerScore, Scores, standard_error
 from .signals import Stored, signals
@@ -87,26 +88,12 @@ def score(
     plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, limit, len(dataset))
     probed = Probed(model, used, group=plan.group, threads=threads)
     indices = draw(len(dataset), plan, how.order, seed)
-    groups: list[Forwarded] = []
-    betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
-    total = plan.groups * (1 + len(model.layers))
-    for number, group in enumerate(indices):
-        if progress is not None:
-            progress("scoring", number * (1 + len(model.layers)), total)
-        forwarded = probed.forward(dataset, group)
-        groups.append(forwarded)
-        chosen = draw_subsets(plan, seeds.subsets(seed, number))
-        for at, (layer, gram) in enumerate(forwarded.grams.items(), start=1):
-            if progress is not None:
-                progress("scoring", number * (1 + len(model.layers)) + at, total)
-            betti[layer] += betti_numbers(probed.distances(layer, gram), chosen)
-    if progress is not None:
-        progress("scoring", total, total)
+    groups, betti = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
     head = model.head
     lost = untrainable_layers(model)
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
-        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); adabet-onnx check says why"]
+        notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); a check of the model says why"]
     scored = layer_scores(model, betti, groups, probed.stored, plan.points)
     scores = Scores(
         model_sha256=model.sha256,
@@ -141,6 +128,31 @@ def score(
             progress=progress,
         )
     return scores
+
+
+def _measured(
+    model: Model,
+    probed: Probed,
+    dataset: Dataset,
+    indices: Sequence[np.ndarray],
+    plan: Plan,
+    seed: int,
+    say: Progress,
+) -> tuple[list[Forwarded], dict[str, list[int]]]:
+    """What the forward passes of all groups left, and the first Betti numbers of each layer."""
+    groups: list[Forwarded] = []
+    betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
+    each = 1 + len(model.layers)  # the forward pass, and every layer
+    total = len(indices) * each
+    for number, group in enumerate(indices):
+        say("scoring", number * each, total)
+        groups.append(probed.forward(dataset, group))
+        chosen = draw_subsets(plan, seeds.subsets(seed, number))
+        for at, (layer, gram) in enumerate(groups[-1].grams.items(), start=1):
+            say("scoring", number * each + at, total)
+            betti[layer] += betti_numbers(probed.distances(layer, gram), chosen)
+    say("scoring", total, total)
+    return groups, betti
 
 
 def layer_scores(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import UsageError
 from ..scoring.record import LayerScore
+from ..showing import changed, clipped, one_line
 from ..sizes import parse_share, parse_size, size_text
 
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
@@ -95,6 +96,8 @@ class Budget:
     max_step_time: float | str | None = None
     max_update: int | str | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         if isinstance(self.max_memory, str) and self.max_memory.strip().lower().endswith("x"):
             if self.max_memory_share is not None:
@@ -156,6 +159,9 @@ class Spent:
     def part(self) -> int:
         """Samples of a step."""
         return self.batch_size // self.accumulate
+
+    def __repr__(self) -> str:
+        return one_line(self, clipped(self.sentence(), 250))
 
     def sentence(self) -> str:
         """The same in words."""
@@ -325,7 +331,7 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         if least.value > limits[key]:
             wanted, found = _written(key, limits[key]), _written(key, _up(least.value))
             at = f", {least.meter.part} at a time" if least.meter.parts > 1 else ""
-            parts.append(f"{_OPTIONS[key]} {wanted}: the least is {found}, with {least.meter.names(least.chosen)}{at}")
+            parts.append(f"`{key}` {wanted}: the least is {found}, with {least.meter.names(least.chosen)}{at}")
     if len(limits) > 1 and len({(least.chosen, least.meter.parts) for least in leasts.values()}) > 1:
         meter, chosen = min(
             ((meter, chosen) for meter in meters for chosen in sets),
@@ -335,20 +341,12 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         parts.append(f"what would do for all together is {_all(enough)}, with {meter.names(chosen)}")
     memory = {"max_memory", "max_memory_share"} & limits.keys()
     how = f" at batch size {meters[0].batch_size}" if memory else ""
-    other = ", or lower --batch-size"
+    other = ", or lower `batch_size`"
     if meters[-1].parts < most_parts:
-        other = ", or cut batches into parts with --max-accumulate"
+        other = ", or cut batches into parts with `max_accumulate`"
     return UsageError(
         f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if how else ".")
     )
-
-
-_OPTIONS = {
-    "max_memory": "--max-memory",
-    "max_memory_share": "--max-memory",
-    "max_step_time": "--max-step-time",
-    "max_update": "--max-update",
-}
 
 
 def _written(key: str, value: float) -> str:
@@ -364,4 +362,4 @@ def _up(value: float) -> float:
 
 
 def _all(limits: dict[str, float]) -> str:
-    return ", ".join(f"{_OPTIONS[key]} {_written(key, value)}" for key, value in limits.items())
+    return ", ".join(f"`{key}` {_written(key, value)}" for key, value in limits.items())

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..showing import changed
+from ..vocabulary import HEADS, STRATEGIES
 from .budget import Budget
-from .rankings import STRATEGIES as STRATEGIES
-
-HEADS = ("auto", "always", "pool", "never")
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class Choosing:
     channel_rho: float | None = None
     budget: Budget = field(default_factory=Budget)
     max_accumulate: int | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

@@ -56,7 +56,6 @@ _SCORED: dict[str, tuple[Callable[[Scores], list[tuple[float, float]]], str]] = 
     "size": (_by_size, "the smallest activations"),
     "b1": (_by_b1, "the highest first Betti numbers, not divided by activation size"),
 }
-STRATEGIES = ("auto", *_SCORED, "random", "last", "first", "head", "norm-bias", "all")
 WITHOUT_RHO = ("head", "norm-bias", "all")
 
 
@@ -68,7 +67,7 @@ def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed
 
     Args:
         scores: of all layers.
-        strategy: one of STRATEGIES.
+        strategy: one of vocabulary.STRATEGIES.
         pool: indices of the layers that may be selected, in model order.
         rho: strategies that have one select max(1, floor(rho L)) layers; None: DEFAULT_RHO, and for auto no cap.
         seed: of the random strategy.

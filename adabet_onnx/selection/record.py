@@ -37,11 +37,13 @@ from typing import Any
 
 from ..data.preprocess import preprocessing_from_json
 from ..errors import UsageError
+from ..frames import frame
 from ..records import Entries, read_record, write_json
+from ..showing import clipped, counted, html_table, named, one_line
 from .budget import Budget, Spent
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
-_MADE_BY = "adabet-onnx select"
+_MADE_BY = "`select`"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Firmness:
             return f"{self.last} is ahead of {self.next} by {self.margin:.3g}"
         firm = "firm" if self.margin_stderr >= 2 else "not firm: another sample may choose differently"
         return f"{self.last} is ahead of {self.next} by {self.margin_stderr:.1f} standard errors ({firm})"
+
+    def __repr__(self) -> str:
+        return one_line(self, clipped(self.sentence(), 200))
 
 
 @dataclass(frozen=True)
@@ -130,34 +135,59 @@ class Selection:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())
 
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each selected layer: its name, its score, and the channels that are trained (None: all).
 
-def selection_of(given: Selection | str | os.PathLike[str]) -> Selection:
-    """A selection, or that of a file.
+        Args:
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
 
-    Raises:
-        RecordError: the file is none, or is damaged.
-        UsageError: it is neither a selection nor a path.
-    """
-    if isinstance(given, Selection):
-        return given
-    if not isinstance(given, str | os.PathLike):
-        raise UsageError(
-            f"expected a selection: what select returned, or the path of a selection.json, not {type(given).__name__}."
-        )
-    return load_selection(given)
+        Returns:
+            A DataFrame of that library, with the columns name, scored and channels.
+
+        Raises:
+            UsageError: another library is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        rows = [
+            {"name": name, "scored": self._score(name), "channels": None if part is None else list(part)}
+            for name, part in ((name, (self.channels or {}).get(name)) for name in self.layers)
+        ]
+        return frame(rows, ("name", "scored", "channels"), library)
+
+    def __repr__(self) -> str:
+        by = "by name" if self.strategy == "layers" else self.strategy
+        by += "" if self.rho is None else f" {self.rho:.3g}"
+        parts = "channels of " if self.channels else ""
+        given_up = f"{counted(len(self.left_out), 'layer')} left out" if self.left_out else None
+        return one_line(self, f"{by}: {parts}{counted(len(self.layers), 'layer')}: {named(self.layers)}", given_up)
+
+    def _repr_html_(self) -> str:
+        headings = ["layer", "score", *(["channels"] if self.channels else [])]
+        rows = []
+        for name in self.layers:
+            score, part = self._score(name), (self.channels or {}).get(name)
+            row = [name, "-" if score is None else f"{score:.2e}"]
+            rows.append([*row, "all" if part is None else str(len(part))][: len(headings)])
+        lines = [f"left out, since no backend can train them: {named([*self.left_out])}"] if self.left_out else []
+        lines += [part.sentence() for part in (self.firmness, self.budget) if part is not None]
+        return html_table(f"Selection: {self.why or self.strategy}", headings, rows, lines=lines, what="layer")
+
+    def _score(self, name: str) -> float | None:
+        return (self.scored or {}).get(name)
 
 
-def load_selection(path: str | os.PathLike[str]) -> Selection:
-    """Read a selection file.
+def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
+    """Read a selection file; a selection itself is given back as it is.
 
     Args:
-        path: of a selection.json.
+        source: path of a selection.json, or a Selection.
 
     Returns:
         The selection.
 
     Raises:
-        RecordError: it is not one, or is damaged.
+        UsageError: it is neither a selection nor a path.
+        RecordError: the file is none, or is damaged.
 
     Example:
         >>> from adabet_onnx import load_selection, select
@@ -165,8 +195,13 @@ def load_selection(path: str | os.PathLike[str]) -> Selection:
         >>> load_selection("selection.json").strategy
         'head'
     """
-    value = read_record(path, FORMAT, VERSION, _MADE_BY)
-    return selection_from_json(value, str(path))
+    if isinstance(source, Selection):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(
+            f"expected a selection: what select returned, or the path of a selection.json, not {type(source).__name__}."
+        )
+    return selection_from_json(read_record(source, FORMAT, VERSION, _MADE_BY), str(source))
 
 
 def selection_from_json(value: Any, where: str) -> Selection:

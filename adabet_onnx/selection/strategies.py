@@ -13,12 +13,12 @@ from ..kendall import kendall_tau
 from ..model.open import ModelSource, open_model
 from ..options import with_given
 from ..scoring.record import LayerScore, Scores, is_scores_file, load_scores
-from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
+from .budget import Costs, Spent
 from .options import Choosing
 from .rankings import DEFAULT_RHO, WITHOUT_RHO, Ranking, by_name, by_values, rank, top_count
 from .record import Firmness, Selection
-from .search import best_set, longest
 from .unscored import unscored
+from .within import Fit
 
 NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
 
@@ -86,6 +86,21 @@ def _scores(given: Scores | ModelSource, how: Choosing, values: Mapping[str, flo
     return unscored(open_model(given), how.strategy, layers=how.patterns, values=values, channel_rho=how.channel_rho)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """The layers that may be selected.
+
+    Attributes:
+        layers: their indices.
+        left_out: why others cannot be trained, by name.
+        head_added: whether the head is selected in any case.
+    """
+
+    layers: list[int]
+    left_out: dict[str, str]
+    head_added: bool
+
+
 def _select(
     scores: Scores,
     how: Choosing,
@@ -94,8 +109,49 @@ def _select(
     values: Mapping[str, float] | None,
     seed: int,
 ) -> Selection:
-    layers, rho, head, budget, channel_rho = how.patterns, how.rho, how.head, how.budget, how.channel_rho
-    max_accumulate = how.max_accumulate
+    pool = _pool(scores, how.head)
+    if how.patterns:
+        strategy = "layers"
+        pool, ranking = _named(scores, how.patterns, pool)
+    elif values is not None:
+        ranking = by_values(scores, strategy, pool.layers, top_count(len(scores.layers), how.rho), values)
+    elif strategy == "head" and scores.head in pool.left_out:
+        raise UsageError(f"the head {scores.head!r} cannot be trained: {pool.left_out[scores.head or '']}")
+    else:
+        ranking = rank(scores, strategy, pool.layers, how.rho, seed)
+    added = frozenset(i for i in pool.layers if pool.head_added and scores.layers[i].name == scores.head)
+    needs_costs = strategy in NEEDS_COSTS and values is None
+    chosen, spent = _affordable(scores, how, ranking, added, costs, strategy if needs_costs else None)
+    picked = [scores.layers[i] for i in sorted(chosen)]
+    numbers, free = ranking.values, how.rho is None and strategy == "auto"
+    selection = Selection(
+        model_sha256=scores.model_sha256,
+        strategy=strategy,
+        layers=tuple(layer.name for layer in picked),
+        parameters=tuple(dict.fromkeys(name for layer in picked for name in layer.parameters)),
+        rho=None if free or strategy in (*WITHOUT_RHO, "layers") else DEFAULT_RHO if how.rho is None else how.rho,
+        seed=seed,
+        head=how.head,
+        scored=None if numbers is None else {scores.layers[i].name: numbers[i] for i in sorted(chosen) if i in numbers},
+        firmness=None if spent is not None and spent.given_up else _firmness(scores, ranking),
+        why=_why(scores, ranking, chosen, added, spent, pool.left_out, named=bool(how.patterns)),
+        size_tau=size_agreement(scores.layers),
+        estimator=scores.estimator_summary() if scores.samples else None,
+        preprocessing=scores.preprocessing,
+        classes=scores.classes,
+        budget=spent,
+        left_out=pool.left_out,
+        inputs=scores.inputs,
+    )
+    return selection if how.channel_rho is None else with_channels(selection, scores, how.channel_rho)
+
+
+def _pool(scores: Scores, head: str) -> _Pool:
+    """What may be selected at all.
+
+    Raises:
+        UsageError: nothing.
+    """
     rule = ("always" if scores.new_head else "pool") if head == "auto" else head
     allowed = [i for i, layer in enumerate(scores.layers) if rule != "never" or layer.name != scores.head]
     if not allowed:
@@ -104,68 +160,71 @@ def _select(
     left_out = {layer.name: layer.untrainable for layer in scores.layers if layer.untrainable is not None}
     if not pool:
         raise UsageError(f"no layer can be trained, so nothing can be selected: {next(iter(left_out.values()))}")
+    return _Pool(pool, left_out, rule == "always")
 
-    if layers:
-        strategy = "layers"
-        named = matching([layer.name for layer in scores.layers], layers)
-        kept = [i for i in named if i in pool]
-        left_out = {name: reason for name, reason in left_out.items() if name in {scores.layers[i].name for i in named}}
-        if not kept and left_out:
-            name, reason = next(iter(left_out.items()))
-            raise UsageError(f"what {', '.join(layers)} names cannot be trained. Layer {name!r}: {reason}")
-        if not kept:
-            raise UsageError(f"{', '.join(layers)} matches the head alone, and head='never' leaves it out.")
-        ranking = by_name(kept, ", ".join(layers))
-    elif strategy == "head" and values is None and scores.head in left_out:
-        raise UsageError(f"the head {scores.head!r} cannot be trained: {left_out[scores.head or '']}")
-    elif values is not None:
-        ranking = by_values(scores, strategy, pool, top_count(len(scores.layers), rho), values)
-    else:
-        ranking = rank(scores, strategy, pool, rho, seed)
-    added = frozenset(i for i in pool if rule == "always" and scores.layers[i].name == scores.head)
-    chosen, spent = frozenset(ranking.chosen) | added, None
-    needed = strategy in NEEDS_COSTS and not layers and values is None
-    if (budget or needed) and costs is None:
+
+def _named(scores: Scores, patterns: Sequence[str], pool: _Pool) -> tuple[_Pool, Ranking]:
+    """What patterns name of the pool.
+
+    Raises:
+        UsageError: nothing.
+    """
+    named = matching([layer.name for layer in scores.layers], patterns)
+    kept, names = [i for i in named if i in pool.layers], {scores.layers[i].name for i in named}
+    left_out = {name: reason for name, reason in pool.left_out.items() if name in names}
+    if not kept and left_out:
+        name, reason = next(iter(left_out.items()))
+        raise UsageError(f"what {', '.join(patterns)} names cannot be trained. Layer {name!r}: {reason}")
+    if not kept:
+        raise UsageError(f"{', '.join(patterns)} matches the head alone, and head='never' leaves it out.")
+    return dataclasses.replace(pool, left_out=left_out), by_name(kept, ", ".join(patterns))
+
+
+def _affordable(
+    scores: Scores, how: Choosing, ranking: Ranking, added: frozenset[int], costs: Costs | None, needing: str | None
+) -> tuple[frozenset[int], Spent | None]:
+    """What is selected of what is wanted, and what it takes where there is a budget.
+
+    Args:
+        scores: of all layers.
+        how: with the budget.
+        ranking: what is wanted.
+        added: what is selected in any case.
+        costs: predicts.
+        needing: the strategy, where it keeps to a budget of its own.
+
+    Raises:
+        UsageError: nothing fits, or nothing predicts.
+    """
+    if not how.budget and needing is None:
+        return frozenset(ranking.chosen) | added, None
+    if costs is None:
         raise UsageError(
-            f"{'a budget' if budget else f'the strategy {strategy}'} needs predictions of what training costs: give "
+            f"{'a budget' if how.budget else f'the strategy {needing}'} needs predictions of what training costs: give "
             "costs=Predictor(model, ...)."
         )
-    if costs is not None and (budget or needed):
-        most = (costs.batch_size if needed else 1) if max_accumulate is None else max_accumulate
-        cuts = _cuts(costs, most)
-        if budget:
-            chosen, spent = _within(scores, ranking, added, budget, costs, cuts)
-        else:
-            chosen, spent = _within_a_quarter(scores, ranking, added, costs, cuts)
+    unasked = 1 if needing is None else costs.batch_size
+    fit = Fit(scores, ranking, added, costs, unasked if how.max_accumulate is None else how.max_accumulate)
+    return fit.within(how.budget) if how.budget else fit.within_a_quarter()
+
+
+def _why(
+    scores: Scores,
+    ranking: Ranking,
+    chosen: frozenset[int],
+    added: frozenset[int],
+    spent: Spent | None,
+    left_out: Mapping[str, str],
+    *,
+    named: bool,
+) -> str:
+    """The selection's reason, in a sentence."""
     why = ranking.why
     if added - set(ranking.chosen):
         why += ", and the head" + (", which is new" if scores.new_head else "")
     if spent is not None and spent.given_up:
         why += f", as far as the budget allows, which is {len(chosen)} in all"
-    if left_out:
-        why += _without(left_out, ranking, len(scores.layers), named=bool(layers))
-    picked = [scores.layers[i] for i in sorted(chosen)]
-    numbers = ranking.values
-    selection = Selection(
-        model_sha256=scores.model_sha256,
-        strategy=strategy,
-        layers=tuple(layer.name for layer in picked),
-        parameters=tuple(dict.fromkeys(name for layer in picked for name in layer.parameters)),
-        rho=None if layers or strategy in WITHOUT_RHO else DEFAULT_RHO if rho is None and strategy != "auto" else rho,
-        seed=seed,
-        head=head,
-        scored=None if numbers is None else {scores.layers[i].name: numbers[i] for i in sorted(chosen) if i in numbers},
-        firmness=None if spent is not None and spent.given_up else _firmness(scores, ranking),
-        why=why,
-        size_tau=size_agreement(scores.layers),
-        estimator=scores.estimator_summary() if scores.samples else None,
-        preprocessing=scores.preprocessing,
-        classes=scores.classes,
-        budget=spent,
-        left_out=left_out,
-        inputs=scores.inputs,
-    )
-    return selection if channel_rho is None else with_channels(selection, scores, channel_rho)
+    return why + (_without(left_out, ranking, len(scores.layers), named=named) if left_out else "")
 
 
 def _without(left_out: Mapping[str, str], ranking: Ranking, layers: int, *, named: bool) -> str:
@@ -200,7 +259,7 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
     if unknown:
         raise UsageError(
             f"the channels of layer {unknown[0]!r} were not scored, and a channel rho of {channel_rho:g} needs that: "
-            "score again with --channels (channels=True)."
+            "score again with `channels=True`."
         )
     found = {}
     for name in selection.layers:
@@ -212,126 +271,6 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
         ):
             found[name] = best
     return dataclasses.replace(selection, channel_rho=channel_rho, channels=found or None)
-
-
-def _cuts(costs: Costs, most: int) -> list[int]:
-    """Into how many parts a batch may be cut: 1 and powers of two that divide it, the fewest first."""
-    if not costs.divisible:
-        return [1]
-    found = [1]
-    while found[-1] * 2 <= most and costs.batch_size % (found[-1] * 2) == 0:
-        found.append(found[-1] * 2)
-    return found
-
-
-def _within_a_quarter(
-    scores: Scores, ranking: Ranking, added: frozenset[int], costs: Costs, cuts: Sequence[int]
-) -> tuple[frozenset[int], Spent]:
-    """Within a quarter of the step memory of training all layers.
-
-    Where nothing keeps to that (weights alone take as much), within a quarter of what training all layers takes beyond
-    inference; where nothing keeps to that either (small networks, in which the runtime takes most), within the least
-    that training anything takes.
-    """
-    found = _fitting(scores, ranking, added, Budget(max_memory_share=AUTO_SHARE), costs, cuts)
-    if found is None:
-        everything, forward = costs.everything().memory_bytes, costs.inference().memory_bytes
-        share = (forward + AUTO_SHARE * max(0, everything - forward)) / everything
-        found = _fitting(scores, ranking, added, Budget(max_memory_share=share), costs, cuts)
-    if found is not None:
-        return found
-    meters = _extremes(scores, Budget(max_memory_share=1), costs, cuts)
-    least = least_use(meters, "max_memory_share", smallest_sets(_rest(ranking, added), added))
-    return _within(scores, ranking, added, Budget(max_memory_share=least.value), costs, cuts)
-
-
-def _within(
-    scores: Scores, ranking: Ranking, added: frozenset[int], budget: Budget, costs: Costs, cuts: Sequence[int]
-) -> tuple[frozenset[int], Spent]:
-    """The best of what fits, and what it takes.
-
-    Raises:
-        UsageError: nothing fits.
-    """
-    found = _fitting(scores, ranking, added, budget, costs, cuts)
-    if found is None:
-        sets = smallest_sets(_rest(ranking, added), added)
-        raise impossible(_extremes(scores, budget, costs, cuts), sets, most_parts=_cuts(costs, costs.batch_size)[-1])
-    return found
-
-
-def _fitting(
-    scores: Scores, ranking: Ranking, added: frozenset[int], budget: Budget, costs: Costs, cuts: Sequence[int]
-) -> tuple[frozenset[int], Spent] | None:
-    """The best of what fits, and what it takes; None if nothing fits.
-
-    Args:
-        scores: of all layers.
-        ranking: what is wanted.
-        added: what is selected in any case.
-        budget: the limits.
-        costs: predicts.
-        cuts: into how many parts a batch may be cut, the fewest first.
-    """
-    meters = [Meter(scores.layers, budget, costs, parts) for parts in cuts]
-    wanted = frozenset(ranking.chosen) | added
-    meter = next((meter for meter in meters if meter.fits(wanted)), None)
-    found, gap = (wanted, 0.0) if meter is not None else (None, 0.0)
-    if meter is None:
-        extremes = _extremes(scores, budget, costs, cuts)
-        for meter in sorted(extremes, key=lambda meter: meter.predict(wanted).memory_bytes):
-            found, gap = _search(scores, ranking, added, meter)
-            if found is not None:
-                break
-    if meter is None or found is None:
-        return None
-    # What was found with many parts may fit with fewer.
-    meter = next((fewer for fewer in meters if fewer.fits(found)), meter)
-    share, values = None, ranking.values
-    if values is not None:
-        total = sum(values.get(i, 0.0) for i in wanted)
-        share = sum(values.get(i, 0.0) for i in found) / total if total > 0 else None
-    names = [scores.layers[i].name for i in sorted(wanted - found)]
-    return found, meter.spent(found, given_up=names, score_share=share, gap=gap)
-
-
-def _extremes(scores: Scores, budget: Budget, costs: Costs, cuts: Sequence[int]) -> list[Meter]:
-    """With a batch as a whole and in the most parts: one of them takes the least of anything.
-
-    More parts take less for activations, but gathering gradients takes something. Only memory depends on them.
-    """
-    memory = budget.max_memory is not None or budget.max_memory_share is not None
-    parts = dict.fromkeys((cuts[0], cuts[-1])) if memory else (cuts[0],)
-    return [Meter(scores.layers, budget, costs, count) for count in parts]
-
-
-def _rest(ranking: Ranking, added: frozenset[int]) -> list[int]:
-    """What may be selected besides what is selected in any case."""
-    return [i for i in ranking.order if i not in added]
-
-
-def _search(
-    scores: Scores, ranking: Ranking, added: frozenset[int], meter: Meter
-) -> tuple[frozenset[int] | None, float]:
-    """Of sets smaller than what is wanted: the best that fits (None if none does), and `search.Found.gap`."""
-    # A layer that is added counts as one of the k where it is among them without a budget too.
-    count = None if ranking.count is None else ranking.count - len(added.intersection(ranking.chosen))
-    values = ranking.values
-    if values is not None:
-        limit = meter.limits.get("max_update")
-        weights = {i: 4 * layer.parameter_count for i, layer in enumerate(scores.layers)}
-        candidates = {i: value for i, value in values.items() if i not in added}
-        best = best_set(
-            candidates,
-            meter.fits,
-            count=count,
-            required=added,
-            weights=weights if limit is not None else None,
-            capacity=None if limit is None else int(limit),
-        )
-        return best.chosen, best.gap
-    rest = _rest(ranking, added)
-    return longest(rest, meter.fits, required=added, count=count, dearer=meter.dearer), 0.0
 
 
 def size_agreement(layers: Sequence[LayerScore]) -> float | None:

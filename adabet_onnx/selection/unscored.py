@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from ..errors import UsageError
 from ..model.open import Model
+from ..pieces import path_of
 from ..scoring.record import LayerScore, Scores
 from ..trainability.preflight import untrainable_layers
 
@@ -37,12 +37,11 @@ def unscored(
     channels = channel_rho is not None and channel_rho < 1
     if channels or not (layers or values is not None or strategy in UNSCORED):
         what = f"a channel rho of {channel_rho:g}" if channels else f"the strategy {strategy}"
-        name = "MODEL" if model.name.startswith("<") else shlex.quote(model.name)
-        scoring = f"adabet-onnx score {name} DATA -o scores.json" + (" --channels" if channels else "")
+        scoring = f"score({path_of(model.name)}, data{', scoring=Scoring(channels=True)' if channels else ''})"
         raise UsageError(
-            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first ({scoring}; in "
-            f"Python score(model, data)) and give scores.json in its place, or choose what needs none: --layers, or "
-            f"--strategy {', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
+            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first (`{scoring}`) "
+            "and give the scores in its place, or choose what needs none: `layers`, or `strategy` "
+            f"{', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
         )
     lost, head = untrainable_layers(model), model.head
     return Scores(

@@ -55,7 +55,7 @@ def clusters_of(
             from umap import UMAP
         except ImportError as error:
             raise RuntimeMissingError(
-                "embeddings need umap-learn: pip install 'adabet-onnx[embeddings]', or leave out --embeddings."
+                "embeddings need umap-learn: pip install 'adabet-onnx[embeddings]', or leave out `embeddings`."
             ) from error
         from sklearn.cluster import DBSCAN
 

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, Splits
@@ -26,22 +26,30 @@ from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
+from ..drawing import finished
 from ..errors import UsageError
 from ..files import check_folder, make_folder, write_bytes
+from ..frames import frame
 from ..model.head import check_head_options, with_head
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress, silent
+from ..showing import counted, html_table, named, one_line
+from ..sizes import size_text
 from ..trainability.choices import choose_backend
 from ..training.evaluation import evaluate
 from ..training.learned import evaluated_at_chance
 from ..training_runtime import need_runtime
 from . import runs
+from .drawing import draw_comparison
 from .measured import results_of
 from .plan import Plan, fingerprint, keep_plan
-from .results import Result, Summary, save_results, summarise
+from .results import Result, Summary, ranked, save_results, summarise, ties_sentence
 from .selections import select_all
 from .study import Study
 from .trainings import Trainings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,82 @@ class Comparison:
     source_before: float | None
     data: str = ""
     warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs: the attributes but ``folder``."""
+        return {
+            "data": self.data,
+            "test_samples": self.test_samples,
+            "before": self.before,
+            "source_before": self.source_before,
+            "warnings": list(self.warnings),
+            "results": [result.to_json() for result in self.results],
+            "summaries": [summary.to_json() for summary in self.summaries],
+        }
+
+    def to_dataframe(self, of: str = "results", library: str | None = None) -> Any:
+        """A row for each training; or for each strategy and rho, over its seeds.
+
+        Args:
+            of: ``"results"``, whose columns are those of results.json, or ``"summaries"``.
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+
+        Returns:
+            A DataFrame of that library.
+
+        Raises:
+            UsageError: another library, or something else than results and summaries, is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        if of not in ("results", "summaries"):
+            raise UsageError(f"of must be 'results' or 'summaries', not {of!r}.")
+        rows = [row.to_json() for row in (self.results if of == "results" else self.summaries)]
+        return frame(rows, list(rows[0]) if rows else [], library)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw accuracy (without one, loss) against step memory and step time, a point a strategy.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        return finished(draw_comparison(self.summaries), path)
+
+    def __repr__(self) -> str:
+        best = next(iter(ranked(self.summaries)), None)
+        ties = [str(row.setting) for row in self.summaries if row.ties and not row.best]
+        return one_line(
+            self,
+            f"{counted(len(self.results), 'training')} of {counted(len(self.summaries), 'setting')}",
+            counted(self.test_samples, "test sample"),
+            f"best: {best.setting} {best.reached()}" if best is not None else None,
+            f"ties with it: {named(ties)}" if ties else None,
+        )
+
+    def _repr_html_(self) -> str:
+        headings = ("strategy", "test", "trained", "step time", "step memory", "update", "against the best")
+        rows = [
+            (
+                str(row.setting),
+                row.reached(),
+                f"{row.trainable_share:.1%}",
+                f"{row.step_seconds * 1000:.3g} ms",
+                size_text(row.step_memory_bytes),
+                size_text(row.update_bytes),
+                row.verdict(),
+            )
+            for row in ranked(self.summaries)
+        ]
+        before = [] if self.before is None else [f"accuracy before: {self.before:.1%}"]
+        title = f"{counted(len(self.results), 'training')}, measured on {counted(self.test_samples, 'test sample')}"
+        lines = [*before, *self.warnings, ties_sentence(self.summaries)]
+        return html_table(title, headings, rows, lines=lines)
 
 
 def compare(
@@ -151,7 +235,7 @@ def _begin(
     if old is not None and model.new_head:
         raise UsageError(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
-            "--source, or --num-classes."
+            "`old_domain`, or `num_classes`."
         )
     plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
     splits = _labelled(data, model, plan.choices.ignore_label)

@@ -27,17 +27,15 @@ from ..errors import UsageError
 from ..records import Entries, read_record, write_json
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
-from ..selection.rankings import STRATEGIES as SELECTABLE
 from ..selection.rankings import WITHOUT_RHO
+from ..showing import changed
 from ..trainability.choices import Choices
+from ..vocabulary import COMPARED, COMPARED_UNASKED
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
-FISHER = "fisher"
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
-STRATEGIES = (*SELECTABLE, FISHER)
-DEFAULT_STRATEGIES = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Plan:
     """What is compared.
 
     Attributes:
-        strategies: of STRATEGIES.
+        strategies: of vocabulary.COMPARED.
         rhos: fractions of layers, for the strategies that have one.
         seeds: how many, from 0 on; each scores, draws and trains by itself.
         epochs: of every training.
@@ -93,7 +91,7 @@ class Plan:
         ['adabet 10%', 'adabet 20%', 'all']
     """
 
-    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
+    strategies: tuple[str, ...] = COMPARED_UNASKED
     rhos: tuple[float, ...] = (0.1,)
     seeds: int = 3
     epochs: int = 10
@@ -115,10 +113,12 @@ class Plan:
     threads: int | None = None
     command: str | None = None
 
+    __repr__ = changed
+
     def __post_init__(self) -> None:
         for name in self.strategies:
-            if name not in STRATEGIES:
-                raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(STRATEGIES)}.")
+            if name not in COMPARED:
+                raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(COMPARED)}.")
         if not self.strategies or not self.rhos:
             raise UsageError("give at least one strategy and one rho to compare.")
         for rho in self.rhos:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..showing import changed
 from ..sizes import parse_size
 
 
@@ -42,6 +43,8 @@ class Repeats:
     fisher: bool = True
     embeddings: bool = False
     max_memory: int | str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for what, number, least in (("points", self.points, 4), ("groups", self.groups, 2), ("seeds", self.seeds, 1)):

@@ -20,19 +20,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecordError
 from ..files import replacing, write_bytes
 from ..records import Entries, finite
-from .plan import STRATEGIES, Setting
+from ..showing import clipped, counted, named, one_line
+from ..sizes import size_text
+from ..vocabulary import COMPARED
+from .plan import Setting
 from .ties import Chance
 
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 FILE = "results.json"
 _MOST = 1e18  # of a figure; more cannot be drawn
 _RANGES = {
@@ -62,6 +67,19 @@ class Result:
     source_accuracy: float | None = None
     source_accuracy_before: float | None = None
     failed: str | None = None
+
+    def __repr__(self) -> str:
+        layers = f"{counted(len(self.layers), 'layer')}: {named(self.layers)}"
+        return one_line(self, f"{self.setting}, seed {self.seed}", self._reached(), layers)
+
+    def _reached(self) -> str:
+        if self.failed is not None:
+            return f"failed: {clipped(self.failed, 80)}"
+        return f"loss {self.loss:.4g}" if self.accuracy is None else f"accuracy {self.accuracy:.1%}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the file."""
+        return {**asdict(self), "layers": list(self.layers)}
 
     @property
     def setting(self) -> Setting:
@@ -97,6 +115,56 @@ class Summary:
     loss: float | None = None
     best: bool = False
     ties: bool = False
+
+    def __repr__(self) -> str:
+        against = "best" if self.best else "ties with the best" if self.ties else None
+        failed = f"{self.failed} failed" if self.failed else None
+        time = f"{self.step_seconds * 1000:.3g} ms and {size_text(self.step_memory_bytes)} a step"
+        return one_line(self, str(self.setting), self.reached(), against, failed, time)
+
+    def reached(self) -> str:
+        """Accuracy with its deviation, or loss, or ``-`` for neither."""
+        if self.accuracies:
+            return f"{self.mean:.1%} ± {100 * self.deviation:.1f}"
+        return "-" if self.loss is None else f"loss {self.loss:.4g}"
+
+    def verdict(self) -> str:
+        """Against the best: best, tie, behind or failed."""
+        if self.best:
+            return "best"
+        if not self.accuracies and self.loss is None:
+            return "failed"
+        if not self.accuracies:
+            return "-" if not self.failed else f"{self.failed} failed"
+        failed = f" ({self.failed} failed)" if self.failed else ""
+        return ("tie" if self.ties else "behind") + failed
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes by name; strategy and rho in place of the setting."""
+        found = asdict(self)
+        return {**found.pop("setting"), **found, "accuracies": list(self.accuracies)}
+
+
+def ranked(summaries: Sequence[Summary]) -> list[Summary]:
+    """The highest mean first; without accuracies, the lowest loss."""
+    return sorted(summaries, key=lambda summary: (-summary.mean, math.inf if summary.loss is None else summary.loss))
+
+
+def ties_sentence(summaries: Sequence[Summary]) -> str:
+    """Which differences mean nothing."""
+    best = next((summary for summary in summaries if summary.best), None)
+    losses = [summary for summary in ranked(summaries) if summary.loss is not None]
+    if best is None and losses:
+        return (
+            f"{losses[0].setting} has the lowest test loss, {losses[0].loss:.4g} (there is no accuracy with this loss, "
+            "and what is within chance is not said)"
+        )
+    if best is None:
+        return "no training succeeded: try lower learning rates"
+    ties = [str(summary.setting) for summary in summaries if summary.ties and not summary.best]
+    if not ties:
+        return f"{best.setting} is best, and no other ties with it"
+    return f"{best.setting} has the highest mean, but its lead over {', '.join(ties)} is within chance"
 
 
 def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
@@ -143,7 +211,7 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
 
 def save_results(folder: Path, results: Sequence[Result]) -> None:
     """Write results.json and results.csv, each whole or not at all."""
-    rows = [{**asdict(result), "layers": list(result.layers)} for result in results]
+    rows = [result.to_json() for result in results]
     write_bytes(folder / FILE, (json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
     text = io.StringIO()
     writer = csv.DictWriter(text, [entry.name for entry in fields(Result)], lineterminator="\n")
@@ -178,7 +246,7 @@ def _result(entry: Entries) -> Result:
     for key in ("step_seconds", "step_memory_bytes"):
         if entry.take(key, float) == 0:
             raise entry.damaged(f"{key!r} must be above 0")
-    if (strategy := entry.take("strategy", str)) not in STRATEGIES:
+    if (strategy := entry.take("strategy", str)) not in COMPARED:
         raise entry.damaged(f"'strategy' {strategy!r} is not known")
     return Result(
         strategy=entry.take("strategy", str),

@@ -36,7 +36,7 @@ from ..training.settings import Settings
 from ..training.trainer import Trainer
 
 FORMAT, VERSION = "adabet-onnx/run", 1
-_MADE_BY = "adabet-onnx compare"
+_MADE_BY = "`compare`"
 _NOT_FINITE = "the outputs of the trained model are NaN or infinite: the learning rate is too high"
 
 
@@ -221,7 +221,7 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
             if isinstance(error, BrokenProcessPool):
                 raise CheckError(
                     "a process that trained has died, perhaps for lack of memory. What was finished is kept: start "
-                    "again, with fewer --jobs or a smaller --batch-size."
+                    "again, with fewer `processes` or a smaller `batch_size`."
                 ) from error
             raise
 

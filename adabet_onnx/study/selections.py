@@ -11,8 +11,9 @@ from ..selection.budget import Budget
 from ..selection.options import Choosing
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
+from ..vocabulary import FISHER
 from .fisher import fisher_information
-from .plan import FISHER, Setting
+from .plan import Setting
 from .study import MADE_BY, Selections, Study
 
 _FISHER, _VERSION = "adabet-onnx/fisher", 1

@@ -31,11 +31,12 @@ from ..scoring.score import memory_limit
 from ..selection.rankings import top_count
 from ..trainability.choices import Choices
 from .agreement import every_pair, same_order
+from .agreements import FIRM, Agreement
 from .clusters import clusters_of
 from .fisher import Fisher
 from .ranker import Ranker
 from .repeats import Repeats
-from .stability_record import FIRM, Agreement, Stability
+from .stability_record import Stability
 
 
 def stability(
@@ -138,7 +139,7 @@ def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
     if available < 2 * points:
         raise DataError(
             f"two disjoint groups of {points} samples need {2 * points}, but the data has {available}. Give more data, "
-            "or a smaller --subset-size."
+            "or fewer `points`."
         )
     return sizes
 

@@ -18,30 +18,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
+from ..drawing import finished
+from ..frames import frame
 from ..records import Entries, read_record, write_json
+from ..showing import counted, html_table, one_line
+from .agreements import FIRM, Agreement
 from .clusters import Clusters
+from .drawing import draw_stability
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT, VERSION = "adabet-onnx/stability", 1
-FIRM = 0.9  # of the top layers are the same
-_MADE_BY = "adabet-onnx stability"
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far rankings by one measure from groups of so many samples agree; the attributes are those of the file."""
-
-    measure: str
-    samples: int
-    groups: int
-    pairs: int
-    tau: float
-    tau_sd: float
-    tau_min: float
-    overlap: float
-    seeds_tau: float | None
+_MADE_BY = "`stability`"
 
 
 @dataclass(frozen=True)
@@ -71,6 +63,59 @@ class Stability:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())
+
+    def to_dataframe(self, library: str | None = None) -> Any:
+        """A row for each measure and group size; the columns are those of the file's ``agreements``.
+
+        Args:
+            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+
+        Returns:
+            A DataFrame of that library.
+
+        Raises:
+            UsageError: another library is asked for.
+            RuntimeMissingError: it, or either, is not installed.
+        """
+        return frame([asdict(row) for row in self.agreements], [item.name for item in fields(Agreement)], library)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw b1_hat of every layer over disjoint groups, and agreement by group size; clusters where there are some.
+
+        Args:
+            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+
+        Returns:
+            The figure, which a notebook shows by itself.
+
+        Raises:
+            UsageError: another suffix.
+            OutputError: the file cannot be written.
+        """
+        figure = draw_stability(
+            self.layers, self.example, self.example_samples, self.agreements, self.top, self.clusters
+        )
+        return finished(figure, path)
+
+    def __repr__(self) -> str:
+        return one_line(self, counted(len(self.layers), "layer"), counted(self.seeds, "shuffle"), self.sentence())
+
+    def _repr_html_(self) -> str:
+        headings = ("ranked by", "samples", "groups", "Kendall tau", "±", "worst", f"top {self.top} in common")
+        rows = [
+            (
+                row.measure,
+                row.samples,
+                row.groups,
+                f"{row.tau:.2f}",
+                f"{row.tau_sd:.2f}",
+                f"{row.tau_min:.2f}",
+                f"{row.overlap:.0%}",
+            )
+            for row in self.agreements
+        ]
+        title = f"Rankings of {counted(len(self.layers), 'layer')} by disjoint groups of samples"
+        return html_table(title, headings, rows, lines=[self.sentence(), *self.notes])
 
     def sentence(self) -> str:
         """How many samples a firm choice needs, in words."""

@@ -19,7 +19,7 @@ from ..training.artifacts import make_artifacts
 from .plan import Plan, Setting
 
 Selections: TypeAlias = dict[tuple[Setting, int], Selection]  # by setting and seed
-MADE_BY = "adabet-onnx compare"
+MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,12 @@ from typing import Any
 from ..errors import UsageError
 from ..model.logits_axes import axes_of, told_axis
 from ..model.open import Model
-from ..portable.losses import LOSSES as LOSSES
-from ..portable.optimizers import OPTIMIZERS as OPTIMIZERS
 from ..portable.optimizers import Optimizer
-from ..portable.profiles import PROFILES as PROFILES
 from ..portable.profiles import allowed
 from ..portable.recipe import Recipe
+from ..showing import changed
+from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES
 
-BACKENDS = ("auto", "ort", "portable")
-FROZEN = ("embedded", "checkpoint")
-BATCH_NORMS = ("frozen", "batch")
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
 
 
@@ -64,6 +60,8 @@ class Choices:
     frozen: str = "embedded"
     ort_format: bool = False
     profile: str | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -183,6 +181,6 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
     if missing:
         other = "ort" if backend == "portable" else "portable"
         able = not choices.lacking(other, channels=channels)
-        hint = f"Use --backend {other}" if able else "No backend has all that is asked for"
+        hint = f"Use `backend={other!r}`" if able else "No backend has all that is asked for"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend

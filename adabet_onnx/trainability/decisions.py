@@ -2,7 +2,7 @@
 
 Each decision is made by one function, where it is needed; here they are asked and put into words.
 
-``--json`` prints a list ``decisions``, each with
+In JSON they are a list ``decisions``, each with
     about      what was decided: "logits", "batch axis", "class axis", "head", "tied", ...
     taken_for  the outcome, to be read after it
     because    what it was recognised by
@@ -83,7 +83,9 @@ def _bound(model: Model) -> Iterator[Decision]:
     for name, value in known.items() if isinstance(known, dict) else ():
         zeros = value == "zeros"
         taken = "a recurrent state, zeros at the beginning of every sample" if zeros else f"bound to {value}"
-        yield Decision(f"input {name}", taken, f"it is no data; --input {name}=... on the original file changes it")
+        yield Decision(
+            f"input {name}", taken, f"it is no data; `bind={{{name!r}: ...}}` on the original file changes it"
+        )
 
 
 def _preprocessing(model: Model) -> Iterator[Decision]:
@@ -177,7 +179,7 @@ def _plain_norms(model: Model) -> Iterator[Decision]:
     for layer in plain_norms(model.graph, model.layers):
         because = (
             "its scale is 1 and its bias 0, under no name, as exporters write what has neither (affine=False); they "
-            "are trained if the layer is selected; --layers selects others"
+            "are trained if the layer is selected; `layers` selects others"
         )
         yield Decision("normalisation, maybe not learned", layer.name, because)
 
@@ -225,7 +227,7 @@ def _class_axis(model: Model) -> Iterator[Decision]:
         if told is not None:
             softmax = softmax_axis(model) is not None
             which = "the one that the model's own Softmax is over" if softmax else "the one of the head's outputs"
-        because = f"of {written(shape)}, for cross-entropy: {which}; --class-axis changes it"
+        because = f"of {written(shape)}, for cross-entropy: {which}; `class_axis` changes it"
         yield Decision("class axis", str(at), because)
 
 

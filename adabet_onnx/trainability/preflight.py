@@ -165,13 +165,13 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         what = f"one output, with a Sigmoid behind it, of shape {written(shape)}" if behind else written(shape)
         return (
             f"cross-entropy needs an output for each class, but the logits are {what}, and the cross-entropy of one "
-            "class is 0 whatever it is. Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give "
-            "the model a head with an output per class (new-head, or run --num-classes)."
+            "class is 0 whatever it is. Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or "
+            "give the model a head with an output per class (`new_head`, or `adapt` with `num_classes`)."
         )
     if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use --loss mse, l1 or "
+        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use `loss='mse'`, l1 or "
         "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
     )
 

@@ -19,12 +19,13 @@ from ..model.prepare import Prepared, trainable_graph
 from ..options import with_given
 from ..portable import emit
 from ..records import write_json
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices, choose_backend
 from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
 from ..training_runtime import load
 from ..version import __version__
 from . import ort_artifacts
+from .checking import check_in_subprocess
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
 
 _MODEL = "model.onnx"
@@ -81,7 +82,7 @@ def make_artifacts(
     """
     choices = with_given(choices or Choices(), loss=loss, optimizer=optimizer)
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
-    selection = selection_of(selection)
+    selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
@@ -103,8 +104,6 @@ def make_artifacts(
         content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
         write_json(part / FILE, content)
         if check:
-            from .selfcheck import check_in_subprocess
-
             content["checked"] = check_in_subprocess(part)
             content["notes"] += _unmeasured(content["checked"])
             write_json(part / FILE, content)

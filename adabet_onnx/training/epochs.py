@@ -109,8 +109,8 @@ class Epochs:
     def _exploded(self, what: str, epoch: int) -> TrainingError:
         rate = self._settings.rate
         return TrainingError(
-            f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less (--lr), and "
-            "check the preprocessing. The last good epoch is kept."
+            f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less "
+            "(`learning_rate`), and check the preprocessing. The last good epoch is kept."
         )
 
 

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from .. import runtime
 from ..errors import CheckError, RecordError
 from ..files import replacing
-from ..model.open import METADATA, open_model, set_metadata
+from ..model.metadata import METADATA, set_metadata
+from ..model.open import open_model
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
 from .history import PROPERTY, trained_checkpoint, trained_on

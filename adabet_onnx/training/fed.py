@@ -76,12 +76,12 @@ def fed(
     fingerprint = hashlib.sha256(dataset.labels.tobytes()).hexdigest()
     other = f"{dataset.name} is not the data that the training in {manifest.folder} was started with"
     if resumed.get("data", fingerprint) != fingerprint:
-        raise DataError(f"{other} (its labels differ). Resume with the same data, or start again without --resume.")
+        raise DataError(f"{other} (its labels differ). Resume with the same data, or start again without `resume`.")
     training, held_out = split_off(dataset, settings.validation, settings.seed)
     if settings.patience is not None and held_out is None:
         raise UsageError(
             f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is none. "
-            "Raise --validation, or leave out --patience."
+            "Raise `validation`, or leave out `patience`."
         )
     stored = manifest.preprocessing
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
@@ -92,7 +92,7 @@ def fed(
     if resumed.get("samples", samples) != samples:
         raise DataError(
             f"{other}: its labels are the same, but what is fed of its samples differs. Resume with the same data and "
-            "preprocessing, or start again without --resume."
+            "preprocessing, or start again without `resume`."
         )
     about = {
         "data": fingerprint,
@@ -124,7 +124,8 @@ def _same_meaning(dataset: Dataset, taken: str, folder: Path, resumed: Mapping[s
     if before != taken:
         raise DataError(
             f"{dataset.name} is taken for something else ({taken}) than when the training in {folder} was started "
-            f"({before}). Resume with the same data and --layout, or start again without --resume."
+            f"({before}). Resume with the same data and `Data(..., layout=...)`, or start again "
+            "without `resume`."
         )
 
 

@@ -138,12 +138,12 @@ def _judge(name: str, found: Sequence[Measured], manifest: Manifest) -> None:
     if all(item.condemns for item in found):
         raise CheckError(
             f"{measured}. An operator between it and the loss has a wrong gradient. Nothing was written: select layers "
-            f"after that operator, use --backend {other}, or report this with the model."
+            f"after that operator, use `backend={other!r}`, or report this with the model."
         )
     if min(item.difference for item in found) > _UNKNOWN:
         raise CheckError(
             f"{measured}, but the loss is too rough around these values for a precise measurement. Nothing was "
-            "written: select other layers or, if you know that the gradient is right, use --no-check."
+            "written: select other layers or, if you know that the gradient is right, use `check=False`."
         )
 
 

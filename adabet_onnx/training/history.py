@@ -98,7 +98,7 @@ def stored_state(folder: Path, stored: Any) -> dict[str, Any]:
         state = json.loads(str(stored))
         _ = state["settings"], state["metrics"], state["data"]
     except (TypeError, ValueError, KeyError) as error:
-        raise RecordError(f"{folder / LAST} was not written by this trainer; start again without --resume.") from error
+        raise RecordError(f"{folder / LAST} was not written by this trainer; start again without `resume`.") from error
     return dict(state)
 
 

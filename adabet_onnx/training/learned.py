@@ -23,6 +23,7 @@ from ..data.dataset import Dataset
 from ..data.labels import IGNORED, fit_labels
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
+from ..showing import clipped, one_line
 from ..trainability.choices import Choices
 from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
@@ -47,6 +48,10 @@ class Learned:
     chance: str | None
     advice: str | None
     rate: float
+
+    def __repr__(self) -> str:
+        said = "; ".join(self.warnings) or "nothing speaks against it"
+        return one_line(self, clipped(said, 200), f"learning rate {self.rate:g}")
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -127,21 +132,22 @@ def rate_advice(
     low = least + _LOW * (level - least)
     first = moves[0]
     if first.ratio > (_ROSE if first.what == "training" else _ROSE_ONCE):
-        return f"{first.said('rose')}: try a smaller learning rate, --lr {rate / 10:g}"
+        return f"{first.said('rose')}: try a smaller learning rate, `learning_rate={rate / 10:g}`"
     if max(losses) > max(_PEAK * moves[-1].start, _LOW * level):
         peak = f", with a training loss of {number(max(losses))} on the way"
-        return f"{moves[-1].said('went')}{peak}: try a smaller learning rate, --lr {rate / 10:g}"
+        return f"{moves[-1].said('went')}{peak}: try a smaller learning rate, `learning_rate={rate / 10:g}`"
     most = min(moves, key=lambda move: move.ratio)
     if losses[-1] < low:
         return None
     if most.ratio > _BARELY:
-        return f"{most.said('barely fell,')}: try a larger learning rate, --lr {rate * 10:g}"
+        return f"{most.said('barely fell,')}: try a larger learning rate, `learning_rate={rate * 10:g}`"
     stayed = guessing is not None and stays(losses[-1], guessing, least)
     if stayed and len(losses) > 1 and losses[-1] >= losses[-2]:
-        return f"{most.said('went')} and stayed there: try both --lr {rate / 10:g} and {rate * 10:g}"
+        return f"{most.said('went')} and stayed there: try both `learning_rate={rate / 10:g}` and {rate * 10:g}"
     if guessing is not None and (most.ratio > _LITTLE or stayed):
         return (
-            f"{most.said('only fell')}: try a larger learning rate, --lr {rate * 3:g} or {rate * 10:g}, or more epochs"
+            f"{most.said('only fell')}: try a larger learning rate, `learning_rate={rate * 3:g}` or {rate * 10:g}, or "
+            "more epochs"
         )
     return None
 

@@ -75,16 +75,16 @@ from ..model.logits_axes import class_axis, label_shape
 from ..model.reading import read
 from ..model.shapes import BATCH
 from ..portable import checkpoint as portable_checkpoint
-from ..portable.losses import LOSSES
-from ..portable.optimizers import OPTIMIZERS
 from ..portable.session import Session
 from ..records import Entries, read_record
 from ..selection.record import Selection, selection_from_json
+from ..showing import clipped, counted, named, one_line
+from ..vocabulary import LOSSES, OPTIMIZERS
 from . import ort
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
-_MADE_BY = "adabet-onnx artifacts"
+_MADE_BY = "`make_artifacts`"
 _DTYPES = (
     "float32",
     "float64",
@@ -113,6 +113,16 @@ class Manifest:
 
     folder: Path
     content: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return one_line(self, *self.described, f"{self.trainable_count:,} parameters are trained")
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Folder, backend, loss, optimizer and layers, in short."""
+        layers = [str(name) for name in self.content["selection"]["layers"]]
+        what = f"{counted(len(layers), 'layer')}: {named(layers)}"
+        return clipped(self.folder, 60), self.backend, self.loss_function, self.optimizer, what
 
     def file(self, what: str) -> Path:
         """Path of one of the files the manifest names."""
@@ -280,7 +290,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     path = folder / FILE
     if not path.is_file():
         inside = folder / "artifacts"
-        hint = f"Give {inside}." if (inside / FILE).is_file() else "adabet-onnx artifacts makes one."
+        hint = f"Give {inside}." if (inside / FILE).is_file() else "`make_artifacts` makes one."
         raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}). {hint}")
     content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)

@@ -174,7 +174,7 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise TrainingError(
                 f"the artifacts in {folder} cannot be loaded with the checkpoint {checkpoint}: "
-                f"{runtime.first_line(error)} If it is one of an earlier training, train again without --resume; "
+                f"{runtime.first_line(error)} If it is one of an earlier training, train again without `resume`; "
                 "otherwise make the artifacts again."
             ) from error
 
@@ -275,5 +275,5 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise TrainingError(
             f"the checkpoint {path} cannot be read: {runtime.first_line(error)} If it is one of an earlier training, "
-            "train again without --resume; otherwise make the artifacts again."
+            "train again without `resume`; otherwise make the artifacts again."
         ) from error

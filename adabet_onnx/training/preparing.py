@@ -7,7 +7,7 @@ import os
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
-from ..selection.record import Selection, selection_of
+from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices
 from ..trainability.preflight import pick_backend
 
@@ -38,6 +38,6 @@ def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *
         >>> len(prepared.trainable)
         2
     """
-    selection = selection_of(selection)
+    selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
     return trainable_graph(model, selection, backend=pick_backend(model, selection, backend, Choices()))

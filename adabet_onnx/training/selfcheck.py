@@ -17,7 +17,6 @@ node nobody has tried. Six checks, on random inputs, would have caught each faul
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,39 +36,6 @@ _BATCH = 4
 _FEATURES = 0.01  # relative difference that passes: rounding is far below, one step of 8-bit integers is not above
 _OUTPUTS, _LOSS, _STEP, _STATE = 1e-4, 1e-4, 0.05, 1e-3  # relative differences that pass
 _RATE = 1e-3  # of learning, in the one step
-_TIMEOUT = 900  # seconds
-
-
-def check_in_subprocess(folder: Path) -> dict[str, Any]:
-    """Run `check` on an artifact folder in another process.
-
-    Returns:
-        What was found: largest differences.
-
-    Raises:
-        CheckError: a check failed, or the process died.
-    """
-    command = [sys.executable, "-m", "adabet_onnx.training.selfcheck", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CheckError(
-            f"the first training step did not finish in {_TIMEOUT} s. Use a smaller model or --no-check."
-        ) from error
-    if done.returncode < 0:
-        raise CheckError(
-            f"the first training step killed its process (signal {-done.returncode}) inside the runtime, so "
-            "these artifacts are not handed out. Select later layers, or report this with the model."
-        )
-    try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise CheckError(
-            f"the check of the artifacts failed to run: {done.stderr.strip().splitlines()[-1:] or done.returncode}"
-        ) from error
-    if "error" in result:
-        raise CheckError(result["error"])
-    return dict(result)
 
 
 def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..errors import UsageError
+from ..showing import changed
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
@@ -45,6 +46,8 @@ class Settings:
     seed: int = 0
     validation: float = 0.1
     patience: int | None = None
+
+    __repr__ = changed
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.size < 1:
@@ -101,7 +104,7 @@ class Settings:
             value, stored = getattr(wanted, field.name), getattr(self, field.name)
             if value not in (None, stored) and not (field.name == "epochs" and longer):
                 raise UsageError(
-                    f"the training to be resumed has {field.name} {stored}, not {value}. Leave the option out, or "
-                    "start again without --resume. (Only a constant schedule can be resumed for more epochs.)"
+                    f"the training to be resumed has {field.name} {stored}, not {value}. Leave it out, or "
+                    "start again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
                 )
         return replace(self, epochs=wanted.epochs) if longer else self

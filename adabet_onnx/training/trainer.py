@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..model.open import Model, open_model
 from ..options import with_given
 from ..progress import Progress
+from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
 from .epochs import Epochs
 from .fed import Fed, fed
@@ -64,6 +65,10 @@ class Trainer:
         self.data: str | None = None
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.file("model"))
+
+    def __repr__(self) -> str:
+        fitted = "fit() not called yet" if self.learned is None else f"fit() on {clipped(self.data, 60)}"
+        return one_line(self, *self.manifest.described, fitted)
 
     @property
     def interrupted(self) -> Settings | None:
@@ -159,7 +164,7 @@ class Trainer:
         if settings.parts > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
-                "or leave --accumulate out."
+                "or leave `accumulate` out."
             )
         return settings
 

@@ -74,7 +74,7 @@ def measure(what: str, folder: Path) -> dict[str, float]:
 
     import psutil
 
-    from adabet_onnx.cost.measure import _forget_peak, peak_memory
+    from adabet_onnx.cost.process import _forget_peak, peak_memory
 
     about = json.loads((folder / "about.json").read_text())
     rng = np.random.default_rng(SEED)

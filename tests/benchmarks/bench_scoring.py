@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.light import light_model
 
 from adabet_onnx import open_model
-from adabet_onnx.cost.measure import peak_memory
+from adabet_onnx.cost.process import peak_memory
 from adabet_onnx.scoring.betti import distances, first_betti_number
 from adabet_onnx.scoring.probes import add_probes
 

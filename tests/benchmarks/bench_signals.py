@@ -34,7 +34,7 @@ PAIRS = {
 def one(model: str, data: str, samples: int, signals: bool) -> None:
     """Score in this process; print seconds and peak bytes."""
     from adabet_onnx import open_model, score
-    from adabet_onnx.cost.measure import peak_memory
+    from adabet_onnx.cost.process import peak_memory
     from adabet_onnx.data.preprocess import Arithmetic
     from adabet_onnx.data.source import open_data
     from adabet_onnx.scoring import forward

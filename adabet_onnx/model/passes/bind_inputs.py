@@ -106,7 +106,7 @@ def bind_unasked(model: ir.Model, name: str, dims: Mapping[str, int], notes: lis
                 bound.next.add(state.next.name or "")
             notes.append(
                 f"input {called!r} {shape} is taken for a recurrent state, since {state.because}: it is zeros, as at "
-                f"the beginning of a sequence (--input {called}=FILE.npy binds another)"
+                f"the beginning of a sequence (`bind={{{called!r}: 'FILE.npy'}}` binds another)"
             )
         elif mode_of(value):
             array = np.zeros([1] * len(value.shape or ()), bool)
@@ -220,7 +220,7 @@ def _replace(
         if len(open_at) > 1:
             raise UsageError(
                 f"{name}: input {called!r} has several open dimensions, {open_at}, so one number does not tell its "
-                f"shape. Give --dim for all but the batch, or an array: --input {called}=FILE.npy."
+                f"shape. Give `dims` for all but the batch, or an array: `bind={{{called!r}: 'FILE.npy'}}`."
             )
         if batch_at is not None:
             _expand(graph, value, array, [e if isinstance(e, int) else 0 for e in extents], batch_at, called)

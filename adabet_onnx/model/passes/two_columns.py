@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ...pieces import path_of
 from ..probabilities import behind_shape, tail_of
 from ..trial import compare
 
@@ -57,8 +58,8 @@ def logits_of_columns(model: ir.Model, value: ir.Value, name: str, notes: list[s
     if difference is not None and difference > _MOST_ELSE:
         raise ModelError(
             f"{name}: the columns {was!r} were taken for 1 - p and p, with p the sigmoid of {tail.logits.name!r}, but "
-            f"they are something else (outputs differ by {difference:.0%}). Name the logits, which may be that value: "
-            f"adabet-onnx import {name} -o named.onnx --logits {tail.logits.name}."
+            f"they are something else (outputs differ by {difference:.0%}). Name the logits, which may be that value "
+            f"(`open_model({path_of(name)}, logits={tail.logits.name!r})`)."
         )
     checked = "" if difference is None else f" (on random inputs, outputs differ by {difference:.2g} of their size)"
     columns_are = "p and 1 - p" if tail.flipped else "1 - p and p"

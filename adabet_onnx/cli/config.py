@@ -1,0 +1,220 @@
+"""Options in a TOML file: ``--config FILE`` reads them, ``--save-config FILE`` writes them.
+
+Keys are the names of options without the dashes in front, and ``model`` and ``data`` for the arguments MODEL and DATA.
+They stand at the top, or in tables named like the headings of --help (``[choosing]``), in which the file that is
+written has them. Paths are relative to the file. What is given on the command line wins over the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UsageError
+from .layout import CONFIG, GROUPS, Declared, Option, together
+from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Share, ShareType, Size, Words
+
+_NOT_TAKEN = ("config", "save-config")
+_NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they are of one call
+_TABLES = {group.lower(): group for group in GROUPS}
+# What a file may have for each type of option, and how messages call it; the first that fits.
+_EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
+    (click.types.BoolParamType, (bool,), "true or false"),
+    (click.types.IntParamType, (int,), "a whole number"),
+    (click.types.FloatParamType, (int, float), "a number"),
+    (Numbers, (int, float, list, str), "a number or a list of numbers"),
+    (Words, (list, str), "a list of names"),
+    (Size, (int, str), 'a size such as "64MB"'),
+    (Limit, (int, str), 'a size such as "64MB", or "0.25x"'),
+    (ShareType, (str,), 'a share such as "0.5x"'),
+    (Bound, (dict, list, str), "a table of names and values"),
+    (click.ParamType, (str,), "a text in quotes"),
+)
+
+
+def _take(ctx: click.Context, option: click.Parameter, path: Path | None) -> None:
+    if path is not None and not ctx.resilient_parsing:
+        ctx.meta[CONFIG] = path
+        ctx.default_map = {**(ctx.default_map or {}), **read_config(path, ctx)}
+
+
+files = together(
+    Declared(
+        "--config",
+        type=FILE,
+        metavar="FILE",
+        group="Runtime",
+        is_eager=True,
+        expose_value=False,
+        callback=_take,
+        help="Take MODEL, DATA and options from a TOML file; what is given here wins.",
+    ),
+    Declared(
+        "--save-config",
+        type=OUTPUT,
+        metavar="FILE",
+        group="Runtime",
+        help="Also write MODEL, DATA and all options to a TOML file, for --config.",
+    ),
+)
+
+
+def read_config(path: Path, ctx: click.Context) -> dict[str, Any]:
+    """What a file says, by the names of the command's parameters, as click takes it.
+
+    Raises:
+        click.UsageError: the file is no TOML, or has a key or value that the command does not take.
+    """
+    known = _parameters(ctx.command)
+    found: dict[str, Any] = {}
+    for key, value in _entries(path, ctx, known):
+        parameter = known.get(key)
+        if parameter is None:
+            raise click.UsageError(f"{path}: {key!r} is no option of {ctx.info_name}.{_meant(key, known)}", ctx)
+        if parameter.name in found:
+            raise click.UsageError(f"{path} has {key!r} twice. Leave one of the two.", ctx)
+        found[parameter.name or ""] = _value(path, ctx, key, parameter, value)
+    return found
+
+
+def write_config(path: Path, ctx: click.Context) -> None:
+    """Write the arguments and options that a command was called with, defaults included.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import tomli_w
+
+    from ..files import write_bytes
+
+    tables: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+    for key, parameter in _parameters(ctx.command).items():
+        value = ctx.params.get(parameter.name or "")
+        if key not in _NOT_WRITTEN and value is not None and value != ():
+            group = parameter.group.lower() if isinstance(parameter, Option) else key
+            tables[group][key] = _written(value, path.absolute().parent)
+    text = tomli_w.dumps({table: entries for table, entries in tables.items() if entries})
+    write_bytes(path, text.encode())
+
+
+def _parameters(command: click.Command) -> dict[str, click.Parameter]:
+    """By key: arguments, and the options that a file may have."""
+    found: dict[str, click.Parameter] = {}
+    for parameter in command.params:
+        key = parameter.key if isinstance(parameter, Option) else parameter.name or ""
+        if key not in _NOT_TAKEN:
+            found[key] = parameter
+    return found
+
+
+def _entries(path: Path, ctx: click.Context, known: dict[str, click.Parameter]) -> Iterator[tuple[str, Any]]:
+    """Keys and values, those at the top and those in tables."""
+    from difflib import get_close_matches
+
+    for name, value in _parsed(path, ctx).items():
+        if isinstance(value, dict) and name in _TABLES:
+            yield from ((key.replace("_", "-"), inner) for key, inner in value.items())
+        elif isinstance(value, dict) and not isinstance(getattr(known.get(name), "type", None), Bound):
+            tables = [f"[{table}]" for table in _TABLES]
+            near = get_close_matches(f"[{name}]", tables, n=1)
+            known_ones = f"Did you mean {near[0]}?" if near else f"Tables are {', '.join(tables)}."
+            raise click.UsageError(f"{path}: there is no table [{name}]. {known_ones}", ctx)
+        else:
+            yield name.replace("_", "-"), value
+
+
+def _parsed(path: Path, ctx: click.Context) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise click.UsageError(f"{path} cannot be read as TOML: {error}.", ctx) from error
+
+
+def _meant(key: str, known: dict[str, click.Parameter]) -> str:
+    """A word on what a misspelt key may have been meant to be."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else " Keys are the options of --help without the dashes in front."
+
+
+def _value(path: Path, ctx: click.Context, key: str, parameter: click.Parameter, value: Any) -> Any:
+    """A value of the file as click takes it, its paths beside the file."""
+    types, expected = next((found, words) for of, found, words in _EXPECTED if isinstance(parameter.type, of))
+    if isinstance(parameter.type, click.Choice):
+        expected = f"one of {', '.join(parameter.type.choices)}"
+    if parameter.multiple and not isinstance(parameter.type, Bound):
+        types, expected = (list, str), f"{expected}, or a list of such"
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise click.UsageError(f"{path}: {key} = {_shown(value)}: expected {expected}.", ctx)
+    try:
+        given = _given(parameter, value, path.parent)
+        parameter.type_cast_value(ctx, given)
+    except (click.BadParameter, UsageError) as error:
+        said = error.message if isinstance(error, click.BadParameter) else str(error)
+        raise click.UsageError(f"{path}: {key} = {_shown(value)}: {said}", ctx) from error
+    return given
+
+
+def _given(parameter: click.Parameter, value: Any, folder: Path) -> Any:
+    if isinstance(parameter.type, Bound):
+        texts = [value] if isinstance(value, str) else value
+        bound = (
+            value.items() if isinstance(value, dict) else [parameter.type.convert(text, None, None) for text in texts]
+        )
+        return [(name, _beside(inner, folder)) for name, inner in bound]
+    if isinstance(parameter.type, click.Path):
+        return str(folder / value)
+    if parameter.multiple:
+        return [value] if isinstance(value, str) else [str(item) for item in value]
+    if isinstance(parameter.type, (Numbers, Words)):
+        return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return value
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """A value for an input; where it is a file, its path."""
+    from ..model.bindings import SUFFIXES
+
+    return str(folder / value) if isinstance(value, str) and value.endswith(SUFFIXES) else value
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+def _written(value: Any, folder: Path) -> Any:
+    """A parameter's value as the file has it."""
+    if isinstance(value, Path):
+        return _relative(value, folder)
+    if isinstance(value, Share):
+        return f"{float(value):g}x"
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return [_bound_text(name, inner, folder) for name, inner in value]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _bound_text(name: str, value: Any, folder: Path) -> str:
+    """As ``--input`` takes it."""
+    from ..model.bindings import SUFFIXES
+
+    if isinstance(value, str) and value.endswith(SUFFIXES):
+        return f"{name}={_relative(Path(value), folder)}"
+    return f"{name}={json.dumps(value)}"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive
+        return path.absolute().as_posix()

@@ -1,0 +1,326 @@
+"""Every option that more than one command has, once: its name means the same everywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from ..vocabulary import (
+    BACKENDS,
+    BATCH_NORMS,
+    ESTIMATORS,
+    FROZEN,
+    HEADS,
+    LOSSES,
+    OPTIMIZERS,
+    ORDERS,
+    PRESETS,
+    PROFILES,
+    SCHEDULES,
+    STRATEGIES,
+)
+from .layout import GROUPS, Declared, together
+from .parameters import FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Size
+
+_COUNT = click.IntRange(1)
+_output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
+    partial(Declared, group=group) for group in GROUPS
+)
+
+# Output
+folder = _output("-o", "--output", type=OUTPUT, metavar="FOLDER", help="The folder to write.")
+file = _output("-o", "--output", type=OUTPUT, metavar="FILE", help="The file to write.")
+plot = _output("--plot", type=OUTPUT, metavar="FILE", help="Also draw a picture of it (.png, .svg, .pdf).")
+as_json = _output("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
+quiet = _output("-q", "--quiet", is_flag=True, help="Print errors only (and what --json asks for).")
+printed = together(as_json, quiet)
+
+# Model
+bind = _model(
+    "--input",
+    "bind",
+    type=Bound(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value for an input that is no data: sr=16000, training=false, lora_A=FILE.npy; repeatable.",
+)
+num_classes = _model("--num-classes", type=int, metavar="N", help="Give the model a new head with so many outputs.")
+keep_tail = _model(
+    "--keep-tail",
+    is_flag=True,
+    help="With a new head: keep what follows the old one (a normalisation, activation, scale).",
+)
+append = _model(
+    "--append", is_flag=True, help="With a new head: keep every layer, and put a linear classifier on the outputs."
+)
+new_head = together(num_classes, keep_tail, append)
+scored_model = _model(
+    "--model",
+    type=FILE,
+    metavar="FILE",
+    help="The model that was scored or adapted, if it has moved.",
+    show_default="where it was",
+)
+
+# Data
+reading = together(
+    _data(
+        "--layout",
+        multiple=True,
+        metavar="[INPUT=]LETTERS",
+        help="Axes of arrays as stored, where shapes leave them open: NTC, NHWC, 'N(HW)', NTC:NCT (data:model).",
+    ),
+    _data(
+        "--allow-resize",
+        is_flag=True,
+        help="Resize arrays to the size of the model's images also where that is hardly meant.",
+    ),
+)
+preprocessing = together(
+    _data(
+        "--preset",
+        type=click.Choice(PRESETS),
+        default="auto",
+        help="How images become input: auto (as the model's metadata says), unit (x/255), imagenet, none (as is).",
+    ),
+    _data(
+        "--scale",
+        type=float,
+        metavar="X",
+        help="By hand: input = (x * scale - mean) / std.",
+        show_default="the preset's, or 1",
+    ),
+    _data(
+        "--mean",
+        type=Numbers(),
+        metavar="X,...",
+        help="By hand: one number, or one per channel.",
+        show_default="the preset's, or 0",
+    ),
+    _data(
+        "--std",
+        type=Numbers(),
+        metavar="X,...",
+        help="By hand: one number, or one per channel.",
+        show_default="the preset's, or 1",
+    ),
+    _data(
+        "--bgr/--rgb",
+        default=None,
+        help="Feed colours as blue, green, red (then --mean and --std too).",
+        show_default="as stored with the model, or rgb",
+    ),
+    reading,
+)
+ignore_label = _data(
+    "--ignore-label", type=int, metavar="N", help="A label, of a pixel or token, that does not count, such as 255."
+)
+class_axis = _data(
+    "--class-axis",
+    type=int,
+    metavar="N",
+    help="Axis of the classes in the logits, where every pixel or token has a label.",
+    show_default="the Softmax's or head's; else 1, or the last of three",
+)
+labels = together(class_axis, ignore_label)
+
+# Choosing
+rho = _choosing(
+    "--rho", type=float, metavar="SHARE", help="Share of the layers to select.", show_default="0.1; auto: no cap"
+)
+head = _choosing(
+    "--head",
+    type=click.Choice(HEADS),
+    default="auto",
+    help="The head: always selected, in the pool like any layer, or never; auto: always if it is new.",
+)
+selection = together(
+    _choosing("--strategy", type=click.Choice(STRATEGIES), default="adabet", help="How layers are chosen."),
+    rho,
+    _choosing(
+        "--layers", multiple=True, metavar="GLOB", help="Select these layers, in place of a strategy's; repeatable."
+    ),
+    head,
+    _choosing(
+        "--channel-rho",
+        type=float,
+        metavar="SHARE",
+        help="Share of output channels to train in each selected layer.",
+        show_default="all",
+    ),
+)
+
+# Scoring
+estimator = _scoring(
+    "--estimator",
+    type=click.Choice(ESTIMATORS),
+    default="subsets",
+    help="Betti numbers of random subsets of a group of samples, or (as in the paper) of disjoint batches.",
+)
+samples = _scoring("--samples", type=int, default=128, metavar="N", help="Samples in all (estimator subsets).")
+subset_size = _scoring(
+    "--subset-size", type=int, default=32, metavar="N", help="Points of one Betti number (estimator subsets)."
+)
+subsets = _scoring(
+    "--subsets", type=int, default=64, metavar="N", help="Subsets per group of 128 samples (estimator subsets)."
+)
+batches = _scoring("--batches", type=int, default=4, metavar="N", help="Batches in all (estimator batches).")
+batch_points = _scoring(
+    "--batch-points", type=int, default=32, metavar="N", help="Points of one Betti number (estimator batches)."
+)
+order = _scoring(
+    "--order", type=click.Choice(ORDERS), default="shuffled", help="Which samples: drawn at random, or the first ones."
+)
+scoring_memory = _scoring(
+    "--scoring-memory",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory for scoring's forward passes at most, e.g. 2GB.",
+    show_default="3/4 of what is free",
+)
+scoring = together(estimator, samples, subset_size, subsets, batches, batch_points, order, scoring_memory)
+
+# Training
+epochs = _training("--epochs", type=_COUNT, metavar="N", help="Passes over the training data.")
+batch_size = _training("--batch-size", type=_COUNT, metavar="N", help="Samples per training step.", show_default="32")
+rate = _training(
+    "--lr", "learning_rate", type=float, metavar="X", help="Learning rate.", show_default="0.001; sgd: 0.01"
+)
+accumulate = _training(
+    "--accumulate",
+    type=_COUNT,
+    metavar="N",
+    help="Training steps whose gradients are gathered for one update.",
+    show_default="1",
+)
+course = together(
+    _training(
+        "--validation",
+        type=float,
+        metavar="SHARE",
+        help="Share of the training data set aside for eval_loss.",
+        show_default="0.1",
+    ),
+    _training(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="Stop after so many epochs without a lower eval_loss, and keep the best.",
+        show_default="never",
+    ),
+    _training("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"),
+    accumulate,
+)
+loss = _training(
+    "--loss", type=click.Choice(LOSSES), default="cross-entropy", help="The loss between outputs and labels."
+)
+optimizer = _training(
+    "--optimizer",
+    type=click.Choice(OPTIMIZERS),
+    default="adamw",
+    help="What updates the weights; adamw as in onnxruntime-training, adamw-torch as in torch.",
+)
+objective = together(
+    loss,
+    optimizer,
+    _training(
+        "--weight-decay", type=click.FloatRange(0), default=0.0, metavar="X", help="Weight decay of the optimizer."
+    ),
+    _training(
+        "--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.0, metavar="X", help="Momentum of sgd."
+    ),
+    _training(
+        "--clip-norm",
+        type=click.FloatRange(0, min_open=True),
+        metavar="X",
+        help="Clip gradients by their global norm.",
+        show_default="no clipping",
+    ),
+    _training(
+        "--label-smoothing",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        metavar="X",
+        help="Label smoothing of cross-entropy.",
+    ),
+    _training(
+        "--batch-norm",
+        type=click.Choice(BATCH_NORMS),
+        default="frozen",
+        help="Statistics of selected BatchNormalization layers: as stored, or of the batch.",
+    ),
+)
+
+# Budget
+budget = together(
+    _budget(
+        "--max-memory",
+        type=Limit(),
+        metavar="SIZE",
+        help="Memory of a training step at most: 64MB, or 0.25x of what training all layers takes.",
+        show_default="no limit",
+    ),
+    _budget(
+        "--max-step-time",
+        type=SHARE,
+        metavar="SHARE",
+        help="Time of a training step at most, e.g. 0.5x of training all layers.",
+        show_default="no limit",
+    ),
+    _budget(
+        "--max-update",
+        type=Size(),
+        metavar="SIZE",
+        help="Size of the trained parameters at most, e.g. 200KB.",
+        show_default="no limit",
+    ),
+    _budget(
+        "--max-accumulate",
+        type=_COUNT,
+        metavar="N",
+        help="Cut a batch into up to so many parts to keep to the budget.",
+        show_default="1; auto: as many as it takes",
+    ),
+)
+
+# Artifacts
+backend = _artifacts(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="What trains: portable (plain ONNX, any onnxruntime) or ort (onnxruntime-training); auto: portable if it can.",
+)
+recompute = _artifacts(
+    "--recompute", is_flag=True, help="Compute activations again in the backward pass: less memory, more time."
+)
+check = _artifacts("--check/--no-check", default=True, help="Verify what is made before it is handed out.")
+form = together(
+    backend,
+    recompute,
+    _artifacts(
+        "--profile",
+        type=click.Choice(PROFILES),
+        help="Use only operators that this target has.",
+        show_default="all operators",
+    ),
+    _artifacts(
+        "--frozen",
+        type=click.Choice(FROZEN),
+        default="embedded",
+        help="Where frozen weights are: in the graphs, or once in the checkpoint (ort).",
+    ),
+    _artifacts("--ort-format", is_flag=True, help="Write .ort models instead of .onnx (ort)."),
+)
+
+# Runtime
+measure = _runtime(
+    "--measure/--no-measure",
+    default=True,
+    help="Measure time and memory of training steps, each kind in a fresh process.",
+)
+resume = _runtime("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+seed = _runtime("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of everything that is random.")
+threads = _runtime(
+    "--threads", type=_COUNT, metavar="N", help="Threads for ONNX Runtime.", show_default="as it chooses"
+)

@@ -1,0 +1,73 @@
+"""Scores by depth: the three panels of `Scores.plot`, and the one that other plots put beside theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from ..drawing import OTHER, SELECTED, legend_above, name_layers, new_figure, plain, width_for
+from .layer_score import LayerScore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_scores(layers: Sequence[LayerScore], points: int, chosen: Collection[str] = ()) -> Figure:
+    """b1, activation size and b1_hat of every layer by depth, one below the other.
+
+    Args:
+        layers: in model order.
+        points: of one Betti number.
+        chosen: names of layers to mark.
+    """
+    figure = new_figure(width_for(len(layers)), 7.5)
+    betti, size, hat = figure.subplots(3, 1, sharex=True)
+    factor = [points * layer.activation_size for layer in layers]
+    spread = [layer.stderr * f for layer, f in zip(layers, factor, strict=True)]
+    _bars(betti, layers, [layer.b1_mean for layer in layers], chosen, spread)
+    plain(betti, "first Betti number b1")
+    _bars(size, layers, [float(layer.activation_size) for layer in layers], chosen)
+    plain(size, "activation size D")
+    size.set_yscale("log")
+    draw_b1_hat(hat, layers, chosen)
+    if chosen:
+        mark_legend(betti)
+    name_layers(hat, [layer.name for layer in layers], chosen)
+    return figure
+
+
+def draw_b1_hat(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
+    """b1_hat of every layer by depth, on a logarithmic scale where there is one above 0."""
+    _bars(axis, layers, [layer.b1_hat for layer in layers], chosen, [layer.stderr for layer in layers])
+    plain(axis, "b1_hat = b1 / (N D)")
+    if any(layer.b1_hat > 0 for layer in layers):
+        axis.set_yscale("log")
+
+
+def draw_parameters(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
+    """Parameters of every layer by depth: what is drawn where nothing was scored."""
+    _bars(axis, layers, [float(layer.parameter_count) for layer in layers], chosen)
+    plain(axis, "parameters")
+    axis.set_yscale("log")
+
+
+def mark_legend(axis: Axes) -> None:
+    """Which colour selected layers have."""
+    from matplotlib.patches import Patch
+
+    legend_above(axis, [Patch(color=SELECTED, label="selected"), Patch(color=OTHER, label="frozen")])
+
+
+def _bars(
+    axis: Axes,
+    layers: Sequence[LayerScore],
+    values: Sequence[float],
+    chosen: Collection[str],
+    spread: Sequence[float] | None = None,
+) -> None:
+    colours = [SELECTED if layer.name in chosen else OTHER for layer in layers]
+    for depth, layer in enumerate(layers):
+        if layer.name in chosen:  # seen also where the bar is low, or there is none
+            axis.axvspan(depth - 0.5, depth + 0.5, color=SELECTED, alpha=0.15, linewidth=0, zorder=0)
+    axis.bar(range(len(layers)), values, color=colours, yerr=spread, error_kw={"elinewidth": 0.8})

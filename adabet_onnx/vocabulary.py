@@ -1,0 +1,24 @@
+"""The words that parameters and options take.
+
+They stand here, below everything, so that the command line can name them in its help and complete them without
+importing what they belong to.
+"""
+
+from __future__ import annotations
+
+PRESETS = ("auto", "unit", "imagenet", "none")  # data.preprocess
+ESTIMATORS = ("subsets", "batches")  # scoring.groups
+ORDERS = ("shuffled", "sequential")
+PROBES = ("activations", "gram")  # scoring.probes
+STRATEGIES = ("auto", "adabet", "size", "b1", "random", "last", "first", "head", "norm-bias", "all")  # selection
+HEADS = ("auto", "always", "pool", "never")
+LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")  # portable.losses
+OPTIMIZERS = ("adamw", "adamw-torch", "sgd")  # portable.optimizers
+PROFILES = ("webgpu",)  # portable.profiles
+BACKENDS = ("auto", "portable", "ort")  # training.choices
+FROZEN = ("embedded", "checkpoint")
+BATCH_NORMS = ("frozen", "batch")
+SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
+FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients
+COMPARED = (*STRATEGIES, FISHER)
+COMPARED_UNASKED = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")
