@@ -255,6 +255,22 @@ def _reduce(given: Given) -> _Parts | None:
     return _parts(layout) if layout.axis not in {axis % rank for axis in axes} else None
 
 
+def _mean_variance(given: Given) -> _Parts | None:
+    layout, rank = given.alone(), len(given.dims(0))
+    axes = given.node.attributes.get_ints("axes", (0, 2, 3)) or ()
+    return _parts(layout) if layout is not None and layout.axis not in {axis % rank for axis in axes} else None
+
+
+def _reversed(given: Given) -> _Parts | None:
+    """Along time, which is not the batch; lengths are those of the same samples."""
+    data, lengths, node = given.inputs.get(0), given.inputs.get(1), given.node
+    time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
+    if data is None or data.axis == time:
+        return None
+    alike = lengths is not None and data.axis == batch and _parts(lengths) == _parts(data)
+    return _parts(data) if alike or (lengths is None and data.axis != batch) else None
+
+
 def _gemm(given: Given) -> _Parts | None:
     first = given.inputs.get(0)
     rows = 1 if given.node.attributes.get_int("transA", 0) else 0
@@ -473,8 +489,10 @@ RULES: dict[str, _Rule] = {
     "Gather": _gather,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
+    "MeanVarianceNormalization": _mean_variance,
     "OneHot": _one_hot,
     "Pad": _pad,
+    "ReverseSequence": _reversed,
     "Slice": _slice,
     "Split": _split,
     "Tile": _tile,
