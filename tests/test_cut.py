@@ -31,7 +31,8 @@ from adabet_onnx import (
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
-from adabet_onnx.portable.per_sample import Kind, Layout, places
+from adabet_onnx.portable.layout import Kind, Layout
+from adabet_onnx.portable.per_sample import places
 from adabet_onnx.portable.shapes import annotate
 from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.manifest import load_manifest
