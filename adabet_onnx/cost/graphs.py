@@ -28,13 +28,15 @@ class StepGraph:
     """The graph of a training step.
 
     Attributes:
-        model: forward part, loss, backward pass; of the portable backend also the update.
+        model: forward part, loss, backward pass; of the portable backend also the update, and what is before the cut
+            is not in it.
         labels: name of the labels' input.
         logits: name of the logits.
         data: names of the inputs that are data.
         update_bytes: of the trained parameters.
         state_bytes: of the optimizer's state, statistics that are moved included.
         large_bytes: those of both in tensors that `runtime.frugal_loading` gives back once they are freed.
+        frozen: the graph that is run before the step's, from the model's inputs to ``data``; None if there is none.
     """
 
     model: ir.Model
@@ -44,6 +46,7 @@ class StepGraph:
     update_bytes: int
     state_bytes: int
     large_bytes: int = 0
+    frozen: ir.Model | None = None
 
 
 def selection_with(
@@ -83,16 +86,18 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         UsageError: the profile lacks an operator.
     """
     prepared = trainable_graph(model, selection, backend="portable")
-    graph, names, labels = make_step(prepared, choices.recipe)
+    step = make_step(prepared, choices.recipe)
+    names = step.names
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
-        model=graph,
-        labels=labels,
+        model=step.model,
+        labels=step.labels,
         logits=names.logits,
-        data=tuple(name for _, name in prepared.inputs),
+        data=tuple(kept.name for kept in step.boundary),
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
         large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),
+        frozen=step.frozen,
     )
 
 

@@ -1,0 +1,76 @@
+"""What a graph computes for each sample by itself: where the samples lie in a value, if that can be told.
+
+A value that depends on model inputs alone may be computed once and kept, sample by sample, only if no sample's part of
+it depends on the other samples of its batch. That is told here by rules, an operator at a time, from the shapes that
+`shapes.annotate` found: what no rule accepts is taken for mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from ..model.constant import is_random
+from ..model.dims import dims_or_none, multiple
+from ..model.uses import reads, subgraphs
+from .batch_sizes import Sizes, from_size
+from .layout import Kind, Layout, Place, batch_axes
+from .sample_rules import FILLING, RULES, Given, Parts
+
+
+def places(model: ir.Model, data: Collection[str]) -> dict[ir.Value, Place]:
+    """The place of the samples in every value of a graph.
+
+    Args:
+        model: with shapes on its values, its nodes in order.
+        data: names of the inputs that are model inputs, the batch first; every other input changes in training.
+    """
+    graph = model.graph
+    found: dict[ir.Value, Place] = dict.fromkeys(graph.initializers.values(), Kind.CONSTANT)
+    for value in graph.inputs:
+        found[value] = Layout(0) if value.name in data else Kind.TAIL
+    sizes = Sizes(model, found)
+    for node in graph:
+        for value, place in zip(node.outputs, _placed(node, found, sizes), strict=True):
+            found[value] = place
+    return found
+
+
+def _placed(node: ir.Node, found: dict[ir.Value, Place], sizes: Sizes) -> list[Place]:
+    read = [found.get(value, Kind.TAIL) for value in reads(node) if value is not None]
+    tail: list[Place] = [Kind.TAIL] * len(node.outputs)
+    if Kind.TAIL in read or is_random(node):
+        return tail
+    if all(place is Kind.CONSTANT for place in read):
+        return [Kind.CONSTANT] * len(node.outputs)
+    if from_size(node, found):
+        return [Kind.SIZE]
+    if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs(node)):
+        return tail
+    if not any(isinstance(place, Layout) for place in read) and node.op_type not in FILLING:
+        grown = any(batch_axes(dims_or_none(value)) != [] for value in node.outputs)
+        return tail if grown else [Kind.SIZE] * len(node.outputs)
+    rule = RULES.get(node.op_type)
+    if rule is None:
+        return tail
+    given = Given.of(node, found, sizes)
+    parts = None if given is None else rule(given)
+    if parts is None:
+        return tail
+    made = [_in_output(value, parts, node) for value in node.outputs]
+    named = [place for value, place in zip(node.outputs, made, strict=True) if value.name]
+    return tail if Kind.TAIL in named else made
+
+
+def _in_output(value: ir.Value, parts: Parts, node: ir.Node) -> Place:
+    extents = dims_or_none(value)
+    axes = batch_axes(extents)
+    if extents is None or not axes or len(axes) != 1:
+        return Kind.TAIL
+    before, after = parts
+    extent = extents[axes[0]]
+    assert isinstance(extent, str)
+    if node.op_type == "Split" and multiple(extent) % after == 0:
+        before = multiple(extent) // after
+    return Layout(axes[0], before, after) if multiple(extent) == before * after else Kind.TAIL
