@@ -103,9 +103,7 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     parted = [whole.step, whole.gradients, whole.evaluation]
     frozen, boundary = part(parted, data, whole.names.labels, recipe.allowed)
     update = _update_graph(prepared, recipe, whole.names)
-    return Graphs(
-        frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels
-    )
+    return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
 
 
 def whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
@@ -121,9 +119,7 @@ def whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
     labels = gradients.add_loss()
     evaluation = _Draft(prepared, recipe, training=False)
     evaluation.add_loss()
-    return WholeGraphs(
-        step, gradients.finish_gradients(), evaluation.finish_evaluation(), gradients.names, labels
-    )
+    return WholeGraphs(step, gradients.finish_gradients(), evaluation.finish_evaluation(), gradients.names, labels)
 
 
 def make_step(prepared: Prepared, recipe: Recipe) -> Step:

@@ -138,12 +138,13 @@ class Given:
         """None where an input changes with the batch size in a place that is no shape."""
         inputs = {}
         for position, value in enumerate(node.inputs):
-            place = Kind.CONSTANT if value is None else found[value]
+            if value is None:
+                continue
+            place, is_shape = found[value], position in _SHAPES.get(node.op_type, ())
             if isinstance(place, Layout):
                 inputs[position] = place
-            elif place is Kind.SIZE and value is not None and position not in _SHAPES.get(node.op_type, ()):
-                if not sizes.fixed(value):
-                    return None
+            elif place is Kind.SIZE and not is_shape and not sizes.fixed(value):
+                return None
         return cls(node, inputs)
 
     def dims(self, position: int) -> Dims:
@@ -193,7 +194,7 @@ def _elementwise(given: Given) -> _Parts | None:
 def _images(given: Given) -> _Parts | None:
     """The batch first, and nothing else with samples."""
     layout, node = given.alone(), given.node
-    if layout is None or layout.axis != 0 or node.attributes.get_int("training_mode", 0):
+    if layout is None or layout.axis != 0 or node.attributes.get_int("training_mode", 0) != 0:
         return None
     if node.op_type == "MaxPool" and len(node.outputs) > 1:  # its indices count through the whole batch
         return None

@@ -191,9 +191,7 @@ class Session:
             found: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
         else:
             found = self._before(feeds)
-        given = {
-            name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()
-        }
+        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
         given[self._names["labels"]] = self._value(labels)
         entries = [*self._parameters, *(entry for entry in self._state if state or entry.get("moves"))]
         return given | {entry["input"]: self._values[entry["name"]] for entry in entries}

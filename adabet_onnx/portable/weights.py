@@ -1,7 +1,7 @@
 """One file for the weights of several graphs: each weight once, whichever graphs have it.
 
-The graphs say where: ONNX's external data, with offset and length. Small tensors stay in the graphs. A tensor begins at a
-multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into memory.
+The graphs say where: ONNX's external data, with offset and length. Small tensors stay in the graphs. A tensor begins
+at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into memory.
 """
 
 from __future__ import annotations
@@ -106,6 +106,6 @@ def check_external(path: Path, weights: Path | None) -> None:
         offset, length = entries.get("offset") or "0", entries.get("length") or ""
         if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= there):
             raise RecordError(
-                f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} has "
-                f"{there} bytes: it was cut short. Make the artifacts again."
+                f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} "
+                f"has {there} bytes: it was cut short. Make the artifacts again."
             )

@@ -46,8 +46,9 @@ def make_artifacts(
     """Make the artifacts for training the selected layers.
 
     Of the ``portable`` backend: frozen.onnx, step.onnx, grads.onnx, update.onnx, eval.onnx, state.bin and weights.bin,
-    for any onnxruntime from 1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx and checkpoint, for
-    onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values into) and manifest.json.
+    for any onnxruntime from 1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx
+    and checkpoint, for onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values
+    into) and manifest.json.
 
     Args:
         model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
