@@ -302,7 +302,7 @@ def _key(manifest: Manifest, used: Fed, micro: int) -> str:
     """SHA-256 of all that features depend on."""
     what = {
         "version": __version__,
-        "frozen": _graph_hash(manifest),
+        "frozen": frozen_hash(manifest),
         "boundary": manifest.boundary,
         "inputs": manifest.input_details,
         "data": content_hash(used.data),
@@ -315,8 +315,12 @@ def _key(manifest: Manifest, used: Fed, micro: int) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def _graph_hash(manifest: Manifest) -> str:
-    """SHA-256 of the frozen graph and its weights, wherever in their file these lie."""
+def frozen_hash(manifest: Manifest) -> str:
+    """SHA-256 of the frozen graph and its weights, wherever in their file these lie.
+
+    Raises:
+        RecordError: a file is damaged.
+    """
     path, weights = manifest.file("frozen"), manifest.file("weights")
     check_external(path, weights)
     graph = onnx.load(path, load_external_data=False)
