@@ -90,8 +90,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     print(
-        "| model | selection | uncut ms | frozen ms | tail ms | inference ms | tail / uncut | (frozen + tail) / uncut | "
-        "tail / inference | kept bytes | folder / (1.1 model + 3 trained + 1 MB) |\n" + "|---" * 11 + "|"
+        "| model | selection | uncut ms | frozen ms | tail ms | inference ms | tail / uncut | (frozen + tail) / uncut "
+        "| tail / inference | kept bytes | folder / (1.1 model + 3 trained + 1 MB) |\n" + "|---" * 11 + "|"
     )
     for name in given.models.split(","):
         file, classes = MODELS[name]
