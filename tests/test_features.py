@@ -21,6 +21,7 @@ from models import deep, inputs, shared_layers, tiny
 from PIL import Image
 
 from adabet_onnx import Choices, Settings, Trainer, UsageError, make_artifacts, open_model, select
+from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable.session import Session
@@ -271,7 +272,7 @@ def test_little_memory_means_a_file_and_no_room_means_a_line(folder, data, monke
     assert "in memory" in trainer.features
     expected = parameters(folder)
     trainer.fit(data, **SHORT, settings=Settings(features_memory="10KB"))
-    assert f"in {folder / 'training'}" in trainer.features
+    assert "on disk, computed once" in trainer.features
     assert same(expected, parameters(folder))
     trainer.fit(data, **SHORT, settings=Settings(features="memory", features_memory="10KB"))
     assert "`features_memory` is 10 KB" in trainer.features
@@ -332,6 +333,24 @@ def test_the_ort_backend_says_that_it_keeps_none(training, data, tmp_path):
     assert trainer.features is None
     trainer.fit(data, **SHORT, settings=Settings(features="disk"))
     assert "ort backend" in trainer.features
+
+
+def test_the_command_line_says_where_features_are(folder, data, capsys, monkeypatch):
+    def said(*options: str) -> str:
+        command = ["adabet-onnx", "train", str(folder), str(data), "--epochs", "1", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        return capsys.readouterr().out
+
+    assert "features: 150 samples of" in said("--features", "memory")
+    assert f"in {folder / 'training'}" in said("--keep-features")
+    assert "\nfeatures: " not in said("--features", "off")
+    assert "for --features-memory is 1 KB: every step" in said("--features", "memory", "--features-memory", "1KB")
+    assert (
+        "fit nowhere, for --features-memory"
+        in json.loads(said("--features", "memory", "--features-memory", "1KB", "--json"))["features"]
+    )
 
 
 # The file itself.

@@ -116,7 +116,7 @@ def run(
         show(f"note: {note}", quiet)
     show(f"data: {outcome.data}", quiet)
     if outcome.features is not None:
-        show(outcome.features, quiet)
+        show(f"features: {outcome.features}", quiet)
     if not measured:
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)

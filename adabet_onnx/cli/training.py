@@ -115,7 +115,7 @@ def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: b
         return
     show(f"data: {trainer.data}", quiet)
     if trainer.features is not None:
-        show(trainer.features, quiet)
+        show(f"features: {trainer.features}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:
