@@ -64,8 +64,19 @@ class Uncut:
         return float(loss.reshape(-1)[0]), logits
 
 
-def assert_equal_training(uncut: Uncut, manifest: Any, feeds: dict[str, np.ndarray], steps: int = 20) -> None:
-    """Train both, one from features that were computed sample by sample, and compare every bit."""
+def assert_equal_training(
+    uncut: Uncut, manifest: Any, feeds: dict[str, np.ndarray], steps: int = 20, *, alone: bool = True
+) -> None:
+    """Train both, one from features, and compare every bit.
+
+    Args:
+        uncut: the training by the whole graphs.
+        manifest: of the artifacts.
+        feeds: a batch.
+        steps: how many.
+        alone: take features that were computed sample by sample, which the CPU makes the same bits of but where a
+            product has the samples in its columns; otherwise those of the batch, which they must be close to.
+    """
     from adabet_onnx.portable.features import Features
     from adabet_onnx.training.samples import sample_labels
 
@@ -74,6 +85,11 @@ def assert_equal_training(uncut: Uncut, manifest: Any, feeds: dict[str, np.ndarr
     labels = sample_labels(manifest, np.zeros((count, *manifest.content["logits_shape"][1:]), np.float32))
     parts = [session.features({name: array[i : i + 1] for name, array in feeds.items()}) for i in range(count)]
     features = Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    if not alone:
+        apart, features = features, session.features(feeds)
+        for name, array in features.items():
+            largest = max(1.0, float(np.abs(array).max(initial=0)))
+            np.testing.assert_allclose(apart[name], array, rtol=0, atol=1e-5 * largest)
     assert [(name, ["N", *array.shape[1:]], str(array.dtype)) for name, array in features.items()] == [
         (entry["name"], entry["shape"], entry["dtype"]) for entry in manifest.content["boundary"]
     ]
