@@ -307,7 +307,7 @@ def executed(path, manifest, feeds, labels) -> dict[str, int]:
     content = manifest.content
     given = {entry["input"]: values.parameter(entry["name"]) for entry in (*content["parameters"], *content["state"])}
     given |= {content["labels"]: labels, content["learning_rate"]: np.array(0.1, np.float32)}
-    given |= {content["step"]: np.array(1), **feeds}
+    given |= {content["step"]: np.array(1), **values.features(feeds)}
     session.run(None, given)
     with open(session.end_profiling()) as file:
         events = [e for e in json.load(file) if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]

@@ -83,13 +83,14 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         UsageError: the profile lacks an operator.
     """
     prepared = trainable_graph(model, selection, backend="portable")
-    graph, names, labels = make_step(prepared, choices.recipe)
+    step = make_step(prepared, choices.recipe)
+    names = step.names
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
-        model=graph,
-        labels=labels,
+        model=step.model,
+        labels=step.labels,
         logits=names.logits,
-        data=tuple(name for _, name in prepared.inputs),
+        data=tuple(kept.name for kept in step.boundary),
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
         large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),

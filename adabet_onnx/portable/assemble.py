@@ -3,6 +3,9 @@
 All of them take the trained parameters as inputs and have everything else inside. The file of a step holds, in this
 order: the forward part, what the backward pass needs of it, the loss, the backward pass, and the updates from the first
 layer to the last. `order` says why.
+
+What no training changes is in a graph of its own, the frozen one; step, gradients and evaluation begin where it ends.
+`cut` says where that is.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from .obstacles import explain
 from .opset import TARGET, raise_opset
 from .optimizers import Updates
 from .order import mask_chain, split_by_use
+from .parting import Boundary, part
 from .recipe import Recipe
 from .recompute import recompute
 from .shapes import annotate
@@ -41,21 +45,47 @@ class Graphs:
     """The graphs of a training.
 
     Attributes:
-        step: inputs, labels, parameters, state, learning rate and step number in; loss, logits, new parameters and
+        frozen: the model's inputs in; what is kept of them, the features, out.
+        step: features, labels, parameters, state, learning rate and step number in; loss, logits, new parameters and
             new state out.
-        gradients: inputs, labels and parameters in; loss, logits and gradients out.
+        gradients: features, labels and parameters in; loss, logits and gradients out.
         update: parameters, gradients, state, learning rate and step number in; new parameters and new state out.
-        evaluation: inputs, labels and parameters in; loss and logits out.
+        evaluation: features, labels and parameters in; loss and logits out.
+        boundary: the features.
         names: of inputs and outputs.
         labels: the labels' input.
     """
 
+    frozen: ir.Model
     step: ir.Model
     gradients: ir.Model
     update: ir.Model
     evaluation: ir.Model
+    boundary: tuple[Boundary, ...]
     names: Names
     labels: ir.Value
+
+
+@dataclass(frozen=True)
+class WholeGraphs:
+    """The graphs of a training from the model's inputs on, before they are cut: see `Graphs`."""
+
+    step: ir.Model
+    gradients: ir.Model
+    evaluation: ir.Model
+    names: Names
+    labels: ir.Value
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: see `Graphs`."""
+
+    frozen: ir.Model
+    model: ir.Model
+    boundary: tuple[Boundary, ...]
+    names: Names
+    labels: str
 
 
 def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
@@ -68,6 +98,20 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
+    whole = whole_graphs(prepared, recipe)
+    data = [name for _, name in prepared.inputs]
+    parted = [whole.step, whole.gradients, whole.evaluation]
+    frozen, boundary = part(parted, data, whole.names.labels, recipe.allowed)
+    update = _update_graph(prepared, recipe, whole.names)
+    return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
+
+
+def whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
+    """Write step, gradients and evaluation from the model's inputs on.
+
+    Raises:
+        ModelError: a node has no gradient, or the profile lacks an operator.
+    """
     segments = _best_segments(prepared, recipe) if recipe.recompute else 0
     step = _step_draft(prepared, recipe, segments)[0].finish_step()
     gradients = _Draft(prepared, recipe)
@@ -75,24 +119,24 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     labels = gradients.add_loss()
     evaluation = _Draft(prepared, recipe, training=False)
     evaluation.add_loss()
-    return Graphs(
-        step=step,
-        gradients=gradients.finish_gradients(),
-        update=_update_graph(prepared, recipe, gradients.names),
-        evaluation=evaluation.finish_evaluation(),
-        names=gradients.names,
-        labels=labels,
-    )
+    return WholeGraphs(step, gradients.finish_gradients(), evaluation.finish_evaluation(), gradients.names, labels)
 
 
-def make_step(prepared: Prepared, recipe: Recipe) -> tuple[ir.Model, Names, str]:
-    """The step's graph alone, as `make_graphs` writes it, with its names and that of the labels.
+def make_step(prepared: Prepared, recipe: Recipe) -> Step:
+    """The frozen graph and the step's alone, as `make_graphs` writes them.
 
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
-    draft, labels = _step_draft(prepared, recipe, _best_segments(prepared, recipe) if recipe.recompute else 0)
-    return draft.finish_step(), draft.names, labels.name or ""
+    return _step(prepared, recipe, _best_segments(prepared, recipe) if recipe.recompute else 0)
+
+
+def _step(prepared: Prepared, recipe: Recipe, segments: int) -> Step:
+    draft, labels = _step_draft(prepared, recipe, segments)
+    model = draft.finish_step()
+    name = labels.name or ""
+    frozen, boundary = part([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
+    return Step(frozen, model, boundary, draft.names, name)
 
 
 def _step_draft(prepared: Prepared, recipe: Recipe, segments: int) -> tuple[_Draft, ir.Value]:
@@ -103,7 +147,7 @@ def _step_draft(prepared: Prepared, recipe: Recipe, segments: int) -> tuple[_Dra
 
 def _best_segments(prepared: Prepared, recipe: Recipe) -> int:
     """How many segments to compute again so that the step's memory is least; 0 for none."""
-    sizes = {n: step_bytes(_step_draft(prepared, recipe, n)[0].finish_step(), _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
+    sizes = {n: step_bytes(_step(prepared, recipe, n).model, _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
     return min(sizes, key=lambda n: (sizes[n], n))
 
 
@@ -187,7 +231,7 @@ class _Draft:
     def finish_step(self) -> ir.Model:
         """Add the updates, from the first layer to the last."""
         build, names = self._build, self.names
-        rate, step = _rate(names), _step(names)
+        rate, step = _rate(names), _number(names)
         updates = Updates(build, self._recipe.optimizer, rate, step)
         state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
         moments = _by_parameter(names, state)
@@ -271,7 +315,7 @@ def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
     opset = max(prepared.graph.opset_imports.get("") or 0, TARGET)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
     build = Builder(graph, opset=opset, allowed=recipe.allowed)
-    rate, step = _rate(names), _step(names)
+    rate, step = _rate(names), _number(names)
     parameters = [_input(tensor.input, tensor.shape) for tensor in names.parameters]
     gradients = [_input(tensor.gradient, tensor.shape) for tensor in names.parameters]
     state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
@@ -314,7 +358,7 @@ def _rate(names: Names) -> ir.Value:
     return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
 
 
-def _step(names: Names) -> ir.Value:
+def _number(names: Names) -> ir.Value:
     return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
 
 

@@ -1,4 +1,7 @@
-"""Writing the files of a training: four graphs and the initial values, and what the manifest says of them."""
+"""Writing the files of a training: its graphs, their weights, and the initial values of what is trained.
+
+And what the manifest says of them.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx_ir as ir
 
-from ..errors import ModelError
 from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
-from . import checkpoint
+from . import checkpoint, weights
 from .assemble import make_graphs
 from .memory import step_bytes
 from .names import Tensor
@@ -22,20 +23,23 @@ from .profiles import check_profile
 from .recipe import Recipe
 
 FILES = {
+    "frozen": "frozen.onnx",
     "step": "step.onnx",
     "gradients": "grads.onnx",
     "update": "update.onnx",
     "evaluation": "eval.onnx",
     "state": "state.bin",
+    "weights": weights.FILE,
+    "model": "model.onnx",
 }
 _BATCHES = (1, 8, 32)  # for which the step's memory is predicted
 
 
 def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | None = None) -> dict[str, Any]:
-    """Write step.onnx, grads.onnx, update.onnx, eval.onnx and state.bin; give the manifest's entries.
+    """Write all files but the manifest, and give its entries.
 
     Args:
-        prepared: the trainable graph.
+        prepared: the trainable graph, and the one that an export puts trained values into.
         recipe: what to compute.
         folder: an existing folder.
         profile: what the graphs may use.
@@ -47,12 +51,16 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
     """
     graphs = make_graphs(prepared, recipe)
     models = {
+        "frozen": graphs.frozen,
         "step": graphs.step,
         "gradients": graphs.gradients,
         "update": graphs.update,
         "evaluation": graphs.evaluation,
     }
-    memory = {str(batch): step_bytes(graphs.step, batch) for batch in _BATCHES}
+    memory, before = (
+        {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
+    )
+    stored = weights.Weights(folder)
     opset = ir_version = 0
     operators: set[str] = set()
     for what, model in models.items():
@@ -62,12 +70,8 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         model.ir_version = _ir_version(model.opset_imports.get("") or 0)
         ir_version = max(ir_version, model.ir_version)
         operators |= {node.op_type for node in model.graph}
-        proto = ir.to_proto(model)
-        try:
-            onnx.checker.check_model(proto)
-        except onnx.checker.ValidationError as error:
-            raise ModelError(f"the {what} graph is not valid ONNX: {str(error).strip()[:300]}") from error
-        (folder / FILES[what]).write_bytes(proto.SerializeToString(deterministic=True))
+        stored.write(model, FILES[what])
+    stored.write(prepared.original.clone(), FILES["model"])
     names = graphs.names
     tensors = (*names.parameters, *names.state)
     initial = {}
@@ -84,6 +88,16 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         "input_details": [
             {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)}
             for name, feed in prepared.inputs
+        ],
+        "boundary": [
+            {
+                "name": kept.name,
+                "shape": list(kept.shape),
+                "dtype": kept.dtype,
+                "bytes": kept.bytes,
+                "input": kept.given,
+            }
+            for kept in graphs.boundary
         ],
         "labels": names.labels,
         "label_details": {
@@ -102,6 +116,7 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         "ir_version": ir_version,
         "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators),
         "predicted_step_bytes": memory,
+        "predicted_frozen_bytes": before,
     }
 
 

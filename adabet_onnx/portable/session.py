@@ -13,17 +13,19 @@ from .. import runtime
 from ..data.labels import check_count, counted
 from ..errors import AdabetError, TrainingError
 from . import checkpoint
+from .features import Features
+from .weights import check_external
 
 
 class Session:
     """Parameters, optimizer state and gradients of one artifact folder, in memory.
 
-    A graph is loaded when it is first needed. The step's serves evaluation too once it is there (only the nodes the
-    loss needs are run), so that weights are not held twice.
+    A graph is loaded when it is first needed. What no training changes is computed by the frozen graph, from which the
+    others go on: `features` gives what they take. Where they are given the model's inputs, it is run for them.
 
     Args:
-        files: paths of step, gradients, update and evaluation graph.
-        names: the manifest's entries: parameters, state, labels, learning_rate, step, loss and logits.
+        files: paths of frozen, step, gradients, update and evaluation graph.
+        names: the manifest's entries: parameters, state, boundary, labels, learning_rate, step, loss and logits.
         start: checkpoint to start from, or state.bin.
         feeds: (name in the original model, name in the graphs) of each input.
         threads: for ONNX Runtime; None is its own choice.
@@ -42,6 +44,10 @@ class Session:
         threads: int | None = None,
     ) -> None:
         self._files, self._names, self._feeds, self._threads = dict(files), names, tuple(feeds), threads
+        boundary = names.get("boundary")  # None in folders of version 1, whose graphs begin at the model's inputs
+        self._boundary: list[tuple[str, str | None]] = [(feed, feed) for _, feed in feeds]
+        if boundary is not None:
+            self._boundary = [(str(entry["name"]), entry["input"]) for entry in boundary]
         self._parameters: list[Mapping[str, Any]] = list(names["parameters"])
         self._state: list[Mapping[str, Any]] = list(names["state"])
         entries = [*self._parameters, *self._state]
@@ -63,6 +69,7 @@ class Session:
     def _session(self, what: str) -> Any:
         if what not in self._sessions:
             options = runtime.training_options(self._threads)
+            check_external(self._files[what], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
                     self._sessions[what] = runtime.inference_session(self._files[what], str(self._files[what]), options)
@@ -70,12 +77,52 @@ class Session:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
         return self._sessions[what]
 
+    def features(self, feeds: Mapping[str, np.ndarray]) -> Features:
+        """What the other graphs take for samples, which training does not change.
+
+        Args:
+            feeds: by the names of the original model's inputs.
+
+        Returns:
+            Arrays by the names of the boundary; the inputs themselves where nothing is frozen.
+        """
+        if isinstance(feeds, Features):
+            return feeds
+        found = self._before(feeds)
+        return Features(
+            {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in found.items()}
+        )
+
+    def _before(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Features: arrays where they are given, the runtime's values where they are computed."""
+        missing = [original for original, _ in self._feeds if original not in feeds]
+        if missing:
+            raise TrainingError(
+                f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the "
+                "artifacts again."
+            )
+        given = {name: feeds[original] for original, name in self._feeds}
+        found: dict[str, Any] = {name: given[source] for name, source in self._boundary if source is not None}
+        wanted = [name for name, source in self._boundary if source is None]
+        if wanted:
+            values = {name: self._value(array) for name, array in given.items()}
+            found.update(zip(wanted, self._run("frozen", wanted, values), strict=True))
+        return {name: found[name] for name, _ in self._boundary}
+
+    def _value(self, array: np.ndarray) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
     def step(
         self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
     ) -> tuple[float, np.ndarray]:
         """One training step: (loss, logits), both from before the update.
 
         A loss that is not finite changes nothing.
+
+        Args:
+            feeds: `Features`, or the original model's inputs by name; so of `gradients` and `evaluate`.
+            labels: of the same samples.
+            learning_rate: of the update.
         """
         given = self._given(feeds, labels, state=True)
         given |= self._hyperparameters(learning_rate)
@@ -133,16 +180,19 @@ class Session:
         return _number(loss), logits.numpy()
 
     def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, *, state: bool) -> dict[str, Any]:
-        missing = [original for original, _ in self._feeds if original not in feeds]
-        if missing:
-            raise TrainingError(
-                f"the artifacts name an input {missing[0]!r}, but what is fed has only {sorted(feeds)}. Make the "
-                "artifacts again."
-            )
         check_count(feeds, labels)
-        value = self._ort.OrtValue.ortvalue_from_numpy
-        given = {name: value(np.ascontiguousarray(feeds[original])) for original, name in self._feeds}
-        given[self._names["labels"]] = value(np.ascontiguousarray(labels))
+        if isinstance(feeds, Features):
+            missing = [name for name, _ in self._boundary if name not in feeds]
+            if missing:
+                raise TrainingError(
+                    f"the artifacts go on from a value {missing[0]!r}, but what is fed has only {sorted(feeds)}. These "
+                    "are features of other artifacts: compute them again."
+                )
+            found: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
+        else:
+            found = self._before(feeds)
+        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
+        given[self._names["labels"]] = self._value(labels)
         entries = [*self._parameters, *(entry for entry in self._state if state or entry.get("moves"))]
         return given | {entry["input"]: self._values[entry["name"]] for entry in entries}
 
@@ -158,7 +208,8 @@ class Session:
         try:
             return list(session.run_with_ort_values(wanted, given))
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise TrainingError(f"a training step failed: {runtime.first_line(error)}") from error
+            doing = "computing features" if what == "frozen" else "a training step"
+            raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
     def parameter_names(self) -> list[str]:
         """All parameters; frozen ones are constants of the graphs."""

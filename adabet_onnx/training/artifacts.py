@@ -45,9 +45,10 @@ def make_artifacts(
 ) -> Manifest:
     """Make the artifacts for training the selected layers.
 
-    Of the ``portable`` backend: step.onnx, grads.onnx, update.onnx, eval.onnx and state.bin, for any onnxruntime from
-    1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx and checkpoint, for
-    onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values into) and manifest.json.
+    Of the ``portable`` backend: frozen.onnx, step.onnx, grads.onnx, update.onnx, eval.onnx, state.bin and weights.bin,
+    for any onnxruntime from 1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx
+    and checkpoint, for onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values
+    into) and manifest.json.
 
     Args:
         model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
@@ -96,10 +97,10 @@ def make_artifacts(
     with replacing_folder(target, FILE) as part:
         if chosen == "ort":
             entries = ort_artifacts.write(prepared, choices, part)
+            onnx.save(ir.to_proto(prepared.original), part / _MODEL)
+            entries["files"]["model"] = _MODEL
         else:
-            entries = _write_portable(prepared, choices, part)
-        onnx.save(ir.to_proto(prepared.original), part / _MODEL)
-        entries["files"]["model"] = _MODEL
+            entries = emit.write(prepared, choices.recipe, part, profile=choices.profile)
         content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
         write_json(part / FILE, content)
         if check:
@@ -127,10 +128,6 @@ def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[st
     model = prepared.model
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     return ["N", *(int(extent) for extent in shape[1:])]
-
-
-def _write_portable(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
-    return emit.write(prepared, choices.recipe, folder, profile=choices.profile)
 
 
 def _manifest(

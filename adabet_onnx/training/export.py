@@ -71,7 +71,7 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
     checkpoint, _ = trained_checkpoint(manifest)
     values, state = manifest.read_checkpoint(checkpoint, PROPERTY)
     trained = trained_on(state)
-    model = ir.load(manifest.file("model"))
+    model = manifest.model()
     initializers = model.graph.initializers
     for name in (*manifest.parameters, *manifest.statistics):
         value = initializers.get(name)

@@ -1,6 +1,6 @@
 """The manifest of an artifact folder: what is in it and how to use it.
 
-``manifest.json``: format "adabet-onnx/manifest", version 1, with
+``manifest.json``: format "adabet-onnx/manifest", version 2, with
     backend         "ort" (onnxruntime-training) or "portable" (plain ONNX)
     files           names of the backend's files (below) and of model (the graph to export into)
     sha256          of each of these files
@@ -31,8 +31,13 @@ and, of the backend "ort",
     parameters      the trainable ones in the order of the flat parameter buffer: name, shape, offset (in elements)
 
 or, of the backend "portable",
-    files           step, gradients, update, evaluation (graphs) and state (initial values)
-    inputs          names of the inputs; input_details: name (of the original model), feed (name here), dtype, shape
+    files           frozen, step, gradients, update, evaluation (graphs), state (initial values) and weights (external
+                    data of these graphs and of model: each weight of 1 kB and more once)
+    inputs          names of the frozen graph's inputs; input_details: name (of the original model), feed (name here),
+                    dtype, shape
+    boundary        what the frozen graph gives, and step, gradients and evaluation go on from: name (of the frozen
+                    graph's output and of the others' input), shape (the samples, "N", first), dtype, bytes (of one
+                    sample), input (the frozen graph's input that it is, unchanged; null for what is computed)
     labels          name of the labels' input; label_details: dtype, shape
     learning_rate   name of the input for the learning rate, float32 of one element
     step            name of the input for the number of the step, int64 of one element, 1 for the first
@@ -44,7 +49,10 @@ or, of the backend "portable",
     state           of the optimizer, and running statistics: the same but gradient; parameter it belongs to; moves: the
                     forward pass changes it, not the update
     opset, ir_version, oldest_onnxruntime   what is needed to read the graphs
-    predicted_step_bytes  by batch size: see portable/memory.py
+    predicted_step_bytes, predicted_frozen_bytes  of step and frozen graph by batch size: see portable/memory.py
+
+Version 1 had neither frozen, weights nor boundary: step, gradients and evaluation began at ``inputs``, and each graph
+held its weights. Such folders are read as before.
 """
 
 from __future__ import annotations
@@ -56,6 +64,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..data.preprocess import Arithmetic, preprocessing_from_json
 from ..errors import RecordError, UsageError
@@ -63,6 +72,8 @@ from ..files import sha256_of_files
 from ..model.channels import Slice
 from ..model.dims import Dims
 from ..model.logits_axes import class_axis, label_shape
+from ..model.reading import read
+from ..model.shapes import BATCH
 from ..portable import checkpoint as portable_checkpoint
 from ..portable.session import Session
 from ..records import Entries, read_record
@@ -71,7 +82,7 @@ from ..showing import clipped, counted, named, one_line
 from ..vocabulary import LOSSES, OPTIMIZERS
 from . import ort
 
-FORMAT, VERSION = "adabet-onnx/manifest", 1
+FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
 _MADE_BY = "`make_artifacts`"
 _DTYPES = (
@@ -92,6 +103,7 @@ _FILES = {
     "ort": ("training_model", "eval_model", "optimizer_model", "checkpoint", "model"),
     "portable": ("step", "gradients", "update", "evaluation", "state", "model"),
 }
+_SINCE_2 = ("frozen", "weights")  # of the portable backend
 TrainingSession = ort.Session | Session
 
 
@@ -115,6 +127,14 @@ class Manifest:
     def file(self, what: str) -> Path:
         """Path of one of the files the manifest names."""
         return self.folder / str(self.content["files"][what])
+
+    def model(self) -> ir.Model:
+        """The graph that an export puts trained values into, in memory.
+
+        Raises:
+            ModelError: it cannot be read, or weights lie outside of the folder.
+        """
+        return ir.from_proto(read(self.file("model")).proto)
 
     @property
     def parameters(self) -> list[str]:
@@ -242,7 +262,7 @@ class Manifest:
         if self.backend == "ort":
             names = [name for name, _ in self.feed_names]
             return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
-        files = {what: self.file(what) for what in _FILES["portable"]}
+        files = {what: self.file(what) for what in _files(self.content)}
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
     def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
@@ -275,7 +295,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     content = read_record(path, FORMAT, VERSION, _MADE_BY)
     manifest = Manifest(folder, content)
     _check(Entries(content, str(path), _MADE_BY), manifest, path)
-    names = {what: manifest.file(what) for what in _FILES[manifest.backend]}
+    names = {what: manifest.file(what) for what in _files(content)}
     hashes = content["sha256"]
     for what, file in names.items():
         if file.parent != folder or not file.is_file():
@@ -287,6 +307,13 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     return manifest
 
 
+def _files(content: dict[str, Any]) -> tuple[str, ...]:
+    """What the files of a backend are called."""
+    backend = str(content["backend"])
+    later = _SINCE_2 if backend == "portable" and content["version"] > 1 else ()
+    return (*_FILES[backend], *later)
+
+
 def _check(record: Entries, manifest: Manifest, path: Path) -> None:
     """See that every entry that is used is there and of the right type."""
     backend = record.take("backend", str)
@@ -296,7 +323,7 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
             "adabet-onnx or make the artifacts again."
         )
     files, hashes = record.inside("files"), record.inside("sha256")
-    for what in _FILES[backend]:
+    for what in _files(manifest.content):
         files.take(what, str)
         hashes.take(what, str)
     for key in ("model_sha256", "loss", "logits", "model_logits"):
@@ -336,6 +363,8 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         for key in ("labels", "learning_rate", "step"):
             record.take(key, str)
         tensors += [("state", entry) for entry in record.take_list("state", dict)]
+        if manifest.content["version"] > 1:
+            _check_boundary(record, path)
     for what, entry in tensors:
         given = Entries(entry, f"{path}, {what!r},", _MADE_BY)
         _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
@@ -351,6 +380,28 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         _ = manifest.preprocessing
     record.take_if_there("bound", None, dict, type(None))
     record.take_if_there("notes", [], list)
+
+
+def _check_boundary(record: Entries, path: Path) -> None:
+    """See that what crosses the boundary is described."""
+    names, inputs = set(), set(record.names("inputs"))
+    for entry in record.take_list("boundary", dict):
+        given = Entries(entry, f"{path}, 'boundary',", _MADE_BY)
+        name, shape = given.take("name", str), given.take("shape", list)
+        if name in names:
+            raise given.damaged(f"'name' is {name!r} twice")
+        names.add(name)
+        dtype = given.take("dtype", str)
+        if dtype not in _DTYPES:
+            raise given.damaged(f"'dtype' is {dtype!r}, not one of {', '.join(_DTYPES)}")
+        if not shape or shape[0] != BATCH or not all(type(extent) is int and extent >= 0 for extent in shape[1:]):
+            raise given.damaged("'shape' must be 'N' followed by whole numbers")
+        size = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+        if given.take("bytes", int) != size:
+            raise given.damaged(f"'bytes' is {entry['bytes']}, but one sample of shape {shape} takes {size}")
+        source = given.take("input", str, type(None))
+        if source is not None and source not in inputs:
+            raise given.damaged(f"'input' is {source!r}, which is none of the inputs")
 
 
 def _check_channels(given: Entries, shape: list[int]) -> None:

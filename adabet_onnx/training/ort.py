@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import onnx
 from .. import runtime
 from ..data.labels import check_count
 from ..errors import ModelError, RuntimeMissingError, TrainingError
+from ..portable.features import Features
 from ..training_runtime import load
 
 IR_VERSION = 10  # the newest that 1.19.2 reads
@@ -177,7 +178,13 @@ class Session:
                 "otherwise make the artifacts again."
             ) from error
 
-    def step(self, feeds: dict[str, np.ndarray], labels: np.ndarray, learning_rate: float) -> tuple[float, np.ndarray]:
+    def features(self, feeds: Mapping[str, np.ndarray]) -> Features:
+        """The inputs themselves: these graphs begin at the model's."""
+        return Features({name: feeds[name] for name in self._inputs})
+
+    def step(
+        self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
+    ) -> tuple[float, np.ndarray]:
         """One training step: (loss, logits), both from before the update.
 
         A loss that is not finite changes nothing.
@@ -189,7 +196,7 @@ class Session:
             self.forget_gradients()
         return loss, logits
 
-    def gradients(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+    def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits); gradients are added to what has gathered since `update`."""
         self._module.train()
         return self._run(feeds, labels)
@@ -204,12 +211,12 @@ class Session:
         """Drop the gathered gradients without a step."""
         self._module.lazy_reset_grad()
 
-    def evaluate(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+    def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward only: (loss, logits)."""
         self._module.eval()
         return self._run(feeds, labels)
 
-    def _run(self, feeds: dict[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
+    def _run(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         check_count(feeds, labels)
         try:
             outputs = self._module(*(feeds[name] for name in self._inputs), labels)

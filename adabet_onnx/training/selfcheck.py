@@ -46,7 +46,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
     name = str(manifest.content["model_logits"])
-    original = ir.load(manifest.file("model"))
+    original = manifest.model()
     expected = _logits(original, name, feeds)
     _check_alone(original, name, feeds, expected)
     labels = sample_labels(manifest, expected, seed)

@@ -11,7 +11,12 @@ folder = Path(sys.argv[1])
 manifest = json.loads((folder / "manifest.json").read_text())
 data = np.load(sys.argv[2])
 x, y = data["x"], data["y"]  # as the model takes it: float32, preprocessed; int64
-session = onnxruntime.InferenceSession(folder / "step.onnx", providers=["CPUExecutionProvider"])
+frozen, session = (
+    onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+    for name in ("frozen.onnx", "step.onnx")
+)
+kept = [b["name"] for b in manifest["boundary"]]  # what no training changes is computed once, for all epochs
+features = dict(zip(kept, frozen.run(kept, {manifest["inputs"][0]: x}), strict=True))
 stored = (folder / "state.bin").read_bytes()
 tensors = manifest["parameters"] + manifest["state"]
 values = {
@@ -20,7 +25,7 @@ values = {
 outputs = [manifest["loss"], *(t["output"] for t in tensors)]
 for step in range(1, 1 + len(x) // 8):
     batch = slice(8 * (step - 1), 8 * step)
-    feeds = {manifest["inputs"][0]: x[batch], manifest["labels"]: y[batch], **values}
+    feeds = {**{name: array[batch] for name, array in features.items()}, manifest["labels"]: y[batch], **values}
     feeds |= {manifest["learning_rate"]: np.array(1e-3, np.float32), manifest["step"]: np.array(step, np.int64)}
     loss, *new = session.run(outputs, feeds)
     values = {t["input"]: value for t, value in zip(tensors, new, strict=True)}

@@ -20,8 +20,9 @@ try {
   ort.env.wasm.wasmPaths = "/ort/";
   const manifest = { ...(await json("/folder/manifest.json")), providers: ["wasm"] };
   const given = await json("/batches.json");
-  const step = new Uint8Array(await load("/folder/step.onnx"));
-  window.result = { losses: await train(ort, step, await load("/folder/state.bin"), manifest, given.batches, given.rate) };
+  const files = { "state.bin": await load("/folder/state.bin") };
+  for (const name of ["frozen.onnx", "step.onnx", "weights.bin"]) files[name] = new Uint8Array(await load("/folder/" + name));
+  window.result = { losses: await train(ort, files, manifest, given.batches, given.rate) };
 } catch (error) {
   window.result = { error: String(error) };
 }

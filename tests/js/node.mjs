@@ -13,11 +13,12 @@ if (name === "onnxruntime-web") {
   manifest.providers = ["wasm"];
   ort.env.wasm.numThreads = 1;
 }
-const state = readFileSync(join(folder, "state.bin"));
-const buffer = state.buffer.slice(state.byteOffset, state.byteOffset + state.byteLength);
+const bytes = (file) => new Uint8Array(readFileSync(join(folder, file)));
+const web = name === "onnxruntime-web";
+const files = { "state.bin": bytes("state.bin").buffer, "weights.bin": web ? bytes("weights.bin") : null };
+for (const file of ["frozen.onnx", "step.onnx"]) files[file] = web ? bytes(file) : join(folder, file);
 const given = JSON.parse(readFileSync(batches, "utf8"));
-const step = new Uint8Array(readFileSync(join(folder, "step.onnx")));
-const losses = await train(ort, step, buffer, manifest, given.batches, given.rate);
+const losses = await train(ort, files, manifest, given.batches, given.rate);
 const packageFile = join(createRequire(import.meta.url).resolve(name), "../../package.json");
 console.log(JSON.stringify({ version: JSON.parse(readFileSync(packageFile, "utf8")).version, losses }));
 process.exit(0); // the web package keeps its worker alive

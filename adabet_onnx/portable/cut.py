@@ -1,0 +1,231 @@
+"""The cut between what no training changes and the rest: the first is computed once for a sample, and kept.
+
+A value is frozen if it depends on model inputs and constants alone, and on no other sample (`per_sample`). Frozen nodes
+that are light may be computed again in every step, where that is cheaper than keeping what they give; heavy ones never
+are. Among all closed cuts (no node before the cut reads a value after it) the cheapest is taken: the bytes that are
+kept of a sample, and `_AGAIN` bytes for each element that is computed again. That is a minimum cut in a network
+of the frozen nodes; of several with the same cost it is the latest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..model.dims import count, dims_or_none
+from ..model.uses import reads
+from .numbering import Numbering
+from .per_sample import Layout, Place, from_size, places
+
+# To compute an element again costs as much as to keep so many bytes of it. Roughly measured, a light operator takes as
+# long for an element as it takes to fetch one kept byte; but bytes are kept of every sample, and so weigh four times.
+_AGAIN = 0.25
+_FREE = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})  # the runtime copies nothing
+HEAVY = frozenset(
+    {
+        *("AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm"),
+        *("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GridSample", "LSTM", "LpPool", "MatMul"),
+        *("MatMulInteger", "MaxPool", "MaxRoiPool", "QLinearConv", "QLinearMatMul", "RNN", "Resize", "RoiAlign"),
+        "Upsample",
+    }
+)
+_STORED = frozenset(
+    {
+        *(ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL),
+        *(ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64),
+        *(ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64),
+    }
+)
+_NEVER = 1 << 29  # costs more than any cut
+_MOST = 1 << 28  # that a cut may cost; larger numbers are scaled
+_BEGIN, _SOURCE, _SINK, _FIRST = 0, 1, 2, 3  # vertices; the last is the first of a node
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A frozen value that the rest of the graphs reads.
+
+    Attributes:
+        value: in the first of the graphs.
+        number: of the value in all of them.
+        layout: where the samples lie in it.
+    """
+
+    value: ir.Value
+    number: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut through several graphs.
+
+    Attributes:
+        crossings: what crosses it, in the order in which the first graph makes it.
+        numbers: for each graph the number of each of its values.
+        places: for each graph where the samples lie in each of its values.
+    """
+
+    crossings: tuple[Crossing, ...]
+    numbers: tuple[Mapping[ir.Value, int], ...]
+    places: tuple[Mapping[ir.Value, Place], ...]
+
+
+def find_cut(models: Sequence[ir.Model], data: Collection[str]) -> Cut:
+    """The cheapest cut.
+
+    Args:
+        models: graphs of one training, with shapes; frozen is what the first of them has.
+        data: names of the model's inputs, the batch first.
+    """
+    numbering = Numbering()
+    numbers = tuple(numbering.of(model.graph) for model in models)
+    where = tuple(places(model, data) for model in models)
+    frozen = _Frozen(models[0].graph, numbers[0], where[0])
+    read: set[int] = set()
+    for model, known, its in zip(models, numbers, where, strict=True):
+        for node in model.graph:
+            if known[node.outputs[0]] not in frozen.made and not from_size(node, its):
+                read.update(known[value] for value in reads(node) if value is not None)
+        read.update(known[value] for value in model.graph.outputs)
+    crossing = _cheapest(frozen, frozen.needed(read), read)
+    order = [Crossing(value, number, place) for number, (value, place) in frozen.values.items() if number in crossing]
+    return Cut(tuple(order), numbers, where)
+
+
+class _Frozen:
+    """The frozen nodes of a graph, and the values with samples that they give.
+
+    Attributes:
+        values: by number, inputs first: the value, and where its samples lie.
+        made: by the number of the first output, the node.
+        operands: by the same, the numbers of the values with samples that the node reads.
+        results: by the same, the numbers of the values that the node gives.
+    """
+
+    def __init__(self, graph: ir.Graph, numbers: Mapping[ir.Value, int], where: Mapping[ir.Value, Place]) -> None:
+        self.values: dict[int, tuple[ir.Value, Layout]] = {}
+        self.made: dict[int, ir.Node] = {}
+        self.operands: dict[int, tuple[int, ...]] = {}
+        self.results: dict[int, tuple[int, ...]] = {}
+        self.producer: dict[int, int] = {}
+        for value in graph.inputs:
+            place = where[value]
+            if isinstance(place, Layout):
+                self.values.setdefault(numbers[value], (value, place))
+        for node in graph:
+            first = numbers[node.outputs[0]]
+            if first in self.made or not any(isinstance(where[value], Layout) for value in node.outputs):
+                continue
+            given = [numbers[value] for value in reads(node) if value is not None and isinstance(where[value], Layout)]
+            self.made[first], self.operands[first] = node, tuple(dict.fromkeys(given))
+            self.results[first] = tuple(numbers[value] for value in node.outputs)
+            for value in node.outputs:
+                place = where[value]
+                self.producer[numbers[value]] = first
+                if isinstance(place, Layout):
+                    self.values.setdefault(numbers[value], (value, place))
+
+    def needed(self, read: Collection[int]) -> set[int]:
+        """The nodes that values are computed by."""
+        found: set[int] = set()
+        stack = [self.producer[number] for number in read if number in self.producer]
+        while stack:
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                stack.extend(self.producer[number] for number in self.operands[node] if number in self.producer)
+        return found
+
+    def kept_bytes(self, number: int) -> int:
+        """What keeping a value of one sample takes."""
+        value, _ = self.values[number]
+        extents = dims_or_none(value)
+        if extents is None or value.dtype not in _STORED:
+            return _NEVER
+        return math.ceil(count(extents, 1) * value.dtype.itemsize)
+
+    def again(self, node: int) -> int:
+        """What computing a node again for one sample takes."""
+        if self.made[node].op_type in HEAVY:
+            return _NEVER
+        if self.made[node].op_type in _FREE:
+            return 1
+        shapes = [dims_or_none(value) for value in self.made[node].outputs]
+        return math.ceil(_AGAIN * sum(count(shape or (), 1) for shape in shapes))
+
+
+def _cheapest(frozen: _Frozen, needed: set[int], read: Collection[int]) -> set[int]:
+    """The values that cross the cheapest cut; the inputs that are needed, where there is no other cut."""
+    network = _Network(frozen, needed, read)
+    kept = network.before()
+    if kept is None:  # what a heavy node gives cannot be kept
+        kept = set()
+    found = set()
+    for number in (n for n in frozen.values if n not in frozen.producer or frozen.producer[n] in kept):
+        later = any(number in frozen.operands[node] for node in needed - kept)
+        if later or number in read:
+            found.add(number)
+    return found
+
+
+class _Network:
+    """A flow network whose minimum cut is the cheapest cut of the graph.
+
+    Every node and every value is a vertex. From the source leads to a node what it costs to compute it again; from a
+    node to its value what it costs to keep it; from the value to all that read it, and back from a node to what it is
+    computed from, what cannot be cut.
+    """
+
+    def __init__(self, frozen: _Frozen, needed: set[int], read: Collection[int]) -> None:
+        self._nodes = {node: i + _FIRST for i, node in enumerate(sorted(needed))}
+        values = [n for n in frozen.values if frozen.producer.get(n, -1) in needed or n not in frozen.producer]
+        self._size = _FIRST + len(self._nodes) + len(values)
+        at = {number: _FIRST + len(self._nodes) + i for i, number in enumerate(values)}
+        self._edges: dict[tuple[int, int], int] = {(_BEGIN, _SOURCE): _NEVER}  # so no sum of flows is too large
+        costs = {n: frozen.kept_bytes(n) for n in values} | {-1 - n: frozen.again(n) for n in needed}
+        whole = sum(cost for cost in costs.values() if cost < _NEVER)
+        self._scale = min(1.0, _MOST / max(whole, 1))
+        for number in values:
+            made = frozen.producer.get(number)
+            self._edge(_SOURCE if made is None else self._nodes[made], at[number], costs[number])
+            if number in read:
+                self._edge(at[number], _SINK, _NEVER)
+        for node in needed:
+            self._edge(_SOURCE, self._nodes[node], costs[-1 - node])
+            for number in frozen.operands[node]:
+                self._edge(at[number], self._nodes[node], _NEVER)
+                made = frozen.producer.get(number)
+                if made is not None:
+                    self._edge(self._nodes[node], self._nodes[made], _NEVER)
+
+    def _edge(self, begin: int, end: int, cost: int) -> None:
+        self._edges[begin, end] = _NEVER if cost >= _NEVER else max(1, round(cost * self._scale))
+
+    def before(self) -> set[int] | None:
+        """The nodes before the latest of the cheapest cuts; None if every cut costs too much."""
+        from scipy.sparse import csr_matrix  # here and below: loading scipy takes a while
+        from scipy.sparse.csgraph import maximum_flow
+
+        ends = np.array(list(self._edges), np.int32).reshape(-1, 2).T
+        capacity = csr_matrix((np.array(list(self._edges.values()), np.int32), ends), shape=(self._size, self._size))
+        result = maximum_flow(capacity, _BEGIN, _SINK)
+        if result.flow_value >= _NEVER:
+            return None
+        left = (capacity - result.flow).tocoo()
+        into: dict[int, list[int]] = {}
+        for begin, end, rest in zip(left.row.tolist(), left.col.tolist(), left.data.tolist(), strict=True):
+            if rest > 0:
+                into.setdefault(end, []).append(begin)
+        reaches, queue = {_SINK}, deque([_SINK])
+        while queue:
+            for vertex in into.get(queue.popleft(), ()):
+                if vertex not in reaches:
+                    reaches.add(vertex)
+                    queue.append(vertex)
+        return {node for node, vertex in self._nodes.items() if vertex not in reaches}

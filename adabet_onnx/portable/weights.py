@@ -1,0 +1,111 @@
+"""One file for the weights of several graphs: each weight once, whichever graphs have it.
+
+The graphs say where: ONNX's external data, with offset and length. Small tensors stay in the graphs. A tensor begins
+at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from ..errors import ModelError, RecordError
+from ..model.reading import tensors
+
+FILE = "weights.bin"
+_INSIDE = 1024  # bytes; what is smaller stays in the graph
+_ALIGNED, _MAPPED, _PAGE = 64, 1 << 16, 4096
+
+
+class Weights:
+    """Writes graphs of one folder, and their weights into one file.
+
+    Args:
+        folder: an existing one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[str, tuple[int, int]] = {}
+        self._end = 0
+        (folder / FILE).write_bytes(b"")
+
+    def write(self, model: ir.Model, name: str) -> Path:
+        """Write a graph as a file of this name; its weights are read from the folder from then on.
+
+        Raises:
+            ModelError: it is not valid ONNX.
+            OSError: a file cannot be written.
+        """
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes < _INSIDE or tensor.dtype == ir.DataType.STRING:
+                continue
+            offset, length = self._place(tensor.tobytes())
+            value.const_value = ir.ExternalTensor(
+                FILE,
+                offset,
+                length,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=value.name or "",
+                base_dir=self._folder,
+            )
+        path = self._folder / name
+        path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+        try:
+            onnx.checker.check_model(str(path))
+        except onnx.checker.ValidationError as error:
+            raise ModelError(f"the graph of {name} is not valid ONNX: {str(error).strip()[:300]}") from error
+        return path
+
+    def _place(self, data: bytes) -> tuple[int, int]:
+        """Where these bytes lie in the file; they are added to it where they are new."""
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self._places:
+            unit = _PAGE if len(data) >= _MAPPED else _ALIGNED
+            offset = -(-self._end // unit) * unit
+            with (self._folder / FILE).open("ab") as file:
+                file.write(bytes(offset - self._end) + data)
+            self._places[digest] = (offset, len(data))
+            self._end = offset + len(data)
+        return self._places[digest]
+
+
+def check_external(path: Path, weights: Path | None) -> None:
+    """See that a graph reads its weights from the one file beside it, and that they are there.
+
+    Args:
+        path: of the graph.
+        weights: the file; None where the graph should hold its weights itself.
+
+    Raises:
+        RecordError: it names another file, or the file is too short.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        there = weights.stat().st_size if weights is not None else 0
+    except Exception as error:  # protobuf's DecodeError has moved between versions
+        raise RecordError(f"{path} cannot be read ({error}). Make the artifacts again.") from error
+    for tensor in tensors(proto):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if weights is None or location != weights.name:
+            raise RecordError(
+                f"{path} reads {tensor.name!r} from {location!r}, but expected is "
+                f"{'no other file' if weights is None else repr(weights.name)}. Make the artifacts again."
+            )
+        offset, length = entries.get("offset") or "0", entries.get("length") or ""
+        if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= there):
+            raise RecordError(
+                f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} "
+                f"has {there} bytes: it was cut short. Make the artifacts again."
+            )
