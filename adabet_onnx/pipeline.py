@@ -32,6 +32,7 @@ from .model.open import Model, ModelSource, open_model
 from .options import with_given
 from .outcome import Outcome
 from .progress import Progress, silent
+from .runtime import on
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
@@ -367,7 +368,7 @@ def _measured(job: _Job, scores: Scores) -> tuple[dict[str, Cost], str | None]:
 
 
 def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
-    say, size, threads = job.progress or silent, job.settings.size, job.options.threads
+    say, size, threads = job.progress or silent, job.settings.size, on(job.options.threads).threads
     say("measuring", 0, 3)
     manifest = load_manifest(job.artifacts, verify=False)
     parts = manifest.selection.parts_of(size)

@@ -18,6 +18,7 @@ from .common import (
     take_choices,
     take_data,
     take_preprocessing,
+    take_runtime,
     take_scoring,
     this_command,
 )
@@ -92,7 +93,7 @@ from .printing import progress_bar, show, show_json
     group="Runtime",
     help="Trainings at once.",
 ).varied(shown="the number of cores")
-@options.threads
+@options.compute
 @config.files
 def compare(
     model: Path,
@@ -107,7 +108,6 @@ def compare(
     bind: Bindings,
     old_domain: Path | None,
     jobs: int | None,
-    threads: int | None,
     save_config: Path | None,
     as_json: bool,
     quiet: bool,
@@ -145,7 +145,7 @@ def compare(
         keep_tail=keep_tail,
         append=append,
         processes=jobs or os.cpu_count() or 1,
-        threads=threads,
+        threads=take_runtime(settings),
         command=this_command(),
         **settings,
     )

@@ -21,7 +21,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Size
+from .parameters import FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -323,4 +323,21 @@ resume = _runtime("--resume", is_flag=True, help="Go on where an interrupted run
 seed = _runtime("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of everything that is random.")
 threads = _runtime(
     "--threads", type=_COUNT, metavar="N", help="Threads for ONNX Runtime.", show_default="as it chooses"
+)
+compute = together(
+    threads,
+    _runtime(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider for all that is inference: scoring, the frozen part of a training, prediction.",
+        show_default="the CPU's",
+    ),
+    _runtime(
+        "--provider-option",
+        "provider_options",
+        type=Setting(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the provider, such as device_type=GPU; repeatable.",
+    ),
 )

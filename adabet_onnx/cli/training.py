@@ -9,7 +9,7 @@ import click
 
 from ..sizes import size_text
 from . import options
-from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing
+from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing, take_runtime
 from .layout import Command
 from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
@@ -86,8 +86,8 @@ def artifacts(
 @options.course
 @options.resume
 @options.seed.varied(default=None, shown="0")
-@options.threads
-def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+@options.compute
+def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
     After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
@@ -100,7 +100,8 @@ def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: b
     from ..training.settings import Settings
     from ..training.trainer import Trainer
 
-    trainer, given, resume = Trainer(folder, threads=threads), take_data(data, settings), settings.pop("resume")
+    trainer = Trainer(folder, threads=take_runtime(settings))
+    given, resume = take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
         stored = trainer.interrupted if resume else None
         asked = with_given(stored or Settings(), **settings)
@@ -140,7 +141,7 @@ def _row(row: dict[str, Any]) -> str:
 @options.class_axis.varied(shown="DIR's; else the Softmax's or head's; else 1, or the last of three")
 @options.ignore_label.varied(shown="DIR's")
 @options.loss.varied(default=None, shown="DIR's, or cross-entropy")
-@options.threads
+@options.compute
 def evaluate(
     model: Path,
     data: Path,
@@ -149,7 +150,6 @@ def evaluate(
     bind: Bindings,
     ignore_label: int | None,
     as_json: bool,
-    threads: int | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -167,6 +167,7 @@ def evaluate(
     from ..training.evaluation import evaluate as compute_evaluation
     from ..training.evaluation import open_trained, trained_choices
 
+    threads = take_runtime(settings)
     opened = open_trained(bound_model(model, bind))
     splits = open_data(take_data(data, settings), opened)
     known = trained_choices(model)
@@ -199,10 +200,8 @@ def evaluate(
 @options.printed
 @options.bind
 @options.preprocessing
-@options.threads
-def predict(
-    model: Path, inputs: Path, bind: Bindings, as_json: bool, threads: int | None, quiet: bool, **settings: Any
-) -> None:
+@options.compute
+def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Predict for images or arrays.
 
     INPUTS is an image, a folder of images, or an .npz (x_test, else x, else x_train).
@@ -213,6 +212,7 @@ def predict(
     """
     from ..training.evaluation import predict as compute_predictions
 
+    threads = take_runtime(settings)
     rows = compute_predictions(
         bound_model(model, bind),
         take_data(inputs, settings),

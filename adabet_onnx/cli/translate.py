@@ -26,7 +26,7 @@ _SAME = (  # the option is called as the parameter is
     "channels check class_axis clip_norm costs embeddings epochs estimator fisher "
     "frozen groups head ignore_label keep_tail label_smoothing layers layout logits "
     "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
-    "num_classes optimizer order ort_format patience preset profile recompute resume "
+    "num_classes optimizer order ort_format patience preset profile provider recompute resume "
     "rho samples scale schedule seed seeds std strategies strategy "
     "subset_size subsets threads train_samples validation weight_decay "
 )
@@ -39,6 +39,7 @@ OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "old_domain": "--old-domain",
     "points": "--subset-size",
     "processes": "--jobs",
+    "provider_options": "--provider-option",
     "rates": "--rates",
     "rhos": "--rhos",
 }
@@ -51,6 +52,7 @@ OF_CLASSES: dict[str, dict[str, str]] = {  # options classes; what a name means 
     "Plan": {},
     "Preprocessing": {},
     "Repeats": {"max_memory": "--scoring-memory", "seeds": "--shuffles"},
+    "Runtime": {},
     "Scoring": {"batch_size": "--batch-points", "max_memory": "--scoring-memory"},
     "Settings": {},
 }
@@ -223,7 +225,7 @@ def _placed(value: ast.expr, parameter: str) -> str:
 
 def _option(name: str | None, value: ast.expr, known: dict[str, str]) -> str:
     """An argument with a name as an option, or several; ``known``: what names mean in a class of options."""
-    if name in _HOLDERS:
+    if name in _HOLDERS or (name == "threads" and isinstance(value, ast.Call)):  # of `threads=Runtime(...)`
         return _of_class(value)
     option = known.get(name or "") or OPTIONS.get(name or "")
     if option is None or name is None:

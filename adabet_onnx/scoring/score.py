@@ -19,6 +19,7 @@ from ..data.source import open_data
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..progress import Progress, silent
+from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
@@ -45,7 +46,7 @@ def score(
     preprocessing: Preprocessing | Arithmetic | None = None,
     scoring: Scoring | None = None,
     seed: int = 0,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score every layer by forward passes alone; labels are never looked at.
@@ -60,7 +61,7 @@ def score(
         preprocessing: by hand, in place of a preset.
         scoring: estimator, number and order of samples, memory; None: the defaults of `Scoring`.
         seed: of the drawing of samples and of subsets.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..data.dataset import Dataset
 from ..data.preprocess import Preprocessing
 from ..errors import UsageError
 from ..records import Entries, read_record, write_json
+from ..runtime import Threads, on
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
@@ -79,7 +80,8 @@ class Plan:
         keep_tail: a new head comes with what belongs to the old one's outputs (a normalisation, an activation).
         append: a new head is a linear classifier put on the outputs, with all layers kept.
         processes: trainings at once.
-        threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
+        threads: of each training and of measuring, or a `Runtime` with an execution provider; None: ONNX Runtime's
+            choice, 1 where several run at once.
         command: the command line, to note in plan.json.
 
     Raises:
@@ -110,7 +112,7 @@ class Plan:
     keep_tail: bool = False
     append: bool = False
     processes: int = 1
-    threads: int | None = None
+    threads: Threads = None
     command: str | None = None
 
     __repr__ = changed
@@ -154,9 +156,10 @@ class Plan:
         return {"keep_tail": self.keep_tail, "append": self.append}
 
     @property
-    def training_threads(self) -> int | None:
-        """Threads of each training."""
-        return self.threads if self.processes == 1 else self.threads or 1
+    def training_threads(self) -> Threads:
+        """Threads of each training, and its execution provider."""
+        where = on(self.threads)
+        return self.threads if self.processes == 1 or where.threads else replace(where, threads=1)
 
     def to_json(self) -> dict[str, Any]:
         """What decides about results, as JSON values."""

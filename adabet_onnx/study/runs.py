@@ -29,6 +29,7 @@ from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
+from ..runtime import Threads
 from ..trainability.choices import Choices
 from ..training.evaluation import evaluate
 from ..training.export import export_model
@@ -53,7 +54,7 @@ class Task:
         epochs: of a training.
         batch_size: samples of a batch, which a job may cut into parts.
         accumulate: batches of an update.
-        threads: of a training.
+        threads: of a training, or a `Runtime`.
         choices: of the trainings and the evaluation.
         token: tells this comparison from others; arrays among the data cannot be compared.
     """
@@ -66,7 +67,7 @@ class Task:
     epochs: int
     batch_size: int
     accumulate: int
-    threads: int | None
+    threads: Threads
     choices: Choices
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 

@@ -22,6 +22,7 @@ from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
 from ..options import with_given
 from ..progress import Progress
+from ..runtime import Threads
 from ..trainability.choices import Choices
 from .exact_loss import log_softmax, loss_of
 from .export import adapted_proto
@@ -57,7 +58,7 @@ def evaluate(
     preprocessing: Preprocessing | Arithmetic | None = None,
     loss: str | None = None,
     choices: Choices | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Loss and accuracy of a model, or of an artifact folder's trained state, on labelled data.
@@ -70,7 +71,7 @@ def evaluate(
         loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
         choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
             of the artifact folder; for a model, the defaults of `Choices`.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with samples done.
 
     Returns:
@@ -105,7 +106,7 @@ def _evaluated(
     dataset: Dataset,
     preprocessing: Arithmetic,
     choices: Choices,
-    threads: int | None,
+    threads: Threads,
     progress: Progress | None,
 ) -> dict[str, Any]:
     loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
@@ -141,7 +142,7 @@ def predict(
     *,
     preset: str = "auto",
     preprocessing: Preprocessing | Arithmetic | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
@@ -153,7 +154,7 @@ def predict(
             a `Data` of either.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
         preprocessing: by hand, in place of a preset.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with samples done.
 
     Returns:

@@ -77,6 +77,7 @@ from ..model.shapes import BATCH
 from ..portable import checkpoint as portable_checkpoint
 from ..portable.session import Session
 from ..records import Entries, read_record
+from ..runtime import Threads, on
 from ..selection.record import Selection, selection_from_json
 from ..showing import clipped, counted, named, one_line
 from ..vocabulary import LOSSES, OPTIMIZERS
@@ -257,11 +258,11 @@ class Manifest:
         value = self.content.get("preprocessing")
         return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))
 
-    def session(self, checkpoint: Path, *, threads: int | None = None) -> TrainingSession:
+    def session(self, checkpoint: Path, *, threads: Threads = None) -> TrainingSession:
         """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
         if self.backend == "ort":
-            names = [name for name, _ in self.feed_names]
-            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
+            names, number = [name for name, _ in self.feed_names], on(threads).threads
+            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
         files = {what: self.file(what) for what in _files(self.content)}
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 

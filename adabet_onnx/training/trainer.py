@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..model.open import Model, open_model
 from ..options import with_given
 from ..progress import Progress
+from ..runtime import Threads
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
 from .epochs import Epochs
@@ -28,7 +29,7 @@ class Trainer:
 
     Args:
         folder: made by `make_artifacts`.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         metrics: where to write metrics.jsonl; None: in the folder.
 
     Attributes:
@@ -54,7 +55,7 @@ class Trainer:
         self,
         folder: str | os.PathLike[str],
         *,
-        threads: int | None = None,
+        threads: Threads = None,
         metrics: str | os.PathLike[str] | None = None,
     ) -> None:
         self.folder = Path(folder)
