@@ -42,8 +42,8 @@ from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
-from .training.evaluation import evaluate
-from .training.export import export_model
+from .training.evaluation import evaluate, open_trained
+from .training.export import adapted_proto, export_model
 from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
@@ -211,7 +211,15 @@ def _chosen(job: _Job) -> tuple[Scores, Selection]:
     backend = pick_backend(job.model, selection, job.options.backend, job.choices)
     say = job.progress or silent
     say("making artifacts", 0, 1)
-    make_artifacts(job.model, selection, job.artifacts, backend=backend, check=job.options.check, choices=job.choices)
+    make_artifacts(
+        job.model,
+        selection,
+        job.artifacts,
+        choices=job.choices,
+        calibrate=job.splits if job.choices.frozen_precision != "float32" else None,
+        backend=backend,
+        check=job.options.check,
+    )
     say("making artifacts", 1, 1)
     return scores, selection
 
@@ -278,6 +286,10 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         job.splits, settings=settings, preprocessing=job.used, resume=job.resume, progress=job.progress
     )
     adapted = open_model(export_model(job.artifacts, job.target / "adapted.onnx", check=options.check))
+    plain = None
+    if trainer.manifest.float_file is not None:
+        plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **how)
+        adapted = open_trained(job.artifacts)
     after = evaluate(adapted, held, progress=job.progress, **how)
     costs, not_measured = _measured(job, scores) if options.measure else ({}, None)
     complete = set(costs) == {"selection", "inference", "all"}
@@ -290,6 +302,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         selection=selection,
         before=before,
         after=after,
+        full_precision=plain,
         evaluated_on=f"{len(held)} test samples"
         if job.splits.test is not None
         else f"the {len(held)} samples it was trained on: give x_test and y_test for honest figures",
@@ -378,7 +391,8 @@ def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
     with tempfile.TemporaryDirectory() as folder:
         everything = select(scores, strategy="all")
         made = Path(folder) / "all"
-        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=job.choices)
+        choices = dataclasses.replace(job.choices, frozen_precision="float32")  # nothing is frozen
+        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=choices)
         say("measuring", 2, 3)
         yield "all", measure_training(made, batch_size=size, threads=threads)
     say("measuring", 3, 3)

@@ -13,7 +13,7 @@ from models import tiny
 from models.random_graphs import BATCH, Drawn
 from reference_step import stepped, with_copies
 
-from adabet_onnx import AdabetError, export_model, make_artifacts, open_model, score, select
+from adabet_onnx import AdabetError, Choices, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.open import Model
 from adabet_onnx.portable.rules.registry import differentiable_operators
 from adabet_onnx.scoring.options import Scoring
@@ -99,7 +99,7 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
             folder / "a",
             backend=plan.backend,
             loss=drawn.loss,
-            optimizer="sgd",
+            choices=Choices(optimizer="sgd"),
             check=False,
         )
     except AdabetError as error:

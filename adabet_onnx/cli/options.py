@@ -11,6 +11,7 @@ from ..vocabulary import (
     BATCH_NORMS,
     ESTIMATORS,
     FROZEN,
+    FROZEN_PRECISIONS,
     HEADS,
     LOSSES,
     OPTIMIZERS,
@@ -309,6 +310,12 @@ form = together(
         type=click.Choice(FROZEN),
         default="embedded",
         help="Where frozen weights are: in the graphs, or once in the checkpoint (ort).",
+    ),
+    _artifacts(
+        "--frozen-precision",
+        type=click.Choice(FROZEN_PRECISIONS),
+        default="float32",
+        help="The frozen part's numbers; int8: quantised, ranges measured on training samples.",
     ),
     _artifacts("--ort-format", is_flag=True, help="Write .ort models instead of .onnx (ort)."),
 )

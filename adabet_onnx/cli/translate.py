@@ -24,7 +24,7 @@ PROGRAM = "adabet-onnx"
 _SAME = (  # the option is called as the parameter is
     "accumulate allow_resize append backend batch_norm batch_size batches bgr channel_rho "
     "channels check class_axis clip_norm costs embeddings epochs estimator fisher "
-    "frozen groups head ignore_label keep_tail label_smoothing layers layout logits "
+    "frozen frozen_precision groups head ignore_label keep_tail label_smoothing layers layout logits "
     "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
     "num_classes optimizer order ort_format patience preset profile provider recompute resume "
     "rho samples scale schedule seed seeds std strategies strategy "
@@ -32,7 +32,9 @@ _SAME = (  # the option is called as the parameter is
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
+    "calibrate": "--data",
     "dims": "--dim",
+    "full_precision": "--float",
     "learning_rate": "--lr",
     "max_memory_share": "--max-memory",
     "max_samples": "--group-size",

@@ -73,6 +73,8 @@ class Model:
         doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
             no doubt.
         bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
+        quantised: the same with quantised numbers, as the file has them, by which predictions are made; None where it
+            has none.
 
     Example:
         >>> from adabet_onnx import open_model
@@ -89,6 +91,7 @@ class Model:
     notes: tuple[str, ...] = field(default=())
     doubt: str | None = None
     bound: dict[str, Any] | None = None
+    quantised: ir.Model | None = field(default=None, repr=False)
 
     @property
     def head(self) -> Layer | None:

@@ -6,16 +6,23 @@ And what the manifest says of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 
 from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
+from ..quantiser import quantised
+from ..runtime import in_memory
 from . import checkpoint, weights
-from .assemble import make_graphs
+from .assemble import Graphs, make_graphs
+from .graft import check_same, grafted
 from .memory import step_bytes
 from .names import Tensor
 from .opset import lower_opset, oldest_runtime
@@ -35,7 +42,28 @@ FILES = {
 _BATCHES = (1, 8, 32)  # for which the step's memory is predicted
 
 
-def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | None = None) -> dict[str, Any]:
+FLOAT = "float.onnx"  # the model with its frozen part in float32, where that is int8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the ranges of activations are measured on.
+
+    Attributes:
+        batches: of samples, by the names of the model's inputs; they can be gone through several times.
+    """
+
+    batches: Iterable[Mapping[str, np.ndarray]]
+
+
+def write(
+    prepared: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    profile: str | None = None,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """Write all files but the manifest, and give its entries.
 
     Args:
@@ -43,35 +71,41 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         recipe: what to compute.
         folder: an existing folder.
         profile: what the graphs may use.
+        calibration: has the frozen part quantised; None: it stays in float32.
 
     Raises:
-        ModelError: a node has no gradient.
+        ModelError: a node has no gradient, or the frozen part cannot be quantised.
         UsageError: the profile lacks an operator.
         OSError: a file cannot be written.
     """
     graphs = make_graphs(prepared, recipe)
+    memory, before = (
+        {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
+    )
+    frozen, model = _as_it_runs(prepared, graphs, calibration)
     models = {
-        "frozen": graphs.frozen,
+        "frozen": frozen,
         "step": graphs.step,
         "gradients": graphs.gradients,
         "update": graphs.update,
         "evaluation": graphs.evaluation,
     }
-    memory, before = (
-        {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
-    )
     stored = weights.Weights(folder)
     opset = ir_version = 0
     operators: set[str] = set()
-    for what, model in models.items():
-        lower_opset(model)
-        check_profile(profile, ((node.op_type, node.name or "") for node in model.graph))
-        opset = max(opset, model.opset_imports.get("") or 0)
-        model.ir_version = _ir_version(model.opset_imports.get("") or 0)
-        ir_version = max(ir_version, model.ir_version)
-        operators |= {node.op_type for node in model.graph}
-        stored.write(model, FILES[what])
-    stored.write(prepared.original.clone(), FILES["model"])
+    for what, written in models.items():
+        lower_opset(written)
+        check_profile(profile, ((node.op_type, node.name or "") for node in written.graph))
+        opset = max(opset, written.opset_imports.get("") or 0)
+        written.ir_version = _ir_version(written.opset_imports.get("") or 0)
+        ir_version = max(ir_version, written.ir_version)
+        operators |= {node.op_type for node in written.graph}
+        stored.write(written, FILES[what])
+    files = dict(FILES)
+    stored.write(prepared.original.clone() if model is None else model, FILES["model"])
+    if model is not None:
+        stored.write(prepared.original.clone(), FLOAT)
+        files["float"] = FLOAT
     names = graphs.names
     tensors = (*names.parameters, *names.state)
     initial = {}
@@ -83,7 +117,7 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
     offsets = dict(zip((tensor.name for tensor in tensors), checkpoint.offsets(tensors), strict=True))
     specs = {spec.name: spec for spec in prepared.model.inputs}
     return {
-        "files": dict(FILES),
+        "files": files,
         "inputs": [feed for _, feed in prepared.inputs],
         "input_details": [
             {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)}
@@ -118,6 +152,21 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         "predicted_step_bytes": memory,
         "predicted_frozen_bytes": before,
     }
+
+
+def _as_it_runs(
+    prepared: Prepared, graphs: Graphs, calibration: Calibration | None
+) -> tuple[ir.Model, ir.Model | None]:
+    """The frozen graph, and the model with it where it is not computed in float32."""
+    frozen, boundary = graphs.frozen, graphs.boundary
+    if calibration is None or all(kept.given is not None for kept in boundary):
+        return frozen, None
+    lower_opset(frozen)
+    feeds = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
+    check_same(prepared, frozen, boundary, feeds[0])
+    proto = ir.to_proto(in_memory(frozen))
+    found = ir.from_proto(quantised(proto, feeds, f"the frozen part of {prepared.model.name}"))
+    return found, grafted(prepared, found, boundary)
 
 
 def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:

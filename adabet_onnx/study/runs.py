@@ -31,8 +31,7 @@ from ..model.open import Model, open_model
 from ..records import Entries, read_record, write_json
 from ..runtime import Threads
 from ..trainability.choices import Choices
-from ..training.evaluation import evaluate
-from ..training.export import export_model
+from ..training.evaluation import evaluate, open_trained
 from ..training.settings import Settings
 from ..training.trainer import Trainer
 
@@ -153,7 +152,7 @@ def run(task: Task, job: Job) -> dict[str, Any]:
                 return {**found, "failed": _NOT_FINITE}
             return {**found, "accuracy": rows[-1]["eval_accuracy"], "loss": rows[-1]["eval_loss"]}
         try:
-            adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
+            adapted = open_trained(folder)
         except CheckError:  # a parameter
             return {**found, "failed": _NOT_FINITE}
     how: dict[str, Any] = {"preprocessing": preprocessing, "choices": task.choices, "threads": task.threads}

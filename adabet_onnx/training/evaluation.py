@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
@@ -38,7 +39,11 @@ def open_trained(source: ModelSource) -> Model:
         RecordError: a folder without a manifest.
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        return open_model(adapted_proto(load_manifest(Path(source))))
+        manifest = load_manifest(Path(source))
+        opened = open_model(adapted_proto(manifest, full_precision=True))
+        if manifest.float_file is None:
+            return opened
+        return replace(opened, quantised=ir.from_proto(adapted_proto(manifest)))
     return open_model(source)
 
 

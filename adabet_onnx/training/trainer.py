@@ -73,7 +73,7 @@ class Trainer:
         self.data: str | None = None
         self.features: str | None = None
         self.learned: Learned | None = None
-        self._model: Model = open_model(self.manifest.file("model"))
+        self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
     def __repr__(self) -> str:
         fitted = "fit() not called yet" if self.learned is None else f"fit() on {clipped(self.data, 60)}"
