@@ -216,7 +216,7 @@ def _chosen(job: _Job) -> tuple[Scores, Selection]:
         selection,
         job.artifacts,
         choices=job.choices,
-        calibrate=job.splits if job.choices.frozen_precision != "float32" else None,
+        calibrate=job.splits,
         backend=backend,
         check=job.options.check,
     )

@@ -314,8 +314,8 @@ form = together(
     _artifacts(
         "--frozen-precision",
         type=click.Choice(FROZEN_PRECISIONS),
-        default="float32",
-        help="The frozen part's numbers; int8: quantised, ranges measured on training samples.",
+        default="auto",
+        help="The frozen part's numbers; int8: quantised, ranges measured on training samples; auto: as the file's.",
     ),
     _artifacts("--ort-format", is_flag=True, help="Write .ort models instead of .onnx (ort)."),
 )

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ..errors import ModelError
 from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
@@ -23,6 +24,7 @@ from ..runtime import in_memory
 from . import checkpoint, weights
 from .assemble import Graphs, make_graphs
 from .graft import check_same, grafted
+from .kept_quantised import frozen_as_it_came, trial_feeds
 from .memory import step_bytes
 from .names import Tensor
 from .opset import lower_opset, oldest_runtime
@@ -62,6 +64,7 @@ def write(
     folder: Path,
     *,
     profile: str | None = None,
+    precision: str = "auto",
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Write all files but the manifest, and give its entries.
@@ -71,7 +74,8 @@ def write(
         recipe: what to compute.
         folder: an existing folder.
         profile: what the graphs may use.
-        calibration: has the frozen part quantised; None: it stays in float32.
+        precision: of the frozen part: see `Choices`.
+        calibration: for int8.
 
     Raises:
         ModelError: a node has no gradient, or the frozen part cannot be quantised.
@@ -82,7 +86,7 @@ def write(
     memory, before = (
         {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
     )
-    frozen, model = _as_it_runs(prepared, graphs, calibration)
+    frozen, model = _as_it_runs(prepared, graphs, precision, calibration)
     models = {
         "frozen": frozen,
         "step": graphs.step,
@@ -155,17 +159,27 @@ def write(
 
 
 def _as_it_runs(
-    prepared: Prepared, graphs: Graphs, calibration: Calibration | None
+    prepared: Prepared, graphs: Graphs, precision: str, calibration: Calibration | None
 ) -> tuple[ir.Model, ir.Model | None]:
     """The frozen graph, and the model with it where it is not computed in float32."""
     frozen, boundary = graphs.frozen, graphs.boundary
-    if calibration is None or all(kept.given is not None for kept in boundary):
+    if precision == "float32" or all(kept.given is not None for kept in boundary):
         return frozen, None
     lower_opset(frozen)
-    feeds = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
-    check_same(prepared, frozen, boundary, feeds[0])
+    if precision == "auto":
+        found, feeds = frozen_as_it_came(prepared, frozen, boundary), trial_feeds(prepared, frozen)
+        if found is None or feeds is None:
+            return frozen, None
+        try:
+            check_same(prepared, frozen, boundary, feeds)
+            return found, grafted(prepared, found, boundary)
+        except ModelError:  # it was not asked for
+            return frozen, None
+    assert calibration is not None
+    batches = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
+    check_same(prepared, frozen, boundary, batches[0])
     proto = ir.to_proto(in_memory(frozen))
-    found = ir.from_proto(quantised(proto, feeds, f"the frozen part of {prepared.model.name}"))
+    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}"))
     return found, grafted(prepared, found, boundary)
 
 

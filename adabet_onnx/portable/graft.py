@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ _APART = 1e-3  # relative difference that rounding does not make
 
 
 def check_same(
-    prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary], feeds: dict[str, np.ndarray]
+    prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary], feeds: Mapping[str, np.ndarray]
 ) -> None:
     """See that the values where the frozen part ends are values of the model's own graph too.
 
@@ -52,7 +52,7 @@ def check_same(
         )
 
 
-def _run(graph: ir.Model, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _run(graph: ir.Model, names: list[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     session = runtime.inference_session(graph, "the frozen part")
     taken = {value.name for value in session.get_inputs()}
     given = {name: array for name, array in feeds.items() if name in taken}

@@ -72,7 +72,7 @@ class Study:
                 selection,
                 path,
                 choices=self.plan.choices,
-                calibrate=self.splits if self.plan.choices.frozen_precision != "float32" else None,
+                calibrate=self.splits,
                 backend=self.backend,
                 check=False,
             )

@@ -35,8 +35,9 @@ class Choices:
             the batch and update their statistics.
         recompute: spend time to save memory: compute activations again in the backward pass.
         frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
-        frozen_precision: of the frozen part of a portable training: ``float32``, or ``int8``: quantised, with ranges
-            measured on samples of the training data (see `make_artifacts`). What is trained on is what is exported.
+        frozen_precision: of the frozen part of a portable training: ``int8``: quantised, with ranges measured on
+            samples of the training data (see `make_artifacts`); ``float32``; or ``auto``: float32, but as it came where
+            a file is quantised. What is trained on is what is exported.
         ort_format: train from ``.ort`` files.
         profile: allow only operators of ``webgpu``; None: all.
 
@@ -60,7 +61,7 @@ class Choices:
     batch_norm: str = "frozen"
     recompute: bool = False
     frozen: str = "embedded"
-    frozen_precision: str = "float32"
+    frozen_precision: str = "auto"
     ort_format: bool = False
     profile: str | None = None
 

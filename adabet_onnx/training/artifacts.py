@@ -60,7 +60,8 @@ def make_artifacts(
         loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
         choices: everything about loss, optimizer and form; None: the defaults of `Choices`.
         calibrate: training data, in any form that `Data` describes, where ``choices`` have the frozen part in int8: the
-            ranges of its activations are those on up to 256 samples of it. Labels are not looked at.
+            ranges of its activations are those on up to 256 samples of it. Labels are not looked at. It says how far
+            logits move, also where a quantised file keeps its numbers.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
             gradient for the selection.
         check: verify the artifacts in a process of its own before they are handed out (see `selfcheck`).
@@ -103,12 +104,19 @@ def make_artifacts(
             onnx.save(ir.to_proto(prepared.original), part / _MODEL)
             entries["files"]["model"] = _MODEL
         else:
-            entries = emit.write(prepared, choices.recipe, part, profile=choices.profile, calibration=calibration)
+            entries = emit.write(
+                prepared,
+                choices.recipe,
+                part,
+                profile=choices.profile,
+                precision=choices.frozen_precision,
+                calibration=calibration,
+            )
         content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
         write_json(part / FILE, content)
-        if calibration is not None:
-            content["precision"] = moved(Manifest(part, content), calibration.batches)
-            content["notes"] += precision_notes(content["precision"])
+        if choices.frozen_precision == "int8" or "float" in content["files"]:
+            content["precision"] = moved(Manifest(part, content), None if calibration is None else calibration.batches)
+            content["notes"] += precision_notes(content["precision"], choices.frozen_precision)
             write_json(part / FILE, content)
         if check:
             content["checked"] = check_in_subprocess(part)

@@ -35,19 +35,20 @@ class _Batches:
 
 
 def calibration_of(model: Model, selection: Selection, data: Any, choices: Choices) -> Calibration | None:
-    """What to measure on; None where nothing is quantised.
+    """What to measure ranges on, and how far logits move; None where nothing is quantised, or there is no data.
 
     Args:
         model: the opened model.
         selection: says how data becomes input.
         data: training data, in any form that `Data` describes; or None.
-        choices: whether anything is quantised.
+        choices: say whether anything is quantised.
 
     Raises:
         DataError: the data does not fit the model.
         UsageError: there is none, and it is needed.
     """
-    if choices.frozen_precision == "float32":
+    kept = choices.frozen_precision == "auto" and model.quantised is not None
+    if choices.frozen_precision != "int8" and (data is None or not kept):
         return None
     if data is None:
         raise UsageError(

@@ -21,6 +21,7 @@ from ..model.dims import Dims
 from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
+from ..model.quantised_form import Quantised
 from ..options import with_given
 from ..progress import Progress
 from ..runtime import Threads
@@ -43,7 +44,7 @@ def open_trained(source: ModelSource) -> Model:
         opened = open_model(adapted_proto(manifest, full_precision=True))
         if manifest.float_file is None:
             return opened
-        return replace(opened, quantised=ir.from_proto(adapted_proto(manifest)))
+        return replace(opened, quantised=Quantised(ir.from_proto(adapted_proto(manifest))))
     return open_model(source)
 
 

@@ -49,7 +49,8 @@ def compute_logits(
         DataError: data that does not fit the model, or logits that are NaN or infinite.
         ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
     """
-    session = logits_session(model.quantised or model.graph, model.logits, model.name, threads)
+    graph = model.quantised.graph if model.quantised is not None and model.quantised.whole else model.graph
+    session = logits_session(graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     if progress is not None:

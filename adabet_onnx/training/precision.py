@@ -9,26 +9,33 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import runtime
+from ..model.passes.dequantise import input_ranges
+from ..model.trial import random_feeds
 from ..showing import counted
 from .logits import logits_session
 from .manifest import Manifest
 
+_RANDOM = 64  # samples, where none are given
 
-def moved(manifest: Manifest, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Any] | None:
+
+def moved(manifest: Manifest, batches: Iterable[Mapping[str, np.ndarray]] | None) -> dict[str, Any] | None:
     """Compare the model of an artifact folder with the same in float32; None where they are one.
 
     Args:
         manifest: of the folder.
-        batches: of samples, by the names of the model's inputs.
+        batches: of samples, by the names of the model's inputs; None: random numbers in the range of the inputs.
 
     Returns:
-        ``samples``, and of their logits ``largest`` and ``mean`` (differences, relative to the largest of float32) and
+        ``samples``, ``random`` (whether they are), and of their logits ``largest`` and ``mean`` (differences, relative to the largest of float32) and
         ``same_class`` (the share of samples whose largest logit is the same; null where there are no classes).
     """
     if manifest.float_file is None:
         return None
     name = str(manifest.content["model_logits"])
-    return differences(manifest.model(), manifest.model(full_precision=True), name, batches, manifest.class_axis)
+    graph = manifest.model()
+    given = batches if batches is not None else [random_feeds(graph, input_ranges(graph), _RANDOM) or {}]
+    found = differences(graph, manifest.model(full_precision=True), name, given, manifest.class_axis)
+    return {**found, "random": batches is None}
 
 
 def differences(
@@ -61,12 +68,19 @@ def differences(
     }
 
 
-def precision_notes(found: Mapping[str, Any] | None) -> list[str]:
-    """The same for people."""
+def precision_notes(found: Mapping[str, Any] | None, precision: str) -> list[str]:
+    """The same for people.
+
+    Args:
+        found: what `moved` gave.
+        precision: that was asked for.
+    """
     if found is None:
         return ["nothing is frozen, so that nothing is in int8"]
+    how = "is in int8" if precision == "int8" else "keeps the file's quantised numbers"
+    samples = counted(found["samples"], "sample") + " of random numbers" * found["random"]
     same = "" if found["same_class"] is None else f"; {found['same_class']:.1%} keep their class"
     return [
-        f"the frozen part is in int8, measured on {counted(found['samples'], 'sample')}: their logits move by "
-        f"{found['mean']:.1%} of the largest, {found['largest']:.1%} at most{same}"
+        f"the frozen part {how}: against float32, the logits of {samples} move by {found['mean']:.1%} of the largest "
+        f"on average, {found['largest']:.1%} at most{same}"
     ]
