@@ -10,7 +10,7 @@ import click
 from ..sizes import size_text
 from . import options
 from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing, take_runtime
-from .layout import Command
+from .layout import Command, Declared
 from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
@@ -18,7 +18,8 @@ from .printing import progress_bar, show, show_json
 @click.command(
     cls=Command,
     epilog="JSON: output, backend, layers, parameters (names), trainable_count, predicted_step_bytes (by batch size; "
-    "null for ort), notes. All there is to know is in manifest.json.",
+    "null for ort), notes, precision (how far a quantised frozen part moves logits: samples, random, largest, mean, "
+    "same_class; null where none is). All there is to know is in manifest.json.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
@@ -28,9 +29,24 @@ from .printing import progress_bar, show, show_json
 @options.labels
 @options.objective
 @options.form
+@Declared(
+    "--data",
+    type=ANY,
+    metavar="DATA",
+    group="Data",
+    help="Training data, on which --frozen-precision int8 measures the ranges of numbers.",
+)
+@options.reading
 @options.check
 def artifacts(
-    model: Path, selection: Path, output: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any
+    model: Path,
+    selection: Path,
+    output: Path,
+    data: Path | None,
+    bind: Bindings,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Write training graphs in which only selected layers train.
 
@@ -40,6 +56,8 @@ def artifacts(
     \b
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
+      adabet-onnx artifacts model.onnx selection.json -o artifacts/ \\
+          --frozen-precision int8 --data new_domain.npz
     """
     from ..model.open import open_model
     from ..selection.record import load_selection
@@ -48,7 +66,16 @@ def artifacts(
     chosen = load_selection(selection)
     backend, check = settings.pop("backend"), settings.pop("check")
     opened = open_model(bound_model(model, bind, chosen.inputs))
-    manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
+    given = take_data(data or Path(), settings)
+    manifest = make_artifacts(
+        opened,
+        chosen,
+        output,
+        choices=take_choices(settings),
+        calibrate=None if data is None else given,
+        backend=backend,
+        check=check,
+    )
     memory = manifest.content.get("predicted_step_bytes")
     if as_json:
         show_json(
@@ -60,6 +87,7 @@ def artifacts(
                 "trainable_count": manifest.trainable_count,
                 "predicted_step_bytes": memory,
                 "notes": manifest.content["notes"],
+                "precision": manifest.content.get("precision"),
             }
         )
         return
@@ -230,24 +258,57 @@ def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: boo
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
 
 
-@click.command(cls=Command, epilog="JSON: output, checked.")
+@click.command(
+    cls=Command,
+    epilog="JSON: output, checked, precision (how far a quantised frozen part moves logits: samples, random, largest, "
+    "mean, same_class, loss and accuracy, full_loss and full_accuracy; null where none is, or without --data).",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
 @options.printed
+@Declared(
+    "--float",
+    "full_precision",
+    is_flag=True,
+    group="Artifacts",
+    help="Write the frozen part in float32 where it was quantised in training: another model than was trained.",
+)
+@Declared(
+    "--data",
+    type=ANY,
+    metavar="DATA",
+    group="Data",
+    help="Labelled data: say how far logits and accuracy of the two are apart on its test part.",
+)
+@options.reading
 @options.check
-def export(folder: Path, output: Path, check: bool, as_json: bool, quiet: bool) -> None:
+def export(
+    folder: Path,
+    output: Path,
+    full_precision: bool,
+    data: Path | None,
+    check: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Write the adapted model, for any ONNX runtime.
 
-    It is the original graph with the trained values.
+    It is the original graph with the trained values, and with the frozen part in int8 where that is how it was trained.
 
     \b
     Example:
       adabet-onnx export artifacts/ -o adapted.onnx
     """
     from ..training.export import export_model
+    from ..training.precision import compare_precisions, precision_text
 
-    export_model(folder, output, check=check)
+    given = take_data(data or Path(), settings)
+    export_model(folder, output, full_precision=full_precision, check=check)
+    found = None if data is None else compare_precisions(folder, given)
     if as_json:
-        show_json({"output": str(output), "checked": check})
+        show_json({"output": str(output), "checked": check, "precision": found})
         return
     show(f"{output}: written", quiet)
+    if found is not None:
+        show(precision_text(found), quiet)

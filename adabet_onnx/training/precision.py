@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from .. import runtime
+from ..data.arithmetic import integer_data
+from ..data.feeder import Feeder
+from ..data.preprocess import arithmetic_for
+from ..data.source import open_data
+from ..model.open import open_model
 from ..model.passes.dequantise import input_ranges
 from ..model.trial import random_feeds
 from ..showing import counted
+from .evaluation import evaluate, trained_choices
+from .export import adapted_proto
 from .logits import logits_session
-from .manifest import Manifest
+from .manifest import Manifest, load_manifest
 
 _RANDOM = 64  # samples, where none are given
 
@@ -26,8 +35,9 @@ def moved(manifest: Manifest, batches: Iterable[Mapping[str, np.ndarray]] | None
         batches: of samples, by the names of the model's inputs; None: random numbers in the range of the inputs.
 
     Returns:
-        ``samples``, ``random`` (whether they are), and of their logits ``largest`` and ``mean`` (differences, relative to the largest of float32) and
-        ``same_class`` (the share of samples whose largest logit is the same; null where there are no classes).
+        ``samples``, ``random`` (whether they are), and of their logits ``largest`` and ``mean`` (differences, relative
+        to the largest of float32) and ``same_class`` (the share of samples whose largest logit is the same; null where
+        there are no classes).
     """
     if manifest.float_file is None:
         return None
@@ -84,3 +94,43 @@ def precision_notes(found: Mapping[str, Any] | None, precision: str) -> list[str
         f"the frozen part {how}: against float32, the logits of {samples} move by {found['mean']:.1%} of the largest "
         f"on average, {found['largest']:.1%} at most{same}"
     ]
+
+
+def compare_precisions(folder: str | os.PathLike[str], data: Any) -> dict[str, Any] | None:
+    """Logits and accuracy of an artifact folder's trained state, and of the same in float32; None where they are one.
+
+    Args:
+        folder: the artifact folder.
+        data: labelled data in any form that `Data` describes: its test part, or all where it has none.
+
+    Returns:
+        What `moved` gives, and ``loss``, ``accuracy``, ``full_loss`` and ``full_accuracy``.
+
+    Raises:
+        DataError: no labels, or data that does not fit.
+        RecordError: it is no artifact folder.
+    """
+    manifest = load_manifest(Path(folder))
+    if manifest.float_file is None:
+        return None
+    protos = adapted_proto(manifest), adapted_proto(manifest, full_precision=True)
+    plain = open_model(protos[1])
+    held = open_data(data, plain).for_evaluation
+    used = arithmetic_for(plain, integer_data(plain, held), None, stored=manifest.preprocessing)
+    feeder, rows = Feeder(plain, used), np.arange(len(held))
+    batches = (feeder.feeds(held, rows[start : start + _RANDOM]) for start in range(0, len(rows), _RANDOM))
+    graphs = [ir.from_proto(proto) for proto in protos]
+    found = differences(graphs[0], graphs[1], str(manifest.content["model_logits"]), batches, manifest.class_axis)
+    how: dict[str, Any] = {"preprocessing": used, "choices": trained_choices(folder)}
+    own, full = evaluate(folder, held, **how), evaluate(plain, held, **how)
+    figures = {"loss": own["loss"], "accuracy": own["accuracy"]}
+    return {**found, "random": False, **figures, "full_loss": full["loss"], "full_accuracy": full["accuracy"]}
+
+
+def precision_text(found: Mapping[str, Any]) -> str:
+    """What `compare_precisions` found, in a line."""
+    said = [f"logits move by {found['mean']:.1%} of the largest on average, {found['largest']:.1%} at most"]
+    if found["accuracy"] is not None:
+        said.append(f"accuracy {found['accuracy']:.1%}, in float32 {found['full_accuracy']:.1%}")
+    said.append(f"loss {found['loss']:.4f}, in float32 {found['full_loss']:.4f}")
+    return f"the quantised frozen part, on {counted(found['samples'], 'sample')}: {'; '.join(said)}"

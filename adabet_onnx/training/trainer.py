@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..model.open import Model, open_model
 from ..options import with_given
 from ..progress import Progress
-from ..runtime import Threads
+from ..runtime import Threads, on
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
 from .epochs import Epochs
@@ -174,7 +174,7 @@ class Trainer:
         used.about["micro_batch"] = micro
         own = self._stores is None
         folder = self._stores or self.folder / FEATURES
-        computed = Computed(session, used.feeder, used.data, micro)
+        computed = Computed(session, used.feeder, used.data, micro, on(self._threads))
         if history.finished:
             source = Source(computed)
         else:
