@@ -30,6 +30,7 @@ from .names import Tensor
 from .opset import lower_opset, oldest_runtime
 from .profiles import check_profile
 from .recipe import Recipe
+from .tight import tighten
 
 FILES = {
     "frozen": "frozen.onnx",
@@ -180,6 +181,7 @@ def _as_it_runs(
     check_same(prepared, frozen, boundary, batches[0])
     proto = ir.to_proto(in_memory(frozen))
     found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}"))
+    tighten(found)
     return found, grafted(prepared, found, boundary)
 
 
