@@ -23,6 +23,7 @@ from ..model.dims import Dims, count, dims_or_none, multiple
 from ..model.shapes import serialised_tensor
 from ..model.uses import input_of, reads, subgraphs
 
+_SOFTMAX_OF_ONE_AXIS = 13  # before this opset it went over all axes from one on
 _SIZES = (7, 11)  # two batch sizes: what is the same with both does not depend on the batch
 
 
@@ -128,10 +129,12 @@ class Given:
     Attributes:
         node: the node.
         inputs: layouts of the inputs that have samples, by position.
+        opset: of the graph.
     """
 
     node: ir.Node
     inputs: dict[int, Layout]
+    opset: int
 
     @classmethod
     def of(cls, node: ir.Node, found: dict[ir.Value, Place], sizes: _Sizes) -> Given | None:
@@ -145,7 +148,7 @@ class Given:
                 inputs[position] = place
             elif place is Kind.SIZE and not is_shape and not sizes.fixed(value):
                 return None
-        return cls(node, inputs)
+        return cls(node, inputs, sizes.opset)
 
     def dims(self, position: int) -> Dims:
         """Shape of an input."""
@@ -224,6 +227,10 @@ def _onward(default: int) -> _Rule:
         return _parts(layout) if layout is not None and layout.axis < given.axis(default) else None
 
     return rule
+
+
+def _softmax(given: Given) -> _Parts | None:
+    return (_along(-1) if given.opset >= _SOFTMAX_OF_ONE_AXIS else _onward(1))(given)
 
 
 def _cumsum(given: Given) -> _Parts | None:
@@ -449,7 +456,8 @@ RULES: dict[str, _Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(_IMAGES, _images),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LpNormalization", "TopK"), _along(-1)),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), _softmax),
+    **dict.fromkeys(("LpNormalization", "TopK"), _along(-1)),
     **dict.fromkeys(("ArgMax", "ArgMin"), _along(0)),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _onward(-1)),
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
@@ -486,6 +494,7 @@ class _Sizes:
     def __init__(self, model: ir.Model, found: dict[ir.Value, Place]) -> None:
         self._model, self._found = model, found
         self._known: dict[ir.Value, bool] = {}
+        self.opset = model.opset_imports.get("") or 0
 
     def fixed(self, value: ir.Value) -> bool:
         """Whether a value is the same at every batch size, as the width that is taken from a shape."""
