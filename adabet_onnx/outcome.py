@@ -53,6 +53,7 @@ class Outcome:
         folder: where everything is.
         batch_size: of training.
         data: what the training data was taken for, in a line.
+        features: where what no training changes was kept, or why nowhere, in a line; None where nothing is to be said.
 
     Example:
         >>> from adabet_onnx import Adapting, Settings, adapt
@@ -80,6 +81,7 @@ class Outcome:
     advice: str | None = None
     learning_rate: float | None = None
     full_precision: dict[str, Any] | None = None
+    features: str | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """A row for each epoch; the columns are those of metrics.jsonl.
@@ -191,6 +193,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     """The outcome's figures as JSON values; `adapt`'s caller may save them."""
     return {
         "data": outcome.data,
+        "features": outcome.features,
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
         "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,

@@ -14,7 +14,7 @@ from models.random_graphs import BATCH, Drawn
 from reference_step import stepped, with_copies
 from uncut import Uncut, assert_equal_training
 
-from adabet_onnx import AdabetError, Choices, export_model, make_artifacts, open_model, score, select
+from adabet_onnx import AdabetError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.open import Model
 from adabet_onnx.portable.rules.registry import differentiable_operators
 from adabet_onnx.scoring.options import Scoring

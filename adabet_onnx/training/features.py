@@ -173,7 +173,7 @@ def open_features(
     """
     if manifest.backend == "ort":
         asked = settings.features in ("memory", "disk") or settings.keep_features
-        said = "features: the ort backend keeps none; every step computes everything" if asked else None
+        said = "none are kept: with the ort backend every step computes everything" if asked else None
         return Source(computed, said=said)
     if computed.micro is None or settings.features == "off":
         return Source(computed)
@@ -215,7 +215,7 @@ class _Keeping:
             limit = int(_SHARE * psutil.virtual_memory().available)
         fits, wanted = self._bytes <= limit, settings.features
         if wanted != "memory" and any(self._place.folder.glob(f"*{SUFFIX}")):
-            there = self._opened(" from an earlier training")
+            there = self._opened("from an earlier training")
             if there is not None:
                 return there
         refused = []
@@ -227,23 +227,21 @@ class _Keeping:
             made, reason = self._on_disk()
             if made is not None:
                 return made
-            refused.append(f"{self._place.folder} has no room for them ({reason})")
+            refused.append(f"there is no room in {self._place.folder} ({reason})")
             made = self._in_memory() if wanted == "auto" and fits else None
             if made is not None:
                 return made
         if wanted != "disk":
             refused.insert(0, f"`features_memory` is {size_text(limit)}")
         because = " and ".join(refused)
-        return self._with(
-            said=f"features: {size_text(self._bytes)} are kept nowhere, for {because}; every step computes its own"
-        )
+        return self._with(said=f"{size_text(self._bytes)} fit nowhere, for {because}: every step computes its own")
 
     def _with(self, **what: Any) -> Source:
         return Source(self._computed, **what)
 
     def _said(self, where: str) -> str:
         size = size_text(sum(field.bytes for field in self._fields))
-        return f"features: {counted(self._samples, 'sample')} of {size}, {size_text(self._bytes)} {where}"
+        return f"{counted(self._samples, 'sample')} of {size}, {size_text(self._bytes)} {where}"
 
     def _in_memory(self) -> Source | None:
         with contextlib.suppress(MemoryError):
@@ -264,14 +262,15 @@ class _Keeping:
             write_store(self._path, self._key, self._fields, self._samples, self._chunks())
         except (OutputError, OSError) as error:
             return None, clipped(_reason(error), 120)
-        made = self._opened(", computed once")
+        made = self._opened("computed once")
         return made, "what was written cannot be read"
 
     def _opened(self, how: str) -> Source | None:
         store = open_store(self._path, self._key, self._fields, self._samples)
         if store is None:
             return None
-        return self._with(kept=store.features, said=self._said(f"in {self._path}{how}"), _store=store)
+        where = f"in {self._path}" if self._settings.keep_features else "on disk"
+        return self._with(kept=store.features, said=self._said(f"{where}, {how}"), _store=store)
 
     def _chunks(self) -> Iterator[Mapping[str, np.ndarray]]:
         size = self._computed.micro or 1
@@ -303,7 +302,7 @@ def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> s
     """SHA-256 of all that features depend on; in which precision they are computed, the graph says."""
     what = {
         "version": __version__,
-        "frozen": _graph_hash(manifest),
+        "frozen": frozen_hash(manifest),
         "boundary": manifest.boundary,
         "inputs": manifest.input_details,
         "data": content_hash(used.data),
@@ -316,8 +315,12 @@ def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> s
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def _graph_hash(manifest: Manifest) -> str:
-    """SHA-256 of the frozen graph and its weights, wherever in their file these lie."""
+def frozen_hash(manifest: Manifest) -> str:
+    """SHA-256 of the frozen graph and its weights, wherever in their file these lie.
+
+    Raises:
+        RecordError: a file is damaged.
+    """
     path, weights = manifest.file("frozen"), manifest.file("weights")
     check_external(path, weights)
     graph = onnx.load(path, load_external_data=False)

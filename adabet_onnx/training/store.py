@@ -158,11 +158,12 @@ def open_store(path: Path, key: str, fields: Sequence[Field], samples: int) -> S
         descriptor = os.open(path, _READ)
     except OSError:
         return None
+    places, end = _places(fields, samples)
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode) or path.is_symlink() or about.st_size != end:
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        places, end = _places(fields, samples)
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode) or path.is_symlink() or about.st_size != end:
-            return None
         digests = {field.name: _digest(file, places[field.name], samples * field.bytes) for field in fields}
         begin, head = 0, _head(key, fields, samples, digests)
         for field in fields:  # what stands before each array
