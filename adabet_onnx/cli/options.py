@@ -23,7 +23,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -114,6 +114,12 @@ preprocessing = together(
         show_default="as stored with the model, or rgb",
     ),
     reading,
+)
+measured_on = _data(
+    "--data",
+    type=ANY,
+    metavar="DATA",
+    help="Data of the new domain, for a frozen part in int8: it is measured on it.",
 )
 ignore_label = _data(
     "--ignore-label", type=int, metavar="N", help="A label, of a pixel or token, that does not count, such as 255."

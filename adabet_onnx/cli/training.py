@@ -29,13 +29,7 @@ from .printing import progress_bar, show, show_json
 @options.labels
 @options.objective
 @options.form
-@Declared(
-    "--data",
-    type=ANY,
-    metavar="DATA",
-    group="Data",
-    help="Training data, on which --frozen-precision int8 measures the ranges of numbers.",
-)
+@options.measured_on
 @options.reading
 @options.check
 def artifacts(
@@ -276,13 +270,7 @@ def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: boo
     group="Artifacts",
     help="Write the frozen part in float32 where it was quantised in training: another model than was trained.",
 )
-@Declared(
-    "--data",
-    type=ANY,
-    metavar="DATA",
-    group="Data",
-    help="Labelled data: say how far logits and accuracy of the two are apart on its test part.",
-)
+@options.measured_on
 @options.reading
 @options.check
 def export(
