@@ -7,7 +7,7 @@ import importlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ from .errors import ModelError, RuntimeMissingError
 from .isolation import during
 
 
-def quantised(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]], name: str) -> onnx.ModelProto:
+def quantised(
+    model: onnx.ModelProto,
+    feeds: Iterable[Mapping[str, np.ndarray]],
+    name: str,
+    left_out: Sequence[str] = (),
+) -> onnx.ModelProto:
     """A float32 graph with 8-bit integers: QuantizeLinear and DequantizeLinear around each operator.
 
     Weights are int8, with a scale for each output channel; activations uint8, with the range that they have on samples.
@@ -28,6 +33,7 @@ def quantised(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]],
         model: the graph, of opset 13 or newer.
         feeds: batches of samples by input.
         name: what to call the model in an error message.
+        left_out: names of nodes that stay in float32.
 
     Raises:
         ModelError: it cannot be quantised.
@@ -48,6 +54,7 @@ def quantised(model: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]],
                 _reader(api, feeds),
                 quant_format=api.QuantFormat.QDQ,
                 per_channel=True,
+                nodes_to_exclude=list(left_out),
                 activation_type=api.QuantType.QUInt8,
                 weight_type=api.QuantType.QInt8,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from adabet_onnx import (
     Adapting,
     Choices,
     Choosing,
+    Data,
     ModelError,
     Plan,
     RuntimeMissingError,
@@ -36,6 +38,7 @@ from adabet_onnx import (
     quantiser,
     select,
 )
+from adabet_onnx.study.plan import keep_plan
 from adabet_onnx.training import artifacts, selfcheck
 from adabet_onnx.training.history import trained_checkpoint
 from adabet_onnx.training.manifest import load_manifest
@@ -219,6 +222,19 @@ def test_a_comparison_trains_in_int8(tmp_path):
     plan = Plan(strategies=("head",), seeds=1, epochs=1, rates=(0.01,), train_samples=64, choices=INT8)
     found = compare(MODEL, DATA, tmp_path / "compared", plan)
     assert found.results[0].accuracy is not None
+    written = json.loads((tmp_path / "compared" / "plan.json").read_text())
+    assert written["choices"]["frozen_precision"] == "int8"
+
+
+def test_a_comparison_of_an_older_release_goes_on(tmp_path):
+    plan = Plan(strategies=("head",), seeds=1, epochs=1, rates=(0.01,), train_samples=64)
+    keep_plan(tmp_path / "plan.json", plan, {})
+    written = json.loads((tmp_path / "plan.json").read_text())
+    del written["choices"]["frozen_precision"]
+    (tmp_path / "plan.json").write_text(json.dumps(written))
+    keep_plan(tmp_path / "plan.json", plan, {})
+    with pytest.raises(UsageError, match="choices was"):
+        keep_plan(tmp_path / "plan.json", replace(plan, choices=INT8), {})
 
 
 def test_a_selection_with_nothing_frozen_is_said(tmp_path):
@@ -246,6 +262,18 @@ def test_what_cannot_be(tmp_path, choices, given, error, said):
             **{"calibrate": DATA, **given},
         )
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_a_mask_does_not_take_the_range_of_attention(tmp_path, torch_oracle, rng):
+    from models import architectures
+
+    model = open_model(architectures.export("bert_masked"))
+    ids, mask = rng.integers(0, 2, (2, 16, *model.inputs[0].shape[1:]))
+    mask[:, 0] = 1
+    data = Data(dict(zip([spec.name for spec in model.inputs], (ids, mask), strict=True)))
+    manifest = make_artifacts(model, select(model, strategy="head"), tmp_path / "a", choices=INT8, calibrate=data)
+    assert manifest.content["precision"]["mean"] < 0.05
 
 
 def test_an_unknown_precision_is_named():

@@ -30,7 +30,7 @@ from .names import Tensor
 from .opset import lower_opset, oldest_runtime
 from .profiles import check_profile
 from .recipe import Recipe
-from .tight import tighten
+from .tight import tighten, wide_ranges
 
 FILES = {
     "frozen": "frozen.onnx",
@@ -180,7 +180,7 @@ def _as_it_runs(
     batches = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
     check_same(prepared, frozen, boundary, batches[0])
     proto = ir.to_proto(in_memory(frozen))
-    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}"))
+    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_ranges(frozen)))
     tighten(found)
     return found, grafted(prepared, found, boundary)
 

@@ -223,6 +223,8 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         # More strategies, rhos or seeds only add to what is there.
         free = {"strategies", "rhos", "seeds", "test_samples", "command"}
         there.setdefault("data", wanted.get("data"))  # plans of older releases do not say
+        if isinstance(there.get("choices"), dict):
+            there["choices"].setdefault("frozen_precision", "auto")
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]
