@@ -26,7 +26,8 @@ CONVERTERS := $(wildcard tests/test_converters*.py)
 test: core .venv-keras/.installed .venv-jax/.installed
 	$(PYTEST) $(CONVERTERS)
 
-core: $(VENV)/.test .venv-inference/.installed .venv-oldest/.installed tests/js/node_modules/.installed check
+core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-oldest/.installed \
+  tests/js/node_modules/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
 
@@ -70,6 +71,13 @@ $(VENV)/.test: $(VENV)/.installed
 	.venv-inference/bin/python -m pip install --quiet --no-compile --editable '.[inference]'
 	touch $@
 
+# An execution provider that needs no accelerator: scoring and training run on it from here.
+.venv-openvino/.installed: pyproject.toml
+	test -x .venv-openvino/bin/python || { rm -rf .venv-openvino; $(PYTHON) -m venv .venv-openvino; }
+	.venv-openvino/bin/python -m pip install --quiet --no-compile --editable . onnxruntime-openvino || \
+	  echo "onnxruntime-openvino could not be installed: its tests are skipped"
+	touch $@
+
 # The oldest onnxruntime that training steps run on, with nothing of ours.
 .venv-oldest/.installed:
 	test -x .venv-oldest/bin/python || { rm -rf .venv-oldest; $(PYTHON) -m venv .venv-oldest; }
@@ -102,6 +110,6 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist \
+	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .outcome import Outcome
     from .pipeline import adapt
     from .report.page import write_report
+    from .runtime import Runtime
     from .scoring.options import Scoring
     from .scoring.record import Scores, load_scores
     from .scoring.score import score
@@ -77,6 +78,7 @@ __all__ = [
     "Preprocessing",
     "RecordError",
     "Repeats",
+    "Runtime",
     "RuntimeMissingError",
     "Scores",
     "Scoring",
@@ -117,6 +119,7 @@ _HOMES = {
     "Predictor": ".cost.predict",
     "Preprocessing": ".data.preprocess",
     "Repeats": ".study.repeats",
+    "Runtime": ".runtime",
     "Scores": ".scoring.record",
     "Scoring": ".scoring.options",
     "Selection": ".selection.record",

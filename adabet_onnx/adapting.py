@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .data.preprocess import Preprocessing
 from .options import check_fields, check_word
+from .runtime import Threads
 from .scoring.options import Scoring
 from .seeds import check_seed
 from .selection.options import Choosing
@@ -30,7 +31,7 @@ class Adapting:
         settings: of the training.
         backend: portable, ort or auto, as in `make_artifacts`.
         seed: of everything that is random; None: that of ``settings``.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         check: verify artifacts and export.
         measure: measure step time and memory, against all layers and inference.
 
@@ -53,7 +54,7 @@ class Adapting:
     settings: Settings = field(default_factory=Settings)
     backend: str = "auto"
     seed: int | None = None
-    threads: int | None = None
+    threads: Threads = None
     check: bool = True
     measure: bool = True
 

@@ -94,8 +94,9 @@ class TrainingError(AdabetError):
     """Training cannot start or go on.
 
     Example:
-        >>> from adabet_onnx import Trainer, make_artifacts, select
-        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="all"), "artifacts", optimizer="sgd")
+        >>> from adabet_onnx import Choices, Trainer, make_artifacts, select
+        >>> chosen, choices = select("model.onnx", strategy="all"), Choices(optimizer="sgd")
+        >>> manifest = make_artifacts("model.onnx", chosen, "artifacts", choices=choices)
         >>> Trainer("artifacts").fit("new_domain.npz", learning_rate=1e30)
         Traceback (most recent call last):
         adabet_onnx.errors.TrainingError: the loss became nan in epoch 1. ...

@@ -43,6 +43,7 @@ class Outcome:
         selection: what was trained.
         before: loss, accuracy and samples of the model before, on the test data.
         after: the same of the adapted model.
+        full_precision: the same of the adapted model with its frozen part in float32, where that is int8; else None.
         evaluated_on: which data these figures are of.
         trainable_share: trained parameters over all, those that belong to no layer included.
         costs: of a training step of the ``selection`` and of ``all`` layers, and of ``inference``, as far as measured.
@@ -83,6 +84,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     advice: str | None = None
     learning_rate: float | None = None
+    full_precision: dict[str, Any] | None = None
     features: str | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
@@ -208,6 +210,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,
         "before": outcome.before,
         "after": outcome.after,
+        "full_precision": outcome.full_precision,
         "evaluated_on": outcome.evaluated_on,
         "trainable_share": outcome.trainable_share,
         "batch_size": outcome.batch_size,

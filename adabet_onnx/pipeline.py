@@ -32,6 +32,7 @@ from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
+from .runtime import on
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
@@ -41,8 +42,8 @@ from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
-from .training.evaluation import evaluate
-from .training.export import export_model
+from .training.evaluation import evaluate, open_trained
+from .training.export import adapted_proto, export_model
 from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
@@ -211,7 +212,15 @@ def _chosen(job: _Job) -> tuple[Scores, Selection]:
     backend = pick_backend(job.model, selection, job.options.backend, job.choices)
     say = job.progress or silent
     say("making artifacts", 0, 1)
-    make_artifacts(job.model, selection, job.artifacts, backend=backend, check=job.options.check, choices=job.choices)
+    make_artifacts(
+        job.model,
+        selection,
+        job.artifacts,
+        choices=job.choices,
+        calibrate=job.splits,
+        backend=backend,
+        check=job.options.check,
+    )
     say("making artifacts", 1, 1)
     return scores, selection
 
@@ -278,6 +287,10 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         job.splits, settings=settings, preprocessing=job.used, resume=job.resume, progress=job.progress
     )
     adapted = open_model(export_model(job.artifacts, job.target / "adapted.onnx", check=options.check))
+    plain = None
+    if trainer.manifest.float_file is not None:
+        plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **how)
+        adapted = open_trained(job.artifacts)
     after = evaluate(adapted, held, progress=job.progress, **how)
     costs, not_measured = _measured(job, scores) if options.measure else ({}, None)
     complete = set(costs) == {"selection", "inference", "all"}
@@ -290,6 +303,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         selection=selection,
         before=before,
         after=after,
+        full_precision=plain,
         evaluated_on=f"{len(held)} test samples"
         if job.splits.test is not None
         else f"the {len(held)} samples it was trained on",
@@ -369,7 +383,7 @@ def _measured(job: _Job, scores: Scores) -> tuple[dict[str, Cost], str | None]:
 
 
 def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
-    say, size, threads = job.progress or silent, job.settings.size, job.options.threads
+    say, size, threads = job.progress or silent, job.settings.size, on(job.options.threads).threads
     say("measuring", 0, 3)
     manifest = load_manifest(job.artifacts, verify=False)
     parts = manifest.selection.parts_of(size)
@@ -379,7 +393,8 @@ def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
     with tempfile.TemporaryDirectory() as folder:
         everything = select(scores, strategy="all")
         made = Path(folder) / "all"
-        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=job.choices)
+        choices = dataclasses.replace(job.choices, frozen_precision="float32")  # nothing is frozen
+        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=choices)
         say("measuring", 2, 3)
         yield "all", measure_training(made, batch_size=size, threads=threads)
     say("measuring", 3, 3)

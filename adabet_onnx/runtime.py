@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import difflib
 import importlib
 import importlib.metadata
+import io
 import mmap
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import onnx_ir as ir
 
 from .errors import ModelError, RuntimeMissingError, UsageError
 from .isolation import during
+from .showing import changed
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
 INSTALL_INFERENCE = "pip install 'adabet-onnx[inference]'"
@@ -33,6 +36,91 @@ _LARGE_TENSOR = 1 << 20
 # How the attributes of If, Loop and Scan that hold a graph begin in a file: field 1, the length of the name, the name.
 _SUBGRAPHS = (b"\x0a\x0bthen_branch", b"\x0a\x0belse_branch", b"\x0a\x04body")
 _TRAINING = ("onnxruntime-training-cpu", "onnxruntime-training")
+_SUFFIX, _CPU = "ExecutionProvider", "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What ONNX Runtime computes on.
+
+    An execution provider (an accelerator, or another library for the processor) does what is inference: scoring, the
+    frozen part of a training, prediction and evaluation. What trains runs on the CPU, and so do the ort backend's
+    trainings, which are never parted. No artifact and no model says where it runs.
+
+    Attributes:
+        threads: for ONNX Runtime; None is its own choice.
+        provider: an execution provider of the installed onnxruntime, such as ``OpenVINOExecutionProvider`` (or
+            ``openvino``); None: the CPU's.
+        provider_options: of the provider, by name: ``{"device_type": "GPU"}``. Texts, as ONNX Runtime takes them.
+
+    Raises:
+        UsageError: the installed onnxruntime has no such provider, or there are options of none.
+        RuntimeMissingError: there is a provider, and no onnxruntime.
+
+    Example:
+        >>> from adabet_onnx import Runtime, predict
+        >>> rows = predict("model.onnx", "new_domain.npz", threads=Runtime(threads=1, provider="cpu"))
+        >>> len(rows)
+        400
+    """
+
+    threads: int | None = None
+    provider: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+
+    __repr__ = changed
+
+    def __post_init__(self) -> None:
+        if self.provider is None:
+            if self.provider_options:
+                raise UsageError("`provider_options` are of an execution provider. Give `provider` too.")
+            return
+        object.__setattr__(self, "provider", available_provider(self.provider))
+        texts = {str(key): str(value) for key, value in self.provider_options.items()}
+        object.__setattr__(self, "provider_options", texts)
+
+    @property
+    def providers(self) -> list[Any]:
+        """As ONNX Runtime takes them: the one asked for, and the CPU's for what that declines."""
+        if self.provider in (None, _CPU):
+            return [(_CPU, dict(self.provider_options))]
+        return [(self.provider, dict(self.provider_options)), _CPU]
+
+
+Threads = int | Runtime | None  # of a parameter ``threads``
+
+
+def on(threads: Threads) -> Runtime:
+    """What ONNX Runtime computes on, where a number of threads or that is given."""
+    return threads if isinstance(threads, Runtime) else Runtime(threads)
+
+
+def available_provider(name: str) -> str:
+    """The full name of an execution provider: ``cuda`` is short for ``CUDAExecutionProvider``.
+
+    Raises:
+        UsageError: the installed onnxruntime has none of this name.
+        RuntimeMissingError: ONNX Runtime is not installed.
+    """
+    ort = onnxruntime()
+    there = {_short(known): str(known) for known in ort.get_available_providers()}
+    found = there.get(_short(name))
+    if found is not None:
+        return found
+    known = {_short(other): str(other) for other in ort.get_all_providers()}
+    has = f"It has {', '.join(there.values())}"
+    if _short(name) in known:
+        raise UsageError(
+            f"{known[_short(name)]} is not in the installed onnxruntime {ort.__version__}. {has}; others come with "
+            "other packages, such as onnxruntime-gpu or onnxruntime-openvino."
+        )
+    near = difflib.get_close_matches(_short(name), known, n=1)
+    meant = f" Did you mean {known[near[0]]}?" if near else ""
+    raise UsageError(f"onnxruntime {ort.__version__} knows no execution provider {name!r}. {has}.{meant}")
+
+
+def _short(name: str) -> str:
+    return name.strip().lower().removesuffix(_SUFFIX.lower())
 
 
 @dataclass(frozen=True)
@@ -97,7 +185,7 @@ def onnxruntime() -> Any:
     return module
 
 
-def session_options(threads: int | None = None) -> Any:
+def session_options(threads: Threads = None) -> Any:
     """Session options that log nothing and use ``threads`` threads (None: ONNX Runtime's choice).
 
     What goes wrong is an exception as well; its log line would be a second message.
@@ -106,13 +194,14 @@ def session_options(threads: int | None = None) -> Any:
         raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {threads}.")
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
-    if threads:
-        options.intra_op_num_threads = threads
+    number = on(threads).threads
+    if number:
+        options.intra_op_num_threads = number
         options.inter_op_num_threads = 1
     return options
 
 
-def training_options(threads: int | None = None) -> Any:
+def training_options(threads: Threads = None) -> Any:
     """Session options for a training step: memory is asked for when needed and given back at once.
 
     Off are the memory pattern, one block for a whole run that would lie beside what the first run has allocated, and
@@ -146,32 +235,53 @@ def frugal_loading() -> Iterator[None]:
                 library.malloc_trim(0)
 
 
-def inference_session(model: bytes | str | Path | ir.Model, name: str, options: Any | None = None) -> Any:
-    """Make a CPU inference session.
+def inference_session(
+    model: bytes | str | Path | ir.Model, name: str, options: Any | None = None, threads: Threads = None
+) -> Any:
+    """Make an inference session, on the CPU unless something else is given.
 
     Args:
         model: serialised ModelProto, a graph, or the path of a file.
         name: what to call the model in an error message.
         options: ``onnxruntime.SessionOptions``; None for the quiet default.
+        threads: whose execution provider is used; a number says nothing here, where options do.
 
     Raises:
-        ModelError: ONNX Runtime refuses the model.
+        ModelError: ONNX Runtime refuses the model, or does not use the provider.
         RuntimeMissingError: ONNX Runtime is not installed.
     """
     ort = onnxruntime()
-    options = options or session_options()
+    options, where = options or session_options(threads), on(threads)
     if isinstance(model, ir.Model):
         model = _serialised(model, options)
     source = model if isinstance(model, bytes) else str(model)
     keep_apart(options, model)
     try:
         with during(f"onnxruntime {ort.__version__} loads {name}"):
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            if where.provider in (None, _CPU):
+                return ort.InferenceSession(source, options, providers=where.providers)
+            session, said = _accelerated(source, options, where)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} "
             "If an operator or opset is too new for it, update onnxruntime or export at opset 17."
         ) from error
+    if where.provider not in session.get_providers():
+        why = f" ({said})" if said else ""
+        raise ModelError(
+            f"onnxruntime {ort.__version__} would compute {name} on the CPU: {where.provider} could not be started"
+            f"{why}. Are its driver and libraries there, and `provider_options` right? Otherwise leave out `provider`."
+        )
+    return session
+
+
+def _accelerated(source: bytes | str, options: Any, where: Runtime) -> tuple[Any, str]:
+    """A session with a provider, and what ONNX Runtime printed where it could not start it and took the CPU's."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # it would stand amid what a command prints for programs
+        session = onnxruntime().InferenceSession(source, options, providers=where.providers)
+    lines = [line for line in printed.getvalue().splitlines() if line.startswith("EP Error ")]
+    return session, first_line(RuntimeError(lines[0].removeprefix("EP Error "))) if lines else ""
 
 
 def keep_apart(options: Any, model: bytes | str | Path) -> None:

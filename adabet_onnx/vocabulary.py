@@ -17,6 +17,7 @@ OPTIMIZERS = ("adamw", "adamw-torch", "sgd")  # portable.optimizers
 PROFILES = ("webgpu",)  # portable.profiles
 BACKENDS = ("auto", "portable", "ort")  # training.choices
 FROZEN = ("embedded", "checkpoint")
+FROZEN_PRECISIONS = ("auto", "float32", "int8")
 BATCH_NORMS = ("frozen", "batch")
 SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
 FEATURES = ("auto", "memory", "disk", "off")  # training.features

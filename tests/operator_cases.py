@@ -335,7 +335,7 @@ def tried(case: OperatorCase) -> dict[str, Any]:
     import tempfile
     from pathlib import Path
 
-    from adabet_onnx import AdabetError, make_artifacts, open_model
+    from adabet_onnx import AdabetError, Choices, make_artifacts, open_model
     from adabet_onnx.selection.record import Selection
     from adabet_onnx.training import artifacts
 
@@ -351,7 +351,13 @@ def tried(case: OperatorCase) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 made = make_artifacts(
-                    model, selection, Path(folder) / "a", backend=backend, loss="mse", optimizer="sgd", check=False
+                    model,
+                    selection,
+                    Path(folder) / "a",
+                    backend=backend,
+                    loss="mse",
+                    choices=Choices(optimizer="sgd"),
+                    check=False,
                 )
                 session = made.session(made.initial, threads=1)
                 session.gradients({"input": x}, np.ones((4, 3), np.float32))

@@ -101,7 +101,7 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
             folder / "a",
             backend=plan.backend,
             loss=drawn.loss,
-            optimizer="sgd",
+            choices=Choices(optimizer="sgd"),
             check=False,
         )
     except AdabetError as error:

@@ -23,6 +23,7 @@ OPTIONS = {
     "Plan",
     "Preprocessing",
     "Repeats",
+    "Runtime",
     "Scoring",
     "Settings",
 }

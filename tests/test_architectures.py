@@ -17,7 +17,7 @@ import onnx
 import pytest
 from uncut import Uncut, assert_equal_training
 
-from adabet_onnx import make_artifacts, open_model, select
+from adabet_onnx import Choices, make_artifacts, open_model, select
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.scoring.record import LayerScore, Scores
 
@@ -185,7 +185,9 @@ def check(made: Case, what: str, exporter: str, opset: int, folder: Any) -> floa
     import torch
 
     selection = chosen(made.model, what)
-    manifest = make_artifacts(made.model, selection, folder, backend="portable", optimizer="sgd", check=False)
+    manifest = make_artifacts(
+        made.model, selection, folder, backend="portable", choices=Choices(optimizer="sgd"), check=False
+    )
     assert set(manifest.parameters) == set(selection.parameters)
     session = manifest.session(manifest.initial, threads=1)
     for seed in range(3):
@@ -253,7 +255,12 @@ def test_ten_steps_equal_torch(name, exporter, opset, backend, optimizer, tmp_pa
         request.getfixturevalue("training")
     made = case(name, exporter, opset)
     manifest = make_artifacts(
-        made.model, chosen(made.model, "all"), tmp_path / "a", backend=backend, optimizer=optimizer, check=False
+        made.model,
+        chosen(made.model, "all"),
+        tmp_path / "a",
+        backend=backend,
+        choices=Choices(optimizer=optimizer),
+        check=False,
     )
     kind, rate = {
         "sgd": (torch.optim.SGD, 1e-2),

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from models import shaped, tiny
 
-from adabet_onnx import ModelError, Trainer, UsageError, export_model, make_artifacts, open_model
+from adabet_onnx import Choices, ModelError, Trainer, UsageError, export_model, make_artifacts, open_model
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.dims import batch_axis
@@ -112,7 +112,7 @@ def test_training_time_major_logits_equals_torch(x, rng, tmp_path, checked_here)
     proto = shaped.time_major()
     model = open_model(proto)
     labels = rng.integers(0, 3, (T, T))
-    manifest = make_artifacts(model, whole(model), tmp_path / "a", backend="portable", optimizer="sgd")
+    manifest = make_artifacts(model, whole(model), tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     assert manifest.logits_shape == ("N", T, 3)
     assert manifest.label_shape == (T,)
     assert any("batch is axis 1 of the logits" in note for note in manifest.content["notes"])

@@ -134,7 +134,7 @@ def test_ten_steps_equal_torch(tmp_path, torch_oracle, backend, optimizer, rng):
     images = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
     selection = select(score(model, images, scoring=Scoring(samples=64)), strategy="all")
     manifest = make_artifacts(
-        model, selection, tmp_path / "artifacts", backend=backend, optimizer=optimizer, check=False
+        model, selection, tmp_path / "artifacts", backend=backend, choices=Choices(optimizer=optimizer), check=False
     )
     session = manifest.session(manifest.initial)
     batches = [({"input": images[i : i + 8]}, rng.integers(0, 4, 8)) for i in range(0, 64, 8)]

@@ -8,7 +8,7 @@ import pytest
 from models.newer import FEATURES, POSITIONS, WIDTH, Case, text
 from models.tiny import normal, run
 
-from adabet_onnx import ModelError, make_artifacts, open_model
+from adabet_onnx import Choices, ModelError, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -43,7 +43,7 @@ def step(proto, tmp_path, names) -> tuple[dict[str, np.ndarray], np.ndarray]:
     model = open_model(proto)
     layers = [layer for layer in model.layers if any(p.name in names for p in layer.parameters)]
     selection = Selection(model.sha256, "layers", tuple(layer.name for layer in layers), tuple(names))
-    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     session = made.session(made.initial, threads=1)
     _, logits = session.gradients({"input": X}, LABELS)
     return {name: session.gradient(name) for name in names}, logits

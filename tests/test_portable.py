@@ -199,9 +199,8 @@ def test_ten_steps_equal_those_of_onnxruntime_training(training, optimizer, deca
             tmp_path / backend,
             backend=backend,
             loss=loss,
-            optimizer=optimizer,
             check=False,
-            choices=Choices(weight_decay=decay),
+            choices=Choices(optimizer=optimizer, weight_decay=decay),
         )
         session = manifest.session(manifest.initial)
         steps = [slice(8 * i, 8 * i + 8) for i in range(10)]
@@ -231,7 +230,7 @@ def test_normalising_by_the_batch_moves_the_statistics_of_selected_layers_only(t
     scores = score(opened, images(rng), scoring=Scoring(samples=32))
     selection = select(scores, layers=["bn2", "fc"])
     manifest = make_artifacts(
-        opened, selection, tmp_path / "a", backend="portable", optimizer="sgd", choices=Choices(batch_norm="batch")
+        opened, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd", batch_norm="batch")
     )
     assert manifest.statistics == ["bn2.running_mean", "bn2.running_var"]
     session = manifest.session(manifest.initial)

@@ -11,7 +11,7 @@ from models import tiny
 from onnx import TensorProto, helper, numpy_helper
 from rule_checks import values
 
-from adabet_onnx import make_artifacts, open_model, score, select
+from adabet_onnx import Choices, make_artifacts, open_model, score, select
 from adabet_onnx.portable.opset import lower_opset, oldest_runtime
 from adabet_onnx.portable.shapes import annotate
 from adabet_onnx.scoring.options import Scoring
@@ -593,7 +593,7 @@ def test_a_transformer_of_any_opset_trains_at_17(opset, tmp_path, torch_oracle, 
     opened = open_model(model)
     data = rng.standard_normal((32, 5, 8)).astype(np.float32)
     selection = select(score(opened, data, scoring=Scoring(samples=32)), strategy="all")
-    manifest = make_artifacts(opened, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    manifest = make_artifacts(opened, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     assert manifest.content["opset"] == 17
     assert manifest.content["oldest_onnxruntime"] == "1.17"
     session = manifest.session(manifest.initial)

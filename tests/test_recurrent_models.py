@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from adabet_onnx import ModelError, check_model, make_artifacts, open_model
+from adabet_onnx import Choices, ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -40,7 +40,7 @@ def test_gradients_equal_torch(name, tmp_path, torch_oracle):
     assert all(layer.portable.trainable for layer in check_model(model).layers)
     chosen = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
     selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), chosen)
-    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     assert made.content["opset"] == 17
     assert made.content["oldest_onnxruntime"] == "1.17"
     session = made.session(made.initial, threads=1)

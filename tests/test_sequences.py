@@ -8,7 +8,7 @@ import pytest
 from models import sequences
 from models.tiny import normal, run
 
-from adabet_onnx import ModelError, check_model, make_artifacts, open_model
+from adabet_onnx import Choices, ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.model.passes.sequences import is_sequence_node
 from adabet_onnx.selection.record import Selection
 
@@ -47,7 +47,7 @@ def test_opset_12_splits_by_an_attribute(name):
 def test_gradients_through_what_was_a_sequence_equal_differences(name, tmp_path):
     model = open_model(given(name)[0])
     selection = Selection(model.sha256, "layers", ("a",), ("a.weight", "a.bias"))
-    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     labels = np.array([0, 1, 2, 1, 0])
     session = made.session(made.initial, threads=1)
     session.gradients({"input": X}, labels)

@@ -136,7 +136,7 @@ def test_gradients_equal_torch_and_the_tensors_stay_shared(
         request.getfixturevalue("training")
     model = open_model(MADE[name])
     selection = everything(model)
-    manifest = make_artifacts(model, selection, tmp_path / "a", backend=backend, optimizer="sgd")
+    manifest = make_artifacts(model, selection, tmp_path / "a", backend=backend, choices=Choices(optimizer="sgd"))
     merged = {key for key, kind in EXPECTED[name][1].items() if kind == "merged"}
     apart = [key for key in manifest.parameters if "/" in key]
     assert {key.split("/")[0] for key in apart} == merged
@@ -178,7 +178,9 @@ def test_a_siamese_network_stays_symmetric(backend, selected, tmp_path, checked_
     if backend == "ort":
         request.getfixturevalue("training")
     model = open_model(shared_layers.siamese(norm="BatchNormalization"))
-    manifest = make_artifacts(model, selecting(model, *selected), tmp_path / "a", backend=backend, optimizer="sgd")
+    manifest = make_artifacts(
+        model, selecting(model, *selected), tmp_path / "a", backend=backend, choices=Choices(optimizer="sgd")
+    )
     session = manifest.session(manifest.initial)
     feeds = batch(model, 16)
     for _ in range(5):

@@ -13,7 +13,7 @@ from models.stored_states import INPUTS, STEPS, recurrent
 from models.tiny import normal, run
 from test_recurrent_models import as_onnx
 
-from adabet_onnx import ModelError, check_model, make_artifacts, open_model
+from adabet_onnx import Choices, ModelError, check_model, make_artifacts, open_model
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -110,7 +110,7 @@ def test_gradients_equal_torch(kind, stored, tmp_path, torch_oracle):
         tuple(layer.name for layer in model.layers),
         tuple(parameter.name for layer in model.layers for parameter in layer.parameters),
     )
-    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")
+    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd"))
     session = made.session(made.initial, threads=1)
     labels = np.array([0, 2, 1, 2])
     _, logits = session.gradients({"input": X[:4]}, labels)
@@ -161,5 +161,7 @@ def test_layers_of_opset_12_train(op_type, tmp_path):
     assert all(layer.portable.trainable for layer in check_model(model).layers)
     chosen = tuple(parameter.name for layer in model.layers for parameter in layer.parameters)
     selection = Selection(model.sha256, "all", tuple(layer.name for layer in model.layers), chosen)
-    made = make_artifacts(model, selection, tmp_path / "a", backend="portable", optimizer="sgd")  # checks gradients
+    made = make_artifacts(
+        model, selection, tmp_path / "a", backend="portable", choices=Choices(optimizer="sgd")
+    )  # checks gradients
     assert made.content["opset"] == 17

@@ -314,7 +314,7 @@ def test_two_axes_that_may_hold_the_classes_are_asked_about(rng, tmp_path):
 
 def test_ignored_labels_count_for_nothing_however_a_batch_is_cut(tmp_path, rng):
     model = open_model(shaped.outputs_of((4, 3)))
-    make_artifacts(model, whole(model), tmp_path / "a", check=False, optimizer="sgd")
+    make_artifacts(model, whole(model), tmp_path / "a", check=False, choices=Choices(optimizer="sgd"))
     x = rng.standard_normal((8, shaped.FEATURES)).astype(np.float32)
     y = rng.integers(0, 3, (8, 4))
     y[:3, 1:] = -100

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..data.data import Data
     from ..data.preprocess import Preprocessing
     from ..model.open import Model
+    from ..runtime import Threads
     from ..scoring.options import Scoring
     from ..selection.budget import Budget
     from ..selection.options import Choosing
@@ -46,6 +47,22 @@ def bound_model(model: Path, bind: Bindings, noted: Mapping[str, Any] | None = N
 
     values = once(bind) or noted
     return open_model(model, bind=values) if values else model
+
+
+def take_runtime(options: dict[str, Any]) -> Threads:
+    """Take what Runtime holds out of the options; a number of threads alone stays one.
+
+    Raises:
+        UsageError: there is no such provider, or an option of it has two values.
+    """
+    from ..runtime import Runtime
+
+    threads, provider, given = (options.pop(name) for name in ("threads", "provider", "provider_options"))
+    names = [name for name, _ in given]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--provider-option gives {twice!r} two values. Give one.")
+    return Runtime(threads, provider, dict(given)) if provider or given else threads
 
 
 def take_choices(options: dict[str, Any]) -> Choices:

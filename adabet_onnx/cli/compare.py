@@ -18,6 +18,7 @@ from .common import (
     take_choices,
     take_data,
     take_preprocessing,
+    take_runtime,
     take_scoring,
     this_command,
 )
@@ -93,7 +94,7 @@ from .printing import progress_bar, show, show_json
     help="Trainings at once.",
 ).varied(shown="the number of cores")
 @options.features
-@options.threads
+@options.compute
 @config.files
 def compare(
     model: Path,
@@ -108,7 +109,6 @@ def compare(
     bind: Bindings,
     old_domain: Path | None,
     jobs: int | None,
-    threads: int | None,
     save_config: Path | None,
     as_json: bool,
     quiet: bool,
@@ -149,7 +149,7 @@ def compare(
             keep_tail=keep_tail,
             append=append,
             processes=jobs or os.cpu_count() or 1,
-            threads=threads,
+            threads=take_runtime(settings),
             command=this_command(),
             **settings,
         ),

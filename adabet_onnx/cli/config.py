@@ -18,7 +18,7 @@ import click
 
 from ..errors import UsageError
 from .layout import CONFIG, GROUPS, Declared, Option, together
-from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Share, ShareType, Size, Words
+from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Setting, Share, ShareType, Size, Words
 
 _NOT_TAKEN = ("config", "save-config")
 _NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they are of one call
@@ -98,7 +98,7 @@ def write_config(path: Path, ctx: click.Context) -> None:
         value = ctx.params.get(parameter.name or "")
         if key not in _NOT_WRITTEN and value is not None and value != ():
             group = parameter.group.lower() if isinstance(parameter, Option) else key
-            tables[group][key] = _written(value, path.absolute().parent)
+            tables[group][key] = _written(parameter, value, path.absolute().parent)
     text = tomli_w.dumps({table: entries for table, entries in tables.items() if entries})
     write_bytes(path, text.encode())
 
@@ -193,8 +193,10 @@ def _shown(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def _written(value: Any, folder: Path) -> Any:
+def _written(parameter: click.Parameter, value: Any, folder: Path) -> Any:
     """A parameter's value as the file has it."""
+    if isinstance(parameter.type, Setting):
+        return dict(value)
     if isinstance(value, Path):
         return _relative(value, folder)
     if isinstance(value, Share):

@@ -15,12 +15,13 @@ from .layout import Option
 from .parameters import Share
 
 _READING = ("layout", "allow_resize")
+_COMPUTING = ("threads", "provider", "provider_options")
 _LABELS = ("loss", "class_axis", "ignore_label")
 # What a comparison is given as the run was, so that the two can be held against each other.
 _COMPARED = (
     *("num_classes", "keep_tail", "append", "bind", "preset", "scale", "mean", "std", "bgr", *_READING, *_LABELS),
     *("epochs", "batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "clip_norm", "label_smoothing"),
-    *("batch_norm", "max_memory", "max_step_time", "max_update", "max_accumulate", "backend", "threads"),
+    *("batch_norm", "max_memory", "max_step_time", "max_update", "max_accumulate", "backend", *_COMPUTING),
 )
 
 
@@ -34,8 +35,8 @@ def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
     model, data, folder = (Path(ctx.params[name]) for name in ("model", "data", "output"))
     adapted = folder / "adapted.onnx"
     commands = [
-        ["predict", adapted, data, *_given(ctx, _READING)],
-        ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS))],
+        ["predict", adapted, data, *_given(ctx, (*_READING, *_COMPUTING[1:]))],
+        ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS, *_COMPUTING[1:]))],
         ["report", folder, "-o", folder / "report.html"],
     ]
     if comparable:

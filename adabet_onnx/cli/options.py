@@ -12,6 +12,7 @@ from ..vocabulary import (
     ESTIMATORS,
     FEATURES,
     FROZEN,
+    FROZEN_PRECISIONS,
     HEADS,
     LOSSES,
     OPTIMIZERS,
@@ -22,7 +23,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Size
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -113,6 +114,12 @@ preprocessing = together(
         show_default="as stored with the model, or rgb",
     ),
     reading,
+)
+measured_on = _data(
+    "--data",
+    type=ANY,
+    metavar="DATA",
+    help="Data of the new domain, for a frozen part in int8: it is measured on it.",
 )
 ignore_label = _data(
     "--ignore-label", type=int, metavar="N", help="A label, of a pixel or token, that does not count, such as 255."
@@ -311,6 +318,12 @@ form = together(
         default="embedded",
         help="Where frozen weights are: in the graphs, or once in the checkpoint (ort).",
     ),
+    _artifacts(
+        "--frozen-precision",
+        type=click.Choice(FROZEN_PRECISIONS),
+        default="auto",
+        help="The frozen part's numbers; int8: quantised, ranges measured on training samples; auto: as the file's.",
+    ),
     _artifacts("--ort-format", is_flag=True, help="Write .ort models instead of .onnx (ort)."),
 )
 
@@ -342,4 +355,21 @@ resume = _runtime("--resume", is_flag=True, help="Go on where an interrupted run
 seed = _runtime("--seed", type=click.IntRange(0), default=0, metavar="N", help="Seed of everything that is random.")
 threads = _runtime(
     "--threads", type=_COUNT, metavar="N", help="Threads for ONNX Runtime.", show_default="as it chooses"
+)
+compute = together(
+    threads,
+    _runtime(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider for all that is inference: scoring, the frozen part of a training, prediction.",
+        show_default="the CPU's",
+    ),
+    _runtime(
+        "--provider-option",
+        "provider_options",
+        type=Setting(),
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the provider, such as device_type=GPU; repeatable.",
+    ),
 )

@@ -116,6 +116,19 @@ class Bound(click.ParamType["tuple[str, Any]"]):
             return name, {"True": True, "False": False}.get(text, text)
 
 
+class Setting(Bound):
+    """A name and a text: device_type=GPU."""
+
+    name = "setting"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Parse, or fail as click does."""
+        name, _, text = str(value).partition("=") if not isinstance(value, tuple) else (value[0], "=", str(value[1]))
+        if not name or not text:
+            self.fail(f"{value!r} is not KEY=VALUE, such as device_type=GPU.", param, ctx)
+        return name, text
+
+
 class Words(click.ParamType["tuple[str, ...]"]):
     """Known words separated by commas: adabet,last,all."""
 

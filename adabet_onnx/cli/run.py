@@ -16,6 +16,7 @@ from .common import (
     take_choosing,
     take_data,
     take_preprocessing,
+    take_runtime,
     take_scoring,
     this_command,
 )
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 @options.resume
 @options.measure
 @options.seed
-@options.threads
+@options.compute
 @config.files
 def run(
     model: Path,
@@ -97,6 +98,7 @@ def run(
         scoring=take_scoring(settings),
         choosing=take_choosing(settings),
         choices=take_choices(settings),
+        threads=take_runtime(settings),
         settings=with_given(Settings(), **{name: settings.pop(name) for name in training}),
         **settings,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_choosing, take_data, take_preprocessing, take_scoring
+from .common import Bindings, bound_model, take_choosing, take_data, take_preprocessing, take_runtime, take_scoring
 from .layout import Command, Declared
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
@@ -37,7 +37,7 @@ from .printing import progress_bar, show, show_json
 )
 @options.scoring_memory.varied(aliases=("--max-memory",))
 @options.seed
-@options.threads
+@options.compute
 def score(
     model: Path,
     data: Path,
@@ -45,7 +45,6 @@ def score(
     bind: Bindings,
     seed: int,
     channels: bool,
-    threads: int | None,
     plot: Path | None,
     as_json: bool,
     quiet: bool,
@@ -68,7 +67,7 @@ def score(
     check_output(output)
     if plot is not None:
         check_output(check_plot_path(plot))
-    how = with_given(take_scoring(settings), channels=channels)
+    how, threads = with_given(take_scoring(settings), channels=channels), take_runtime(settings)
     with progress_bar(quiet) as progress:
         scores = compute_scores(
             bound_model(model, bind),

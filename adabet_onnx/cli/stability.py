@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .common import Bindings, bound_model, take_data, take_preprocessing
+from .common import Bindings, bound_model, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE
 from .printing import progress_bar, show, show_json
@@ -48,7 +48,7 @@ from .printing import progress_bar, show, show_json
 @Declared("--embeddings", is_flag=True, group="Scoring", help="Also cluster UMAP embeddings (the paper's Figure 3).")
 @options.scoring_memory
 @options.loss
-@options.threads
+@options.compute
 def stability(
     model: Path,
     data: Path,
@@ -58,7 +58,6 @@ def stability(
     loss: str,
     class_axis: int | None,
     ignore_label: int | None,
-    threads: int | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -84,6 +83,7 @@ def stability(
     if plot is not None:
         check_output(check_plot_path(plot))
     given, preprocessing = take_data(data, settings), take_preprocessing(settings)
+    threads = take_runtime(settings)
     choices = Choices(loss=loss, class_axis=class_axis, ignore_label=ignore_label)
     points, memory = settings.pop("subset_size"), settings.pop("scoring_memory")
     with progress_bar(quiet) as progress:

@@ -9,8 +9,8 @@ import click
 
 from ..sizes import size_text
 from . import options
-from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing
-from .layout import Command
+from .common import Bindings, bound_model, take_choices, take_data, take_preprocessing, take_runtime
+from .layout import Command, Declared
 from .parameters import ANY, FILE, FOLDER
 from .printing import progress_bar, show, show_json
 
@@ -18,7 +18,8 @@ from .printing import progress_bar, show, show_json
 @click.command(
     cls=Command,
     epilog="JSON: output, backend, layers, parameters (names), trainable_count, predicted_step_bytes (by batch size; "
-    "null for ort), notes. All there is to know is in manifest.json.",
+    "null for ort), notes, precision (how far a quantised frozen part moves logits: samples, random, largest, mean, "
+    "same_class; null where none is). All there is to know is in manifest.json.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE)
@@ -28,9 +29,18 @@ from .printing import progress_bar, show, show_json
 @options.labels
 @options.objective
 @options.form
+@options.measured_on
+@options.reading
 @options.check
 def artifacts(
-    model: Path, selection: Path, output: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any
+    model: Path,
+    selection: Path,
+    output: Path,
+    data: Path | None,
+    bind: Bindings,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Write training graphs in which only selected layers train.
 
@@ -40,6 +50,8 @@ def artifacts(
     \b
     Example:
       adabet-onnx artifacts model.onnx selection.json -o artifacts/
+      adabet-onnx artifacts model.onnx selection.json -o artifacts/ \\
+          --frozen-precision int8 --data new_domain.npz
     """
     from ..model.open import open_model
     from ..selection.record import load_selection
@@ -48,7 +60,16 @@ def artifacts(
     chosen = load_selection(selection)
     backend, check = settings.pop("backend"), settings.pop("check")
     opened = open_model(bound_model(model, bind, chosen.inputs))
-    manifest = make_artifacts(opened, chosen, output, choices=take_choices(settings), backend=backend, check=check)
+    given = take_data(data or Path(), settings)
+    manifest = make_artifacts(
+        opened,
+        chosen,
+        output,
+        choices=take_choices(settings),
+        calibrate=None if data is None else given,
+        backend=backend,
+        check=check,
+    )
     memory = manifest.content.get("predicted_step_bytes")
     if as_json:
         show_json(
@@ -60,6 +81,7 @@ def artifacts(
                 "trainable_count": manifest.trainable_count,
                 "predicted_step_bytes": memory,
                 "notes": manifest.content["notes"],
+                "precision": manifest.content.get("precision"),
             }
         )
         return
@@ -87,8 +109,8 @@ def artifacts(
 @options.features
 @options.resume
 @options.seed.varied(default=None, shown="0")
-@options.threads
-def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: bool, **settings: Any) -> None:
+@options.compute
+def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Train the artifacts in DIR on labelled data.
 
     After each epoch a checkpoint and DIR/metrics.jsonl are written; an interrupted training goes on with --resume.
@@ -101,7 +123,8 @@ def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: b
     from ..training.settings import Settings
     from ..training.trainer import Trainer
 
-    trainer, given, resume = Trainer(folder, threads=threads), take_data(data, settings), settings.pop("resume")
+    trainer = Trainer(folder, threads=take_runtime(settings))
+    given, resume = take_data(data, settings), settings.pop("resume")
     with progress_bar(quiet, lines=True) as progress:
         stored = trainer.interrupted if resume else None
         asked = with_given(stored or Settings(), **settings)
@@ -143,7 +166,7 @@ def _row(row: dict[str, Any]) -> str:
 @options.class_axis.varied(shown="DIR's; else the Softmax's or head's; else 1, or the last of three")
 @options.ignore_label.varied(shown="DIR's")
 @options.loss.varied(default=None, shown="DIR's, or cross-entropy")
-@options.threads
+@options.compute
 def evaluate(
     model: Path,
     data: Path,
@@ -152,7 +175,6 @@ def evaluate(
     bind: Bindings,
     ignore_label: int | None,
     as_json: bool,
-    threads: int | None,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -170,6 +192,7 @@ def evaluate(
     from ..training.evaluation import evaluate as compute_evaluation
     from ..training.evaluation import open_trained, trained_choices
 
+    threads = take_runtime(settings)
     opened = open_trained(bound_model(model, bind))
     splits = open_data(take_data(data, settings), opened)
     known = trained_choices(model)
@@ -202,10 +225,8 @@ def evaluate(
 @options.printed
 @options.bind
 @options.preprocessing
-@options.threads
-def predict(
-    model: Path, inputs: Path, bind: Bindings, as_json: bool, threads: int | None, quiet: bool, **settings: Any
-) -> None:
+@options.compute
+def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Predict for images or arrays.
 
     INPUTS is an image, a folder of images, or an .npz (x_test, else x, else x_train).
@@ -216,6 +237,7 @@ def predict(
     """
     from ..training.evaluation import predict as compute_predictions
 
+    threads = take_runtime(settings)
     rows = compute_predictions(
         bound_model(model, bind),
         take_data(inputs, settings),
@@ -233,24 +255,51 @@ def predict(
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
 
 
-@click.command(cls=Command, epilog="JSON: output, checked.")
+@click.command(
+    cls=Command,
+    epilog="JSON: output, checked, precision (how far a quantised frozen part moves logits: samples, random, largest, "
+    "mean, same_class, loss and accuracy, full_loss and full_accuracy; null where none is, or without --data).",
+)
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @options.file.varied(required=True)
 @options.printed
+@Declared(
+    "--float",
+    "full_precision",
+    is_flag=True,
+    group="Artifacts",
+    help="Write the frozen part in float32 where it was quantised in training: another model than was trained.",
+)
+@options.measured_on
+@options.reading
 @options.check
-def export(folder: Path, output: Path, check: bool, as_json: bool, quiet: bool) -> None:
+def export(
+    folder: Path,
+    output: Path,
+    full_precision: bool,
+    data: Path | None,
+    check: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Write the adapted model, for any ONNX runtime.
 
-    It is the original graph with the trained values.
+    It is the original graph with the trained values, and with the frozen part in int8 where that is how it was trained.
 
     \b
     Example:
       adabet-onnx export artifacts/ -o adapted.onnx
     """
     from ..training.export import export_model
+    from ..training.precision import compare_precisions, precision_text
 
-    export_model(folder, output, check=check)
+    given = take_data(data or Path(), settings)
+    export_model(folder, output, full_precision=full_precision, check=check)
+    found = None if data is None else compare_precisions(folder, given)
     if as_json:
-        show_json({"output": str(output), "checked": check})
+        show_json({"output": str(output), "checked": check, "precision": found})
         return
     show(f"{output}: written", quiet)
+    if found is not None:
+        show(precision_text(found), quiet)

@@ -24,21 +24,24 @@ PROGRAM = "adabet-onnx"
 _SAME = (  # the option is called as the parameter is
     "accumulate allow_resize append backend batch_norm batch_size batches bgr channel_rho "
     "channels check class_axis clip_norm costs embeddings epochs estimator features features_memory fisher "
-    "frozen groups head ignore_label keep_features keep_tail label_smoothing layers layout logits "
+    "frozen frozen_precision groups head ignore_label keep_features keep_tail label_smoothing layers layout logits "
     "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
-    "num_classes optimizer order ort_format patience preset profile recompute resume "
+    "num_classes optimizer order ort_format patience preset profile provider recompute resume "
     "rho samples scale schedule seed seeds std strategies strategy "
     "subset_size subsets threads train_samples validation weight_decay "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
+    "calibrate": "--data",
     "dims": "--dim",
+    "full_precision": "--float",
     "learning_rate": "--lr",
     "max_memory_share": "--max-memory",
     "max_samples": "--group-size",
     "old_domain": "--old-domain",
     "points": "--subset-size",
     "processes": "--jobs",
+    "provider_options": "--provider-option",
     "rates": "--rates",
     "rhos": "--rhos",
 }
@@ -51,6 +54,7 @@ OF_CLASSES: dict[str, dict[str, str]] = {  # options classes; what a name means 
     "Plan": {},
     "Preprocessing": {},
     "Repeats": {"max_memory": "--scoring-memory", "seeds": "--shuffles"},
+    "Runtime": {},
     "Scoring": {"batch_size": "--batch-points", "max_memory": "--scoring-memory"},
     "Settings": {},
 }
@@ -224,7 +228,7 @@ def _placed(value: ast.expr, parameter: str) -> str:
 
 def _option(name: str | None, value: ast.expr, known: dict[str, str]) -> str:
     """An argument with a name as an option, or several; ``known``: what names mean in a class of options."""
-    if name in _HOLDERS:
+    if name in _HOLDERS or (name == "threads" and isinstance(value, ast.Call)):  # of `threads=Runtime(...)`
         return _of_class(value)
     option = known.get(name or "") or OPTIONS.get(name or "")
     if option is None or name is None:

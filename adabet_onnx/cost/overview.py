@@ -6,7 +6,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +254,5 @@ def _measured(
 
 
 def _artifacts(predictor: Predictor, selection: Selection, folder: Path) -> Manifest:
-    return make_artifacts(
-        predictor.model, selection, folder, backend=predictor.backend, check=False, choices=predictor.choices
-    )
+    choices = replace(predictor.choices, frozen_precision="float32")  # there are no samples to quantise with
+    return make_artifacts(predictor.model, selection, folder, backend=predictor.backend, check=False, choices=choices)

@@ -60,6 +60,9 @@ def with_head(
     made = new_head(model, num_classes, seed=seed, **kept)
     proto = made.proto()
     opened = dataclasses.replace(open_model(proto), name=name or model.name, notes=made.notes)
+    if model.quantised is not None:
+        quantised = dataclasses.replace(model.quantised, whole=False)
+        opened = dataclasses.replace(opened, quantised=quantised)
     return opened, proto.SerializeToString()
 
 

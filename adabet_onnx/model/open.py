@@ -38,6 +38,7 @@ from .logits import find_logits
 from .metadata import get_metadata
 from .opening import named_before, normalise
 from .origins import parted
+from .quantised_form import Quantised, as_it_came
 from .reading import read
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Model"
@@ -74,6 +75,7 @@ class Model:
         doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
             no doubt.
         bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
+        quantised: the file's graph with its quantised numbers, by which predictions are made; None where it has none.
 
     Example:
         >>> from adabet_onnx import open_model
@@ -90,6 +92,7 @@ class Model:
     notes: tuple[str, ...] = field(default=())
     doubt: str | None = None
     bound: dict[str, Any] | None = None
+    quantised: Quantised | None = field(default=None, repr=False)
 
     @property
     def head(self) -> Layer | None:
@@ -245,7 +248,7 @@ def _open(
 ) -> Model:
     found = read(source)
     notes: list[str] = []
-    graph, chosen = normalise(found, logits, dims or {}, bind, notes)
+    graph, chosen, before = normalise(found, logits, dims or {}, bind, notes)
     value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
     layers = with_shapes(graph, find_layers(graph), found.name, dims or {}, notes)
     if not layers:
@@ -258,7 +261,18 @@ def _open(
     notes = [with_given(note, given) for note in notes]
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims, bind)
-    return Model(found.name, digest, graph, layers, value.name, inputs, tuple(notes), value.doubt, noted(bind))
+    return Model(
+        found.name,
+        digest,
+        graph,
+        layers,
+        value.name,
+        inputs,
+        tuple(notes),
+        value.doubt,
+        noted(bind),
+        as_it_came(before, graph, value.name),
+    )
 
 
 def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Binding]) -> str:

@@ -47,8 +47,10 @@ from .unused_inputs import drop_unused_inputs
 
 def normalise(
     source: Source, logits: str | None, dims: Mapping[str, int], bind: Mapping[str, Binding], notes: list[str]
-) -> tuple[ir.Model, str]:
+) -> tuple[ir.Model, str, ir.Model | None]:
     """The graph that the rest of the package relies on, and which value is the logits or is made from them.
+
+    And, where the file is quantised, the graph before it was brought back to float32.
 
     See `open` for what is true of it.
 
@@ -102,7 +104,7 @@ def normalise(
     inline(model, name, notes, InlineConstantIfs())
     without_sequences(model, name, notes)
     to_float32(model, name, notes)
-    from_quantised(model, name, notes)
+    quantised = from_quantised(model, name, notes)
     unfuse(model, name, notes)
     refuse_foreign(model, name)
     fold(model, name)
@@ -114,7 +116,7 @@ def normalise(
     check_apart(model, name, bound.states)
     state_shapes(model, name)
     keep_bound(model, bound)
-    return model, chosen
+    return model, chosen, quantised
 
 
 def named_before(model: ir.Model) -> str | None:

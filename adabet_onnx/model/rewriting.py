@@ -187,10 +187,10 @@ def _same(original: ir.Model, changed: ir.Model, name: str, what: str) -> float 
     return difference
 
 
-def from_quantised(model: ir.Model, name: str, notes: list[str]) -> None:
-    """Bring quantised weights and activations back to float32."""
+def from_quantised(model: ir.Model, name: str, notes: list[str]) -> ir.Model | None:
+    """Bring quantised weights and activations back to float32; gives the graph as it was, if it had any."""
     if not is_quantised(model):
-        return
+        return None
     original = model.clone()
     try:
         Dequantise()(model)
@@ -203,6 +203,7 @@ def from_quantised(model: ir.Model, name: str, notes: list[str]) -> None:
             f"{difference:.0%}). Give the float32 model it was made from."
         )
     notes.append(f"quantised weights and activations were brought back to float32{_checked(difference)}")
+    return original
 
 
 def _checked(difference: float | None) -> str:

@@ -6,21 +6,31 @@ And what the manifest says of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 
+from ..errors import ModelError
 from ..model.dims import dims
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
+from ..quantiser import quantised
+from ..runtime import in_memory
 from . import checkpoint, weights
-from .assemble import make_graphs
+from .assemble import Graphs, make_graphs
+from .graft import check_same, grafted
+from .kept_quantised import frozen_as_it_came, trial_feeds
 from .memory import step_bytes
 from .names import Tensor
 from .opset import lower_opset, oldest_runtime
 from .profiles import check_profile
 from .recipe import Recipe
+from .tight import tighten, wide_ranges
 
 FILES = {
     "frozen": "frozen.onnx",
@@ -35,7 +45,29 @@ FILES = {
 _BATCHES = (1, 8, 32)  # for which the step's memory is predicted
 
 
-def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | None = None) -> dict[str, Any]:
+FLOAT = "float.onnx"  # the model with its frozen part in float32, where that is int8
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the ranges of activations are measured on.
+
+    Attributes:
+        batches: of samples, by the names of the model's inputs; they can be gone through several times.
+    """
+
+    batches: Iterable[Mapping[str, np.ndarray]]
+
+
+def write(
+    prepared: Prepared,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    profile: str | None = None,
+    precision: str = "auto",
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """Write all files but the manifest, and give its entries.
 
     Args:
@@ -43,35 +75,42 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         recipe: what to compute.
         folder: an existing folder.
         profile: what the graphs may use.
+        precision: of the frozen part: see `Choices`.
+        calibration: for int8.
 
     Raises:
-        ModelError: a node has no gradient.
+        ModelError: a node has no gradient, or the frozen part cannot be quantised.
         UsageError: the profile lacks an operator.
         OSError: a file cannot be written.
     """
     graphs = make_graphs(prepared, recipe)
+    memory, before = (
+        {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
+    )
+    frozen, model = _as_it_runs(prepared, graphs, precision, calibration)
     models = {
-        "frozen": graphs.frozen,
+        "frozen": frozen,
         "step": graphs.step,
         "gradients": graphs.gradients,
         "update": graphs.update,
         "evaluation": graphs.evaluation,
     }
-    memory, before = (
-        {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
-    )
     stored = weights.Weights(folder)
     opset = ir_version = 0
     operators: set[str] = set()
-    for what, model in models.items():
-        lower_opset(model)
-        check_profile(profile, ((node.op_type, node.name or "") for node in model.graph))
-        opset = max(opset, model.opset_imports.get("") or 0)
-        model.ir_version = _ir_version(model.opset_imports.get("") or 0)
-        ir_version = max(ir_version, model.ir_version)
-        operators |= {node.op_type for node in model.graph}
-        stored.write(model, FILES[what])
-    stored.write(prepared.original.clone(), FILES["model"])
+    for what, written in models.items():
+        lower_opset(written)
+        check_profile(profile, ((node.op_type, node.name or "") for node in written.graph))
+        opset = max(opset, written.opset_imports.get("") or 0)
+        written.ir_version = _ir_version(written.opset_imports.get("") or 0)
+        ir_version = max(ir_version, written.ir_version)
+        operators |= {node.op_type for node in written.graph}
+        stored.write(written, FILES[what])
+    files = dict(FILES)
+    stored.write(prepared.original.clone() if model is None else model, FILES["model"])
+    if model is not None:
+        stored.write(prepared.original.clone(), FLOAT)
+        files["float"] = FLOAT
     names = graphs.names
     tensors = (*names.parameters, *names.state)
     initial = {}
@@ -83,7 +122,7 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
     offsets = dict(zip((tensor.name for tensor in tensors), checkpoint.offsets(tensors), strict=True))
     specs = {spec.name: spec for spec in prepared.model.inputs}
     return {
-        "files": dict(FILES),
+        "files": files,
         "inputs": [feed for _, feed in prepared.inputs],
         "input_details": [
             {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)}
@@ -118,6 +157,32 @@ def write(prepared: Prepared, recipe: Recipe, folder: Path, *, profile: str | No
         "predicted_step_bytes": memory,
         "predicted_frozen_bytes": before,
     }
+
+
+def _as_it_runs(
+    prepared: Prepared, graphs: Graphs, precision: str, calibration: Calibration | None
+) -> tuple[ir.Model, ir.Model | None]:
+    """The frozen graph, and the model with it where it is not computed in float32."""
+    frozen, boundary = graphs.frozen, graphs.boundary
+    if precision == "float32" or all(kept.given is not None for kept in boundary):
+        return frozen, None
+    lower_opset(frozen)
+    if precision == "auto":
+        found, feeds = frozen_as_it_came(prepared, frozen, boundary), trial_feeds(prepared, frozen)
+        if found is None or feeds is None:
+            return frozen, None
+        try:
+            check_same(prepared, frozen, boundary, feeds)
+            return found, grafted(prepared, found, boundary)
+        except ModelError:  # it was not asked for
+            return frozen, None
+    assert calibration is not None
+    batches = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
+    check_same(prepared, frozen, boundary, batches[0])
+    proto = ir.to_proto(in_memory(frozen))
+    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_ranges(frozen)))
+    tighten(found)
+    return found, grafted(prepared, found, boundary)
 
 
 def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:

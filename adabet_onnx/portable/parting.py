@@ -28,6 +28,8 @@ class Boundary:
         dtype: its elements' type, as NumPy calls it.
         bytes: that one sample takes.
         given: the model's input that it is, unchanged; None for what is computed.
+        value: its name in the graph that was parted.
+        as_it_is: whether the samples lie in that value as they are kept.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Boundary:
     dtype: str
     bytes: int
     given: str | None = None
+    value: str = ""
+    as_it_is: bool = True
 
 
 def part(
@@ -89,7 +93,8 @@ def _described(crossing: Crossing, name: str, data: Collection[str]) -> Boundary
     given = value.name if value.producer() is None and value.name in data else None
     shape = _kept_shape(dims(value), crossing.layout)
     size = math.ceil(count(shape, 1) * value.dtype.itemsize)
-    return Boundary(name, shape, str(value.dtype.numpy()), size, given)
+    as_it_is = _as_it_is(crossing.layout)
+    return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", as_it_is)
 
 
 def _apart(shape: Dims, layout: Layout) -> tuple[list[Dim], int]:

@@ -12,6 +12,7 @@ import numpy as np
 from .. import runtime
 from ..data.labels import check_count, counted
 from ..errors import AdabetError, TrainingError
+from ..runtime import Threads
 from . import checkpoint
 from .features import Features
 from .weights import check_external
@@ -28,7 +29,7 @@ class Session:
         names: the manifest's entries: parameters, state, boundary, labels, learning_rate, step, loss and logits.
         start: checkpoint to start from, or state.bin.
         feeds: (name in the original model, name in the graphs) of each input.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
 
     Raises:
         TrainingError: a file cannot be loaded.
@@ -41,7 +42,7 @@ class Session:
         start: Path,
         *,
         feeds: Sequence[tuple[str, str]],
-        threads: int | None = None,
+        threads: Threads = None,
     ) -> None:
         self._files, self._names, self._feeds, self._threads = dict(files), names, tuple(feeds), threads
         boundary = names.get("boundary")  # None in folders of version 1, whose graphs begin at the model's inputs
@@ -69,10 +70,13 @@ class Session:
     def _session(self, what: str) -> Any:
         if what not in self._sessions:
             options = runtime.training_options(self._threads)
+            where = self._threads if what == "frozen" else None  # accelerators decline weights that change
             check_external(self._files[what], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
-                    self._sessions[what] = runtime.inference_session(self._files[what], str(self._files[what]), options)
+                    self._sessions[what] = runtime.inference_session(
+                        self._files[what], str(self._files[what]), options, where
+                    )
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
         return self._sessions[what]

@@ -229,12 +229,22 @@ def outcome_text(outcome: Outcome) -> RenderableType:
             Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
+    lines += _in_full_precision(outcome)
     lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
     lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
     lines += [Text(f"hint      {text}") for text in _hints(outcome)]
     if outcome.not_measured is not None:
         lines.append(Text(f"not everything was measured: {outcome.not_measured}"))
     return Group(*lines, *_costs(outcome))
+
+
+def _in_full_precision(outcome: Outcome) -> list[Text]:
+    """What the frozen part in int8 costs."""
+    plain = outcome.full_precision
+    if plain is None:
+        return []
+    reached = "" if plain["accuracy"] is None else f"accuracy {plain['accuracy']:.1%}, "
+    return [Text(f"frozen    in int8; in float32 the same training has {reached}loss {plain['loss']:.3f}")]
 
 
 def _hints(outcome: Outcome) -> list[str]:

@@ -26,6 +26,7 @@ from ..errors import RecordError, UsageError
 from ..model.channels import Channels, channels_of
 from ..model.open import Model
 from ..progress import Progress
+from ..runtime import Threads
 from .betti import betti_numbers
 from .forward import ProbedChannels
 from .groups import Plan, draw_subsets
@@ -57,7 +58,7 @@ def score_channels(
     layers: Collection[str] | None = None,
     preprocessing: Arithmetic | None = None,
     max_memory: int | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Add scores of channels to the scores of layers; labels are never looked at.
@@ -70,7 +71,7 @@ def score_channels(
         preprocessing: in place of the one in the scores.
         max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
             itself takes no more than the one that scored the layers.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:

@@ -15,6 +15,7 @@ from ..data.preprocess import Arithmetic
 from ..errors import DataError
 from ..model.channels import Channels
 from ..model.open import Model
+from ..runtime import Threads
 from .betti import distances
 from .probes import add_channel_probes, add_probes
 from .signals import Sums, add_sums, stored_statistics
@@ -49,16 +50,18 @@ class Probed:
         model: the opened model.
         preprocessing: how samples become input.
         group: the batch size that probes are sized for; others work too.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
     """
 
-    def __init__(self, model: Model, preprocessing: Arithmetic, *, group: int, threads: int | None = None) -> None:
+    def __init__(self, model: Model, preprocessing: Arithmetic, *, group: int, threads: Threads = None) -> None:
         probed, self._grams = add_probes(model, "gram", group=group)
         self.stored = stored_statistics(model, probed)
         self._sums = add_sums(model, probed, self._grams, self.stored)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
+        self._session = runtime.inference_session(
+            probed, f"{model.name} with probes", probing_options(threads), threads
+        )
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> Forwarded:
         """Forward the samples of these indices together.
@@ -91,7 +94,7 @@ class ProbedChannels:
         preprocessing: how samples become input.
         channels: of the layers that are looked at.
         group: the batch size that probes are sized for; others work too.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
 
     Attributes:
         outputs: of each layer, the name of what `forward` gives for it; a Conv and the BatchNormalization after it have
@@ -105,12 +108,14 @@ class ProbedChannels:
         channels: Mapping[str, Channels],
         *,
         group: int,
-        threads: int | None = None,
+        threads: Threads = None,
     ) -> None:
         probed, self.outputs = add_channel_probes(model, channels, group=group)
         self._model, self._preprocessing = model, preprocessing
         self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(probed, f"{model.name} with probes", probing_options(threads))
+        self._session = runtime.inference_session(
+            probed, f"{model.name} with probes", probing_options(threads), threads
+        )
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
@@ -138,7 +143,7 @@ def _distances(layer: str, gram: np.ndarray, preprocessing: Arithmetic) -> np.nd
         raise DataError(f"layer {layer!r}: {error}. Is the preprocessing right ({preprocessing.to_json()})?") from error
 
 
-def probing_options(threads: int | None = None) -> Any:
+def probing_options(threads: Threads = None) -> Any:
     """Session options for a graph with Gram probes, which take much less memory this way.
 
     Memory patterns help the 1.19.2 of the training package and harm the newest stock runtime; both were measured

@@ -20,6 +20,7 @@ from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
+from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
@@ -47,7 +48,7 @@ def score(
     preprocessing: Preprocessing | Arithmetic | None = None,
     scoring: Scoring | None = None,
     seed: int = 0,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score every layer by forward passes alone; labels are never looked at.
@@ -62,7 +63,7 @@ def score(
         preprocessing: by hand, in place of a preset.
         scoring: estimator, number and order of samples, memory; None: the defaults of `Scoring`.
         seed: of the drawing of samples and of subsets.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:

@@ -34,6 +34,7 @@ from ..portable.builder import Builder
 from ..portable.losses import build_loss
 from ..portable.opset import TARGET, raise_opset
 from ..portable.shapes import annotate
+from ..runtime import Threads
 from ..selection.record import Selection
 from ..trainability.choices import Choices
 
@@ -47,7 +48,7 @@ def fisher_information(
     choices: Choices | None = None,
     preset: str = "auto",
     preprocessing: Preprocessing | Arithmetic | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
 ) -> dict[str, float]:
     """Fisher information of every layer, from one labelled batch.
 
@@ -63,7 +64,7 @@ def fisher_information(
             and the label that does not count.
         preset: auto, unit, imagenet or none; see `Preprocessing`.
         preprocessing: in place of a preset.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
 
     Returns:
         The information by layer name, in model order.
@@ -101,7 +102,7 @@ class Fisher:
         preprocessing: Arithmetic,
         choices: Choices,
         *,
-        threads: int | None = None,
+        threads: Threads = None,
     ) -> None:
         loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
         labels = dataset.need_labels("Fisher information")

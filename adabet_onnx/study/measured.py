@@ -8,6 +8,7 @@ from ..cost.measure import measure_training
 from ..errors import CheckError
 from ..files import make_folder
 from ..records import Entries, read_record, write_json
+from ..runtime import on
 from ..selection.record import Selection
 from .plan import Setting
 from .results import Result
@@ -80,7 +81,7 @@ def _measured(study: Study, selection: Selection) -> tuple[float, int]:
             study.make_artifacts(selection),
             batch_size=study.plan.batch_size,
             accumulate=study.parts(selection),
-            threads=study.plan.training_threads,
+            threads=on(study.plan.training_threads).threads,
         )
     except CheckError as error:
         raise CheckError(f"{error} What was trained is kept: start again to measure the rest.") from error

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..data.preprocess import Preprocessing
 from ..errors import UsageError
 from ..options import check_fields, check_word
 from ..records import Entries, read_record, write_json
+from ..runtime import Threads, on
 from ..scoring.options import Scoring
 from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
@@ -86,7 +87,8 @@ class Plan:
             files are then decoded once too.
         features_memory: bytes of it that may be in memory where there is no room for a file, or text such as "2GB".
         keep_features: leave the files there when the comparison ends, for one with more strategies or seeds.
-        threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
+        threads: of each training and of measuring, or a `Runtime` with an execution provider; None: ONNX Runtime's
+            choice, 1 where several run at once.
         command: the command line, to note in plan.json.
 
     Raises:
@@ -120,7 +122,7 @@ class Plan:
     features: str = "auto"
     features_memory: int | str | None = None
     keep_features: bool = False
-    threads: int | None = None
+    threads: Threads = None
     command: str | None = None
 
     __repr__ = changed
@@ -177,9 +179,10 @@ class Plan:
         return {"keep_tail": self.keep_tail, "append": self.append}
 
     @property
-    def training_threads(self) -> int | None:
-        """Threads of each training."""
-        return self.threads if self.processes == 1 else self.threads or 1
+    def training_threads(self) -> Threads:
+        """Threads of each training, and its execution provider."""
+        where = on(self.threads)
+        return self.threads if self.processes == 1 or where.threads else replace(where, threads=1)
 
     def to_json(self) -> dict[str, Any]:
         """What decides about results, as JSON values."""
@@ -226,6 +229,8 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         # More strategies, rhos or seeds only add to what is there.
         free = {"strategies", "rhos", "seeds", "test_samples", "command"}
         there.setdefault("data", wanted.get("data"))  # plans of older releases do not say
+        if isinstance(there.get("choices"), dict):
+            there["choices"].setdefault("frozen_precision", "auto")
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]

@@ -30,9 +30,9 @@ from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
 from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
+from ..runtime import Threads
 from ..trainability.choices import Choices
-from ..training.evaluation import evaluate
-from ..training.export import export_model
+from ..training.evaluation import evaluate, open_trained
 from ..training.settings import Settings
 from ..training.trainer import Trainer
 from .pictures import decoded
@@ -55,7 +55,7 @@ class Task:
         epochs: of a training.
         batch_size: samples of a batch, which a job may cut into parts.
         accumulate: batches of an update.
-        threads: of a training.
+        threads: of a training, or a `Runtime`.
         choices: of the trainings and the evaluation.
         kept: how features are kept.
         pictures: the folder of decoded pictures; None: they are not kept.
@@ -70,7 +70,7 @@ class Task:
     epochs: int
     batch_size: int
     accumulate: int
-    threads: int | None
+    threads: Threads
     choices: Choices
     kept: Settings = field(default_factory=Settings)
     pictures: Path | None = None
@@ -177,7 +177,7 @@ def run(task: Task, job: Job) -> dict[str, Any]:
                 return {**found, "failed": _NOT_FINITE}
             return {**found, "accuracy": rows[-1]["eval_accuracy"], "loss": rows[-1]["eval_loss"]}
         try:
-            adapted = open_model(export_model(folder, Path(scratch) / "adapted.onnx", check=False))
+            adapted = open_trained(folder)
         except CheckError:  # a parameter
             return {**found, "failed": _NOT_FINITE}
     how: dict[str, Any] = {"preprocessing": preprocessing, "choices": task.choices, "threads": task.threads}

@@ -26,6 +26,7 @@ from ..errors import DataError, ModelError
 from ..model.open import ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
+from ..runtime import Threads
 from ..scoring.forward import Probed
 from ..scoring.groups import GROUP, largest_group
 from ..scoring.score import memory_limit
@@ -49,7 +50,7 @@ def stability(
     preprocessing: Preprocessing | Arithmetic | None = None,
     repeats: Repeats | None = None,
     choices: Choices | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> Stability:
     """Rank layers by disjoint groups of samples, and say how far the rankings agree.
@@ -62,7 +63,7 @@ def stability(
         repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
         choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
             defaults of `Choices`.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:

@@ -69,7 +69,15 @@ class Study:
         path = self.artifacts(selection)
         if not path.is_dir():
             make_folder(path.parent)
-            make_artifacts(self.model, selection, path, backend=self.backend, check=False, choices=self.plan.choices)
+            make_artifacts(
+                self.model,
+                selection,
+                path,
+                choices=self.plan.choices,
+                calibrate=self.splits,
+                backend=self.backend,
+                check=False,
+            )
         return path
 
     @property

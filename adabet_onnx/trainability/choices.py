@@ -13,7 +13,7 @@ from ..portable.optimizers import Optimizer
 from ..portable.profiles import allowed
 from ..portable.recipe import Recipe
 from ..showing import changed
-from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, LOSSES, OPTIMIZERS, PROFILES
+from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, FROZEN_PRECISIONS, LOSSES, OPTIMIZERS, PROFILES
 
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
 
@@ -36,6 +36,9 @@ class Choices:
             the batch and update their statistics.
         recompute: spend time to save memory: compute activations again in the backward pass.
         frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
+        frozen_precision: of the frozen part of a portable training: ``int8``: quantised, with ranges measured on
+            samples of the training data (see `make_artifacts`); ``float32``; or ``auto``: float32, but as it came where
+            a file is quantised. What is trained on is what is exported.
         ort_format: train from ``.ort`` files.
         profile: allow only operators of ``webgpu``; None: all.
 
@@ -59,6 +62,7 @@ class Choices:
     batch_norm: str = "frozen"
     recompute: bool = False
     frozen: str = "embedded"
+    frozen_precision: str = "auto"
     ort_format: bool = False
     profile: str | None = None
 
@@ -70,6 +74,7 @@ class Choices:
             ("loss", self.loss, LOSSES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("place for frozen weights", self.frozen, FROZEN),
+            ("precision of the frozen part", self.frozen_precision, FROZEN_PRECISIONS),
             ("way of batch normalisation", self.batch_norm, BATCH_NORMS),
             ("profile", self.profile, (None, *PROFILES)),
         ):
@@ -138,6 +143,7 @@ class Choices:
                 "batch normalisation by the batch": self.batch_norm == "batch",
                 "recomputing": self.recompute,
                 "profiles": self.profile is not None,
+                "frozen part in int8": self.frozen_precision == "int8",
                 "training of some channels of a layer": channels,
             }
         return [what for what, is_asked in asked.items() if is_asked]

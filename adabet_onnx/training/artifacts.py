@@ -25,8 +25,10 @@ from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
 from ..training_runtime import load
 from ..version import __version__
 from . import ort_artifacts
+from .calibration import calibration_of
 from .checking import check_in_subprocess
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
+from .precision import moved, precision_notes
 
 _MODEL = "model.onnx"
 
@@ -39,8 +41,8 @@ def make_artifacts(
     folder: str | os.PathLike[str],
     *,
     loss: str | None = None,
-    optimizer: str | None = None,
     choices: Choices | None = None,
+    calibrate: Any = None,
     backend: str = "auto",
     check: bool = True,
 ) -> Manifest:
@@ -48,8 +50,8 @@ def make_artifacts(
 
     Of the ``portable`` backend: frozen.onnx, step.onnx, grads.onnx, update.onnx, eval.onnx, state.bin and weights.bin,
     for any onnxruntime from 1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx
-    and checkpoint, for onnxruntime-training. Of both: model.onnx (the graph that an export puts the trained values
-    into) and manifest.json.
+    and checkpoint, for onnxruntime-training. With the frozen part in int8 also float.onnx, the model in
+    float32. Of both: model.onnx (the graph that an export puts the trained values into) and manifest.json.
 
     Args:
         model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
@@ -57,9 +59,10 @@ def make_artifacts(
             alone are trained, which only the portable backend can.
         folder: made or, if it holds earlier artifacts, replaced.
         loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
-        optimizer: adamw (onnxruntime-training's: eps 1e-6), adamw-torch (torch's: eps 1e-8) or sgd, in place of that of
-            ``choices``.
         choices: everything about loss, optimizer and form; None: the defaults of `Choices`.
+        calibrate: training data, in any form that `Data` describes, where ``choices`` have the frozen part in int8: the
+            ranges of its activations are those on up to 256 samples of it. Labels are not looked at. It says how far
+            logits move, also where a quantised file keeps its numbers.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
             gradient for the selection.
         check: verify the artifacts in a process of its own before they are handed out (see `selfcheck`).
@@ -81,10 +84,11 @@ def make_artifacts(
         >>> manifest.backend
         'portable'
     """
-    choices = with_given(choices or Choices(), loss=loss, optimizer=optimizer)
+    choices = with_given(choices or Choices(), loss=loss)
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
     selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
+    calibration = calibration_of(model, selection, calibrate, choices)
     choices = choices.for_model(model)
     chosen = pick_backend(model, selection, backend, choices)
     if chosen == "ort":
@@ -101,9 +105,20 @@ def make_artifacts(
             onnx.save(ir.to_proto(prepared.original), part / _MODEL)
             entries["files"]["model"] = _MODEL
         else:
-            entries = emit.write(prepared, choices.recipe, part, profile=choices.profile)
+            entries = emit.write(
+                prepared,
+                choices.recipe,
+                part,
+                profile=choices.profile,
+                precision=choices.frozen_precision,
+                calibration=calibration,
+            )
         content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
         write_json(part / FILE, content)
+        if choices.frozen_precision == "int8" or "float" in content["files"]:
+            content["precision"] = moved(Manifest(part, content), None if calibration is None else calibration.batches)
+            content["notes"] += precision_notes(content["precision"], choices.frozen_precision)
+            write_json(part / FILE, content)
         if check:
             content["checked"] = check_in_subprocess(part)
             content["notes"] += _unmeasured(content["checked"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset
@@ -20,8 +21,10 @@ from ..model.dims import Dims
 from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
+from ..model.quantised_form import Quantised
 from ..options import typed, with_given
 from ..progress import Progress
+from ..runtime import Threads
 from ..trainability.choices import Choices
 from .exact_loss import log_softmax, loss_of
 from .export import adapted_proto
@@ -37,7 +40,11 @@ def open_trained(source: ModelSource) -> Model:
         RecordError: a folder without a manifest.
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir():
-        return open_model(adapted_proto(load_manifest(Path(source))))
+        manifest = load_manifest(Path(source))
+        opened = open_model(adapted_proto(manifest, full_precision=True))
+        if manifest.float_file is None:
+            return opened
+        return replace(opened, quantised=Quantised(ir.from_proto(adapted_proto(manifest))))
     return open_model(source)
 
 
@@ -58,7 +65,7 @@ def evaluate(
     preprocessing: Preprocessing | Arithmetic | None = None,
     loss: str | None = None,
     choices: Choices | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Loss and accuracy of a model, or of an artifact folder's trained state, on labelled data.
@@ -71,7 +78,7 @@ def evaluate(
         loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
         choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
             of the artifact folder; for a model, the defaults of `Choices`.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with samples done.
 
     Returns:
@@ -106,7 +113,7 @@ def _evaluated(
     dataset: Dataset,
     preprocessing: Arithmetic,
     choices: Choices,
-    threads: int | None,
+    threads: Threads,
     progress: Progress | None,
 ) -> dict[str, Any]:
     loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
@@ -143,7 +150,7 @@ def predict(
     *,
     preset: str = "auto",
     preprocessing: Preprocessing | Arithmetic | None = None,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Predict for unlabelled inputs.
@@ -155,7 +162,7 @@ def predict(
             a `Data` of either.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
         preprocessing: by hand, in place of a preset.
-        threads: for ONNX Runtime.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with samples done.
 
     Returns:

@@ -29,7 +29,7 @@ _ROUNDINGS, _MOST = 4, 1e-3  # where rounding alone makes more: so many times as
 
 @typed
 def export_model(
-    folder: str | os.PathLike[str], path: str | os.PathLike[str], *, check: bool = True
+    folder: str | os.PathLike[str], path: str | os.PathLike[str], *, full_precision: bool = False, check: bool = True
 ) -> onnx.ModelProto:
     """Write the adapted model: the graph as it was before preparation, with the trained values.
 
@@ -40,6 +40,8 @@ def export_model(
     Args:
         folder: the artifact folder; the best checkpoint is taken, else the last, else the initial one.
         path: where to write the ``.onnx`` file.
+        full_precision: write the frozen part in float32 where it was int8 in training, so that the model is another one
+            than was trained; `evaluate` says what it gives. Then only the trained values are checked.
         check: compare its logits with those of the evaluation graph.
 
     Returns:
@@ -59,8 +61,8 @@ def export_model(
         'logits'
     """
     manifest = load_manifest(Path(folder))
-    proto = adapted_proto(manifest)
-    if check:
+    proto = adapted_proto(manifest, full_precision=full_precision)
+    if check and not (full_precision and manifest.float_file is not None):
         _compare(manifest, proto)
     restore_unused_inputs(proto)
     with replacing(path) as part:
@@ -68,12 +70,17 @@ def export_model(
     return proto
 
 
-def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
-    """The adapted model in memory."""
+def adapted_proto(manifest: Manifest, *, full_precision: bool = False) -> onnx.ModelProto:
+    """The adapted model in memory.
+
+    Args:
+        manifest: of the artifact folder.
+        full_precision: with its frozen part in float32.
+    """
     checkpoint, _ = trained_checkpoint(manifest)
     values, state = manifest.read_checkpoint(checkpoint, PROPERTY)
     trained = trained_on(state)
-    model = manifest.model()
+    model = manifest.model(full_precision=full_precision)
     initializers = model.graph.initializers
     for name in (*manifest.parameters, *manifest.statistics):
         value = initializers.get(name)
@@ -102,7 +109,7 @@ def adapted_proto(manifest: Manifest) -> onnx.ModelProto:
             "layers": selection["layers"],
         },
     )
-    opened = open_model(manifest.file("model"))
+    opened = open_model(manifest.float_file or manifest.file("model"))
     if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
         model.metadata_props.pop(METADATA + "new_head", None)  # it is trained now
     give_back_inputs(model, manifest.parameters)

@@ -42,7 +42,6 @@ from .store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_s
 _LEAST, _MOST = 4_000_000, 32_000_000
 _SHARE = 0.25  # of the free memory that features may take unasked
 _SPARE = 100_000_000  # bytes that are left free on a disk
-_RUN = {"provider": "CPUExecutionProvider", "options": {}, "precision": "float32"}
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,14 @@ class Computed:
         data: the samples.
         micro: how many the frozen graph is run on; None where there is nothing frozen: then what is given for samples
             are the model's inputs.
+        where: the frozen graph runs.
     """
 
     session: TrainingSession
     feeder: Feeder
     data: Dataset
     micro: int | None
+    where: runtime.Runtime = field(default_factory=runtime.Runtime)
 
     def of(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
         """Of these samples."""
@@ -200,7 +201,7 @@ class _Keeping:
 
     @cached_property
     def _key(self) -> str:
-        return _key(self._manifest, self._used, self._computed.micro or 0)
+        return _key(self._manifest, self._used, self._computed.micro or 0, self._computed.where)
 
     @property
     def _path(self) -> Path:
@@ -297,8 +298,8 @@ def _reason(error: Exception) -> str:
     return (cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)).lower()
 
 
-def _key(manifest: Manifest, used: Fed, micro: int) -> str:
-    """SHA-256 of all that features depend on."""
+def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> str:
+    """SHA-256 of all that features depend on; in which precision they are computed, the graph says."""
     what = {
         "version": __version__,
         "frozen": frozen_hash(manifest),
@@ -309,7 +310,7 @@ def _key(manifest: Manifest, used: Fed, micro: int) -> str:
         "taken_for": used.taken,
         "micro_batch": micro,
         "runtime": runtime.onnxruntime().__version__,
-        **_RUN,
+        "provider": where.providers,
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

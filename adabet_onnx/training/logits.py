@@ -15,12 +15,13 @@ from ..errors import DataError, ModelError
 from ..model.open import Model
 from ..model.passes.logits_only import LogitsOnly
 from ..progress import Progress
+from ..runtime import Threads
 
 _BATCH = 64
 _ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
 
 
-def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None = None) -> Any:
+def logits_session(graph: ir.Model, logits: str, name: str, threads: Threads = None) -> Any:
     """An inference session of a graph whose one output is the logits, the batch first.
 
     Raises:
@@ -28,7 +29,9 @@ def logits_session(graph: ir.Model, logits: str, name: str, threads: int | None 
     """
     cut = graph.clone()
     LogitsOnly(logits, name)(cut)
-    return runtime.inference_session(ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads))
+    return runtime.inference_session(
+        ir.to_proto(cut).SerializeToString(), name, runtime.session_options(threads), threads
+    )
 
 
 def compute_logits(
@@ -37,7 +40,7 @@ def compute_logits(
     preprocessing: Arithmetic,
     *,
     batch_size: int = _BATCH,
-    threads: int | None = None,
+    threads: Threads = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Logits of every sample, in order: float32 (N, ...), also of a model that gives (T, N, C).
@@ -46,7 +49,8 @@ def compute_logits(
         DataError: data that does not fit the model, or logits that are NaN or infinite.
         ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
     """
-    session = logits_session(model.graph, model.logits, model.name, threads)
+    graph = model.quantised.graph if model.quantised is not None and model.quantised.whole else model.graph
+    session = logits_session(graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
     parts = []
     if progress is not None:

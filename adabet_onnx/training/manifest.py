@@ -8,7 +8,7 @@
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
-    batch_norm, recompute, frozen, ort_format, profile     trainability/choices.py
+    batch_norm, recompute, frozen, frozen_precision, ort_format, profile     trainability/choices.py
                     (class_axis: of logits_shape, null where the loss has no classes)
     class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
                     of either; absent in older files, whose class_axis is null then
@@ -19,6 +19,8 @@
     classes         class names, or null
     notes           what a user should know, a sentence each
     checked         results of the self-check, or null if it was left out
+    precision       how far the frozen part in int8 moves logits (training/precision.py); null where nothing is frozen,
+                    absent where it is in float32
     versions        of adabet-onnx, the runtime and onnx
 
 and, of the backend "ort",
@@ -32,7 +34,8 @@ and, of the backend "ort",
 
 or, of the backend "portable",
     files           frozen, step, gradients, update, evaluation (graphs), state (initial values) and weights (external
-                    data of these graphs and of model: each weight of 1 kB and more once)
+                    data of these graphs and of model: each weight of 1 kB and more once); with the frozen part in
+                    int8, which model has too, float: the same model in float32
     inputs          names of the frozen graph's inputs; input_details: name (of the original model), feed (name here),
                     dtype, shape
     boundary        what the frozen graph gives, and step, gradients and evaluation go on from: name (of the frozen
@@ -77,6 +80,7 @@ from ..model.shapes import BATCH
 from ..portable import checkpoint as portable_checkpoint
 from ..portable.session import Session
 from ..records import Entries, read_record
+from ..runtime import Threads, on
 from ..selection.record import Selection, selection_from_json
 from ..showing import clipped, counted, named, one_line
 from ..vocabulary import LOSSES, OPTIMIZERS
@@ -128,13 +132,22 @@ class Manifest:
         """Path of one of the files the manifest names."""
         return self.folder / str(self.content["files"][what])
 
-    def model(self) -> ir.Model:
+    @property
+    def float_file(self) -> Path | None:
+        """The model with its frozen part in float32, where that of ``model`` is not."""
+        return self.file("float") if "float" in self.content["files"] else None
+
+    def model(self, *, full_precision: bool = False) -> ir.Model:
         """The graph that an export puts trained values into, in memory.
+
+        Args:
+            full_precision: with its frozen part in float32.
 
         Raises:
             ModelError: it cannot be read, or weights lie outside of the folder.
         """
-        return ir.from_proto(read(self.file("model")).proto)
+        wanted = self.float_file if full_precision else None
+        return ir.from_proto(read(wanted or self.file("model")).proto)
 
     @property
     def parameters(self) -> list[str]:
@@ -281,11 +294,11 @@ class Manifest:
         value = self.content.get("preprocessing")
         return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))
 
-    def session(self, checkpoint: Path, *, threads: int | None = None) -> TrainingSession:
+    def session(self, checkpoint: Path, *, threads: Threads = None) -> TrainingSession:
         """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
         if self.backend == "ort":
-            names = [name for name, _ in self.feed_names]
-            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=threads)
+            names, number = [name for name, _ in self.feed_names], on(threads).threads
+            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
         files = {what: self.file(what) for what in _files(self.content)}
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
@@ -335,7 +348,8 @@ def _files(content: dict[str, Any]) -> tuple[str, ...]:
     """What the files of a backend are called."""
     backend = str(content["backend"])
     later = _SINCE_2 if backend == "portable" and content["version"] > 1 else ()
-    return (*_FILES[backend], *later)
+    more = ("float",) if backend == "portable" and "float" in content["files"] else ()
+    return (*_FILES[backend], *later, *more)
 
 
 def _check(record: Entries, manifest: Manifest, path: Path) -> None:

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..model.open import Model, open_model
 from ..options import typed, with_given
 from ..progress import Progress
+from ..runtime import Threads, on
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
 from .epochs import Epochs
@@ -29,7 +30,7 @@ class Trainer:
 
     Args:
         folder: made by `make_artifacts`.
-        threads: for ONNX Runtime; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         metrics: where to write metrics.jsonl; None: in the folder.
         features: a folder for the file of `Settings(features='disk')`, for trainings of several folders to share; None:
             one of this folder's own.
@@ -60,7 +61,7 @@ class Trainer:
         self,
         folder: str | os.PathLike[str],
         *,
-        threads: int | None = None,
+        threads: Threads = None,
         metrics: str | os.PathLike[str] | None = None,
         features: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -73,7 +74,7 @@ class Trainer:
         self.data: str | None = None
         self.features: str | None = None
         self.learned: Learned | None = None
-        self._model: Model = open_model(self.manifest.file("model"))
+        self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
     def __repr__(self) -> str:
         fitted = "fit() not called yet" if self.learned is None else f"fit() on {clipped(self.data, 60)}"
@@ -175,7 +176,7 @@ class Trainer:
         used.about["micro_batch"] = micro
         own = self._stores is None
         folder = self._stores or self.folder / FEATURES
-        computed = Computed(session, used.feeder, used.data, micro)
+        computed = Computed(session, used.feeder, used.data, micro, on(self._threads))
         if history.finished:
             source = Source(computed)
         else:

@@ -39,7 +39,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
-from adabet_onnx import AdabetError, check_model, export_model, make_artifacts, open_model  # noqa: E402
+from adabet_onnx import AdabetError, Choices, check_model, export_model, make_artifacts, open_model  # noqa: E402
 from adabet_onnx.runtime import run_session  # noqa: E402
 from adabet_onnx.selection.record import Selection  # noqa: E402
 from adabet_onnx.trainability.preflight import loss_obstacle  # noqa: E402
@@ -141,7 +141,13 @@ def _tried(row: Row, model: Any, selection: Selection, loss: str) -> Row:
         found: dict[str, Any] = {}
         try:
             made = make_artifacts(
-                model, selection, Path(folder) / "a", backend=row.backend, loss=loss, optimizer="sgd", check=False
+                model,
+                selection,
+                Path(folder) / "a",
+                backend=row.backend,
+                loss=loss,
+                choices=Choices(optimizer="sgd"),
+                check=False,
             )
             errors, rounding = [], []
             for seed in range(_INPUTS):

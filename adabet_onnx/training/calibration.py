@@ -1,0 +1,62 @@
+"""Samples that the ranges of the frozen part's activations are measured on, before it is quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.arithmetic import integer_data
+from ..data.dataset import Dataset
+from ..data.feeder import Feeder
+from ..data.preprocess import arithmetic_for, preprocessing_from_json
+from ..data.source import open_data
+from ..errors import UsageError
+from ..model.open import Model
+from ..portable.emit import Calibration
+from ..selection.record import Selection
+from ..trainability.choices import Choices
+
+_SAMPLES, _BATCH = 256, 16
+
+
+@dataclass(frozen=True)
+class _Batches:
+    feeder: Feeder
+    data: Dataset
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Samples spread evenly, as they are fed."""
+        rows = np.unique(np.linspace(0, len(self.data) - 1, min(_SAMPLES, len(self.data))).astype(np.int64))
+        for start in range(0, len(rows), _BATCH):
+            yield self.feeder.feeds(self.data, rows[start : start + _BATCH])
+
+
+def calibration_of(model: Model, selection: Selection, data: Any, choices: Choices) -> Calibration | None:
+    """What to measure ranges on, and how far logits move; None where nothing is quantised, or there is no data.
+
+    Args:
+        model: the opened model.
+        selection: says how data becomes input.
+        data: training data, in any form that `Data` describes; or None.
+        choices: say whether anything is quantised.
+
+    Raises:
+        DataError: the data does not fit the model.
+        UsageError: there is none, and it is needed.
+    """
+    kept = choices.frozen_precision == "auto" and model.quantised is not None
+    if choices.frozen_precision != "int8" and (data is None or not kept):
+        return None
+    if data is None:
+        raise UsageError(
+            "`frozen_precision='int8'` needs samples of the training data, to measure the ranges of activations. Give "
+            "`calibrate`."
+        )
+    dataset = open_data(data, model).train
+    known = selection.preprocessing
+    stored = None if known is None else preprocessing_from_json(known, "the selection")
+    used = arithmetic_for(model, integer_data(model, dataset), None, stored=stored)
+    return Calibration(_Batches(Feeder(model, used), dataset))

@@ -1,0 +1,159 @@
+"""Execution providers: scoring, the frozen part and predictions run on one, training on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from command_line import command_of
+from conftest import ROOT, missing
+from models import tiny
+
+import adabet_onnx
+from adabet_onnx import Adapting, ModelError, Plan, Runtime, UsageError, evaluate, open_model, predict, runtime
+from adabet_onnx.cli.translate import translate
+from adabet_onnx.kendall import kendall_tau
+
+PYTHON = ROOT / ".venv-openvino" / ("Scripts" if os.name == "nt" else "bin") / "python"
+DEMO = Path(adabet_onnx.__file__).parent / "demo"
+CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What tests/on_a_provider.py found."""
+    if not PYTHON.exists() or not list(PYTHON.parent.parent.rglob("site-packages/onnxruntime")):
+        missing("no environment with onnxruntime-openvino (make test makes one)")
+    folder = tmp_path_factory.mktemp("provider") / "artifacts"
+    script = Path(__file__).with_name("on_a_provider.py")
+    command = [PYTHON, script, DEMO / "digits.onnx", DEMO / "digits_shifted.npz", folder]
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=500, check=False, env=here
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_scores_agree_with_those_of_the_cpu(both):
+    assert kendall_tau(both["scores"]["cpu"], both["scores"]["provider"]) >= 0.99
+    np.testing.assert_allclose(both["scores"]["provider"], both["scores"]["cpu"], rtol=0.05)
+
+
+@pytest.mark.slow
+def test_features_agree_with_those_of_the_cpu(both):
+    assert both["computed"]
+    assert both["largest"] > 0.1
+    assert max(both["apart"].values()) <= 1e-3
+
+
+@pytest.mark.slow
+def test_the_frozen_part_runs_on_the_provider_and_the_step_on_the_cpu(both):
+    assert both["used"]["frozen"][0] == OPENVINO
+    assert both["used"]["step"] == [CPU]
+
+
+@pytest.mark.slow
+def test_a_training_on_top_learns_as_it_does_on_the_cpu(both):
+    losses = both["losses"]["provider"]
+    assert losses[-1] < losses[0]
+    np.testing.assert_allclose(losses, both["losses"]["cpu"], rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_predictions_agree_with_those_of_the_cpu(both):
+    assert abs(both["accuracy"][0] - both["accuracy"][1]) < 0.01
+    np.testing.assert_allclose(both["logits"][1], both["logits"][0], atol=1e-2)
+
+
+def test_a_number_of_threads_is_still_a_number(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(tiny.conv_net(), path)
+    x = np.zeros((3, *open_model(path).inputs[0].shape[1:]), np.float32)
+    found = [predict(path, x, threads=threads) for threads in (1, None, Runtime(1), Runtime(provider="cpu"))]
+    assert all(rows == found[0] for rows in found)
+
+
+def test_names_may_be_short():
+    assert Runtime(provider="cpu").provider == Runtime(provider=CPU).provider == CPU
+    assert Runtime(provider="cpu", provider_options={"a": 1}).provider_options == {"a": "1"}
+
+
+def test_what_is_not_there_is_named_with_what_is():
+    missing_one = next(name for name in onnxruntime.get_all_providers() if name.startswith("Tensorrt"))
+    with pytest.raises(UsageError, match=f"{missing_one} is not in the installed onnxruntime .* It has .*{CPU}"):
+        Runtime(provider="tensorrt")
+    with pytest.raises(UsageError, match=f"knows no execution provider 'opnvino'.*{CPU}.*Did you mean {OPENVINO}"):
+        Runtime(provider="opnvino")
+    with pytest.raises(UsageError, match=r"`provider_options` are of an execution provider. Give `provider` too"):
+        Runtime(provider_options={"device_type": "GPU"})
+
+
+class Session:
+    """An InferenceSession that leaves a provider out, as ONNX Runtime does where its library is missing."""
+
+    def __init__(self, source, options, *, providers):
+        self.asked = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        print("*************** EP Error ***************")
+        print(f"EP Error [ONNXRuntimeError] : 1 : FAIL : no such device when using {providers}")
+
+    def get_providers(self):
+        return [CPU]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """An onnxruntime that has another provider, and cannot start it."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+
+
+def test_a_provider_that_falls_back_to_the_cpu_is_said(elsewhere, capsys):
+    where = Runtime(provider="openvino", provider_options={"device_type": "NPU"})
+    with pytest.raises(ModelError, match=rf"compute the model on the CPU: {OPENVINO} could not be started \(no such"):
+        runtime.inference_session(tiny.conv_net().SerializeToString(), "the model", None, where)
+    assert capsys.readouterr().out == ""
+
+
+def test_options_carry_it_to_workers():
+    where = Runtime(provider="cpu", provider_options={"a": "b"})
+    plan = Plan(processes=2, threads=where)
+    assert plan.training_threads == Runtime(1, "cpu", {"a": "b"})
+    assert pickle.loads(pickle.dumps(plan.training_threads)) == plan.training_threads
+    assert Plan(processes=2).training_threads.threads == 1
+    assert repr(Adapting(threads=where)).count("CPUExecutionProvider") == 1
+
+
+def test_the_command_line_has_it(tmp_path, monkeypatch, capfd):
+    command, model = command_of(monkeypatch, capfd), DEMO / "digits.onnx"
+    done = command("predict", model, DEMO / "digits_shifted.npz", "--provider", "cpu", "--threads", "1", "--json")
+    assert len(json.loads(done.out)) > 100
+    said = command("predict", model, DEMO / "digits_shifted.npz", "--provider", "nothing", code=2).err
+    assert f"It has {CPU}" in said or CPU in said
+    said = command("predict", model, DEMO / "digits_shifted.npz", "--provider-option", "a=b", code=2).err
+    assert "--provider-option are of an execution provider. Give --provider too" in said
+    config = tmp_path / "run.toml"
+    config.write_text('[runtime]\nprovider = "nothing"\nprovider-option = {device_type = "GPU", num = 1}\n')
+    said = command("run", model, DEMO / "digits_shifted.npz", "-o", tmp_path / "out", "--config", config, code=2).err
+    assert "no execution provider 'nothing'" in said
+
+
+def test_texts_are_translated():
+    assert translate("`threads=Runtime(provider='openvino')`") == "--provider openvino"
+    assert translate("`Runtime(provider_options={'device_type': 'GPU'})`") == "--provider-option device_type=GPU"
+
+
+def test_a_folder_evaluates_with_it(tmp_path):
+    found = [
+        evaluate(DEMO / "digits.onnx", DEMO / "digits_shifted.npz", threads=threads)["loss"]
+        for threads in (1, Runtime(1, "cpu"))
+    ]
+    assert found[0] == found[1]
