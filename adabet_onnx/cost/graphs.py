@@ -28,13 +28,15 @@ class StepGraph:
     """The graph of a training step.
 
     Attributes:
-        model: forward part, loss, backward pass; of the portable backend also the update.
+        model: forward part, loss, backward pass; of the portable backend also the update, and what is before the cut
+            is not in it.
         labels: name of the labels' input.
         logits: name of the logits.
         data: names of the inputs that are data.
         update_bytes: of the trained parameters.
         state_bytes: of the optimizer's state, statistics that are moved included.
         large_bytes: those of both in tensors that `runtime.frugal_loading` gives back once they are freed.
+        frozen: the graph that is run before the step's, from the model's inputs to ``data``; None if there is none.
     """
 
     model: ir.Model
@@ -44,6 +46,7 @@ class StepGraph:
     update_bytes: int
     state_bytes: int
     large_bytes: int = 0
+    frozen: ir.Model | None = None
 
 
 def selection_with(
@@ -94,6 +97,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
         large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),
+        frozen=step.frozen,
     )
 
 

@@ -208,7 +208,9 @@ class Predictor:
         parts = given.simulation.parts(batch)
         frozen = weight_bytes(self.model.graph) - step.update_bytes
         if self.backend == "portable":
-            memory = portable_bytes(parts, frozen, step.update_bytes + step.state_bytes, step.large_bytes)
+            runs = [parts] if given.before is None else [parts, given.before.parts(batch)]
+            stay = step.update_bytes + step.state_bytes
+            memory = max(portable_bytes(run, frozen, stay, step.large_bytes) for run in runs)
         else:
             memory = ort_bytes(parts, frozen, step.state_bytes)
         if accumulate > 1:
@@ -244,14 +246,20 @@ class _Step:
     def __init__(self, graph: StepGraph, *, packing: bool) -> None:
         self.graph = graph
         self.simulation = Simulation(graph.model, frugal=True, packing=packing)
+        self.before = None if graph.frozen is None else Simulation(graph.frozen, frugal=True, packing=packing)
         self._order = execution_order(list(graph.model.graph))
         self._split = _split(self._order, graph)
         self._saved = _saved(self._order, self._split, graph)
 
     def work(self, batch: int) -> tuple[int, int, int]:
-        """Multiply-adds of the forward part and of the whole step, and the bytes kept for the backward pass."""
+        """Multiply-adds of the forward part and of the whole step, and the bytes kept for the backward pass.
+
+        What is before the cut counts in both.
+        """
         sizes = Sizes(self.graph.model.graph, {}, batch)
         forward, back = (multiply_adds(nodes, sizes.shape) for nodes in self._parts())
+        if self.graph.frozen is not None:
+            forward += multiply_adds(self.graph.frozen.graph, Sizes(self.graph.frozen.graph, {}, batch).shape)
         return forward, forward + back, sum(sizes.size(value) for value in self._saved)
 
     def _parts(self) -> tuple[Sequence[ir.Node], Sequence[ir.Node]]:

@@ -160,13 +160,14 @@ def _after(
     own: dict[int, list[ir.Value]] = {}
     for value, number in numbers.items():
         own.setdefault(number, []).append(value)
-    batch = next(value for value in graph.inputs if value.name == labels)
+    inputs = [
+        ir.Value(name=kept.name, type=crossing.value.type, shape=ir.Shape(kept.shape))
+        for crossing, kept in zip(cut.crossings, boundary, strict=True)
+    ]
+    batch = inputs[0] if inputs else next(value for value in graph.inputs if value.name == labels)
     build = Builder(graph, opset=model.opset_imports[""] or 0, batch=batch, allowed=allowed)
     build.begin("boundary")
-    inputs = []
-    for crossing, kept in zip(cut.crossings, boundary, strict=True):
-        given = ir.Value(name=kept.name, type=crossing.value.type, shape=ir.Shape(kept.shape))
-        inputs.append(given)
+    for crossing, given in zip(cut.crossings, inputs, strict=True):
         used = [value for value in own.get(crossing.number, ()) if value.uses()]
         if used:
             again = _as_it_was(build, given, dims(crossing.value), crossing.layout)

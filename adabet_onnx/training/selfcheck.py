@@ -1,15 +1,16 @@
 """The check every artifact folder passes before it is handed out, in a process of its own.
 
 onnxruntime-training has faults that raise nothing, and some that kill the process; a rule of ours may be wrong for a
-node nobody has tried. Five checks, on random inputs, would have caught each fault that is known:
+node nobody has tried. Six checks, on random inputs, would have caught each fault that is known:
 
-1. outputs: the evaluation graph's logits equal the original graph's;
-2. loss: the evaluation loss is that of its logits, and that of the first training step equals it (where not batch
+1. features: what is kept of a sample is the same from a run of its own as from a batch, so that it may be kept;
+2. outputs: the evaluation graph's logits equal the original graph's;
+3. loss: the evaluation loss is that of its logits, and that of the first training step equals it (where not batch
    statistics take the place of stored ones);
-3. gradient: that of every selected parameter agrees with finite differences (`gradient_check`);
-4. step (of the portable backend): the graph of a whole step changes parameters and optimizer state as gradients and
+4. gradient: that of every selected parameter agrees with finite differences (`gradient_check`);
+5. step (of the portable backend): the graph of a whole step changes parameters and optimizer state as gradients and
    update do;
-5. unchanged: after a step the selected parameters have changed, the frozen ones in the checkpoint have not, and the
+6. unchanged: after a step the selected parameters have changed, the frozen ones in the checkpoint have not, and the
    original graph with the new values in it gives the trained logits (so nothing else moved, no statistic either).
 """
 
@@ -32,6 +33,7 @@ from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
 _BATCH = 4
+_FEATURES = 0.01  # relative difference that passes: rounding is far below, one step of 8-bit integers is not above
 _OUTPUTS, _LOSS, _STEP, _STATE = 1e-4, 1e-4, 0.05, 1e-3  # relative differences that pass
 _RATE = 1e-3  # of learning, in the one step
 
@@ -52,6 +54,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     labels = sample_labels(manifest, expected, seed)
     session = manifest.session(checkpoint)
 
+    features = _check_features(session, feeds)
     eval_loss, logits = session.evaluate(feeds, labels)
     outputs = _difference(logits, expected)
     if not outputs <= _OUTPUTS:
@@ -84,6 +87,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
             "values: something that was not selected has changed (stored statistics?). Nothing was written."
         )
     return {
+        "features": features,
         "outputs": outputs,
         "loss": loss,
         "gradient": gradient,
@@ -102,6 +106,24 @@ def _check_alone(graph: ir.Model, name: str, feeds: dict[str, np.ndarray], toget
     ends = [0, _BATCH - 1]
     alone = [_logits(graph, name, {key: array[i : i + 1] for key, array in feeds.items()}) for i in ends]
     check_alone(np.concatenate(alone), together[ends], "the model")
+
+
+def _check_features(session: TrainingSession, feeds: dict[str, np.ndarray]) -> float:
+    """How far features of single samples are from those of a batch, relative to the largest."""
+    together, worst = session.features(feeds), 0.0
+    for i in (0, _BATCH - 1):
+        alone = session.features({name: array[i : i + 1] for name, array in feeds.items()})
+        for name, array in together.items():
+            same = alone[name] == array[i : i + 1]  # infinities have no difference
+            apart = _difference(*(np.where(same, 0, part) for part in (alone[name], array[i : i + 1])))
+            if not apart <= _FEATURES:
+                raise CheckError(
+                    f"what the frozen part computes of a sample ({name!r}) differs by {apart:.1e} of the largest when "
+                    "other samples are in its batch, so it cannot be kept. Nothing was written; please report this "
+                    "with the model."
+                )
+            worst = max(worst, apart)
+    return worst
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
