@@ -21,8 +21,7 @@ _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
 _COPIES = 1.35  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`;
-_COPIES_FRUGAL = 0.45  # more of those that convolutions read;
-_FILE_COPIES = 0.77  # and of those in the file
+_COPIES_FRUGAL = 0.45  # more of those that convolutions read
 _COPIES_ORT = 2.5  # of the constants, without it;
 _COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
 _LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
@@ -118,23 +117,39 @@ def _forget_weights(graph: ir.Graph) -> None:
             value.const_value = ir.ExternalTensor("weights", None, None, tensor.dtype, shape=shape, name=name)
 
 
-def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
-    """Step memory of the portable backend.
+def portable_bytes(parts: Parts, carried: int, large: int) -> int:
+    """Memory of a step of the portable backend.
 
     Args:
         parts: of the step's graph.
-        frozen: bytes of the weights that are not trained, as they stand in the file.
         carried: bytes of parameters and state.
         large: those of them that the system gets back once the first step's results have taken their place.
     """
     held = _BASE + _NODE * parts.nodes + parts.inputs
-    loading = (
-        held
-        + parts.repacked
-        + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved + _FILE_COPIES * frozen)
-    )
+    loading = held + _loading(parts)
     held += parts.packed
     return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
+
+
+def frozen_bytes(parts: Parts, carried: int, kept: int) -> int:
+    """Memory of the frozen pass of the portable backend.
+
+    Args:
+        parts: of the frozen graph.
+        carried: bytes of parameters and state.
+        kept: bytes of what it gives.
+    """
+    held = _BASE + carried + kept
+    return held + max(_NODE * parts.nodes + parts.inputs + _loading(parts), loaded_bytes(parts))
+
+
+def loaded_bytes(parts: Parts) -> int:
+    """What a graph takes that is loaded and has run."""
+    return _NODE * parts.nodes + parts.inputs + parts.packed + parts.arena
+
+
+def _loading(parts: Parts) -> int:
+    return parts.repacked + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved)
 
 
 def gathered_bytes(update: int) -> int:

@@ -93,6 +93,10 @@ class Session:
             {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in found.items()}
         )
 
+    def forget_frozen(self) -> None:
+        """Give back the memory of the frozen graph, which is loaded again if it is needed again."""
+        self._sessions.pop("frozen", None)
+
     def _before(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Features: arrays where they are given, the runtime's values where they are computed."""
         missing = [original for original, _ in self._feeds if original not in feeds]

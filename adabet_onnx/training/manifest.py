@@ -184,6 +184,30 @@ class Manifest:
         return list(self.content["inputs" if self.backend == "ort" else "input_details"])
 
     @property
+    def boundary(self) -> list[dict[str, Any]]:
+        """What steps begin with: see the module. Nothing where they begin at the model's inputs (version 1, ort)."""
+        return list(self.content.get("boundary") or [])
+
+    @property
+    def frozen(self) -> bool:
+        """Whether anything is computed before that; not where the boundary is the model's inputs."""
+        return any(entry["input"] is None for entry in self.boundary)
+
+    def predicted_bytes(self, of: str, batch: int) -> int:
+        """What ``predicted_step_bytes`` or ``predicted_frozen_bytes`` comes to at a batch size; 0 if nothing is said.
+
+        Args:
+            of: the entry.
+            batch: samples; between and beyond what the entry has, a straight line.
+        """
+        known = sorted((int(size), int(count)) for size, count in (self.content.get(of) or {}).items())
+        pairs = list(itertools.pairwise(known))
+        if not pairs:
+            return 0
+        (few, low), (many, high) = next((pair for pair in pairs if batch <= pair[1][0]), pairs[-1])
+        return max(0, low + (high - low) * (batch - few) // (many - few))
+
+    @property
     def feed_names(self) -> list[tuple[str, str]]:
         """(name in the original model, name in training) of each input."""
         return [(str(entry["name"]), str(entry["feed"])) for entry in self.input_details]
@@ -365,6 +389,10 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         tensors += [("state", entry) for entry in record.take_list("state", dict)]
         if manifest.content["version"] > 1:
             _check_boundary(record, path)
+        for key in ("predicted_step_bytes", "predicted_frozen_bytes"):
+            known = record.take_if_there(key, {}, dict)
+            if not all(size.isdecimal() and type(count) is int for size, count in known.items()):
+                raise record.damaged(f"{key!r} must have a whole number for each batch size")
     for what, entry in tensors:
         given = Entries(entry, f"{path}, {what!r},", _MADE_BY)
         _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
