@@ -65,14 +65,24 @@ class Simulation:
         frugal: whether it runs with `runtime.training_options`.
         known: the same graph with the shapes of its values; None: as above. ONNX Runtime plans ahead only for what has
             a shape in the file.
+        packing: see `Run`.
+        copied: likewise.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph.
         RuntimeMissingError: it is not installed.
     """
 
-    def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None, packing: bool = False) -> None:
-        self._frugal, self._packing = frugal, packing
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        frugal: bool,
+        known: ir.Model | None = None,
+        packing: bool = False,
+        copied: bool = False,
+    ) -> None:
+        self._frugal, self._packing, self._copied = frugal, packing, copied
         if frugal:
             self._graph = optimized_step(model, lambda: runtime.training_options(1)).graph
         else:
@@ -93,6 +103,7 @@ class Simulation:
             ahead=bool(runtime.installed().training),
             unresolved=sizes.unresolved,
             packing=self._packing,
+            copied=self._copied,
         )
         resident = []
         for _ in range(_RUNS):
@@ -137,7 +148,7 @@ def frozen_bytes(parts: Parts, carried: int, kept: int) -> int:
     Args:
         parts: of the frozen graph.
         carried: bytes of parameters and state.
-        kept: bytes of what it gives.
+        kept: bytes of the copy of what it gives.
     """
     held = _BASE + carried + kept
     return held + max(_NODE * parts.nodes + parts.inputs + _loading(parts), loaded_bytes(parts))

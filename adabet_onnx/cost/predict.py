@@ -371,7 +371,9 @@ class _Step:
     def __init__(self, graph: StepGraph, *, packing: bool) -> None:
         self.graph = graph
         self.simulation = Simulation(graph.model, frugal=True, packing=packing)
-        self._frozen = None if graph.frozen is None else Simulation(graph.frozen, frugal=True, packing=packing)
+        self._frozen = None
+        if graph.frozen is not None:
+            self._frozen = Simulation(graph.frozen, frugal=True, packing=packing, copied=True)
         self._order = execution_order(list(graph.model.graph))
         self._split = _split(self._order, graph)
         self._saved = _saved(self._order, self._split, graph)
@@ -396,7 +398,7 @@ class _Step:
             return _Memory(0, tail)
         micro = micro_batch(step_bytes(graph.frozen, 1), step_bytes(graph.model, batch), batch)
         parts, one = self._frozen.parts(micro), self._frozen.parts(1)
-        frozen = frozen_bytes(parts, carried, graph.stored_bytes * batch)
+        frozen = frozen_bytes(parts, carried, graph.stored_bytes * micro)
         least = frozen_bytes(one, 0, 0) - graph.stored_bytes
         return _Memory(frozen, tail, loaded_bytes(parts), least)
 

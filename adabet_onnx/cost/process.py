@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ import psutil
 from .. import runtime
 from ..portable.features import Features
 from ..portable.memory import micro_batch
-from ..training.manifest import Manifest, TrainingSession, load_manifest
+from ..portable.session import Session
+from ..training.manifest import Manifest, load_manifest
 from ..training.samples import sample_feeds, sample_labels
 from ..training_runtime import need_runtime
 
@@ -106,17 +107,19 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     session = manifest.session(manifest.initial, threads=given.threads or None)
     labels = sample_labels(manifest, np.empty([size, *manifest.content["logits_shape"][1:]], np.float32))
     found: Mapping[str, np.ndarray] = feeds
-    frozen, before = None, _frozen_pass(manifest, session, feeds)
+    frozen, before = None, None
+    if manifest.frozen and isinstance(session, Session):
+        before = _FrozenPass(manifest, session, feeds)
     del feeds
     if before is not None and not given.off:
-        found, frozen = before(), _timed(base, given.steps, before)
+        frozen, found = _timed(base, given.steps, before.run), before.gathered()
+        before.forget()
         before = None  # and with it the inputs
-        session.forget_frozen()
         _give_back()
         _forget_peak()
 
     def step() -> None:
-        features = before() if before is not None and given.off else found
+        features = found if before is None else before.gathered()
         if given.accumulate == 1:
             session.step(features, labels, 1e-4)
             return
@@ -136,27 +139,40 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     }
 
 
-def _frozen_pass(
-    manifest: Manifest, session: TrainingSession, feeds: Mapping[str, np.ndarray]
-) -> Callable[[], Features] | None:
-    """Computes features of what is fed, as a training does; None where nothing is frozen."""
-    if not manifest.frozen:
-        return None
-    size = len(next(iter(feeds.values())))
-    one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
-    micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
-    whole: dict[str, np.ndarray] = {}
+class _FrozenPass:
+    """Computes features of what is fed, a micro-batch at a time, as a training does.
 
-    def run() -> Features:
-        for start in range(0, size, micro):
-            part = session.features({name: array[start : start + micro] for name, array in feeds.items()})
-            for name, array in part.items():
-                if name not in whole:
-                    whole[name] = np.empty((size, *array.shape[1:]), array.dtype)
-                whole[name][start : start + micro] = array
-        return Features(whole)
+    Args:
+        manifest: of the artifacts, which have something frozen.
+        session: that has the frozen graph.
+        feeds: inputs of the samples of a step.
+    """
 
-    return run
+    def __init__(self, manifest: Manifest, session: Session, feeds: Mapping[str, np.ndarray]) -> None:
+        self._session, self._feeds = session, feeds
+        size = len(next(iter(feeds.values())))
+        one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
+        micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
+        self._parts = [slice(start, start + micro) for start in range(0, size, micro)]
+
+    def each(self) -> Iterator[Features]:
+        """Of one micro-batch after the other."""
+        for part in self._parts:
+            yield self._session.features({name: array[part] for name, array in self._feeds.items()})
+
+    def run(self) -> None:
+        """Compute all and keep none: pages of a store are not counted."""
+        for _ in self.each():
+            pass
+
+    def forget(self) -> None:
+        """Give back what the frozen graph takes."""
+        self._session.forget_frozen()
+
+    def gathered(self) -> Features:
+        """Compute and keep all."""
+        parts = list(self.each())
+        return Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _main() -> None:

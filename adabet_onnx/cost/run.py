@@ -45,6 +45,7 @@ class Run:
         unresolved: values whose shape ONNX Runtime does not know before they are made.
         packing: whether the places of weights that matrix products alone read, in an order of their own, are free in
             the arena once the model is loaded.
+        copied: what a run gives is copied, and given back before the next one.
 
     Attributes:
         arena: what is allocated in it.
@@ -62,7 +63,9 @@ class Run:
         ahead: bool = True,
         unresolved: Collection[ir.Value] = (),
         packing: bool = False,
+        copied: bool = False,
     ) -> None:
+        self._copied = copied or not frugal
         self._unresolved = frozenset(unresolved)
         self._size, self._shape, self._frugal = size, shape, frugal
         self.arena = Arena()
@@ -200,7 +203,7 @@ class Run:
         return offsets.size or None
 
     def step(self) -> None:
-        """Run once. A caller that trains keeps the outputs till the next run is over; others copy them."""
+        """Run once. A caller that trains keeps the outputs till the next run is over, unless it copies them."""
         arena, size = self.arena, self._size
         block = arena.allocate(self._pattern) if self._pattern is not None else None
         live: dict[ir.Value, Piece] = {}
@@ -224,7 +227,7 @@ class Run:
         for piece in self._kept:
             arena.free(piece)
         self._kept = list(live.values())
-        if not self._frugal:  # outputs were copied
+        if self._copied:
             while self._kept:
                 arena.free(self._kept.pop())
 
