@@ -15,8 +15,9 @@ from .optimized import Sizes, optimized, optimized_step
 from .run import Run
 
 _LARGE = 1024  # elements of a constant that only its shape is kept of
-_RUNS = 3  # after which no run asks for more
+_RUNS = 6  # after which hardly any run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
+_BASE_FROZEN = 10_500_000  # where nothing but inference runs
 _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
@@ -142,15 +143,14 @@ def portable_bytes(parts: Parts, carried: int, large: int) -> int:
     return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
 
 
-def frozen_bytes(parts: Parts, carried: int, kept: int) -> int:
+def frozen_bytes(parts: Parts, carried: int) -> int:
     """Memory of the frozen pass of the portable backend.
 
     Args:
         parts: of the frozen graph.
         carried: bytes of parameters and state.
-        kept: bytes of the copy of what it gives.
     """
-    held = _BASE + carried + kept
+    held = _BASE_FROZEN + carried
     return held + max(_NODE * parts.nodes + parts.inputs + _loading(parts), loaded_bytes(parts))
 
 

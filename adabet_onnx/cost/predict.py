@@ -398,9 +398,10 @@ class _Step:
             return _Memory(0, tail)
         micro = micro_batch(step_bytes(graph.frozen, 1), step_bytes(graph.model, batch), batch)
         parts, one = self._frozen.parts(micro), self._frozen.parts(1)
-        frozen = frozen_bytes(parts, carried, graph.stored_bytes * micro)
-        least = frozen_bytes(one, 0, 0) - graph.stored_bytes
-        return _Memory(frozen, tail, loaded_bytes(parts), least)
+        frozen = frozen_bytes(parts, carried)
+        least = frozen_bytes(one, 0) - graph.stored_bytes
+        others = parts.inputs * (batch - micro) // micro  # of the step's samples, whose inputs are all there
+        return _Memory(frozen, tail, loaded_bytes(parts) + others, least)
 
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:

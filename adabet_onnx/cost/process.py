@@ -103,14 +103,14 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     """The frozen pass of a batch, in micro-batches, and after it steps that go on from what it gave."""
     need_runtime(manifest.backend)
     base, size = _base(), given.batch // given.accumulate
-    feeds = sample_feeds(manifest, size)
     session = manifest.session(manifest.initial, threads=given.threads or None)
     labels = sample_labels(manifest, np.empty([size, *manifest.content["logits_shape"][1:]], np.float32))
-    found: Mapping[str, np.ndarray] = feeds
+    found: Mapping[str, np.ndarray] = {}
     frozen, before = None, None
     if manifest.frozen and isinstance(session, Session):
-        before = _FrozenPass(manifest, session, feeds)
-    del feeds
+        before = _FrozenPass(manifest, session, size)
+    if before is None or given.off:
+        found = sample_feeds(manifest, size)
     if before is not None and not given.off:
         frozen, found = _timed(base, given.steps, before.run), before.gathered()
         before.forget()
@@ -118,13 +118,15 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
         _give_back()
         _forget_peak()
 
+    def features() -> Mapping[str, np.ndarray]:
+        return found if before is None else before.gathered()
+
     def step() -> None:
-        features = found if before is None else before.gathered()
         if given.accumulate == 1:
-            session.step(features, labels, 1e-4)
+            session.step(features(), labels, 1e-4)
             return
         for _ in range(given.accumulate):
-            session.gradients(features, labels)
+            session.gradients(features(), labels)
         session.update(1e-4)
 
     after = _timed(base, given.steps, step)
@@ -140,39 +142,41 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
 
 
 class _FrozenPass:
-    """Computes features of what is fed, a micro-batch at a time, as a training does.
+    """Computes features of the samples of a step, a micro-batch at a time, as a training does.
 
     Args:
         manifest: of the artifacts, which have something frozen.
         session: that has the frozen graph.
-        feeds: inputs of the samples of a step.
+        size: how many samples these are.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, feeds: Mapping[str, np.ndarray]) -> None:
-        self._session, self._feeds = session, feeds
-        size = len(next(iter(feeds.values())))
+    def __init__(self, manifest: Manifest, session: Session, size: int) -> None:
         one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
         micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
-        self._parts = [slice(start, start + micro) for start in range(0, size, micro)]
+        self._session, self._size = session, size
+        self._feeds = sample_feeds(manifest, micro)
+        self._times = -(-size // micro)
 
     def each(self) -> Iterator[Features]:
         """Of one micro-batch after the other."""
-        for part in self._parts:
-            yield self._session.features({name: array[part] for name, array in self._feeds.items()})
+        for _ in range(self._times):
+            yield self._session.features(self._feeds)
 
     def run(self) -> None:
         """Compute all and keep none: pages of a store are not counted."""
         for _ in self.each():
             pass
 
-    def forget(self) -> None:
-        """Give back what the frozen graph takes."""
-        self._session.forget_frozen()
-
     def gathered(self) -> Features:
         """Compute and keep all."""
         parts = list(self.each())
-        return Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}).at(
+            slice(self._size)
+        )
+
+    def forget(self) -> None:
+        """Give back what the frozen graph takes."""
+        self._session.forget_frozen()
 
 
 def _main() -> None:

@@ -25,6 +25,8 @@ _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
+# Convolutions add their result to a fourth input, if they have one, in its place.
+_CONVOLUTIONS, _SUM = frozenset({"Conv", "FusedConv"}), 3
 # Matrix products: they put a constant second factor in an order of their own, outside the arena.
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 _GELUS = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
@@ -141,6 +143,10 @@ class Run:
             first = node.inputs[0] if node.inputs else None
             if node.op_type in VIEWS and first is not None:
                 lies_in(node.outputs[0], owner.get(first, first))
+            elif len(node.inputs) > _SUM and node.op_type in _CONVOLUTIONS:
+                buffer = self._over_an_input(node, node.outputs[0], owner, left, outside)
+                if buffer is not None:
+                    lies_in(node.outputs[0], buffer)
             elif not self._frugal:
                 for made in node.outputs:
                     buffer = self._over_an_input(node, made, owner, left, outside) if made is node.outputs[0] else None
@@ -151,11 +157,11 @@ class Run:
                     if buffer is not None:
                         lies_in(made, buffer)
             for value in dict.fromkeys(v for v in (*reads(node), *node.outputs) if v is not None):
-                if self._frugal:  # nothing is written over
-                    break
                 buffer = owner.get(value, value)
                 if value in reads(node):
                     left[buffer] = left.get(buffer, 0) - 1
+                if self._frugal:  # nothing is taken again
+                    continue
                 if left.get(buffer, 0) <= 0 and buffer not in outside and buffer not in shown and buffer not in idle:
                     idle.insert(0, buffer)
         return owner
@@ -168,10 +174,10 @@ class Run:
         left: dict[ir.Value, int],
         outside: set[ir.Value],
     ) -> ir.Value | None:
-        """The buffer of an input that an elementwise result may be written over."""
-        if node.op_type not in _IN_PLACE:
+        """The buffer of an input that the result may be written over: of elementwise operators, or a sum is added to."""
+        if node.op_type not in _IN_PLACE and node.op_type not in _CONVOLUTIONS:
             return None
-        for value in node.inputs[:2]:
+        for value in node.inputs[:2] if node.op_type in _IN_PLACE else node.inputs[_SUM:]:
             if value is None:
                 continue
             buffer = owner.get(value, value)
