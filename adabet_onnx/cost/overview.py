@@ -212,7 +212,8 @@ def overview(
 
     Raises:
         RecordError: the selection was made for another model.
-        UsageError: a batch size or number of samples or epochs below 1, an unknown backend, or one that lacks what is asked for.
+        UsageError: a batch size or number of samples or epochs below 1, an unknown backend, or one that lacks what is
+            asked for.
         ModelError: the selection cannot be trained.
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
@@ -257,7 +258,8 @@ def _row(prediction: Prediction, cost: Cost | None) -> Row:
         return Row(prediction)
     if not cost.frozen_bytes:
         return Row(prediction, cost.memory_bytes, cost.seconds)
-    return Row(prediction, cost.memory_bytes, cost.seconds, cost.frozen_bytes, cost.frozen_seconds, cost.tail_bytes)
+    frozen = cost.frozen_bytes, cost.frozen_seconds, cost.tail_bytes
+    return Row(prediction, cost.memory_bytes, cost.seconds, *frozen)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Run:
         left: dict[ir.Value, int],
         outside: set[ir.Value],
     ) -> ir.Value | None:
-        """The buffer of an input that the result may be written over: of elementwise operators, or a sum is added to."""
+        """The buffer of an input that an elementwise result, or a convolution's sum, may be written over."""
         if node.op_type not in _IN_PLACE and node.op_type not in _CONVOLUTIONS:
             return None
         for value in node.inputs[:2] if node.op_type in _IN_PLACE else node.inputs[_SUM:]:

@@ -22,8 +22,8 @@ def frozen_sentences(found: Prediction, training: Training) -> list[str]:
         f"{count_text(found.frozen_multiply_adds)} multiply-adds for a batch; a step after it: "
         f"{size_text(found.tail_bytes)}, {count_text(found.step_multiply_adds)}",
         stored_sentence(found.stored_bytes, training.samples),
-        f"{_training_text(training.epochs, training.samples)}: {training.share:.2f} of the multiply-adds that it takes "
-        f"where nothing is kept ({work}), which takes {size_text(found.without_features_bytes)} in each step",
+        f"{_training_text(training.epochs, training.samples)} take {training.share:.2f} of the multiply-adds of a "
+        f"training that keeps nothing ({work}), a step of which takes {size_text(found.without_features_bytes)}",
     ]
 
 
@@ -36,7 +36,7 @@ def measured_sentence(cost: Cost, *, batch_size: int, samples: int, epochs: int)
     """What the frozen pass saves of a training, by times that were measured."""
     frozen, step = (seconds * samples / batch_size for seconds in (cost.frozen_seconds, cost.seconds))
     share = (frozen + epochs * step) / (epochs * (frozen + step))
-    return f"{_training_text(epochs, samples)}: {share:.2f} of the time that it takes where nothing is kept"
+    return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training that keeps nothing"
 
 
 def count_text(count: int) -> str:
@@ -45,5 +45,4 @@ def count_text(count: int) -> str:
 
 
 def _training_text(epochs: int, samples: int) -> str:
-    many = "an epoch" if epochs == 1 else f"{epochs} epochs"
-    return f"{many} over {samples:,} sample{'' if samples == 1 else 's'}"
+    return f"{epochs} epoch{'' if epochs == 1 else 's'} over {samples:,} sample{'' if samples == 1 else 's'}"

@@ -38,11 +38,10 @@ def cost_table(costs: Overview) -> RenderableType:
 def _measured_frozen(row: Row | None) -> list[str]:
     if row is None or row.measured_frozen_bytes is None or row.measured_frozen_seconds is None:
         return []
-    assert row.measured_tail_bytes is not None and row.measured_seconds is not None
-    frozen, step = 1000 * row.measured_frozen_seconds, 1000 * row.measured_seconds
+    frozen, step = 1000 * row.measured_frozen_seconds, 1000 * (row.measured_seconds or 0)
     return [
         f"measured: the frozen pass {_size(row.measured_frozen_bytes)}, {frozen:.3g} ms for a batch; a step after it "
-        f"{_size(row.measured_tail_bytes)}, {step:.3g} ms"
+        f"{_size(row.measured_tail_bytes or 0)}, {step:.3g} ms"
     ]
 
 
