@@ -62,7 +62,7 @@ def measure_training(
         CheckError: the process died or failed.
     """
     options = {"batch": batch_size, "accumulate": accumulate, "steps": steps, "threads": threads or 0}
-    return _measure("training", folder, options, *(() if features else ("--off",)))
+    return _measure("training", folder, options | {"features": int(features)})
 
 
 def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads: int | None = None) -> Cost:
@@ -74,8 +74,8 @@ def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads:
     return _measure("inference", folder, {"batch": batch_size, "steps": steps, "threads": threads or 0})
 
 
-def _measure(what: str, folder: Path, options: dict[str, int], *flags: str) -> Cost:
-    command = [sys.executable, "-m", "adabet_onnx.cost.process", what, str(folder), *flags]
+def _measure(what: str, folder: Path, options: dict[str, int]) -> Cost:
+    command = [sys.executable, "-m", "adabet_onnx.cost.process", what, str(folder)]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)

@@ -109,9 +109,9 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     frozen, before = None, None
     if manifest.frozen and isinstance(session, Session):
         before = _FrozenPass(manifest, session, size)
-    if before is None or given.off:
+    if before is None or not given.features:
         found = sample_feeds(manifest, size)
-    if before is not None and not given.off:
+    if before is not None and given.features:
         frozen, found = _timed(base, given.steps, before.run), before.gathered()
         before.forget()
         before = None  # and with it the inputs
@@ -183,9 +183,8 @@ def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("inference", "training"))
     parser.add_argument("folder", type=Path)
-    for option, default in (("batch", 1), ("steps", 7), ("threads", 0), ("accumulate", 1)):
+    for option, default in (("batch", 1), ("steps", 7), ("threads", 0), ("accumulate", 1), ("features", 1)):
         parser.add_argument(f"--{option}", type=int, default=default)
-    parser.add_argument("--off", action="store_true")
     given = parser.parse_args()
     runtime.onnxruntime()
     manifest = load_manifest(given.folder, verify=False)
