@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cost.measure import Cost
 from .cost.overview import Overview
+from .cost.words import measured_sentence, stored_sentence
 from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
 from .frames import frame
 from .model.open import Model
@@ -53,6 +54,9 @@ class Outcome:
         warnings: why the training may have learned nothing, a sentence each; see `training.learned`.
         advice: what the training's losses say about the learning rate, or None.
         learning_rate: of the first step.
+        stored_bytes: what was kept of one sample, from which all steps go on; 0 where nothing was.
+        samples: of the training data.
+        epochs: that were trained.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
         batch_size: of training.
@@ -86,6 +90,9 @@ class Outcome:
     learning_rate: float | None = None
     full_precision: dict[str, Any] | None = None
     features: str | None = None
+    stored_bytes: int = 0
+    samples: int = 0
+    epochs: int = 0
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """A row for each epoch; the columns are those of metrics.jsonl.
@@ -174,6 +181,7 @@ class Outcome:
             f"trained: {self._trained()}: {named(self.selection.layers)}",
             *([] if self.is_of_test_data else [NO_TEST_DATA]),
             *([f"memory of a step, {how}: {memory}"] if sizes else []),
+            *self.kept(),
         ]
         title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
         return html_table(title, ("", "before", "after"), rows, lines=[*lines, *self.warnings])
@@ -184,6 +192,16 @@ class Outcome:
         gain = f"{key} {before} -> {after} on {clipped(self.evaluated_on)}"
         warned = counted(len(self.warnings), "warning") if self.warnings else None
         return one_line(self, gain, f"trained {self._trained()}", f"in {clipped(self.folder, 60)}", warned)
+
+    def kept(self) -> list[str]:
+        """What was kept of the samples, and what that saves of the training's time, in sentences."""
+        if not (self.stored_bytes and self.samples and self.epochs):
+            return []
+        found, cost = [stored_sentence(self.stored_bytes, self.samples)], self.costs.get("selection")
+        if cost is not None and cost.frozen_bytes:
+            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs}
+            found.append(measured_sentence(cost, **how))
+        return found
 
     def _trained(self) -> str:
         layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
@@ -222,6 +240,9 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "advice": outcome.advice,
         "learning_rate": outcome.learning_rate,
+        "stored_bytes": outcome.stored_bytes,
+        "samples": outcome.samples,
+        "epochs": outcome.epochs,
     }
 
 

@@ -319,6 +319,9 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,
         learning_rate=learned.rate,
+        stored_bytes=load_manifest(job.artifacts, verify=False).stored_bytes,
+        samples=len(job.splits.train),
+        epochs=sum(1 for row in metrics if row["epoch"]),
     )
 
 
@@ -403,5 +406,13 @@ def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
 def _predicted(job: _Job, selection: Selection) -> Overview | None:
     backend = load_manifest(job.artifacts, verify=False).backend
     with contextlib.suppress(AdabetError):  # the adapted model is there all the same
-        return overview(job.model, selection, batch_size=job.settings.size, backend=backend, choices=job.choices)
+        return overview(
+            job.model,
+            selection,
+            batch_size=job.settings.size,
+            backend=backend,
+            choices=job.choices,
+            samples=len(job.splits.train),
+            epochs=job.settings.epochs,
+        )
     return None

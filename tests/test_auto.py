@@ -19,6 +19,14 @@ class Fixed:
     margin_bytes: int = 0
     update_bytes: int = 0
     step_multiply_adds: int = 1
+    frozen_bytes: int = 0
+    with_fewer_bytes: int = 0
+
+    @property
+    def tail_bytes(self) -> int:
+        return self.memory_bytes
+
+    with_more_bytes = tail_bytes
 
 
 class Costs:

@@ -26,6 +26,14 @@ class Fixed:
     margin_bytes: int
     update_bytes: int
     step_multiply_adds: int
+    frozen_bytes: int = 0
+    with_fewer_bytes: int = 0
+
+    @property
+    def tail_bytes(self) -> int:
+        return self.memory_bytes
+
+    with_more_bytes = tail_bytes
 
 
 class Chain:

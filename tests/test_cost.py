@@ -181,8 +181,10 @@ def test_less_is_trained_less_is_predicted(net):
     assert head.memory_bytes < everything.memory_bytes
     assert head.saved_bytes < everything.saved_bytes
     assert inference.update_bytes == inference.saved_bytes == inference.state_bytes == 0
-    assert head.forward_multiply_adds == everything.forward_multiply_adds == inference.step_multiply_adds
-    assert inference.work_beside(everything) < head.work_beside(everything) < 1
+    forward = head.frozen_multiply_adds + head.forward_multiply_adds
+    assert forward == everything.forward_multiply_adds == inference.step_multiply_adds
+    assert everything.frozen_multiply_adds == everything.frozen_bytes == everything.stored_bytes == 0
+    assert head.work_beside(everything) < inference.work_beside(everything) < 1
 
 
 def test_predictions_repeat(net):
@@ -240,6 +242,8 @@ def test_the_ort_backend(net, training):
 
 KEYS = {"predicted_bytes", "margin_bytes", "saved_bytes", "state_bytes", "update_bytes"}
 KEYS |= {"forward_multiply_adds", "step_multiply_adds"}
+OF_TRAINING = {"frozen_bytes", "tail_bytes", "without_features_bytes", "frozen_multiply_adds", "stored_bytes"}
+OF_TRAINING |= {"training"}
 
 
 def run_cost(capsys, monkeypatch, *arguments: object) -> tuple[int, str, str]:
@@ -258,12 +262,16 @@ def test_the_command_prints_json_and_nothing_else(net, tmp_path: Path, capsys, m
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert set(found) == {"inference", "selection", "all"}
-    assert all(set(entry) == KEYS for entry in found.values())
+    assert set(found.pop("inference")) == KEYS
+    assert all(set(entry) == KEYS | OF_TRAINING for entry in found.values())
+    assert found["selection"]["training"]["samples"] == 1000
+    assert found["selection"]["training"]["stored_bytes"] == 1000 * found["selection"]["stored_bytes"] > 0
     code, out, _ = run_cost(capsys, monkeypatch, path, "--batch-size", 2, "--json", "--measure", "--threads", 1)
     found = json.loads(out)
     assert code == 0
     assert set(found) == {"inference", "all"}
-    assert all(set(entry) == KEYS | {"measured_bytes", "measured_seconds"} for entry in found.values())
+    assert set(found["inference"]) == KEYS | {"measured_bytes", "measured_seconds"}
+    assert set(found["all"]) == KEYS | OF_TRAINING | {"measured_bytes", "measured_seconds"}
     assert all(entry["measured_bytes"] > 1e6 for entry in found.values())
 
 

@@ -7,7 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from adabet_onnx.selection.search import best_set, longest
+from adabet_onnx.selection import search
+from adabet_onnx.selection.search import Answer
+
+
+def _plain(fits: bool) -> Answer:
+    return Answer(fits, larger=fits, smaller=True)
+
+
+def best_set(values, fits, **options):
+    """Where a set that holds one that does not fit does not fit either."""
+    return search.best_set(values, lambda chosen: _plain(fits(chosen)), **options)
+
+
+def longest(order, fits, **options):
+    """Likewise."""
+    return search.longest(order, lambda chosen: _plain(fits(chosen)), **options)
 
 
 class Device:
@@ -39,6 +54,79 @@ def best_by_trying(values, fits, count, required, room, weights):
     )
     fitting = [chosen for chosen in sets if fits(chosen | required)]
     return max((sum(values[i] for i in chosen) for chosen in fitting), default=None)
+
+
+class Cut(Device):
+    """A frozen pass before the step, which holds the weights of all layers before the earliest one.
+
+    What steps begin with is held by the caller, and so may be less where an earlier layer is trained too.
+    """
+
+    def __init__(self, rng: np.random.Generator, layers: int, limit: float) -> None:
+        super().__init__(rng, layers, limit)
+        self.weights = rng.uniform(0, 12, layers)
+        self.kept = rng.uniform(0, 4, layers)
+
+    def frozen(self, chosen: frozenset[int]) -> float:
+        return self.weights[: min(chosen)].sum()
+
+    def step(self, chosen: frozenset[int]) -> float:
+        return self.memory(chosen) + self.kept[min(chosen)]
+
+    def fits_both(self, chosen: frozenset[int]) -> bool:
+        self.asked += 1
+        return not chosen or max(self.step(chosen), self.frozen(chosen)) <= self.limit
+
+    def answer(self, chosen: frozenset[int]) -> Answer:
+        return Answer(self.fits_both(chosen), self.memory(chosen) <= self.limit, self.frozen(chosen) <= self.limit)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_best_set_is_found_where_late_layers_freeze_too_much(seed):
+    rng = np.random.default_rng(seed)
+    layers, count = 10, int(rng.integers(1, 6))
+    device = Cut(rng, layers, limit=float(rng.uniform(15, 70)))
+    values = {i: float(v) if rng.random() < 0.8 else 0.0 for i, v in enumerate(rng.uniform(0, 1, layers))}
+    required = frozenset({layers - 1}) if seed % 3 == 0 else frozenset()
+    values = {i: value for i, value in values.items() if i not in required}
+    expected = best_by_trying(values, device.fits_both, count, required, None, None)
+    device.asked = 0
+    found = search.best_set(values, device.answer, count=count, required=required, tries=10_000)
+    alone = required and device.fits_both(required)
+    if expected is None:
+        assert found.chosen == (required if alone else None)
+        return
+    assert found.chosen is not None
+    assert device.fits_both(found.chosen)
+    assert required <= found.chosen
+    assert len(found.chosen - required) <= count
+    assert found.value == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    assert found.gap <= 1e-5
+    assert device.asked < 2**layers / 4
+    refused = search.best_set(values, device.answer, count=count, required=required, tries=15)
+    if refused.chosen is not None:
+        assert device.fits_both(refused.chosen)
+        assert refused.value <= expected * (1 + 1e-9) <= refused.bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_longest_beginning_that_fits_where_late_layers_freeze_too_much(seed):
+    rng = np.random.default_rng(seed)
+    device = Cut(rng, 12, limit=float(rng.uniform(15, 70)))
+    order = [int(i) for i in rng.permutation(12)] if seed % 3 else list(range(11, -1, -1))
+    required = frozenset({11}) if seed % 2 else frozenset()
+    order = [layer for layer in order if layer not in required]
+    found = search.longest(order, device.answer, required=required, more=12)
+    sets = [frozenset(order[:n]) | required for n in range(1, len(order) + 1)]
+    fitting = [chosen for chosen in sets if device.fits_both(chosen)]
+    alone = [i for i in order if device.fits_both(frozenset({i}) | required)]
+    if found is None:
+        assert not fitting
+        assert not alone
+        return
+    assert device.fits_both(found)
+    assert required <= found
+    assert not fitting or found >= fitting[-1]
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -18,7 +18,11 @@ from .printing import progress_bar, show, show_json
     cls=Command,
     epilog="JSON: inference, selection (where one is given), all (null where not all layers can be trained); each "
     "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
-    "step_multiply_adds, and where it was measured measured_bytes and measured_seconds.",
+    "step_multiply_adds, and where it was measured measured_bytes and measured_seconds. Of selection and all also "
+    "frozen_bytes and tail_bytes (memory of the frozen pass and of a step after it), without_features_bytes, "
+    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, stored_bytes, multiply_adds, "
+    "without_features_multiply_adds), and where they were measured measured_frozen_bytes, measured_frozen_seconds and "
+    "measured_tail_bytes.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE, required=False)
@@ -26,6 +30,8 @@ from .printing import progress_bar, show, show_json
 @options.printed
 @options.bind
 @options.batch_size.varied(default=32)
+@options.epochs.varied(default=10)
+@options.trained_samples
 @options.optimizer
 @options.backend
 @options.recompute
@@ -35,6 +41,8 @@ def cost(
     model: Path,
     selection: Path | None,
     batch_size: int,
+    epochs: int,
+    samples: int,
     measure: bool,
     backend: str,
     plot: Path | None,
@@ -47,8 +55,11 @@ def cost(
     """Predict, or measure, what inference and training take.
 
     Of MODEL: inference, training the layers of SELECTION, and training all layers. Memory is the peak a process needs
-    for steps beside its imports, predicted from the graph that will run; a measurement should not exceed the prediction
-    by more than the margin in brackets.
+    for steps beside its imports, predicted from the graphs that will run; a measurement should not exceed the
+    prediction by more than the margin in brackets.
+
+    What no training of SELECTION changes is computed once for each sample, by the frozen pass, and kept; a step goes on
+    from there. Said are what either takes, what is kept, and what a whole training of --epochs over --samples saves.
 
     \b
     Example:
@@ -76,6 +87,8 @@ def cost(
             measure=measure,
             threads=threads,
             progress=progress,
+            samples=samples,
+            epochs=epochs,
         )
     if plot is not None:
         costs.plot(plot)

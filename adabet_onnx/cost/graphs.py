@@ -36,7 +36,8 @@ class StepGraph:
         update_bytes: of the trained parameters.
         state_bytes: of the optimizer's state, statistics that are moved included.
         large_bytes: those of both in tensors that `runtime.frugal_loading` gives back once they are freed.
-        frozen: the graph that is run before the step's, from the model's inputs to ``data``; None if there is none.
+        frozen: the graph that is run before all steps, from the model's inputs to ``data``; None if there is none.
+        stored_bytes: what is kept of a sample, from which steps go on; 0 if nothing is.
     """
 
     model: ir.Model
@@ -47,6 +48,7 @@ class StepGraph:
     state_bytes: int
     large_bytes: int = 0
     frozen: ir.Model | None = None
+    stored_bytes: int = 0
 
 
 def selection_with(
@@ -88,6 +90,7 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
     prepared = trainable_graph(model, selection, backend="portable")
     step = make_step(prepared, choices.recipe)
     names = step.names
+    computed = any(kept.given is None for kept in step.boundary)
     sizes = [4 * math.prod(tensor.shape) for tensor in (*names.parameters, *names.state)]
     return StepGraph(
         model=step.model,
@@ -97,7 +100,8 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
         update_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.parameters),
         state_bytes=4 * sum(math.prod(tensor.shape) for tensor in names.state),
         large_bytes=sum(size for size in sizes if size >= runtime.GIVEN_BACK),
-        frozen=step.frozen,
+        frozen=step.frozen if computed else None,
+        stored_bytes=sum(kept.bytes for kept in step.boundary) if computed else 0,
     )
 
 

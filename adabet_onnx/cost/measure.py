@@ -1,7 +1,9 @@
 """Memory and time of training steps and of inference, each measured in a fresh process.
 
 Step memory is the peak resident memory of a fresh process during training steps minus its resident memory when
-imports are done and no model is loaded; for inference likewise.
+imports are done and no model is loaded; for inference likewise. What no training changes is computed before the
+steps, by the frozen pass, and then given back: so a training's memory is that of the frozen pass or that of a step
+after it, whichever is more. What is kept of more samples than a step takes is not counted.
 """
 
 from __future__ import annotations
@@ -19,16 +21,33 @@ _TIMEOUT = 900  # seconds
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step takes: peak memory in bytes (see the module) and the median time in seconds."""
+    """What one step takes.
+
+    Attributes:
+        memory_bytes: peak memory, see the module.
+        seconds: median time of a step, after the frozen pass.
+        frozen_bytes: peak memory of the frozen pass; 0 where nothing is frozen.
+        frozen_seconds: median time of the frozen pass over the samples of a step.
+        tail_bytes: peak memory of the steps after it; 0 where nothing is frozen.
+    """
 
     memory_bytes: int
     seconds: float
+    frozen_bytes: int = 0
+    frozen_seconds: float = 0.0
+    tail_bytes: int = 0
 
 
 def measure_training(
-    folder: Path, *, batch_size: int, accumulate: int = 1, steps: int = 7, threads: int | None = None
+    folder: Path,
+    *,
+    batch_size: int,
+    accumulate: int = 1,
+    steps: int = 7,
+    threads: int | None = None,
+    features: bool = True,
 ) -> Cost:
-    """Cost of a training step (forward, backward, update) of an artifact folder.
+    """Cost of training an artifact folder: of the frozen pass, and of a step (forward, backward, update) after it.
 
     Args:
         folder: the artifacts.
@@ -37,11 +56,13 @@ def measure_training(
             and of the update.
         steps: updates that are timed, at least.
         threads: for ONNX Runtime.
+        features: whether features are kept; otherwise the frozen graph runs in each step, and stays loaded.
 
     Raises:
         CheckError: the process died or failed.
     """
-    return _measure("training", folder, batch_size, steps, threads, accumulate)
+    options = {"batch": batch_size, "accumulate": accumulate, "steps": steps, "threads": threads or 0}
+    return _measure("training", folder, options | {"features": int(features)})
 
 
 def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads: int | None = None) -> Cost:
@@ -50,19 +71,14 @@ def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads:
     Raises:
         CheckError: the process died or failed.
     """
-    return _measure("inference", folder, batch_size, steps, threads)
+    return _measure("inference", folder, {"batch": batch_size, "steps": steps, "threads": threads or 0})
 
 
-def _measure(what: str, folder: Path, batch_size: int, steps: int, threads: int | None, accumulate: int = 1) -> Cost:
-    command = [sys.executable, "-m", "adabet_onnx.cost.process", what, str(folder), str(batch_size), str(steps)]
+def _measure(what: str, folder: Path, options: dict[str, int]) -> Cost:
+    command = [sys.executable, "-m", "adabet_onnx.cost.process", what, str(folder)]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     try:
-        done = subprocess.run(
-            [*command, str(threads or 0), str(accumulate)],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
         return Cost(**json.loads(done.stdout.strip().splitlines()[-1]))
     except subprocess.TimeoutExpired as error:
         raise CheckError(f"measuring {what} took longer than {_TIMEOUT} s; give a smaller `batch_size`.") from error

@@ -15,14 +15,14 @@ from .optimized import Sizes, optimized, optimized_step
 from .run import Run
 
 _LARGE = 1024  # elements of a constant that only its shape is kept of
-_RUNS = 3  # after which no run asks for more
+_RUNS = 6  # after which hardly any run asks for more
 _BASE = 12_000_000  # of the runtime, once it is used
+_BASE_FROZEN = 10_500_000  # where nothing but inference runs
 _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
 _NODE = 5_500  # of a node: its kernel, names and shapes
 _NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
 _COPIES = 1.35  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`;
-_COPIES_FRUGAL = 0.45  # more of those that convolutions read;
-_FILE_COPIES = 0.77  # and of those in the file
+_COPIES_FRUGAL = 0.45  # more of those that convolutions read
 _COPIES_ORT = 2.5  # of the constants, without it;
 _COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
 _LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
@@ -66,14 +66,24 @@ class Simulation:
         frugal: whether it runs with `runtime.training_options`.
         known: the same graph with the shapes of its values; None: as above. ONNX Runtime plans ahead only for what has
             a shape in the file.
+        packing: see `Run`.
+        copied: likewise.
 
     Raises:
         ModelError: ONNX Runtime refuses the graph.
         RuntimeMissingError: it is not installed.
     """
 
-    def __init__(self, model: ir.Model, *, frugal: bool, known: ir.Model | None = None, packing: bool = False) -> None:
-        self._frugal, self._packing = frugal, packing
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        frugal: bool,
+        known: ir.Model | None = None,
+        packing: bool = False,
+        copied: bool = False,
+    ) -> None:
+        self._frugal, self._packing, self._copied = frugal, packing, copied
         if frugal:
             self._graph = optimized_step(model, lambda: runtime.training_options(1)).graph
         else:
@@ -94,6 +104,7 @@ class Simulation:
             ahead=bool(runtime.installed().training),
             unresolved=sizes.unresolved,
             packing=self._packing,
+            copied=self._copied,
         )
         resident = []
         for _ in range(_RUNS):
@@ -118,23 +129,38 @@ def _forget_weights(graph: ir.Graph) -> None:
             value.const_value = ir.ExternalTensor("weights", None, None, tensor.dtype, shape=shape, name=name)
 
 
-def portable_bytes(parts: Parts, frozen: int, carried: int, large: int) -> int:
-    """Step memory of the portable backend.
+def portable_bytes(parts: Parts, carried: int, large: int) -> int:
+    """Memory of a step of the portable backend.
 
     Args:
         parts: of the step's graph.
-        frozen: bytes of the weights that are not trained, as they stand in the file.
         carried: bytes of parameters and state.
         large: those of them that the system gets back once the first step's results have taken their place.
     """
     held = _BASE + _NODE * parts.nodes + parts.inputs
-    loading = (
-        held
-        + parts.repacked
-        + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved + _FILE_COPIES * frozen)
-    )
+    loading = held + _loading(parts)
     held += parts.packed
     return max(loading, held + parts.first, held - large + parts.arena, _BASE + _STATE_COPIES * carried)
+
+
+def frozen_bytes(parts: Parts, carried: int) -> int:
+    """Memory of the frozen pass of the portable backend.
+
+    Args:
+        parts: of the frozen graph.
+        carried: bytes of parameters and state.
+    """
+    held = _BASE_FROZEN + carried
+    return held + max(_NODE * parts.nodes + parts.inputs + _loading(parts), loaded_bytes(parts))
+
+
+def loaded_bytes(parts: Parts) -> int:
+    """What a graph takes that is loaded and has run."""
+    return _NODE * parts.nodes + parts.inputs + parts.packed + parts.arena
+
+
+def _loading(parts: Parts) -> int:
+    return parts.repacked + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved)
 
 
 def gathered_bytes(update: int) -> int:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from .. import runtime
 from ..model.dims import count, dims_or_none
 from ..model.uses import input_of
+from ..portable.order import execution_order
 from ..training import ort
 from .pieces import by_pieces, cut
 
@@ -38,7 +39,14 @@ def optimized(model: ir.Model, options: Any) -> ir.Model:
     """
     proto = ir.to_proto(model)
     proto.ir_version = min(proto.ir_version, ort.IR_VERSION)
-    return ir.from_proto(_run(proto, options))
+    made = _run(proto, options)
+    found = ir.from_proto(made)
+    if [node.output for node in made.graph.node] == [node.output for node in proto.graph.node]:
+        # Where there was nothing to do, ONNX Runtime writes the file as it was, and not in the order of a run.
+        order = execution_order(list(found.graph))
+        found.graph.remove(order)
+        found.graph.extend(order)
+    return found
 
 
 def optimized_step(model: ir.Model, options: Callable[[], Any]) -> ir.Model:

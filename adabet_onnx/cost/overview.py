@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..drawing import finished
-from ..errors import ModelError, RecordError
+from ..errors import ModelError, RecordError, UsageError
 from ..model.bindings import bound_otherwise
 from ..model.open import ModelSource, open_model
 from ..options import typed
@@ -23,11 +23,14 @@ from ..trainability.choices import Choices, choose_backend
 from ..training.artifacts import make_artifacts
 from ..training.manifest import Manifest
 from .drawing import LABELS, draw_costs
-from .measure import measure_inference, measure_training
-from .predict import Prediction, Predictor
+from .measure import Cost, measure_inference, measure_training
+from .predict import Prediction, Predictor, Training
+from .words import frozen_sentences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SAMPLES, EPOCHS = 1000, 10  # of the training that is told of, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,18 @@ class Row:
     Attributes:
         prediction: from the graph.
         measured_bytes: step memory of a fresh process; None where it was not measured.
-        measured_seconds: median time of a step, likewise.
+        measured_seconds: median time of a step after the frozen pass, likewise.
+        measured_frozen_bytes: memory of the frozen pass; None also where nothing is frozen.
+        measured_frozen_seconds: median time of the frozen pass over the samples of a step, likewise.
+        measured_tail_bytes: memory of the steps after it, likewise.
     """
 
     prediction: Prediction
     measured_bytes: int | None = None
     measured_seconds: float | None = None
+    measured_frozen_bytes: int | None = None
+    measured_frozen_seconds: float | None = None
+    measured_tail_bytes: int | None = None
 
     def __repr__(self) -> str:
         measured = None if self.measured_bytes is None else f"measured {size_text(self.measured_bytes)}"
@@ -55,18 +64,44 @@ class Row:
             return None
         return (self.prediction.memory_bytes - self.measured_bytes) / self.measured_bytes
 
-    def to_json(self) -> dict[str, Any]:
-        """For programs; ``measured_bytes`` is there only where something was measured."""
+    def to_json(self, training: Training | None = None) -> dict[str, Any]:
+        """For programs; what was not measured is left out, and so are the frozen pass and the training of inference.
+
+        Args:
+            training: the whole, of which this is a step.
+        """
         found = self.prediction
         entry: dict[str, Any] = {"predicted_bytes": found.memory_bytes, "margin_bytes": found.margin_bytes}
         if self.measured_bytes is not None:
             entry |= {"measured_bytes": self.measured_bytes, "measured_seconds": self.measured_seconds}
-        return entry | {
+        if self.measured_frozen_bytes is not None:
+            entry |= {
+                "measured_frozen_bytes": self.measured_frozen_bytes,
+                "measured_frozen_seconds": self.measured_frozen_seconds,
+                "measured_tail_bytes": self.measured_tail_bytes,
+            }
+        entry |= {
             "saved_bytes": found.saved_bytes,
             "state_bytes": found.state_bytes,
             "update_bytes": found.update_bytes,
             "forward_multiply_adds": found.forward_multiply_adds,
             "step_multiply_adds": found.step_multiply_adds,
+        }
+        if training is None:
+            return entry
+        return entry | {
+            "frozen_bytes": found.frozen_bytes,
+            "tail_bytes": found.tail_bytes,
+            "without_features_bytes": found.without_features_bytes,
+            "frozen_multiply_adds": found.frozen_multiply_adds,
+            "stored_bytes": found.stored_bytes,
+            "training": {
+                "samples": training.samples,
+                "epochs": training.epochs,
+                "stored_bytes": training.stored_bytes,
+                "multiply_adds": training.multiply_adds,
+                "without_features_multiply_adds": training.without_features,
+            },
         }
 
 
@@ -81,6 +116,8 @@ class Overview:
         selection: a training step of the selection; None where none was given.
         everything: a training step of all layers; None where not all can be trained.
         notes: why something is missing.
+        samples: of the whole training that is told of.
+        epochs: likewise.
     """
 
     batch_size: int
@@ -89,6 +126,8 @@ class Overview:
     selection: Row | None
     everything: Row | None
     notes: tuple[str, ...] = ()
+    samples: int = SAMPLES
+    epochs: int = EPOCHS
 
     def __repr__(self) -> str:
         sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
@@ -102,7 +141,7 @@ class Overview:
             work = (found.forward_multiply_adds, found.step_multiply_adds)
             rows.append((LABELS[name], *sizes, "-" if measured is None else size_text(measured), *work))
         headings = ("one step", "memory, predicted", "at most", "measured", "multiply-adds forward", "of the step")
-        return html_table(self._title(), headings, rows, lines=self.notes)
+        return html_table(self._title(), headings, rows, lines=[*self.frozen(), *self.notes])
 
     def _title(self) -> str:
         return f"batch {self.batch_size}, {self.backend} backend"
@@ -129,9 +168,19 @@ class Overview:
         found = {"inference": self.inference, "selection": self.selection, "all": self.everything}
         return {name: row for name, row in found.items() if row is not None}
 
+    def frozen(self) -> list[str]:
+        """What no training of the selection changes, in sentences; none where that is nothing."""
+        if self.selection is None:
+            return []
+        found = self.selection.prediction
+        return frozen_sentences(found, found.of_training(self.samples, self.epochs))
+
     def to_json(self) -> dict[str, Any]:
         """inference, selection (where one was given) and all (null where not all layers can be trained)."""
-        found: dict[str, Any] = {name: row.to_json() for name, row in self.rows().items()}
+        found: dict[str, Any] = {
+            name: row.to_json(None if name == "inference" else row.prediction.of_training(self.samples, self.epochs))
+            for name, row in self.rows().items()
+        }
         return found if "all" in found else found | {"all": None}
 
 
@@ -145,6 +194,8 @@ def overview(
     measure: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    samples: int = SAMPLES,
+    epochs: int = EPOCHS,
 ) -> Overview:
     """Predict, and measure if asked to, what inference and training cost.
 
@@ -158,14 +209,19 @@ def overview(
         measure: also run steps, each kind in a fresh process.
         threads: for ONNX Runtime, when measuring.
         progress: called with what is going on, steps done and steps in all.
+        samples: of a whole training.
+        epochs: likewise.
 
     Raises:
         RecordError: the selection was made for another model.
-        UsageError: a batch size below 1, an unknown backend, or one that lacks what is asked for.
+        UsageError: a batch size or number of samples or epochs below 1, an unknown backend, or one that lacks what is
+            asked for.
         ModelError: the selection cannot be trained.
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
+    if samples < 1 or epochs < 1:
+        raise UsageError(f"a training has at least 1 sample and 1 epoch, not {samples} and {epochs}.")
     model = open_model(model)
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
@@ -186,10 +242,26 @@ def overview(
 
     predicted = _predicted(predictor, selection, tell)
     measured = _measured(predictor, predicted, threads, tell) if measure else {}
-    rows = {what: Row(prediction, *measured.get(what, ())) for what, prediction in predicted.rows.items()}
+    rows = {what: _row(prediction, measured.get(what)) for what, prediction in predicted.rows.items()}
     return Overview(
-        batch_size, predictor.backend, rows["inference"], rows.get("selection"), rows.get("all"), predicted.notes
+        batch_size,
+        predictor.backend,
+        rows["inference"],
+        rows.get("selection"),
+        rows.get("all"),
+        predicted.notes,
+        samples,
+        epochs,
     )
+
+
+def _row(prediction: Prediction, cost: Cost | None) -> Row:
+    if cost is None:
+        return Row(prediction)
+    if not cost.frozen_bytes:
+        return Row(prediction, cost.memory_bytes, cost.seconds)
+    frozen = cost.frozen_bytes, cost.frozen_seconds, cost.tail_bytes
+    return Row(prediction, cost.memory_bytes, cost.seconds, *frozen)
 
 
 @dataclass(frozen=True)
@@ -236,20 +308,18 @@ def _predicted(predictor: Predictor, selection: Selection | None, tell: Callable
 
 def _measured(
     predictor: Predictor, predicted: _Predicted, threads: int | None, tell: Callable[[str], None]
-) -> dict[str, tuple[int, float]]:
-    """Bytes and seconds of a step."""
-    size, found = predictor.batch_size, {}
+) -> dict[str, Cost]:
+    """What was measured of each."""
+    size, found = predictor.batch_size, dict[str, Cost]()
     with tempfile.TemporaryDirectory() as folder:
         for what, selection in predicted.chosen.items():
             tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
             made = _artifacts(predictor, selection, Path(folder) / what).folder
             parts = predicted.parts if what == "selection" else 1
-            cost = measure_training(made, batch_size=size, accumulate=parts, threads=threads)
-            found[what] = cost.memory_bytes, cost.seconds
+            found[what] = measure_training(made, batch_size=size, accumulate=parts, threads=threads)
             if "inference" not in found:
                 tell("measuring inference")
-                cost = measure_inference(made, batch_size=size, threads=threads)
-                found["inference"] = cost.memory_bytes, cost.seconds
+                found["inference"] = measure_inference(made, batch_size=size, threads=threads)
     return found
 
 

@@ -1,7 +1,8 @@
-"""What training a selection will cost, predicted from the graph that would run: memory, multiply-adds, bytes.
+"""What training a selection will cost, predicted from the graphs that would run: memory, multiply-adds, bytes.
 
-Step memory is what `cost.measure` measures: the peak resident memory of a fresh process during steps minus its
-resident memory when imports are done and no model is loaded.
+What no training changes is computed once for each sample, by the frozen pass, and kept; all steps go on from there.
+Step memory is what `cost.measure` measures: the peak resident memory of a fresh process during the frozen pass or the
+steps, whichever is more, minus its resident memory when imports are done and no model is loaded.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import ModelSource, open_model
 from ..model.uses import reads
 from ..options import typed
+from ..portable.memory import micro_batch, step_bytes
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -30,7 +32,15 @@ from ..trainability.preflight import untrainable_layers
 from ..training.settings import BATCH_SIZE
 from .domination import Domination
 from .graphs import StepGraph, ort_step, portable_step, selection_with
-from .memory import Simulation, gathered_bytes, inference_bytes, ort_bytes, portable_bytes
+from .memory import (
+    Simulation,
+    frozen_bytes,
+    gathered_bytes,
+    inference_bytes,
+    loaded_bytes,
+    ort_bytes,
+    portable_bytes,
+)
 from .multiply_adds import multiply_adds
 from .optimized import Sizes
 
@@ -39,6 +49,30 @@ from .optimized import Sizes
 _MARGIN = 1 / 3
 _Channels = tuple[tuple[str, tuple[int, ...]], ...]
 _Trained = tuple[tuple[str, ...], tuple[str, ...] | None, _Channels]  # parameters, layers, channels of layers
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a whole training takes: the frozen pass over its samples, and steps from what that gave.
+
+    Attributes:
+        samples: that are trained on.
+        epochs: passes over them.
+        stored_bytes: what is kept of all of them.
+        multiply_adds: of all.
+        without_features: the same where nothing is kept and the frozen graph runs in each step.
+    """
+
+    samples: int
+    epochs: int
+    stored_bytes: int
+    multiply_adds: int
+    without_features: int
+
+    @property
+    def share(self) -> float:
+        """Multiply-adds over those where nothing is kept."""
+        return self.multiply_adds / max(1, self.without_features)
 
 
 @dataclass(frozen=True)
@@ -52,8 +86,16 @@ class Prediction:
         state_bytes: the optimizer's state.
         update_bytes: the trained parameters, float32.
         weight_bytes: all weights of the model.
-        forward_multiply_adds: of the forward pass of the batch.
-        step_multiply_adds: of the whole step: forward and backward.
+        forward_multiply_adds: of the forward part of a step, after the frozen pass.
+        step_multiply_adds: of the whole step: forward and backward, after the frozen pass.
+        batch_size: samples of all this.
+        frozen_bytes: memory of the frozen pass; 0 where nothing is frozen.
+        tail_bytes: memory of a step after it.
+        frozen_multiply_adds: of the frozen pass over the samples of a step.
+        stored_bytes: what is kept of one sample; 0 where nothing is frozen.
+        without_features_bytes: step memory where nothing is kept and the frozen graph runs in each step.
+        with_more_bytes: step memory is at least that where more layers are trained,
+        with_fewer_bytes: and at least that where fewer of them are.
     """
 
     memory_bytes: int
@@ -64,6 +106,14 @@ class Prediction:
     weight_bytes: int
     forward_multiply_adds: int
     step_multiply_adds: int
+    batch_size: int
+    frozen_bytes: int
+    tail_bytes: int
+    frozen_multiply_adds: int
+    stored_bytes: int
+    without_features_bytes: int
+    with_more_bytes: int
+    with_fewer_bytes: int
 
     def __repr__(self) -> str:
         return one_line(
@@ -73,11 +123,25 @@ class Prediction:
             f"optimizer state {size_text(self.state_bytes)}",
             f"update {size_text(self.update_bytes)}",
             f"{self.step_multiply_adds:,} multiply-adds",
+            f"kept of a sample {size_text(self.stored_bytes)}" if self.stored_bytes else None,
         )
 
     def work_beside(self, other: Prediction) -> float:
         """This step's multiply-adds over another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
+
+    def of_training(self, samples: int, epochs: int) -> Training:
+        """A whole training, without what evaluations take.
+
+        Args:
+            samples: that are trained on.
+            epochs: passes over them.
+        """
+        frozen, step = (
+            work * samples // self.batch_size for work in (self.frozen_multiply_adds, self.step_multiply_adds)
+        )
+        kept = self.stored_bytes * samples
+        return Training(samples, epochs, kept, frozen + epochs * step, epochs * (frozen + step))
 
 
 class Predictor:
@@ -126,7 +190,9 @@ class Predictor:
         accumulate: int = 1,
         channels: Mapping[str, Sequence[int]] | None = None,
     ) -> Prediction:
-        """Of a training step; of a batch in parts, memory of one at a time, and multiply-adds of all.
+        """Of a training step after the frozen pass, and of that; of a batch in parts, memory of one at a time.
+
+        Multiply-adds are of all parts.
 
         Args:
             parameters: names of the initializers to train, as in a selection.
@@ -191,7 +257,24 @@ class Predictor:
         # whichever takes less, is what was measured.
         planned = (Simulation(given, frugal=False, known=graph) for given in (graph, self.model.graph))
         memory = min(inference_bytes(simulation.parts(self.batch_size)) for simulation in planned)
-        return self._prediction(memory, 0, 0, 0, work, work)
+        return Prediction(
+            memory_bytes=memory,
+            margin_bytes=int(_MARGIN * memory),
+            saved_bytes=0,
+            state_bytes=0,
+            update_bytes=0,
+            weight_bytes=weight_bytes(self.model.graph),
+            forward_multiply_adds=work,
+            step_multiply_adds=work,
+            batch_size=self.batch_size,
+            frozen_bytes=0,
+            tail_bytes=memory,
+            frozen_multiply_adds=0,
+            stored_bytes=0,
+            without_features_bytes=memory,
+            with_more_bytes=memory,
+            with_fewer_bytes=0,
+        )
 
     def dearer(self, layer: str, other: str) -> bool:
         """Whether training a layer takes at least what another takes; False where that is not known.
@@ -205,24 +288,34 @@ class Predictor:
         return Domination(self.model)
 
     def _of_step(self, given: _Step, accumulate: int) -> Prediction:
-        batch, step = self.batch_size // accumulate, given.graph
-        forward, whole, saved = given.work(batch)
-        parts = given.simulation.parts(batch)
-        frozen = weight_bytes(self.model.graph) - step.update_bytes
+        part, step = self.batch_size // accumulate, given.graph
+        work = given.work(part)
         if self.backend == "portable":
-            runs = [parts] if given.before is None else [parts, given.before.parts(batch)]
-            stay = step.update_bytes + step.state_bytes
-            memory = max(portable_bytes(run, frozen, stay, step.large_bytes) for run in runs)
+            memory = given.memory(part)
         else:
-            memory = ort_bytes(parts, frozen, step.state_bytes)
-        if accumulate > 1:
-            memory += gathered_bytes(step.update_bytes)
-        forward, whole = forward * accumulate, whole * accumulate
-        return self._prediction(memory, saved, step.state_bytes, step.update_bytes, forward, whole)
-
-    def _prediction(self, memory: int, saved: int, state: int, update: int, forward: int, step: int) -> Prediction:
-        margin = int(_MARGIN * memory)
-        return Prediction(memory, margin, saved, state, update, weight_bytes(self.model.graph), forward, step)
+            frozen = weight_bytes(self.model.graph) - step.update_bytes
+            memory = _Memory(0, ort_bytes(given.simulation.parts(part), frozen, step.state_bytes))
+        gathered = gathered_bytes(step.update_bytes) if accumulate > 1 else 0
+        tail = memory.tail + gathered
+        most = max(memory.frozen, tail)
+        return Prediction(
+            memory_bytes=most,
+            margin_bytes=int(_MARGIN * most),
+            saved_bytes=work.saved,
+            state_bytes=step.state_bytes,
+            update_bytes=step.update_bytes,
+            weight_bytes=weight_bytes(self.model.graph),
+            forward_multiply_adds=accumulate * work.forward,
+            step_multiply_adds=accumulate * (work.forward + work.back),
+            batch_size=self.batch_size,
+            frozen_bytes=memory.frozen,
+            tail_bytes=tail,
+            frozen_multiply_adds=accumulate * work.frozen,
+            stored_bytes=step.stored_bytes,
+            without_features_bytes=tail + memory.beside,
+            with_more_bytes=tail - work.let_go,
+            with_fewer_bytes=memory.least_frozen,
+        )
 
 
 @contextlib.contextmanager
@@ -237,6 +330,38 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@dataclass(frozen=True)
+class _Work:
+    """Multiply-adds of the frozen pass, of the forward part after it and of the backward pass; and bytes.
+
+    Attributes:
+        saved: that are kept for the backward pass.
+        let_go: of features that the backward pass does not need. Where they are computed in the step, because an
+            earlier layer is trained as well, they go before it.
+    """
+
+    frozen: int
+    forward: int
+    back: int
+    saved: int
+    let_go: int
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Bytes of the frozen pass and of a step after it.
+
+    Attributes:
+        beside: what the frozen graph adds to a step where it stays loaded.
+        least_frozen: what a frozen pass takes at least where fewer layers are trained.
+    """
+
+    frozen: int
+    tail: int
+    beside: int = 0
+    least_frozen: int = 0
+
+
 class _Step:
     """The graph of a step with what does not depend on the batch size.
 
@@ -248,24 +373,37 @@ class _Step:
     def __init__(self, graph: StepGraph, *, packing: bool) -> None:
         self.graph = graph
         self.simulation = Simulation(graph.model, frugal=True, packing=packing)
-        self.before = None if graph.frozen is None else Simulation(graph.frozen, frugal=True, packing=packing)
+        self._frozen = None
+        if graph.frozen is not None:
+            self._frozen = Simulation(graph.frozen, frugal=True, packing=packing, copied=True)
         self._order = execution_order(list(graph.model.graph))
         self._split = _split(self._order, graph)
         self._saved = _saved(self._order, self._split, graph)
 
-    def work(self, batch: int) -> tuple[int, int, int]:
-        """Multiply-adds of the forward part and of the whole step, and the bytes kept for the backward pass.
+    def work(self, batch: int) -> _Work:
+        """Of this many samples."""
+        graph, sizes = self.graph, Sizes(self.graph.model.graph, {}, batch)
+        nodes = (self._order[: self._split], self._order[self._split :])
+        forward, back = (multiply_adds(some, sizes.shape) for some in nodes)
+        frozen = 0
+        if graph.frozen is not None:
+            frozen = multiply_adds(graph.frozen.graph, Sizes(graph.frozen.graph, {}, batch).shape)
+        saved = sum(sizes.size(value) for value in self._saved)
+        kept = sum(sizes.size(value) for value in self._saved if value.name in graph.data)
+        return _Work(frozen, forward, back, saved, max(0, graph.stored_bytes * batch - kept))
 
-        What is before the cut counts in both.
-        """
-        sizes = Sizes(self.graph.model.graph, {}, batch)
-        forward, back = (multiply_adds(nodes, sizes.shape) for nodes in self._parts())
-        if self.graph.frozen is not None:
-            forward += multiply_adds(self.graph.frozen.graph, Sizes(self.graph.frozen.graph, {}, batch).shape)
-        return forward, forward + back, sum(sizes.size(value) for value in self._saved)
-
-    def _parts(self) -> tuple[Sequence[ir.Node], Sequence[ir.Node]]:
-        return self._order[: self._split], self._order[self._split :]
+    def memory(self, batch: int) -> _Memory:
+        """Of this many samples, with the portable backend."""
+        graph, carried = self.graph, self.graph.update_bytes + self.graph.state_bytes
+        tail = portable_bytes(self.simulation.parts(batch), carried, graph.large_bytes)
+        if graph.frozen is None or self._frozen is None:
+            return _Memory(0, tail)
+        micro = micro_batch(step_bytes(graph.frozen, 1), step_bytes(graph.model, batch), batch)
+        parts, one = self._frozen.parts(micro), self._frozen.parts(1)
+        frozen = frozen_bytes(parts, carried)
+        least = frozen_bytes(one, 0) - graph.stored_bytes
+        others = parts.inputs * (batch - micro) // micro  # of the step's samples, whose inputs are all there
+        return _Memory(frozen, tail, loaded_bytes(parts) + others, least)
 
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import gc
@@ -9,14 +10,18 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 from .. import runtime
-from ..training.manifest import load_manifest
+from ..portable.features import Features
+from ..portable.memory import micro_batch
+from ..portable.session import Session
+from ..training.manifest import Manifest, load_manifest
 from ..training.samples import sample_feeds, sample_labels
 from ..training_runtime import need_runtime
 
@@ -54,45 +59,136 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _step(
-    what: str, folder: Path, batch: int, threads: int | None, accumulate: int = 1
-) -> tuple[int, Callable[[], object]]:
-    """Resident bytes before anything is loaded, and a function that runs one step."""
-    runtime.onnxruntime()
-    manifest = load_manifest(folder, verify=False)
-    if what == "training":
-        need_runtime(manifest.backend)
+@dataclass(frozen=True)
+class _Timed:
+    """What runs took: peak memory in bytes, and the median time in seconds."""
+
+    memory_bytes: int
+    seconds: float
+
+
+def _timed(base: int, steps: int, run: Callable[[], object]) -> _Timed:
+    """Run something several times.
+
+    Args:
+        base: resident bytes before anything was loaded.
+        steps: how often, at least, after the first ones.
+        run: does it once.
+    """
+    times: list[float] = []
+    while len(times) < _WARMUP + steps or (sum(times) < _SECONDS and len(times) < _MOST):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return _Timed(peak_memory() - base, statistics.median(times[_WARMUP:]))
+
+
+def _base() -> int:
+    """Resident bytes before anything is loaded."""
     _give_back()
     _forget_peak()
-    base = int(psutil.Process().memory_info().rss)
-    feeds = sample_feeds(manifest, batch // accumulate)
-    if what == "inference":
-        session = runtime.inference_session(manifest.file("model"), "the model", runtime.session_options(threads))
-        return base, lambda: session.run(None, feeds)
-    trainer = manifest.session(manifest.initial, threads=threads)
-    shape = [batch // accumulate, *manifest.content["logits_shape"][1:]]
-    labels = sample_labels(manifest, np.empty(shape, np.float32))
+    return int(psutil.Process().memory_info().rss)
+
+
+def _inference(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]:
+    base = _base()
+    feeds = sample_feeds(manifest, given.batch)
+    session = runtime.inference_session(
+        manifest.file("model"), "the model", runtime.session_options(given.threads or None)
+    )
+    return asdict(_timed(base, given.steps, lambda: session.run(None, feeds)))
+
+
+def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]:
+    """The frozen pass of a batch, in micro-batches, and after it steps that go on from what it gave."""
+    need_runtime(manifest.backend)
+    base, size = _base(), given.batch // given.accumulate
+    session = manifest.session(manifest.initial, threads=given.threads or None)
+    labels = sample_labels(manifest, np.empty([size, *manifest.content["logits_shape"][1:]], np.float32))
+    found: Mapping[str, np.ndarray] = {}
+    frozen, before = None, None
+    if manifest.frozen and isinstance(session, Session):
+        before = _FrozenPass(manifest, session, size)
+    if before is None or not given.features:
+        found = sample_feeds(manifest, size)
+    if before is not None and given.features:
+        frozen, found = _timed(base, given.steps, before.run), before.gathered()
+        before.forget()
+        before = None  # and with it the inputs
+        _give_back()
+        _forget_peak()
+
+    def features() -> Mapping[str, np.ndarray]:
+        return found if before is None else before.gathered()
 
     def step() -> None:
-        if accumulate == 1:
-            trainer.step(feeds, labels, 1e-4)
+        if given.accumulate == 1:
+            session.step(features(), labels, 1e-4)
             return
-        for _ in range(accumulate):
-            trainer.gradients(feeds, labels)
-        trainer.update(1e-4)
+        for _ in range(given.accumulate):
+            session.gradients(features(), labels)
+        session.update(1e-4)
 
-    return base, step
+    after = _timed(base, given.steps, step)
+    if frozen is None:
+        return asdict(after)
+    return {
+        "memory_bytes": max(frozen.memory_bytes, after.memory_bytes),
+        "seconds": after.seconds,
+        "frozen_bytes": frozen.memory_bytes,
+        "frozen_seconds": frozen.seconds * given.accumulate,
+        "tail_bytes": after.memory_bytes,
+    }
+
+
+class _FrozenPass:
+    """Computes features of the samples of a step, a micro-batch at a time, as a training does.
+
+    Args:
+        manifest: of the artifacts, which have something frozen.
+        session: that has the frozen graph.
+        size: how many samples these are.
+    """
+
+    def __init__(self, manifest: Manifest, session: Session, size: int) -> None:
+        one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
+        micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
+        self._session, self._size = session, size
+        self._feeds = sample_feeds(manifest, micro)
+        self._times = -(-size // micro)
+
+    def each(self) -> Iterator[Features]:
+        """Of one micro-batch after the other."""
+        for _ in range(self._times):
+            yield self._session.features(self._feeds)
+
+    def run(self) -> None:
+        """Compute all and keep none: pages of a store are not counted."""
+        for _ in self.each():
+            pass
+
+    def gathered(self) -> Features:
+        """Compute and keep all."""
+        parts = list(self.each())
+        return Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}).at(
+            slice(self._size)
+        )
+
+    def forget(self) -> None:
+        """Give back what the frozen graph takes."""
+        self._session.forget_frozen()
 
 
 def _main() -> None:
-    what, folder, batch, steps, threads, accumulate = sys.argv[1:]
-    base, step = _step(what, Path(folder), int(batch), int(threads) or None, int(accumulate))
-    times: list[float] = []
-    while len(times) < _WARMUP + int(steps) or (sum(times) < _SECONDS and len(times) < _MOST):
-        began = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - began)
-    print(json.dumps({"memory_bytes": peak_memory() - base, "seconds": statistics.median(times[_WARMUP:])}))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("inference", "training"))
+    parser.add_argument("folder", type=Path)
+    for option, default in (("batch", 1), ("steps", 7), ("threads", 0), ("accumulate", 1), ("features", 1)):
+        parser.add_argument(f"--{option}", type=int, default=default)
+    given = parser.parse_args()
+    runtime.onnxruntime()
+    manifest = load_manifest(given.folder, verify=False)
+    print(json.dumps((_inference if given.what == "inference" else _training)(manifest, given)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
+# Convolutions add their result to a fourth input, if they have one, in its place.
+_CONVOLUTIONS, _SUM = frozenset({"Conv", "FusedConv"}), 3
 # Matrix products: they put a constant second factor in an order of their own, outside the arena.
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 _GELUS = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
@@ -45,6 +47,7 @@ class Run:
         unresolved: values whose shape ONNX Runtime does not know before they are made.
         packing: whether the places of weights that matrix products alone read, in an order of their own, are free in
             the arena once the model is loaded.
+        copied: what a run gives is copied, and given back before the next one.
 
     Attributes:
         arena: what is allocated in it.
@@ -62,7 +65,9 @@ class Run:
         ahead: bool = True,
         unresolved: Collection[ir.Value] = (),
         packing: bool = False,
+        copied: bool = False,
     ) -> None:
+        self._copied = copied or not frugal
         self._unresolved = frozenset(unresolved)
         self._size, self._shape, self._frugal = size, shape, frugal
         self.arena = Arena()
@@ -138,6 +143,10 @@ class Run:
             first = node.inputs[0] if node.inputs else None
             if node.op_type in VIEWS and first is not None:
                 lies_in(node.outputs[0], owner.get(first, first))
+            elif len(node.inputs) > _SUM and node.op_type in _CONVOLUTIONS:
+                buffer = self._over_an_input(node, node.outputs[0], owner, left, outside)
+                if buffer is not None:
+                    lies_in(node.outputs[0], buffer)
             elif not self._frugal:
                 for made in node.outputs:
                     buffer = self._over_an_input(node, made, owner, left, outside) if made is node.outputs[0] else None
@@ -148,11 +157,11 @@ class Run:
                     if buffer is not None:
                         lies_in(made, buffer)
             for value in dict.fromkeys(v for v in (*reads(node), *node.outputs) if v is not None):
-                if self._frugal:  # nothing is written over
-                    break
                 buffer = owner.get(value, value)
                 if value in reads(node):
                     left[buffer] = left.get(buffer, 0) - 1
+                if self._frugal:  # nothing is taken again
+                    continue
                 if left.get(buffer, 0) <= 0 and buffer not in outside and buffer not in shown and buffer not in idle:
                     idle.insert(0, buffer)
         return owner
@@ -165,10 +174,10 @@ class Run:
         left: dict[ir.Value, int],
         outside: set[ir.Value],
     ) -> ir.Value | None:
-        """The buffer of an input that an elementwise result may be written over."""
-        if node.op_type not in _IN_PLACE:
+        """The buffer of an input that an elementwise result, or a convolution's sum, may be written over."""
+        if node.op_type not in _IN_PLACE and node.op_type not in _CONVOLUTIONS:
             return None
-        for value in node.inputs[:2]:
+        for value in node.inputs[:2] if node.op_type in _IN_PLACE else node.inputs[_SUM:]:
             if value is None:
                 continue
             buffer = owner.get(value, value)
@@ -200,7 +209,7 @@ class Run:
         return offsets.size or None
 
     def step(self) -> None:
-        """Run once. A caller that trains keeps the outputs till the next run is over; others copy them."""
+        """Run once. A caller that trains keeps the outputs till the next run is over, unless it copies them."""
         arena, size = self.arena, self._size
         block = arena.allocate(self._pattern) if self._pattern is not None else None
         live: dict[ir.Value, Piece] = {}
@@ -224,7 +233,7 @@ class Run:
         for piece in self._kept:
             arena.free(piece)
         self._kept = list(live.values())
-        if not self._frugal:  # outputs were copied
+        if self._copied:
             while self._kept:
                 arena.free(self._kept.pop())
 

@@ -10,6 +10,9 @@ from ..model.dims import count, dims_or_none
 from ..model.liveness import peak_bytes
 from .order import execution_order
 
+# Bytes that a run of the frozen graph may take at most: as many as a step does, between these two.
+_LEAST, _MOST = 4_000_000, 32_000_000
+
 
 def step_bytes(model: ir.Model, batch: int) -> int:
     """Peak bytes of what is alive at once in a run, in the order ONNX Runtime runs the nodes.
@@ -29,3 +32,15 @@ def step_bytes(model: ir.Model, batch: int) -> int:
         return math.ceil(count(shape, batch) * value.dtype.itemsize)
 
     return peak_bytes(model.graph, execution_order(list(model.graph)), size, inputs_stay=True)
+
+
+def micro_batch(one: int, step: int, batch: int) -> int:
+    """How many samples the frozen graph is run on: even parts of a batch, so that it takes no more than a step does.
+
+    Args:
+        one: `step_bytes` of the frozen graph, of one sample.
+        step: those of a step.
+        batch: samples of a step.
+    """
+    parts = -(-batch // max(1, min(max(step, _LEAST), _MOST) // max(1, one)))
+    return -(-batch // parts)

@@ -15,7 +15,7 @@ from ..sizes import size_text
 from ..study.compare import Comparison
 from ..study.results import Summary, ranked, ties_sentence
 
-HEADINGS = ("strategy", "accuracy", "trained", "step time", "step memory", "update")
+HEADINGS = ("strategy", "accuracy", "trained", "frozen pass, kept", "step time", "step memory", "update")
 
 
 def comparison_table(found: Comparison) -> RenderableType:
@@ -68,6 +68,7 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
         str(summary.setting),
         summary.reached(),
         f"{summary.trainable_share:.1%}",
+        _frozen(summary),
         time,
         memory,
         size_text(summary.update_bytes),
@@ -75,6 +76,13 @@ def cells(summary: Summary, everything: Summary | None, old: bool) -> list[str]:
     if old:
         found.append("-" if summary.source_accuracy is None else f"{summary.source_accuracy:.1%}")
     return found
+
+
+def _frozen(summary: Summary) -> str:
+    """Time of the frozen pass over a batch, and what is kept of a sample."""
+    if not summary.stored_bytes:
+        return "-"
+    return f"{summary.frozen_seconds * 1000:.3g} ms, {size_text(summary.stored_bytes)}"
 
 
 def write_markdown(found: Comparison, path: str | os.PathLike[str]) -> None:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ..cost.drawing import LABELS
 from ..cost.overview import Overview, Row
+from ..cost.words import count_text
 from ..sizes import size_text
 
 
@@ -22,13 +23,26 @@ def cost_table(costs: Overview) -> RenderableType:
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in costs.rows().items():
         table.add_row(LABELS[name], *_cells(row, measured))
-    lines = [Text(f"note: {note}") for note in costs.notes]
+    lines = [Text(line) for line in (*costs.frozen(), *_measured_frozen(costs.selection))]
+    lines += [Text(f"note: {note}") for note in costs.notes]
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:
         memory = selection.prediction.memory_bytes / everything.prediction.memory_bytes
         work = selection.prediction.work_beside(everything.prediction)
-        lines.append(Text(f"the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all"))
+        lines.append(
+            Text(f"a step of the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all")
+        )
     return Group(table, *lines)
+
+
+def _measured_frozen(row: Row | None) -> list[str]:
+    if row is None or row.measured_frozen_bytes is None or row.measured_frozen_seconds is None:
+        return []
+    frozen, step = 1000 * row.measured_frozen_seconds, 1000 * (row.measured_seconds or 0)
+    return [
+        f"measured: the frozen pass {_size(row.measured_frozen_bytes)}, {frozen:.3g} ms for a batch; a step after it "
+        f"{_size(row.measured_tail_bytes or 0)}, {step:.3g} ms"
+    ]
 
 
 def _cells(row: Row, measured: bool) -> list[str]:
@@ -38,12 +52,8 @@ def _cells(row: Row, measured: bool) -> list[str]:
         cells.append("-" if row.measured_bytes is None else _size(row.measured_bytes))
         cells.append("-" if row.difference is None else f"{row.difference:+.0%}")
     cells += [_size(count) for count in (found.saved_bytes, found.state_bytes, found.update_bytes)]
-    return [*cells, _count(found.forward_multiply_adds), _count(found.step_multiply_adds)]
+    return [*cells, count_text(found.forward_multiply_adds), count_text(found.step_multiply_adds)]
 
 
 def _size(count: int) -> str:
     return size_text(count) if count else "-"
-
-
-def _count(count: int) -> str:
-    return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"

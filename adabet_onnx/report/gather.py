@@ -133,7 +133,16 @@ def _figures(record: Entries) -> Figures:
         command=record.take_if_there("command", None, str, nothing),
         batch_size=batch_size,
         model_file=record.take_if_there("model_file", None, str, nothing),
+        samples=_count(record, "samples"),
+        epochs=_count(record, "epochs"),
     )
+
+
+def _count(record: Entries, name: str) -> int:
+    found = record.take_if_there(name, 0, int)
+    if not 0 <= found <= _MOST_SAMPLES:
+        raise record.damaged(f"{name!r} must be 0 to {_MOST_SAMPLES}, found {found}")
+    return int(found)
 
 
 def _metrics(path: Path) -> Curve | None:

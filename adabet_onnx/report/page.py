@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cost.overview import EPOCHS, SAMPLES
+from ..cost.words import frozen_sentences
 from ..files import write_bytes
 from ..options import typed
 from ..progress import Progress
@@ -277,12 +279,17 @@ def _costs(found: Material) -> dict[str, Any]:
             }
         )
     text = (
-        f"A batch of {found.batch_size}: peak memory of a process beside its imports, predicted from the graph that "
-        "runs."
+        f"A batch of {found.batch_size}: peak memory of a process beside its imports, predicted from the graphs that "
+        "run."
     )
     parts = 1 if found.run is None else found.run.selection.parts_of(found.batch_size)
     if parts > 1:
         text += f" The selection's batch is forwarded {found.batch_size // parts} samples at a time."
+    selection = found.costs.get("selection")
+    if selection is not None:
+        samples, epochs = (SAMPLES, EPOCHS) if figures is None else (figures.samples, figures.epochs)
+        whole = selection.of_training(samples or SAMPLES, epochs or EPOCHS)
+        text += "".join(f" {_sentence(line)}" for line in frozen_sentences(selection, whole))
     return {"costs": rows, "has_measured": bool(measured), "cost_text": text}
 
 

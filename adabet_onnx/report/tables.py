@@ -283,7 +283,11 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
         table = _cost_table("one step", "time", "memory")
         for what in (name for name in labels if name in costs):
             cost = costs[what]
-            table.add_row(labels[what], f"{_figure(1000 * cost.seconds)} ms", size_text(cost.memory_bytes))
+            if cost.frozen_bytes:
+                frozen = f"{_figure(1000 * cost.frozen_seconds)} ms", size_text(cost.frozen_bytes)
+                table.add_row("the frozen pass (a batch, once)", *frozen)
+            step = f"{_figure(1000 * cost.seconds)} ms", size_text(cost.tail_bytes or cost.memory_bytes)
+            table.add_row(labels[what], *step)
         parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
     if predicted:
         table = _cost_table("one step, predicted (not measured)", "memory", "at most")
@@ -291,7 +295,9 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
             table.add_row(labels[what], size_text(memory), size_text(memory + margin))
         parts += [Text(_predicted_sentence(predicted, everything)), table]
-    return parts
+    if outcome.predicted is None:
+        return [*parts, *(Text(line) for line in outcome.kept())]
+    return [*parts, *(Text(line) for line in outcome.predicted.frozen())]
 
 
 def _cost_table(*headings: str) -> Table:

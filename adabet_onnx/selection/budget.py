@@ -2,6 +2,11 @@
 
 A budget is checked against predictions (`Costs`, which is `cost.predict.Predictor`), never against sums of what single
 layers cost: the earliest selected layer decides how far the backward pass goes, not the number of layers.
+
+What comes before the earliest layer is run once for each sample, by the frozen pass, and steps go on from there. So
+time is that of a step after the frozen pass, and memory that of either, whichever is more: the earlier a selection
+begins, the more a step takes, and the less the frozen pass. In models that are mostly weights it may be an earlier
+layer that keeps to a budget which the last one does not.
 """
 
 from __future__ import annotations
@@ -15,7 +20,9 @@ from ..errors import UsageError
 from ..scoring.record import LayerScore
 from ..showing import changed, clipped, one_line
 from ..sizes import parse_share, parse_size, size_text
+from .search import Answer
 
+_MEMORY = ("max_memory", "max_memory_share")
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
 
 
@@ -31,12 +38,28 @@ class Prediction(Protocol):
         """By how much a measurement may be above it."""
 
     @property
+    def frozen_bytes(self) -> int:
+        """Memory of the frozen pass; 0 where nothing is frozen."""
+
+    @property
+    def tail_bytes(self) -> int:
+        """Memory of a step after it."""
+
+    @property
+    def with_more_bytes(self) -> int:
+        """Step memory is at least that where more parameters are trained."""
+
+    @property
+    def with_fewer_bytes(self) -> int:
+        """Step memory is at least that where fewer of them are trained."""
+
+    @property
     def update_bytes(self) -> int:
         """Size of the trained parameters."""
 
     @property
     def step_multiply_adds(self) -> int:
-        """Of a whole step."""
+        """Of a whole step, after the frozen pass."""
 
 
 class Costs(Protocol):
@@ -75,11 +98,11 @@ class Budget:
     """Limits, each None where there is none.
 
     Attributes:
-        max_memory: step memory in bytes, or text such as ``"64MB"``; kept as bytes. (``"0.25x"`` is
-            ``max_memory_share=0.25``.)
+        max_memory: step memory in bytes (of the frozen pass or of a step after it, whichever is more), or text such
+            as ``"64MB"``; kept as bytes. (``"0.25x"`` is ``max_memory_share=0.25``.)
         max_memory_share: the same as a share of what training all layers takes.
-        max_step_time: time of a step as a share of what training all layers takes, by multiply-adds: 0.5, or
-            ``"0.5x"``.
+        max_step_time: time of a step, after the frozen pass, as a share of what training all layers takes, by
+            multiply-adds: 0.5, or ``"0.5x"``.
         max_update: bytes of the trained parameters, or text such as ``"200KB"``.
 
     Raises:
@@ -239,12 +262,27 @@ class Meter:
         return predicted.memory_bytes / max(1, self._costs.everything().memory_bytes)
 
     def time_share(self, predicted: Prediction) -> float:
-        """Multiply-adds of a step over those of training all layers."""
+        """Multiply-adds of a step, after the frozen pass, over those of training all layers."""
         return predicted.step_multiply_adds / max(1, self._costs.everything().step_multiply_adds)
 
     def fits(self, chosen: frozenset[int]) -> bool:
         """Whether these layers keep to every limit."""
         return all(value <= self.limits[key] for key, value in self.uses(chosen).items())
+
+    def answer(self, chosen: frozenset[int]) -> Answer:
+        """The same, and whether larger or smaller sets could keep to every limit."""
+        if self.fits(chosen):
+            return Answer(fits=True, larger=True, smaller=True)
+        predicted, uses = self.predict(chosen), self.uses(chosen)
+        larger = smaller = True
+        for key, limit in self.limits.items():
+            if key not in _MEMORY:
+                larger = larger and uses[key] <= limit
+                continue
+            each = uses[key] / max(1, predicted.memory_bytes)  # with the margin, or as a share
+            larger = larger and each * predicted.with_more_bytes <= limit
+            smaller = smaller and each * predicted.with_fewer_bytes <= limit
+        return Answer(fits=False, larger=larger, smaller=smaller)
 
     def spent(self, chosen: frozenset[int], *, given_up: Sequence[str], score_share: float | None, gap: float) -> Spent:
         """For the selection file."""
@@ -284,9 +322,32 @@ class Meter:
         return ", ".join(self._layers[i].name for i in sorted(chosen))
 
 
-def smallest_sets(candidates: Sequence[int], required: frozenset[int]) -> list[frozenset[int]]:
-    """The sets that every selection holds one of: what is required alone, else each candidate."""
-    return [required] if required else [frozenset({i}) for i in candidates]
+def smallest_sets(meter: Meter, candidates: Sequence[int], required: frozenset[int]) -> list[frozenset[int]]:
+    """Sets of which one takes the least of anything: what is required alone, else each candidate.
+
+    Where it is the frozen pass that takes memory, what is required takes less with an earlier layer: the one from which
+    on a step takes more than the frozen pass, or the next one.
+
+    Args:
+        meter: predicts.
+        candidates: what may be selected besides what is required.
+        required: what is selected in any case.
+    """
+    if not required:
+        return [frozenset({i}) for i in candidates]
+
+    def frozen(layers: frozenset[int]) -> bool:
+        predicted = meter.predict(layers)
+        return predicted.frozen_bytes > predicted.tail_bytes
+
+    if not frozen(required):
+        return [required]
+    backwards = sorted((i for i in candidates if i < min(required)), reverse=True)
+    low, high = -1, len(backwards)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if frozen(required | {backwards[middle]}) else (low, middle)
+    return [required, *(required | {backwards[at]} for at in (low, high) if 0 <= at < len(backwards))]
 
 
 @dataclass(frozen=True)
@@ -339,7 +400,7 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         )
         enough = {key: _up(max(limits[key], value)) for key, value in meter.uses(chosen).items()}
         parts.append(f"what would do for all together is {_all(enough)}, with {meter.names(chosen)}")
-    memory = {"max_memory", "max_memory_share"} & limits.keys()
+    memory = set(_MEMORY) & limits.keys()
     how = f" at batch size {meters[0].batch_size}" if memory else ""
     other = ", or lower `batch_size`"
     if meters[-1].parts < most_parts:

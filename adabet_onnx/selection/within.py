@@ -35,7 +35,7 @@ class Fit:
         found = self._fitting(budget)
         if found is None:
             most = _cuts(self._costs, self._costs.batch_size)[-1]
-            raise impossible(self._extremes(budget), smallest_sets(self._rest, self._added), most_parts=most)
+            raise impossible(self._extremes(budget), self._smallest(budget), most_parts=most)
         return found
 
     def within_a_quarter(self) -> tuple[frozenset[int], Spent]:
@@ -52,8 +52,8 @@ class Fit:
             found = self._fitting(Budget(max_memory_share=share))
         if found is not None:
             return found
-        sets = smallest_sets(self._rest, self._added)
-        least = least_use(self._extremes(Budget(max_memory_share=1)), "max_memory_share", sets)
+        any_share = Budget(max_memory_share=1)
+        least = least_use(self._extremes(any_share), "max_memory_share", self._smallest(any_share))
         return self.within(Budget(max_memory_share=least.value))
 
     def _fitting(self, budget: Budget) -> tuple[frozenset[int], Spent] | None:
@@ -85,6 +85,11 @@ class Fit:
         parts = dict.fromkeys((self._cuts[0], self._cuts[-1])) if memory else (self._cuts[0],)
         return [self._meter(budget, count) for count in parts]
 
+    def _smallest(self, budget: Budget) -> list[frozenset[int]]:
+        meters = self._extremes(budget)
+        found = (chosen for meter in meters for chosen in smallest_sets(meter, self._rest, self._added))
+        return list(dict.fromkeys(found))
+
     @property
     def _rest(self) -> list[int]:
         """What may be selected besides what is selected in any case."""
@@ -104,12 +109,12 @@ class Fit:
         # A layer that is added counts as one of the k where it is among them without a budget too.
         count = None if ranking.count is None else ranking.count - len(added.intersection(ranking.chosen))
         if ranking.values is None:
-            return longest(self._rest, meter.fits, required=added, count=count, dearer=meter.dearer), 0.0
+            return longest(self._rest, meter.answer, required=added, count=count, dearer=meter.dearer), 0.0
         limit = meter.limits.get("max_update")
         weights = {i: 4 * layer.parameter_count for i, layer in enumerate(self._scores.layers)}
         best = best_set(
             {i: value for i, value in ranking.values.items() if i not in added},
-            meter.fits,
+            meter.answer,
             count=count,
             required=added,
             weights=weights if limit is not None else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ..cost.measure import measure_training
+from ..cost.measure import Cost, measure_training
 from ..errors import CheckError
 from ..files import make_folder
 from ..records import Entries, read_record, write_json
@@ -42,9 +42,10 @@ def results_of(
     for number, ((setting, seed), selection) in enumerate(selections.items()):
         study.say("measuring", number, len(selections))
         outcome = trainings.finished(setting, seed, rates[setting])
-        seconds, memory = _measured(study, selection)
+        cost = _measured(study, selection)
         trained = sum(sizes[name] for name in selection.parameters)
         parts, old = study.parts(selection), outcome["source"]
+        predicted = study.predictor.training(selection.parameters, accumulate=parts)
         found.append(
             Result(
                 strategy=setting.strategy,
@@ -53,28 +54,34 @@ def results_of(
                 accuracy=outcome["accuracy"],
                 loss=outcome["loss"],
                 trainable_share=trained / study.model.weight_count,
-                step_seconds=seconds,
-                step_memory_bytes=memory,
+                step_seconds=cost.seconds,
+                step_memory_bytes=cost.memory_bytes,
                 update_bytes=4 * trained,
                 layers=selection.layers,
                 learning_rate=rates[setting],
-                predicted_memory_bytes=study.predictor.training(selection.parameters, accumulate=parts).memory_bytes,
+                predicted_memory_bytes=predicted.memory_bytes,
                 accumulate=parts,
                 source_accuracy=None if old is None else old.get("accuracy"),
                 source_accuracy_before=source_before,
                 failed=outcome["failed"],
+                frozen_seconds=cost.frozen_seconds,
+                stored_bytes=predicted.stored_bytes,
             )
         )
     study.say("measuring", len(selections), len(selections))
     return found
 
 
-def _measured(study: Study, selection: Selection) -> tuple[float, int]:
-    """Seconds and memory of an update."""
+def _measured(study: Study, selection: Selection) -> Cost:
+    """Of an update, and of the frozen pass before it."""
     path = study.folder / "costs" / f"{study.label(selection)}.json"
     if path.is_file():
         entries = Entries(read_record(path, _COST, _VERSION, MADE_BY), str(path), MADE_BY)
-        return float(entries.take("seconds", float)), int(entries.take("memory_bytes", int))
+        return Cost(
+            memory_bytes=entries.take("memory_bytes", int),
+            seconds=entries.take("seconds", float),
+            frozen_seconds=entries.take_if_there("frozen_seconds", 0.0, float),
+        )
     make_folder(path.parent)
     try:
         cost = measure_training(
@@ -86,4 +93,4 @@ def _measured(study: Study, selection: Selection) -> tuple[float, int]:
     except CheckError as error:
         raise CheckError(f"{error} What was trained is kept: start again to measure the rest.") from error
     write_json(path, {"format": _COST, "version": _VERSION, **asdict(cost)})
-    return cost.seconds, cost.memory_bytes
+    return cost

@@ -5,7 +5,10 @@
     accuracy            on the test data, 0 to 1 (null where the loss has none, or the training failed)
     loss                likewise
     trainable_share     trained parameters over all
-    step_seconds, step_memory_bytes    of a training step (an update by one batch), measured in a fresh process
+    step_seconds, step_memory_bytes    of a training step (an update by one batch, after the frozen pass), measured in a
+                        fresh process; memory of the frozen pass where that is more
+    frozen_seconds      of the frozen pass over one batch; 0 where nothing is frozen; absent in older files
+    stored_bytes        what is kept of a sample, from which steps go on; likewise
     accumulate          into how many parts a batch was cut to keep to a budget
     update_bytes        of the trained parameters
     layers              their names, in model order
@@ -43,7 +46,7 @@ _MOST = 1e18  # of a figure; more cannot be drawn
 _RANGES = {
     **dict.fromkeys(("rho", "accuracy", "trainable_share", "source_accuracy", "source_accuracy_before"), 1.0),
     **dict.fromkeys(("seed", "step_seconds", "step_memory_bytes", "update_bytes", "learning_rate"), _MOST),
-    "predicted_memory_bytes": _MOST,
+    **dict.fromkeys(("predicted_memory_bytes", "frozen_seconds", "stored_bytes"), _MOST),
 }
 
 
@@ -67,6 +70,8 @@ class Result:
     source_accuracy: float | None = None
     source_accuracy_before: float | None = None
     failed: str | None = None
+    frozen_seconds: float = 0.0
+    stored_bytes: int = 0
 
     def __repr__(self) -> str:
         layers = f"{counted(len(self.layers), 'layer')}: {named(self.layers)}"
@@ -96,7 +101,8 @@ class Summary:
         accuracies: one per seed that did not fail, 0 to 1.
         failed: how many seeds failed.
         mean, deviation: of the accuracies (standard deviation over seeds; 0 for one).
-        trainable_share, step_seconds, step_memory_bytes, update_bytes, source_accuracy: means.
+        trainable_share, step_seconds, step_memory_bytes, update_bytes, source_accuracy, frozen_seconds, stored_bytes:
+            means.
         loss: mean on the test data over seeds that did not fail; None if all did.
         best: whether its mean is the highest.
         ties: whether it ties with the best (see `ties`); the best ties with itself.
@@ -115,6 +121,8 @@ class Summary:
     loss: float | None = None
     best: bool = False
     ties: bool = False
+    frozen_seconds: float = 0.0
+    stored_bytes: float = 0.0
 
     def __repr__(self) -> str:
         against = "best" if self.best else "ties with the best" if self.ties else None
@@ -190,6 +198,8 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
                 update_bytes=statistics.fmean(row.update_bytes for row in rows),
                 source_accuracy=statistics.fmean(old) if old else None,
                 loss=statistics.fmean(losses) if losses else None,
+                frozen_seconds=statistics.fmean(row.frozen_seconds for row in rows),
+                stored_bytes=statistics.fmean(row.stored_bytes for row in rows),
             )
         )
     ranked = [summary for summary in found if summary.accuracies]
@@ -265,4 +275,6 @@ def _result(entry: Entries) -> Result:
         source_accuracy=entry.take_if_there("source_accuracy", None, float, nothing),
         source_accuracy_before=entry.take_if_there("source_accuracy_before", None, float, nothing),
         failed=entry.take_if_there("failed", None, str, nothing),
+        frozen_seconds=entry.take_if_there("frozen_seconds", 0.0, float),
+        stored_bytes=entry.take_if_there("stored_bytes", 0, int),
     )

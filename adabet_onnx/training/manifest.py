@@ -206,6 +206,11 @@ class Manifest:
         """Whether anything is computed before that; not where the boundary is the model's inputs."""
         return any(entry["input"] is None for entry in self.boundary)
 
+    @property
+    def stored_bytes(self) -> int:
+        """What is kept of one sample, from which steps go on; 0 where nothing is frozen."""
+        return sum(int(entry["bytes"]) for entry in self.boundary) if self.frozen else 0
+
     def predicted_bytes(self, of: str, batch: int) -> int:
         """What ``predicted_step_bytes`` or ``predicted_frozen_bytes`` comes to at a batch size; 0 if nothing is said.
 

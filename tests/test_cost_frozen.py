@@ -1,0 +1,204 @@
+"""Costs of the frozen pass and of the steps after it: predicted, measured, added up, and searched."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import tiny
+from models.deep import residual
+
+from adabet_onnx import UsageError, make_artifacts, open_model, select
+from adabet_onnx.cli.main import cli
+from adabet_onnx.cost.graphs import selection_with
+from adabet_onnx.cost.measure import measure_training
+from adabet_onnx.cost.overview import overview
+from adabet_onnx.cost.predict import Predictor
+from adabet_onnx.portable.memory import micro_batch
+from adabet_onnx.scoring.record import LayerScore, Scores
+from adabet_onnx.selection.budget import Budget
+from adabet_onnx.selection.options import Choosing
+
+pytestmark = pytest.mark.slow
+
+
+def towers(layers: int = 7, width: int = 600):
+    """Matrix products one after the other: weights are nearly all that it takes."""
+    rng = np.random.default_rng(3)
+    weights, nodes, value = {}, [], "input"
+    for i in range(layers):
+        size = 4 if i == layers - 1 else width
+        weights[f"l{i}.weight"] = (rng.standard_normal((size, width)) / 20).astype(np.float32)
+        weights[f"l{i}.bias"] = np.zeros(size, np.float32)
+        made = "logits" if i == layers - 1 else f"l{i}.out"
+        nodes.append(tiny.node("Gemm", [value, f"l{i}.weight", f"l{i}.bias"], [made], f"l{i}", transB=1))
+        value = made
+        if i < layers - 1:
+            nodes.append(tiny.node("Relu", [made], [f"l{i}.relu"], f"l{i}.relu"))
+            value = f"l{i}.relu"
+    return tiny.build(nodes, weights, input_shape=("N", width), output_shape=("N", 4))
+
+
+MODELS = {
+    "conv_net": tiny.conv_net,
+    "residual": lambda: residual(4, width=32, size=32),
+    "towers": towers,
+    "recurrent": lambda: tiny.recurrent(steps=12, width=16, units=64),
+}
+
+
+def parameters(model, layers):
+    return [parameter.name for name in layers for parameter in model.layer(name).parameters]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_frozen_pass_and_step_measure_as_predicted(name, tmp_path):
+    """In a fresh process: the last two layers, and one in the middle."""
+    model = open_model(MODELS[name]())
+    names = [layer.name for layer in model.layers]
+    for count, layers in enumerate((names[-2:], [names[len(names) // 2]])):
+        predictor = Predictor(model, batch_size=32, backend="portable")
+        found = predictor.training(parameters(model, layers), layers)
+        folder = tmp_path / str(count)
+        make_artifacts(
+            model, selection_with(model, parameters(model, layers), layers), folder, backend="portable", check=False
+        )
+        kept = measure_training(folder, batch_size=32, steps=1, threads=1)
+        off = measure_training(folder, batch_size=32, steps=1, threads=1, features=False)
+        assert bool(kept.frozen_bytes) == bool(found.stored_bytes)
+        for predicted, measured in (
+            (found.memory_bytes, kept.memory_bytes),
+            (found.frozen_bytes, kept.frozen_bytes),
+            (found.tail_bytes, kept.tail_bytes or kept.memory_bytes),
+            (found.without_features_bytes, off.memory_bytes),
+        ):
+            assert abs(predicted - measured) <= max(0.15 * measured, 4e6)
+        assert kept.memory_bytes == max(kept.frozen_bytes, kept.tail_bytes or kept.memory_bytes)
+        assert kept.memory_bytes <= found.memory_bytes + found.margin_bytes
+        assert (kept.frozen_seconds > 0) == bool(found.stored_bytes)
+
+
+def test_a_head_by_hand():
+    """10 to 16 to 3: the frozen pass has the first product, a step the second and its weights' gradient."""
+    model = open_model(tiny.mlp())
+    found = Predictor(model, batch_size=4, backend="portable").training(parameters(model, [model.head.name]))
+    assert found.frozen_multiply_adds == 4 * 10 * 16
+    assert found.forward_multiply_adds == 4 * 16 * 3
+    assert found.step_multiply_adds == 2 * 4 * 16 * 3
+    assert found.stored_bytes == 4 * 16
+    training = found.of_training(samples=100, epochs=5)
+    assert training.stored_bytes == 6400
+    assert training.multiply_adds == 25 * 640 + 5 * 25 * 384
+    assert training.without_features == 5 * 25 * (640 + 384)
+    assert training.share == pytest.approx(training.multiply_adds / training.without_features)
+
+
+def test_parts_of_a_batch_add_up():
+    model = open_model(residual(2))
+    names = parameters(model, [layer.name for layer in model.layers[-4:]])
+    predictor = Predictor(model, batch_size=8, backend="portable")
+    whole, parts = predictor.training(names), predictor.training(names, accumulate=4)
+    assert parts.frozen_multiply_adds == whole.frozen_multiply_adds > 0
+    assert parts.step_multiply_adds == whole.step_multiply_adds
+    assert parts.stored_bytes == whole.stored_bytes > 0
+    assert parts.frozen_bytes <= whole.frozen_bytes
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 32, 33])
+def test_the_micro_batch_is_an_even_part_that_takes_no_more_than_a_step(batch):
+    for one, step in itertools.product((1, 999_999, 3_000_000, 50_000_000), (0, 10_000_000, 90_000_000)):
+        micro = micro_batch(one, step, batch)
+        assert 1 <= micro <= batch
+        assert micro == 1 or micro * one <= max(4_000_000, min(step, 32_000_000))
+        times = -(-batch // micro)
+        assert -(-batch // times) == micro  # no fewer in as many runs
+
+
+@pytest.mark.parametrize("name", ["residual", "towers"])
+def test_what_larger_and_smaller_sets_take_at_least(name):
+    model = open_model(residual(2) if name == "residual" else towers())
+    predictor = Predictor(model, batch_size=8, backend="portable")
+    rng = np.random.default_rng(0)
+    names = [layer.name for layer in model.layers]
+    for _ in range(12):
+        small = set(rng.choice(len(names), 2, replace=False).tolist())
+        large = small | set(rng.choice(len(names), 2, replace=False).tolist())
+        less, more = (predictor.training(parameters(model, [names[i] for i in sorted(s)])) for s in (small, large))
+        assert more.memory_bytes >= 0.98 * less.with_more_bytes  # the gaps in the arena differ
+        assert less.memory_bytes >= 0.98 * more.with_fewer_bytes
+        assert more.step_multiply_adds >= less.step_multiply_adds
+        assert less.with_more_bytes <= less.tail_bytes
+        assert less.with_fewer_bytes <= max(0, less.frozen_bytes)
+
+
+def scored(model, values) -> Scores:
+    layers = tuple(
+        LayerScore(
+            layer.name, layer.op_type, tuple(p.name for p in layer.parameters), layer.parameter_count, 10, False,
+            (1,), value, value, 0.0, 0,
+        )
+        for layer, value in zip(model.layers, values, strict=True)
+    )  # fmt: skip
+    return Scores(model.sha256, "subsets", 32, ((0,),), layers, head=model.head.name)
+
+
+def test_an_earlier_layer_keeps_to_a_budget_that_the_last_one_does_not():
+    """The last layer leaves all weights frozen; the first all in the step; and the best set is that of all sets."""
+    model = open_model(towers())
+    predictor = Predictor(model, batch_size=1, backend="portable")
+    alone = [predictor.training(parameters(model, [layer.name])) for layer in model.layers]
+    taken = [found.memory_bytes + found.margin_bytes for found in alone]
+    least = taken.index(min(taken))
+    assert 0 < least < len(taken) - 1
+    scores = scored(model, (3.0, 2.0, 5.0, 1.0, 4.0, 6.0, 9.0))
+    for limit in (min(taken), (min(taken) + taken[-1]) // 2, max(taken)):
+        budget = Choosing(rho=0.5, budget=Budget(max_memory=limit))
+        fitting = {}
+        for size in (1, 2, 3):
+            for some in itertools.combinations(range(7), size):
+                found = predictor.training(parameters(model, [model.layers[i].name for i in some]))
+                if found.memory_bytes + found.margin_bytes <= limit:
+                    fitting[some] = sum(scores.layers[i].b1_hat for i in some)
+        selection = select(scores, costs=predictor, choosing=budget)
+        chosen = [layer.b1_hat for layer in scores.layers if layer.name in selection.layers]
+        assert sum(chosen) == max(fitting.values())
+        assert selection.budget.gap == 0
+        last = select(scores, strategy="last", rho=0.5, costs=predictor, choosing=Choosing(budget=Budget(limit)))
+        assert last.budget.memory_bytes <= limit
+    with pytest.raises(UsageError, match=f"with {model.layers[least].name}"):
+        select(scores, costs=predictor, choosing=Choosing(budget=Budget(max_memory=min(taken) - 1)))
+
+
+def test_a_head_that_is_required_may_need_an_earlier_layer():
+    model = open_model(towers())
+    predictor = Predictor(model, batch_size=1, backend="portable")
+    head = predictor.training(parameters(model, [model.head.name]))
+    limit = int(0.9 * (head.memory_bytes + head.margin_bytes))
+    choosing = Choosing(strategy="last", rho=0.3, head="always", budget=Budget(max_memory=limit))
+    selection = select(scored(model, [1.0] * 7), costs=predictor, choosing=choosing)
+    assert model.head.name in selection.layers
+    assert len(selection.layers) > 1
+    assert selection.budget.memory_bytes <= limit
+
+
+def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
+    path, model = tmp_path / "net.onnx", tiny.conv_net()
+    path.write_bytes(model.SerializeToString())
+    select(path, strategy="head").save(tmp_path / "selection.json")
+    given = ["cost", str(path), str(tmp_path / "selection.json"), "--batch-size", "4"]
+    cli.main([*given, "--samples", "500", "--epochs", "3"], standalone_mode=False)
+    text = " ".join(capsys.readouterr().out.split())
+    found = overview(path, tmp_path / "selection.json", batch_size=4, samples=500, epochs=3)
+    assert all(line in text for line in found.frozen())
+    assert "the frozen pass, once for each sample" in text
+    assert "3 epochs over 500 samples take 0." in text
+    cli.main([*given, "--samples", "500", "--epochs", "3", "--json"], standalone_mode=False)
+    training = json.loads(capsys.readouterr().out)["selection"]["training"]
+    assert (training["samples"], training["epochs"]) == (500, 3)
+    assert training["multiply_adds"] < training["without_features_multiply_adds"]
+    assert cli.commands["cost"].epilog.count("without_features_multiply_adds") == 1
+    with pytest.raises(UsageError, match="at least 1 sample"):
+        overview(path, batch_size=4, samples=0)
