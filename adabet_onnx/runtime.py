@@ -190,11 +190,11 @@ def session_options(threads: Threads = None) -> Any:
 
     What goes wrong is an exception as well; its log line would be a second message.
     """
-    if threads is not None and threads < 0:
-        raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {threads}.")
+    number = on(threads).threads
+    if number is not None and number < 0:
+        raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {number}.")
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
-    number = on(threads).threads
     if number:
         options.intra_op_num_threads = number
         options.inter_op_num_threads = 1
