@@ -470,6 +470,14 @@ def test_a_graph_that_reads_another_file_is_refused(made, location, tmp_path):
         load_manifest(manifest.folder).session(manifest.initial).features(feeds)
 
 
+def test_weights_that_are_a_link_out_of_the_folder_are_refused(made, tmp_path):
+    manifest, feeds = made
+    manifest.file("weights").rename(tmp_path / "elsewhere.bin")
+    manifest.file("weights").symlink_to(tmp_path / "elsewhere.bin")
+    with pytest.raises(RecordError, match=r"weights.bin is a link to a file outside of its folder"):
+        load_manifest(manifest.folder).session(manifest.initial).features(feeds)
+
+
 # Folders of version 1
 
 
