@@ -25,7 +25,7 @@ from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable.session import Session
-from adabet_onnx.training import features
+from adabet_onnx.training import features, store
 from adabet_onnx.training.history import LAST
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.store import Field, open_store, write_store
@@ -289,7 +289,10 @@ def test_little_memory_means_a_file_and_no_room_means_a_line(folder, data, monke
     assert not stores(folder)
 
 
-def test_a_full_disk_costs_a_line_and_time_alone(folder, data):
+@pytest.mark.parametrize("reserved", [True, False], ids=["said at once", "said while writing"])
+def test_a_full_disk_costs_a_line_and_time_alone(folder, data, reserved, monkeypatch):
+    if not reserved:
+        monkeypatch.setattr(store, "_reserve", lambda *_: None)
     Trainer(folder).fit(data, **SHORT)
     expected = parameters(folder)
     trainer = Trainer(folder)
@@ -380,13 +383,13 @@ def stored(tmp_path) -> Path:
 
 
 def test_a_file_gives_back_what_was_written(stored):
-    store = open_store(stored, KEY, FIELDS, 7)
-    assert store is not None
+    opened = open_store(stored, KEY, FIELDS, 7)
+    assert opened is not None
     for name, array in arrays().items():
-        assert store.features[name].dtype == array.dtype
-        assert np.array_equal(store.features[name], array)
-    assert np.array_equal(store.features.at(np.array([6, 0]))["ids"], arrays()["ids"][[6, 0]])
-    store.close(remove=False)
+        assert opened.features[name].dtype == array.dtype
+        assert np.array_equal(opened.features[name], array)
+    assert np.array_equal(opened.features.at(np.array([6, 0]))["ids"], arrays()["ids"][[6, 0]])
+    opened.close(remove=False)
     assert stored.is_file()
     open_store(stored, KEY, FIELDS, 7).close(remove=True)
     assert not stored.exists()

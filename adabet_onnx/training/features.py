@@ -140,7 +140,7 @@ def micro_batch(manifest: Manifest, batch: int, samples: int, stored: Any = None
     """
     if not manifest.frozen:
         return None
-    if isinstance(stored, int) and not isinstance(stored, bool) and stored >= 1:
+    if type(stored) is int and 1 <= stored <= batch:
         return stored
     one = max(1, manifest.predicted_bytes("predicted_frozen_bytes", 1))
     step = manifest.predicted_bytes("predicted_step_bytes", batch)
