@@ -45,8 +45,8 @@ class Run:
             stay in the arena till the next run's are there.
         ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
         unresolved: values whose shape ONNX Runtime does not know before they are made.
-        packing: whether the places of weights that matrix products alone read, in an order of their own, are free in
-            the arena once the model is loaded.
+        packing: whether weights that matrix products alone read, in an order of their own, are never in the arena:
+            they are in a file of their own.
         copied: what a run gives is copied, and given back before the next one.
 
     Attributes:
@@ -90,10 +90,11 @@ class Run:
         self._pattern: int | None = None
         # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
         self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
-        pieces = {value: self.arena.allocate(size(value)) for value in (*self.constants, *self.buffers)}
         self.packed = self._packed({*self.constants})
-        for value in self._packed_alone() if packing else ():
-            self.arena.free(pieces[value])
+        outside = set(self._packed_alone()) if packing else set()
+        for value in (*self.constants, *self.buffers):
+            if value not in outside:
+                self.arena.allocate(size(value))
         if ahead and not frugal:
             self._pattern = self._planned()
 
