@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .data.preprocess import Preprocessing
-from .errors import UsageError
+from .options import check_fields, check_word
 from .runtime import Threads
 from .scoring.options import Scoring
+from .seeds import check_seed
 from .selection.options import Choosing
 from .showing import changed
 from .trainability.choices import Choices
 from .training.settings import Settings
+from .vocabulary import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Adapting:
         measure: measure step time and memory, against all layers and inference.
 
     Raises:
-        UsageError: options of a head without ``num_classes``, or two that exclude each other.
+        UsageError: the backend is unknown, or a value is of another type or out of range.
 
     Example:
         >>> from adabet_onnx import Adapting, Choosing, Settings
@@ -59,8 +61,10 @@ class Adapting:
     __repr__ = changed
 
     def __post_init__(self) -> None:
-        if self.seed is not None and self.seed < 0:
-            raise UsageError(f"the seed must be at least 0, not {self.seed}.")
+        check_fields(self)
+        check_word("backend", self.backend, BACKENDS)
+        if self.seed is not None:
+            check_seed(self.seed)
 
     @property
     def kept(self) -> dict[str, bool]:

@@ -27,6 +27,7 @@ SELECTED, OTHER = "tab:orange", "tab:blue"  # colours of layers
 _FORMATS = (".png", ".svg", ".pdf")
 _DPI = 120
 _LABELS = 64  # layer names that fit along an axis
+_FAR = 10  # times: what a linear scale still shows
 _NAME = 32  # characters of one
 
 
@@ -105,6 +106,15 @@ def name_layers(axis: Axes, names: Sequence[str], marked: Collection[str] = ()) 
         if names[i] in marked:
             label.set_color(SELECTED)
     axis.set_xlim(-0.6, len(names) - 0.4)
+
+
+def fit_scale(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic scale for bars where values lie far apart; else they begin at 0, and their lengths compare."""
+    above = [value for value in values if value > 0]
+    if above and max(above) > _FAR * min(above):
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
 
 
 def plain(axis: Axes, title: str | None = None) -> None:

@@ -13,6 +13,7 @@ from .cost.overview import Overview
 from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
 from .frames import frame
 from .model.open import Model
+from .options import typed
 from .records import write_json
 from .scoring.drawing import draw_b1_hat, draw_parameters, mark_legend
 from .scoring.record import Scores
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRICS = ("epoch", "train_loss", "eval_loss", "eval_accuracy", "learning_rate", "seconds")  # of metrics.jsonl
+NO_TEST_DATA = (
+    "figures of samples that were trained on flatter: give test data too (x_test and y_test, or a folder test/)"
+)
 _STEPS = {"inference": "inference", "selection": "selected layers", "all": "all layers"}
 
 
@@ -98,6 +102,7 @@ class Outcome:
         """
         return frame([{"seconds": None} | row for row in self.metrics], METRICS, library)
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw what was gained and what it cost.
 
@@ -167,6 +172,7 @@ class Outcome:
         memory = ", ".join(f"{name} {size_text(sizes[what])}" for what, name in _STEPS.items() if what in sizes)
         lines = [
             f"trained: {self._trained()}: {named(self.selection.layers)}",
+            *([] if self.is_of_test_data else [NO_TEST_DATA]),
             *([f"memory of a step, {how}: {memory}"] if sizes else []),
         ]
         title = f"{file_name(self.model.name)}, adapted; figures are of {self.evaluated_on}"
@@ -182,6 +188,11 @@ class Outcome:
     def _trained(self) -> str:
         layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
         return f"{layers}, {self.trainable_share:.1%} of the parameters"
+
+    @property
+    def is_of_test_data(self) -> bool:
+        """Whether figures are of samples that training has not seen."""
+        return self.evaluated_on.endswith(" test samples")
 
     @property
     def trainable_layers(self) -> int:

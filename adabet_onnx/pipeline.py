@@ -29,7 +29,7 @@ from .model.channels import channels_of
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of
 from .model.open import Model, ModelSource, open_model
-from .options import with_given
+from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
 from .runtime import on
@@ -54,6 +54,7 @@ from .training_runtime import need_runtime
 _MODEL = "model.onnx"  # the model with its new head
 
 
+@typed
 def adapt(
     model: ModelSource,
     data: Any,
@@ -305,7 +306,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         full_precision=plain,
         evaluated_on=f"{len(held)} test samples"
         if job.splits.test is not None
-        else f"the {len(held)} samples it was trained on: give x_test and y_test for honest figures",
+        else f"the {len(held)} samples it was trained on",
         trainable_share=_trainable_share(job.model, selection),
         costs=costs,
         not_measured=not_measured,

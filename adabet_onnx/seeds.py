@@ -11,32 +11,49 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .errors import UsageError
+
 _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+
+
+def check_seed(seed: int) -> None:
+    """See that a seed is one.
+
+    Raises:
+        UsageError: it is below 0.
+    """
+    if seed < 0:
+        raise UsageError(f"the seed must be at least 0, not {seed}.")
+
+
+def _stream(seed: int, *parts: int) -> np.random.Generator:
+    check_seed(seed)
+    return np.random.default_rng([seed, *parts] if parts else seed)
 
 
 def head(seed: int) -> np.random.Generator:
     """Weights of a new head."""
-    return np.random.default_rng(seed)
+    return _stream(seed)
 
 
 def samples(seed: int) -> np.random.Generator:
     """Which samples are scored."""
-    return np.random.default_rng(seed)
+    return _stream(seed)
 
 
 def subsets(seed: int, *group: int) -> np.random.Generator:
     """Of which points of a group of samples the Betti numbers are, by what tells the group from others."""
-    return np.random.default_rng([seed, _SUBSETS, *group])
+    return _stream(seed, _SUBSETS, *group)
 
 
 def layers(seed: int) -> np.random.Generator:
     """Which layers the strategy ``random`` takes."""
-    return np.random.default_rng(seed)
+    return _stream(seed)
 
 
 def fisher(seed: int) -> np.random.Generator:
     """Which samples Fisher information is of."""
-    return np.random.default_rng([seed, _FISHER])
+    return _stream(seed, _FISHER)
 
 
 def kept_pictures() -> np.random.Generator:
@@ -46,22 +63,22 @@ def kept_pictures() -> np.random.Generator:
 
 def validation(seed: int) -> np.random.Generator:
     """Which samples are kept for validation."""
-    return np.random.default_rng([seed, _VALIDATION])
+    return _stream(seed, _VALIDATION)
 
 
 def epoch(seed: int, number: int) -> np.random.Generator:
     """In which order an epoch goes through the samples."""
-    return np.random.default_rng([seed, _EPOCH, number])
+    return _stream(seed, _EPOCH, number)
 
 
 def check_inputs(seed: int) -> np.random.Generator:
     """Inputs that artifacts are checked and measured with."""
-    return np.random.default_rng(seed)
+    return _stream(seed)
 
 
 def check_labels(seed: int) -> np.random.Generator:
     """Labels that artifacts are checked and measured with."""
-    return np.random.default_rng([seed, _LABELS])
+    return _stream(seed, _LABELS)
 
 
 def gradient_point(seed: Sequence[int]) -> np.random.Generator:

@@ -77,7 +77,11 @@ def test_of_each_step(printed):
     assert trained["metrics"] == [json.loads(row) for row in Path("artifacts/metrics.jsonl").read_text().splitlines()]
     evaluated = printed("evaluate", "artifacts", "data.npz")
     assert set(evaluated) == set(named("evaluate"))
-    assert printed("export", "artifacts", "-o", "adapted.onnx") == {"output": "adapted.onnx", "checked": True, "precision": None}
+    assert printed("export", "artifacts", "-o", "adapted.onnx") == {
+        "output": "adapted.onnx",
+        "checked": True,
+        "precision": None,
+    }
     rows = printed("predict", "adapted.onnx", "photo.png")
     assert set(rows[0]) == set(named("predict"))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import command_of
 from conftest import ROOT
@@ -72,6 +73,14 @@ def test_options_are_said_again_as_they_were_given():
     assert " ".join(labels) in again
     assert "--rho" not in compared
     assert "--preset" not in compared, "which was not given"
+
+
+def test_no_comparison_is_proposed_without_test_data(command):
+    with np.load("new data.npz") as data:
+        np.savez("all.npz", x=data["x_train"], y=data["y_train"])
+    out = command("run", "model.onnx", "all.npz", "-o", "out of all", *RUN).out
+    assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report"]
+    assert "hint      figures of samples that were trained on flatter: give test data too" in out
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_float_labels_are_targets(tmp_path, images):
         ({"x": np.zeros((0, 3))}, "x has no samples"),
         ({"x": np.array([["a"], ["b"]])}, "x must hold numbers"),
         ({"x": np.zeros((4, 3)), "y": np.zeros(5, int)}, "y has 5 labels for 4 samples"),
-        ({"x": np.zeros((4, 3)), "y": np.int64(3)}, "y has one labels? for 4 samples"),
+        ({"x": np.zeros((4, 3)), "y": np.int64(3)}, "y has a single label for 4 samples"),
         ({"x": np.zeros((4, 3)), "y": np.array(list("abcd"))}, "y must be integers"),
         ({"x": np.zeros((4, 3)), "classes": np.zeros((2, 2))}, "classes must be a list of names"),
         ({"x_train": np.zeros((4, 3)), "x_test": np.zeros((4, 5))}, "x_train and x_test have different shapes"),

@@ -129,3 +129,17 @@ def test_a_missing_gradient_of_zeros_is_caught(tmp_path):
     manifest.file("gradients").write_bytes(proto.SerializeToString())
     with pytest.raises(CheckError, match=r"gradient of 'hidden.bias' disagrees .* by the gradient it is 0"):
         measured(manifest)
+
+
+def test_a_gradient_that_has_no_inverse_in_float32_is_finite(tmp_path):
+    values = {name: normal(8, 8) for name in ("a.weight", "b.weight", "c.weight")} | {"fc.weight": normal(8, 4)}
+    for name in ("b.weight", "c.weight"):
+        values[name] *= np.float32(1e-20)
+    names = ["input", "a", "b", "c", "logits"]
+    nodes = [
+        node("Gemm", [before, weight], [after], f"/{weight}")
+        for before, weight, after in zip(names[:-1], values, names[1:], strict=True)
+    ]
+    nodes[-1].input.append("fc.bias")
+    proto = tiny.build(nodes, values | {"fc.bias": normal(4)}, input_shape=("N", 8), output_shape=("N", 4))
+    assert measured(made(proto, tmp_path / "a"))["unmeasured"] == []

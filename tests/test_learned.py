@@ -163,6 +163,7 @@ LARGER = "try a larger learning rate, `learning_rate=0.01`"
         (rows(2.4, 2.39), f"the training loss barely fell, from 2.400 to 2.390: {LARGER}"),
         (rows(2.4, held=(2.4, 2.39)), f"the validation loss barely fell, from 2.400 to 2.390: {LARGER}"),
         (rows(1.28, 1.27, held=(1.20, 1.20)), f"the training loss barely fell, from 1.280 to 1.270: {LARGER}"),
+        (rows(1.10, held=(1.09, 1.091)), f"the validation loss did not fall, it went from 1.090 to 1.091: {LARGER}"),
         (
             rows(2.2, 1.8, held=(2.4, 1.9)),
             "the validation loss only fell from 2.400 to 1.900: try a larger learning rate, `learning_rate=0.003` "

@@ -47,6 +47,7 @@ from adabet_onnx.cost.overview import overview
 from adabet_onnx.data.preprocess import IMAGENET, Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.outcome import Outcome
+from adabet_onnx.report.tables import outcome_text
 from adabet_onnx.scoring.record import ChannelScores, LayerScore, Scores
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.showing import clipped, html_table, one_line, shortened
@@ -498,3 +499,30 @@ def test_a_check_of_a_real_model(model):
     assert repr(check).startswith("Check(")
     assert f"{len(model.layers)} of {len(model.layers)} layers can be trained" in repr(check)
     assert Page(check._repr_html_()).tags.count("tr") == len(model.layers) + 1
+
+
+@pytest.mark.parametrize(("sizes", "scale"), [((100, 103, 97), "linear"), ((100, 10), "linear"), ((4096, 10), "log")])
+def test_bars_begin_at_0_where_that_shows_them(sizes, scale):
+    scores = scores_of(names_of(len(sizes)))
+    layers = tuple(
+        dataclasses.replace(layer, activation_size=size, b1_hat=size / 1e5)
+        for layer, size in zip(scores.layers, sizes, strict=True)
+    )
+    _, size, hat = dataclasses.replace(scores, layers=layers).plot().axes
+    for axis in (size, hat):
+        assert axis.get_yscale() == scale
+        assert scale == "log" or axis.get_ylim()[0] == 0
+
+
+def test_figures_of_training_data_are_called_that():
+    names = names_of(3)
+    outcome = dataclasses.replace(outcome_of(names), evaluated_on="the 400 samples it was trained on")
+    assert repr(outcome).startswith("Outcome(accuracy 40.0% -> 90.0% on the 400 samples it was trained on, trained 1")
+    assert "give test data too" in outcome._repr_html_()
+    assert "give test data too" not in outcome_of(names)._repr_html_()
+    text = "\n".join(map(str, outcome_text(outcome).renderables))
+    assert "give test data too" in text
+    assert "norm-bias" not in text, "the model has no normalisations"
+    with_norm = dataclasses.replace(outcome.scores.layers[0], is_norm=True)
+    scores = dataclasses.replace(outcome.scores, layers=(with_norm, *outcome.scores.layers[1:]))
+    assert "norm-bias" in "\n".join(map(str, outcome_text(dataclasses.replace(outcome, scores=scores)).renderables))

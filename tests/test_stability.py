@@ -229,7 +229,8 @@ def test_the_command(data, tmp_path, monkeypatch, capfd):
     assert (tmp_path / "s.svg").stat().st_size > 5000
     for wrong, expected, said in (
         (["--plot", tmp_path / "s.txt"], 2, "must end in"),
-        (["--subset-size", 128], 1, "need 256"),
+        (["--subset-size", 128, "--group-size", 128], 1, "need 256"),
+        (["--subset-size", 128], 2, "--group-size must be at least --subset-size, 128, not 32."),
         (["--rho", 2], 2, "rho"),
     ):
         code, out, err = run(monkeypatch, capfd, *inputs, *quick, *wrong)

@@ -34,7 +34,7 @@ _EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (Limit, (int, str), 'a size such as "64MB", or "0.25x"'),
     (ShareType, (str,), 'a share such as "0.5x"'),
     (Bound, (dict, list, str), "a table of names and values"),
-    (click.ParamType, (str,), "a text in quotes"),
+    (click.ParamType, (str,), "text in quotes"),
 )
 
 

@@ -25,16 +25,22 @@ _COMPARED = (
 )
 
 
-def after_run(ctx: click.Context) -> str:
-    """What to do with what a run has written, in lines."""
+def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
+    """What to do with what a run has written, in lines.
+
+    Args:
+        ctx: of the run.
+        comparable: whether there are test data, without which nothing is compared.
+    """
     model, data, folder = (Path(ctx.params[name]) for name in ("model", "data", "output"))
     adapted = folder / "adapted.onnx"
     commands = [
         ["predict", adapted, data, *_given(ctx, (*_READING, *_COMPUTING[1:]))],
         ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS, *_COMPUTING[1:]))],
         ["report", folder, "-o", folder / "report.html"],
-        ["compare", model, data, "-o", folder, *_given(ctx, _COMPARED)],
     ]
+    if comparable:
+        commands.append(["compare", model, data, "-o", folder, *_given(ctx, _COMPARED)])
     return "\n".join(["next:", *(f"  {_typed(words)}" for words in commands)])
 
 

@@ -124,7 +124,7 @@ def run(
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
-    show(f"\n{next_steps.after_run(click.get_current_context())}", quiet)
+    show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
 
 
 def _in_options(outcome: Outcome) -> Outcome:

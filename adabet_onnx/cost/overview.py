@@ -14,6 +14,7 @@ from ..drawing import finished
 from ..errors import ModelError, RecordError
 from ..model.bindings import bound_otherwise
 from ..model.open import ModelSource, open_model
+from ..options import typed
 from ..progress import Progress
 from ..selection.record import Selection, load_selection
 from ..showing import html_table, one_line
@@ -106,6 +107,7 @@ class Overview:
     def _title(self) -> str:
         return f"batch {self.batch_size}, {self.backend} backend"
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the memory that inference, training the selection and training all layers take, and what it is for.
 

@@ -19,6 +19,7 @@ from ..model.layers import Layer
 from ..model.liveness import VIEWS, weight_bytes
 from ..model.open import ModelSource, open_model
 from ..model.uses import reads
+from ..options import typed
 from ..portable.order import execution_order
 from ..portable.shapes import annotate
 from ..selection.record import Selection
@@ -98,6 +99,7 @@ class Predictor:
         2600
     """
 
+    @typed
     def __init__(
         self, model: ModelSource, *, batch_size: int = BATCH_SIZE, backend: str = "auto", choices: Choices | None = None
     ) -> None:

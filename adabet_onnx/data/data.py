@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..options import check_fields
 from ..showing import clipped, one_line
 from .reading import Reading
 
@@ -54,6 +55,7 @@ class Data:
     allow_resize: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _ = self.reading
 
     def __repr__(self) -> str:

@@ -190,8 +190,8 @@ def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
     except ValueError as error:
         raise DataError(f"{what} must be one array, a label per sample: {error}") from error
     if array.ndim == 0 or len(array) != count:
-        found = len(array) if array.ndim else "one"
-        raise DataError(f"{what} has {found} labels for {count} samples; give one label per sample.")
+        found = f"{len(array)} labels" if array.ndim else "a single label"
+        raise DataError(f"{what} has {found} for {count} samples; give one label per sample.")
     if array.dtype.kind in "iu":
         if array.size and int(array.max()) > np.iinfo(np.int64).max:
             raise DataError(f"{what} go up to {array.max()}, which is no class index. Fix the labels.")

@@ -27,6 +27,7 @@ from ..errors import RecordError, UsageError
 from ..model.logits_axes import written
 from ..model.metadata import METADATA
 from ..model.open import Model
+from ..options import check_fields
 from ..showing import changed, clipped, one_line
 from ..vocabulary import PRESETS
 from .pictures import picture_input
@@ -211,6 +212,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise UsageError(f"unknown preset {self.preset!r}: choose one of {', '.join(PRESETS)}.")
+        check_fields(self)
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         self._by_hand(NONE, "integer", False)

@@ -15,7 +15,7 @@ from ..model.open import Model
 from .data import Data
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .npz import as_classes, as_labels, as_splits, by_part, labels_name, read_npz
+from .npz import PARTS, as_classes, as_labels, as_splits, by_part, labels_name, read_npz
 from .pictures import ImageLayout, image_layout
 from .reading import AS_IT_IS
 
@@ -126,6 +126,8 @@ def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
     except ValueError as error:
         raise DataError(f"the data must be arrays of numbers: {error}") from error
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if counts == {0} and all(array.ndim for array in arrays.values()):
+        raise DataError("the data has no samples: the first axis has the length 0.")
     if len(counts) != 1 or 0 in counts:
         raise DataError(f"the arrays must have the same number of samples on their first axis, found {sorted(counts)}.")
     if any(array.dtype.kind not in "uifb" for array in arrays.values()):
@@ -141,6 +143,11 @@ def _from_mapping(source: Mapping[str, Any], inputs: Sequence[str]) -> Splits:
     parts = {part: _from_arrays(given, labels[part], classes) for part, given in named.items()}
     if parts:
         return as_splits(parts)
+    if any(f"{labels_name(inputs)}{part}" in source for part in PARTS):  # else they would be taken for an input
+        raise DataError(
+            f"the data has neither x nor x_train, nor the model's inputs {', '.join(inputs)}; it holds "
+            f"{', '.join(map(str, source))}. Rename what is the input."
+        )
     return Splits(_from_arrays(source, None), None)
 
 
@@ -183,4 +190,7 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         arrays = {name: np.concatenate(parts) for name, parts in inputs.items()}
         return Dataset(ArrayRows(arrays), np.concatenate(labels) if labels else None)
     except ValueError as error:
-        raise DataError(f"the batches do not fit together: {error}.") from error
+        raise DataError(
+            f"the batches do not fit together: {error}. (A list is taken for batches. Inputs with their labels are a "
+            "pair: (x, y).)"
+        ) from error

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from .. import seeds
 from ..errors import ModelError, UsageError
+from ..options import typed
 from .appended_head import append_head
 from .door import guarded
 from .embedding import embedded
@@ -65,6 +66,7 @@ def with_head(
     return opened, proto.SerializeToString()
 
 
+@typed
 @guarded("giving a new head to")
 def new_head(
     model: ModelSource, num_classes: int, *, seed: int = 0, keep_tail: bool = False, append: bool = False

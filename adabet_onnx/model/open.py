@@ -20,6 +20,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, UsageError
+from ..options import typed
 from ..runtime import MOST_BYTES, in_memory
 from ..showing import clipped, counted, file_name, html_table, named, one_line
 from ..sizes import size_text
@@ -175,6 +176,7 @@ class Model:
         return ir.to_proto(in_memory(self.graph))
 
 
+@typed
 def open_model(
     source: ModelSource,
     *,

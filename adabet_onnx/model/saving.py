@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..files import check_output, replacing, write_bytes
+from ..options import typed
 from ..runtime import MOST_BYTES
 from .door import guarded
 from .liveness import weight_bytes
@@ -18,6 +19,7 @@ _LEAST_OUTSIDE = 1024  # bytes of a weight; smaller ones stay in the model
 _ALIGNED = 4096  # what a file is mapped by
 
 
+@typed
 @guarded("saving")
 def save_model(model: ModelSource, path: str | os.PathLike[str]) -> None:
     """Write a model as it was opened: repaired, in float32, with the outputs made from its logits, only the batch open.

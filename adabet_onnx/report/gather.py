@@ -37,6 +37,10 @@ def gather(folder: Path) -> Material:
         UsageError: there is nothing to show.
         RecordError: a file is damaged.
     """
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} does not exist or is not a folder. Give the folder that `adapt` or `compare` wrote."
+        )
     found = Material(folder)
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if found.run is None and _is_run(place):

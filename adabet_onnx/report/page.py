@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_bytes
+from ..options import typed
 from ..progress import Progress
 from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
@@ -26,6 +27,7 @@ from .predicted import find_model, predict_costs
 _BAR = 4.5  # em, of the widest bar
 
 
+@typed
 def write_report(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str],

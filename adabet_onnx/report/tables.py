@@ -15,7 +15,7 @@ from ..cost.measure import Cost
 from ..cost.overview import Row
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
-from ..outcome import Outcome
+from ..outcome import NO_TEST_DATA, Outcome
 from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..showing import counted, listed
@@ -249,7 +249,7 @@ def _in_full_precision(outcome: Outcome) -> list[Text]:
 
 def _hints(outcome: Outcome) -> list[str]:
     """What to try next, the most likely first."""
-    found, rate = [], outcome.learning_rate
+    found, rate = [] if outcome.is_of_test_data else [NO_TEST_DATA], outcome.learning_rate
     if outcome.advice is not None:
         found.append(outcome.advice)
     elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
@@ -262,7 +262,7 @@ def _hints(outcome: Outcome) -> list[str]:
             f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "
             "better (`compare` chooses one for each strategy)"
         )
-    if outcome.selection.strategy == "adabet":
+    if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
         found.append(
             "if the input itself has shifted (noise, light, another sensor), compare `strategy='norm-bias'` and all"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from ..drawing import OTHER, SELECTED, legend_above, name_layers, new_figure, plain, width_for
+from ..drawing import OTHER, SELECTED, fit_scale, legend_above, name_layers, new_figure, plain, width_for
 from .layer_score import LayerScore
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def draw_scores(layers: Sequence[LayerScore], points: int, chosen: Collection[st
     plain(betti, "first Betti number b1")
     _bars(size, layers, [float(layer.activation_size) for layer in layers], chosen)
     plain(size, "activation size D")
-    size.set_yscale("log")
+    fit_scale(size, [layer.activation_size for layer in layers])
     draw_b1_hat(hat, layers, chosen)
     if chosen:
         mark_legend(betti)
@@ -38,18 +38,17 @@ def draw_scores(layers: Sequence[LayerScore], points: int, chosen: Collection[st
 
 
 def draw_b1_hat(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
-    """b1_hat of every layer by depth, on a logarithmic scale where there is one above 0."""
+    """b1_hat of every layer by depth."""
     _bars(axis, layers, [layer.b1_hat for layer in layers], chosen, [layer.stderr for layer in layers])
     plain(axis, "b1_hat = b1 / (N D)")
-    if any(layer.b1_hat > 0 for layer in layers):
-        axis.set_yscale("log")
+    fit_scale(axis, [layer.b1_hat for layer in layers])
 
 
 def draw_parameters(axis: Axes, layers: Sequence[LayerScore], chosen: Collection[str] = ()) -> None:
     """Parameters of every layer by depth: what is drawn where nothing was scored."""
     _bars(axis, layers, [float(layer.parameter_count) for layer in layers], chosen)
     plain(axis, "parameters")
-    axis.set_yscale("log")
+    fit_scale(axis, [layer.parameter_count for layer in layers])
 
 
 def mark_legend(axis: Axes) -> None:

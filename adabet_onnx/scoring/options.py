@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
 from ..vocabulary import ESTIMATORS, ORDERS
@@ -49,6 +50,7 @@ class Scoring:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.estimator not in ESTIMATORS:
             raise UsageError(f"unknown estimator {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}.")
         if self.order not in ORDERS:

@@ -43,6 +43,7 @@ from ..data.preprocess import preprocessing_from_json
 from ..drawing import finished
 from ..errors import UsageError
 from ..frames import frame
+from ..options import typed
 from ..records import Entries, read_record, write_json
 from ..showing import MOST_NAMES, clipped, counted, file_name, html_table, named, one_line
 from .drawing import draw_scores
@@ -104,6 +105,7 @@ class Scores:
         """The content of the file."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
+    @typed
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())
@@ -142,6 +144,7 @@ class Scores:
             rows.append(row | {f"channels.{key}": value for key, value in inner.items()})
         return frame(rows, list(rows[0]), library)
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None, *, chosen: Collection[str] = ()) -> Figure:
         """Draw b1, activation size and b1_hat of every layer by depth.
 

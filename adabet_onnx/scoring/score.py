@@ -18,6 +18,7 @@ from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
+from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
@@ -37,6 +38,7 @@ def memory_limit(given: int | None) -> int:
     return given if given is not None else int(_MEMORY_SHARE * psutil.virtual_memory().available)
 
 
+@typed
 @guarded("scoring")
 def score(
     model: ModelSource,

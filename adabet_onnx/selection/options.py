@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..options import check_fields
 from ..showing import changed
 from ..vocabulary import HEADS, STRATEGIES
 from .budget import Budget
@@ -50,6 +51,7 @@ class Choosing:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.strategy not in STRATEGIES:
             raise UsageError(f"unknown strategy {self.strategy!r}: choose one of {', '.join(STRATEGIES)}.")
         if self.head not in HEADS:

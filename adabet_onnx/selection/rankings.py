@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from .. import seeds
 from ..errors import UsageError
@@ -120,10 +121,10 @@ def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values
     """
     for i in pool:
         value = values.get(scores.layers[i].name)
-        if value is None or not (math.isfinite(value) and value >= 0):
+        if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
             raise UsageError(
                 f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, "
-                f"found {value}."
+                f"found {value!r}."
             )
     numbers = {i: float(values[scores.layers[i].name]) for i in pool}
     order = sorted(pool, key=lambda i: -numbers[i])

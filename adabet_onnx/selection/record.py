@@ -38,6 +38,7 @@ from typing import Any
 from ..data.preprocess import preprocessing_from_json
 from ..errors import UsageError
 from ..frames import frame
+from ..options import typed
 from ..records import Entries, read_record, write_json
 from ..showing import clipped, counted, html_table, named, one_line
 from .budget import Budget, Spent
@@ -131,6 +132,7 @@ class Selection:
         """The content of the file."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
+    @typed
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import UsageError
 from ..kendall import kendall_tau
 from ..model.open import ModelSource, open_model
-from ..options import with_given
+from ..options import typed, with_given
 from ..scoring.record import LayerScore, Scores, is_scores_file, load_scores
 from .budget import Costs, Spent
 from .options import Choosing
@@ -23,6 +23,7 @@ from .within import Fit
 NEEDS_COSTS = ("auto",)  # strategies that keep to a share of all layers' memory when nothing else is said
 
 
+@typed
 def select(
     scores: Scores | ModelSource,
     *,
@@ -72,6 +73,8 @@ def select(
         >>> len(select(scores, rho=0.2).layers), len(scores.layers)
         (3, 19)
     """
+    if layers is not None and not len(layers):
+        raise UsageError("`layers` names no layer. Give a pattern, or leave it out to choose by `strategy`.")
     called = strategy or "values" if values is not None else None
     how = with_given(choosing or Choosing(), strategy=strategy if called is None else None, rho=rho, layers=layers)
     return _select(_scores(scores, how, values), how, called or how.strategy, costs, values, seed)
@@ -198,10 +201,11 @@ def _affordable(
     """
     if not how.budget and needing is None:
         return frozenset(ranking.chosen) | added, None
-    if costs is None:
+    if costs is None or not hasattr(costs, "divisible"):
+        found = "" if costs is None else f", not {type(costs).__name__}"
         raise UsageError(
             f"{'a budget' if how.budget else f'the strategy {needing}'} needs predictions of what training costs: give "
-            "costs=Predictor(model, ...)."
+            f"costs=Predictor(model, ...){found}."
         )
     unasked = 1 if needing is None else costs.batch_size
     fit = Fit(scores, ranking, added, costs, unasked if how.max_accumulate is None else how.max_accumulate)

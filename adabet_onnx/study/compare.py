@@ -30,6 +30,7 @@ from ..files import check_folder, make_folder, remove_folder, write_bytes
 from ..frames import frame
 from ..model.head import check_head_options, with_head
 from ..model.open import Model, ModelSource, open_model
+from ..options import typed
 from ..progress import Progress, silent
 from ..showing import counted, html_table, named, one_line
 from ..sizes import size_text
@@ -105,6 +106,7 @@ class Comparison:
         rows = [row.to_json() for row in (self.results if of == "results" else self.summaries)]
         return frame(rows, list(rows[0]) if rows else [], library)
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw accuracy (without one, loss) against step memory and step time, a point a strategy.
 
@@ -151,6 +153,7 @@ class Comparison:
         return html_table(title, headings, rows, lines=lines)
 
 
+@typed
 def compare(
     model: ModelSource,
     data: Any,

@@ -24,6 +24,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.preprocess import Preprocessing
 from ..errors import UsageError
+from ..options import check_fields, check_word
 from ..records import Entries, read_record, write_json
 from ..runtime import Threads, on
 from ..scoring.options import Scoring
@@ -32,7 +33,7 @@ from ..selection.rankings import WITHOUT_RHO
 from ..showing import changed
 from ..trainability.choices import Choices
 from ..training.settings import Settings
-from ..vocabulary import COMPARED, COMPARED_UNASKED
+from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, HEADS
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
@@ -127,6 +128,9 @@ class Plan:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_word("backend", self.backend, BACKENDS)
+        check_word("head rule", self.head, HEADS)
         for name in self.strategies:
             if name not in COMPARED:
                 raise UsageError(f"unknown strategy {name!r}: choose from {', '.join(COMPARED)}.")
@@ -138,6 +142,8 @@ class Plan:
         for what, number in (("seeds", self.seeds), ("epochs", self.epochs), ("batch size", self.batch_size)):
             if number < 1:
                 raise UsageError(f"{what} must be at least 1, not {number}.")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise UsageError(f"train_samples must be at least 1, not {self.train_samples}.")
         if self.processes < 1:
             raise UsageError(f"at least one training at a time, not {self.processes}.")
         for rate in self.rates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UsageError
+from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
 
@@ -47,11 +48,14 @@ class Repeats:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for what, number, least in (("points", self.points, 4), ("groups", self.groups, 2), ("seeds", self.seeds, 1)):
             if number < least:
                 raise UsageError(f"{what} must be at least {least}, not {number}.")
         if self.subsets < 1 or not 0 < self.rho <= 1:
             raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
+        if self.max_samples < self.points:
+            raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 

@@ -24,6 +24,7 @@ from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.open import ModelSource, open_model
+from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..scoring.forward import Probed
@@ -40,6 +41,7 @@ from .repeats import Repeats
 from .stability_record import Stability
 
 
+@typed
 def stability(
     model: ModelSource,
     data: Any,

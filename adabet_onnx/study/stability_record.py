@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..drawing import finished
 from ..frames import frame
+from ..options import typed
 from ..records import Entries, read_record, write_json
 from ..showing import counted, html_table, one_line
 from .agreements import FIRM, Agreement
@@ -60,6 +61,7 @@ class Stability:
         """The content of the file."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
+    @typed
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.to_json())
@@ -79,6 +81,7 @@ class Stability:
         """
         return frame([asdict(row) for row in self.agreements], [item.name for item in fields(Agreement)], library)
 
+    @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw b1_hat of every layer over disjoint groups, and agreement by group size; clusters where there are some.
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import UsageError
 from ..model.logits_axes import axes_of, told_axis
 from ..model.open import Model
+from ..options import check_fields
 from ..portable.optimizers import Optimizer
 from ..portable.profiles import allowed
 from ..portable.recipe import Recipe
@@ -68,6 +69,7 @@ class Choices:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for what, value, known in (
             ("loss", self.loss, LOSSES),
             ("optimizer", self.optimizer, OPTIMIZERS),

@@ -21,6 +21,7 @@ from ..model.passes.names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
 from ..model.uses import ancestors, reads
+from ..options import typed
 from ..portable import autodiff
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
@@ -37,6 +38,7 @@ _OR_EXPORT = "Or export the model with other operators in its place."
 _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps, so that its gradient is zero"
 
 
+@typed
 @guarded("checking")
 def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
     """Say which layers of a model can be trained, before anything is.

@@ -16,7 +16,7 @@ from ..model.door import guarded
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
-from ..options import with_given
+from ..options import typed, with_given
 from ..portable import emit
 from ..records import write_json
 from ..selection.record import Selection, load_selection
@@ -33,6 +33,7 @@ from .precision import moved, precision_notes
 _MODEL = "model.onnx"
 
 
+@typed
 @guarded("making artifacts of")
 def make_artifacts(
     model: ModelSource,

@@ -22,7 +22,7 @@ from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.quantised_form import Quantised
-from ..options import with_given
+from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads
 from ..trainability.choices import Choices
@@ -56,6 +56,7 @@ def trained_choices(source: Any) -> Choices:
     return replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
 
 
+@typed
 def evaluate(
     model: ModelSource,
     data: Any,
@@ -142,6 +143,7 @@ def _evaluated(
     }
 
 
+@typed
 def predict(
     model: ModelSource,
     inputs: Any,

@@ -16,6 +16,7 @@ from ..model.metadata import METADATA, set_metadata
 from ..model.open import open_model
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
+from ..options import typed
 from .history import PROPERTY, trained_checkpoint, trained_on
 from .logits import logits_session
 from .manifest import Manifest, load_manifest
@@ -26,6 +27,7 @@ TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
 _ROUNDINGS, _MOST = 4, 1e-3  # where rounding alone makes more: so many times as much, and never more than this
 
 
+@typed
 def export_model(
     folder: str | os.PathLike[str], path: str | os.PathLike[str], *, full_precision: bool = False, check: bool = True
 ) -> onnx.ModelProto:

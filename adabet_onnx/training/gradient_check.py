@@ -245,7 +245,8 @@ class _Point:
         direction = bits.reshape(gradient.shape).astype(np.float32) * 2 - 1
         if self._lengths[name] > 0:
             lean = _LEAN if rng.random() < 0.5 else -_LEAN
-            direction += np.float32(lean / self._lengths[name]) * gradient
+            unit = gradient.astype(np.float64) / self._lengths[name]  # in float32 a gradient of 1e-40 has no inverse
+            direction += (lean * unit).astype(np.float32)
         return np.asarray(direction * np.float32(self._scales[name]))
 
     def _expected(self, names: Sequence[str], number: int) -> float:

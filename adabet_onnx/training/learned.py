@@ -140,7 +140,8 @@ def rate_advice(
     if losses[-1] < low:
         return None
     if most.ratio > _BARELY:
-        return f"{most.said('barely fell,')}: try a larger learning rate, `learning_rate={rate * 10:g}`"
+        fell = "barely fell," if most.ratio < 1 else "did not fall, it went"
+        return f"{most.said(fell)}: try a larger learning rate, `learning_rate={rate * 10:g}`"
     stayed = guessing is not None and stays(losses[-1], guessing, least)
     if stayed and len(losses) > 1 and losses[-1] >= losses[-2]:
         return f"{most.said('went')} and stayed there: try both `learning_rate={rate / 10:g}` and {rate * 10:g}"

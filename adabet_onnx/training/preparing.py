@@ -7,11 +7,13 @@ import os
 from ..model.door import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
+from ..options import typed
 from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices
 from ..trainability.preflight import pick_backend
 
 
+@typed
 @guarded("preparing")
 def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *, backend: str = "auto") -> Prepared:
     """Rewrite a model for training the selected layers.

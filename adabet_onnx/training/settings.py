@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..errors import UsageError
+from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
 from ..vocabulary import FEATURES
@@ -63,6 +64,7 @@ class Settings:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.epochs < 1 or self.size < 1:
             raise UsageError(f"epochs and batch size must be at least 1, not {self.epochs} and {self.size}.")
         if self.parts < 1:

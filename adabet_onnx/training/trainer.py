@@ -11,7 +11,7 @@ from typing import Any
 from ..data.preprocess import Arithmetic, Preprocessing
 from ..errors import UsageError
 from ..model.open import Model, open_model
-from ..options import with_given
+from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads, on
 from ..showing import clipped, one_line
@@ -56,6 +56,7 @@ class Trainer:
         '900 grey images of 16 x 16 -> 1 x 16 x 16'
     """
 
+    @typed
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -91,6 +92,7 @@ class Trainer:
         _, state = self.manifest.read_checkpoint(self.folder / LAST, PROPERTY)
         return Settings(**stored_state(self.folder, state)["settings"])
 
+    @typed
     def fit(
         self,
         data: Any,
