@@ -106,6 +106,8 @@ def available_provider(name: str) -> str:
         UsageError: the installed onnxruntime has none of this name.
         RuntimeMissingError: ONNX Runtime is not installed.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"`provider` must be the name of an execution provider, not {name!r}.")
     ort = onnxruntime()
     there = {_short(known): str(known) for known in ort.get_available_providers()}
     found = there.get(_short(name))
