@@ -31,7 +31,8 @@ from adabet_onnx import (
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
-from adabet_onnx.portable.per_sample import Kind, Layout, places
+from adabet_onnx.portable.layout import Kind, Layout
+from adabet_onnx.portable.per_sample import places
 from adabet_onnx.portable.shapes import annotate
 from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.manifest import load_manifest
@@ -215,6 +216,19 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
     ),
     "einsum": ([node("Einsum", ["x", "c"], ["y"], equation="ntc,cd->tnd")], {"c": tiny.normal(4, 5)}, Layout(1)),
     "mean of its own": ([node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)], {}, Layout(0)),
+    "mean and variance of its own": ([node("MeanVarianceNormalization", ["x"], ["y"], axes=[1, 2])], {}, Layout(0)),
+    "turned around in time": (
+        [
+            node("ReduceSum", ["x", "a"], ["s"], keepdims=0),
+            node("Sign", ["s"], ["t"]),
+            node("Mul", ["t", "t"], ["u"]),
+            node("Cast", ["u"], ["one"], to=7),
+            node("Add", ["one", "one"], ["two"]),
+            node("ReverseSequence", ["x", "two"], ["y"], time_axis=1, batch_axis=0),
+        ],
+        {"a": ints(1, 2)},
+        Layout(0),
+    ),
     "recurrent": (
         [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("GRU", ["t", "c", "r"], ["y"], hidden_size=2)],
         {"c": tiny.normal(1, 6, 4), "r": tiny.normal(1, 6, 2)},
@@ -249,6 +263,11 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
     "softmax over the batch": ([node("Softmax", ["x"], ["y"], axis=0)], {}),
     "mean over the batch": ([node("ReduceMean", ["x"], ["y"], axes=[0])], {}),
     "less the mean": ([node("ReduceMean", ["x"], ["m"], axes=[0]), node("Sub", ["x", "m"], ["y"])], {}),
+    "mean and variance of all": ([node("MeanVarianceNormalization", ["x"], ["y"], axes=[0, 2])], {}),
+    "turned around along the batch": (
+        [node("ReverseSequence", ["x", "n"], ["y"], time_axis=0, batch_axis=1)],
+        {"n": ints(2, 2, 2)},
+    ),
     "one sample of all": ([node("Gather", ["x", "i"], ["g"], axis=0), node("Add", ["x", "g"], ["y"])], {"i": ints(0)}),
     "the batch turned around": (
         [node("Slice", ["x", "a", "b", "i", "s"], ["y"])],
@@ -448,6 +467,14 @@ def test_a_graph_that_reads_another_file_is_refused(made, location, tmp_path):
     path.write_bytes(proto.SerializeToString())
     changed(manifest.folder, lambda content: renew(content, manifest.folder))
     with pytest.raises(RecordError, match=r"expected is 'weights.bin'. Make the artifacts again"):
+        load_manifest(manifest.folder).session(manifest.initial).features(feeds)
+
+
+def test_weights_that_are_a_link_out_of_the_folder_are_refused(made, tmp_path):
+    manifest, feeds = made
+    manifest.file("weights").rename(tmp_path / "elsewhere.bin")
+    manifest.file("weights").symlink_to(tmp_path / "elsewhere.bin")
+    with pytest.raises(RecordError, match=r"weights.bin is a link to a file outside of its folder"):
         load_manifest(manifest.folder).session(manifest.initial).features(feeds)
 
 

@@ -113,13 +113,15 @@ def check_external(path: Path, weights: Path | None) -> None:
         weights: the file; None where the graph should hold its weights itself.
 
     Raises:
-        RecordError: it names another file, or the file is too short.
+        RecordError: it names another file, or the file is too short, or a link out of its folder.
     """
     try:
         proto = onnx.load(path, load_external_data=False)
         there = weights.stat().st_size if weights is not None else 0
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise RecordError(f"{path} cannot be read ({error}). Make the artifacts again.") from error
+    if weights is not None and weights.resolve().parent != path.resolve().parent:
+        raise RecordError(f"{weights} is a link to a file outside of its folder. Make the artifacts again.")
     for tensor in tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
