@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from .errors import ModelError, RuntimeMissingError, UsageError
 from .isolation import during
+from .options import check_fields
 from .showing import changed
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
@@ -71,6 +72,9 @@ class Runtime:
     __repr__ = changed
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        if self.threads is not None and self.threads < 0:
+            raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {self.threads}.")
         if self.provider is None:
             if self.provider_options:
                 raise UsageError("`provider_options` are of an execution provider. Give `provider` too.")
@@ -102,6 +106,8 @@ def available_provider(name: str) -> str:
         UsageError: the installed onnxruntime has none of this name.
         RuntimeMissingError: ONNX Runtime is not installed.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"`provider` must be the name of an execution provider, not {name!r}.")
     ort = onnxruntime()
     there = {_short(known): str(known) for known in ort.get_available_providers()}
     found = there.get(_short(name))
@@ -191,8 +197,6 @@ def session_options(threads: Threads = None) -> Any:
     What goes wrong is an exception as well; its log line would be a second message.
     """
     number = on(threads).threads
-    if number is not None and number < 0:
-        raise UsageError(f"`threads` must be at least 1, or None for ONNX Runtime's choice, not {number}.")
     options = onnxruntime().SessionOptions()
     options.log_severity_level = 4
     if number:

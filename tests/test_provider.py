@@ -17,9 +17,24 @@ from conftest import ROOT, missing
 from models import tiny
 
 import adabet_onnx
-from adabet_onnx import Adapting, ModelError, Plan, Runtime, UsageError, evaluate, open_model, predict, runtime
+from adabet_onnx import (
+    Adapting,
+    ModelError,
+    Plan,
+    Runtime,
+    Settings,
+    UsageError,
+    evaluate,
+    make_artifacts,
+    open_model,
+    predict,
+    runtime,
+    select,
+)
 from adabet_onnx.cli.translate import translate
 from adabet_onnx.kendall import kendall_tau
+from adabet_onnx.training import features
+from adabet_onnx.training.fed import fed
 
 PYTHON = ROOT / ".venv-openvino" / ("Scripts" if os.name == "nt" else "bin") / "python"
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
@@ -157,3 +172,20 @@ def test_a_folder_evaluates_with_it(tmp_path):
         for threads in (1, Runtime(1, "cpu"))
     ]
     assert found[0] == found[1]
+
+
+def test_kept_features_are_of_one_provider(tmp_path, monkeypatch):
+    """Where the frozen part runs, and with which options, is in the key of what is kept."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    manifest = make_artifacts(
+        DEMO / "digits.onnx", select(DEMO / "digits.onnx", strategy="head"), tmp_path, check=False
+    )
+    opened = open_model(DEMO / "digits.onnx")
+    used = fed(manifest, opened, DEMO / "digits_shifted.npz", Settings(), preprocessing=None, resumed=None)
+    places = (
+        *(Runtime(), Runtime(2), Runtime(provider="cpu")),
+        *(Runtime(provider="openvino"), Runtime(provider="openvino", provider_options={"device_type": "GPU"})),
+    )
+    keys = [features._key(manifest, used, 8, where) for where in places]
+    assert keys[0] == keys[1] == keys[2], "the number of threads is no part of it"
+    assert len(set(keys)) == 3

@@ -47,15 +47,15 @@ def calibration_of(model: Model, selection: Selection, data: Any, choices: Choic
         DataError: the data does not fit the model.
         UsageError: there is none, and it is needed.
     """
+    dataset = None if data is None else open_data(data, model).train  # says what is wrong with it in any case
     kept = choices.frozen_precision == "auto" and model.quantised is not None
-    if choices.frozen_precision != "int8" and (data is None or not kept):
+    if choices.frozen_precision != "int8" and (dataset is None or not kept):
         return None
-    if data is None:
+    if dataset is None:
         raise UsageError(
             "`frozen_precision='int8'` needs samples of the training data, to measure the ranges of activations. Give "
             "`calibrate`."
         )
-    dataset = open_data(data, model).train
     known = selection.preprocessing
     stored = None if known is None else preprocessing_from_json(known, "the selection")
     used = arithmetic_for(model, integer_data(model, dataset), None, stored=stored)
