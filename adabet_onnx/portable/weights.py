@@ -16,7 +16,7 @@ from ..errors import ModelError, RecordError
 from ..model.reading import tensors
 
 FILE = "weights.bin"
-_INSIDE = 1024  # bytes; what is smaller stays in the graph
+INSIDE = 1024  # bytes; what is smaller stays in the graph
 _ALIGNED, _MAPPED, _PAGE = 64, 1 << 16, 4096
 
 
@@ -45,7 +45,7 @@ class Weights:
         """
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < _INSIDE or tensor.dtype == ir.DataType.STRING:
+            if tensor is None or tensor.nbytes < INSIDE or tensor.dtype == ir.DataType.STRING:
                 continue
             offset, length = self._place(tensor.tobytes())
             value.const_value = ir.ExternalTensor(
