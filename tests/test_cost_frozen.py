@@ -25,8 +25,8 @@ from adabet_onnx.selection.options import Choosing
 pytestmark = pytest.mark.slow
 
 
-def towers(layers: int = 7, width: int = 600):
-    """Matrix products one after the other: weights are nearly all that it takes."""
+def towers(layers: int = 4, width: int = 900):
+    """Matrix products one after the other, their results scaled: weights are nearly all that it takes."""
     rng = np.random.default_rng(3)
     weights, nodes, value = {}, [], "input"
     for i in range(layers):
@@ -38,7 +38,9 @@ def towers(layers: int = 7, width: int = 600):
         value = made
         if i < layers - 1:
             nodes.append(tiny.node("Relu", [made], [f"l{i}.relu"], f"l{i}.relu"))
-            value = f"l{i}.relu"
+            weights[f"s{i}.weight"] = np.ones(width, np.float32)
+            nodes.append(tiny.node("Mul", [f"l{i}.relu", f"s{i}.weight"], [f"s{i}.out"], f"s{i}"))
+            value = f"s{i}.out"
     return tiny.build(nodes, weights, input_shape=("N", width), output_shape=("N", 4))
 
 

@@ -7,10 +7,10 @@ ResNet-20, MobileNetV1 and MobileNetV2 of ../shared/models, and a ResNet-18 and 
 weights.
 Selections: the last 10 % of the layers, 10 % spread evenly, the first 10 %, the head, all; and inference.
 Step memory is measured by `cost.measure` in a fresh process with one thread: that of the frozen pass, and that of the
-steps after it, of which the selection's is the larger. Printed is a table in Markdown of predicted and measured memory,
-their difference, whether it is within 15 % or 4 MB, and whether the measurement is within the prediction's margin; then
-the frozen pass and the step by themselves; at the end how many are. With --measured, measurements are kept in a file and not
-repeated, to compare another way of predicting. About 40 minutes on two cores.
+steps after it; a selection's is the larger. Printed is a table in Markdown of predicted and measured memory, their
+difference, whether it is within 15 % or 4 MB, and whether the measurement is within the prediction's margin; then the
+frozen pass and the step by themselves; at the end how many are. With --measured, measurements are kept in a file and
+not repeated, to compare another way of predicting. About 40 minutes on two cores.
 """
 
 from __future__ import annotations
