@@ -194,13 +194,13 @@ def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
     path.write_bytes(model.SerializeToString())
     select(path, strategy="head").save(tmp_path / "selection.json")
     given = ["cost", str(path), str(tmp_path / "selection.json"), "--batch-size", "4"]
-    cli.main([*given, "--samples", "500", "--epochs", "3"], standalone_mode=False)
+    cli.main([*given, "--training-samples", "500", "--epochs", "3"], standalone_mode=False)
     text = " ".join(capsys.readouterr().out.split())
     found = overview(path, tmp_path / "selection.json", batch_size=4, samples=500, epochs=3)
     assert all(line in text for line in found.frozen())
     assert "the frozen pass, once for each sample" in text
     assert "3 epochs over 500 samples take 0." in text
-    cli.main([*given, "--samples", "500", "--epochs", "3", "--json"], standalone_mode=False)
+    cli.main([*given, "--training-samples", "500", "--epochs", "3", "--json"], standalone_mode=False)
     training = json.loads(capsys.readouterr().out)["selection"]["training"]
     assert (training["samples"], training["epochs"]) == (500, 3)
     assert training["multiply_adds"] < training["without_features_multiply_adds"]
