@@ -25,8 +25,8 @@ from adabet_onnx.selection.options import Choosing
 pytestmark = pytest.mark.slow
 
 
-def towers(layers: int = 7, width: int = 600):
-    """Matrix products one after the other: weights are nearly all that it takes."""
+def towers(layers: int = 4, width: int = 900):
+    """Matrix products one after the other, their results scaled: weights are nearly all that it takes."""
     rng = np.random.default_rng(3)
     weights, nodes, value = {}, [], "input"
     for i in range(layers):
@@ -38,7 +38,9 @@ def towers(layers: int = 7, width: int = 600):
         value = made
         if i < layers - 1:
             nodes.append(tiny.node("Relu", [made], [f"l{i}.relu"], f"l{i}.relu"))
-            value = f"l{i}.relu"
+            weights[f"s{i}.weight"] = np.ones(width, np.float32)
+            nodes.append(tiny.node("Mul", [f"l{i}.relu", f"s{i}.weight"], [f"s{i}.out"], f"s{i}"))
+            value = f"s{i}.out"
     return tiny.build(nodes, weights, input_shape=("N", width), output_shape=("N", 4))
 
 
@@ -192,13 +194,13 @@ def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
     path.write_bytes(model.SerializeToString())
     select(path, strategy="head").save(tmp_path / "selection.json")
     given = ["cost", str(path), str(tmp_path / "selection.json"), "--batch-size", "4"]
-    cli.main([*given, "--train-size", "500", "--epochs", "3"], standalone_mode=False)
+    cli.main([*given, "--training-samples", "500", "--epochs", "3"], standalone_mode=False)
     text = " ".join(capsys.readouterr().out.split())
     found = overview(path, tmp_path / "selection.json", batch_size=4, samples=500, epochs=3)
     assert all(line in text for line in found.frozen())
     assert "the frozen pass, once for each sample" in text
     assert "3 epochs over 500 samples take 0." in text
-    cli.main([*given, "--train-size", "500", "--epochs", "3", "--json"], standalone_mode=False)
+    cli.main([*given, "--training-samples", "500", "--epochs", "3", "--json"], standalone_mode=False)
     training = json.loads(capsys.readouterr().out)["selection"]["training"]
     assert (training["samples"], training["epochs"]) == (500, 3)
     assert training["multiply_adds"] < training["without_features_multiply_adds"]

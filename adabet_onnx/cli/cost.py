@@ -59,8 +59,8 @@ def cost(
     prediction by more than the margin in brackets.
 
     What no training of SELECTION changes is computed once for each sample, by the frozen pass, and kept; a step goes on
-    from there. Said are what either takes, what is kept, and what a whole training of --epochs over --train-size
-    samples saves.
+    from there. Said are what either takes, what is kept, and what a whole training of --epochs over --training-samples
+    saves.
 
     \b
     Example:

@@ -192,7 +192,7 @@ scoring = together(estimator, samples, subset_size, subsets, batches, batch_poin
 # Training
 epochs = _training("--epochs", type=_COUNT, metavar="N", help="Passes over the training data.")
 trained_samples = _training(
-    "--train-size", "samples", type=_COUNT, default=1000, metavar="N", help="Samples that a training goes over."
+    "--training-samples", "samples", type=_COUNT, default=1000, metavar="N", help="Samples to train on."
 )
 batch_size = _training("--batch-size", type=_COUNT, metavar="N", help="Samples per training step.", show_default="32")
 rate = _training(

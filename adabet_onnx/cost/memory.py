@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .. import runtime
+from ..portable.weights import INSIDE
 from .optimized import Sizes, optimized, optimized_step
 from .run import Run
 
@@ -66,7 +67,7 @@ class Simulation:
         frugal: whether it runs with `runtime.training_options`.
         known: the same graph with the shapes of its values; None: as above. ONNX Runtime plans ahead only for what has
             a shape in the file.
-        packing: see `Run`.
+        packing: whether its weights lie in a file of their own (see `Run`).
         copied: likewise.
 
     Raises:
@@ -88,6 +89,11 @@ class Simulation:
             self._graph = optimized_step(model, lambda: runtime.training_options(1)).graph
         else:
             self._graph = optimized(model, runtime.session_options(1)).graph
+        self._filed = {
+            name
+            for name, value in model.graph.initializers.items()
+            if value.const_value is not None and value.const_value.nbytes >= INSIDE
+        }
         _forget_weights(self._graph)
         self._known = {value.name or "": value for node in (known or model).graph for value in node.outputs}
 
@@ -103,7 +109,7 @@ class Simulation:
             frugal=self._frugal,
             ahead=bool(runtime.installed().training),
             unresolved=sizes.unresolved,
-            packing=self._packing,
+            packing=self._filed if self._packing else None,
             copied=self._copied,
         )
         resident = []

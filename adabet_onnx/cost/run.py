@@ -45,8 +45,9 @@ class Run:
             stay in the arena till the next run's are there.
         ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
         unresolved: values whose shape ONNX Runtime does not know before they are made.
-        packing: whether weights that matrix products alone read, in an order of their own, are never in the arena:
-            they are in a file of their own.
+        packing: names of the weights that lie in a file of their own; None: a graph has its weights in its own file.
+            Where matrix products alone read a weight, in an order of their own, it is never in the arena if it is
+            one of these, and its place is free once the model is loaded if it was made of others.
         copied: what a run gives is copied, and given back before the next one.
 
     Attributes:
@@ -64,7 +65,7 @@ class Run:
         frugal: bool = True,
         ahead: bool = True,
         unresolved: Collection[ir.Value] = (),
-        packing: bool = False,
+        packing: Collection[str | None] | None = None,
         copied: bool = False,
     ) -> None:
         self._copied = copied or not frugal
@@ -91,10 +92,16 @@ class Run:
         # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
         self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
         self.packed = self._packed({*self.constants})
-        outside = set(self._packed_alone()) if packing else set()
-        for value in (*self.constants, *self.buffers):
-            if value not in outside:
-                self.arena.allocate(size(value))
+        packed = set(self._packed_alone()) if packing is not None else set()
+        outside = {value for value in packed if value.name in (packing or ())}
+        pieces = {
+            value: self.arena.allocate(size(value))
+            for value in (*self.constants, *self.buffers)
+            if value not in outside
+        }
+        for value in self.constants:
+            if value in packed - outside:
+                self.arena.free(pieces[value])
         if ahead and not frugal:
             self._pattern = self._planned()
 

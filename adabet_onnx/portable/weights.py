@@ -19,7 +19,7 @@ from ..model.reading import tensors
 from ..model.scaled import Scaled
 
 FILE = "weights.bin"
-_INSIDE = 1024  # bytes; what is smaller stays in the graph
+INSIDE = 1024  # bytes; what is smaller stays in the graph
 _ALIGNED, _MAPPED, _PAGE = 64, 1 << 16, 4096
 
 
@@ -79,7 +79,7 @@ class Weights:
 
 
 def _goes_outside(tensor: ir.TensorProtocol) -> bool:
-    return tensor.nbytes >= _INSIDE and tensor.dtype != ir.DataType.STRING
+    return tensor.nbytes >= INSIDE and tensor.dtype != ir.DataType.STRING
 
 
 def _multiply_again(graph: ir.Graph) -> None:

@@ -6,10 +6,11 @@
 ResNet-20, MobileNetV1 and MobileNetV2 of ../shared/models, and a ResNet-18 and a ViT-Tiny at 224 px with random
 weights.
 Selections: the last 10 % of the layers, 10 % spread evenly, the first 10 %, the head, all; and inference.
-Step memory is measured by `cost.measure` in a fresh process with one thread. Printed is a table in Markdown of
-predicted and measured memory, their difference, whether it is within 15 % or 4 MB, and whether the measurement is
-within the prediction's margin; at the end how many are. With --measured, measurements are kept in a file and not
-repeated, to compare another way of predicting. About 40 minutes on two cores.
+Step memory is measured by `cost.measure` in a fresh process with one thread: that of the frozen pass, and that of the
+steps after it; a selection's is the larger. Printed is a table in Markdown of predicted and measured memory, their
+difference, whether it is within 15 % or 4 MB, and whether the measurement is within the prediction's margin; then the
+frozen pass and the step by themselves; at the end how many are. With --measured, measurements are kept in a file and
+not repeated, to compare another way of predicting. About 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,14 @@ def main() -> None:
     parser.add_argument("--selections", default="inference,late,spread,early,head,all")
     parser.add_argument("--measured", type=Path, help="keep measurements in this file")
     given = parser.parse_args()
-    known: dict[str, int] = {}
+    known: dict[str, dict[str, float]] = {}
     if given.measured is not None and given.measured.is_file():
         known = json.loads(given.measured.read_text())
-    print("| model | backend | batch | selection | predicted MB | measured MB | difference | within | margin |")
-    print("|---|---|--:|---|--:|--:|--:|---|---|")
+    print(
+        "| model | backend | batch | selection | predicted MB | measured MB | difference | within | margin "
+        "| frozen pass MB | step MB |"
+    )
+    print("|---|---|--:|---|--:|--:|--:|---|---|--:|--:|")
     rows: list[tuple[int, int, int]] = []
     for name in given.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +89,7 @@ def main() -> None:
     print(f"\n{good} of {len(rows)} within 15 % or 4 MB; {covered} within the margin; at most {over:+.0%} above.")
 
 
-def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str, int]) -> Any:
+def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str, dict[str, float]]) -> Any:
     """Predicted, measured and margin of all cases of a model."""
     from adabet_onnx import make_artifacts, open_model
     from adabet_onnx.cost.graphs import selection_with
@@ -106,11 +111,16 @@ def of_model(name: str, folder: Path, given: argparse.Namespace, known: dict[str
             for batch, key in keys.items():
                 if key not in known:
                     measure = measure_inference if which == "inference" else measure_training
-                    known[key] = measure(artifacts, batch_size=batch, steps=3, threads=1).memory_bytes
+                    known[key] = asdict(measure(artifacts, batch_size=batch, steps=3, threads=1))
                 costs = predictors[batch]
                 predicted = costs.inference() if which == "inference" else costs.training(chosen.parameters, layers)
-                row = predicted.memory_bytes, known[key], predicted.margin_bytes
-                print(f"| {name} | {backend} | {batch} | {which} | {cells(*row)} |", flush=True)
+                seen = known[key]
+                row = predicted.memory_bytes, int(seen["memory_bytes"]), predicted.margin_bytes
+                both = " | ".join(
+                    f"{getattr(predicted, part) / 1e6:.1f}, measured {seen[part] / 1e6:.1f}" if seen[part] else "-"
+                    for part in ("frozen_bytes", "tail_bytes")
+                )
+                print(f"| {name} | {backend} | {batch} | {which} | {cells(*row)} | {both} |", flush=True)
                 yield row
 
 
