@@ -157,6 +157,15 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def remove_folder(folder: Path) -> None:
+    """Delete a folder so that half of it is never found in its place."""
+    gone = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
     with replacing(path) as part:

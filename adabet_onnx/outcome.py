@@ -56,6 +56,7 @@ class Outcome:
         folder: where everything is.
         batch_size: of training.
         data: what the training data was taken for, in a line.
+        features: where what no training changes was kept, or why nowhere, in a line; None where nothing is to be said.
 
     Example:
         >>> from adabet_onnx import Adapting, Settings, adapt
@@ -85,6 +86,7 @@ class Outcome:
     stored_bytes: int = 0
     samples: int = 0
     epochs: int = 0
+    features: str | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """A row for each epoch; the columns are those of metrics.jsonl.
@@ -207,6 +209,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     """The outcome's figures as JSON values; `adapt`'s caller may save them."""
     return {
         "data": outcome.data,
+        "features": outcome.features,
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
         "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,

@@ -299,6 +299,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         folder=job.target,
         batch_size=job.settings.size,
         data=job.taken,
+        features=trainer.features,
         predicted=None if complete else _predicted(job, selection),
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,

@@ -19,6 +19,7 @@ BACKENDS = ("auto", "portable", "ort")  # training.choices
 FROZEN = ("embedded", "checkpoint")
 BATCH_NORMS = ("frozen", "batch")
 SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
+FEATURES = ("auto", "memory", "disk", "off")  # training.features
 FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients
 COMPARED = (*STRATEGIES, FISHER)
 COMPARED_UNASKED = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")

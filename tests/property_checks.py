@@ -12,14 +12,16 @@ import torch_oracle
 from models import tiny
 from models.random_graphs import BATCH, Drawn
 from reference_step import stepped, with_copies
+from uncut import Uncut, assert_equal_training
 
 from adabet_onnx import AdabetError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.model.open import Model
 from adabet_onnx.portable.rules.registry import differentiable_operators
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.record import Selection
+from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.history import LAST, PROPERTY
-from adabet_onnx.training.samples import sample_labels
+from adabet_onnx.training.samples import sample_feeds, sample_labels
 from adabet_onnx.training.selfcheck import check
 
 STRATEGIES = ("subset", "subset", "all", "last", "random", "adabet")
@@ -148,6 +150,24 @@ def run_one(drawn: Drawn, plan: Plan, folder: Path) -> Outcome:
         error -= _ROUNDING * _furthest({name: rate * g for name, g in rough.items()}, gradients, rate, rounding)
         output -= _ROUNDING * tiny.difference(rounded, expected)
     return Outcome(None, len(gradients), error, output)
+
+
+def train_from_features(drawn: Drawn, start: float, folder: Path) -> None:
+    """Train the layers from a place between the first (0) and the last (1) with and without the cut.
+
+    Raises:
+        AssertionError: a bit differs.
+    """
+    try:
+        model = open_model(drawn.proto)
+        late = model.layers[min(int(start * len(model.layers)), len(model.layers) - 1) :]
+        names = dict.fromkeys(parameter.name for layer in late for parameter in layer.parameters)
+        selection = Selection(model.sha256, "layers", tuple(layer.name for layer in late), tuple(names))
+        choices = Choices(loss=drawn.loss)
+        made = make_artifacts(model, selection, folder / "a", backend="portable", choices=choices, check=False)
+    except AdabetError:  # what is rejected, and that it may be, is another test's
+        return
+    assert_equal_training(Uncut(model, selection, choices), made, sample_feeds(made, BATCH), steps=3, alone=False)
 
 
 def _furthest(

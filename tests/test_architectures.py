@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from uncut import Uncut, assert_equal_training
 
 from adabet_onnx import make_artifacts, open_model, select
+from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.scoring.record import LayerScore, Scores
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
@@ -277,3 +279,23 @@ def test_ten_steps_equal_torch(name, exporter, opset, backend, optimizer, tmp_pa
         if np.allclose(ours, theirs, rtol=1e-4, atol=0):
             return
     pytest.fail(f"losses are {ours}, torch's {theirs}")
+
+
+@pytest.mark.parametrize(("name", "exporter", "opset"), EXPORTS)
+@pytest.mark.parametrize("what", ["last third", "spread", "head"])
+def test_twenty_steps_from_features_equal_those_of_the_uncut_graph(name, exporter, opset, what, tmp_path):
+    from models import architectures
+
+    model = case(name, exporter, opset).model
+    if what == "last third":
+        names = [layer.name for layer in model.layers]
+        parameters = [parameter.name for layer in model.layers for parameter in layer.parameters]
+        late = names[-max(1, len(names) // 3) :]
+        owned = {parameter.name for layer in model.layers if layer.name in late for parameter in layer.parameters}
+        selection = selection_with(model, [key for key in parameters if key in owned], late)
+    else:
+        selection = chosen(model, what)
+    manifest = make_artifacts(model, selection, tmp_path / "a", backend="portable", check=False)
+    assert_equal_training(Uncut(model, selection), manifest, architectures.feeds(name, batch=BATCH, seed=0))
+    if what != "spread":  # which begins with the first layer
+        assert all(entry["input"] is None for entry in manifest.content["boundary"] if entry["dtype"] == "float32")

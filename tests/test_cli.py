@@ -352,8 +352,9 @@ def test_metrics_jsonl(chain):
     assert rows[4]["eval_loss"] < rows[0]["eval_loss"]
     assert 0 < rows[4]["learning_rate"] < rows[1]["learning_rate"] <= 0.05, "a falling cosine"
     printed = (chain / "train.out").read_text()
-    taken, *lines = printed.splitlines()
+    taken, kept, *lines = printed.splitlines()
     assert taken == "data: 90 RGB images of 8 x 8 -> 3 x 8 x 8: axes moved (layout NHWC)"
+    assert re.fullmatch(r"features: 90 samples of \S+ K?B, \S+ KB in memory, computed once", kept)
     assert [line.split()[1] for line in lines] == ["0", "1", "2", "3", "4"]
 
 

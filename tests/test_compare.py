@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from adabet_onnx import CheckError, RecordError, UsageError
 from adabet_onnx.cost.measure import Cost
+from adabet_onnx.data.images import ImageRows
+from adabet_onnx.portable.session import Session
 from adabet_onnx.report.comparison import cells
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.study import runs
@@ -246,7 +249,7 @@ def test_half_removed_artifacts_are_not_taken_for_whole(compared, tmp_path, monk
         really(path, *rest, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("adabet_onnx.study.compare.shutil.rmtree", killed)
+        patch.setattr("adabet_onnx.files.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             compare(MODEL, DATA, folder, PLAN)
     assert not (folder / "artifacts").exists()
@@ -357,3 +360,60 @@ def test_what_is_about_a_new_head_needs_one(option, tmp_path):
     with pytest.raises(UsageError, match="give `num_classes` too"):
         compare(MODEL, DATA, tmp_path / "c", dataclasses.replace(PLAN, **{option: True}))
     assert not (tmp_path / "c").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of the demo's digits as files."""
+    with np.load(DATA, allow_pickle=False) as stored:
+        for part, count in (("train", 60), ("test", 30)):
+            for index in range(count):
+                place = tmp_path / "pictures" / part / f"d{stored[f'y_{part}'][index]}"
+                place.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(stored[f"x_{part}"][index].squeeze()).save(place / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+SHARED = dataclasses.replace(PLAN, strategies=("last", "head"), rhos=(0.4,), train_samples=None)
+
+
+def test_trainings_share_what_is_frozen_and_pictures_are_decoded_once(pictures, tmp_path, monkeypatch, unmeasured):
+    decoded, frozen = [], []
+    read, compute = ImageRows._read, Session.features
+    monkeypatch.setattr(ImageRows, "_read", lambda rows, path: decoded.append(path) or read(rows, path))
+    monkeypatch.setattr(
+        Session, "features", lambda s, feeds: frozen.append(len(next(iter(feeds.values())))) or compute(s, feeds)
+    )
+    shared = compare(MODEL, pictures, tmp_path / "shared", SHARED, num_classes=10)
+    assert len(decoded) == 90 + 60 + 30, "each once, and up to 64 of each part to tell whether they are the same data"
+    assert 60 * 2 <= sum(frozen) < 60 * 2 * 1.2, "two selections, and the last ones of a micro-batch filled up"
+    assert not (tmp_path / "shared" / "features").exists()
+    decoded.clear()
+    frozen.clear()
+    alone = compare(MODEL, pictures, tmp_path / "alone", dataclasses.replace(SHARED, features="off"), num_classes=10)
+    assert len(decoded) > 3 * 90
+    assert sum(frozen) > 60 * 2 * 3
+    assert alone.results == shared.results
+
+
+def test_processes_share_it_too_and_what_is_kept_serves_again(pictures, tmp_path, unmeasured):
+    plan = dataclasses.replace(SHARED, keep_features=True, processes=2)
+    found = compare(MODEL, pictures, tmp_path / "two", plan, num_classes=10)
+    kept = sorted((tmp_path / "two" / "features").rglob("*.features"))
+    assert len(kept) == 4, "training and test pictures, and the features of two selections"
+    before = [path.stat().st_mtime_ns for path in kept]
+    shutil.rmtree(tmp_path / "two" / "runs")
+    again = compare(MODEL, pictures, tmp_path / "two", dataclasses.replace(plan, processes=1), num_classes=10)
+    assert again.results == found.results
+    assert [path.stat().st_mtime_ns for path in kept] == before
+
+
+def test_a_comparison_without_room_goes_on_without(tmp_path, monkeypatch, unmeasured, pictures):
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("psutil.disk_usage", lambda _: Full)
+    full = compare(MODEL, pictures, tmp_path / "full", SHARED, num_classes=10)
+    monkeypatch.undo()
+    assert not list((tmp_path / "full").rglob("*.features"))
+    assert [row.accuracy for row in full.results if row.strategy == "head"]

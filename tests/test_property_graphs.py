@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="the reference step is torch's")
 from models import tiny  # noqa: E402
 from models.random_graphs import FEATURES, Drawn, graphs  # noqa: E402
 from models.tiny import node, normal  # noqa: E402
-from property_checks import STRATEGIES, Plan, has_rules, run_one  # noqa: E402
+from property_checks import STRATEGIES, Plan, has_rules, run_one, train_from_features  # noqa: E402
 
 from adabet_onnx.portable.rules import registry  # noqa: E402
 
@@ -74,6 +74,22 @@ def check_all(features, backend, examples):
 
 def test_random_graphs_train_as_the_reference_step_says():
     check_all(FEATURES, "portable", EXAMPLES - 20)
+
+
+@settings(
+    max_examples=40,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(graphs(FEATURES), st.floats(0, 1))
+def test_random_graphs_train_the_same_from_features(drawn, start):
+    """Of layers from some place on."""
+    note(repr(drawn))
+    with tempfile.TemporaryDirectory() as folder:
+        train_from_features(drawn, start, Path(folder))
 
 
 def test_random_graphs_train_as_the_reference_step_says_with_onnxruntime_training(training):

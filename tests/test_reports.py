@@ -174,7 +174,7 @@ def test_progress_without_a_terminal_is_a_line_for_each_epoch(adabet):
         assert line.endswith(f", eval loss {row['eval_loss']:.3f}, eval accuracy {row['eval_accuracy']:.1%}")
     assert err.splitlines()[:3] == ["scoring ...", "making artifacts ...", "evaluating ..."]
     _, err = adabet("train out/artifacts images.npz --epochs 2")
-    assert [line.split(",")[0] for line in err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert [line.split(",")[0] for line in err.splitlines()] == ["computing features ...", "epoch 1/2", "epoch 2/2"]
     assert adabet("train out/artifacts images.npz --epochs 2 -q") == ("", "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -28,8 +29,22 @@ STEPS, BATCH, RATE = 6, 8, 1e-3  # of samples/python/train.py
 TOLERANCE = 1e-5
 
 
+def wide() -> onnx.ModelProto:
+    """Of which the trained layers and the frozen ones read weights from the folder's one file."""
+    sizes = [24, 32, 32, 32, 3]
+    nodes, values, last = [], {}, "input"
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        made = "logits" if i == len(sizes) - 2 else f"h{i}"
+        nodes.append(onnx.helper.make_node("Gemm", [last, f"{i}.weight"], [made], f"/{i}"))
+        values[f"{i}.weight"], last = tiny.normal(inputs, outputs), f"t{i}"
+        if made != "logits":
+            nodes.append(onnx.helper.make_node("Tanh", [made], [last], f"/{i}/tanh"))
+    return tiny.build(nodes, values, input_shape=["N", 24])
+
+
 MODELS = {
     "conv": tiny.conv_net,
+    "wide": wide,
     "attention": lambda: tiny.attention("four axes"),
     "recurrent": tiny.recurrent,
 }
@@ -44,8 +59,13 @@ def job(request, tmp_path_factory):
     shape = model.inputs[0].shape[1:]
     x = rng.standard_normal((STEPS * BATCH, *shape)).astype(np.float32)
     y = rng.integers(0, 3, STEPS * BATCH)
-    selection = select(score(model, x[:32], scoring=Scoring(samples=32)), strategy="all")
+    scores = score(model, x[:32], scoring=Scoring(samples=32))
+    selection = select(scores, layers=["1"]) if request.param == "wide" else select(scores, strategy="all")
     manifest = make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
+    if request.param == "wide":
+        for name in ("frozen", "step"):
+            proto = onnx.load(manifest.file(name), load_external_data=False)
+            assert any(tensor.external_data for tensor in proto.graph.initializer)
     np.savez(folder / "data.npz", x=x, y=y)
     parts = [slice(i * BATCH, (i + 1) * BATCH) for i in range(STEPS)]
     batches = [{"x": x[p].ravel().tolist(), "xShape": [BATCH, *shape], "y": y[p].tolist()} for p in parts]

@@ -176,7 +176,7 @@ def test_a_memory_limit_makes_groups_smaller_and_says_so(model, images):
     assert 32 <= group < 128
     assert all(len(indices) == group for indices in scores.samples)
     assert any(f"groups of {group} samples instead of 128" in note for note in scores.notes)
-    with pytest.raises(DataError, match="scoring-memory"):
+    with pytest.raises(DataError, match=r"Raise `Scoring.max_memory"):
         score(model, images, scoring=Scoring(max_memory=20_010_000))
 
 

@@ -92,6 +92,7 @@ from .printing import progress_bar, show, show_json
     group="Runtime",
     help="Trainings at once.",
 ).varied(shown="the number of cores")
+@options.features
 @options.threads
 @config.files
 def compare(
@@ -126,6 +127,7 @@ def compare(
           --strategies adabet,last,all --max-memory 64MB
     """
     from ..files import check_output
+    from ..options import with_given
     from ..report.comparison import comparison_table, write_markdown
     from ..study.compare import compare as compare_strategies
     from ..study.plan import Plan
@@ -133,21 +135,25 @@ def compare(
     if save_config is not None and save_config.parent.absolute() != output.absolute():
         check_output(save_config)
     given = take_data(data, settings)
+    kept = {name: settings.pop(name) for name in ("features", "features_memory", "keep_features")}
     old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
-    plan = Plan(
-        strategies=strategies,
-        rhos=rho,
-        rates=rates or (),
-        budget=take_budget(settings),
-        choices=take_choices(settings),
-        scoring=take_scoring(settings),
-        preprocessing=take_preprocessing(settings),
-        keep_tail=keep_tail,
-        append=append,
-        processes=jobs or os.cpu_count() or 1,
-        threads=threads,
-        command=this_command(),
-        **settings,
+    plan = with_given(
+        Plan(
+            strategies=strategies,
+            rhos=rho,
+            rates=rates or (),
+            budget=take_budget(settings),
+            choices=take_choices(settings),
+            scoring=take_scoring(settings),
+            preprocessing=take_preprocessing(settings),
+            keep_tail=keep_tail,
+            append=append,
+            processes=jobs or os.cpu_count() or 1,
+            threads=threads,
+            command=this_command(),
+            **settings,
+        ),
+        **kept,
     )
     with progress_bar(quiet, lines=True) as progress:
         found = compare_strategies(

@@ -10,6 +10,7 @@ from ..vocabulary import (
     BACKENDS,
     BATCH_NORMS,
     ESTIMATORS,
+    FEATURES,
     FROZEN,
     HEADS,
     LOSSES,
@@ -317,6 +318,24 @@ form = together(
 )
 
 # Runtime
+features = together(
+    _runtime(
+        "--features",
+        type=click.Choice(FEATURES),
+        help="Where to keep what no training changes, which is then computed once; off: computed in every step.",
+        show_default="auto: in memory, else on disk",
+    ),
+    _runtime(
+        "--features-memory",
+        type=Size(),
+        metavar="SIZE",
+        help="Memory for it at most, e.g. 2GB.",
+        show_default="1/4 of what is free",
+    ),
+    _runtime(
+        "--keep-features", is_flag=True, default=None, help="Leave its file there for trainings with the same data."
+    ),
+)
 measure = _runtime(
     "--measure/--no-measure",
     default=True,

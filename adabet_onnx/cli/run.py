@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @options.budget
 @options.form
 @options.check
+@options.features
 @options.resume
 @options.measure
 @options.seed
@@ -90,7 +91,7 @@ def run(
     if save_config is not None and save_config.parent.absolute() != output.absolute():
         check_output(save_config)
     resume, given = settings.pop("resume"), take_data(data, settings)
-    training = ("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "validation", "patience")
+    training = [name for name in Settings.__dataclass_fields__ if name != "seed"]
     adapting = Adapting(
         preprocessing=take_preprocessing(settings),
         scoring=take_scoring(settings),
@@ -114,6 +115,8 @@ def run(
     for note in outcome.model.notes:
         show(f"note: {note}", quiet)
     show(f"data: {outcome.data}", quiet)
+    if outcome.features is not None:
+        show(f"features: {outcome.features}", quiet)
     if not measured:
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
@@ -124,7 +127,7 @@ def run(
 
 def _in_options(outcome: Outcome) -> Outcome:
     """What `run.json` says, in the words of this command line."""
-    told = {"advice": outcome.advice, "not_measured": outcome.not_measured}
+    told = {"advice": outcome.advice, "features": outcome.features, "not_measured": outcome.not_measured}
     warnings = tuple(map(translate, outcome.warnings))
     return dataclasses.replace(outcome, warnings=warnings, **translated(told))
 

@@ -73,8 +73,8 @@ def artifacts(
 
 @click.command(
     cls=Command,
-    epilog="JSON: data, metrics (the rows of metrics.jsonl), learning_rate (of the first step), warnings, advice (null "
-    "where there is none).",
+    epilog="JSON: data, features (where what no training changes was kept, or null), metrics (the rows of "
+    "metrics.jsonl), learning_rate (of the first step), warnings, advice (null where there is none).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
@@ -84,6 +84,7 @@ def artifacts(
 @options.rate
 @options.batch_size.varied(shown="32, or that of the selection's budget")
 @options.course
+@options.features
 @options.resume
 @options.seed.varied(default=None, shown="0")
 @options.threads
@@ -109,10 +110,12 @@ def train(folder: Path, data: Path, threads: int | None, as_json: bool, quiet: b
     warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
     if as_json:
         rate = None if learned is None else learned.rate
-        found = {"data": trainer.data, "metrics": rows, "learning_rate": rate}
+        found = {"data": trainer.data, "features": trainer.features, "metrics": rows, "learning_rate": rate}
         show_json(found | {"warnings": list(warnings), "advice": advice})
         return
     show(f"data: {trainer.data}", quiet)
+    if trainer.features is not None:
+        show(f"features: {trainer.features}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:

@@ -23,8 +23,8 @@ PROGRAM = "adabet-onnx"
 
 _SAME = (  # the option is called as the parameter is
     "accumulate allow_resize append backend batch_norm batch_size batches bgr channel_rho "
-    "channels check class_axis clip_norm costs embeddings epochs estimator fisher "
-    "frozen groups head ignore_label keep_tail label_smoothing layers layout logits "
+    "channels check class_axis clip_norm costs embeddings epochs estimator features features_memory fisher "
+    "frozen groups head ignore_label keep_features keep_tail label_smoothing layers layout logits "
     "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
     "num_classes optimizer order ort_format patience preset profile recompute resume "
     "rho samples scale schedule seed seeds std strategies strategy "
@@ -91,6 +91,7 @@ _TOLD = frozenset(
     {
         "advice",
         "because",
+        "features",
         "notes",
         "not_measured",
         "reason",

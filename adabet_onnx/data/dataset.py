@@ -99,7 +99,7 @@ class Dataset:
         """The same data restricted to some rows, in this order."""
         chosen = np.asarray(indices, np.int64)
         labels = None if self.labels is None else self.labels[chosen]
-        return replace(self, rows=_Chosen(self.rows, chosen), labels=labels)
+        return replace(self, rows=ChosenRows(self.rows, chosen), labels=labels)
 
     def need_labels(self, why: str) -> np.ndarray:
         """The labels.
@@ -138,7 +138,9 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class ChosenRows:
+    """Some of the rows of others, by index."""
+
     rows: Rows
     indices: np.ndarray
 
@@ -149,10 +151,12 @@ class _Chosen:
         return len(self.indices)
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Of the chosen rows, those of these indices."""
         return self.rows.fetch(self.indices[indices])
 
     @property
     def forms(self) -> dict[str, Form]:
+        """Those of the others."""
         return self.rows.forms
 
 
@@ -171,8 +175,14 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
 
     At least one sample remains.
     """
-    count = min(round(fraction * len(dataset)), len(dataset) - 1)
+    rows, held = split_rows(len(dataset), fraction, seed)
+    return (dataset, None) if held is None else (dataset.subset(rows), dataset.subset(held))
+
+
+def split_rows(samples: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same as indices, each ascending."""
+    count = min(round(fraction * samples), samples - 1)
     if count == 0:
-        return dataset, None
-    order = seeds.validation(seed).permutation(len(dataset))
-    return dataset.subset(np.sort(order[count:])), dataset.subset(np.sort(order[:count]))
+        return np.arange(samples), None
+    order = seeds.validation(seed).permutation(samples)
+    return np.sort(order[count:]), np.sort(order[:count])

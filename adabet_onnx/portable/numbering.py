@@ -9,6 +9,12 @@ import onnx_ir as ir
 
 from ..model.uses import reads
 
+_PLAIN = frozenset(
+    {
+        *(ir.AttributeType.FLOAT, ir.AttributeType.INT, ir.AttributeType.STRING),
+        *(ir.AttributeType.FLOATS, ir.AttributeType.INTS, ir.AttributeType.STRINGS),
+    }
+)
 _SMALL = 1 << 12  # elements of a constant that is known by its content
 
 
@@ -32,9 +38,7 @@ class Numbering:
             found[value] = self._number(self._constant(value))
         for node in graph:
             inputs = tuple(-1 if value is None else found[value] for value in reads(node))
-            attributes = tuple(
-                sorted((name, ir.to_proto(item).SerializeToString()) for name, item in node.attributes.items())
-            )
+            attributes = tuple(sorted((name, _content(item)) for name, item in node.attributes.items()))
             key = (node.domain, node.op_type, attributes, inputs, len(node.outputs))
             for position, value in enumerate(node.outputs):
                 found[value] = self._number((*key, position))
@@ -56,6 +60,13 @@ class Numbering:
                 return ("weight", name, position)
         known.append(tensor)
         return ("weight", name, len(known) - 1)
+
+
+def _content(attribute: ir.Attr) -> str | bytes:
+    """What an attribute says; graphs and tensors are serialised."""
+    if attribute.type in _PLAIN:
+        return f"{attribute.type} {attribute.value!r}"
+    return bytes(ir.serde.serialize_attribute(attribute).SerializeToString())
 
 
 def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from ..model.dims import Dim, Dims, count, dims, product
 from ..model.passes.unused import RemoveUnused
 from ..model.shapes import BATCH
+from .batch_sizes import from_size, shown_dims
 from .builder import Builder
 from .cut import Crossing, Cut, find_cut
-from .per_sample import Layout, from_size, shown_dims
+from .layout import Layout
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """One file for the weights of several graphs: each weight once, whichever graphs have it.
 
-The graphs say where: ONNX's external data, with offset and length. Small tensors stay in the graphs. A tensor begins
-at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into memory.
+The graphs say where: ONNX's external data, with offset and length. A weight that is another one times a factor, as that
+of a convolution with the normalisation after it, is not written: the graph computes it. Small tensors stay in the
+graphs. A tensor begins at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into
+memory.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, RecordError
 from ..model.reading import tensors
+from ..model.scaled import Scaled
 
 FILE = "weights.bin"
 INSIDE = 1024  # bytes; what is smaller stays in the graph
@@ -43,20 +46,11 @@ class Weights:
             ModelError: it is not valid ONNX.
             OSError: a file cannot be written.
         """
+        _multiply_again(model.graph)
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is None or tensor.nbytes < INSIDE or tensor.dtype == ir.DataType.STRING:
-                continue
-            offset, length = self._place(tensor.tobytes())
-            value.const_value = ir.ExternalTensor(
-                FILE,
-                offset,
-                length,
-                tensor.dtype,
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=value.name or "",
-                base_dir=self._folder,
-            )
+            if tensor is not None and _goes_outside(tensor):
+                value.const_value = self._outside(tensor, value.name or "")
         path = self._folder / name
         path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
         try:
@@ -64,6 +58,12 @@ class Weights:
         except onnx.checker.ValidationError as error:
             raise ModelError(f"the graph of {name} is not valid ONNX: {str(error).strip()[:300]}") from error
         return path
+
+    def _outside(self, tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
+        """The same tensor in the file."""
+        offset, length = self._place(tensor.tobytes())
+        shape = ir.Shape(tensor.shape.numpy())
+        return ir.ExternalTensor(FILE, offset, length, tensor.dtype, shape=shape, name=name, base_dir=self._folder)
 
     def _place(self, data: bytes) -> tuple[int, int]:
         """Where these bytes lie in the file; they are added to it where they are new."""
@@ -76,6 +76,33 @@ class Weights:
             self._places[digest] = (offset, len(data))
             self._end = offset + len(data)
         return self._places[digest]
+
+
+def _goes_outside(tensor: ir.TensorProtocol) -> bool:
+    return tensor.nbytes >= INSIDE and tensor.dtype != ir.DataType.STRING
+
+
+def _multiply_again(graph: ir.Graph) -> None:
+    """Let the graph compute weights that are others times a factor: the runtime does so once, when it loads it."""
+    taken = {*graph.initializers, *(node.name for node in graph)}
+    scaled = [value for value in graph.initializers.values() if isinstance(value.const_value, Scaled)]
+    for value in scaled:
+        tensor, name = value.const_value, value.name or ""
+        source, factor, product = (f"{name}/{what}" for what in ("source", "factor", "Mul"))
+        if not isinstance(tensor, Scaled) or not _goes_outside(tensor) or taken & {source, factor, product}:
+            continue
+        operands = [
+            ir.Value(name=source, const_value=tensor.source),
+            ir.Value(name=factor, const_value=ir.tensor(tensor.factor)),
+        ]
+        node = ir.node("Mul", operands, name=product)
+        first = next(iter(graph))
+        graph.insert_before(first, node)
+        value.replace_all_uses_with(node.outputs[0])
+        del graph.initializers[name]
+        node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = name, value.type, value.shape
+        for operand in operands:
+            graph.register_initializer(operand)
 
 
 def check_external(path: Path, weights: Path | None) -> None:

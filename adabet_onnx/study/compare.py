@@ -6,15 +6,13 @@ each seed trains on all training data, and is measured on the test data. Each di
 fresh process, one at a time, after all trainings.
 
 Everything finished is in the folder, and is not done again: plan.json, scores/, runs/, costs/, and at the end
-results.json, results.csv. (artifacts/ is made again where it is missing.)
+results.json, results.csv. (artifacts/ and features/ are made again where they are missing.)
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..drawing import finished
 from ..errors import UsageError
-from ..files import check_folder, make_folder, write_bytes
+from ..files import check_folder, make_folder, remove_folder, write_bytes
 from ..frames import frame
 from ..model.head import check_head_options, with_head
 from ..model.open import Model, ModelSource, open_model
@@ -205,7 +203,9 @@ def compare(
     trainings.finish(rates)
     results = results_of(study, selections, rates, trainings, old)
     save_results(study.folder, results)
-    _remove(study.folder / "artifacts")
+    remove_folder(study.folder / "artifacts")
+    if not plan.keep_features:
+        remove_folder(study.features)
     summaries = summarise(results, len(held))
     warnings = tuple(_at_chance(study, summaries))
     taken = Feeder(study.model, study.used).taken(study.splits.train)
@@ -266,8 +266,13 @@ def _begin(
         accumulate=plan.accumulate,
         threads=plan.training_threads,
         choices=plan.choices,
+        kept=plan.kept_features,
+        pictures=target / "features" if plan.kept_features.keep_features else None,
     )
-    return Study(model, splits, used, plan, backend, target, progress or silent), task, old_data
+    say = progress or silent
+    if task.pictures is not None:
+        splits, old_data = runs.with_pictures(splits, old_data, task.pictures, say)
+    return Study(model, splits, used, plan, backend, target, say), task, old_data
 
 
 def _at_chance(study: Study, summaries: Sequence[Summary]) -> Iterator[str]:
@@ -277,15 +282,6 @@ def _at_chance(study: Study, summaries: Sequence[Summary]) -> Iterator[str]:
         said = evaluated_at_chance(study.model, study.splits.for_evaluation, mean, study.plan.choices)
         if said is not None:
             yield f"{summary.setting}: {said}"
-
-
-def _remove(folder: Path) -> None:
-    """Delete a folder so that half of it is never found in its place."""
-    gone = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        os.replace(folder, gone)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _labelled(data: Any, model: Model, ignore: int | None) -> Splits:

@@ -30,6 +30,7 @@ from ..selection.budget import Budget
 from ..selection.rankings import WITHOUT_RHO
 from ..showing import changed
 from ..trainability.choices import Choices
+from ..training.settings import Settings
 from ..vocabulary import COMPARED, COMPARED_UNASKED
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
@@ -79,6 +80,11 @@ class Plan:
         keep_tail: a new head comes with what belongs to the old one's outputs (a normalisation, an activation).
         append: a new head is a linear classifier put on the outputs, with all layers kept.
         processes: trainings at once.
+        features: where to keep what no training of a selection changes, as in `Settings`; ``auto`` is a file in the
+            folder of the comparison, which all trainings with the same frozen layers share, and so is ``disk``. Image
+            files are then decoded once too.
+        features_memory: bytes of it that may be in memory where there is no room for a file, or text such as "2GB".
+        keep_features: leave the files there when the comparison ends, for one with more strategies or seeds.
         threads: of each training and of measuring; None: ONNX Runtime's choice, 1 where several run at once.
         command: the command line, to note in plan.json.
 
@@ -110,6 +116,9 @@ class Plan:
     keep_tail: bool = False
     append: bool = False
     processes: int = 1
+    features: str = "auto"
+    features_memory: int | str | None = None
+    keep_features: bool = False
     threads: int | None = None
     command: str | None = None
 
@@ -134,6 +143,14 @@ class Plan:
                 raise UsageError(f"a learning rate must be above 0, not {rate}.")
         if not 0 < self.rate_validation < 1:
             raise UsageError(f"the validation share must be between 0 and 1, not {self.rate_validation}.")
+
+        _ = self.kept_features
+
+    @property
+    def kept_features(self) -> Settings:
+        """How a training keeps what others share."""
+        kept = self.keep_features or self.features in ("auto", "disk")
+        return Settings(features=self.features, features_memory=self.features_memory, keep_features=kept)
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -161,7 +178,9 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """What decides about results, as JSON values."""
         entries = dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
-        for name in ("preprocessing", "keep_tail", "append", "processes", "threads"):  # the model and data say it
+        for name in ("preprocessing", "keep_tail", "append"):  # the model and data say it
+            del entries[name]
+        for name in ("processes", "threads", "features", "features_memory", "keep_features"):  # results are the same
             del entries[name]
         return entries
 

@@ -28,12 +28,14 @@ from ..data.preprocess import preprocessing_from_json
 from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError
 from ..model.open import Model, open_model
+from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
 from ..trainability.choices import Choices
 from ..training.evaluation import evaluate
 from ..training.export import export_model
 from ..training.settings import Settings
 from ..training.trainer import Trainer
+from .pictures import decoded
 
 FORMAT, VERSION = "adabet-onnx/run", 1
 _MADE_BY = "`compare`"
@@ -55,6 +57,8 @@ class Task:
         accumulate: batches of an update.
         threads: of a training.
         choices: of the trainings and the evaluation.
+        kept: how features are kept.
+        pictures: the folder of decoded pictures; None: they are not kept.
         token: tells this comparison from others; arrays among the data cannot be compared.
     """
 
@@ -68,6 +72,8 @@ class Task:
     accumulate: int
     threads: int | None
     choices: Choices
+    kept: Settings = field(default_factory=Settings)
+    pictures: Path | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -83,6 +89,8 @@ class Job:
         validation: share of the training data to measure on; 0: measure on the test data.
         parts: into how many a batch is cut, to keep to a budget.
         what: for people.
+        features: the folder where features are kept, that of all jobs with the same frozen layers; None: nothing is
+            frozen.
     """
 
     name: str
@@ -92,6 +100,7 @@ class Job:
     validation: float
     parts: int
     what: str
+    features: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,23 @@ def _world(task: Task) -> _World:
         model = open_model(task.model)
         splits = used_data(open_data(task.data, model), task.train_samples)
         source = None if task.source is None else open_data(task.source, model).for_evaluation
+        if task.pictures is not None:
+            splits, source = with_pictures(splits, source, task.pictures, silent)
         _worlds["here"] = _World(task, model, splits, source)
     return _worlds["here"]
+
+
+def with_pictures(splits: Splits, source: Dataset | None, folder: Path, say: Progress) -> tuple[Splits, Dataset | None]:
+    """All data with image files decoded, once for all processes.
+
+    Args:
+        splits: of a comparison.
+        source: the data of the old domain, or None.
+        folder: of the decoded pictures.
+        say: told of them.
+    """
+    train, test, old = (part and decoded(part, folder, say) for part in (splits.train, splits.test, source))
+    return Splits(train or splits.train, test), old
 
 
 def used_data(splits: Splits, train_samples: int | None) -> Splits:
@@ -131,9 +155,10 @@ def run(task: Task, job: Job) -> dict[str, Any]:
         folder = Path(scratch) / "artifacts"
         shutil.copytree(job.artifacts, folder)
         try:
-            rows = Trainer(folder, threads=task.threads).fit(
+            rows = Trainer(folder, threads=task.threads, features=job.features).fit(
                 world.splits,
-                settings=Settings(
+                settings=replace(
+                    task.kept,
                     epochs=task.epochs,
                     batch_size=task.batch_size // job.parts,
                     accumulate=task.accumulate * job.parts,
@@ -209,11 +234,14 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
         min(processes, len(left)), mp_context=get_context("spawn"), initializer=_leave_interrupts
     ) as pool:
         try:
-            pending = {pool.submit(run, task, job): job for job in left}
+            first, waiting = _in_turn(left)
+            pending = {pool.submit(run, task, job): job for job in first}
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield keep(pending.pop(future), future.result())
+                    job = pending.pop(future)
+                    pending |= {pool.submit(run, task, next_one): next_one for next_one in waiting.pop(job.name, ())}
+                    yield keep(job, future.result())
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in set(active_children()) - others:  # or this process waits till they have trained
@@ -224,6 +252,20 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
                     "again, with fewer `processes` or a smaller `batch_size`."
                 ) from error
             raise
+
+
+def _in_turn(jobs: Sequence[Job]) -> tuple[list[Job], dict[str, list[Job]]]:
+    """Trainings to begin with, and those that follow each, for which it computes what is frozen."""
+    first: dict[Path, Job] = {}
+    waiting: dict[str, list[Job]] = {}
+    begun = []
+    for job in jobs:
+        leader = job if job.features is None else first.setdefault(job.features, job)
+        if leader is job:
+            begun.append(job)
+        else:
+            waiting.setdefault(leader.name, []).append(job)
+    return begun, waiting
 
 
 def _leave_interrupts() -> None:

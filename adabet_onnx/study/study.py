@@ -16,6 +16,8 @@ from ..model.open import Model
 from ..progress import Progress
 from ..selection.record import Selection
 from ..training.artifacts import make_artifacts
+from ..training.features import frozen_hash
+from ..training.manifest import load_manifest
 from .plan import Plan, Setting
 
 Selections: TypeAlias = dict[tuple[Setting, int], Selection]  # by setting and seed
@@ -69,6 +71,16 @@ class Study:
             make_folder(path.parent)
             make_artifacts(self.model, selection, path, backend=self.backend, check=False, choices=self.plan.choices)
         return path
+
+    @property
+    def features(self) -> Path:
+        """The folder of what trainings share."""
+        return self.folder / "features"
+
+    def features_of(self, artifacts: Path) -> Path | None:
+        """Where trainings from a folder of artifacts keep their features; None where nothing is frozen."""
+        manifest = load_manifest(artifacts, verify=False)
+        return self.features / frozen_hash(manifest)[:16] if manifest.frozen else None
 
 
 def key(selection: Selection) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..files import make_folder
+from ..files import make_folder, remove_folder
 from ..selection.record import Selection
 from . import runs
 from .plan import Setting
@@ -57,7 +59,8 @@ class Trainings:
                     what=f"{setting}, seed {seed}",
                 )
                 for (setting, seed), selection in self._selections.items()
-            ]
+            ],
+            last=True,
         )
 
     def finished(self, setting: Setting, seed: int, rate: float) -> dict[str, Any]:
@@ -103,8 +106,13 @@ class Trainings:
             what=what,
         )
 
-    def _train(self, jobs: Sequence[runs.Job]) -> None:
-        """Do what has not been done."""
+    def _train(self, jobs: Sequence[runs.Job], *, last: bool = False) -> None:
+        """Do what has not been done.
+
+        Args:
+            jobs: the trainings.
+            last: whether no others follow that may share what these leave.
+        """
         make_folder(self._folder)
         wanted = {job.name: job for job in jobs}
         left = [job for job in wanted.values() if not (self._folder / f"{job.name}.json").is_file()]
@@ -112,8 +120,14 @@ class Trainings:
         for name, selection in {key(selection): selection for selection in self._selections.values()}.items():
             if name in missing:
                 self._study.make_artifacts(selection)
+        places = {path: self._study.features_of(path) for path in {job.artifacts for job in left}}
+        left = [replace(job, features=places[job.artifacts]) for job in left]
+        users = Counter(job.features for job in left)
         done = len(wanted) - len(left)
         self._study.say("training", done, len(wanted))
         for job in runs.run_all(self._task, left, self._folder, self._study.plan.processes):
             done += 1
             self._study.say(job.what, done, len(wanted))
+            users[job.features] -= 1
+            if last and job.features is not None and not users[job.features] and not self._study.plan.keep_features:
+                remove_folder(job.features)

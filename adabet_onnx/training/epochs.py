@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import seeds
-from ..data.dataset import Dataset
 from ..data.labels import IGNORED, counted
 from ..errors import TrainingError
 from ..progress import Progress
+from .features import Source
 from .fed import Fed
 from .manifest import Manifest, TrainingSession
 from .schedule import SCHEDULES
@@ -28,14 +27,18 @@ class Epochs:
         session: that holds the values.
         manifest: of the artifacts.
         data: of the training.
+        source: what steps begin with.
         settings: of the training.
 
     Attributes:
         steps: updates of an epoch.
     """
 
-    def __init__(self, session: TrainingSession, manifest: Manifest, data: Fed, settings: Settings) -> None:
+    def __init__(
+        self, session: TrainingSession, manifest: Manifest, data: Fed, source: Source, settings: Settings
+    ) -> None:
         self._session, self._manifest, self._data, self._settings = session, manifest, data, settings
+        self._source = source
         self.steps = math.ceil(len(data.training) / (settings.size * settings.parts))
 
     def run(self, epoch: int, progress: Progress | None) -> tuple[dict[str, Any], str]:
@@ -58,8 +61,8 @@ class Epochs:
 
     def _train(self, epoch: int, progress: Progress | None) -> tuple[float, float, str]:
         """Mean loss, rate of the last step, and what to say of it."""
-        session, settings, data = self._session, self._settings, self._data.training
-        order = seeds.epoch(settings.seed, epoch).permutation(len(data))
+        session, settings, rows = self._session, self._settings, self._data.training
+        order = rows[seeds.epoch(settings.seed, epoch).permutation(len(rows))]
         share = SCHEDULES[settings.schedule]
         before, steps = (epoch - 1) * self.steps, settings.epochs * self.steps
         total, rate, right, seen, what = 0.0, 0.0, Accuracy(self._manifest), 0, ""
@@ -68,7 +71,7 @@ class Epochs:
             size = settings.size * settings.parts
             parts = _parts(order[step * size : (step + 1) * size], settings.size)
             for batch in parts:
-                feeds, labels = self._data.feeder.feeds(data, batch), _labels(data, batch)
+                feeds, labels = self._source.of(batch), self._data.labels(batch)
                 if len(parts) == 1:
                     loss, logits = session.step(feeds, labels, rate)
                 else:
@@ -90,15 +93,15 @@ class Epochs:
     def evaluated(self, rate: float) -> dict[str, Any]:
         """The part of a row that is on the validation data, and the rate it comes with."""
         row: dict[str, Any] = {"eval_loss": None, "eval_accuracy": None, "learning_rate": rate, "seconds": 0.0}
-        data, settings = self._data.held_out, self._settings
-        if data is None:
+        rows, settings = self._data.held_out, self._settings
+        if rows is None:
             return row
         loss, seen, right = 0.0, 0, Accuracy(self._manifest)
         # Parts of a batch are there to keep memory low: evaluation must not take more.
         size = settings.size if settings.parts > 1 else max(settings.size, _EVAL_BATCH)
-        for batch in _in_order(len(data), size):
-            labels = _labels(data, batch)
-            each, logits = self._session.evaluate(self._data.feeder.feeds(data, batch), labels)
+        for batch in _parts(rows, size):
+            labels = self._data.labels(batch)
+            each, logits = self._session.evaluate(self._source.of(batch), labels)
             loss += each * counted(labels)
             seen += counted(labels)
             right.add(logits, labels)
@@ -137,13 +140,3 @@ class Accuracy:
 
 def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _in_order(count: int, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
-
-
-def _labels(data: Dataset, indices: np.ndarray) -> np.ndarray:
-    assert data.labels is not None
-    return np.asarray(data.labels[indices])

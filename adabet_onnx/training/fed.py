@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.arithmetic import integer_data
-from ..data.dataset import Dataset, split_off
+from ..data.dataset import Dataset, split_rows
 from ..data.feeder import Feeder
 from ..data.labels import align_classes, fit_labels
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
@@ -29,15 +29,17 @@ class Fed:
     """The data of a training, as its graph takes it.
 
     Attributes:
-        training: what is trained on.
-        held_out: what is not, for validation; None where nothing is.
+        data: all of it.
+        training: which samples are trained on.
+        held_out: which are not, for validation; None where none is.
         feeder: makes input of it.
         about: what is stored with the training: ``data`` and ``samples`` (fingerprints), ``classes``,
             ``preprocessing``, and ``taken_for`` (a line).
     """
 
-    training: Dataset
-    held_out: Dataset | None
+    data: Dataset
+    training: np.ndarray
+    held_out: np.ndarray | None
     feeder: Feeder
     about: dict[str, Any]
 
@@ -45,6 +47,11 @@ class Fed:
     def taken(self) -> str:
         """What the data was taken for, in a line."""
         return str(self.about["taken_for"])
+
+    def labels(self, rows: np.ndarray) -> np.ndarray:
+        """Of samples."""
+        assert self.data.labels is not None
+        return np.asarray(self.data.labels[rows])
 
 
 def fed(
@@ -77,7 +84,7 @@ def fed(
     other = f"{dataset.name} is not the data that the training in {manifest.folder} was started with"
     if resumed.get("data", fingerprint) != fingerprint:
         raise DataError(f"{other} (its labels differ). Resume with the same data, or start again without `resume`.")
-    training, held_out = split_off(dataset, settings.validation, settings.seed)
+    training, held_out = split_rows(len(dataset), settings.validation, settings.seed)
     if settings.patience is not None and held_out is None:
         raise UsageError(
             f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is none. "
@@ -101,8 +108,8 @@ def fed(
         "preprocessing": used.to_json(),
         "taken_for": taken,
     }
-    feeder.feeds(training, np.arange(1))  # data that does not fit must not cost an earlier training's checkpoints
-    return Fed(training, held_out, feeder, about)
+    feeder.feeds(dataset, training[:1])  # data that does not fit must not cost an earlier training's checkpoints
+    return Fed(dataset, training, held_out, feeder, about)
 
 
 def _labelled(dataset: Dataset, manifest: Manifest) -> Dataset:

@@ -2,7 +2,8 @@
 
 After every epoch ``training/last.ckpt`` in the artifact folder holds parameters, optimizer state, settings and all
 metrics so far; it is written beside and renamed, so an interrupted or killed training loses at most the epoch
-it was in. ``training/best.ckpt`` is kept where early stopping is asked for.
+it was in. ``training/best.ckpt`` is kept where early stopping is asked for. While a training runs, ``training``
+may also hold a file of features (see `store`).
 
 ``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
 Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
@@ -23,6 +24,7 @@ from .manifest import Manifest, TrainingSession
 from .settings import Settings
 
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
+FEATURES = "training"  # the folder of the file that `store` describes, while a training runs
 PROPERTY = "adabet_onnx"
 
 
@@ -59,6 +61,11 @@ class History:
     def write_metrics(self) -> None:
         """Write metrics.jsonl."""
         write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return bool(self.rows) and (self.stopped or len(self.rows) > self.settings.epochs)
 
     @property
     def stopped(self) -> bool:

@@ -182,6 +182,9 @@ class Session:
         """The inputs themselves: these graphs begin at the model's."""
         return Features({name: feeds[name] for name in self._inputs})
 
+    def forget_frozen(self) -> None:
+        """There is no frozen graph whose memory could be given back."""
+
     def step(
         self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
     ) -> tuple[float, np.ndarray]:

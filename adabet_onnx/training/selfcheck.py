@@ -115,7 +115,7 @@ def _check_features(session: TrainingSession, feeds: dict[str, np.ndarray]) -> f
         alone = session.features({name: array[i : i + 1] for name, array in feeds.items()})
         for name, array in together.items():
             same = alone[name] == array[i : i + 1]  # infinities have no difference
-            apart = _difference(*(np.where(same, 0, part) for part in (alone[name], array[i : i + 1])))
+            apart = _difference(*(np.where(same, 0.0, part) for part in (alone[name], array[i : i + 1])))
             if not apart <= _FEATURES:
                 raise CheckError(
                     f"what the frozen part computes of a sample ({name!r}) differs by {apart:.1e} of the largest when "

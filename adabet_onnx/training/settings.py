@@ -7,10 +7,13 @@ from dataclasses import dataclass, fields, replace
 
 from ..errors import UsageError
 from ..showing import changed
+from ..sizes import parse_size
+from ..vocabulary import FEATURES
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
 BATCH_SIZE = 32
+_HOW_TO_RUN = ("features", "features_memory", "keep_features")  # what a resumed training may have otherwise
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,16 @@ class Settings:
         seed: of the data order and the validation split.
         validation: fraction of the training data used for eval_loss and early stopping, not for training.
         patience: stop after so many epochs without a lower eval_loss and keep the best epoch; None: never.
+        features: where to keep what no training changes, which is then computed once for all epochs: ``memory``,
+            ``disk`` (a file in the folder of the artifacts), or ``auto``: in memory up to ``features_memory``, else on
+            disk. ``off`` computes it anew in every step, and so does a training for which there is no space. The
+            results are the same. (Only the portable backend has it; where the first layer is trained there is nothing
+            to keep.)
+        features_memory: bytes that may be kept in memory, or text such as ``"2GB"``; None is a quarter of what is free.
+        keep_features: leave the file there when training ends, for another one with the same data and frozen layers.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or two exclude each other.
 
     Example:
         >>> from adabet_onnx import Settings
@@ -46,6 +56,9 @@ class Settings:
     seed: int = 0
     validation: float = 0.1
     patience: int | None = None
+    features: str = "auto"
+    features_memory: int | str | None = None
+    keep_features: bool = False
 
     __repr__ = changed
 
@@ -63,6 +76,16 @@ class Settings:
             raise UsageError(f"the validation fraction must be at least 0 and below 1, not {self.validation}.")
         if self.patience is not None and (self.patience < 1 or self.validation == 0):
             raise UsageError("early stopping needs a patience of at least 1 and a validation fraction above 0.")
+        if self.features not in FEATURES:
+            raise UsageError(f"unknown features {self.features!r}: choose one of {', '.join(FEATURES)}.")
+        if self.features_memory is not None:
+            object.__setattr__(self, "features_memory", parse_size(self.features_memory, "features_memory"))
+            if self.features in ("disk", "off"):
+                raise UsageError(f"`features_memory` says nothing with `features={self.features!r}`. Leave out one.")
+        if self.keep_features and self.features in ("memory", "off"):
+            raise UsageError(
+                f"with `features={self.features!r}` there is no file that `keep_features` could leave. Leave out one."
+            )
 
     @property
     def size(self) -> int:
@@ -73,6 +96,11 @@ class Settings:
     def parts(self) -> int:
         """Batches of an update."""
         return 1 if self.accumulate is None else self.accumulate
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of features that may be in memory, where that was said."""
+        return None if self.features_memory is None else int(self.features_memory)
 
     @property
     def rate(self) -> float:
@@ -93,18 +121,23 @@ class Settings:
         """These settings, stored with an interrupted training, where it goes on.
 
         Args:
-            wanted: settings that are asked for; what is None is left open.
+            wanted: settings that are asked for; what is None is left open. Where features are kept is as these say:
+                results do not depend on it.
 
         Raises:
             UsageError: something else is asked for than what is stored. Only a constant schedule can go on for more
                 epochs.
         """
         longer = self.schedule == "constant" and wanted.epochs > self.epochs
-        for field in fields(self):
+        for field in (field for field in fields(self) if field.name not in _HOW_TO_RUN):
             value, stored = getattr(wanted, field.name), getattr(self, field.name)
             if value not in (None, stored) and not (field.name == "epochs" and longer):
                 raise UsageError(
                     f"the training to be resumed has {field.name} {stored}, not {value}. Leave it out, or "
                     "start again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
                 )
-        return replace(self, epochs=wanted.epochs) if longer else self
+        return replace(
+            self,
+            epochs=wanted.epochs if longer else self.epochs,
+            **{name: getattr(wanted, name) for name in _HOW_TO_RUN},
+        )

@@ -16,10 +16,11 @@ from ..progress import Progress
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
 from .epochs import Epochs
+from .features import Computed, Place, Source, micro_batch, open_features, remove_others
 from .fed import Fed, fed
-from .history import LAST, METRICS, PROPERTY, History, stored_state
+from .history import FEATURES, LAST, METRICS, PROPERTY, History, stored_state
 from .learned import Learned, judge
-from .manifest import Manifest, load_manifest
+from .manifest import Manifest, TrainingSession, load_manifest
 from .settings import Settings
 
 
@@ -30,11 +31,15 @@ class Trainer:
         folder: made by `make_artifacts`.
         threads: for ONNX Runtime; None is its own choice.
         metrics: where to write metrics.jsonl; None: in the folder.
+        features: a folder for the file of `Settings(features='disk')`, for trainings of several folders to share; None:
+            one of this folder's own.
 
     Attributes:
         folder: the artifacts.
         manifest: what they say of themselves.
         data: what the data of the last `fit` was taken for, in a line; None before.
+        features: where the last `fit` kept what no training changes, or why nowhere, in a line; None before, and where
+            there is nothing to say.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
@@ -56,13 +61,16 @@ class Trainer:
         *,
         threads: int | None = None,
         metrics: str | os.PathLike[str] | None = None,
+        features: str | os.PathLike[str] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._metrics = self.folder / METRICS if metrics is None else Path(metrics)
         self.manifest: Manifest = load_manifest(self.folder)
         need_runtime(self.manifest.backend)
         self._threads = threads
+        self._stores = None if features is None else Path(features)
         self.data: str | None = None
+        self.features: str | None = None
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.file("model"))
 
@@ -103,9 +111,10 @@ class Trainer:
             learning_rate: of the first step (1e-3 for adamw, 1e-2 for sgd), likewise.
             settings: these and the following: ``accumulate`` (batches gathered for one update; 1), ``schedule`` of the
                 rate (constant, linear or cosine; cosine), ``seed`` of the data order and the validation split (0),
-                ``validation`` (the fraction of the training data that eval_loss is of; 0.1) and ``patience`` (stop
-                after so many epochs without a lower eval_loss and keep the best; never). None: their defaults, or what
-                the resumed training had.
+                ``validation`` (the fraction of the training data that eval_loss is of; 0.1), ``patience`` (stop after
+                so many epochs without a lower eval_loss and keep the best; never) and ``features``,
+                ``features_memory`` and ``keep_features`` (where to keep what no training changes: see `Settings`).
+                None: their defaults, or what the resumed training had.
             preprocessing: in place of the manifest's.
             resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
             progress: called with what is going on, steps done and steps in all.
@@ -136,23 +145,63 @@ class Trainer:
         )
         used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
         self.data = used.taken
-        passes = Epochs(session, self.manifest, used, settings)
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, used.about, rows)
-        if state is None:
+        source = self._source(session, used, history, state, progress)
+        try:
+            self._run(session, used, source, history, progress)
+        except Exception:
+            source.close(keep=settings.keep_features)
+            raise
+        except BaseException:  # interrupted, to be resumed
+            source.close(keep=True)
+            raise
+        source.close(keep=settings.keep_features)
+        return rows
+
+    def _source(
+        self,
+        session: TrainingSession,
+        used: Fed,
+        history: History,
+        state: dict[str, Any] | None,
+        progress: Progress | None,
+    ) -> Source:
+        """What steps begin with; how many samples it is computed for at once is noted with the training."""
+        settings = history.settings
+        micro = micro_batch(self.manifest, settings.size, len(used.data), (state or {}).get("micro_batch"))
+        used.about["micro_batch"] = micro
+        own = self._stores is None
+        folder = self._stores or self.folder / FEATURES
+        computed = Computed(session, used.feeder, used.data, micro)
+        if history.finished:
+            source = Source(computed)
+        else:
+            source = open_features(computed, self.manifest, used, settings, Place(folder, own), progress)
+        self.features = source.said
+        if own:
+            remove_others(folder, source.path)
+        return source
+
+    def _run(
+        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+    ) -> None:
+        """Do the epochs that are left."""
+        passes, rows = Epochs(session, self.manifest, used, source, history.settings), history.rows
+        epochs = history.settings.epochs
+        if not rows:
             history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
-        for epoch in range(len(rows), settings.epochs + 1):
+        for epoch in range(len(rows), epochs + 1):
             if history.stopped:
                 break
             began = time.perf_counter()
             row, told = passes.run(epoch, progress)
             history.add(session, {**row, "seconds": round(time.perf_counter() - began, 3)})
             if progress is not None:
-                progress(told, epoch * passes.steps, settings.epochs * passes.steps)
+                progress(told, epoch * passes.steps, epochs * passes.steps)
         else:
             history.write_metrics()
         self.learned = self._judged(history, used, passes.steps * (len(rows) - 1))
-        return rows
 
     def _settled(self, asked: Settings | None, state: dict[str, Any] | None, given: dict[str, Any]) -> Settings:
         """The settings of a new training, or of one that goes on."""
@@ -178,14 +227,13 @@ class Trainer:
     def _judged(self, history: History, used: Fed, updates: int) -> Learned:
         """What the figures say of whether something was learned."""
         axis, shape = self.manifest.class_axis, self.manifest.logits_shape
-        assert used.training.labels is not None
         return judge(
             history.rows,
             rate=history.settings.rate,
             updates=updates,
             loss=self.manifest.loss_function,
             classes=None if axis is None else int(shape[axis]),
-            labels=used.training.labels,
-            held_out=None if used.held_out is None else used.held_out.labels,
+            labels=used.labels(used.training),
+            held_out=None if used.held_out is None else used.labels(used.held_out),
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
         )

@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ..layers import source_initializer
+from ..scaled import Scaled
 from .edit import Replacement
 
 
@@ -134,13 +135,17 @@ def _fold_into_conv(
     inputs = [value for value in conv.inputs[1:] if value is not None]
     if any(not value.is_initializer() or value.name in trainable for value in inputs):
         return False
-    weight = _array(inputs[0])
-    merged = weight * factor.reshape([-1, *[1] * (weight.ndim - 1)])
+    weight = inputs[0].const_value
+    assert weight is not None
+    scale = factor.reshape([-1, *[1] * (len(weight.shape) - 1)])
     if len(inputs) > 1:
         offset = offset + _array(inputs[1]) * factor
     edit = Replacement(graph, node)
     conv.resize_inputs(3)
-    conv.replace_input_with(1, edit.constant("folded_weight", merged))
+    name = f"{node.name}/folded_weight"
+    merged = ir.Value(name=name, const_value=Scaled(weight, scale, name))
+    graph.register_initializer(merged)
+    conv.replace_input_with(1, merged)
     conv.replace_input_with(2, edit.constant("folded_bias", offset))
     return True
 

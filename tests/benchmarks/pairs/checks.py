@@ -48,7 +48,10 @@ def gradient_error(artifacts: Path, samples: Mapping[str, np.ndarray], labels: n
         each["name"]: np.frombuffer(stored, "<f4", int(np.prod(each["shape"])), each["offset"]).reshape(each["shape"])
         for each in parameters
     }
-    feeds = {each["feed"]: samples[each["name"]] for each in manifest["input_details"]} | {manifest["labels"]: labels}
+    kept = [each["name"] for each in manifest["boundary"]]
+    frozen = quiet_session(onnx.load(artifacts / manifest["files"]["frozen"]))
+    given = {each["feed"]: samples[each["name"]] for each in manifest["input_details"]}
+    feeds = dict(zip(kept, frozen.run(kept, given), strict=True)) | {manifest["labels"]: labels}
     feeds |= {each["input"]: values[each["name"]] for each in parameters}
     session = quiet_session(onnx.load(artifacts / manifest["files"]["gradients"]))
     gradient = dict(zip(values, session.run([each["gradient"] for each in parameters], feeds), strict=True))
