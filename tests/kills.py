@@ -27,7 +27,7 @@ import scipy.stats  # noqa: F401 (or each training would import it at its end)
 from models import deep
 
 from adabet_onnx import Settings, Trainer, make_artifacts, open_model, select
-from adabet_onnx.training import features
+from adabet_onnx.portable import memory
 from adabet_onnx.training.history import LAST
 from adabet_onnx.training.manifest import load_manifest
 
@@ -45,7 +45,7 @@ def make(folder: Path) -> None:
 
 def train(folder: Path, resume: bool) -> None:
     """Train, or go on; features are computed in many small pieces, so that there is time to be killed."""
-    features._LEAST = features._MOST = 1
+    memory._LEAST = memory._MOST = 1
     Trainer(folder / "a", threads=1).fit(folder / "data.npz", settings=SETTINGS, resume=resume)
 
 

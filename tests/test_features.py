@@ -24,6 +24,7 @@ from adabet_onnx import Choices, Settings, Trainer, UsageError, make_artifacts, 
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
+from adabet_onnx.portable import memory
 from adabet_onnx.portable.session import Session
 from adabet_onnx.training import features, store
 from adabet_onnx.training.history import LAST
@@ -180,8 +181,8 @@ class Counting:
 
 
 def test_the_frozen_graph_runs_once_over_the_data_and_always_on_as_many_samples(folder, data, monkeypatch):
-    monkeypatch.setattr(features, "_LEAST", 1)
-    monkeypatch.setattr(features, "_MOST", 3 * load_manifest(folder).predicted_bytes("predicted_frozen_bytes", 1))
+    monkeypatch.setattr(memory, "_LEAST", 1)
+    monkeypatch.setattr(memory, "_MOST", 3 * load_manifest(folder).predicted_bytes("predicted_frozen_bytes", 1))
     runs = Counting(monkeypatch)
     Trainer(folder).fit(data, **SHORT)
     micro = json.loads(load_manifest(folder).read_checkpoint(folder / LAST, "adabet_onnx")[1])["micro_batch"]
@@ -224,8 +225,8 @@ def test_a_resumed_training_gives_equal_bits_across_stores(folder, data, before,
         Trainer(folder).fit(data, epochs=3, batch_size=8, settings=Settings(features=before), progress=StopAfter(calls))
     assert bool(stores(folder)) == (before == "disk"), "an interrupted training leaves its file to be resumed with"
     runs = Counting(monkeypatch)
-    monkeypatch.setattr(features, "_MOST", 1)  # a new training would take less at once
-    monkeypatch.setattr(features, "_LEAST", 1)
+    monkeypatch.setattr(memory, "_MOST", 1)  # a new training would take less at once
+    monkeypatch.setattr(memory, "_LEAST", 1)
     settings = dataclasses.replace(Trainer(folder).interrupted, features=after)
     rows = Trainer(folder).fit(data, settings=settings, resume=True)
     assert alike(rows) == alike(whole)

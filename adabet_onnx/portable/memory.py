@@ -34,13 +34,14 @@ def step_bytes(model: ir.Model, batch: int) -> int:
     return peak_bytes(model.graph, execution_order(list(model.graph)), size, inputs_stay=True)
 
 
-def micro_batch(one: int, step: int, batch: int) -> int:
+def micro_batch(one: int, step: int, batch: int, most: int = _MOST) -> int:
     """How many samples the frozen graph is run on: even parts of a batch, so that it takes no more than a step does.
 
     Args:
         one: `step_bytes` of the frozen graph, of one sample.
         step: those of a step.
         batch: samples of a step.
+        most: bytes that there are.
     """
-    parts = -(-batch // max(1, min(max(step, _LEAST), _MOST) // max(1, one)))
+    parts = -(-batch // max(1, min(max(step, _LEAST), _MOST, most) // max(1, one)))
     return -(-batch // parts)

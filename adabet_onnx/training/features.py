@@ -27,6 +27,7 @@ from ..data.fingerprint import content_hash
 from ..errors import OutputError, TrainingError
 from ..files import make_folder
 from ..model.reading import tensors
+from ..portable import memory
 from ..portable.features import Features
 from ..portable.weights import check_external
 from ..progress import Progress, silent
@@ -38,8 +39,6 @@ from .manifest import Manifest, TrainingSession
 from .settings import Settings
 from .store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
 
-# Bytes that a run of the frozen graph may take at most: as many as a step does, between these two.
-_LEAST, _MOST = 4_000_000, 32_000_000
 _SHARE = 0.25  # of the free memory that features may take unasked
 _SPARE = 100_000_000  # bytes that are left free on a disk
 
@@ -142,16 +141,9 @@ def micro_batch(manifest: Manifest, batch: int, samples: int, stored: Any = None
         return None
     if type(stored) is int and 1 <= stored <= batch:
         return stored
-    one = max(1, manifest.predicted_bytes("predicted_frozen_bytes", 1))
+    one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
     step = manifest.predicted_bytes("predicted_step_bytes", batch)
-    room = min(max(step, _LEAST), _MOST, psutil.virtual_memory().available // 2)
-    return min(even_part(batch, max(1, room // one)), samples)
-
-
-def even_part(batch: int, most: int) -> int:
-    """Into how many samples a batch is cut, so that parts are even and have no more than so many."""
-    parts = -(-batch // most)
-    return -(-batch // parts)
+    return min(memory.micro_batch(one, step, batch, psutil.virtual_memory().available // 2), samples)
 
 
 def open_features(
