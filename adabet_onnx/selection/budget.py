@@ -21,7 +21,7 @@ from ..showing import changed, clipped, one_line
 from ..sizes import parse_share, parse_size, size_text
 from .search import Answer
 
-_MEMORY = ("max_memory", "max_memory_share")
+MEMORY_LIMITS = ("max_memory", "max_memory_share")
 AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
 
 
@@ -275,7 +275,7 @@ class Meter:
         predicted, uses = self.predict(chosen), self.uses(chosen)
         larger = smaller = True
         for key, limit in self.limits.items():
-            if key not in _MEMORY:
+            if key not in MEMORY_LIMITS:
                 larger = larger and uses[key] <= limit
                 continue
             each = uses[key] / max(1, predicted.memory_bytes)  # with the margin, or as a share

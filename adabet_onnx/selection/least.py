@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .budget import Meter, limit_text
+from .budget import MEMORY_LIMITS, Meter, limit_text
 
 
 def smallest_sets(meter: Meter, candidates: Sequence[int], required: frozenset[int]) -> list[frozenset[int]]:
@@ -88,7 +88,7 @@ def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_
         )
         enough = {key: _up(max(limits[key], value)) for key, value in meter.uses(chosen).items()}
         parts.append(f"what would do for all together is {_all(enough)}, with {meter.names(chosen)}")
-    memory = set(_MEMORY) & limits.keys()
+    memory = set(MEMORY_LIMITS) & limits.keys()
     how = f" at batch size {meters[0].batch_size}" if memory else ""
     other = ", or lower `batch_size`"
     if meters[-1].parts < most_parts:
