@@ -9,7 +9,7 @@ from models import tiny
 from models.tiny import node, normal
 from onnx import helper, numpy_helper
 
-from adabet_onnx import ModelError, open_model
+from adabet_onnx import ModelError, Settings, Trainer, make_artifacts, open_model, select
 
 MICROSOFT = {"domain": "com.microsoft"}
 
@@ -262,3 +262,20 @@ def test_a_node_without_its_inputs_is_named(op_type, needed, count):
         ModelError, match=rf"'odd' \(com.microsoft.{op_type}\) .* first {needed} inputs and has {count}"
     ):
         open_model(helper.make_model(graph, opset_imports=imports, ir_version=8))
+
+
+@pytest.mark.usefixtures("checked_here")
+def test_the_frozen_part_is_in_float32_for_ranges_on_the_fly_are_of_a_batch(tmp_path, rng):
+    proto = by_the_runtime(tiny.mlp(), tmp_path)
+    assert "DynamicQuantizeLinear" in {item.op_type for item in proto.graph.node}
+    model = open_model(proto)
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "artifacts")
+    operators = {item.op_type for item in onnx.load(tmp_path / "artifacts/frozen.onnx").graph.node}
+    assert operators & {"Gemm", "MatMul"}
+    assert not any("Quantize" in operator or "Integer" in operator for operator in operators)
+    data = {"x": rng.standard_normal((40, 10)).astype(np.float32), "y": rng.integers(0, 3, 40)}
+    losses = []
+    for where in ("memory", "off"):
+        rows = Trainer(tmp_path / "artifacts").fit(data, settings=Settings(epochs=2, batch_size=8, features=where))
+        losses.append([(row["train_loss"], row["eval_loss"]) for row in rows])
+    assert losses[0] == losses[1]

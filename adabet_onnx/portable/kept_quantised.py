@@ -15,6 +15,7 @@ from .opset import lower_opset, raise_opset
 from .parting import Boundary
 
 _MOST = 0.5  # of the features' size; a graph of something else differs by more
+_ON_THE_FLY = "DynamicQuantize"  # what operators begin with whose ranges are those of the batch that they are run on
 _CLIPPED = "/clipped"  # what stands for a QuantizeLinear that cut negative numbers off
 
 
@@ -27,8 +28,8 @@ def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[B
         boundary: what it gives; some of it is computed.
 
     Returns:
-        None where the model is not quantised, nothing before the boundary is, or the boundary is not to be found in the
-        file's own graph.
+        None where the model is not quantised, nothing before the boundary is, the boundary is not to be found in the
+        file's own graph, or that quantises on the fly: then a sample's features depend on the others in its batch.
     """
     if prepared.model.quantised is None or not all(kept.given is not None or kept.as_it_is for kept in boundary):
         return None
@@ -51,7 +52,7 @@ def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[B
         output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shapes[name])
         graph.outputs.append(output)
     RemoveUnused()(found)
-    if not is_quantised(found):
+    if not is_quantised(found) or any(node.op_type.startswith(_ON_THE_FLY) for node in graph.all_nodes()):
         return None
     raise_opset(found)
     lower_opset(found)

@@ -75,12 +75,13 @@ def results_of(
 def _measured(study: Study, selection: Selection) -> Cost:
     """Of an update, and of the frozen pass before it."""
     path = study.folder / "costs" / f"{study.label(selection)}.json"
-    if path.is_file():
-        entries = Entries(read_record(path, _COST, _VERSION, MADE_BY), str(path), MADE_BY)
+    record = read_record(path, _COST, _VERSION, MADE_BY) if path.is_file() else None
+    if record is not None and "frozen_seconds" in record:  # earlier releases measured a step with its frozen part
+        entries = Entries(record, str(path), MADE_BY)
         return Cost(
             memory_bytes=entries.take("memory_bytes", int),
             seconds=entries.take("seconds", float),
-            frozen_seconds=entries.take_if_there("frozen_seconds", 0.0, float),
+            frozen_seconds=entries.take("frozen_seconds", float),
         )
     make_folder(path.parent)
     try:

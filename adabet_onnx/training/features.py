@@ -219,7 +219,7 @@ class _Keeping:
             made, reason = self._on_disk()
             if made is not None:
                 return made
-            refused.append(f"there is no room in {self._place.folder} ({reason})")
+            refused.append(f"no such file can be made in {self._place.folder} ({reason})")
             made = self._in_memory() if wanted == "auto" and fits else None
             if made is not None:
                 return made
