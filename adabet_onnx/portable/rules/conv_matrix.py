@@ -32,6 +32,13 @@ def image_by_matrix(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geo
     return build.reshape(build.transpose(found, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
 
 
+def result_by_matrix(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The convolution: (C, N, Q) times the matrices, (C, Q, P)."""
+    turned = build.transpose(_matrices(build, weight, g), [0, 2, 1])
+    found = build.op("MatMul", _channels_first(build, image, g.pixels), turned)
+    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
+
+
 def _matrices(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
     found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), _meetings(build, weight, g))
     return build.reshape(found, [g.channels, g.positions, g.pixels])
@@ -52,5 +59,5 @@ def _meetings(build: Builder, like: ir.Value, g: Geometry) -> ir.Value:
             rows = zip(place, offsets, g.strides, g.dilations, g.begins, strict=True)
             at = tuple(o * s + k * d - b for o, k, s, d, b in rows)
             if all(0 <= i < n for i, n in zip(at, g.size, strict=True)):
-                met[(tap, position, *at)] = 1
+                met[tap, position][at] = 1
     return build.constant(met.reshape(g.taps, -1), "meetings")
