@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,25 @@ class Session:
         entries = [*self._parameters, *self._state]
         initial = start == files["state"]
         self._ort = runtime.onnxruntime()
-        with runtime.frugal_loading():  # the first step's results take the place of these values, which then go
+        with runtime.frugal_loading():
             stored = checkpoint.read_initial(start, entries) if initial else checkpoint.load(start, entries)
-            self._values = {entry["name"]: self._held(stored.tensors[entry["name"]]) for entry in entries}
+            self._values = {entry["name"]: self._held(stored.tensors.pop(entry["name"])) for entry in entries}
             self._steps, self._properties = stored.step, stored.properties
             del stored
+        self._spare: dict[str, Any] = {}  # where the next step writes, once there has been one
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
         self._weight = 0
 
     def _held(self, array: np.ndarray) -> Any:
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
+        """A copy in memory of the runtime, where steps may write."""
+        made = self._room(array.shape)
+        made.update_inplace(np.asarray(array, np.float32, order="C"))
+        return made
+
+    def _room(self, shape: Sequence[int]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32)
 
     def _session(self, what: str) -> Any:
         if what not in self._sessions:
@@ -125,7 +133,8 @@ class Session:
     ) -> tuple[float, np.ndarray]:
         """One training step: (loss, logits), both from before the update.
 
-        A loss that is not finite changes nothing.
+        A loss that is not finite changes nothing. New values are written where those before the last step were: so
+        nothing is copied, and what the runtime keeps for activations is not broken up by values that stay.
 
         Args:
             feeds: `Features`, or the original model's inputs by name; so of `gradients` and `evaluate`.
@@ -134,12 +143,21 @@ class Session:
         """
         given = self._given(feeds, labels, state=True)
         given |= self._hyperparameters(learning_rate)
-        entries = [*self._parameters, *self._state]
-        wanted = [self._names["loss"], self._names["logits"], *(entry["output"] for entry in entries)]
-        loss, logits, *new = self._run("step", wanted, given)
+        binding = self._session("step").io_binding()
+        for name, value in given.items():
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_output(self._names["loss"])
+        binding.bind_output(self._names["logits"])
+        for entry in (*self._parameters, *self._state):
+            if entry["name"] not in self._spare:
+                self._spare[entry["name"]] = self._room(entry["shape"])
+            binding.bind_ortvalue_output(entry["output"], self._spare[entry["name"]])
+        with _telling("a training step"):
+            self._session("step").run_with_iobinding(binding)
+        loss, logits = binding.get_outputs()[:2]
         found = _number(loss)
         if math.isfinite(found):
-            self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+            self._values, self._spare = self._spare, self._values
             self._steps += 1
         return found, logits.numpy()
 
@@ -168,7 +186,7 @@ class Session:
         """One optimizer step with the gathered gradients, which are then forgotten."""
         moving = [entry for entry in self._state if not entry.get("moves")]
         given = {entry["input"]: self._values[entry["name"]] for entry in (*self._parameters, *moving)}
-        given |= {entry["gradient"]: self._held(self.gradient(entry["name"])) for entry in self._parameters}
+        given |= {entry["gradient"]: self._value(self.gradient(entry["name"])) for entry in self._parameters}
         given |= self._hyperparameters(learning_rate)
         entries = [*self._parameters, *moving]
         new = self._run("update", [entry["output"] for entry in entries], given)
@@ -213,11 +231,8 @@ class Session:
 
     def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:
         session = self._session(what)
-        try:
+        with _telling("computing features" if what == "frozen" else "a training step"):
             return list(session.run_with_ort_values(wanted, given))
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            doing = "computing features" if what == "frozen" else "a training step"
-            raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
     def parameter_names(self) -> list[str]:
         """All parameters; frozen ones are constants of the graphs."""
@@ -251,6 +266,15 @@ class Session:
         """
         tensors = {name: value.numpy() for name, value in self._values.items()}
         checkpoint.save(path, checkpoint.State(tensors, self._steps, self._properties))
+
+
+@contextlib.contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    """Let the runtime's errors say what failed."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
 
 def _number(loss: Any) -> float:
