@@ -61,6 +61,8 @@ class Session:
             self._steps, self._properties = stored.step, stored.properties
             del stored
         self._spare: dict[str, Any] = {}  # where the next step writes, once there has been one
+        self._bindings: list[Any] = []
+        self._nothing = self._room(())
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
@@ -141,25 +143,47 @@ class Session:
             labels: of the same samples.
             learning_rate: of the update.
         """
-        given = self._given(feeds, labels, state=True)
-        given |= self._hyperparameters(learning_rate)
-        binding = self._session("step").io_binding()
+        given = self._fed(feeds, labels) | self._hyperparameters(learning_rate)
+        binding = self._turns()[0]
         for name, value in given.items():
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output(self._names["loss"])
-        binding.bind_output(self._names["logits"])
-        for entry in (*self._parameters, *self._state):
-            if entry["name"] not in self._spare:
-                self._spare[entry["name"]] = self._room(entry["shape"])
-            binding.bind_ortvalue_output(entry["output"], self._spare[entry["name"]])
-        with _telling("a training step"):
-            self._session("step").run_with_iobinding(binding)
-        loss, logits = binding.get_outputs()[:2]
-        found = _number(loss)
+        try:
+            with _telling("a training step"):
+                self._session("step").run_with_iobinding(binding)
+            loss, logits = (value.numpy() for value in binding.get_outputs()[:2])
+        finally:  # a binding keeps what it is given
+            for name in given:
+                binding.bind_ortvalue_input(name, self._nothing)
+            binding.bind_output(self._names["loss"])
+            binding.bind_output(self._names["logits"])
+        found = float(loss.reshape(-1)[0])
         if math.isfinite(found):
             self._values, self._spare = self._spare, self._values
+            self._bindings.reverse()
             self._steps += 1
-        return found, logits.numpy()
+        return found, logits
+
+    def _turns(self) -> list[Any]:
+        """Bindings of values to be read and to be written: those of the next step, and those of the one after it."""
+        if not self._bindings:
+            entries = [*self._parameters, *self._state]
+            for entry in entries:
+                if entry["name"] not in self._spare:
+                    self._spare[entry["name"]] = self._room(entry["shape"])
+            for read, written in ((self._values, self._spare), (self._spare, self._values)):
+                binding = self._session("step").io_binding()
+                binding.bind_output(self._names["loss"])
+                binding.bind_output(self._names["logits"])
+                for entry in entries:
+                    binding.bind_ortvalue_input(entry["input"], read[entry["name"]])
+                    binding.bind_ortvalue_output(entry["output"], written[entry["name"]])
+                self._bindings.append(binding)
+        return self._bindings
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        """Let values be these, which the next step's bindings are then made for."""
+        self._values.update(values)
+        self._bindings.clear()
 
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits).
@@ -171,14 +195,14 @@ class Session:
         wanted = [self._names["loss"], self._names["logits"]]
         wanted += [entry["gradient"] for entry in self._parameters]
         wanted += [entry["output"] for entry in moved]
-        given = self._given(feeds, labels, state=False)
+        given = self._given(feeds, labels)
         loss, logits, *found = self._run("gradients", wanted, given)
         weight = counted(labels)
         for entry, value in zip(self._parameters, found, strict=False):
             name, gradient = entry["name"], value.numpy() * np.float32(weight)
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
         self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
-        self._values.update(self._moved)
+        self._put(self._moved)
         self._weight += weight
         return _number(loss), logits.numpy()
 
@@ -190,7 +214,7 @@ class Session:
         given |= self._hyperparameters(learning_rate)
         entries = [*self._parameters, *moving]
         new = self._run("update", [entry["output"] for entry in entries], given)
-        self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+        self._put(dict(zip((entry["name"] for entry in entries), new, strict=True)))
         self._steps += 1
         self.forget_gradients()
 
@@ -202,10 +226,14 @@ class Session:
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward only: (loss, logits)."""
         wanted = [self._names["loss"], self._names["logits"]]
-        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels, state=False))
+        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels))
         return _number(loss), logits.numpy()
 
-    def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, *, state: bool) -> dict[str, Any]:
+    def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+        entries = [*self._parameters, *(entry for entry in self._state if entry.get("moves"))]
+        return self._fed(feeds, labels) | {entry["input"]: self._values[entry["name"]] for entry in entries}
+
+    def _fed(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
         check_count(feeds, labels)
         if isinstance(feeds, Features):
             missing = [name for name, _ in self._boundary if name not in feeds]
@@ -219,8 +247,7 @@ class Session:
             found = self._before(feeds)
         given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
         given[self._names["labels"]] = self._value(labels)
-        entries = [*self._parameters, *(entry for entry in self._state if state or entry.get("moves"))]
-        return given | {entry["input"]: self._values[entry["name"]] for entry in entries}
+        return given
 
     def _hyperparameters(self, learning_rate: float) -> dict[str, Any]:
         value = self._ort.OrtValue.ortvalue_from_numpy
@@ -244,7 +271,7 @@ class Session:
 
     def set_parameter(self, name: str, value: np.ndarray) -> None:
         """Set a parameter's value."""
-        self._values[name] = self._held(value)
+        self._put({name: self._held(value)})
 
     def gradient(self, name: str) -> np.ndarray:
         """A copy of a parameter's gathered gradient, float32 in its shape."""
