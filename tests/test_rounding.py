@@ -31,7 +31,7 @@ def _artifacts(folder, offsets, monkeypatch, other):
     onnx.save(_net(offsets), folder / "model.onnx")
     model = open_model(folder / "model.onnx")
     make_artifacts(model, select(model, strategy="head"), folder / "artifacts", check=False)
-    monkeypatch.setattr(export, "adapted_proto", lambda manifest: other)
+    monkeypatch.setattr(export, "adapted_proto", lambda manifest, full_precision: other)
     return folder / "artifacts"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..scoring.record import Scores
-from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent, impossible, least_use, smallest_sets
+from .budget import AUTO_SHARE, Budget, Costs, Meter, Spent
+from .least import impossible, least_use, smallest_sets
 from .rankings import Ranking
 from .search import best_set, longest
 

@@ -40,7 +40,7 @@ import onnx  # noqa: E402
 import onnx_ir as ir  # noqa: E402
 
 from adabet_onnx import AdabetError, Choices, check_model, export_model, make_artifacts, open_model  # noqa: E402
-from adabet_onnx.runtime import run_session  # noqa: E402
+from adabet_onnx.runtime import in_memory, run_session  # noqa: E402
 from adabet_onnx.selection.record import Selection  # noqa: E402
 from adabet_onnx.trainability.preflight import loss_obstacle  # noqa: E402
 from adabet_onnx.training.history import LAST, PROPERTY  # noqa: E402
@@ -243,7 +243,8 @@ def _export(made: Any, path: Path, feeds: dict[str, np.ndarray], trained: np.nda
 def _logits(path: Path, name: str, feeds: dict[str, np.ndarray]) -> np.ndarray:
     from adabet_onnx.training.logits import logits_session
 
-    return np.asarray(run_session(logits_session(ir.load(path), name, str(path)), None, feeds, str(path))[0])
+    graph = in_memory(ir.load(path))
+    return np.asarray(run_session(logits_session(graph, name, str(path)), None, feeds, str(path))[0])
 
 
 def table(found: list[Row]) -> str:
