@@ -138,6 +138,7 @@ _CROPPED = "does not run"  # its gradient gets another shape than the input
 KNOWN = {
     "Conv, 1x1, pads: rest": _SHIFTED,
     "Conv, 3x3, asymmetric: rest": _SHIFTED,
+    "Conv, depthwise, small, asymmetric: rest": _SHIFTED,
     "Conv, 3x3, wide padding: rest": _SHIFTED,
     "Conv, 3x3, padding alone: rest": _SHIFTED,
     "Conv, 3-D: rest": _SHIFTED,

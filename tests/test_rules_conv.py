@@ -53,8 +53,14 @@ CONVS = {
     "3x3, padding alone": conv((2, 3, 2, 2), (2, 3, 2, 2), pads=[3, 3, 0, 0], strides=[3, 3]),
     "3x3, groups": conv((2, 6, 6, 5), (4, 3, 3, 3), pads=[1, 1, 1, 1], group=2),
     "3x3, groups, many channels": conv((2, 30, 2, 2), (32, 15, 3, 3), pads=[1, 1, 1, 1], group=2),
-    "depthwise": conv((3, 5, 7, 6), (5, 1, 3, 3), pads=[1, 1, 1, 1], group=5),
-    "depthwise, stride": conv((2, 5, 9, 9), (5, 1, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], group=5),
+    "depthwise": conv((3, 5, 8, 9), (5, 1, 3, 3), pads=[1, 1, 1, 1], group=5),
+    "depthwise, small": conv((3, 5, 7, 6), (5, 1, 3, 3), pads=[1, 1, 1, 1], group=5),
+    "depthwise, small, asymmetric": conv(
+        (2, 3, 7, 6), (3, 1, 3, 2), pads=[0, 2, 1, 0], strides=[2, 1], dilations=[1, 2], group=3
+    ),
+    "depthwise, small, rest": conv((2, 3, 6, 8), (3, 1, 3, 3), strides=[2, 3], group=3),
+    "depthwise, whole image": conv((2, 3, 4, 4), (3, 1, 4, 4), group=3),
+    "depthwise, stride": conv((2, 5, 15, 15), (5, 1, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], group=5),
     "depthwise, wide": conv((1, 2, 30, 28), (2, 1, 3, 3), pads=[1, 1, 1, 1], group=2),
     "depthwise, wide, stride": conv((1, 2, 57, 56), (2, 1, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2], group=2),
     "depthwise, wide kernel": conv((1, 2, 29, 31), (2, 1, 5, 5), pads=[2, 2, 2, 2], group=2),
@@ -194,7 +200,7 @@ def test_the_cases_meet_every_strategy():
         made = ir.from_proto(graph_of(given, feeds, constants))
         annotate(made, measure=False)
         chosen.add(strategy(geometry(Look(made.graph[0], (1,), 17))))
-    assert chosen == {"windows", "columns", "merged", "whole", "rows", "exchanged"}
+    assert chosen == {"windows", "columns", "merged", "whole", "rows", "exchanged", "matrix"}
 
 
 def refusal(model: onnx.ModelProto, wrt: str) -> str:
@@ -249,7 +255,7 @@ def applicable(g: Geometry) -> list[str]:
     if g.positions == 1:
         found.append("whole")
     if g.depthwise and g.taps > 1:
-        found.append("rows")
+        found += ["rows", "matrix"]
     return found
 
 

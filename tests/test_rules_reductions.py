@@ -168,9 +168,15 @@ def test_the_batch_size_is_found_at_run_time(size):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_the_batch_is_not_looked_up_where_the_gradient_has_it():
-    made = gradient_graph(graph_of(node("ReduceMean", ["x"], ["y"], axes=[1, 2]), {"x": X}), ["x"])
-    assert [n.op_type for n in made.graph.node] == ["ReduceMean", "Mul", "Expand", "Identity"]
+@pytest.mark.parametrize(("shape", "spread"), [((3, 14, 14), ["Mul"]), ((3, 14, 15), ["Mul", "Expand"])])
+def test_the_batch_is_not_looked_up_where_the_gradient_has_it(shape, spread):
+    """Few elements are broadcast, which is faster; many are not."""
+    x = values(*shape)
+    made = graph_of(node("ReduceMean", ["x"], ["y"], axes=[1, 2]), {"x": x})
+    assert [n.op_type for n in gradient_graph(made, ["x"]).graph.node] == ["ReduceMean", *spread, "Identity"]
+    found = our_gradients(made, {"x": x}, np.arange(3, dtype=np.float32).reshape(3, 1, 1), ["x"])["x"]
+    expected = np.arange(3).reshape(3, 1, 1) / np.prod(shape[1:])
+    np.testing.assert_allclose(found, np.broadcast_to(expected, shape), rtol=1e-6)
 
 
 def test_sums_keep_no_activation():

@@ -35,6 +35,7 @@ from .parting import Boundary, part
 from .recipe import Recipe
 from .recompute import recompute
 from .shapes import annotate
+from .small_maps import convolve_by_matrix
 
 _SEGMENTS = (2, 3, 4, 6, 8, 12)  # tried for recomputing
 _NOMINAL_BATCH = 8
@@ -98,10 +99,11 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
-    whole = whole_graphs(prepared, recipe)
+    whole = _whole_graphs(prepared, recipe)
     data = [name for _, name in prepared.inputs]
     parted = [whole.step, whole.gradients, whole.evaluation]
     frozen, boundary = part(parted, data, whole.names.labels, recipe.allowed)
+    _convolve(parted, whole.names, recipe)
     update = _update_graph(prepared, recipe, whole.names)
     return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
 
@@ -112,6 +114,12 @@ def whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
     """
+    whole = _whole_graphs(prepared, recipe)
+    _convolve([whole.step, whole.gradients, whole.evaluation], whole.names, recipe)
+    return whole
+
+
+def _whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
     segments = _best_segments(prepared, recipe) if recipe.recompute else 0
     step = _step_draft(prepared, recipe, segments)[0].finish_step()
     gradients = _Draft(prepared, recipe)
@@ -136,7 +144,14 @@ def _step(prepared: Prepared, recipe: Recipe, segments: int) -> Step:
     model = draft.finish_step()
     name = labels.name or ""
     frozen, boundary = part([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
+    _convolve([model], draft.names, recipe)
     return Step(frozen, model, boundary, draft.names, name)
+
+
+def _convolve(models: Sequence[ir.Model], names: Names, recipe: Recipe) -> None:
+    """After the cut, whose values are those of the model."""
+    for model in models:
+        convolve_by_matrix(model, {tensor.input for tensor in names.parameters}, recipe.allowed)
 
 
 def _step_draft(prepared: Prepared, recipe: Recipe, segments: int) -> tuple[_Draft, ir.Value]:

@@ -14,7 +14,7 @@ from .node_inference import infer_outputs
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
 _SHAPE_OF_SOME_AXES = 15  # Shape has start and end from this opset on
-_DEDUPLICATED = 1 << 12  # elements
+_DEDUPLICATED = 1 << 16  # elements
 
 
 class Builder:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,27 @@ class Session:
         entries = [*self._parameters, *self._state]
         initial = start == files["state"]
         self._ort = runtime.onnxruntime()
-        with runtime.frugal_loading():  # the first step's results take the place of these values, which then go
+        with runtime.frugal_loading():
             stored = checkpoint.read_initial(start, entries) if initial else checkpoint.load(start, entries)
-            self._values = {entry["name"]: self._held(stored.tensors[entry["name"]]) for entry in entries}
+            self._values = {entry["name"]: self._held(stored.tensors.pop(entry["name"])) for entry in entries}
             self._steps, self._properties = stored.step, stored.properties
             del stored
+        self._spare: dict[str, Any] = {}  # where the next step writes, once there has been one
+        self._bindings: list[Any] = []
+        self._nothing = self._room(())
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
         self._weight = 0
 
     def _held(self, array: np.ndarray) -> Any:
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.float32))
+        """A copy in memory of the runtime, where steps may write."""
+        made = self._room(array.shape)
+        made.update_inplace(np.asarray(array, np.float32, order="C"))
+        return made
+
+    def _room(self, shape: Sequence[int]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32)
 
     def _session(self, what: str) -> Any:
         if what not in self._sessions:
@@ -125,23 +135,55 @@ class Session:
     ) -> tuple[float, np.ndarray]:
         """One training step: (loss, logits), both from before the update.
 
-        A loss that is not finite changes nothing.
+        A loss that is not finite changes nothing. New values are written where those before the last step were: so
+        nothing is copied, and what the runtime keeps for activations is not broken up by values that stay.
 
         Args:
             feeds: `Features`, or the original model's inputs by name; so of `gradients` and `evaluate`.
             labels: of the same samples.
             learning_rate: of the update.
         """
-        given = self._given(feeds, labels, state=True)
-        given |= self._hyperparameters(learning_rate)
-        entries = [*self._parameters, *self._state]
-        wanted = [self._names["loss"], self._names["logits"], *(entry["output"] for entry in entries)]
-        loss, logits, *new = self._run("step", wanted, given)
-        found = _number(loss)
+        given = self._fed(feeds, labels) | self._hyperparameters(learning_rate)
+        binding = self._turns()[0]
+        for name, value in given.items():
+            binding.bind_ortvalue_input(name, value)
+        try:
+            with _telling("a training step"):
+                self._session("step").run_with_iobinding(binding)
+            loss, logits = (value.numpy() for value in binding.get_outputs()[:2])
+        finally:  # a binding keeps what it is given
+            for name in given:
+                binding.bind_ortvalue_input(name, self._nothing)
+            binding.bind_output(self._names["loss"])
+            binding.bind_output(self._names["logits"])
+        found = float(loss.reshape(-1)[0])
         if math.isfinite(found):
-            self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+            self._values, self._spare = self._spare, self._values
+            self._bindings.reverse()
             self._steps += 1
-        return found, logits.numpy()
+        return found, logits
+
+    def _turns(self) -> list[Any]:
+        """Bindings of values to be read and to be written: those of the next step, and those of the one after it."""
+        if not self._bindings:
+            entries = [*self._parameters, *self._state]
+            for entry in entries:
+                if entry["name"] not in self._spare:
+                    self._spare[entry["name"]] = self._room(entry["shape"])
+            for read, written in ((self._values, self._spare), (self._spare, self._values)):
+                binding = self._session("step").io_binding()
+                binding.bind_output(self._names["loss"])
+                binding.bind_output(self._names["logits"])
+                for entry in entries:
+                    binding.bind_ortvalue_input(entry["input"], read[entry["name"]])
+                    binding.bind_ortvalue_output(entry["output"], written[entry["name"]])
+                self._bindings.append(binding)
+        return self._bindings
+
+    def _put(self, values: Mapping[str, Any]) -> None:
+        """Let values be these, which the next step's bindings are then made for."""
+        self._values.update(values)
+        self._bindings.clear()
 
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits).
@@ -153,14 +195,14 @@ class Session:
         wanted = [self._names["loss"], self._names["logits"]]
         wanted += [entry["gradient"] for entry in self._parameters]
         wanted += [entry["output"] for entry in moved]
-        given = self._given(feeds, labels, state=False)
+        given = self._given(feeds, labels)
         loss, logits, *found = self._run("gradients", wanted, given)
         weight = counted(labels)
         for entry, value in zip(self._parameters, found, strict=False):
             name, gradient = entry["name"], value.numpy() * np.float32(weight)
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
         self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
-        self._values.update(self._moved)
+        self._put(self._moved)
         self._weight += weight
         return _number(loss), logits.numpy()
 
@@ -168,11 +210,11 @@ class Session:
         """One optimizer step with the gathered gradients, which are then forgotten."""
         moving = [entry for entry in self._state if not entry.get("moves")]
         given = {entry["input"]: self._values[entry["name"]] for entry in (*self._parameters, *moving)}
-        given |= {entry["gradient"]: self._held(self.gradient(entry["name"])) for entry in self._parameters}
+        given |= {entry["gradient"]: self._value(self.gradient(entry["name"])) for entry in self._parameters}
         given |= self._hyperparameters(learning_rate)
         entries = [*self._parameters, *moving]
         new = self._run("update", [entry["output"] for entry in entries], given)
-        self._values.update(zip((entry["name"] for entry in entries), new, strict=True))
+        self._put(dict(zip((entry["name"] for entry in entries), new, strict=True)))
         self._steps += 1
         self.forget_gradients()
 
@@ -184,10 +226,14 @@ class Session:
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward only: (loss, logits)."""
         wanted = [self._names["loss"], self._names["logits"]]
-        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels, state=False))
+        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels))
         return _number(loss), logits.numpy()
 
-    def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, *, state: bool) -> dict[str, Any]:
+    def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+        entries = [*self._parameters, *(entry for entry in self._state if entry.get("moves"))]
+        return self._fed(feeds, labels) | {entry["input"]: self._values[entry["name"]] for entry in entries}
+
+    def _fed(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
         check_count(feeds, labels)
         if isinstance(feeds, Features):
             missing = [name for name, _ in self._boundary if name not in feeds]
@@ -201,8 +247,7 @@ class Session:
             found = self._before(feeds)
         given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
         given[self._names["labels"]] = self._value(labels)
-        entries = [*self._parameters, *(entry for entry in self._state if state or entry.get("moves"))]
-        return given | {entry["input"]: self._values[entry["name"]] for entry in entries}
+        return given
 
     def _hyperparameters(self, learning_rate: float) -> dict[str, Any]:
         value = self._ort.OrtValue.ortvalue_from_numpy
@@ -213,11 +258,8 @@ class Session:
 
     def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:
         session = self._session(what)
-        try:
+        with _telling("computing features" if what == "frozen" else "a training step"):
             return list(session.run_with_ort_values(wanted, given))
-        except Exception as error:  # onnxruntime's exceptions share no public base class
-            doing = "computing features" if what == "frozen" else "a training step"
-            raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
     def parameter_names(self) -> list[str]:
         """All parameters; frozen ones are constants of the graphs."""
@@ -229,7 +271,7 @@ class Session:
 
     def set_parameter(self, name: str, value: np.ndarray) -> None:
         """Set a parameter's value."""
-        self._values[name] = self._held(value)
+        self._put({name: self._held(value)})
 
     def gradient(self, name: str) -> np.ndarray:
         """A copy of a parameter's gathered gradient, float32 in its shape."""
@@ -251,6 +293,15 @@ class Session:
         """
         tensors = {name: value.numpy() for name, value in self._values.items()}
         checkpoint.save(path, checkpoint.State(tensors, self._steps, self._properties))
+
+
+@contextlib.contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    """Let the runtime's errors say what failed."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
 
 def _number(loss: Any) -> float:

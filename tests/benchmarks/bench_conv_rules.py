@@ -24,7 +24,8 @@ from adabet_onnx.model.dims import dims
 from adabet_onnx.portable.builder import Builder
 from adabet_onnx.portable.rules import conv as rules
 from adabet_onnx.portable.rules.conv_geometry import Geometry
-from adabet_onnx.portable.rules.conv_strategy import strategy
+from adabet_onnx.portable.rules.conv_matrix import image_by_matrix
+from adabet_onnx.portable.rules.conv_strategy import by_matrix, strategy
 from adabet_onnx.portable.rules.conv_weight import weight_gradient
 
 _C = ctypes.CDLL(None)
@@ -56,6 +57,14 @@ LAYERS = {
         layer(256, 512, 14, 1, 2),
     ],
     "ResNet-20": [layer(3, 16, 32, 3), layer(16, 16, 32, 3), layer(32, 32, 16, 3), layer(64, 64, 8, 3)],
+    "small maps": [
+        layer(256, 256, 3, 3, 1, 256),
+        layer(336, 336, 4, 3, 1, 336),
+        layer(240, 240, 8, 3, 2, 240),
+        layer(192, 192, 8, 3, 1, 192),
+        layer(672, 672, 7, 5, 1, 672),
+        layer(384, 384, 14, 3, 2, 384),
+    ],
     "MobileNetV2": [
         layer(3, 32, 224, 3, 2),
         layer(16, 96, 112, 1),
@@ -210,6 +219,8 @@ def weight_ways(g: Geometry) -> dict[str, tuple[Make, list[str], bool]]:
         names.insert(1, "columns")
     if g.depthwise and g.taps > 1:
         names.append("rows")
+        if by_matrix(g):
+            names.append("matrix")
     if g.positions == 1:
         names.append("whole")
     return {
@@ -220,6 +231,8 @@ def weight_ways(g: Geometry) -> dict[str, tuple[Make, list[str], bool]]:
 def image_ways(g: Geometry) -> tuple[dict[str, tuple[Make, list[str], bool]], list[str]]:
     """Conv and ConvTranspose, of a frozen (f) and a trained (t) weight; and which are chosen."""
     made: dict[str, Make] = {"ConvTranspose": lambda build, dy, w: rules.by_conv_transpose(build, dy, w, g)}
+    if by_matrix(g):
+        made["MatMul"] = lambda build, dy, w: image_by_matrix(build, dy, w, g)
     if not g.strided:
         made["Conv"] = lambda build, dy, w: rules.by_conv(build, dy, w, g)
         if g.taps == 1 and g.groups == 1:
@@ -236,7 +249,7 @@ def image_ways(g: Geometry) -> tuple[dict[str, tuple[Make, list[str], bool]], li
         )
         rules.image_gradient(build, dy, w, g, frozen=frozen)
         operators = {node.op_type for node in build.nodes}
-        (name,) = operators & {"Conv", "ConvTranspose", "MatMul"}
+        name = min(operators & {"Conv", "ConvTranspose", "MatMul"})
         chosen.append(f"{name} {'f' if frozen else 't'}")
     return ways, chosen
 

@@ -7,6 +7,8 @@ import onnx_ir as ir
 from ...model.dims import dims
 from ..builder import Builder
 from .conv_geometry import Geometry, check, geometry
+from .conv_matrix import image_by_matrix
+from .conv_strategy import by_matrix
 from .conv_weight import crop, weight_gradient
 from .registry import Gradients, Step, rule
 
@@ -40,7 +42,7 @@ def conv_transpose(step: Step) -> Gradients:
 
 
 def image_gradient(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry, *, frozen: bool) -> ir.Value:
-    """The gradient of what is convolved, by ConvTranspose or by Conv with the weight turned around.
+    """The gradient of what is convolved, by ConvTranspose, by Conv with the weight turned around or by matrices.
 
     Args:
         build: makes the nodes.
@@ -49,6 +51,8 @@ def image_gradient(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geom
         g: the geometry.
         frozen: whether the weight is a constant.
     """
+    if not frozen and by_matrix(g):
+        return image_by_matrix(build, gradient, weight, g)
     turned = not g.strided and (_turn_frozen(g) if frozen else _turn_trained(g))
     return (by_conv if turned else by_conv_transpose)(build, gradient, weight, g)
 

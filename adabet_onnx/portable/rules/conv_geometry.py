@@ -52,6 +52,11 @@ class Geometry:
         return math.prod(self.out)
 
     @property
+    def pixels(self) -> int:
+        """Number of elements of a channel of the image."""
+        return math.prod(self.size)
+
+    @property
     def group_channels(self) -> int:
         """Channels of the image in a group."""
         return self.channels // self.groups

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ...model.dims import Dim, dims, times
 from ..builder import Builder
 from .conv_geometry import Geometry
+from .conv_matrix import weight_by_matrix
 from .conv_strategy import strategy
 
 _COLUMNS = 16  # of a product that `_columns` makes
@@ -161,6 +162,7 @@ _STRATEGIES: dict[str, Callable[[Builder, ir.Value, ir.Value, Geometry], ir.Valu
     "whole": _whole,
     "rows": _rows,
     "exchanged": _exchanged,
+    "matrix": weight_by_matrix,
 }
 
 

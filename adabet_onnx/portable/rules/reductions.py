@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from ...model.dims import Dim, dims, multiple, product
@@ -12,6 +13,9 @@ from .registry import Gradients, Look, Step, rule
 
 # Without axes, these do nothing if the node says so.
 _PLAIN = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"})
+# Up to so many elements, ONNX Runtime broadcasts a factor in 0.4 to 0.6 times the time of an Expand.
+_FEW = 14 * 14
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 
 
 def _axes(look: Look) -> list[int]:
@@ -38,9 +42,15 @@ def _kept(step: Step, value: ir.Value) -> ir.Value:
     return step.build.reshape(value, shape)
 
 
-def _spread(step: Step, gradient: ir.Value) -> ir.Value:
-    """A gradient that is the same all along the reduced axes, in the input's shape."""
-    return step.build.expand(_kept(step, gradient), step.shape())
+def _spread(step: Step, gradient: ir.Value, share: float = 1.0) -> ir.Value:
+    """A share of a gradient, the same all along the reduced axes, in the input's shape."""
+    build, shape = step.build, step.shape()
+    along: list[Dim] = [shape[axis] if axis in _axes(step) else 1 for axis in range(len(shape))]
+    count = product(along)
+    if isinstance(count, int) and 1 < count <= _FEW and gradient.dtype in _FLOATS:
+        numbers = np.full([int(d) for d in along], share, gradient.dtype.numpy())
+        return build.mul(_kept(step, gradient), build.constant(numbers, "share"))
+    return build.expand(_kept(step, build.scale(gradient, share)), shape)
 
 
 @rule("ReduceSum", inputs={0}, check=_check_axes)
@@ -55,7 +65,7 @@ def reduce_mean(step: Step) -> Gradients:
     build, shape, dy = step.build, step.shape(), step.dy()
     count = product(shape[axis] for axis in _axes(step))
     if isinstance(count, int):
-        return {0: _spread(step, build.scale(dy, 1 / count))}
+        return {0: _spread(step, dy, 1 / count)}
     size = build.reshape(build.cast_like(build.batch_size(), dy), [1] * len(dims(dy)))
     return {0: _spread(step, build.div(dy, build.scale(size, multiple(count))))}
 

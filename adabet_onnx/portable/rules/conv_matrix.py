@@ -1,0 +1,63 @@
+"""Depthwise convolutions of small images as products of matrices: each channel's kernel as a matrix of its own.
+
+With P positions in a channel of the result and Q in one of the image, the matrix is (P, Q); each of its elements is one
+of the kernel's, or 0. Many samples of a channel are then one product. It multiplies more than is needed, but ONNX
+Runtime computes a depthwise convolution whose weight is not a constant as a product for every sample and channel, and
+its transpose so too, which takes far longer while images are small.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+
+from ...model.dims import dims
+from ..builder import Builder
+from .conv_geometry import Geometry
+
+
+def weight_by_matrix(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
+    """The gradient of the weight: that of the matrices, (C, P, N) times (C, N, Q), its elements summed."""
+    left = build.transpose(_channels_first(build, gradient, g.positions), [0, 2, 1])
+    found = build.op("MatMul", left, _channels_first(build, image, g.pixels))
+    flat = build.reshape(found, [g.channels, g.positions * g.pixels])
+    return build.op("MatMul", flat, build.transpose(_meetings(build, gradient, g), [1, 0]))
+
+
+def image_by_matrix(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The gradient of what is convolved: (C, N, P) times the matrices, (C, P, Q)."""
+    found = build.op("MatMul", _channels_first(build, gradient, g.positions), _matrices(build, weight, g))
+    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
+
+
+def result_by_matrix(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The convolution: (C, N, Q) times the matrices, (C, Q, P)."""
+    turned = build.transpose(_matrices(build, weight, g), [0, 2, 1])
+    found = build.op("MatMul", _channels_first(build, image, g.pixels), turned)
+    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
+
+
+def _matrices(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
+    found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), _meetings(build, weight, g))
+    return build.reshape(found, [g.channels, g.positions, g.pixels])
+
+
+def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value:
+    """(N, C, ...) as (C, N, positions)."""
+    shape = dims(value)
+    return build.transpose(build.reshape(value, [shape[0], shape[1], positions]), [1, 0, 2])
+
+
+def _meetings(build: Builder, like: ir.Value, g: Geometry) -> ir.Value:
+    """Which element of the result meets which of the image at a kernel element, (taps, P Q): 1 or 0."""
+    assert like.dtype is not None
+    met = np.zeros((g.taps, g.positions, *g.size), like.dtype.numpy())
+    for tap, offsets in enumerate(itertools.product(*map(range, g.kernel))):
+        for position, place in enumerate(itertools.product(*map(range, g.out))):
+            rows = zip(place, offsets, g.strides, g.dilations, g.begins, strict=True)
+            at = tuple(o * s + k * d - b for o, k, s, d, b in rows)
+            if all(0 <= i < n for i, n in zip(at, g.size, strict=True)):
+                met[tap, position][at] = 1
+    return build.constant(met.reshape(g.taps, -1), "meetings")
