@@ -144,18 +144,18 @@ class Session:
             learning_rate: of the update.
         """
         given = self._fed(feeds, labels) | self._hyperparameters(learning_rate)
-        binding = self._turns()[0]
-        for name, value in given.items():
-            binding.bind_ortvalue_input(name, value)
-        try:
-            with _telling("a training step"):
+        with _telling("a training step"):
+            binding = self._turns()[0]
+            for name, value in given.items():
+                binding.bind_ortvalue_input(name, value)
+            try:
                 self._session("step").run_with_iobinding(binding)
-            loss, logits = (value.numpy() for value in binding.get_outputs()[:2])
-        finally:  # a binding keeps what it is given
-            for name in given:
-                binding.bind_ortvalue_input(name, self._nothing)
-            binding.bind_output(self._names["loss"])
-            binding.bind_output(self._names["logits"])
+                loss, logits = (value.numpy() for value in binding.get_outputs()[:2])
+            finally:  # a binding keeps what it is given
+                for name in given:
+                    binding.bind_ortvalue_input(name, self._nothing)
+                binding.bind_output(self._names["loss"])
+                binding.bind_output(self._names["logits"])
         found = float(loss.reshape(-1)[0])
         if math.isfinite(found):
             self._values, self._spare = self._spare, self._values
@@ -170,6 +170,7 @@ class Session:
             for entry in entries:
                 if entry["name"] not in self._spare:
                     self._spare[entry["name"]] = self._room(entry["shape"])
+            made = []
             for read, written in ((self._values, self._spare), (self._spare, self._values)):
                 binding = self._session("step").io_binding()
                 binding.bind_output(self._names["loss"])
@@ -177,7 +178,8 @@ class Session:
                 for entry in entries:
                     binding.bind_ortvalue_input(entry["input"], read[entry["name"]])
                     binding.bind_ortvalue_output(entry["output"], written[entry["name"]])
-                self._bindings.append(binding)
+                made.append(binding)
+            self._bindings = made
         return self._bindings
 
     def _put(self, values: Mapping[str, Any]) -> None:
@@ -300,6 +302,8 @@ def _telling(doing: str) -> Iterator[None]:
     """Let the runtime's errors say what failed."""
     try:
         yield
+    except AdabetError:
+        raise
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
 
