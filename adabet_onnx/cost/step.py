@@ -1,4 +1,4 @@
-"""The graph of a step, and what it takes at a batch size."""
+"""The graph of a step, with the memory and work it needs at a batch size."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ..sizes import size_text
 from .options import Scoring
 
 GROUP = 128  # samples forwarded together under the subsets estimator
-# ONNX Runtime's arena rounds up and keeps freed blocks: what it takes over the liveness prediction.
+# ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
 _ARENA_FACTOR = 1.5
 _SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
 

@@ -186,7 +186,7 @@ def _named(scores: Scores, patterns: Sequence[str], pool: _Pool) -> tuple[_Pool,
 def _affordable(
     scores: Scores, how: Choosing, ranking: Ranking, added: frozenset[int], costs: Costs | None, needing: str | None
 ) -> tuple[frozenset[int], Spent | None]:
-    """What is selected of what is wanted, and what it takes where there is a budget.
+    """The layers selected among those wanted and, where there is a budget, the cost of training them.
 
     Args:
         scores: of all layers.

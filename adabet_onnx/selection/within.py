@@ -28,7 +28,7 @@ class Fit:
         self._wanted = frozenset(ranking.chosen) | added
 
     def within(self, budget: Budget) -> tuple[frozenset[int], Spent]:
-        """The best of what fits, and what it takes.
+        """The best set that fits, and its cost.
 
         Raises:
             UsageError: nothing fits.
@@ -58,7 +58,7 @@ class Fit:
         return self.within(Budget(max_memory_share=least.value))
 
     def _fitting(self, budget: Budget) -> tuple[frozenset[int], Spent] | None:
-        """The best of what fits, and what it takes; None if nothing fits."""
+        """The best set that fits, and its cost; None if nothing fits."""
         meters = [self._meter(budget, parts) for parts in self._cuts]
         meter = next((meter for meter in meters if meter.fits(self._wanted)), None)
         found, gap = (self._wanted, 0.0) if meter is not None else (None, 0.0)

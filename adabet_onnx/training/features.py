@@ -291,7 +291,7 @@ def _reason(error: Exception) -> str:
 
 
 def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> str:
-    """SHA-256 of all that features depend on; in which precision they are computed, the graph says."""
+    """SHA-256 of everything that features depend on. The graph includes the precision they are computed in."""
     what = {
         "version": __version__,
         "frozen": frozen_hash(manifest),
