@@ -4,8 +4,8 @@
     8           8 bytes     length of the header, little-endian
     16          32 bytes    SHA-256 of the header
     48          header      JSON: format "adabet-onnx/features", version 1, key (64 hexadecimal digits: of everything
-                            the values depend on), samples, and arrays: name, dtype, shape (of one sample), offset, bytes,
-                            sha256
+                            the values depend on), samples, and arrays: name, dtype, shape (of one sample), offset,
+                            bytes, sha256
     offset      bytes       of each array: its numbers, little-endian, the samples first; zeros between arrays, each
                             of which begins at a multiple of 4096
 
