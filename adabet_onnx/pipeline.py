@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .adapting import Adapting
-from .cost.measure import Cost, measure_inference, measure_training
-from .cost.overview import Overview, overview
+from .cost.measure import Cost
 from .cost.predict import Predictor
 from .data.arithmetic import integer_data
 from .data.dataset import Splits
@@ -22,8 +18,9 @@ from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
-from .errors import AdabetError, ModelError, RecordError, UsageError
+from .errors import ModelError, RecordError, UsageError
 from .files import check_folder, make_folder, write_bytes
+from .measuring import measured, predicted
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
 from .model.head import check_head_options, with_head
@@ -32,7 +29,6 @@ from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
-from .runtime import on
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
@@ -229,15 +225,15 @@ def _selected(job: _Job) -> tuple[Scores, Selection]:
     choosing, scoring = job.options.choosing, job.options.scoring
     needed = job.channel_rho is not None or not (choosing.layers or choosing.strategy == "head")
     how: dict[str, Any] = {"preprocessing": job.used, "threads": job.options.threads, "progress": job.progress}
-    measured = needed or len(job.splits.train) >= scoring.needed
-    if measured:
+    scored = needed or len(job.splits.train) >= scoring.needed
+    if scored:
         scores = score(job.model, job.splits, scoring=scoring, seed=job.settings.seed, **how)
     else:
         scores = job.unscored(job.used.to_json(), job.splits.train.classes)
     make_folder(job.target)
     if job.headed is not None:
         write_bytes(job.target / _MODEL, job.headed)
-    if measured:
+    if scored:
         scores.save(job.target / "scores.json")
     else:
         (job.target / "scores.json").unlink(missing_ok=True)  # of an earlier call
@@ -292,7 +288,13 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **how)
         adapted = open_trained(job.artifacts)
     after = evaluate(adapted, held, progress=job.progress, **how)
-    costs, not_measured = _measured(job, scores) if options.measure else ({}, None)
+    told: dict[str, Any] = {"choices": job.choices, "batch_size": job.settings.size}
+    costs: dict[str, Cost] = {}
+    not_measured: str | None = None
+    if options.measure:
+        costs, not_measured = measured(
+            job.model, job.artifacts, scores, threads=options.threads, progress=job.progress, **told
+        )
     complete = set(costs) == {"selection", "inference", "all"}
     chance = evaluated_at_chance(job.model, held, after["accuracy"], job.choices)
     learned = trainer.learned
@@ -315,7 +317,16 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         batch_size=job.settings.size,
         data=job.taken,
         features=trainer.features,
-        predicted=None if complete else _predicted(job, selection),
+        predicted=None
+        if complete
+        else predicted(
+            job.model,
+            selection,
+            job.artifacts,
+            samples=len(job.splits.train),
+            epochs=job.settings.epochs,
+            **told,
+        ),
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,
         learning_rate=learned.rate,
@@ -372,47 +383,3 @@ def _trainable_share(model: Model, selection: Selection) -> float:
             inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
             left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
     return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count
-
-
-def _measured(job: _Job, scores: Scores) -> tuple[dict[str, Cost], str | None]:
-    """What could be measured, and why the rest could not."""
-    costs: dict[str, Cost] = {}
-    try:
-        for what, cost in _costs(job, scores):
-            costs[what] = cost
-    except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
-        return costs, str(error)
-    return costs, None
-
-
-def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
-    say, size, threads = job.progress or silent, job.settings.size, on(job.options.threads).threads
-    say("measuring", 0, 3)
-    manifest = load_manifest(job.artifacts, verify=False)
-    parts = manifest.selection.parts_of(size)
-    yield "selection", measure_training(job.artifacts, batch_size=size, accumulate=parts, threads=threads)
-    yield "inference", measure_inference(job.artifacts, batch_size=size, threads=threads)
-    say("measuring", 1, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        everything = select(scores, strategy="all")
-        made = Path(folder) / "all"
-        choices = dataclasses.replace(job.choices, frozen_precision="float32")  # nothing is frozen
-        make_artifacts(job.model, everything, made, backend=manifest.backend, check=False, choices=choices)
-        say("measuring", 2, 3)
-        yield "all", measure_training(made, batch_size=size, threads=threads)
-    say("measuring", 3, 3)
-
-
-def _predicted(job: _Job, selection: Selection) -> Overview | None:
-    backend = load_manifest(job.artifacts, verify=False).backend
-    with contextlib.suppress(AdabetError):  # the adapted model is there all the same
-        return overview(
-            job.model,
-            selection,
-            batch_size=job.settings.size,
-            backend=backend,
-            choices=job.choices,
-            samples=len(job.splits.train),
-            epochs=job.settings.epochs,
-        )
-    return None

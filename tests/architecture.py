@@ -19,6 +19,7 @@ ORDER = (
     "report",
     "study",
     "pipeline",
+    "measuring",
     "outcome",
     "adapting",
     "cost",

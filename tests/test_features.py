@@ -20,14 +20,14 @@ from bad_inputs import limited_files
 from models import deep, inputs, shared_layers, tiny
 from PIL import Image
 
-from adabet_onnx import Choices, Settings, Trainer, UsageError, make_artifacts, open_model, select
+from adabet_onnx import Choices, DataError, Settings, Trainer, UsageError, make_artifacts, open_model, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable import memory
 from adabet_onnx.portable.session import Session
 from adabet_onnx.training import features, store
-from adabet_onnx.training.history import LAST
+from adabet_onnx.training.history import LAST, History
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.store import Field, open_store, write_store
 
@@ -236,6 +236,49 @@ def test_a_resumed_training_gives_equal_bits_across_stores(folder, data, before,
     else:
         assert set(runs.samples) == {8}, "the micro-batch is that of the start"
     assert not stores(folder)
+
+
+def test_features_of_another_number_of_threads_are_not_read(folder, data, monkeypatch):
+    """ONNX Runtime may sum up in another order then."""
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(folder, threads=1).fit(data, **SHORT, settings=Settings(features="disk"), progress=StopAfter(40))
+    (left,) = stores(folder)
+    runs = Counting(monkeypatch)
+    Trainer(folder, threads=2).fit(data, resume=True, settings=Settings(keep_features=True, **SHORT))
+    assert len(runs.samples) == -(-150 // 8), "all of them, once"
+    (kept,) = stores(folder)
+    assert kept != left
+    runs.samples.clear()
+    Trainer(folder, threads=2).fit(data, **SHORT)
+    assert not runs.samples
+
+
+def test_a_training_is_not_resumed_when_any_sample_differs(folder, data):
+    with np.load(data) as stored:
+        x, y = stored["x"].copy(), stored["y"]
+    Trainer(folder).fit(data, **SHORT, settings=Settings(schedule="constant"))
+    x[77, 0, 3, 3] += 1e-3  # one number of one sample, which no 16 samples would show
+    longer = {"epochs": 3, "resume": True}
+    with pytest.raises(DataError, match="its labels are the same, but some of its samples differ"):
+        Trainer(folder).fit((x, y), **longer)
+    x[77] = np.load(data)["x"][77]
+    assert len(Trainer(folder).fit((x, y), **longer)) == 4, "arrays or a file: the same samples"
+
+
+def test_a_checkpoint_of_an_earlier_release_tells_of_a_few_samples_alone(folder, data, monkeypatch):
+    begin = History.begin
+
+    def forgetting(history: History, *arguments: Any) -> None:
+        del history.about["content"]
+        begin(history, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "begin", forgetting)
+        Trainer(folder).fit(data, **SHORT, settings=Settings(schedule="constant"))
+    told = json.loads(load_manifest(folder).read_checkpoint(folder / LAST, "adabet_onnx")[1])
+    assert "content" not in told
+    assert "samples" in told
+    assert len(Trainer(folder).fit(data, epochs=3, resume=True)) == 4
 
 
 def test_what_is_finished_is_not_computed_again(folder, data, monkeypatch):

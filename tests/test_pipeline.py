@@ -10,7 +10,7 @@ import onnx
 import pytest
 from models import tiny
 
-from adabet_onnx import ModelError, RecordError, UsageError, pipeline
+from adabet_onnx import ModelError, RecordError, UsageError, measuring
 from adabet_onnx.adapting import Adapting
 from adabet_onnx.data.preprocess import Preprocessing
 from adabet_onnx.outcome import save_summary
@@ -74,14 +74,14 @@ def test_resume_goes_on_only_with_the_same_model_and_options(model, data, tmp_pa
 @pytest.mark.slow
 def test_a_measurement_that_fails_does_not_lose_the_adapted_model(model, data, tmp_path, monkeypatch):
     """All layers may be impossible to train where the selected ones are not."""
-    make = pipeline.make_artifacts
+    make = measuring.make_artifacts
 
     def refuse_all(model, selection, *arguments, **settings):
         if selection.strategy == "all":
             raise ModelError("a node has no gradient")
         return make(model, selection, *arguments, **settings)
 
-    monkeypatch.setattr(pipeline, "make_artifacts", refuse_all)
+    monkeypatch.setattr(measuring, "make_artifacts", refuse_all)
     outcome = adapt(model, data, tmp_path / "out", adapting=HOW)
     assert set(outcome.costs) == {"selection", "inference"}
     assert outcome.not_measured == "a node has no gradient"

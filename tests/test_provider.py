@@ -183,9 +183,10 @@ def test_kept_features_are_of_one_provider(tmp_path, monkeypatch):
     opened = open_model(DEMO / "digits.onnx")
     used = fed(manifest, opened, DEMO / "digits_shifted.npz", Settings(), preprocessing=None, resumed=None)
     places = (
-        *(Runtime(), Runtime(2), Runtime(provider="cpu")),
+        *(Runtime(), Runtime(provider="cpu"), Runtime(1), Runtime(2), Runtime(2, provider="cpu")),
         *(Runtime(provider="openvino"), Runtime(provider="openvino", provider_options={"device_type": "GPU"})),
     )
     keys = [features._key(manifest, used, 8, where) for where in places]
-    assert keys[0] == keys[1] == keys[2], "the number of threads is no part of it"
-    assert len(set(keys)) == 3
+    assert keys[0] == keys[1]
+    assert keys[3] == keys[4]
+    assert len(set(keys)) == 5, "sums may be taken in another order on another number of threads"

@@ -15,20 +15,20 @@ from .images import ImageRows
 _ROWS = 256  # that are looked at together
 
 
-def content_hash(dataset: Dataset) -> str:
-    """SHA-256 of every sample as it is stored, and of how it is read; labels play no part.
+def samples_hash(dataset: Dataset) -> str:
+    """SHA-256 of every sample as it is stored; labels, and how it is read, play no part.
 
-    Of image files it is that of the files, which are not decoded, with the version of Pillow, which decodes them.
+    Of image files it is that of the files, which are not decoded.
 
     Raises:
         DataError: a sample cannot be read.
     """
     digest = hashlib.sha256()
-    forms = {name: [list(form.shape), str(form.dtype), form.files] for name, form in sorted(dataset.rows.forms.items())}
-    digest.update(json.dumps([len(dataset), forms, repr(dataset.reading)]).encode())
+    forms = [(name, [list(form.shape), str(form.dtype), form.files]) for name, form in dataset.rows.forms.items()]
+    several = len(forms) > 1  # a single input need not be named
+    digest.update(json.dumps([len(dataset), [form if several else form[1:] for form in sorted(forms)]]).encode())
     paths = _files(dataset.rows, np.arange(len(dataset)))
     if paths is not None:
-        digest.update(PIL.__version__.encode())
         for path in paths:
             digest.update(_of_file(path))
         return digest.hexdigest()
@@ -37,6 +37,21 @@ def content_hash(dataset: Dataset) -> str:
         for _, array in sorted(rows.items()):
             digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def content_hash(dataset: Dataset, samples: str | None = None) -> str:
+    """SHA-256 of every sample and of how it is read: also of the version of Pillow, where that decodes image files.
+
+    Args:
+        dataset: the data.
+        samples: what `samples_hash` gave, where that is known.
+
+    Raises:
+        DataError: a sample cannot be read.
+    """
+    decoded = any(form.files for form in dataset.rows.forms.values())
+    how = [samples or samples_hash(dataset), repr(dataset.reading), PIL.__version__ if decoded else None]
+    return hashlib.sha256(json.dumps(how).encode()).hexdigest()
 
 
 def _files(rows: Rows, indices: np.ndarray) -> list[Path] | None:

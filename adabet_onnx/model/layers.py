@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +18,8 @@ from ..showing import clipped, counted, one_line
 from .applications import Applications, Row, is_matrix
 from .grids import is_grid
 from .input_values import input_values
-from .origins import Origin, origins, telling_names
+from .layer_names import layer_names
+from .origins import origins
 from .rotations import is_rotation
 from .uses import dependents
 
@@ -49,9 +48,6 @@ _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 _HIDDEN = -1e4  # what is added to hide a token is this or less
 # What an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
-# What a parameter is in its layer, where its name has no other separator than an underscore.
-_ROLE = re.compile(r"(w|b|weights?|bias|kernel|gamma|beta|scale|shift)(_\d+)?(:\d+)?", re.IGNORECASE)
-_WITHOUT_MEANING = re.compile(r"^(onnx::|_?v_?\d+$|\d+$|val_\d+$|t_?\d+$)")
 
 
 @dataclass(frozen=True)
@@ -195,7 +191,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     apart = Applications(model.graph, [each.row for each in found], depends).lone_followers()
     found = [part for i, each in enumerate(found) for part in (each.apart() if i in apart else (each,))]
     groups = Applications(model.graph, [each.row for each in found], depends).find()
-    names = _names([(found[group[0]].node, found[group[0]].parameters) for group in groups], made_from)
+    names = layer_names([(found[group[0]].node, _named(found[group[0]])) for group in groups], made_from)
     named = sorted(zip(groups, names, strict=True), key=lambda pair: pair[0][-1])
     return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
 
@@ -222,6 +218,10 @@ def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value], formulas: Co
         assert follower.name is not None
         taken.add(follower.name)
         yield _Found(node, (*parameters, *biases), follower.outputs[0], follower)
+
+
+def _named(found: _Found) -> list[str]:
+    return [parameter.name for parameter in found.parameters]
 
 
 def _first_output(node: ir.Node) -> ir.Value:
@@ -360,43 +360,3 @@ def _bias_add(
     if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].graph is not node.graph:
         return None
     return consumers[0] if any(True for _ in _parameters(consumers[0], depends, raw, single=one_output)) else None
-
-
-def _names(nodes: Sequence[tuple[ir.Node, Sequence[Parameter]]], made_from: Mapping[str, Origin]) -> list[str]:
-    """One unique name per layer; see the module's table of preferences in `_candidates`."""
-    candidates = []
-    for index, (node, parameters) in enumerate(nodes):
-        telling = [name for item in parameters for name in telling_names(item.name, made_from.get(item.name))]
-        candidates.append(_candidates(node, telling, index))
-    counts = [Counter(row[level] for row in candidates) for level in range(3)]
-    names: list[str] = []
-    used: set[str] = set()
-    for row in candidates:
-        name = next((row[level] for level in range(3) if row[level] and counts[level][row[level]] == 1), row[2])
-        while name in used:
-            name += "'"
-        used.add(name)
-        names.append(name)
-    return names
-
-
-def _common_prefix(names: list[str]) -> str:
-    first, last = min(names), max(names)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[:same]
-
-
-def _candidates(node: ir.Node, parameters: list[str], index: int) -> tuple[str, str, str]:
-    """Names by preference: the parameters' common prefix, the node's name, operator and index."""
-    prefix = _common_prefix(parameters)
-    if len(parameters) == 1 or prefix in parameters:
-        prefix = parameters[0]
-    cut = max(prefix.rfind(separator) for separator in "./:")
-    ends = [name[len(prefix) :] for name in parameters]
-    if len(parameters) > 1 and prefix.endswith("_") and all(_ROLE.fullmatch(end) for end in ends):
-        cut = len(prefix) - 1  # fire2/squeeze1x1_w_0 and fire2/squeeze1x1_b_0
-    prefix = prefix[:cut].rstrip("./:") if cut > 0 else ""
-    if any(_WITHOUT_MEANING.match(name) for name in parameters):
-        prefix = ""
-    node_name = node.name or ""
-    return prefix, node_name, f"{node.op_type}_{index}"

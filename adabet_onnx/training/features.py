@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -297,12 +298,14 @@ def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> s
         "frozen": frozen_hash(manifest),
         "boundary": manifest.boundary,
         "inputs": manifest.input_details,
-        "data": content_hash(used.data),
+        "data": content_hash(used.data, used.about["content"]),
         "preprocessing": used.about["preprocessing"],
         "taken_for": used.taken,
         "micro_batch": micro,
         "runtime": runtime.onnxruntime().__version__,
         "provider": where.providers,
+        # ONNX Runtime cuts a product otherwise on many threads, which may sum it up in another order (an Einsum on 8).
+        "threads": where.threads or [None, os.cpu_count()],
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

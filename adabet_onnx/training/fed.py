@@ -13,6 +13,7 @@ import numpy as np
 from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_rows
 from ..data.feeder import Feeder
+from ..data.fingerprint import samples_hash
 from ..data.labels import align_classes, fit_labels
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
@@ -21,7 +22,7 @@ from ..model.open import Model
 from .manifest import Manifest
 from .settings import Settings
 
-_FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
+_FINGERPRINTED = 16  # samples that tell whether what is fed is the same
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Fed:
         training: which samples are trained on.
         held_out: which are not, for validation; None where none is.
         feeder: makes input of it.
-        about: what is stored with the training: ``data`` and ``samples`` (fingerprints), ``classes``,
-            ``preprocessing``, and ``taken_for`` (a line).
+        about: what is stored with the training: ``data``, ``samples`` and ``content`` (fingerprints of the labels, of
+            what is fed of a few samples, and of all of them as they are stored), ``classes``, ``preprocessing``, and
+            ``taken_for`` (a line).
     """
 
     data: Dataset
@@ -95,15 +97,21 @@ def fed(
     feeder = Feeder(model, used)
     taken = feeder.taken(dataset)
     _same_meaning(dataset, taken, manifest.folder, resumed)
-    samples = _sampled(feeder, dataset)
+    samples, content = _sampled(feeder, dataset), samples_hash(dataset)
     if resumed.get("samples", samples) != samples:
         raise DataError(
             f"{other}: its labels are the same, but what is fed of its samples differs. Resume with the same data and "
             "preprocessing, or start again without `resume`."
         )
+    if resumed.get("content", content) != content:  # not told by checkpoints of earlier releases
+        raise DataError(
+            f"{other}: its labels are the same, but some of its samples differ. Resume with the same data, or start "
+            "again without `resume`."
+        )
     about = {
         "data": fingerprint,
         "samples": samples,
+        "content": content,
         "classes": dataset.classes,
         "preprocessing": used.to_json(),
         "taken_for": taken,
@@ -137,7 +145,7 @@ def _same_meaning(dataset: Dataset, taken: str, folder: Path, resumed: Mapping[s
 
 
 def _sampled(feeder: Feeder, data: Dataset) -> str:
-    """A fingerprint of what is fed for a few samples: all of them may be too many to read."""
+    """A fingerprint of what is fed for a few samples: to decode and resize all of them may take long."""
     digest = hashlib.sha256()
     for index in np.unique(np.linspace(0, len(data) - 1, _FINGERPRINTED).astype(np.int64)):
         for _, array in sorted(feeder.feeds(data, np.array([index])).items()):

@@ -70,44 +70,23 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data.preprocess import Arithmetic, preprocessing_from_json
-from ..errors import RecordError, UsageError
+from ..errors import RecordError
 from ..files import sha256_of_files
 from ..model.channels import Slice
 from ..model.dims import Dims
 from ..model.logits_axes import class_axis, label_shape
 from ..model.reading import read
-from ..model.shapes import BATCH
 from ..portable import checkpoint as portable_checkpoint
 from ..portable.session import Session
-from ..records import Entries, read_record
+from ..records import read_record
 from ..runtime import Threads, on
 from ..selection.record import Selection, selection_from_json
 from ..showing import clipped, counted, named, one_line
-from ..vocabulary import LOSSES, OPTIMIZERS
 from . import ort
+from .manifest_check import MADE_BY, check_manifest, file_names
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
-_MADE_BY = "`make_artifacts`"
-_DTYPES = (
-    "float32",
-    "float64",
-    "float16",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint64",
-    "uint32",
-    "uint16",
-    "uint8",
-    "bool",
-)
-_FILES = {
-    "ort": ("training_model", "eval_model", "optimizer_model", "checkpoint", "model"),
-    "portable": ("step", "gradients", "update", "evaluation", "state", "model"),
-}
-_SINCE_2 = ("frozen", "weights")  # of the portable backend
 TrainingSession = ort.Session | Session
 
 
@@ -304,7 +283,7 @@ class Manifest:
         if self.backend == "ort":
             names, number = [name for name, _ in self.feed_names], on(threads).threads
             return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
-        files = {what: self.file(what) for what in _files(self.content)}
+        files = {what: self.file(what) for what in file_names(self.content)}
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
     def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
@@ -334,10 +313,10 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         inside = folder / "artifacts"
         hint = f"Give {inside}." if (inside / FILE).is_file() else "`make_artifacts` makes one."
         raise RecordError(f"{folder} is not an artifact folder (it has no {FILE}). {hint}")
-    content = read_record(path, FORMAT, VERSION, _MADE_BY)
+    content = read_record(path, FORMAT, VERSION, MADE_BY)
     manifest = Manifest(folder, content)
-    _check(Entries(content, str(path), _MADE_BY), manifest, path)
-    names = {what: manifest.file(what) for what in _files(content)}
+    check_manifest(content, path)
+    names = {what: manifest.file(what) for what in file_names(content)}
     hashes = content["sha256"]
     for what, file in names.items():
         if file.parent != folder or not file.is_file():
@@ -347,114 +326,3 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         if verify and sha256_of_files([file]) != hashes.get(what):
             raise RecordError(f"{file} was changed or cut short since it was made. Make the artifacts again.")
     return manifest
-
-
-def _files(content: dict[str, Any]) -> tuple[str, ...]:
-    """What the files of a backend are called."""
-    backend = str(content["backend"])
-    later = _SINCE_2 if backend == "portable" and content["version"] > 1 else ()
-    more = ("float",) if backend == "portable" and "float" in content["files"] else ()
-    return (*_FILES[backend], *later, *more)
-
-
-def _check(record: Entries, manifest: Manifest, path: Path) -> None:
-    """See that every entry that is used is there and of the right type."""
-    backend = record.take("backend", str)
-    if backend not in _FILES:
-        raise RecordError(
-            f"{path}: backend {backend!r} is not known to this release (it knows {', '.join(_FILES)}). Update "
-            "adabet-onnx or make the artifacts again."
-        )
-    files, hashes = record.inside("files"), record.inside("sha256")
-    for what in _files(manifest.content):
-        files.take(what, str)
-        hashes.take(what, str)
-    for key in ("model_sha256", "loss", "logits", "model_logits"):
-        record.take(key, str)
-    if record.take("loss_function", str) not in LOSSES:
-        raise record.damaged(f"'loss_function' is {manifest.loss_function!r}, not one of {', '.join(LOSSES)}")
-    optimizer = record.inside("optimizer").take("name", str)
-    if optimizer not in OPTIMIZERS:
-        raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
-    for key in ("class_axis", "ignore_label"):
-        record.take_if_there(key, None, int, type(None))
-    record.take_if_there("class_axis_given", None, bool)
-    smoothing = record.take_if_there("label_smoothing", None, int, float, type(None)) or 0
-    if not 0 <= smoothing < 1:
-        raise record.damaged(f"'label_smoothing' must be at least 0 and below 1, found {smoothing}")
-    record.take("num_outputs", int)
-    logits = record.take("logits_shape", list)
-    if not logits or not all(type(extent) is int for extent in logits[1:]):
-        raise record.damaged("'logits_shape' must be the batch dimension followed by whole numbers")
-    try:
-        _ = manifest.class_axis
-    except UsageError as error:
-        raise record.damaged(f"'class_axis' and 'logits_shape' do not fit together: {error}") from error
-    details = "inputs" if backend == "ort" else "input_details"
-    for key in (details, "parameters"):
-        if not record.take(key, list):
-            raise record.damaged(f"{key!r} is empty")
-    for entry in record.take_list(details, dict):
-        given = Entries(entry, f"{path}, {details!r},", _MADE_BY)
-        _ = given.take("name", str), given.take("feed", str)
-        if given.take("dtype", str) not in _DTYPES:
-            raise given.damaged(f"'dtype' is {entry['dtype']!r}, not one of {', '.join(_DTYPES)}")
-        if not all(type(extent) is int for extent in given.take("shape", list)[1:]):
-            raise given.damaged("'shape' must be the batch dimension followed by whole numbers")
-    tensors = [("parameters", entry) for entry in record.take_list("parameters", dict)]
-    if backend == "portable":
-        for key in ("labels", "learning_rate", "step"):
-            record.take(key, str)
-        tensors += [("state", entry) for entry in record.take_list("state", dict)]
-        if manifest.content["version"] > 1:
-            _check_boundary(record, path)
-        for key in ("predicted_step_bytes", "predicted_frozen_bytes"):
-            known = record.take_if_there(key, {}, dict)
-            if not all(size.isdecimal() and type(count) is int for size, count in known.items()):
-                raise record.damaged(f"{key!r} must have a whole number for each batch size")
-    for what, entry in tensors:
-        given = Entries(entry, f"{path}, {what!r},", _MADE_BY)
-        _ = given.take("name", str), given.take_list("shape", int), given.take("offset", int)
-        if backend == "portable":
-            keys = ("input", "output", "gradient") if what == "parameters" else ("input", "output", "parameter")
-            _ = [given.take(key, str) for key in keys]
-            if given.take_if_there("channels", None, dict, type(None)) is not None:
-                _check_channels(given, entry["shape"])
-    selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
-    if record.take_if_there("classes", None, list, type(None)) is not None:
-        record.names("classes")
-    if record.take_if_there("preprocessing", None, dict, type(None)) is not None:
-        _ = manifest.preprocessing
-    record.take_if_there("bound", None, dict, type(None))
-    record.take_if_there("notes", [], list)
-
-
-def _check_boundary(record: Entries, path: Path) -> None:
-    """See that what crosses the boundary is described."""
-    names, inputs = set(), set(record.names("inputs"))
-    for entry in record.take_list("boundary", dict):
-        given = Entries(entry, f"{path}, 'boundary',", _MADE_BY)
-        name, shape = given.take("name", str), given.take("shape", list)
-        if name in names:
-            raise given.damaged(f"'name' is {name!r} twice")
-        names.add(name)
-        dtype = given.take("dtype", str)
-        if dtype not in _DTYPES:
-            raise given.damaged(f"'dtype' is {dtype!r}, not one of {', '.join(_DTYPES)}")
-        if not shape or shape[0] != BATCH or not all(type(extent) is int and extent >= 0 for extent in shape[1:]):
-            raise given.damaged("'shape' must be 'N' followed by whole numbers")
-        size = math.prod(shape[1:]) * np.dtype(dtype).itemsize
-        if given.take("bytes", int) != size:
-            raise given.damaged(f"'bytes' is {entry['bytes']}, but one sample of shape {shape} takes {size}")
-        source = given.take("input", str, type(None))
-        if source is not None and source not in inputs:
-            raise given.damaged(f"'input' is {source!r}, which is none of the inputs")
-
-
-def _check_channels(given: Entries, shape: list[int]) -> None:
-    """See that what is said of a part fits the part's shape."""
-    inner = given.inside("channels")
-    axis, indices = inner.take("axis", int), inner.take_list("indices", int)
-    rising = all(a < b for a, b in itertools.pairwise([-1, *indices]))
-    if not (0 <= axis < len(shape) and shape[axis] == len(indices) and rising):
-        raise inner.damaged(f"axis {axis} and {len(indices)} ascending indices do not fit the shape {shape}")

@@ -1,0 +1,108 @@
+"""What an adaptation costs: measured on its artifacts, or predicted."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .cost.measure import Cost, measure_inference, measure_training
+from .cost.overview import Overview, overview
+from .errors import AdabetError
+from .model.open import Model
+from .progress import Progress, silent
+from .runtime import Threads, on
+from .scoring.record import Scores
+from .selection.record import Selection
+from .selection.strategies import select
+from .trainability.choices import Choices
+from .training.artifacts import make_artifacts
+from .training.manifest import load_manifest
+
+
+def measured(
+    model: Model,
+    artifacts: Path,
+    scores: Scores,
+    *,
+    choices: Choices,
+    batch_size: int,
+    threads: Threads = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Cost], str | None]:
+    """What could be measured (selection, inference, all), and why the rest could not.
+
+    Args:
+        model: that is trained.
+        artifacts: of the selection.
+        scores: that it was chosen by, for a selection of all layers.
+        choices: that the artifacts were made with.
+        batch_size: samples of an update.
+        threads: for ONNX Runtime.
+        progress: called with what is going on, steps done and steps in all.
+    """
+    costs: dict[str, Cost] = {}
+    try:
+        for what, cost in _costs(
+            model, artifacts, scores, choices, batch_size, on(threads).threads, progress or silent
+        ):
+            costs[what] = cost
+    except AdabetError as error:  # training all layers may be impossible; the adapted model is there all the same
+        return costs, str(error)
+    return costs, None
+
+
+def _costs(
+    model: Model, artifacts: Path, scores: Scores, choices: Choices, size: int, threads: int | None, say: Progress
+) -> Iterator[tuple[str, Cost]]:
+    say("measuring", 0, 3)
+    manifest = load_manifest(artifacts, verify=False)
+    parts = manifest.selection.parts_of(size)
+    yield "selection", measure_training(artifacts, batch_size=size, accumulate=parts, threads=threads)
+    yield "inference", measure_inference(artifacts, batch_size=size, threads=threads)
+    say("measuring", 1, 3)
+    with tempfile.TemporaryDirectory() as folder:
+        everything = select(scores, strategy="all")
+        made = Path(folder) / "all"
+        choices = dataclasses.replace(choices, frozen_precision="float32")  # nothing is frozen
+        make_artifacts(model, everything, made, backend=manifest.backend, check=False, choices=choices)
+        say("measuring", 2, 3)
+        yield "all", measure_training(made, batch_size=size, threads=threads)
+    say("measuring", 3, 3)
+
+
+def predicted(
+    model: Model,
+    selection: Selection,
+    artifacts: Path,
+    *,
+    choices: Choices,
+    batch_size: int,
+    samples: int,
+    epochs: int,
+) -> Overview | None:
+    """The costs as predicted, where they can be.
+
+    Args:
+        model: that is trained.
+        selection: what of it.
+        artifacts: made for it.
+        choices: that they were made with.
+        batch_size: samples of an update.
+        samples: that an epoch goes through.
+        epochs: of the training.
+    """
+    backend = load_manifest(artifacts, verify=False).backend
+    with contextlib.suppress(AdabetError):  # the adapted model is there all the same
+        return overview(
+            model,
+            selection,
+            batch_size=batch_size,
+            backend=backend,
+            choices=choices,
+            samples=samples,
+            epochs=epochs,
+        )
+    return None
