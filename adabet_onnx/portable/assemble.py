@@ -24,6 +24,7 @@ from .autodiff import differentiate, plan
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder
 from .channels import Part
+from .hidden import compute_in_pieces
 from .losses import Loss, build_loss
 from .memory import step_bytes
 from .names import Names, Tensor, in_order, name_all
@@ -34,6 +35,7 @@ from .order import mask_chain, split_by_use
 from .parting import Boundary, part
 from .recipe import Recipe
 from .recompute import recompute
+from .selected import select_early
 from .shapes import annotate
 from .small_maps import convolve_by_matrix
 
@@ -180,6 +182,9 @@ class _Draft:
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)
+        parted = {whole for whole, own in zip(self._trained, self._parameters, strict=True) if whole is not own}
+        select_early(self._model, self._trained, recipe.allowed)
+        compute_in_pieces(self._model, self._trained, parted, recipe.allowed)
         self._opset = self._model.opset_imports[""] or 0
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)

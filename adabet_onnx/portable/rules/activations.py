@@ -145,10 +145,10 @@ def gelu(step: Step) -> Gradients:
     build, x = step.build, step.x()
     if step.string("approximate", "none") == "tanh":
         return {0: build.mul(step.dy(), _gelu_tanh(build, x))}
-    scaled = build.scale(x, math.sqrt(0.5))
-    bell = build.op("Exp", build.op("Neg", square(build, scaled)))
-    density = build.scale(build.mul(scaled, bell), 1 / math.sqrt(math.pi))
-    cumulative = plus(build, build.scale(build.op("Erf", scaled), 0.5), 0.5)
+    # Made last, and so computed first (see `order`), is what needs most at once: the density, before anything else.
+    cumulative = plus(build, build.scale(build.op("Erf", build.scale(x, math.sqrt(0.5))), 0.5), 0.5)
+    bell = build.op("Exp", build.mul(build.scale(x, -0.5), x))
+    density = build.scale(build.mul(x, bell), 1 / math.sqrt(2 * math.pi))
     return {0: build.mul(step.dy(), build.add(cumulative, density))}
 
 
