@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from .dataset import ChosenRows, Dataset, Rows
-from .images import ImageRows
+from .dataset import Dataset
+from .sample_names import sample_files
 
 _ROWS = 256  # that are looked at together
 
@@ -26,7 +26,7 @@ def content_hash(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     forms = {name: [list(form.shape), str(form.dtype), form.files] for name, form in sorted(dataset.rows.forms.items())}
     digest.update(json.dumps([len(dataset), forms, repr(dataset.reading)]).encode())
-    paths = _files(dataset.rows, np.arange(len(dataset)))
+    paths = sample_files(dataset.rows, np.arange(len(dataset)))
     if paths is not None:
         digest.update(PIL.__version__.encode())
         for path in paths:
@@ -37,13 +37,6 @@ def content_hash(dataset: Dataset) -> str:
         for _, array in sorted(rows.items()):
             digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _files(rows: Rows, indices: np.ndarray) -> list[Path] | None:
-    """The files that samples come from, where they do."""
-    if isinstance(rows, ChosenRows):
-        return _files(rows.rows, rows.indices[indices])
-    return [rows.paths[index] for index in indices] if isinstance(rows, ImageRows) else None
 
 
 def _of_file(path: Path) -> bytes:
