@@ -160,10 +160,10 @@ def _row(row: dict[str, Any]) -> str:
 @click.command(
     cls=Command,
     epilog="JSON: loss, accuracy (null where the loss has none, as all that follows), samples, data, "
-    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), mean_iou (labels per pixel or "
-    "token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: means over the outputs), per_class (class, "
-    "labels, predicted, accuracy, precision, recall, f1), confusion_matrix (rows are labels, up to 512 classes), "
-    "most_confused (label, predicted, count), per_output (output, and the figures of it). A share of nothing is null, "
+    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), mean_iou "
+    "(labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: means over the outputs), "
+    "per_class (class, labels, predicted, accuracy, precision, recall, f1), confusion_matrix (rows are labels, up to 512 "
+    "classes), most_confused (label, predicted, count), per_output (output, and the figures of it). A share of nothing is null, "
     "such as the precision of a class that is never predicted.",
 )
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
@@ -190,14 +190,14 @@ def evaluate(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Compute loss, accuracy and further figures on the test part of data.
+    """Compute loss, accuracy and the like on the test part of data.
 
     Of a model, or of the trained state of a folder of artifacts.
 
     \b
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
-      adabet-onnx evaluate adapted.onnx new_domain.npz --save-predictions predictions.csv
+      adabet-onnx evaluate adapted.onnx new_domain.npz --save-predictions p.csv
     """
     from ..data.source import open_data
     from ..options import with_given

@@ -26,9 +26,8 @@ def figures_text(result: Mapping[str, Any]) -> str:
 
 def changes_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """The same before and after a training, a line each."""
-    return [
-        f"{name} {_text(key, before.get(key))} before, {_text(key, after[key])} after" for key, name in _there(after)
-    ]
+    each = ((name, _text(key, before.get(key)), _text(key, after[key])) for key, name in _there(after))
+    return [f"{name} {old} before, {new} after" for name, old, new in each]
 
 
 def each_table(result: Mapping[str, Any]) -> Table | None:
@@ -37,16 +36,12 @@ def each_table(result: Mapping[str, Any]) -> Table | None:
     if not rows:
         return None
     table = Table()
-    for key in (keys := [key for key in rows[0] if key != "recall" or "accuracy" not in rows[0] or _apart(rows)]):
+    keys = [key for key in rows[0] if not (key == "recall" and "class" in rows[0])]  # of a class it is its accuracy
+    for key in keys:
         table.add_column("IoU" if key == "iou" else "F1" if key == "f1" else key, justify=_side(key), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(key, row[key])) for key in keys))
     return table
-
-
-def _apart(rows: list[dict[str, Any]]) -> bool:
-    """Whether recall is another figure than accuracy: of classes it is the same."""
-    return any(row["recall"] != row["accuracy"] for row in rows)
 
 
 def _side(key: str) -> Any:

@@ -158,10 +158,10 @@ def write_predictions(
     Example:
         >>> from adabet_onnx import write_predictions
         >>> result = write_predictions("model.onnx", "new_domain.npz", "predictions.csv")
-        >>> open("predictions.csv").readline()
-        'input,label,label_name,predicted,predicted_name,probability,correct\\n'
+        >>> from pathlib import Path
+        >>> Path("predictions.csv").read_text().splitlines()[0]
+        'input,label,label_name,predicted,predicted_name,probability,correct'
     """
-    check_predictions(output)
     choices = trained_choices(model) if choices is None else choices
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
