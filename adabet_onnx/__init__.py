@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .trainability.choices import Choices
     from .trainability.preflight import check_model
     from .training.artifacts import make_artifacts
-    from .training.evaluation import evaluate, predict
+    from .training.evaluation import evaluate, predict, write_predictions
     from .training.export import export_model
     from .training.preparing import prepare
     from .training.settings import Settings
@@ -103,6 +103,7 @@ __all__ = [
     "score",
     "select",
     "stability",
+    "write_predictions",
     "write_report",
 ]
 
@@ -141,6 +142,7 @@ _HOMES = {
     "score": ".scoring.score",
     "select": ".selection.strategies",
     "stability": ".study.stability",
+    "write_predictions": ".training.evaluation",
     "write_report": ".report.page",
 }
 

@@ -39,7 +39,7 @@ SECTIONS = {
         "cost": Entry("cost", "cost", "Predict, or measure, what inference and training take."),
         "artifacts": Entry("training", "artifacts", "Write training graphs in which only selected layers train."),
         "train": Entry("training", "train", "Train the artifacts in DIR on labelled data."),
-        "evaluate": Entry("training", "evaluate", "Compute loss and accuracy on the test part of data."),
+        "evaluate": Entry("training", "evaluate", "Compute loss, accuracy and the like on the test part of data."),
         "predict": Entry("training", "predict", "Predict for images or arrays."),
         "export": Entry("training", "export", "Write the adapted model, for any ONNX runtime."),
     },

@@ -34,6 +34,12 @@ _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _ru
 folder = _output("-o", "--output", type=OUTPUT, metavar="FOLDER", help="The folder to write.")
 file = _output("-o", "--output", type=OUTPUT, metavar="FILE", help="The file to write.")
 plot = _output("--plot", type=OUTPUT, metavar="FILE", help="Also draw a picture of it (.png, .svg, .pdf).")
+save_predictions = _output(
+    "--save-predictions",
+    type=OUTPUT,
+    metavar="FILE",
+    help="Also write what is predicted for each sample (.csv, .jsonl, .npz; per pixel or token: .npz).",
+)
 as_json = _output("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
 quiet = _output("-q", "--quiet", is_flag=True, help="Print errors only (and what --json asks for).")
 printed = together(as_json, quiet)

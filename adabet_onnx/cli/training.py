@@ -157,9 +157,20 @@ def _row(row: dict[str, Any]) -> str:
     )
 
 
-@click.command(cls=Command, epilog="JSON: loss, accuracy (null where the loss has none), samples, data.")
+@click.command(
+    cls=Command,
+    epilog="JSON: loss, accuracy (null where the loss has none, as all that follows), samples, data, "
+    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), "
+    "mean_iou (labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: "
+    "means over the outputs), per_class (class, labels, predicted, accuracy, precision, recall, f1), "
+    "confusion_matrix (rows are labels, up to 512 classes), most_confused (label, predicted, count), "
+    "per_output (output, and the figures of it). A share of nothing is null, such as the precision of a "
+    "class that is never predicted.",
+)
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)
+@Declared("--per-class", is_flag=True, group="Output", help="Also print the figures of each class or output.")
+@options.save_predictions
 @options.printed
 @options.bind
 @options.preprocessing
@@ -174,24 +185,31 @@ def evaluate(
     class_axis: int | None,
     bind: Bindings,
     ignore_label: int | None,
+    per_class: bool,
+    save_predictions: Path | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Compute loss and accuracy on the test part of data.
+    """Compute loss, accuracy and the like on the test part of data.
 
     Of a model, or of the trained state of a folder of artifacts.
 
     \b
     Example:
       adabet-onnx evaluate adapted.onnx new_domain.npz
+      adabet-onnx evaluate adapted.onnx new_domain.npz --save-predictions p.csv
     """
     from ..data.source import open_data
     from ..options import with_given
+    from ..report.figures import each_table, figures_text
     from ..trainability.choices import Choices
     from ..training.evaluation import evaluate as compute_evaluation
-    from ..training.evaluation import open_trained, trained_choices
+    from ..training.evaluation import open_trained, trained_choices, write_predictions
+    from ..training.predictions import check_predictions
 
+    if save_predictions is not None:
+        check_predictions(save_predictions)
     threads = take_runtime(settings)
     opened = open_trained(bound_model(model, bind))
     splits = open_data(take_data(data, settings), opened)
@@ -202,14 +220,12 @@ def evaluate(
         ignore_label=ignore_label,
     )
     with progress_bar(quiet) as progress:
-        result = compute_evaluation(
-            opened,
-            splits,
-            preprocessing=take_preprocessing(settings),
-            choices=choices,
-            threads=threads,
-            progress=progress,
-        )
+        how: dict[str, Any] = {"choices": choices, "threads": threads, "progress": progress}
+        how["preprocessing"] = take_preprocessing(settings)
+        if save_predictions is None:
+            result = compute_evaluation(opened, splits, **how)
+        else:
+            result = write_predictions(opened, splits, save_predictions, **how)
     if as_json:
         show_json(result)
         return
@@ -217,16 +233,33 @@ def evaluate(
     accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.1%}, "
     part = "test" if splits.test is not None else "all"
     show(f"{accuracy}loss {result['loss']:.4f} on {result['samples']} samples ({part})", quiet)
+    more = figures_text(result)
+    if more:
+        show(more, quiet)
+    table = each_table(result) if per_class else None
+    if table is not None:
+        show(table, quiet)
+    if save_predictions is not None:
+        show(f"predictions: {save_predictions}", quiet)
 
 
 @click.command(cls=Command, epilog="JSON: a list with, for each input: input, class, probability, logits, data.")
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("inputs", type=ANY)
+@options.save_predictions
 @options.printed
 @options.bind
 @options.preprocessing
 @options.compute
-def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: bool, **settings: Any) -> None:
+def predict(
+    model: Path,
+    inputs: Path,
+    bind: Bindings,
+    save_predictions: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Predict for images or arrays.
 
     INPUTS is an image, a folder of images, or an .npz (x_test, else x, else x_train).
@@ -242,6 +275,7 @@ def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: boo
         bound_model(model, bind),
         take_data(inputs, settings),
         preprocessing=take_preprocessing(settings),
+        save_predictions=save_predictions,
         threads=threads,
     )
     if as_json:
@@ -253,6 +287,8 @@ def predict(model: Path, inputs: Path, bind: Bindings, as_json: bool, quiet: boo
             show(f"{row['input']}  {row['logits']}", quiet)
         else:
             show(f"{row['input']}  {row['class']}  {row['probability']:.1%}", quiet)
+    if save_predictions is not None:
+        show(f"predictions: {save_predictions}", quiet)
 
 
 @click.command(

@@ -27,7 +27,7 @@ _SAME = (  # the option is called as the parameter is
     "frozen frozen_precision groups head ignore_label keep_features keep_tail label_smoothing layers layout logits "
     "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
     "num_classes optimizer order ort_format patience preset profile provider recompute resume "
-    "rho samples scale schedule seed seeds std strategies strategy "
+    "rho samples save_predictions scale schedule seed seeds std strategies strategy "
     "subset_size subsets threads train_samples validation weight_decay "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
@@ -87,6 +87,7 @@ COMMANDS = {
     "score": Command("score", ("model", "data"), "scores.json"),
     "select": Command("select", ("scores",), "selection.json"),
     "stability": Command("stability", ("model", "data"), "stability.json"),
+    "write_predictions": Command("evaluate", ("model", "data", "--save-predictions")),
     "write_report": Command("report", ("folder", "-o")),
 }
 _ANY = ast.Constant(...)

@@ -21,12 +21,19 @@ class Data:
     * the path of an ``.npz`` file with ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; optionally
       ``classes``. uint8 images or floats. For a model with several inputs, arrays named like them (with ``_train`` and
       ``_test`` where it is split), and ``y``, which is called ``labels`` where an input is called ``y``;
+    * the path of a folder with such arrays as ``.npy`` files (``x.npy`` and ``y.npy``, or ``x_train.npy`` and so on);
+      the path of one of them, which takes the labels beside it (``x_train.npy`` those of ``y_train.npy``); or a pair of
+      paths, ``("images.npy", "labels.npy")``;
     * the path of a folder of images, one folder per class, or ``train/`` and ``test/`` with such folders. Without
       ``test/`` a seeded fifth is set aside, always the same;
     * an array of shape (N, ...), a pair ``(x, y)``, or a mapping of the names that an .npz has (names of inputs among
       them) to arrays;
     * a re-iterable of batches (a list, or a data loader whose ``__iter__`` begins anew), each an array, a mapping of
       input names to arrays, or a pair of either with labels.
+
+    Of arrays of more than 64 MiB in ``.npy`` files, or in an ``.npz`` that is not compressed (`numpy.savez`), samples
+    are read from the file when they are needed, as images of a folder are: they may be larger than memory. Leave the
+    file as it is meanwhile. What is compressed is read at once.
 
     Labels are class indices (any integer dtype) or, for mse, l1 and bce-with-logits, float targets in the shape of the
     outputs. Scoring needs none, and never looks at them. Scoring and training take the training part, final figures

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,6 +13,9 @@ from .. import seeds
 from ..errors import DataError
 from ..showing import clipped, counted, file_name, one_line
 from .reading import AS_IT_IS, Reading
+from .stored import StoredArray
+
+_BLOCK = 16 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,14 @@ class Rows(Protocol):
         ...
 
 
+Array = np.ndarray | StoredArray
+
+
 @dataclass(frozen=True)
 class ArrayRows:
-    """Samples in memory (or memory-mapped): arrays by input name, first axis the samples."""
+    """Samples in memory, or in a file: arrays by input name, first axis the samples."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: Mapping[str, Array]
 
     def __len__(self) -> int:
         return int(next(iter(self.arrays.values())).shape[0])
@@ -168,6 +175,14 @@ def _described(rows: Rows) -> list[str]:
         kind = "image files" if form.files else f"{shape} {form.dtype}"
         found.append(f"{clipped(name)}: {kind}" if name else kind)
     return found
+
+
+def in_blocks(dataset: Dataset, most: int) -> Iterator[dict[str, np.ndarray]]:
+    """All samples in order, as `Rows.fetch` gives them: some at a time, so many at most and of 16 MiB at most."""
+    width = sum(math.prod(form.shape) * form.dtype.itemsize for form in dataset.rows.forms.values())
+    rows = min(most, max(1, _BLOCK // max(width, 1)))
+    for start in range(0, len(dataset), rows):
+        yield dataset.rows.fetch(np.arange(start, min(start + rows, len(dataset))))
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:

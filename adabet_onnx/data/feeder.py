@@ -10,7 +10,7 @@ from ..errors import DataError
 from ..model.input_ids import looked_up
 from ..model.open import Model, Tensor
 from .arithmetic import prepared_inputs
-from .dataset import Dataset, Form
+from .dataset import Dataset, Form, in_blocks
 from .layout import Entrance, Fit, decide, entrance
 from .preprocess import NONE, Arithmetic, check_applicable
 from .ranges import check_pixels, check_range
@@ -71,8 +71,8 @@ class Feeder:
         fits = {spec.name: self._fit(forms[spec.name], spec, dataset) for spec in self._model.inputs}
         prepared = prepared_inputs(self._model, forms)
         whole = [spec for spec in self._model.inputs if self._ranged(spec, forms[spec.name], spec.name in prepared)]
-        for start in range(0, len(dataset), _ROWS) if whole else ():
-            raw = self._by_input(dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset)))))
+        for rows in in_blocks(dataset, _ROWS) if whole else ():
+            raw = self._by_input(rows)
             for spec in whole:
                 if spec.dtype == "float32":
                     check_pixels(raw[spec.name], spec, dataset.name)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from .dataset import ChosenRows, Dataset, Rows
-from .images import ImageRows
+from .dataset import Dataset, in_blocks
+from .sample_names import sample_files
 
 _ROWS = 256  # that are looked at together
 
@@ -27,15 +27,19 @@ def samples_hash(dataset: Dataset) -> str:
     forms = [(name, [list(form.shape), str(form.dtype), form.files]) for name, form in dataset.rows.forms.items()]
     several = len(forms) > 1  # a single input need not be named
     digest.update(json.dumps([len(dataset), [form if several else form[1:] for form in sorted(forms)]]).encode())
-    paths = _files(dataset.rows, np.arange(len(dataset)))
+    paths = sample_files(dataset.rows, np.arange(len(dataset)))
     if paths is not None:
         for path in paths:
             digest.update(_of_file(path))
         return digest.hexdigest()
-    for start in range(0, len(dataset), _ROWS):
-        rows = dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset))))
+    if len(forms) == 1:  # of which blocks of any size are the same bytes
+        blocks = in_blocks(dataset, _ROWS)
+    else:
+        starts = range(0, len(dataset), _ROWS)
+        blocks = (dataset.rows.fetch(np.arange(start, min(start + _ROWS, len(dataset)))) for start in starts)
+    for rows in blocks:
         for _, array in sorted(rows.items()):
-            digest.update(array.tobytes())
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -52,13 +56,6 @@ def content_hash(dataset: Dataset, samples: str | None = None) -> str:
     decoded = any(form.files for form in dataset.rows.forms.values())
     how = [samples or samples_hash(dataset), repr(dataset.reading), PIL.__version__ if decoded else None]
     return hashlib.sha256(json.dumps(how).encode()).hexdigest()
-
-
-def _files(rows: Rows, indices: np.ndarray) -> list[Path] | None:
-    """The files that samples come from, where they do."""
-    if isinstance(rows, ChosenRows):
-        return _files(rows.rows, rows.indices[indices])
-    return [rows.paths[index] for index in indices] if isinstance(rows, ImageRows) else None
 
 
 def _of_file(path: Path) -> bytes:

@@ -6,7 +6,7 @@ and ``attention_mask``, or ``input_ids_train`` and so on.
 
 from __future__ import annotations
 
-import math
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,23 @@ import psutil
 
 from ..errors import DataError
 from ..sizes import size_text
-from .dataset import ArrayRows, Dataset, Splits
+from . import stored
+from .dataset import Array, ArrayRows, Dataset, Splits
+from .npy import MAGIC_PREFIX, read_header
+from .stored import Stamp
 
 PARTS = ("", "_train", "_test")
 _KNOWN = frozenset(f"{name}{part}" for name in ("x", "y") for part in PARTS) | {"classes"}
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_SUMMED, _BLOCK = 4 << 30, 1 << 20  # bytes of a member up to which its checksum is compared; read at once
+_LOCAL = struct.Struct("<4s22xHH")  # of a zip file: signature, lengths of name and extra field
 
 
 def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     """Read training and test data.
+
+    Inputs of more than 64 MiB that are not compressed stay in the file, and their rows are read when they are needed
+    (`StoredArray`). The checksums that zip files hold are compared all the same, of up to 4 GiB of an input, which
+    reads it once.
 
     Args:
         path: the file.
@@ -34,17 +42,16 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     Raises:
         DataError: not an .npz, damaged, larger than memory, arrays missing, of the wrong type, or of different lengths.
     """
-    target = labels_name(names)
-    known = _KNOWN | {f"{name}{part}" for name in (*names, target) for part in PARTS}
+    known = known_arrays(names)
     try:
         with path.open("rb") as stream:  # opened here: numpy leaves a damaged file open
-            archive = np.load(stream, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise DataError(f"{path} is a single .npy array; save it as an .npz with x= and y=.")
-            with archive:
+            if stream.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+                raise DataError(f"{path} is a single .npy array; save it as an .npz with x= and y=, or name it .npy.")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
                 found = sorted(archive.files)
-                _check_sizes(stream, [key for key in found if key in known], path)
-                arrays = {key: archive[key] for key in found if key in known}
+                held = _held(stream, [key for key in found if key in known], path, names)
+                arrays = held | {key: archive[key] for key in found if key in known and key not in held}
     except DataError:
         raise
     except Exception as error:  # zipfile and numpy trust their files, and fail in many ways where they should not
@@ -52,7 +59,33 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
             f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled "
             "objects in it. Save plain arrays with numpy.savez."
         ) from error
+    splits = splits_of(arrays, names, path)
+    if splits is not None:
+        return splits
+    wanted = f", nor the model's inputs {', '.join(names)}" if names else ""
+    raise DataError(
+        f"{path} has neither x nor x_train{wanted}; it holds {', '.join(found) or 'nothing'}. Rename its arrays."
+    )
+
+
+def known_arrays(names: Sequence[str]) -> frozenset[str]:
+    """What arrays of data may be called, for a model with inputs of these names."""
+    return _KNOWN | {f"{name}{part}" for name in (*names, labels_name(names)) for part in PARTS}
+
+
+def splits_of(arrays: Mapping[str, Array], names: Sequence[str], path: Path) -> Splits | None:
+    """The data that arrays make up; None where no input is among them.
+
+    Args:
+        arrays: by name.
+        names: of the model's inputs.
+        path: where they are from.
+
+    Raises:
+        DataError: they are of the wrong type, or of different lengths.
+    """
     classes = as_classes(arrays.get("classes"), str(path))
+    target = labels_name(names)
     inputs = by_part(arrays, names)
     labels = {part: arrays.get(f"{target}{part}") for part in PARTS}
     parts = {
@@ -60,12 +93,7 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
         for part, given in inputs.items()
         if given is not None
     }
-    if parts:
-        return as_splits(parts)
-    wanted = f", nor the model's inputs {', '.join(names)}" if names else ""
-    raise DataError(
-        f"{path} has neither x nor x_train{wanted}; it holds {', '.join(found) or 'nothing'}. Rename its arrays."
-    )
+    return as_splits(parts) if parts else None
 
 
 def labels_name(names: Sequence[str]) -> str:
@@ -129,36 +157,54 @@ def _called(forms: Mapping[str, Any]) -> str:
     return ", ".join(name or "x" for name in forms)
 
 
-def _check_sizes(stream: IO[bytes], keys: list[str], path: Path) -> None:
-    """See, before memory is asked for, that arrays are as long as they say and that there is room for them."""
+def _held(stream: IO[bytes], keys: list[str], path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """The inputs that stay in the file.
+
+    See, before memory is asked for, that all arrays are as long as they say and that there is room for the others.
+    """
+    inputs = {f"{name}{part}" for name in ("x", *names) for part in PARTS}
     total = 0
+    held: dict[str, Array] = {}
+    stamp = Stamp.of(stream.fileno())
     with zipfile.ZipFile(stream) as archive:
         for key in keys:
             name = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
-            stored = archive.getinfo(name).file_size
+            info = archive.getinfo(name)
             with archive.open(name) as member:
-                version = np.lib.format.read_magic(member)
-                if version not in _HEADERS:
-                    raise DataError(f"{path}: {key} is of a kind that holds no plain numbers. Save plain arrays.")
-                shape, _, dtype = _HEADERS[version](member)
-                size = math.prod(shape) * dtype.itemsize
-                if dtype.hasobject or stored - member.tell() != size:
-                    kind = "pickled objects" if dtype.hasobject else f"{stored - member.tell()} bytes"
-                    raise DataError(
-                        f"{path}: {key} should be {dtype} of shape {shape}, {size} bytes, but holds {kind}: damaged, "
-                        "cut short, or with pickled objects in it. Save plain arrays with numpy.savez."
-                    )
-            total += size
+                header = read_header(member, info.file_size, f"{path}: {key}")
+                if key in inputs and info.compress_type == zipfile.ZIP_STORED and header.size > stored.IN_MEMORY:
+                    offset = _begin(stream, info, path) + header.offset
+                    held[key] = header.stored(path, offset, stamp)
+                    if info.file_size <= _SUMMED:
+                        while member.read(_BLOCK):  # which compares the checksum at the end
+                            pass
+                    continue
+            total += header.size
     free = psutil.virtual_memory().available
     if total > free:
         raise DataError(
-            f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of memory that are free. Give "
-            "a part of it."
+            f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of memory that are free. Save it "
+            "with numpy.savez, which does not compress: then samples are read from the file when they are needed. Or "
+            "give a part of it."
         )
+    return held
+
+
+def _begin(stream: IO[bytes], info: zipfile.ZipInfo, path: Path) -> int:
+    """Where the content of a member begins, which only the header beside it says."""
+    place = stream.tell()
+    stream.seek(info.header_offset)
+    local = stream.read(_LOCAL.size)
+    stream.seek(place)
+    signature, name, extra = _LOCAL.unpack(local)
+    begin = int(info.header_offset + _LOCAL.size + name + extra)
+    if signature != b"PK\x03\x04" or info.flag_bits & 1 or info.compress_size != info.file_size:
+        raise DataError(f"{path} is damaged, or encrypted: {info.filename}. Save plain arrays with numpy.savez.")
+    return begin
 
 
 def _dataset(
-    inputs: dict[str, np.ndarray], y: Any, target: str, part: str, classes: list[str] | None, path: Path
+    inputs: dict[str, Array], y: Any, target: str, part: str, classes: list[str] | None, path: Path
 ) -> Dataset:
     counts = {}
     for name, data in inputs.items():

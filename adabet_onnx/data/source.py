@@ -15,7 +15,8 @@ from ..model.open import Model
 from .data import Data
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .npz import PARTS, as_classes, as_labels, as_splits, by_part, labels_name, read_npz
+from .npy import SUFFIX, arrays_in, labels_beside, open_npy
+from .npz import PARTS, as_classes, as_labels, as_splits, by_part, known_arrays, labels_name, read_npz, splits_of
 from .pictures import ImageLayout, image_layout
 from .reading import AS_IT_IS
 
@@ -53,6 +54,8 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
         return _open_path(Path(source), model)
     if isinstance(source, np.ndarray):
         return Splits(_from_arrays(source, None), None)
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(one, str | os.PathLike) for one in source):
+        return _open_files(*map(Path, source))
     if isinstance(source, tuple) and len(source) == 2:
         return Splits(_from_arrays(*source), None)
     if isinstance(source, Mapping):
@@ -66,14 +69,46 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
 
 
 def _open_path(path: Path, model: Model) -> Splits:
+    names = [spec.name for spec in model.inputs]
     if path.is_dir():
+        found = _open_folder(path, names)
+        if found is not None:
+            return found
         layout = _for_files(path, model, "is a folder of images, but")
         return read_image_folder(path, layout.size, layout.channels)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
+    if path.suffix.lower() == SUFFIX:
+        return _open_files(path, labels_beside(path))
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither an .npz file nor a folder of images.")
-    return read_npz(path, [spec.name for spec in model.inputs])
+    return read_npz(path, names)
+
+
+def _open_folder(path: Path, names: Sequence[str]) -> Splits | None:
+    """Data of a folder with ``.npy`` files; None where the inputs are not among them."""
+    files = arrays_in(path, known_arrays(names))
+    inputs = {name for given in by_part(files, names).values() for name in map(str, given.values())}
+    if not inputs:
+        return None
+    arrays = {name: open_npy(file, rows=str(file) in inputs) for name, file in files.items()}
+    return splits_of(arrays, names, path)
+
+
+def _open_files(x: Path, y: Path | None) -> Splits:
+    """Data of one or two ``.npy`` files.
+
+    Raises:
+        UsageError: one does not exist, or is called otherwise.
+        DataError: one cannot be read, or they do not go together.
+    """
+    for path in (x, *([] if y is None else [y])):
+        if not path.is_file() or path.suffix.lower() != SUFFIX:
+            raise UsageError(f"{path} is no .npy file. Give the files of inputs and labels: ('x.npy', 'y.npy').")
+    arrays = {"x": open_npy(x)} | ({} if y is None else {"y": open_npy(y, rows=False)})
+    found = splits_of(arrays, (), x)
+    assert found is not None
+    return found
 
 
 def _for_files(path: Path, model: Model, why: str) -> ImageLayout:
@@ -98,7 +133,7 @@ def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
 
     Args:
         inputs: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
-            x_train); or arrays; or a `Data` of either.
+            x_train) or what else holds arrays; or arrays; or a `Data` of either.
         model: the model they are for.
 
     Raises:
@@ -106,7 +141,7 @@ def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
         UsageError: a layout for files of images.
     """
     given = inputs if isinstance(inputs, Data) else Data(inputs)
-    if isinstance(given.source, (str, os.PathLike)) and Path(given.source).suffix.lower() != ".npz":
+    if isinstance(given.source, (str, os.PathLike)) and not _holds_arrays(Path(given.source), model):
         path = Path(given.source)
         layout = _for_files(path, model, "cannot be used:")
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -117,6 +152,12 @@ def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
         return open_data(replace(given, source=found), model).train, [str(file) for file in images]
     dataset = open_data(given, model).for_evaluation
     return dataset, [str(index) for index in range(len(dataset))]
+
+
+def _holds_arrays(path: Path, model: Model) -> bool:
+    """Whether a path is of arrays, and not of images."""
+    names = [spec.name for spec in model.inputs]
+    return path.suffix.lower() in (".npz", SUFFIX) or bool(by_part(arrays_in(path, known_arrays(names)), names))
 
 
 def _from_arrays(x: Any, y: Any, classes: list[str] | None = None) -> Dataset:
@@ -169,7 +210,7 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
                     f"batch {batches} is {array.dtype}, the first one was {inputs[name][0].dtype}, and integers "
                     "(images of 0 to 255) are prepared in another way than floats. Give all as the same type."
                 )
-            inputs.setdefault(name, []).append(array)
+            inputs.setdefault(name, []).append(np.asarray(array))
         if part.labels is not None:
             if labels and part.labels.dtype != labels[0].dtype:
                 raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data.arithmetic import integer_data
-from ..data.dataset import Dataset
 from ..data.feeder import Feeder
-from ..data.labels import IGNORED, align_classes, fit_labels
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data, open_inputs
-from ..errors import ModelError
 from ..model.dims import Dims
-from ..model.logits import refusal
 from ..model.logits_axes import class_axis, told_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.quantised_form import Quantised
@@ -26,10 +23,14 @@ from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads
 from ..trainability.choices import Choices
-from .exact_loss import log_softmax, loss_of
+from .evaluated import evaluated, names_of
+from .exact_loss import log_softmax
 from .export import adapted_proto
 from .logits import compute_logits
 from .manifest import load_manifest
+from .predictions import Form, check_predictions, saving
+
+_WRITTEN = 256  # samples that are written together
 
 
 def open_trained(source: ModelSource) -> Model:
@@ -68,7 +69,9 @@ def evaluate(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Loss and accuracy of a model, or of an artifact folder's trained state, on labelled data.
+    """Loss, accuracy and further figures of a model, or of an artifact folder's trained state, on labelled data.
+
+    They are scikit-learn's, but None where that divides by zero. The data are gone through batch by batch.
 
     Args:
         model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
@@ -82,8 +85,16 @@ def evaluate(
         progress: called with samples done.
 
     Returns:
-        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, and ``data`` (what it was taken
-        for, in a line).
+        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, ``data`` (what it was taken
+        for, in a line), and, each None where the loss has none:
+
+        * of classes, ``balanced_accuracy``, ``f1_macro``, ``top5_accuracy`` (of more than 20 classes), ``mean_iou`` (of
+          labels per pixel or token), ``per_class`` (a dict for each: class, labels, predicted, accuracy, precision,
+          recall, f1), ``confusion_matrix`` (rows are labels; up to 512 classes) and ``most_confused`` (label,
+          predicted, count, the most frequent first);
+        * of several labels (bce-with-logits; above a probability of 0.5), ``f1_macro``, ``f1_micro``, ``exact_match``
+          (the share of samples with every label right) and ``per_output``;
+        * of numbers (mse, l1), ``r2``, ``mae`` and ``rmse`` (means over the outputs) and ``per_output``.
 
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
@@ -94,8 +105,8 @@ def evaluate(
     Example:
         >>> from adabet_onnx import evaluate
         >>> result = evaluate("model.onnx", "new_domain.npz")
-        >>> sorted(result)
-        ['accuracy', 'data', 'loss', 'samples']
+        >>> result["samples"], len(result["per_class"])
+        (400, 10)
     """
     if choices is None:
         choices = trained_choices(model)
@@ -105,42 +116,57 @@ def evaluate(
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    return _evaluated(model, dataset, used, choices, threads, progress)
+    return evaluated(model, dataset, used, choices, threads=threads, progress=progress)
 
 
-def _evaluated(
-    model: Model,
-    dataset: Dataset,
-    preprocessing: Arithmetic,
-    choices: Choices,
-    threads: Threads,
-    progress: Progress | None,
+@typed
+def write_predictions(
+    model: ModelSource,
+    data: Any,
+    output: str | os.PathLike[str],
+    *,
+    preset: str = "auto",
+    preprocessing: Preprocessing | Arithmetic | None = None,
+    choices: Choices | None = None,
+    threads: Threads = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
-    refused = refusal(model.doubt, loss, model.name)
-    if refused is not None:
-        raise ModelError(f"{model.name}: {refused}")
-    if axis is None and loss == "cross-entropy":
-        axis = told_axis(model)
-    dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
-    labels = dataset.need_labels("evaluation")
-    taken = Feeder(model, preprocessing).taken(dataset)
-    first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
-    shape: Dims = ("N", *first.shape[1:])
-    where = class_axis(shape, axis, loss)
-    labels = fit_labels(labels, loss, shape, dataset.name, axis, ignore)
-    logits = compute_logits(model, dataset, preprocessing, threads=threads, progress=progress)
-    accuracy = None
-    if where is not None:  # of each pixel or token, if there are such
-        logits, labels = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), labels.reshape(-1)
-        logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
-        accuracy = float((logits.argmax(-1) == labels).mean())
-    return {
-        "loss": loss_of(loss, logits, labels, class_axis=None if where is None else -1),
-        "accuracy": accuracy,
-        "samples": len(dataset),
-        "data": taken,
-    }
+    """Evaluate as `evaluate` does, and write what is predicted for each sample beside its label.
+
+    Args:
+        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
+        data: labelled data in any form that `Data` describes: its test part, or all where it has none.
+        output: the file to write: ``.csv`` (input, label, label_name, predicted, predicted_name, probability, correct;
+            of several outputs a column each), ``.jsonl`` (the same and logits, an object a line) or ``.npz`` (the same
+            as arrays; also of labels per pixel or token).
+        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
+        preprocessing: by hand, in place of a preset.
+        choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
+            of the artifact folder; for a model, the defaults of `Choices`.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        progress: called with samples done.
+
+    Returns:
+        What `evaluate` returns.
+
+    Raises:
+        DataError: no labels, or data or labels that do not fit the model.
+        ModelError: as `evaluate`.
+        UsageError: as `evaluate`; or the file ends in something else, or outputs per pixel are not to be an ``.npz``.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> from adabet_onnx import write_predictions
+        >>> result = write_predictions("model.onnx", "new_domain.npz", "predictions.csv")
+        >>> from pathlib import Path
+        >>> Path("predictions.csv").read_text().splitlines()[0]
+        'input,label,label_name,predicted,predicted_name,probability,correct'
+    """
+    choices = trained_choices(model) if choices is None else choices
+    model = open_trained(model)
+    dataset = open_data(data, model).for_evaluation
+    used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
+    return evaluated(model, dataset, used, choices, threads=threads, progress=progress, save=output)
 
 
 @typed
@@ -150,6 +176,7 @@ def predict(
     *,
     preset: str = "auto",
     preprocessing: Preprocessing | Arithmetic | None = None,
+    save_predictions: str | os.PathLike[str] | None = None,
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
@@ -162,6 +189,8 @@ def predict(
             a `Data` of either.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
         preprocessing: by hand, in place of a preset.
+        save_predictions: also write them to this file, ``.csv``, ``.jsonl`` or ``.npz``, as `write_predictions` does,
+            without labels.
         threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with samples done.
 
@@ -173,7 +202,9 @@ def predict(
     Raises:
         DataError: the inputs do not fit the model.
         ModelError: the model cannot be opened or run.
-        UsageError: a preset or a layout that does not fit.
+        UsageError: a preset or a layout that does not fit; or predictions are saved in a file that ends in something
+            else, or for outputs per pixel is not an ``.npz``.
+        OutputError: they cannot be written.
 
     Example:
         >>> from adabet_onnx import predict
@@ -181,27 +212,53 @@ def predict(
         >>> sorted(rows[0])
         ['class', 'data', 'input', 'logits', 'probability']
     """
+    choices = trained_choices(model)
+    if save_predictions is not None:
+        check_predictions(save_predictions)
     model = open_trained(model)
     dataset, names = open_inputs(inputs, model)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     taken = Feeder(model, used).taken(dataset)
+    if save_predictions is not None:
+        first = compute_logits(model, dataset.subset([0]), used, threads=threads)
+        form = _unlabelled(model, choices, first.shape)
+        check_predictions(save_predictions, dense=form.dense)
     logits = compute_logits(model, dataset, used, threads=threads, progress=progress)
-    classes = model.metadata("classes")
-    rows = []
-    for name, row in zip(names, logits, strict=True):
-        entry: dict[str, Any] = {
-            "input": name,
-            "class": None,
-            "probability": None,
-            "logits": row.tolist(),
-            "data": taken,
-        }
-        if row.size == max(row.shape, default=0) > 1:  # one axis of classes, up to axes of size 1
-            row = row.reshape(-1)
-            best = int(row.argmax())
-            named = isinstance(classes, list) and len(classes) == len(row)
-            entry["class"] = str(classes[best]) if named else best
-            if model.doubt is None:
-                entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
-        rows.append(entry)
-    return rows
+    if save_predictions is not None:
+        with saving(save_predictions, form, names) as add:
+            for start in range(0, len(logits), _WRITTEN):
+                add(logits[start : start + _WRITTEN], None)
+    return [_row(name, row, model) | {"data": taken} for name, row in zip(names, logits, strict=True)]
+
+
+def _row(name: str, row: np.ndarray, model: Model) -> dict[str, Any]:
+    entry: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
+    if _of_classes(row.shape):
+        row, classes = row.reshape(-1), model.metadata("classes")
+        best = int(row.argmax())
+        named = isinstance(classes, list) and len(classes) == len(row)
+        entry["class"] = str(classes[best]) if named else best
+        if model.doubt is None:
+            entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
+    return entry
+
+
+def _of_classes(shape: tuple[int, ...]) -> bool:
+    """Whether a sample's logits have one axis of classes, up to axes of size 1."""
+    return math.prod(shape) == max(shape, default=0) > 1
+
+
+def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> Form:
+    """What predictions are of where there are no labels: of the loss that a folder was trained with, else of classes.
+
+    Raises:
+        UsageError: a wrong class axis.
+    """
+    dims: Dims = ("N", *shape[1:])
+    loss, axis = choices.loss, choices.class_axis
+    if loss == "cross-entropy" and (len(dims) > 2 or _of_classes(shape[1:])) and math.prod(shape[1:]) > 1:
+        axis = class_axis(dims, told_axis(model) if axis is None else axis, loss)
+    else:
+        axis = None
+    kind = "mse" if axis is None and loss == "cross-entropy" else loss
+    return Form(kind, shape[1:], axis, names_of(model, None, dims, axis), sure=model.doubt is None)

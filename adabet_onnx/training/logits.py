@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..model.passes.logits_only import LogitsOnly
 from ..progress import Progress
 from ..runtime import Threads
 
-_BATCH = 64
+_BATCH, _LEAST_BATCH = 64, 2  # two: how samples would run into each other is seen
+_BATCH_BYTES = 16 << 20  # of logits
 _ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
 
 
@@ -49,10 +51,28 @@ def compute_logits(
         DataError: data that does not fit the model, or logits that are NaN or infinite.
         ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "progress": progress}
+    return np.concatenate(list(logits_in_batches(model, dataset, preprocessing, **how)))
+
+
+def logits_in_batches(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Arithmetic,
+    *,
+    batch_size: int = _BATCH,
+    threads: Threads = None,
+    progress: Progress | None = None,
+) -> Iterator[np.ndarray]:
+    """The same a batch at a time, so that not all have to be kept.
+
+    Raises:
+        DataError: as `compute_logits`.
+        ModelError: likewise.
+    """
     graph = model.quantised.graph if model.quantised is not None and model.quantised.whole else model.graph
     session = logits_session(graph, model.logits, model.name, threads)
     feeder = Feeder(model, preprocessing)
-    parts = []
     if progress is not None:
         progress("evaluating", 0, len(dataset))
     for start in range(0, len(dataset), batch_size):
@@ -63,20 +83,27 @@ def compute_logits(
                 f"{model.name} gives logits of shape {part.shape} for {len(indices)} samples. Export it with a dynamic "
                 "batch dimension."
             )
-        parts.append(part)
         if start == 0 and len(indices) > 1:
             ends = indices[[0, -1]]
             alone = [_run(session, feeder.feeds(dataset, ends[i : i + 1]), model.name) for i in range(2)]
             check_alone(np.concatenate(alone), part[[0, -1]], model.name)
+        if not np.isfinite(part).all():
+            raise DataError(
+                f"the outputs of {model.name} are NaN or infinite for {dataset.name}. Is the preprocessing right "
+                f"({preprocessing.to_json()})? Otherwise the model itself is damaged."
+            )
         if progress is not None:
             progress("evaluating", int(indices[-1]) + 1, len(dataset))
-    logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise DataError(
-            f"the outputs of {model.name} are NaN or infinite for {dataset.name}. Is the preprocessing right "
-            f"({preprocessing.to_json()})? Otherwise the model itself is damaged."
-        )
-    return logits
+        yield part
+
+
+def batch_for(sample: np.ndarray) -> int:
+    """How many samples to run together so that their logits stay small, where they are per pixel or token.
+
+    Args:
+        sample: logits of one.
+    """
+    return int(min(_BATCH, max(_LEAST_BATCH, _BATCH_BYTES // max(sample.nbytes, 1))))
 
 
 def _run(session: Any, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
