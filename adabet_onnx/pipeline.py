@@ -40,6 +40,7 @@ from .selection.record import Selection, load_selection
 from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
+from .trainability.class_weights import resolved
 from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained
@@ -201,6 +202,7 @@ def _begin(
     if splits.test is not None:
         feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
     _check_labels(model, splits, choices)
+    choices = resolved(choices, model, splits.train)
     settings = dataclasses.replace(options.settings, seed=seed)
     return _Job(model, headed, splits, used, taken, choices, settings, options, target, resume, progress)
 

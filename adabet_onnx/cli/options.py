@@ -23,7 +23,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size, Weights
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -119,7 +119,7 @@ measured_on = _data(
     "--data",
     type=ANY,
     metavar="DATA",
-    help="Data of the new domain, for a frozen part in int8: it is measured on it.",
+    help="Data of the new domain, for what is measured on it: a frozen part in int8, balanced class weights.",
 )
 ignore_label = _data(
     "--ignore-label", type=int, metavar="N", help="A label, of a pixel or token, that does not count, such as 255."
@@ -254,6 +254,13 @@ objective = together(
         default=0.0,
         metavar="X",
         help="Label smoothing of cross-entropy.",
+    ),
+    _training(
+        "--class-weights",
+        type=Weights(),
+        metavar="W,...",
+        help="Weights of classes in cross-entropy: balanced, a number for each (1,2.5,1), or by name (cat=2,dog=1).",
+        show_default="all alike",
     ),
     _training(
         "--batch-norm",

@@ -70,6 +70,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Loss and accuracy of a model, or of an artifact folder's trained state, on labelled data.
 
+    The loss is one of the data, by which any two models can be compared: labels are not smoothed, and all classes count
+    alike. (The eval_loss of a training is what it minimises, with both.)
+
     Args:
         model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
         data: labelled data in any form that `Data` describes: its test part, or all where it has none.

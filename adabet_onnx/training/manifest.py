@@ -8,7 +8,8 @@
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
-    batch_norm, recompute, frozen, frozen_precision, ort_format, profile     trainability/choices.py
+    class_weights (a number for each class, or null; absent in older files), batch_norm, recompute, frozen,
+    frozen_precision, ort_format, profile     trainability/choices.py
                     (class_axis: of logits_shape, null where the loss has no classes)
     class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
                     of either; absent in older files, whose class_axis is null then
@@ -252,6 +253,12 @@ class Manifest:
         return None if value is None else int(value)
 
     @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Of the cross-entropy, one for each class; None where all count alike."""
+        value = self.content.get("class_weights")
+        return None if value is None else tuple(float(weight) for weight in value)
+
+    @property
     def class_axis(self) -> int | None:
         """Axis of the classes in these logits; None where the loss has none."""
         return class_axis(self.logits_shape, self.content.get("class_axis"), self.loss_function)
@@ -390,6 +397,7 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         _ = manifest.class_axis
     except UsageError as error:
         raise record.damaged(f"'class_axis' and 'logits_shape' do not fit together: {error}") from error
+    _check_weights(record, manifest)
     details = "inputs" if backend == "ort" else "input_details"
     for key in (details, "parameters"):
         if not record.take(key, list):
@@ -427,6 +435,17 @@ def _check(record: Entries, manifest: Manifest, path: Path) -> None:
         _ = manifest.preprocessing
     record.take_if_there("bound", None, dict, type(None))
     record.take_if_there("notes", [], list)
+
+
+def _check_weights(record: Entries, manifest: Manifest) -> None:
+    """See that there is a weight for each class, where there are weights."""
+    if record.take_if_there("class_weights", None, list, type(None)) is None:
+        return
+    weights, axis = record.take("class_weights", list), manifest.class_axis
+    classes = None if axis is None else manifest.logits_shape[axis]
+    numbers = all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights)
+    if len(weights) != classes or not numbers or not any(weights):
+        raise record.damaged("'class_weights' must be a number for each class, at least 0, not all 0")
 
 
 def _check_boundary(record: Entries, path: Path) -> None:

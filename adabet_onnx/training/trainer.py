@@ -239,4 +239,5 @@ class Trainer:
             labels=used.labels(used.training),
             held_out=None if used.held_out is None else used.labels(used.held_out),
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+            weights=self.manifest.class_weights,
         )
