@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from ..vocabulary import (
+    AUGMENTS,
     BACKENDS,
     BATCH_NORMS,
     ESTIMATORS,
@@ -23,7 +24,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size, Weights
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size, Weights, Words
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -222,6 +223,23 @@ course = together(
     ),
     _training("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"),
     accumulate,
+)
+views = _training(
+    "--views",
+    type=_COUNT,
+    metavar="N",
+    help="Variants of each picture that are trained on, one in each epoch; so many times more is kept.",
+    show_default="4 with --augment, 2 where it is flip alone",
+)
+augmentation = together(
+    _training(
+        "--augment",
+        type=Words(AUGMENTS),
+        metavar="NAME,...",
+        help="Also train on changed pictures, of flip (left and right), crop and colour.",
+        show_default="as they are",
+    ),
+    views,
 )
 loss = _training(
     "--loss", type=click.Choice(LOSSES), default="cross-entropy", help="The loss between outputs and labels."

@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data.labels import IGNORED
+from ..errors import UsageError
 from ..model.dims import Dim, Dims, dims, product
 from ..model.logits_axes import class_axis, label_shape
 from .builder import Builder
@@ -67,7 +68,7 @@ def build_loss(
 
     Raises:
         ModelError: the shape of the logits is unknown.
-        UsageError: a wrong class axis, or logits of shape (N,) and cross-entropy.
+        UsageError: a wrong class axis, logits of shape (N,) and cross-entropy, or not a weight for each class.
     """
     shape = dims(logits)
     where = class_axis(shape, axis, loss)
@@ -96,6 +97,8 @@ class _Targets:
         """The weights as a constant that is broadcast over the logits."""
         if self.weights is None:
             return None
+        if len(self.weights) not in (0, classes):
+            raise UsageError(f"`class_weights` has {len(self.weights)} numbers, but there are {classes} classes.")
         return np.array(self.weights or [1.0] * classes, np.float32).reshape(one_each)
 
 

@@ -70,6 +70,16 @@ def resolved(choices: Choices, model: Model, dataset: Dataset | None, classes: S
     return replace(choices, class_weights=_by_name(given, known or (dataset and dataset.classes), int(shape[axis])))
 
 
+def without_data(choices: Choices, model: Model) -> Choices:
+    """The choices for measuring what a step takes, with 1 for every weight that is not a number yet."""
+    if not choices.class_weights or isinstance(choices.class_weights, tuple):
+        return choices
+    shape = axes_of(model.graph, model.logits).batch_first(model.name)
+    axis = class_axis(shape, choices.class_axis, choices.loss)
+    assert axis is not None
+    return replace(choices, class_weights=(1.0,) * int(shape[axis]))
+
+
 def _by_name(given: object, known: object, classes: int) -> tuple[float, ...]:
     """A weight for each class, 1 where none is given."""
     assert isinstance(given, dict)

@@ -65,13 +65,15 @@ class Epochs:
         order = rows[seeds.epoch(settings.seed, epoch).permutation(len(rows))]
         share = SCHEDULES[settings.schedule]
         before, steps = (epoch - 1) * self.steps, settings.epochs * self.steps
+        views = self._data.views.of_epoch(epoch)
         total, rate, right, seen, what = 0.0, 0.0, Accuracy(self._manifest), 0.0, ""
         for step in range(self.steps):
             rate = settings.rate * share((before + step) / steps)
             size = settings.size * settings.parts
             parts = _parts(order[step * size : (step + 1) * size], settings.size)
             for batch in parts:
-                feeds, labels = self._source.of(batch), self._data.labels(batch)
+                feeds = self._source.of(batch, None if views is None else views[batch])
+                labels = self._data.labels(batch)
                 if len(parts) == 1:
                     loss, logits = session.step(feeds, labels, rate)
                 else:

@@ -20,6 +20,7 @@ from ..errors import DataError, UsageError
 from ..model.open import Model
 from .manifest import Manifest
 from .settings import Settings
+from .views import Views, check_augmented
 
 _FINGERPRINTED = 16  # samples that tell whether a training is resumed with the same data
 
@@ -33,6 +34,7 @@ class Fed:
         training: which samples are trained on.
         held_out: which are not, for validation; None where none is.
         feeder: makes input of it.
+        views: of its samples.
         about: what is stored with the training: ``data`` and ``samples`` (fingerprints), ``classes``,
             ``preprocessing``, and ``taken_for`` (a line).
     """
@@ -41,6 +43,7 @@ class Fed:
     training: np.ndarray
     held_out: np.ndarray | None
     feeder: Feeder
+    views: Views
     about: dict[str, Any]
 
     @property
@@ -92,8 +95,9 @@ def fed(
         )
     stored = manifest.preprocessing
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
-    feeder = Feeder(model, used)
+    feeder = Feeder(model, used, settings.augmentation)
     taken = feeder.taken(dataset)
+    check_augmented(settings.augment, feeder, dataset, labelled=manifest.logits_shape)
     _same_meaning(dataset, taken, manifest.folder, resumed)
     samples = _sampled(feeder, dataset)
     if resumed.get("samples", samples) != samples:
@@ -109,7 +113,8 @@ def fed(
         "taken_for": taken,
     }
     feeder.feeds(dataset, training[:1])  # data that does not fit must not cost an earlier training's checkpoints
-    return Fed(dataset, training, held_out, feeder, about)
+    views = Views(len(dataset), training, settings.variants, settings.augmentation)
+    return Fed(dataset, training, held_out, feeder, views, about)
 
 
 def _labelled(dataset: Dataset, manifest: Manifest) -> Dataset:
