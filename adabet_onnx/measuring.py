@@ -81,6 +81,7 @@ def predicted(
     choices: Choices,
     batch_size: int,
     samples: int,
+    views: int,
     epochs: int,
 ) -> Overview | None:
     """The costs as predicted, where they can be.
@@ -92,6 +93,7 @@ def predicted(
         choices: that they were made with.
         batch_size: samples of an update.
         samples: that an epoch goes through.
+        views: of each sample.
         epochs: of the training.
     """
     backend = load_manifest(artifacts, verify=False).backend
@@ -103,6 +105,7 @@ def predicted(
             backend=backend,
             choices=choices,
             samples=samples,
+            views=views,
             epochs=epochs,
         )
     return None

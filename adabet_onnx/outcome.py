@@ -56,6 +56,7 @@ class Outcome:
         learning_rate: of the first step.
         stored_bytes: what was kept of one sample, from which all steps go on; 0 where nothing was.
         samples: of the training data.
+        views: of each of them that steps were made from (one of each in an epoch).
         epochs: that were trained.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
@@ -92,6 +93,7 @@ class Outcome:
     features: str | None = None
     stored_bytes: int = 0
     samples: int = 0
+    views: int = 1
     epochs: int = 0
 
     def to_dataframe(self, library: str | None = None) -> Any:
@@ -197,9 +199,9 @@ class Outcome:
         """What was kept of the samples, and what that saves of the training's time, in sentences."""
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
-        found, cost = [stored_sentence(self.stored_bytes, self.samples)], self.costs.get("selection")
+        found, cost = [stored_sentence(self.stored_bytes, self.samples, self.views)], self.costs.get("selection")
         if cost is not None and cost.frozen_bytes:
-            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs}
+            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": self.views}
             found.append(measured_sentence(cost, **how))
         return found
 
@@ -242,6 +244,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "learning_rate": outcome.learning_rate,
         "stored_bytes": outcome.stored_bytes,
         "samples": outcome.samples,
+        "views": outcome.views,
         "epochs": outcome.epochs,
     }
 

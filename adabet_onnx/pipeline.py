@@ -23,6 +23,7 @@ from .files import check_folder, make_folder, write_bytes
 from .measuring import measured, predicted
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
+from .model.dims import Dims
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of
 from .model.open import Model, ModelSource, open_model
@@ -36,6 +37,7 @@ from .selection.record import Selection, load_selection
 from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
+from .trainability.class_weights import resolved
 from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained
@@ -45,6 +47,7 @@ from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
 from .training.settings import Settings
 from .training.trainer import Trainer
+from .training.views import check_augmented
 from .training_runtime import need_runtime
 
 _MODEL = "model.onnx"  # the model with its new head
@@ -196,7 +199,9 @@ def _begin(
     taken = feeder.taken(splits.train)
     if splits.test is not None:
         feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
-    _check_labels(model, splits, choices)
+    shape = _check_labels(model, splits, choices)
+    check_augmented(options.settings.augment, feeder, splits.train, labelled=shape)
+    choices = resolved(choices, model, splits.train)
     settings = dataclasses.replace(options.settings, seed=seed)
     return _Job(model, headed, splits, used, taken, choices, settings, options, target, resume, progress)
 
@@ -324,6 +329,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
             selection,
             job.artifacts,
             samples=len(job.splits.train),
+            views=job.settings.variants,
             epochs=job.settings.epochs,
             **told,
         ),
@@ -332,6 +338,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         learning_rate=learned.rate,
         stored_bytes=load_manifest(job.artifacts, verify=False).stored_bytes,
         samples=len(job.splits.train),
+        views=job.settings.variants,
         epochs=sum(1 for row in metrics if row["epoch"]),
     )
 
@@ -345,8 +352,12 @@ def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bo
     return made, headed
 
 
-def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
-    """Say before anything long begins that labels are missing or out of range, or that there are no logits."""
+def _check_labels(model: Model, splits: Splits, choices: Choices) -> Dims:
+    """Say before anything long begins that labels are missing or out of range, or that there are no logits.
+
+    Returns:
+        The shape of the logits.
+    """
     refused = loss_obstacle(model, choices.loss, "portable", choices.class_axis)
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
@@ -355,6 +366,7 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> None:
         if part is not None:
             labels = part.need_labels("training")
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
+    return shape
 
 
 def _finished(job: _Job) -> tuple[Scores, Selection]:

@@ -14,6 +14,7 @@ import numpy as np
 from .errors import UsageError
 
 _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+_VIEW, _VIEWS = 11, 12
 
 
 def check_seed(seed: int) -> None:
@@ -69,6 +70,16 @@ def validation(seed: int) -> np.random.Generator:
 def epoch(seed: int, number: int) -> np.random.Generator:
     """In which order an epoch goes through the samples."""
     return _stream(seed, _EPOCH, number)
+
+
+def view(seed: int, sample: int, number: int) -> np.random.Generator:
+    """How a view of a sample differs from it."""
+    return _stream(seed, _VIEW, sample, number)
+
+
+def views(seed: int) -> np.random.Generator:
+    """With which of its views each sample begins."""
+    return _stream(seed, _VIEWS)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

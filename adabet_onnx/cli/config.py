@@ -18,7 +18,20 @@ import click
 
 from ..errors import UsageError
 from .layout import CONFIG, GROUPS, Declared, Option, together
-from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Setting, Share, ShareType, Size, Words
+from .parameters import (
+    FILE,
+    OUTPUT,
+    Bound,
+    Limit,
+    Numbers,
+    Setting,
+    Share,
+    ShareType,
+    Size,
+    Weights,
+    Words,
+    weights_text,
+)
 
 _NOT_TAKEN = ("config", "save-config")
 _NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they are of one call
@@ -28,6 +41,7 @@ _EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (click.types.BoolParamType, (bool,), "true or false"),
     (click.types.IntParamType, (int,), "a whole number"),
     (click.types.FloatParamType, (int, float), "a number"),
+    (Weights, (list, str), 'a list of numbers, "balanced", or "cat=2,dog=1"'),
     (Numbers, (int, float, list, str), "a number or a list of numbers"),
     (Words, (list, str), "a list of names"),
     (Size, (int, str), 'a size such as "64MB"'),
@@ -202,6 +216,8 @@ def _written(parameter: click.Parameter, value: Any, folder: Path) -> Any:
         return _relative(value, folder)
     if isinstance(value, Share):
         return f"{float(value):g}x"
+    if isinstance(parameter.type, Weights) and isinstance(value, dict):
+        return weights_text(value)
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return [_bound_text(name, inner, folder) for name, inner in value]
     return list(value) if isinstance(value, tuple) else value

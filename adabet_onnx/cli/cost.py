@@ -20,7 +20,7 @@ from .printing import progress_bar, show, show_json
     "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
     "step_multiply_adds, and where it was measured measured_bytes and measured_seconds. Of selection and all also "
     "frozen_bytes and tail_bytes (memory of the frozen pass and of a step after it), without_features_bytes, "
-    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, stored_bytes, multiply_adds, "
+    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, views, stored_bytes, multiply_adds, "
     "without_features_multiply_adds), and where they were measured measured_frozen_bytes, measured_frozen_seconds and "
     "measured_tail_bytes.",
 )
@@ -32,6 +32,7 @@ from .printing import progress_bar, show, show_json
 @options.batch_size.varied(default=32)
 @options.epochs.varied(default=10)
 @options.trained_samples
+@options.views.varied(default=1)
 @options.optimizer
 @options.backend
 @options.recompute
@@ -43,6 +44,7 @@ def cost(
     batch_size: int,
     epochs: int,
     samples: int,
+    views: int,
     measure: bool,
     backend: str,
     plot: Path | None,
@@ -90,6 +92,7 @@ def cost(
             progress=progress,
             samples=samples,
             epochs=epochs,
+            views=views,
         )
     if plot is not None:
         costs.plot(plot)

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from .layout import Option
-from .parameters import Share
+from .parameters import Share, weights_text
 
 _READING = ("layout", "allow_resize")
 _COMPUTING = ("threads", "provider", "provider_options")
@@ -21,6 +21,7 @@ _LABELS = ("loss", "class_axis", "ignore_label")
 _COMPARED = (
     *("num_classes", "keep_tail", "append", "bind", "preset", "scale", "mean", "std", "bgr", *_READING, *_LABELS),
     *("epochs", "batch_size", "accumulate", "optimizer", "weight_decay", "momentum", "clip_norm", "label_smoothing"),
+    "class_weights",
     *("batch_norm", "max_memory", "max_step_time", "max_update", "max_accumulate", "backend", *_COMPUTING),
 )
 
@@ -86,6 +87,8 @@ def _text(value: Any) -> str:
     """A value as its option takes it."""
     if isinstance(value, Share):
         return f"{float(value):g}x"
+    if isinstance(value, dict):
+        return weights_text(value)
     if isinstance(value, tuple) and isinstance(value[0], str):  # of --input
         return f"{value[0]}={value[1] if isinstance(value[1], str) else json.dumps(value[1])}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from ..vocabulary import (
+    AUGMENTS,
     BACKENDS,
     BATCH_NORMS,
     ESTIMATORS,
@@ -23,7 +24,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size, Weights, Words
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -125,7 +126,7 @@ measured_on = _data(
     "--data",
     type=ANY,
     metavar="DATA",
-    help="Data of the new domain, for a frozen part in int8: it is measured on it.",
+    help="Data of the new domain, for what is measured on it: a frozen part in int8, balanced class weights.",
 )
 ignore_label = _data(
     "--ignore-label", type=int, metavar="N", help="A label, of a pixel or token, that does not count, such as 255."
@@ -229,6 +230,23 @@ course = together(
     _training("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"),
     accumulate,
 )
+views = _training(
+    "--views",
+    type=_COUNT,
+    metavar="N",
+    help="Variants of each picture that are trained on, one in each epoch; so many times more is kept.",
+    show_default="4 with --augment, 2 where it is flip alone",
+)
+augmentation = together(
+    _training(
+        "--augment",
+        type=Words(AUGMENTS),
+        metavar="NAME,...",
+        help="Also train on changed pictures, of flip (left and right), crop and colour.",
+        show_default="as they are",
+    ),
+    views,
+)
 loss = _training(
     "--loss", type=click.Choice(LOSSES), default="cross-entropy", help="The loss between outputs and labels."
 )
@@ -260,6 +278,13 @@ objective = together(
         default=0.0,
         metavar="X",
         help="Label smoothing of cross-entropy.",
+    ),
+    _training(
+        "--class-weights",
+        type=Weights(),
+        metavar="W,...",
+        help="Weights of classes in cross-entropy: balanced, a number for each (1,2.5,1), or by name (cat=2,dog=1).",
+        show_default="all alike",
     ),
     _training(
         "--batch-norm",

@@ -83,6 +83,32 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
             self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
 
 
+def weights_text(weights: dict[str, float]) -> str:
+    """Weights by names of classes, as `Weights` takes them."""
+    return ",".join(f"{name}={weight:.9g}" for name, weight in weights.items())
+
+
+class Weights(Numbers):
+    """Weights of classes: balanced, a number for each class, or numbers by names of classes."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse, or fail as click does."""
+        if isinstance(value, dict) or value == "balanced":
+            return value
+        if "=" not in str(value):
+            return super().convert(value, param, ctx)
+        pairs = [part.rpartition("=") for part in str(value).split(",")]
+        try:
+            found = {name.strip(): float(number) for name, _, number in pairs}
+        except ValueError:
+            found = {}
+        if len(found) != len(pairs) or "" in found:
+            self.fail(f"{value!r} is not NAME=NUMBER, separated by commas, each name once: cat=2,dog=1.", param, ctx)
+        return found
+
+
 class Extent(click.ParamType["tuple[str, int]"]):
     """A named size: sequence=64."""
 

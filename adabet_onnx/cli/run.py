@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @options.rate
 @options.batch_size.varied(default=32)
 @options.course
+@options.augmentation
 @options.objective
 @options.budget
 @options.form

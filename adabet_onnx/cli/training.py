@@ -106,6 +106,7 @@ def artifacts(
 @options.rate
 @options.batch_size.varied(shown="32, or that of the selection's budget")
 @options.course
+@options.augmentation
 @options.features
 @options.resume
 @options.seed.varied(default=None, shown="0")

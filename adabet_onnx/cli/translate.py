@@ -22,13 +22,13 @@ from ..pieces import replaced
 PROGRAM = "adabet-onnx"
 
 _SAME = (  # the option is called as the parameter is
-    "accumulate allow_resize append backend batch_norm batch_size batches bgr channel_rho "
-    "channels check class_axis clip_norm costs embeddings epochs estimator features features_memory fisher "
-    "frozen frozen_precision groups head ignore_label keep_features keep_tail label_smoothing layers layout logits "
-    "loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
+    "accumulate allow_resize append augment backend batch_norm batch_size batches bgr channel_rho "
+    "channels check class_axis class_weights clip_norm costs embeddings epochs estimator features features_memory "
+    "fisher frozen frozen_precision groups head ignore_label keep_features keep_tail label_smoothing layers layout "
+    "logits loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
     "num_classes optimizer order ort_format patience preset profile provider recompute resume "
     "rho samples save_predictions scale schedule seed seeds std strategies strategy "
-    "subset_size subsets threads train_samples validation weight_decay "
+    "subset_size subsets threads train_samples validation views weight_decay "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
@@ -61,7 +61,9 @@ OF_CLASSES: dict[str, dict[str, str]] = {  # options classes; what a name means 
 OFF = {"check": "--no-check", "measure": "--no-measure", "fisher": "--no-fisher", "costs": "--no-costs", "bgr": "--rgb"}
 _HOLDERS = frozenset(name.lower() for name in OF_CLASSES)  # parameters that take such an object
 _SHARES = frozenset({"max_memory_share", "max_step_time"})  # of what training all layers takes: 0.5x
-_LISTS = frozenset({"mean", "rates", "rhos", "std", "strategies"})  # with commas; others are given again
+_LISTS = frozenset(
+    {"augment", "class_weights", "mean", "rates", "rhos", "std", "strategies"}
+)  # with commas; others are given again
 
 
 class Command(NamedTuple):

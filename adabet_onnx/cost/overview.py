@@ -20,6 +20,7 @@ from ..selection.record import Selection, load_selection
 from ..showing import html_table, one_line
 from ..sizes import size_text
 from ..trainability.choices import Choices, choose_backend
+from ..trainability.class_weights import without_data
 from ..training.artifacts import make_artifacts
 from ..training.manifest import Manifest
 from .drawing import LABELS, draw_costs
@@ -98,6 +99,7 @@ class Row:
             "training": {
                 "samples": training.samples,
                 "epochs": training.epochs,
+                "views": training.views,
                 "stored_bytes": training.stored_bytes,
                 "multiply_adds": training.multiply_adds,
                 "without_features_multiply_adds": training.without_features,
@@ -118,6 +120,7 @@ class Overview:
         notes: why something is missing.
         samples: of the whole training that is told of.
         epochs: likewise.
+        views: of each sample, likewise.
     """
 
     batch_size: int
@@ -128,6 +131,7 @@ class Overview:
     notes: tuple[str, ...] = ()
     samples: int = SAMPLES
     epochs: int = EPOCHS
+    views: int = 1
 
     def __repr__(self) -> str:
         sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
@@ -173,12 +177,15 @@ class Overview:
         if self.selection is None:
             return []
         found = self.selection.prediction
-        return frozen_sentences(found, found.of_training(self.samples, self.epochs))
+        return frozen_sentences(found, self._training(found))
+
+    def _training(self, found: Prediction) -> Training:
+        return found.of_training(self.samples, self.epochs, self.views)
 
     def to_json(self) -> dict[str, Any]:
         """inference, selection (where one was given) and all (null where not all layers can be trained)."""
         found: dict[str, Any] = {
-            name: row.to_json(None if name == "inference" else row.prediction.of_training(self.samples, self.epochs))
+            name: row.to_json(None if name == "inference" else self._training(row.prediction))
             for name, row in self.rows().items()
         }
         return found if "all" in found else found | {"all": None}
@@ -196,6 +203,7 @@ def overview(
     progress: Progress | None = None,
     samples: int = SAMPLES,
     epochs: int = EPOCHS,
+    views: int = 1,
 ) -> Overview:
     """Predict, and measure if asked to, what inference and training cost.
 
@@ -211,6 +219,7 @@ def overview(
         progress: called with what is going on, steps done and steps in all.
         samples: of a whole training.
         epochs: likewise.
+        views: of each sample where pictures are augmented, of which an epoch takes one.
 
     Raises:
         RecordError: the selection was made for another model.
@@ -220,8 +229,8 @@ def overview(
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
-    if samples < 1 or epochs < 1:
-        raise UsageError(f"a training has at least 1 sample and 1 epoch, not {samples} and {epochs}.")
+    if min(samples, epochs, views) < 1:
+        raise UsageError(f"a training has at least 1 sample, epoch and view, not {samples}, {epochs} and {views}.")
     model = open_model(model)
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
@@ -252,6 +261,7 @@ def overview(
         predicted.notes,
         samples,
         epochs,
+        views,
     )
 
 
@@ -325,4 +335,5 @@ def _measured(
 
 def _artifacts(predictor: Predictor, selection: Selection, folder: Path) -> Manifest:
     choices = replace(predictor.choices, frozen_precision="float32")  # there are no samples to quantise with
+    choices = without_data(choices, predictor.model)
     return make_artifacts(predictor.model, selection, folder, backend=predictor.backend, check=False, choices=choices)

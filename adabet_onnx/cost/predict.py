@@ -51,6 +51,7 @@ class Training:
     Attributes:
         samples: that are trained on.
         epochs: passes over them.
+        views: of each sample, of which an epoch takes one.
         stored_bytes: what is kept of all of them.
         multiply_adds: of all.
         without_features: the same where nothing is kept and the frozen graph runs in each step.
@@ -58,6 +59,7 @@ class Training:
 
     samples: int
     epochs: int
+    views: int
     stored_bytes: int
     multiply_adds: int
     without_features: int
@@ -123,18 +125,19 @@ class Prediction:
         """This step's multiply-adds over another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
-    def of_training(self, samples: int, epochs: int) -> Training:
+    def of_training(self, samples: int, epochs: int, views: int = 1) -> Training:
         """A whole training, without what evaluations take.
 
         Args:
             samples: that are trained on.
             epochs: passes over them.
+            views: of each sample, of which an epoch takes one.
         """
         frozen, step = (
             work * samples // self.batch_size for work in (self.frozen_multiply_adds, self.step_multiply_adds)
         )
-        kept = self.stored_bytes * samples
-        return Training(samples, epochs, kept, frozen + epochs * step, epochs * (frozen + step))
+        kept = self.stored_bytes * samples * views
+        return Training(samples, epochs, views, kept, views * frozen + epochs * step, epochs * (frozen + step))
 
 
 class Predictor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,13 +78,20 @@ def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
             )
 
 
-def counted(labels: np.ndarray) -> int:
+def counted(labels: np.ndarray, weights: Sequence[float] | None = None) -> float:
     """How much the mean loss of a batch weighs beside others: the number of its labels that are not ignored.
+
+    With weights of classes it is the sum of the weights of these labels, by which the loss is divided. Where that is 0,
+    the loss is divided by 1: its sum over several batches is then that of ``loss * (counted(...) or 1)``.
 
     Args:
         labels: as `fit_labels` gives them. (Float targets are of one shape throughout, and count by the sample.)
+        weights: of the classes, in the order of their indices.
     """
-    return int(np.count_nonzero(labels != IGNORED)) if labels.dtype.kind in "iu" else len(labels)
+    if labels.dtype.kind not in "iu":
+        return len(labels)
+    known = labels[labels != IGNORED]
+    return known.size if weights is None else float(np.asarray(weights, np.float32)[known].sum(dtype=np.float64))
 
 
 def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False, ignore: int | None = None) -> Dataset:

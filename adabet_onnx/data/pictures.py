@@ -17,7 +17,7 @@ COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
 LEAST_SIDE = 8  # pixels of a grey picture that has no axis of channels
 MOST_SCALE = 8.0  # how much a side may be enlarged or shrunk
 MOST_DISTORTION = 2.0  # how much more one side than the other
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of ITU-R BT.601, as Pillow's mode L
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of ITU-R BT.601, as Pillow's mode L
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def recoloured(images: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(images, channels, axis=3)
     if channels == 3:
         return images[..., :3]
-    grey = images[..., :3].astype(np.float32) @ _LUMA
+    grey = images[..., :3].astype(np.float32) @ LUMA
     whole = images.dtype.kind in "iu"
     return (np.rint(grey).astype(images.dtype) if whole else grey)[..., np.newaxis]
 

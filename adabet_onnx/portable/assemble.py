@@ -236,6 +236,7 @@ class _Draft:
             recipe.loss,
             self.names.labels,
             label_smoothing=recipe.label_smoothing,
+            class_weights=recipe.class_weights,
             axis=recipe.class_axis,
             gradient=gradient,
         )

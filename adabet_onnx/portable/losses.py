@@ -3,7 +3,9 @@
 With x the logits, t the target and C classes:
 
 cross-entropy    mean over labels of -sum_c q_c log softmax(x)_c, where q is 1 - s + s/C at the label and s/C elsewhere
-                 (s: label smoothing; torch.nn.CrossEntropyLoss); gradient (softmax(x) - q) / count
+                 (s: label smoothing; torch.nn.CrossEntropyLoss); gradient (softmax(x) - q) / count. With a weight w
+                 for each class q is w_c times that, and the sum is divided by that of the weights of the labels, as in
+                 torch: gradient (softmax(x) sum_c q_c - q) / sum. (Where all these are 0, it is divided by 1.)
 mse              mean of (x - t)^2
 l1               mean of |x - t|
 bce-with-logits  mean of max(x, 0) - x t + log(1 + exp(-|x|))
@@ -19,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..data.labels import IGNORED
+from ..errors import UsageError
 from ..model.dims import Dim, Dims, dims, product
 from ..model.logits_axes import class_axis, label_shape
 from .builder import Builder
@@ -46,6 +49,7 @@ def build_loss(
     labels: str,
     *,
     label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
     axis: int | None = None,
     gradient: bool = True,
 ) -> Loss:
@@ -57,12 +61,14 @@ def build_loss(
         loss: one of vocabulary.LOSSES.
         labels: name of the labels' input.
         label_smoothing: of cross-entropy, 0 to 1.
+        class_weights: of cross-entropy, one for each class; none at all: 1 for each (for predictions of what a step
+            takes, before weights are known).
         axis: of the classes; see `class_axis`.
         gradient: also write the gradient.
 
     Raises:
         ModelError: the shape of the logits is unknown.
-        UsageError: a wrong class axis, or logits of shape (N,) and cross-entropy.
+        UsageError: a wrong class axis, logits of shape (N,) and cross-entropy, or not a weight for each class.
     """
     shape = dims(logits)
     where = class_axis(shape, axis, loss)
@@ -72,16 +78,34 @@ def build_loss(
         shape=ir.Shape(label_shape(shape, where)),
     )
     if where is not None:
-        value, seed = _cross_entropy(build, logits, given, where, label_smoothing, gradient)
+        smoothed = _Targets(where, label_smoothing, class_weights)
+        value, seed = _cross_entropy(build, logits, given, smoothed, gradient)
     else:
         value, seed = _ELEMENTWISE[loss](build, logits, given, gradient)
     return Loss(given, value, seed)
 
 
+@dataclass(frozen=True)
+class _Targets:
+    """How labels become the targets of the cross-entropy: the axis of the classes, smoothing, and weights."""
+
+    axis: int
+    smoothing: float
+    weights: tuple[float, ...] | None
+
+    def weighing(self, classes: int, one_each: list[int]) -> np.ndarray | None:
+        """The weights as a constant that is broadcast over the logits."""
+        if self.weights is None:
+            return None
+        if len(self.weights) not in (0, classes):
+            raise UsageError(f"`class_weights` has {len(self.weights)} numbers, but there are {classes} classes.")
+        return np.array(self.weights or [1.0] * classes, np.float32).reshape(one_each)
+
+
 def _cross_entropy(
-    build: Builder, x: ir.Value, labels: ir.Value, axis: int, smoothing: float, gradient: bool
+    build: Builder, x: ir.Value, labels: ir.Value, targets: _Targets, gradient: bool
 ) -> tuple[ir.Value, ir.Value | None]:
-    shape = dims(x)
+    shape, axis, smoothing = dims(x), targets.axis, targets.smoothing
     classes = shape[axis]
     assert isinstance(classes, int)
     z = build.sub(x, build.reduce("ReduceMax", x, [axis]))
@@ -92,21 +116,35 @@ def _cross_entropy(
     index = build.constant(np.arange(classes, dtype=np.int64).reshape(one_each))
     expanded = build.op("Unsqueeze", labels, build.ints(axis))
     q = build.op("Cast", build.op("Equal", expanded, index), to=int(ir.DataType.FLOAT))
+    weights, counts, mass = targets.weighing(classes, one_each), None, None
+    if weights is not None:
+        weighing = build.constant(weights)
+        weighed = build.mul(q, weighing)  # 0 where the label is ignored, which is no class's index
+        counts = build.total(weighed, range(len(shape)))
     if smoothing:
         q = build.add(build.scale(q, 1 - smoothing), build.scalar(smoothing / classes, q))
-    each = build.sub(build.op("Log", s), build.total(build.mul(q, z), [axis]))
-    if len(shape) == 2:
-        valid, count = None, _number(build, shape[:1], x)
-    else:
+    log = build.op("Log", s)
+    if weights is not None:
+        q = build.mul(q, weighing) if smoothing else weighed
+        mass = build.total(q, [axis])
+        log = build.mul(log, mass)
+    each = build.sub(log, build.total(build.mul(q, z), [axis]))
+    valid = None
+    if len(shape) > 2:
         ignored = build.op("Equal", expanded, build.constant(np.full([1] * len(shape), IGNORED, np.int64)))
-        ones = build.scalar(1, x)
-        valid = build.sub(ones, build.op("Cast", ignored, to=int(ir.DataType.FLOAT)))
-        count = build.at_least(build.total(valid, range(len(shape))), 1)
+        valid = build.sub(build.scalar(1, x), build.op("Cast", ignored, to=int(ir.DataType.FLOAT)))
         each = build.mul(each, valid)
+    if counts is not None:
+        count = build.add(counts, build.sub(build.scalar(1, counts), build.sign(counts)))  # 1 in place of 0
+    elif valid is not None:
+        count = build.at_least(build.total(valid, range(len(shape))), 1)
+    else:
+        count = _number(build, shape[:1], x)
     value = _total(build, build.div(each, count))
     if not gradient:
         return value, None
-    seed = build.sub(build.div(e, s), q)
+    shares = build.div(e, s)
+    seed = build.sub(shares if mass is None else build.mul(shares, mass), q)
     if valid is not None:
         seed = build.mul(seed, valid)
     return value, build.div(seed, count)

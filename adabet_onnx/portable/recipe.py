@@ -14,6 +14,7 @@ class Recipe:
     Attributes:
         loss: one of vocabulary.LOSSES.
         label_smoothing: of cross-entropy.
+        class_weights: of cross-entropy: see `losses.build_loss`.
         class_axis: of the logits; None: see `losses.class_axis`.
         optimizer: the update.
         allowed: operators that may be used; None: all.
@@ -24,6 +25,7 @@ class Recipe:
 
     loss: str = "cross-entropy"
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
     class_axis: int | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     allowed: frozenset[str] | None = None

@@ -66,7 +66,8 @@ class Session:
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
         self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
-        self._weight = 0
+        self._weight: float = 0
+        self._class_weights: list[float] | None = names.get("class_weights")
 
     def _held(self, array: np.ndarray) -> Any:
         """A copy in memory of the runtime, where steps may write."""
@@ -190,8 +191,9 @@ class Session:
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward and backward: (loss, logits).
 
-        Gradients are gathered since the last `update`, each batch weighted by its labels that are not ignored, so that
-        several batches give the gradient of one that holds them all.
+        Gradients are gathered since the last `update`, each batch weighted by its labels that are not ignored (and by
+        the weights of their classes, where they have some), so that several batches give the gradient of one that
+        holds them all.
         """
         moved = [entry for entry in self._state if entry.get("moves")]
         wanted = [self._names["loss"], self._names["logits"]]
@@ -199,9 +201,9 @@ class Session:
         wanted += [entry["output"] for entry in moved]
         given = self._given(feeds, labels)
         loss, logits, *found = self._run("gradients", wanted, given)
-        weight = counted(labels)
+        weight = counted(labels, self._class_weights)
         for entry, value in zip(self._parameters, found, strict=False):
-            name, gradient = entry["name"], value.numpy() * np.float32(weight)
+            name, gradient = entry["name"], value.numpy() * np.float32(weight or 1)  # the graph divides by no 0
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
         self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
         self._put(self._moved)
@@ -277,7 +279,7 @@ class Session:
 
     def gradient(self, name: str) -> np.ndarray:
         """A copy of a parameter's gathered gradient, float32 in its shape."""
-        return np.asarray(self._gradients[name] / np.float32(max(self._weight, 1)), np.float32)
+        return np.asarray(self._gradients[name] / np.float32(self._weight or 1), np.float32)
 
     def property(self, name: str) -> str | None:
         """A property stored in the checkpoint, or None."""

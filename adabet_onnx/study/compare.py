@@ -35,6 +35,7 @@ from ..progress import Progress, silent
 from ..showing import counted, html_table, named, one_line
 from ..sizes import size_text
 from ..trainability.choices import choose_backend
+from ..trainability.class_weights import resolved
 from ..training.evaluation import evaluate
 from ..training.learned import evaluated_at_chance
 from ..training_runtime import need_runtime
@@ -244,6 +245,7 @@ def _begin(
     splits = _labelled(data, model, plan.choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, splits.train), plan.preprocessing, preset=preset)
     splits = runs.used_data(splits, plan.train_samples)
+    plan = dataclasses.replace(plan, choices=resolved(plan.choices, model, splits.train))
     old_data = None if old is None else open_data(old, model).for_evaluation
     facts = {
         "model_sha256": model.sha256,

@@ -231,6 +231,7 @@ def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
         there.setdefault("data", wanted.get("data"))  # plans of older releases do not say
         if isinstance(there.get("choices"), dict):
             there["choices"].setdefault("frozen_precision", "auto")
+            there["choices"].setdefault("class_weights", None)
         other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
         if other:
             key = other[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import UsageError
-from ..model.logits_axes import axes_of, told_axis
+from ..model.logits_axes import axes_of, class_axis, told_axis
 from ..model.open import Model
 from ..options import check_fields
 from ..portable.optimizers import Optimizer
@@ -15,6 +16,8 @@ from ..portable.recipe import Recipe
 from ..showing import changed
 from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, FROZEN_PRECISIONS, LOSSES, OPTIMIZERS, PROFILES
 
+BALANCED = "balanced"
+_MOST = 1e9  # a weight
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
 
 
@@ -29,6 +32,11 @@ class Choices:
         momentum: of sgd.
         clip_norm: scale gradients down to this global norm; None: never.
         label_smoothing: of cross-entropy, 0 to below 1.
+        class_weights: of cross-entropy: a number for each class, in the order of the outputs; or by names of classes,
+            those that are not named having 1; or ``balanced``: n / (classes * count) by the labels of the training
+            data, as scikit-learn has it, which `make_artifacts` is then given (a class that is absent has 1, and does
+            not count among the classes). The loss is divided by the sum of the labels' weights, as in torch. None: all
+            count alike.
         class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax or head,
             else 1, or the last of three axes.
         ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
@@ -57,6 +65,7 @@ class Choices:
     momentum: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | Mapping[str, float] | str | None = None
     class_axis: int | None = None
     ignore_label: int | None = None
     batch_norm: str = "frozen"
@@ -84,17 +93,36 @@ class Choices:
         self.update.check()
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label smoothing must be at least 0 and below 1, not {self.label_smoothing}.")
-        of_classes = self.label_smoothing or self.class_axis is not None or self.ignore_label is not None
-        if self.loss != "cross-entropy" and of_classes:
+        of_classes = self.class_axis is not None or self.ignore_label is not None or self.class_weights is not None
+        if self.loss != "cross-entropy" and (self.label_smoothing or of_classes):
             raise UsageError(
-                f"label smoothing, a class axis and a label to ignore belong to cross-entropy, not to {self.loss}."
+                "label smoothing, a class axis, a label to ignore and weights of classes belong to cross-entropy, not "
+                f"to {self.loss}."
             )
+        if self.class_weights is not None:
+            object.__setattr__(self, "class_weights", _weights(self.class_weights))
 
     def for_model(self, model: Model) -> Choices:
         """The same, with the axis of the classes that the model's own Softmax tells, where none is given.
 
         One that is given is counted from the front.
+
+        Raises:
+            UsageError: there are weights, and not as many as classes.
         """
+        made = self._with_axis(model)
+        if isinstance(made.class_weights, tuple):
+            shape = axes_of(model.graph, model.logits).batch_first(model.name)
+            axis = class_axis(shape, made.class_axis, made.loss)
+            classes = None if axis is None else shape[axis]
+            if len(made.class_weights) != classes:
+                raise UsageError(
+                    f"`class_weights` has {len(made.class_weights)} numbers, but {model.name} has {classes} classes. "
+                    "Give one number for each class, in the order of the outputs."
+                )
+        return made
+
+    def _with_axis(self, model: Model) -> Choices:
         if self.loss != "cross-entropy":
             return self
         if self.class_axis is not None:
@@ -115,6 +143,7 @@ class Choices:
         return Recipe(
             loss=self.loss,
             label_smoothing=self.label_smoothing,
+            class_weights=() if isinstance(self.class_weights, str | Mapping) else self.class_weights,
             class_axis=self.class_axis,
             optimizer=self.update,
             allowed=allowed(self.profile),
@@ -138,6 +167,7 @@ class Choices:
                 "weight decay in sgd": self.optimizer == "sgd" and bool(self.weight_decay),
                 "clipping": self.clip_norm is not None,
                 "label smoothing": bool(self.label_smoothing),
+                "weights of classes": self.class_weights is not None,
                 "a class axis": self.class_axis is not None,
                 "labels to ignore": self.ignore_label is not None,
                 "batch normalisation by the batch": self.batch_norm == "batch",
@@ -164,6 +194,23 @@ class Choices:
         optimizer = {"name": entries.pop("optimizer")}
         optimizer |= {key: entries.pop(key) for key in ("weight_decay", "momentum", "clip_norm")}
         return {"loss_function": entries.pop("loss"), "optimizer": optimizer, **entries}
+
+
+def _weights(given: tuple[float, ...] | Mapping[str, float] | str) -> tuple[float, ...] | dict[str, float] | str:
+    """Weights of classes that can be some."""
+    if isinstance(given, str):
+        if given != BALANCED:
+            raise UsageError(f"unknown class weights {given!r}: give {BALANCED!r}, or a number for each class.")
+        return given
+    weights = list(given.values()) if isinstance(given, Mapping) else list(given)
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= _MOST:
+            raise UsageError(f"weights of classes must be numbers from 0 to {_MOST:g}, not {weight!r}.")
+    if not any(weights):
+        raise UsageError("at least one class must have a weight above 0.")
+    if isinstance(given, Mapping):
+        return {str(name): float(weight) for name, weight in given.items()}
+    return tuple(map(float, weights))
 
 
 def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> str:

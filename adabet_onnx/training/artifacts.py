@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from .. import runtime
+from ..data.source import open_data
 from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
 from ..model.door import guarded
@@ -21,6 +22,7 @@ from ..portable import emit
 from ..records import write_json
 from ..selection.record import Selection, load_selection
 from ..trainability.choices import Choices, choose_backend
+from ..trainability.class_weights import resolved
 from ..trainability.preflight import loss_obstacle, obstacles_to, pick_backend
 from ..training_runtime import load
 from ..version import __version__
@@ -61,8 +63,9 @@ def make_artifacts(
         loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
         choices: everything about loss, optimizer and form; None: the defaults of `Choices`.
         calibrate: training data, in any form that `Data` describes, where ``choices`` have the frozen part in int8: the
-            ranges of its activations are those on up to 256 samples of it. Labels are not looked at. It says how far
-            logits move, also where a quantised file keeps its numbers.
+            ranges of its activations are those on up to 256 samples of it. It says how far logits move, also where a
+            quantised file keeps its numbers. Labels are looked at for ``class_weights='balanced'`` alone, which needs
+            them: the numbers are then in the manifest.
         backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
             gradient for the selection.
         check: verify the artifacts in a process of its own before they are handed out (see `selfcheck`).
@@ -88,8 +91,9 @@ def make_artifacts(
     choose_backend(backend, choices)  # says what is wrong with them before anything is read
     selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
-    calibration = calibration_of(model, selection, calibrate, choices)
-    choices = choices.for_model(model)
+    given = None if calibrate is None else open_data(calibrate, model)
+    calibration = calibration_of(model, selection, given, choices)
+    choices = resolved(choices.for_model(model), model, None if given is None else given.train, selection.classes)
     chosen = pick_backend(model, selection, backend, choices)
     if chosen == "ort":
         load()

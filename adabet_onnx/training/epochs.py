@@ -38,7 +38,7 @@ class Epochs:
         self, session: TrainingSession, manifest: Manifest, data: Fed, source: Source, settings: Settings
     ) -> None:
         self._session, self._manifest, self._data, self._settings = session, manifest, data, settings
-        self._source = source
+        self._source, self._weights = source, manifest.class_weights
         self.steps = math.ceil(len(data.training) / (settings.size * settings.parts))
 
     def run(self, epoch: int, progress: Progress | None) -> tuple[dict[str, Any], str]:
@@ -65,30 +65,33 @@ class Epochs:
         order = rows[seeds.epoch(settings.seed, epoch).permutation(len(rows))]
         share = SCHEDULES[settings.schedule]
         before, steps = (epoch - 1) * self.steps, settings.epochs * self.steps
-        total, rate, right, seen, what = 0.0, 0.0, Accuracy(self._manifest), 0, ""
+        views = self._data.views.of_epoch(epoch)
+        total, rate, right, seen, what = 0.0, 0.0, Accuracy(self._manifest), 0.0, ""
         for step in range(self.steps):
             rate = settings.rate * share((before + step) / steps)
             size = settings.size * settings.parts
             parts = _parts(order[step * size : (step + 1) * size], settings.size)
             for batch in parts:
-                feeds, labels = self._source.of(batch), self._data.labels(batch)
+                feeds = self._source.of(batch, None if views is None else views[batch])
+                labels = self._data.labels(batch)
                 if len(parts) == 1:
                     loss, logits = session.step(feeds, labels, rate)
                 else:
                     loss, logits = session.gradients(feeds, labels)
                 if not math.isfinite(loss):
                     raise self._exploded(f"loss became {loss} in", epoch)
-                total += loss * counted(labels)
-                seen += counted(labels)
+                weight = counted(labels, self._weights)
+                total += loss * (weight or 1)
+                seen += weight
                 right.add(logits, labels)
             if len(parts) > 1:
                 session.update(rate)
-            what = f"epoch {epoch}/{settings.epochs}, loss {total / max(seen, 1):.3f}"
+            what = f"epoch {epoch}/{settings.epochs}, loss {total / (seen or 1):.3f}"
             if right.share is not None:
                 what += f", accuracy {right.share:.1%}"
             if progress is not None and step + 1 < self.steps:
                 progress(what, before + step + 1, steps)
-        return total / max(seen, 1), rate, what
+        return total / (seen or 1), rate, what
 
     def evaluated(self, rate: float) -> dict[str, Any]:
         """The part of a row that is on the validation data, and the rate it comes with."""
@@ -96,14 +99,15 @@ class Epochs:
         rows, settings = self._data.held_out, self._settings
         if rows is None:
             return row
-        loss, seen, right = 0.0, 0, Accuracy(self._manifest)
+        loss, seen, right = 0.0, 0.0, Accuracy(self._manifest)
         # Parts of a batch are there to keep memory low: evaluation must not take more.
         size = settings.size if settings.parts > 1 else max(settings.size, _EVAL_BATCH)
         for batch in _parts(rows, size):
             labels = self._data.labels(batch)
             each, logits = self._session.evaluate(self._source.of(batch), labels)
-            loss += each * counted(labels)
-            seen += counted(labels)
+            weight = counted(labels, self._weights)
+            loss += each * (weight or 1)
+            seen += weight
             right.add(logits, labels)
         row["eval_loss"] = loss / seen if seen and math.isfinite(loss) else None
         row["eval_accuracy"] = right.share

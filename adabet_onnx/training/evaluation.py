@@ -73,6 +73,9 @@ def evaluate(
 
     They are scikit-learn's, but None where that divides by zero. The data are gone through batch by batch.
 
+    The loss is one of the data, by which any two models can be compared: labels are not smoothed, and all classes count
+    alike. (The eval_loss of a training is what it minimises, with both.)
+
     Args:
         model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
         data: labelled data in any form that `Data` describes: its test part, or all where it has none.

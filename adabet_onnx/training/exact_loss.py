@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..data.labels import IGNORED
@@ -14,16 +16,29 @@ def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> fl
     """The loss that an artifact folder's graphs compute, so that what rounds is the network alone.
 
     Args:
-        manifest: of the folder: loss, class axis, label smoothing.
+        manifest: of the folder: loss, class axis, label smoothing, weights of classes.
         logits: float (N, ...).
         labels: as of `loss_of`.
     """
     smoothing = float(manifest.content.get("label_smoothing") or 0.0)
-    return loss_of(manifest.loss_function, logits, labels, class_axis=manifest.class_axis, smoothing=smoothing)
+    return loss_of(
+        manifest.loss_function,
+        logits,
+        labels,
+        class_axis=manifest.class_axis,
+        smoothing=smoothing,
+        weights=manifest.class_weights,
+    )
 
 
 def loss_of(
-    loss: str, logits: np.ndarray, labels: np.ndarray, *, class_axis: int | None = None, smoothing: float = 0.0
+    loss: str,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    *,
+    class_axis: int | None = None,
+    smoothing: float = 0.0,
+    weights: Sequence[float] | None = None,
 ) -> float:
     """The mean loss, in float64.
 
@@ -33,6 +48,7 @@ def loss_of(
         labels: class indices in the shape of the logits without the class axis, or targets in their shape.
         class_axis: of the logits, for cross-entropy.
         smoothing: of labels, for cross-entropy.
+        weights: of classes, for cross-entropy.
 
     Raises:
         DataError: the labels have another shape; numpy would broadcast them.
@@ -47,7 +63,7 @@ def loss_of(
             f"{written(labels.shape)}."
         )
     if loss == "cross-entropy":
-        return _cross_entropy(x, labels, smoothing)
+        return _cross_entropy(x, labels, smoothing, weights)
     targets = labels.astype(np.float64)
     if loss == "mse":
         return float(np.square(x - targets).mean())
@@ -62,10 +78,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
-    """Mean over all labels but the ignored ones; classes last."""
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float, weights: Sequence[float] | None) -> float:
+    """Mean over all labels but the ignored ones, by the weights of their classes; classes last."""
+    of_class = np.ones(logits.shape[-1]) if weights is None else np.asarray(weights, np.float64)
     logs = log_softmax(logits)
     valid = labels != IGNORED
-    chosen = np.take_along_axis(logs, np.where(valid, labels, 0)[..., None], -1)[..., 0]
-    each = -(1 - smoothing) * chosen - smoothing * logs.mean(-1)
-    return float(each[valid].mean()) if valid.any() else 0.0
+    known = np.where(valid, labels, 0)
+    chosen = np.take_along_axis(logs * of_class, known[..., None], -1)[..., 0]
+    each = -(1 - smoothing) * chosen - smoothing * (logs * of_class).mean(-1)
+    return float(each[valid].sum() / (of_class[known][valid].sum() or 1.0))

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import PIL
 import psutil
 
 from .. import runtime
@@ -39,6 +40,7 @@ from .fed import Fed
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
 from .store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
+from .views import Views
 
 _SHARE = 0.25  # of the free memory that features may take unasked
 _SPARE = 100_000_000  # bytes that are left free on a disk
@@ -54,6 +56,7 @@ class Computed:
         data: the samples.
         micro: how many the frozen graph is run on; None where there is nothing frozen: then what is given for samples
             are the model's inputs.
+        views: of the samples.
         where: the frozen graph runs.
     """
 
@@ -61,11 +64,12 @@ class Computed:
     feeder: Feeder
     data: Dataset
     micro: int | None
+    views: Views
     where: runtime.Runtime = field(default_factory=runtime.Runtime)
 
-    def of(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Of these samples."""
-        feeds = self.feeder.feeds(self.data, rows)
+    def of(self, rows: np.ndarray, views: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
+        """Of these samples; where a view is named for each, of that."""
+        feeds = self.feeder.feeds(self.data, rows, views)
         if self.micro is None:
             return feeds
         parts = [self._run(feeds, start, self.micro) for start in range(0, len(rows), self.micro)]
@@ -84,7 +88,7 @@ class Source:
 
     Attributes:
         computed: how it is computed.
-        kept: of all samples, where it is kept.
+        kept: of all views of all samples, in the order of `Views`, where it is kept.
         said: where it is, or why it is nowhere, in a line; None where there is nothing to say.
     """
 
@@ -98,9 +102,22 @@ class Source:
         """The file, where there is one."""
         return None if self._store is None else self._store.path
 
-    def of(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Of these samples."""
-        return self.computed.of(rows) if self.kept is None else self.kept.at(rows)
+    @property
+    def views(self) -> Views:
+        """Of the samples: ``source.of(*source.views.of(rows))`` is of all views of these."""
+        return self.computed.views
+
+    def of(self, rows: np.ndarray, views: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
+        """Of these samples.
+
+        Args:
+            rows: which samples.
+            views: the number of the view of each, the same whether it is kept or computed; None: the samples
+                themselves.
+        """
+        if self.kept is None:
+            return self.computed.of(rows, views)
+        return self.kept.at(self.views.places(rows, views))
 
     def close(self, *, keep: bool) -> None:
         """Let go of what is kept.
@@ -186,11 +203,11 @@ class _Keeping:
         progress: Progress,
     ) -> None:
         self._computed, self._settings, self._place, self._progress = computed, settings, place, progress
-        self._manifest, self._used, self._samples = manifest, used, len(used.data)
+        self._manifest, self._used, self._rows = manifest, used, used.views.total
         self._fields = [
             Field(str(entry["name"]), str(entry["dtype"]), tuple(entry["shape"][1:])) for entry in manifest.boundary
         ]
-        self._bytes = file_bytes(self._fields, self._samples)
+        self._bytes = file_bytes(self._fields, self._rows)
 
     @cached_property
     def _key(self) -> str:
@@ -234,12 +251,15 @@ class _Keeping:
 
     def _said(self, where: str) -> str:
         size = size_text(sum(field.bytes for field in self._fields))
-        return f"{counted(self._samples, 'sample')} of {size}, {size_text(self._bytes)} {where}"
+        what = f"{counted(self._rows, 'sample')} of {size}"
+        if self._used.views.count > 1:
+            what = f"{counted(self._rows, 'view')} of {counted(len(self._used.data), 'sample')}, each of {size}"
+        return f"{what}, {size_text(self._bytes)} {where}"
 
     def _in_memory(self) -> Source | None:
         with contextlib.suppress(MemoryError):
             return self._with(
-                kept=filled(self._fields, self._samples, self._chunks()), said=self._said("in memory, computed once")
+                kept=filled(self._fields, self._rows, self._chunks()), said=self._said("in memory, computed once")
             )
         return None
 
@@ -252,14 +272,14 @@ class _Keeping:
             free = psutil.disk_usage(str(self._place.folder)).free
             if free < self._bytes + _SPARE:
                 return None, f"{size_text(free)} are free"
-            write_store(self._path, self._key, self._fields, self._samples, self._chunks())
+            write_store(self._path, self._key, self._fields, self._rows, self._chunks())
         except (OutputError, OSError) as error:
             return None, clipped(_reason(error), 120)
         made = self._opened("computed once")
         return made, "what was written cannot be read"
 
     def _opened(self, how: str) -> Source | None:
-        store = open_store(self._path, self._key, self._fields, self._samples)
+        store = open_store(self._path, self._key, self._fields, self._rows)
         if store is None:
             return None
         where = f"in {self._path}" if self._settings.keep_features else "on disk"
@@ -267,12 +287,14 @@ class _Keeping:
 
     def _chunks(self) -> Iterator[Mapping[str, np.ndarray]]:
         size = self._computed.micro or 1
-        for start in range(0, self._samples, size):
-            self._progress("computing features", start, self._samples)
-            chunk = self._computed.of(np.arange(start, min(start + size, self._samples)))
+        views = self._used.views
+        for start in range(0, self._rows, size):
+            self._progress("computing features", start, self._rows)
+            rows, numbers = views.rows(start, start + size)
+            chunk = self._computed.of(rows, None if views.augmentation is None else numbers)
             self._check(chunk)
             yield chunk
-        self._progress("computing features", self._samples, self._samples)
+        self._progress("computing features", self._rows, self._rows)
         self._computed.session.forget_frozen()
 
     def _check(self, chunk: Mapping[str, np.ndarray]) -> None:
@@ -306,8 +328,23 @@ def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> s
         "provider": where.providers,
         # ONNX Runtime cuts a product otherwise on many threads, which may sum it up in another order (an Einsum on 8).
         "threads": where.threads or [None, os.cpu_count()],
+        "views": _about(used.views),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def _about(views: Views) -> dict[str, Any] | None:
+    """Everything that views of samples depend on."""
+    if views.augmentation is None:
+        return None
+    return {
+        "kinds": views.augmentation.kinds,
+        "seed": views.augmentation.seed,
+        "count": views.count,
+        "training": hashlib.sha256(views.training.astype("<i8").tobytes()).hexdigest(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
 
 
 def frozen_hash(manifest: Manifest) -> str:

@@ -21,6 +21,7 @@ from ..errors import DataError, UsageError
 from ..model.open import Model
 from .manifest import Manifest
 from .settings import Settings
+from .views import Views, check_augmented
 
 _FINGERPRINTED = 16  # samples that tell whether what is fed is the same
 
@@ -34,6 +35,7 @@ class Fed:
         training: which samples are trained on.
         held_out: which are not, for validation; None where none is.
         feeder: makes input of it.
+        views: of its samples.
         about: what is stored with the training: ``data``, ``samples`` and ``content`` (fingerprints of the labels, of
             what is fed of a few samples, and of all of them as they are stored), ``classes``, ``preprocessing``, and
             ``taken_for`` (a line).
@@ -43,6 +45,7 @@ class Fed:
     training: np.ndarray
     held_out: np.ndarray | None
     feeder: Feeder
+    views: Views
     about: dict[str, Any]
 
     @property
@@ -94,8 +97,9 @@ def fed(
         )
     stored = manifest.preprocessing
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
-    feeder = Feeder(model, used)
+    feeder = Feeder(model, used, settings.augmentation)
     taken = feeder.taken(dataset)
+    check_augmented(settings.augment, feeder, dataset, labelled=manifest.logits_shape)
     _same_meaning(dataset, taken, manifest.folder, resumed)
     samples, content = _sampled(feeder, dataset), samples_hash(dataset)
     if resumed.get("samples", samples) != samples:
@@ -117,7 +121,8 @@ def fed(
         "taken_for": taken,
     }
     feeder.feeds(dataset, training[:1])  # data that does not fit must not cost an earlier training's checkpoints
-    return Fed(dataset, training, held_out, feeder, about)
+    views = Views(len(dataset), training, settings.variants, settings.augmentation)
+    return Fed(dataset, training, held_out, feeder, views, about)
 
 
 def _labelled(dataset: Dataset, manifest: Manifest) -> Dataset:

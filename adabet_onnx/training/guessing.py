@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from ..data.labels import IGNORED
 _AT = 0.98  # of the way from the least loss to that of guessing
 
 
-def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0) -> float:
+def guessing_loss(
+    loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> float:
     """The loss of the best answer that is the same for every sample.
 
     Of cross-entropy that is the entropy of the classes' shares, of mse and l1 how far the targets of an output lie from
@@ -22,11 +25,11 @@ def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float 
         labels: class indices (-100 is ignored), or targets (N, ...) of the other losses.
         classes: how many there are, for cross-entropy.
         smoothing: of the labels of cross-entropy.
+        weights: of the classes of cross-entropy.
     """
     if loss == "cross-entropy":
-        known = labels[labels != IGNORED].reshape(-1)
-        shares = np.bincount(known, minlength=classes) / max(known.size, 1)
-        return _entropy(_smoothed(shares, smoothing))
+        shares, of_class = _shares(labels, classes), _of_class(classes, weights)
+        return _best(of_class * _smoothed(shares, smoothing)) / (float(of_class @ shares) or 1.0)
     targets = np.asarray(labels, np.float64)
     if loss == "bce-with-logits":
         return float(_binary(targets.mean(0)).mean())
@@ -35,19 +38,41 @@ def guessing_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float 
     return float(np.abs(targets - np.median(targets, 0)).mean())
 
 
-def least_loss(loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0) -> float:
+def least_loss(
+    loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> float:
     """The loss of a perfect answer: above 0 where labels are smoothed, or probabilities themselves.
 
     Args:
-        loss, labels, classes, smoothing: as in `guessing_loss`.
+        loss, labels, classes, smoothing, weights: as in `guessing_loss`.
     """
     if loss == "cross-entropy":
-        return _entropy(_smoothed(np.eye(1, classes)[0], smoothing))
+        if weights is None or not smoothing:
+            return _entropy(_smoothed(np.eye(1, classes)[0], smoothing))
+        shares, of_class = _shares(labels, classes), _of_class(classes, weights)
+        each = [_best(of_class * target) for target in _smoothed(np.eye(classes), smoothing)]
+        return float(shares @ each) / (float(of_class @ shares) or 1.0)
     return float(_binary(np.asarray(labels, np.float64)).mean()) if loss == "bce-with-logits" else 0.0
 
 
+def _shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """How frequent each class is."""
+    known = labels[labels != IGNORED].reshape(-1)
+    return np.asarray(np.bincount(known, minlength=classes) / max(known.size, 1))
+
+
+def _of_class(classes: int, weights: Sequence[float] | None) -> np.ndarray:
+    return np.ones(classes) if weights is None else np.asarray(weights, np.float64)
+
+
 def _smoothed(shares: np.ndarray, smoothing: float) -> np.ndarray:
-    return (1 - smoothing) * shares + smoothing / len(shares)
+    return np.asarray((1 - smoothing) * shares + smoothing / shares.shape[-1])
+
+
+def _best(masses: np.ndarray) -> float:
+    """The least that the sum of -masses * log(p) can be: with p in proportion to them."""
+    total = float(masses.sum())
+    return total * _entropy(masses / total) if total else 0.0
 
 
 def _entropy(shares: np.ndarray) -> float:

@@ -189,6 +189,7 @@ def judge(
     labels: np.ndarray,
     held_out: np.ndarray | None,
     smoothing: float = 0.0,
+    weights: Sequence[float] | None = None,
 ) -> Learned:
     """Warnings and advice about a training.
 
@@ -201,8 +202,9 @@ def judge(
         labels: that were trained on, as `fit_labels` gives them.
         held_out: labels that ``eval_accuracy`` is of, or None.
         smoothing: of the labels.
+        weights: of the classes.
     """
-    guessing, least = (find(loss, labels, classes or 1, smoothing) for find in (guessing_loss, least_loss))
+    guessing, least = (find(loss, labels, classes or 1, smoothing, weights) for find in (guessing_loss, least_loss))
     end = rows[-1]
     known = updates >= _LEAST_UPDATES and end["train_loss"] is not None
     return Learned(

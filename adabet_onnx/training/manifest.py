@@ -8,7 +8,8 @@
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
-    batch_norm, recompute, frozen, frozen_precision, ort_format, profile     trainability/choices.py
+    class_weights (a number for each class, or null; absent in older files), batch_norm, recompute, frozen,
+    frozen_precision, ort_format, profile     trainability/choices.py
                     (class_axis: of logits_shape, null where the loss has no classes)
     class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
                     of either; absent in older files, whose class_axis is null then
@@ -229,6 +230,12 @@ class Manifest:
         """A label per pixel or token that does not count, beside -100, in the data; what is fed has -100 for it."""
         value = self.content.get("ignore_label")
         return None if value is None else int(value)
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """Of the cross-entropy, one for each class; None where all count alike."""
+        value = self.content.get("class_weights")
+        return None if value is None else tuple(float(weight) for weight in value)
 
     @property
     def class_axis(self) -> int | None:

@@ -87,9 +87,10 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
     if not logits or not all(type(extent) is int for extent in logits[1:]):
         raise record.damaged("'logits_shape' must be the batch dimension followed by whole numbers")
     try:
-        class_axis(tuple(logits), content.get("class_axis"), loss)
+        axis = class_axis(tuple(logits), content.get("class_axis"), loss)
     except UsageError as error:
         raise record.damaged(f"'class_axis' and 'logits_shape' do not fit together: {error}") from error
+    _check_class_weights(record, None if axis is None else logits[axis])
     details = "inputs" if backend == "ort" else "input_details"
     for key in (details, "parameters"):
         if not record.take(key, list):
@@ -128,6 +129,16 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
         preprocessing_from_json(preprocessing, str(path))
     record.take_if_there("bound", None, dict, type(None))
     record.take_if_there("notes", [], list)
+
+
+def _check_class_weights(record: Entries, classes: Any) -> None:
+    """See that there is a weight for each class, where there are weights."""
+    if record.take_if_there("class_weights", None, list, type(None)) is None:
+        return
+    weights = record.take("class_weights", list)
+    numbers = all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights)
+    if len(weights) != classes or not numbers or not any(weights):
+        raise record.damaged("'class_weights' must be a number for each class, at least 0, not all 0")
 
 
 def _check_boundary(record: Entries, path: Path) -> None:

@@ -67,7 +67,10 @@ def sample_labels(manifest: Manifest, logits: np.ndarray, seed: int = 0) -> np.n
     """Random labels that fit the loss and these logits."""
     rng = seeds.check_labels(seed)
     if manifest.loss_function == "cross-entropy":
-        return rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
+        labels = rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
+        if manifest.class_weights is not None:  # labels of classes without weight alone have no gradient
+            labels[0] = rng.choice(np.flatnonzero(manifest.class_weights))
+        return labels
     if manifest.loss_function == "bce-with-logits":
         return rng.integers(0, 2, logits.shape).astype(np.float32)
     return rng.standard_normal(logits.shape).astype(np.float32)

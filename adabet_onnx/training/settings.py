@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields, replace
 
+from ..data.augment import VIEWS, Augmentation, most_views
 from ..errors import UsageError
 from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
-from ..vocabulary import FEATURES
+from ..vocabulary import AUGMENTS, FEATURES
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
@@ -32,6 +33,10 @@ class Settings:
         seed: of the data order and the validation split.
         validation: fraction of the training data used for eval_loss and early stopping, not for training.
         patience: stop after so many epochs without a lower eval_loss and keep the best epoch; None: never.
+        augment: what is changed of pictures that are trained on: ``flip``, ``crop``, ``colour`` (see data/augment.py);
+            empty: nothing. Pictures for validation stay as they are.
+        views: how many variants of each picture there are, the picture itself being one; an epoch takes one of each.
+            So many times more is kept. None: 4 where something is changed (of flip alone 2), else 1.
         features: where to keep what no training changes, which is then computed once for all epochs: ``memory``,
             ``disk`` (a file in the folder of the artifacts), or ``auto``: in memory up to ``features_memory``, else on
             disk. ``off`` computes it anew in every step, and so does a training for which there is no space. The
@@ -57,6 +62,8 @@ class Settings:
     seed: int = 0
     validation: float = 0.1
     patience: int | None = None
+    augment: tuple[str, ...] = ()
+    views: int | None = None
     features: str = "auto"
     features_memory: int | str | None = None
     keep_features: bool = False
@@ -78,6 +85,7 @@ class Settings:
             raise UsageError(f"the validation fraction must be at least 0 and below 1, not {self.validation}.")
         if self.patience is not None and (self.patience < 1 or self.validation == 0):
             raise UsageError("early stopping needs a patience of at least 1 and a validation fraction above 0.")
+        self._check_views()
         if self.features not in FEATURES:
             raise UsageError(f"unknown features {self.features!r}: choose one of {', '.join(FEATURES)}.")
         if self.features_memory is not None:
@@ -99,6 +107,32 @@ class Settings:
         """Batches of an update."""
         return 1 if self.accumulate is None else self.accumulate
 
+    def _check_views(self) -> None:
+        for kind in self.augment:
+            if kind not in AUGMENTS:
+                raise UsageError(f"unknown augmentation {kind!r}: choose of {', '.join(AUGMENTS)}.")
+        object.__setattr__(self, "augment", tuple(kind for kind in AUGMENTS if kind in self.augment))
+        most = most_views(self.augment)
+        if not self.augment and self.views not in (None, 1):
+            raise UsageError("`views` are of pictures that are changed: say how with `augment`, or leave `views` out.")
+        if self.augment and self.views is not None and not 2 <= self.views <= (most or self.views):
+            if most is not None and self.views > most:
+                raise UsageError(f"flip alone makes {most} `views`, not {self.views}. Leave `views` out, or add crop.")
+            raise UsageError(
+                f"with `augment` there are at least 2 `views`, the picture itself being the first, not {self.views}."
+            )
+
+    @property
+    def variants(self) -> int:
+        """Views of each sample that is trained on."""
+        usual = (most_views(self.augment) or VIEWS) if self.augment else 1
+        return usual if self.views is None else self.views
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What views are; None where samples are trained on as they are."""
+        return Augmentation(self.augment, self.seed) if self.augment else None
+
     @property
     def memory(self) -> int | None:
         """Bytes of features that may be in memory, where that was said."""
@@ -116,6 +150,7 @@ class Settings:
             self,
             batch_size=self.size,
             accumulate=self.parts,
+            views=self.variants,
             learning_rate=self.learning_rate or LEARNING_RATES[optimizer],
         )
 

@@ -112,12 +112,13 @@ class Trainer:
             epochs: passes over the training data (10 if nothing says otherwise), in place of that of ``settings``.
             batch_size: samples per step (32, or as the selection's budget was made for), likewise.
             learning_rate: of the first step (1e-3 for adamw, 1e-2 for sgd), likewise.
-            settings: these and the following: ``accumulate`` (batches gathered for one update; 1), ``schedule`` of the
-                rate (constant, linear or cosine; cosine), ``seed`` of the data order and the validation split (0),
+            settings: these and the following: ``augment`` and ``views`` (also train on pictures that are flipped,
+                cropped or in other colours; not), ``accumulate`` (batches gathered for one update; 1), ``schedule`` of
+                the rate (constant, linear or cosine; cosine), ``seed`` of the data order and the validation split (0),
                 ``validation`` (the fraction of the training data that eval_loss is of; 0.1), ``patience`` (stop after
-                so many epochs without a lower eval_loss and keep the best; never) and ``features``,
-                ``features_memory`` and ``keep_features`` (where to keep what no training changes: see `Settings`).
-                None: their defaults, or what the resumed training had.
+                so many epochs without a lower eval_loss and keep the best; never) and ``features``, ``features_memory``
+                and ``keep_features`` (where to keep what no training changes: see `Settings`). None: their defaults, or
+                what the resumed training had.
             preprocessing: in place of the manifest's.
             resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
             progress: called with what is going on, steps done and steps in all.
@@ -176,7 +177,7 @@ class Trainer:
         used.about["micro_batch"] = micro
         own = self._stores is None
         folder = self._stores or self.folder / FEATURES
-        computed = Computed(session, used.feeder, used.data, micro, on(self._threads))
+        computed = Computed(session, used.feeder, used.data, micro, used.views, on(self._threads))
         if history.finished:
             source = Source(computed)
         else:
@@ -239,4 +240,5 @@ class Trainer:
             labels=used.labels(used.training),
             held_out=None if used.held_out is None else used.labels(used.held_out),
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+            weights=self.manifest.class_weights,
         )
