@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import UsageError
 
-_VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+_VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER, _RATES = 1, 2, 3, 4, 5, 7, 8
 
 
 def check_seed(seed: int) -> None:
@@ -69,6 +69,11 @@ def validation(seed: int) -> np.random.Generator:
 def epoch(seed: int, number: int) -> np.random.Generator:
     """In which order an epoch goes through the samples."""
     return _stream(seed, _EPOCH, number)
+
+
+def rate_search(seed: int, *part: int) -> np.random.Generator:
+    """Which samples a search for a learning rate trains on and is judged by."""
+    return _stream(seed, _RATES, *part)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

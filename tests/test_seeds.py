@@ -21,6 +21,7 @@ STREAMS = {
     "kept_pictures": ((), 2),
     "validation": ((11,), [11, 1]),
     "epoch": ((11, 4), [11, 4, 4]),
+    "rate_search": ((11, 1), [11, 8, 1]),
     "check_inputs": ((11,), 11),
     "check_labels": ((11,), [11, 5]),
     "gradient_point": (([11, 2],), [11, 2]),

@@ -18,7 +18,7 @@ import click
 
 from ..errors import UsageError
 from .layout import CONFIG, GROUPS, Declared, Option, together
-from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Setting, Share, ShareType, Size, Words
+from .parameters import FILE, OUTPUT, Bound, Limit, Numbers, Rate, Setting, Share, ShareType, Size, Words
 
 _NOT_TAKEN = ("config", "save-config")
 _NOT_WRITTEN = (*_NOT_TAKEN, "json", "quiet", "resume")  # they are of one call
@@ -28,6 +28,7 @@ _EXPECTED: tuple[tuple[type, tuple[type, ...], str], ...] = (
     (click.types.BoolParamType, (bool,), "true or false"),
     (click.types.IntParamType, (int,), "a whole number"),
     (click.types.FloatParamType, (int, float), "a number"),
+    (Rate, (int, float, str), 'a number or "auto"'),
     (Numbers, (int, float, list, str), "a number or a list of numbers"),
     (Words, (list, str), "a list of names"),
     (Size, (int, str), 'a size such as "64MB"'),

@@ -13,6 +13,7 @@ import click
 
 from ..errors import UsageError
 from ..sizes import parse_size
+from ..vocabulary import AUTO
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY = click.Path(exists=True, path_type=Path)
@@ -81,6 +82,22 @@ class Numbers(click.ParamType["tuple[float, ...]"]):
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a number, or numbers separated by commas.", param, ctx)
+
+
+class Rate(click.ParamType["float | str"]):
+    """A learning rate: a number above 0, or auto."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Parse, or fail as click does."""
+        text = str(value).strip().lower()
+        if text == AUTO:
+            return AUTO
+        try:
+            return float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a number above 0, or {AUTO}.", param, ctx)
 
 
 class Extent(click.ParamType["tuple[str, int]"]):

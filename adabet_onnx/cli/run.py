@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @options.labels
 @options.selection
 @options.scoring
-@options.epochs.varied(shown="10")
+@options.trained_epochs
 @options.rate
 @options.batch_size.varied(default=32)
 @options.course
@@ -119,6 +119,8 @@ def run(
     show(f"data: {outcome.data}", quiet)
     if outcome.features is not None:
         show(f"features: {outcome.features}", quiet)
+    if outcome.rates is not None:
+        show(f"learning rate: {outcome.rates.said}", quiet)
     if not measured:
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
