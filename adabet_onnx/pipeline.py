@@ -414,6 +414,6 @@ def _predicted(job: _Job, selection: Selection) -> Overview | None:
             backend=backend,
             choices=job.choices,
             samples=len(job.splits.train),
-            epochs=job.settings.epochs,
+            epochs=max(1, job.settings.epochs),  # where nothing is trained, what an epoch would take
         )
     return None

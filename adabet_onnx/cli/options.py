@@ -190,13 +190,8 @@ scoring_memory = _scoring(
 scoring = together(estimator, samples, subset_size, subsets, batches, batch_points, order, scoring_memory)
 
 # Training
-epochs = _training("--epochs", type=_COUNT, metavar="N", help="Passes over the training data.")
-trained_epochs = _training(
-    "--epochs",
-    type=click.IntRange(0),
-    metavar="N",
-    help="Passes over the training data; 0: train nothing.",
-    show_default="10",
+epochs = _training(
+    "--epochs", type=click.IntRange(0), metavar="N", help="Passes over the training data; 0: nothing is trained."
 )
 trained_samples = _training(
     "--training-samples", "samples", type=_COUNT, default=1000, metavar="N", help="Samples to train on."

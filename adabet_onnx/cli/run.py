@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @options.labels
 @options.selection
 @options.scoring
-@options.trained_epochs
+@options.epochs.varied(shown="10")
 @options.rate
 @options.batch_size.varied(default=32)
 @options.course

@@ -103,7 +103,7 @@ def artifacts(
 @click.argument("data", type=ANY)
 @options.printed
 @options.reading
-@options.trained_epochs
+@options.epochs.varied(shown="10")
 @options.rate
 @options.batch_size.varied(shown="32, or that of the selection's budget")
 @options.course

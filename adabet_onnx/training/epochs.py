@@ -21,7 +21,7 @@ _EVAL_BATCH = 64
 
 
 class NotFiniteError(TrainingError):
-    """A loss is not finite: the rate is too high, if the data is right."""
+    """A loss is not finite: the rate is too high, if the data is right. Users see a TrainingError."""
 
 
 class Epochs:

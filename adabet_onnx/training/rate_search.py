@@ -1,19 +1,22 @@
 """A search for the learning rate before a training: short trainings on the same data, judged by validation data.
 
 **Where.** Each trial starts from the state that the training will start from (a fitted head included), takes its steps
-over the same features, has the same batches, schedule shape, loss and optimizer, and is thrown away afterwards. It is
-judged by the validation split. Where there is none, and where samples come in groups of near-duplicates, whole groups
-(or samples) of a seeded tenth of the data are held out for the search alone. At most 1,000 samples are judged by.
+over the same features, has the same batches, schedule shape, loss and optimizer, and is thrown away afterwards. Trials
+are judged by the validation split and, since that is often too small to tell rates apart, by seeded samples of the
+training data, which trials then do not train on: 30 % of the data, 1,000 samples at most. Where samples come in groups
+of near-duplicates, whole groups are held out.
 
 **Which.** First 1, 3 and 10 times a base rate, 0.001 for AdamW, 0.01 for SGD, times 1 - momentum; while the best is at
-an edge, half a decade further, up to three times (see `rates`). Each trial has a thirtieth of the training's updates;
-the best two are then tried with a twelfth. So a search takes a third of the training's updates or little more
-(0.37 at most). Of short trainings trials are longer, for less says nothing: ten updates, or an eighth of the training's
-if that is less, and twice as many; with fewer than 300 updates a search may take up to 1.25 times the training's.
+an edge, half a decade further, up to three times (see `rates`). The best two are then tried longer. Where a part of the
+model is frozen, and computed once, a trial takes a fifth of the training's updates, at most 64 or a thirtieth,
+whichever is more, and a longer one a third, at most 128 or a twelfth. So a search takes 640 updates or 0.37 of the
+training's at most, whichever is more, and commonly two thirds of that. Where nothing is frozen, or the backend is ort,
+each step computes everything: a trial takes a thirtieth (ten updates at least, or an eighth if that is less), a longer
+one a twelfth (twice as many at least).
 
-**The rule.** Accuracies that are less than a standard error below the highest (of as many samples) are taken for equal;
-of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial whose loss
-is not finite has failed.
+**The rule.** Accuracies that are less than two standard errors below the highest (of as many samples) are taken for
+equal; of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial whose
+loss is not finite has failed; where all have, the lowest rate is taken.
 
 The optimizer's usual rate (0.001, SGD: 0.01) is kept where a search can say nothing: a training of fewer than 30
 updates, or fewer than 10 samples to judge by.
@@ -42,10 +45,11 @@ from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .settings import LEARNING_RATES, Settings
 
 _GRID = (1, 3, 10)  # times the base rate
-_SHORT, _LONG, _LONGER = 1 / 30, 1 / 12, 2  # of the training's updates; the best two; at least so many times the first
-_LEAST, _LEAST_SHARE = 10, 1 / 8  # updates of a trial of a short training, or this share of it
+_SHORT, _LONG = 1 / 30, 1 / 12  # updates of a trial, and of one of the best two, as shares of the training's
+_LEAST, _LEAST_SHARE, _LONGER = 10, 1 / 8, 2  # not fewer, or this share if less; so many times that
+_SHORT_ONCE, _LONG_ONCE, _FEW, _MANY = 1 / 5, 1 / 3, 64, 128  # the same over features that are computed once
 _LEAST_UPDATES, _LEAST_SAMPLES, _MOST_SAMPLES = 30, 10, 1000
-_HELD_OUT = 0.1
+_HELD_OUT, _ERRORS = 0.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -208,20 +212,30 @@ def search(
 
 def _split(used: Fed, seed: int, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Which samples trials train on, and which they are judged by."""
-    rng = seeds.rate_search(seed)
-    if used.held_out is not None and groups is None:
-        training, judged = used.training, used.held_out
-    else:
-        rows = used.training if used.held_out is None else np.sort(np.concatenate([used.training, used.held_out]))
-        of = rows if groups is None else np.asarray(groups)[rows]
-        names, inverse, counts = np.unique(of, return_inverse=True, return_counts=True)
-        order = rng.permutation(len(names))
-        within = np.cumsum(counts[order]) <= max(1, round(_HELD_OUT * len(rows)))
-        chosen = np.isin(inverse, order[within])
-        training, judged = rows[~chosen], rows[chosen]
-    if len(judged) > _MOST_SAMPLES:
-        judged = np.sort(rng.permutation(judged)[:_MOST_SAMPLES])
-    return training, judged
+    held_out = np.empty(0, np.int64) if used.held_out is None else used.held_out
+    rng, rows = seeds.rate_search(seed), np.concatenate([held_out, used.training])
+    wanted = min(_MOST_SAMPLES, round(_HELD_OUT * len(rows)))
+    if groups is None:
+        order = np.concatenate([rng.permutation(held_out), rng.permutation(used.training)])
+        return np.sort(order[max(wanted, len(held_out)) :]), np.sort(order[:wanted])
+    names, inverse, counts = np.unique(np.asarray(groups)[rows], return_inverse=True, return_counts=True)
+    order = rng.permutation(len(names))
+    judged = np.isin(inverse, order[np.cumsum(counts[order]) <= wanted])
+    return np.sort(rows[~judged]), np.sort(rows[judged])
+
+
+def lengths(updates: int, *, once: bool) -> tuple[int, int]:
+    """Updates of a trial, and of one of the best two.
+
+    Args:
+        updates: of the training.
+        once: whether a part of the model is frozen and computed once.
+    """
+    if once:
+        short = min(round(_SHORT_ONCE * updates), max(_FEW, round(_SHORT * updates)))
+        return short, min(round(_LONG_ONCE * updates), max(_MANY, round(_LONG * updates)))
+    short = max(round(_SHORT * updates), min(_LEAST, round(_LEAST_SHARE * updates)))
+    return short, max(round(_LONG * updates), _LONGER * short)
 
 
 class _Trials:
@@ -237,8 +251,7 @@ class _Trials:
 
     def run(self, grid: list[float], updates: int, progress: Progress) -> float | None:
         """Try a grid, then the best two longer: the best rate, None if all failed."""
-        short = max(round(_SHORT * updates), min(_LEAST, round(_LEAST_SHARE * updates)))
-        long = max(round(_LONG * updates), _LONGER * short)
+        short, long = lengths(updates, once=self._manifest.frozen)
         ahead = (len(grid) + EXTENSIONS) * short + 2 * long
 
         def tried(rate: float, count: int) -> Outcome | None:
@@ -267,10 +280,10 @@ class _Trials:
         return found
 
     def _doubt(self, outcomes: Mapping[float, Outcome | None]) -> float:
-        """A standard error of the highest accuracy."""
+        """Two standard errors of the highest accuracy."""
         most = max((outcome.accuracy for outcome in outcomes.values() if outcome is not None), default=0.0)
         assert self._used.held_out is not None
-        return math.sqrt(most * (1 - most) / len(self._used.held_out))
+        return _ERRORS * math.sqrt(most * (1 - most) / len(self._used.held_out))
 
     def _tried(self, rate: float, updates: int, told: Any) -> Trial:
         """A training of so many updates: of a part of the samples, or of whole epochs."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.preprocess import Arithmetic, Preprocessing
-from ..errors import UsageError
+from ..errors import TrainingError, UsageError
 from ..model.open import Model, open_model
 from ..options import typed, with_given
 from ..progress import Progress
@@ -214,9 +214,9 @@ class Trainer:
                 row, told = passes.run(epoch, progress)
                 trials = () if rates is None else (trial.loss for trial in rates.trials)
                 fallen = watch.collapsed(row, rows, trials)
-            except NotFiniteError:
+            except NotFiniteError as error:
                 if not lower:
-                    raise
+                    raise TrainingError(str(error)) from error
                 row, told, fallen = {}, "", f"a loss of epoch {epoch} was not finite"
             if fallen is not None and lower and rates is not None:
                 rates = lowered(rates, fallen)
