@@ -22,6 +22,7 @@ from .selection.record import Selection
 from .showing import clipped, counted, file_name, html_table, named, one_line
 from .sizes import size_text
 from .training.drawing import draw_accuracy, draw_loss
+from .training.rate_search import Rates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,8 @@ class Outcome:
             cannot be predicted.
         warnings: why the training may have learned nothing, a sentence each; see `training.learned`.
         advice: what the training's losses say about the learning rate, or None.
-        learning_rate: of the first step.
+        learning_rate: of the first step; None where there was none.
+        rates: how that rate was found; None where it was given.
         stored_bytes: what was kept of one sample, from which all steps go on; 0 where nothing was.
         samples: of the training data.
         views: of each of them that steps were made from (one of each in an epoch).
@@ -95,6 +97,7 @@ class Outcome:
     samples: int = 0
     views: int = 1
     epochs: int = 0
+    rates: Rates | None = None
 
     def to_dataframe(self, library: str | None = None) -> Any:
         """A row for each epoch; the columns are those of metrics.jsonl.
@@ -242,6 +245,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "advice": outcome.advice,
         "learning_rate": outcome.learning_rate,
+        "rates": None if outcome.rates is None else outcome.rates.to_json(),
         "stored_bytes": outcome.stored_bytes,
         "samples": outcome.samples,
         "views": outcome.views,

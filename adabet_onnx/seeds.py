@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import UsageError
 
-_VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+_VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER, _RATES = 1, 2, 3, 4, 5, 7, 8
 _VIEW, _VIEWS = 11, 12
 
 
@@ -80,6 +80,11 @@ def view(seed: int, sample: int, number: int) -> np.random.Generator:
 def views(seed: int) -> np.random.Generator:
     """With which of its views each sample begins."""
     return _stream(seed, _VIEWS)
+
+
+def rate_search(seed: int, *part: int) -> np.random.Generator:
+    """Which samples a search for a learning rate trains on and is judged by."""
+    return _stream(seed, _RATES, *part)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

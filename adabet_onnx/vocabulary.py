@@ -20,6 +20,7 @@ FROZEN = ("embedded", "checkpoint")
 FROZEN_PRECISIONS = ("auto", "float32", "int8")
 BATCH_NORMS = ("frozen", "batch")
 SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
+AUTO = "auto"  # a learning rate that is found: training.settings
 FEATURES = ("auto", "memory", "disk", "off")  # training.features
 AUGMENTS = ("flip", "crop", "colour")  # data.augment
 FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients

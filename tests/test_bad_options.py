@@ -73,7 +73,7 @@ def plain_scores() -> None:
     Case("accumulate nothing", "train artifacts data.npz --accumulate 0", USAGE, ("--accumulate",)),
     Case("unknown optimizer", f"{ARTIFACTS} --optimizer lion", USAGE, ("'lion'", "adamw")),
     Case("negative decay", f"{ARTIFACTS} --weight-decay -1", USAGE, ("--weight-decay",)),
-    Case("no epochs", "train artifacts data.npz --epochs 0", USAGE, ("--epochs",)),
+    Case("no epochs", "train artifacts data.npz --epochs -1", USAGE, ("--epochs",)),
     Case("rate zero", "train artifacts data.npz --lr 0", USAGE, ("learning rate", "above 0")),
     Case("rate nan", "train artifacts data.npz --lr nan", USAGE, ("learning rate", "nan")),
     Case("schedule", "train artifacts data.npz --schedule step", USAGE, ("'step'", "cosine")),

@@ -140,7 +140,7 @@ def test_compare_has_one_too(command):
         ("rho = 'much'", ('rho = "much"', "expected a number")),
         ("rho = true", ("rho = true", "expected a number")),
         ("epochs = 1.5", ("epochs = 1.5", "expected a whole number")),
-        ("epochs = 0", ("epochs = 0", "not in the range x>=1")),
+        ("epochs = -1", ("epochs = -1", "not in the range x>=0")),
         ("preset = 1", ("preset = 1", "one of auto, unit, imagenet, none")),
         ("preset = 'zscore'", ("preset", "'zscore'", "imagenet")),
         ("measure = 'no'", ("measure", "true or false")),

@@ -25,10 +25,10 @@ from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.study import runs
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan, Setting
-from adabet_onnx.study.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from adabet_onnx.study.results import Result, load_results, ranked, save_results, summarise, ties_sentence
 from adabet_onnx.study.ties import Chance
 from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.training.rates import EXTENSIONS, Outcome, best_rate, next_rate
 
 pytestmark = pytest.mark.slow
 

@@ -41,7 +41,9 @@ def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
         ["report", folder, "-o", folder / "report.html"],
     ]
     if comparable:
-        commands.append(["compare", model, data, "-o", folder, *_given(ctx, _COMPARED)])
+        trained = ctx.params["epochs"] != 0  # a comparison trains
+        compared = _COMPARED if trained else [name for name in _COMPARED if name != "epochs"]
+        commands.append(["compare", model, data, "-o", folder, *_given(ctx, compared)])
     return "\n".join(["next:", *(f"  {_typed(words)}" for words in commands)])
 
 

@@ -24,7 +24,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Setting, Size, Weights, Words
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Rate, Setting, Size, Weights, Words
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -197,13 +197,20 @@ scoring_memory = _scoring(
 scoring = together(estimator, samples, subset_size, subsets, batches, batch_points, order, scoring_memory)
 
 # Training
-epochs = _training("--epochs", type=_COUNT, metavar="N", help="Passes over the training data.")
+epochs = _training(
+    "--epochs", type=click.IntRange(0), metavar="N", help="Passes over the training data; 0: nothing is trained."
+)
 trained_samples = _training(
     "--training-samples", "samples", type=_COUNT, default=1000, metavar="N", help="Samples to train on."
 )
 batch_size = _training("--batch-size", type=_COUNT, metavar="N", help="Samples per training step.", show_default="32")
 rate = _training(
-    "--lr", "learning_rate", type=float, metavar="X", help="Learning rate.", show_default="0.001; sgd: 0.01"
+    "--lr",
+    "learning_rate",
+    type=Rate(),
+    metavar="X",
+    help="Learning rate; auto: found by short trainings, judged by validation data.",
+    show_default="auto",
 )
 accumulate = _training(
     "--accumulate",

@@ -13,6 +13,7 @@ import click
 
 from ..errors import UsageError
 from ..sizes import parse_size
+from ..vocabulary import AUTO
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY = click.Path(exists=True, path_type=Path)
@@ -107,6 +108,22 @@ class Weights(Numbers):
         if len(found) != len(pairs) or "" in found:
             self.fail(f"{value!r} is not NAME=NUMBER, separated by commas, each name once: cat=2,dog=1.", param, ctx)
         return found
+
+
+class Rate(click.ParamType["float | str"]):
+    """A learning rate: a number above 0, or auto."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Parse, or fail as click does."""
+        text = str(value).strip().lower()
+        if text == AUTO:
+            return AUTO
+        try:
+            return float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a number above 0, or {AUTO}.", param, ctx)
 
 
 class Extent(click.ParamType["tuple[str, int]"]):

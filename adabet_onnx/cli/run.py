@@ -120,6 +120,8 @@ def run(
     show(f"data: {outcome.data}", quiet)
     if outcome.features is not None:
         show(f"features: {outcome.features}", quiet)
+    if outcome.rates is not None:
+        show(f"learning rate: {outcome.rates.said}", quiet)
     if not measured:
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)

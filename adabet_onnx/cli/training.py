@@ -96,7 +96,8 @@ def artifacts(
 @click.command(
     cls=Command,
     epilog="JSON: data, features (where what no training changes was kept, or null), metrics (the rows of "
-    "metrics.jsonl), learning_rate (of the first step), warnings, advice (null where there is none).",
+    "metrics.jsonl), learning_rate (of the first step; null where there is none), rates (how it was found: rate, "
+    "trials, samples, seconds, kept, lowered; null where it was given), warnings, advice (null where there is none).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
@@ -134,12 +135,20 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
     warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
     if as_json:
         rate = None if learned is None else learned.rate
-        found = {"data": trainer.data, "features": trainer.features, "metrics": rows, "learning_rate": rate}
+        found: dict[str, Any] = {
+            "data": trainer.data,
+            "features": trainer.features,
+            "metrics": rows,
+            "learning_rate": rate,
+        }
+        found["rates"] = None if trainer.rates is None else trainer.rates.to_json()
         show_json(found | {"warnings": list(warnings), "advice": advice})
         return
     show(f"data: {trainer.data}", quiet)
     if trainer.features is not None:
         show(f"features: {trainer.features}", quiet)
+    if trainer.rates is not None:
+        show(f"learning rate: {trainer.rates.said}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:

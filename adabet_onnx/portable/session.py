@@ -289,6 +289,19 @@ class Session:
         """Store a property in the next saved checkpoint."""
         self._properties[name] = value
 
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint: parameters, optimizer state, number of the step and properties.
+
+        Raises:
+            TrainingError: it cannot be read, or is one of another training.
+        """
+        entries = [*self._parameters, *self._state]
+        stored = checkpoint.load(path, entries)
+        self._put({entry["name"]: self._held(stored.tensors.pop(entry["name"])) for entry in entries})
+        self._steps, self._properties = stored.step, stored.properties
+        self._moved.clear()
+        self.forget_gradients()
+
     def save(self, path: Path) -> None:
         """Write a checkpoint with optimizer state and properties.
 

@@ -257,6 +257,11 @@ def _hints(outcome: Outcome) -> list[str]:
             "the loss on these samples rose although the training loss fell: try `patience=2`, or a smaller learning "
             f"rate, `learning_rate={rate / 10:g}`"
         )
+    elif rate is not None and outcome.rates is not None and outcome.rates.kept is None:
+        found.append(
+            f"the learning rate {rate:g} was found by short trainings; `compare` chooses one by whole trainings, for "
+            "each strategy"
+        )
     elif rate is not None:
         found.append(
             f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "

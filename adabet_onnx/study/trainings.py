@@ -9,9 +9,9 @@ from typing import Any
 
 from ..files import make_folder, remove_folder
 from ..selection.record import Selection
+from ..training.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from . import runs
 from .plan import Setting
-from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .study import Selections, Study, key
 
 

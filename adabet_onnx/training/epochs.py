@@ -20,6 +20,10 @@ from .settings import Settings
 _EVAL_BATCH = 64
 
 
+class NotFiniteError(TrainingError):
+    """A loss is not finite: the rate is too high, if the data is right. Users see a TrainingError."""
+
+
 class Epochs:
     """Trains and evaluates, an epoch at a time.
 
@@ -47,7 +51,7 @@ class Epochs:
         Progress is told of every step but the last: that is told when the epoch has been evaluated.
 
         Raises:
-            TrainingError: the loss, or that on the validation data, is not finite.
+            NotFiniteError: the loss, or that on the validation data, is not finite.
         """
         loss, rate, told = self._train(epoch, progress)
         row = {"epoch": epoch, "train_loss": loss, **self.evaluated(rate)}
@@ -113,9 +117,9 @@ class Epochs:
         row["eval_accuracy"] = right.share
         return row
 
-    def _exploded(self, what: str, epoch: int) -> TrainingError:
+    def _exploded(self, what: str, epoch: int) -> NotFiniteError:
         rate = self._settings.rate
-        return TrainingError(
+        return NotFiniteError(
             f"the {what} epoch {epoch}. Lower the learning rate from {rate:g} to {rate / 10:g} or less "
             "(`learning_rate`), and check the preprocessing. The last good epoch is kept."
         )

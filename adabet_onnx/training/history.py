@@ -8,6 +8,9 @@ may also hold a file of features (see `store`).
 ``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
 Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
 the training data, null where none was.
+
+Where a rate was searched for, ``training/start.ckpt`` holds the state that training began with until it ends: the
+search goes back to it, and so does a training that starts again with a lower rate (see `collapse`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from .manifest import Manifest, TrainingSession
 from .settings import Settings
 
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
+START = "training/start.ckpt"
 FEATURES = "training"  # the folder of the file that `store` describes, while a training runs
 PROPERTY = "adabet_onnx"
 
@@ -53,6 +57,12 @@ class History:
         (self.folder / BEST).unlink(missing_ok=True)
         self._store(session)
 
+    def again(self, session: TrainingSession) -> None:
+        """Begin again from the state before training."""
+        row = self.rows[0]
+        self.rows.clear()
+        self.begin(session, row)
+
     def add(self, session: TrainingSession, row: dict[str, Any]) -> None:
         """Note an epoch."""
         self.rows.append(row)
@@ -61,6 +71,21 @@ class History:
     def write_metrics(self) -> None:
         """Write metrics.jsonl."""
         write_bytes(self.metrics, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+
+    @property
+    def start(self) -> Path:
+        """The file of the state that training began with."""
+        return self.folder / START
+
+    def keep_start(self, session: TrainingSession) -> None:
+        """Write that state; what an earlier training has left stays as it is."""
+        make_folder(self.start.parent)
+        with replacing(self.start) as part:
+            session.save(part)
+
+    def forget_start(self) -> None:
+        """Remove it."""
+        self.start.unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:

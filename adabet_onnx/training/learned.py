@@ -28,7 +28,7 @@ from ..trainability.choices import Choices
 from .guessing import at_guessing, guessing_loss, least_loss, number, stays
 
 _CHANCE = 0.05  # probability of as many right answers by chance
-_LEAST_LABELS, _LEAST_COUNT, _LEAST_UPDATES = 20, 5, 10
+_LEAST_LABELS, _LEAST_COUNT, LEAST_UPDATES = 20, 5, 10
 _ROSE, _ROSE_ONCE, _PEAK = 1.02, 1.1, 1.5  # of the loss before; of it where there was one epoch alone
 _BARELY, _LITTLE, _LOW = 0.9, 0.5, 0.25  # of the loss before; of the loss of guessing
 
@@ -41,22 +41,25 @@ class Learned:
         guessing: that its loss ended where guessing has it; None where it did not.
         chance: that its accuracy on the validation data is at chance; None where it is not, or where that is unknown.
         advice: what its losses say about the learning rate; None where they say nothing.
-        rate: the learning rate of the first step.
+        rate: the learning rate of the first step; None where there was no step.
+        unchanged: that nothing was trained or fitted at all; None where something was.
     """
 
     guessing: str | None
     chance: str | None
     advice: str | None
-    rate: float
+    rate: float | None
+    unchanged: str | None = None
 
     def __repr__(self) -> str:
         said = "; ".join(self.warnings) or "nothing speaks against it"
-        return one_line(self, clipped(said, 200), f"learning rate {self.rate:g}")
+        rate = "nothing trained" if self.rate is None else f"learning rate {self.rate:g}"
+        return one_line(self, clipped(said, 200), rate)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why it may have learned nothing, a sentence each."""
-        return tuple(text for text in (self.guessing, self.chance) if text is not None)
+        return tuple(text for text in (self.unchanged, self.guessing, self.chance) if text is not None)
 
 
 def at_chance(accuracy: float | None, labels: np.ndarray, classes: int) -> str | None:
@@ -182,7 +185,7 @@ def _moves(rows: Sequence[Mapping[str, Any]]) -> list[_Move]:
 def judge(
     rows: Sequence[Mapping[str, Any]],
     *,
-    rate: float,
+    rate: float | None,
     updates: int,
     loss: str,
     classes: int | None,
@@ -195,7 +198,7 @@ def judge(
 
     Args:
         rows: of metrics.jsonl.
-        rate: the learning rate of the first step.
+        rate: the learning rate of the first step; None where there was none.
         updates: how many there were.
         loss: that was minimised.
         classes: how many there are; None where the loss has none.
@@ -206,10 +209,10 @@ def judge(
     """
     guessing, least = (find(loss, labels, classes or 1, smoothing, weights) for find in (guessing_loss, least_loss))
     end = rows[-1]
-    known = updates >= _LEAST_UPDATES and end["train_loss"] is not None
+    known = updates >= LEAST_UPDATES and end["train_loss"] is not None
     return Learned(
         guessing=at_guessing(end["train_loss"], guessing, classes, least) if known else None,
         chance=None if held_out is None or classes is None else at_chance(end["eval_accuracy"], held_out, classes),
-        advice=rate_advice(rows, rate, guessing, least),
+        advice=None if rate is None else rate_advice(rows, rate, guessing, least),
         rate=rate,
     )

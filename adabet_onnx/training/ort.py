@@ -158,12 +158,25 @@ class Session:
     def __init__(
         self, folder: Path, checkpoint: Path, *, inputs: Sequence[str], suffix: str = "onnx", threads: int | None = None
     ) -> None:
-        api = load()
-        options = runtime.training_options(threads)
+        self._api, self._inputs = load(), tuple(inputs)
+        self._folder, self._suffix, self._threads = folder, suffix, threads
+        self._state: Any = None
+        self._module: Any = None
+        self._optimizer: Any = None
+        self.load(checkpoint)
+
+    def load(self, path: Path) -> None:
+        """Start from a checkpoint: parameters, optimizer state, number of the step and properties.
+
+        Raises:
+            TrainingError: it cannot be read, or is one of another training.
+        """
+        api, folder, suffix = self._api, self._folder, self._suffix
+        options = runtime.training_options(self._threads)
         runtime.keep_apart(options, folder / f"training_model.{suffix}")
-        self._api, self._inputs = api, tuple(inputs)
+        self._state = self._module = self._optimizer = None  # what there was goes first: not twice the memory
         try:
-            self._state = api.CheckpointState.load_checkpoint(str(checkpoint))
+            self._state = api.CheckpointState.load_checkpoint(str(path))
             self._module = api.Module(
                 str(folder / f"training_model.{suffix}"),
                 self._state,
@@ -173,7 +186,7 @@ class Session:
             self._optimizer = api.Optimizer(str(folder / f"optimizer_model.{suffix}"), self._module)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise TrainingError(
-                f"the artifacts in {folder} cannot be loaded with the checkpoint {checkpoint}: "
+                f"the artifacts in {folder} cannot be loaded with the checkpoint {path}: "
                 f"{runtime.first_line(error)} If it is one of an earlier training, train again without `resume`; "
                 "otherwise make the artifacts again."
             ) from error

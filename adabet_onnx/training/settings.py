@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields, replace
 
 from ..data.augment import VIEWS, Augmentation, most_views
 from ..errors import UsageError
-from ..options import check_fields
+from ..options import check_fields, fitted
 from ..showing import changed
 from ..sizes import parse_size
-from ..vocabulary import AUGMENTS, FEATURES
+from ..vocabulary import AUGMENTS, AUTO, FEATURES
 from .schedule import SCHEDULES
 
-LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}
+LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}  # the optimizers' usual ones
 BATCH_SIZE = 32
 _HOW_TO_RUN = ("features", "features_memory", "keep_features")  # what a resumed training may have otherwise
 
@@ -23,12 +23,13 @@ class Settings:
     """What a training does; stored with every checkpoint, so that a resumed one does the same.
 
     Attributes:
-        epochs: passes over the training data.
+        epochs: passes over the training data; 0: nothing is trained.
         batch_size: samples per step; the last step of an epoch may have fewer. None: 32. (Where neither this nor
             ``accumulate`` is given, both are as the selection's budget was made for.)
         accumulate: batches whose gradients are gathered for one update, as if they were one batch; a step is then
             so many batches. None: 1.
-        learning_rate: of the first step; None: 1e-3 for adamw, 1e-2 for sgd.
+        learning_rate: of the first step, or ``"auto"``: one that a short search on the validation data finds (see
+            `rate_search`). None: auto.
         schedule: constant, linear or cosine (the latter two fall to zero).
         seed: of the data order and the validation split.
         validation: fraction of the training data used for eval_loss and early stopping, not for training.
@@ -57,7 +58,7 @@ class Settings:
     epochs: int = 10
     batch_size: int | None = None
     accumulate: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float | str | None = None
     schedule: str = "cosine"
     seed: int = 0
     validation: float = 0.1
@@ -72,13 +73,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.epochs < 1 or self.size < 1:
-            raise UsageError(f"epochs and batch size must be at least 1, not {self.epochs} and {self.size}.")
+        if self.epochs < 0 or self.size < 1:
+            raise UsageError(
+                f"epochs must be at least 0 and the batch size at least 1, not {self.epochs} and {self.size}."
+            )
         if self.parts < 1:
             raise UsageError(f"an update takes the gradients of at least 1 batch, not {self.parts}.")
-        rate = self.learning_rate
-        if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise UsageError(f"the learning rate must be above 0, not {rate}.")
+        object.__setattr__(self, "learning_rate", parse_rate(self.learning_rate))
         if self.schedule not in SCHEDULES:
             raise UsageError(f"unknown schedule {self.schedule!r}: choose one of {', '.join(SCHEDULES)}.")
         if not 0 <= self.validation < 1:
@@ -139,20 +140,20 @@ class Settings:
         return None if self.features_memory is None else int(self.features_memory)
 
     @property
+    def searched(self) -> bool:
+        """Whether the rate is to be found."""
+        return self.learning_rate in (None, AUTO)
+
+    @property
     def rate(self) -> float:
-        """Of the first step, where it has been settled."""
-        assert self.learning_rate is not None
+        """Of the first step, where it is a number."""
+        assert isinstance(self.learning_rate, float | int)
         return self.learning_rate
 
-    def settled(self, optimizer: str) -> Settings:
-        """With the optimizer's usual rate where none is given."""
-        return replace(
-            self,
-            batch_size=self.size,
-            accumulate=self.parts,
-            views=self.variants,
-            learning_rate=self.learning_rate or LEARNING_RATES[optimizer],
-        )
+    def settled(self) -> Settings:
+        """With nothing left open but a rate that is to be found."""
+        rate = AUTO if self.learning_rate is None else self.learning_rate
+        return replace(self, batch_size=self.size, accumulate=self.parts, views=self.variants, learning_rate=rate)
 
     def resumed(self, wanted: Settings) -> Settings:
         """These settings, stored with an interrupted training, where it goes on.
@@ -178,3 +179,24 @@ class Settings:
             epochs=wanted.epochs if longer else self.epochs,
             **{name: getattr(wanted, name) for name in _HOW_TO_RUN},
         )
+
+
+def parse_rate(value: float | str | None) -> float | str | None:
+    """A learning rate: a number above 0, ``"auto"``, or None.
+
+    Args:
+        value: that, or a number of NumPy's.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if isinstance(value, str):
+        if value != AUTO:
+            raise UsageError(f"the learning rate must be a number above 0 or {AUTO!r}, not {value!r}.")
+        return value
+    if value is None:
+        return None
+    rate: float = fitted("learning_rate", value, float | str | None)
+    if not (math.isfinite(rate) and rate > 0):
+        raise UsageError(f"the learning rate must be above 0, not {rate}.")
+    return rate

@@ -8,20 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.preprocess import Arithmetic, Preprocessing
-from ..errors import UsageError
+from ..errors import TrainingError, UsageError
 from ..model.open import Model, open_model
 from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads, on
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
-from .epochs import Epochs
+from .collapse import Watch
+from .epochs import Epochs, NotFiniteError
 from .features import Computed, Place, Source, micro_batch, open_features, remove_others
 from .fed import Fed, fed
 from .history import FEATURES, LAST, METRICS, PROPERTY, History, stored_state
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
+from .rate_search import Rates, lowered, rates_from_json, search
 from .settings import Settings
 
 
@@ -41,6 +45,8 @@ class Trainer:
         data: what the data of the last `fit` was taken for, in a line; None before.
         features: where the last `fit` kept what no training changes, or why nowhere, in a line; None before, and where
             there is nothing to say.
+        rates: which learning rate the last `fit` found and what it tried for that; None before, and where the rate was
+            given or nothing is trained.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
@@ -73,6 +79,7 @@ class Trainer:
         self._stores = None if features is None else Path(features)
         self.data: str | None = None
         self.features: str | None = None
+        self.rates: Rates | None = None
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
@@ -99,7 +106,7 @@ class Trainer:
         *,
         epochs: int | None = None,
         batch_size: int | None = None,
-        learning_rate: float | None = None,
+        learning_rate: float | str | None = None,
         settings: Settings | None = None,
         preprocessing: Preprocessing | Arithmetic | None = None,
         resume: bool = False,
@@ -109,9 +116,11 @@ class Trainer:
 
         Args:
             data: labelled data in any form that `Data` describes; its test split is not touched.
-            epochs: passes over the training data (10 if nothing says otherwise), in place of that of ``settings``.
+            epochs: passes over the training data (10 if nothing says otherwise), in place of that of ``settings``; 0:
+                nothing is trained, and what can be exported is the state before.
             batch_size: samples per step (32, or as the selection's budget was made for), likewise.
-            learning_rate: of the first step (1e-3 for adamw, 1e-2 for sgd), likewise.
+            learning_rate: of the first step, or ``"auto"`` (the default): found by a short search, see `rate_search`;
+                likewise.
             settings: these and the following: ``augment`` and ``views`` (also train on pictures that are flipped,
                 cropped or in other colours; not), ``accumulate`` (batches gathered for one update; 1), ``schedule`` of
                 the rate (constant, linear or cosine; cosine), ``seed`` of the data order and the validation split (0),
@@ -148,6 +157,8 @@ class Trainer:
             settings, state, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         )
         used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
+        if state is not None and "rates" in state:
+            used.about["rates"] = state["rates"]
         self.data = used.taken
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, used.about, rows)
@@ -190,22 +201,58 @@ class Trainer:
     def _run(
         self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
     ) -> None:
-        """Do the epochs that are left."""
-        passes, rows = Epochs(session, self.manifest, used, source, history.settings), history.rows
-        epochs = history.settings.epochs
+        """Find a rate, and do the epochs that are left."""
+        settings, rows = history.settings, history.rows
+        epochs, rates = settings.epochs, self._rates(session, used, source, history, progress)
+        passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
+        watch = Watch(self.manifest, used, passes.steps, epochs)
         if not rows:
             history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
-        for epoch in range(len(rows), epochs + 1):
-            if history.stopped:
-                break
-            began = time.perf_counter()
-            row, told = passes.run(epoch, progress)
-            history.add(session, {**row, "seconds": round(time.perf_counter() - began, 3)})
+        while len(rows) <= epochs and not history.stopped:
+            epoch, began = len(rows), time.perf_counter()
+            lower = rates is not None and rates.lowered is None and history.start.is_file()
+            try:
+                row, told = passes.run(epoch, progress)
+                trials = () if rates is None else (trial.loss for trial in rates.trials)
+                fallen = watch.collapsed(row, rows, trials)
+            except NotFiniteError as error:
+                if not lower:
+                    raise TrainingError(str(error)) from error
+                row, told, fallen = {}, "", f"a loss of epoch {epoch} was not finite"
+            if fallen is not None and lower and rates is not None:
+                rates = lowered(rates, fallen)
+                used.about["rates"] = rates.to_json()
+                session.load(history.start)
+                history.again(session)
+                passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
+                told = f"{fallen}: again with a rate of {rates.rate:g}"
+            else:
+                history.add(session, {**row, "seconds": round(time.perf_counter() - began, 3)})
+                told += "" if fallen is None else ": no better than guessing"
             if progress is not None:
-                progress(told, epoch * passes.steps, epochs * passes.steps)
-        else:
-            history.write_metrics()
-        self.learned = self._judged(history, used, passes.steps * (len(rows) - 1))
+                progress(told, (len(rows) - 1) * passes.steps, epochs * passes.steps)
+        history.write_metrics()
+        history.forget_start()
+        self.rates = rates
+        self.learned = self._judged(session, history, used, passes.steps * (len(rows) - 1))
+
+    def _rates(
+        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+    ) -> Rates | None:
+        """What is known of the rate or can be found; None where it was given, or nothing is trained."""
+        settings = history.settings
+        if not settings.searched or settings.epochs == 0:
+            return None
+        if "rates" in used.about:
+            return rates_from_json(used.about["rates"], str(self.folder / LAST))
+        history.keep_start(session)
+        try:
+            rates = search(session, self.manifest, used, source, settings, history.start, progress)
+        except BaseException:  # it is made again
+            history.forget_start()
+            raise
+        used.about["rates"] = rates.to_json()
+        return rates
 
     def _settled(self, asked: Settings | None, state: dict[str, Any] | None, given: dict[str, Any]) -> Settings:
         """The settings of a new training, or of one that goes on."""
@@ -213,7 +260,7 @@ class Trainer:
             stored = Settings(**state["settings"])
             settings = stored.resumed(with_given(asked or stored, **given))
         else:
-            settings = self._cut(with_given(asked or Settings(), **given)).settled(self.manifest.optimizer)
+            settings = self._cut(with_given(asked or Settings(), **given)).settled()
         if settings.parts > 1 and self.manifest.backend == "ort":
             raise UsageError(
                 "onnxruntime-training adds gathered gradients up rather than averaging them. Use the portable backend, "
@@ -228,12 +275,12 @@ class Trainer:
             return asked
         return replace(asked, batch_size=budget.part, accumulate=budget.accumulate)
 
-    def _judged(self, history: History, used: Fed, updates: int) -> Learned:
+    def _judged(self, session: TrainingSession, history: History, used: Fed, updates: int) -> Learned:
         """What the figures say of whether something was learned."""
         axis, shape = self.manifest.class_axis, self.manifest.logits_shape
-        return judge(
+        found = judge(
             history.rows,
-            rate=history.settings.rate,
+            rate=_at(history.settings, self.rates).rate if updates else None,
             updates=updates,
             loss=self.manifest.loss_function,
             classes=None if axis is None else int(shape[axis]),
@@ -242,3 +289,17 @@ class Trainer:
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
             weights=self.manifest.class_weights,
         )
+        if updates or not self._untouched(session):
+            return found
+        return replace(found, unchanged="nothing was trained (`epochs=0`) or fitted: the model is what it was")
+
+    def _untouched(self, session: TrainingSession) -> bool:
+        """Whether parameters have their initial values."""
+        initial, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
+        names = [str(entry["name"]) for entry in self.manifest.content["parameters"]]
+        return all(np.array_equal(session.parameter(name), initial[name]) for name in names)
+
+
+def _at(settings: Settings, rates: Rates | None) -> Settings:
+    """With the rate that was found."""
+    return settings if rates is None else replace(settings, learning_rate=rates.rate)
