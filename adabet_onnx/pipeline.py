@@ -315,6 +315,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         batch_size=job.settings.size,
         data=job.taken,
         features=trainer.features,
+        head_start=trainer.head_start,
         predicted=None if complete else _predicted(job, selection),
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,

@@ -14,6 +14,7 @@ import numpy as np
 from .errors import UsageError
 
 _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER = 1, 2, 3, 4, 5, 7
+_FOLDS, _ROWS = 21, 22
 
 
 def check_seed(seed: int) -> None:
@@ -69,6 +70,16 @@ def validation(seed: int) -> np.random.Generator:
 def epoch(seed: int, number: int) -> np.random.Generator:
     """In which order an epoch goes through the samples."""
     return _stream(seed, _EPOCH, number)
+
+
+def folds(seed: int) -> np.random.Generator:
+    """Which groups of samples are left out together where a head is fitted."""
+    return _stream(seed, _FOLDS)
+
+
+def rows(seed: int) -> np.random.Generator:
+    """Which pixels or tokens a head is fitted to."""
+    return _stream(seed, _ROWS)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

@@ -21,6 +21,7 @@ FROZEN_PRECISIONS = ("auto", "float32", "int8")
 BATCH_NORMS = ("frozen", "batch")
 SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
 FEATURES = ("auto", "memory", "disk", "off")  # training.features
+HEAD_INITS = ("auto", "fitted", "random")  # training.head_start
 FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients
 COMPARED = (*STRATEGIES, FISHER)
 COMPARED_UNASKED = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")

@@ -27,6 +27,7 @@ ORDER = (
     "scoring",
     "trainability",
     "portable",
+    "fitting",
     "data",
     "model",
     "training_runtime",

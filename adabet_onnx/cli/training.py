@@ -95,8 +95,9 @@ def artifacts(
 
 @click.command(
     cls=Command,
-    epilog="JSON: data, features (where what no training changes was kept, or null), metrics (the rows of "
-    "metrics.jsonl), learning_rate (of the first step), warnings, advice (null where there is none).",
+    epilog="JSON: data, features (where what no training changes was kept, or null), head_start (how a new head was "
+    "fitted, or null), metrics (the rows of metrics.jsonl), learning_rate (of the first step), warnings, advice (null "
+    "where there is none).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
@@ -133,12 +134,21 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
     warnings, advice = ((), None) if learned is None else (learned.warnings, learned.advice)
     if as_json:
         rate = None if learned is None else learned.rate
-        found = {"data": trainer.data, "features": trainer.features, "metrics": rows, "learning_rate": rate}
+        start = None if trainer.head_start is None else trainer.head_start.to_json()
+        found = {
+            "data": trainer.data,
+            "features": trainer.features,
+            "head_start": start,
+            "metrics": rows,
+            "learning_rate": rate,
+        }
         show_json(found | {"warnings": list(warnings), "advice": advice})
         return
     show(f"data: {trainer.data}", quiet)
     if trainer.features is not None:
         show(f"features: {trainer.features}", quiet)
+    if trainer.head_start is not None:
+        show(f"head: {trainer.head_start}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:
