@@ -22,6 +22,7 @@ from .selection.record import Selection
 from .showing import clipped, counted, file_name, html_table, named, one_line
 from .sizes import size_text
 from .training.drawing import draw_accuracy, draw_loss
+from .training.head_start import HeadStart
 from .training.rate_search import Rates
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Outcome:
         batch_size: of training.
         data: what the training data was taken for, in a line.
         features: where what no training changes was kept, or why nowhere, in a line; None where nothing is to be said.
+        head_start: how a new head was fitted before the first epoch, or why not; None where it was not to be.
 
     Example:
         >>> from adabet_onnx import Adapting, Settings, adapt
@@ -93,6 +95,7 @@ class Outcome:
     learning_rate: float | None = None
     full_precision: dict[str, Any] | None = None
     features: str | None = None
+    head_start: HeadStart | None = None
     stored_bytes: int = 0
     samples: int = 0
     views: int = 1
@@ -208,6 +211,20 @@ class Outcome:
             found.append(measured_sentence(cost, **how))
         return found
 
+    @property
+    def fitted_alone(self) -> str | None:
+        """What a fitted head reached on the validation data by itself, and what training added; None without one."""
+        start = self.head_start
+        if start is None or start.how is None or not self.metrics:
+            return None
+        key = "eval_loss" if self.metrics[0]["eval_accuracy"] is None else "eval_accuracy"
+        alone, trained = self.metrics[0][key], self.metrics[-1][key]
+        if alone is None or trained is None:
+            return str(start)
+        shown = f"loss {alone:.3f}" if key == "eval_loss" else f"{alone:.1%}"
+        after = f"{trained:.3f}" if key == "eval_loss" else f"{trained:.1%}"
+        return f"{start}; alone {shown} on the validation data, {after} after training"
+
     def _trained(self) -> str:
         layers = f"{len(self.selection.layers)} of {counted(len(self.scores.layers), 'layer')}"
         return f"{layers}, {self.trainable_share:.1%} of the parameters"
@@ -228,6 +245,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
     return {
         "data": outcome.data,
         "features": outcome.features,
+        "head_start": None if outcome.head_start is None else outcome.head_start.to_json(),
         "layers": list(outcome.selection.layers),
         "strategy": outcome.selection.strategy,
         "model_file": None if outcome.model.name.startswith("<") else outcome.model.name,

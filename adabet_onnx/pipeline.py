@@ -322,6 +322,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         batch_size=job.settings.size,
         data=job.taken,
         features=trainer.features,
+        head_start=trainer.head_start,
         predicted=None
         if complete
         else predicted(

@@ -15,6 +15,7 @@ from .errors import UsageError
 
 _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER, _RATES = 1, 2, 3, 4, 5, 7, 8
 _VIEW, _VIEWS = 11, 12
+_FOLDS, _ROWS = 21, 22
 
 
 def check_seed(seed: int) -> None:
@@ -85,6 +86,16 @@ def views(seed: int) -> np.random.Generator:
 def rate_search(seed: int, *part: int) -> np.random.Generator:
     """Which samples a search for a learning rate trains on and is judged by."""
     return _stream(seed, _RATES, *part)
+
+
+def folds(seed: int) -> np.random.Generator:
+    """Which groups of samples are left out together where a head is fitted."""
+    return _stream(seed, _FOLDS)
+
+
+def rows(seed: int) -> np.random.Generator:
+    """Which pixels or tokens a head is fitted to."""
+    return _stream(seed, _ROWS)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

@@ -23,6 +23,7 @@ SCHEDULES = ("constant", "linear", "cosine")  # training.schedule
 AUTO = "auto"  # a learning rate that is found: training.settings
 FEATURES = ("auto", "memory", "disk", "off")  # training.features
 AUGMENTS = ("flip", "crop", "colour")  # data.augment
+HEAD_INITS = ("auto", "fitted", "random")  # training.head_start
 FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients
 COMPARED = (*STRATEGIES, FISHER)
 COMPARED_UNASKED = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", "all")

@@ -28,6 +28,7 @@ ORDER = (
     "scoring",
     "trainability",
     "portable",
+    "fitting",
     "data",
     "model",
     "training_runtime",

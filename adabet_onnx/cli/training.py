@@ -95,9 +95,10 @@ def artifacts(
 
 @click.command(
     cls=Command,
-    epilog="JSON: data, features (where what no training changes was kept, or null), metrics (the rows of "
-    "metrics.jsonl), learning_rate (of the first step; null where there is none), rates (how it was found: rate, "
-    "trials, samples, seconds, kept, lowered; null where it was given), warnings, advice (null where there is none).",
+    epilog="JSON: data, features (where what no training changes was kept, or null), head_start (how a new head "
+    "was fitted, or null), metrics (the rows of metrics.jsonl), learning_rate (of the first step; null where there "
+    "is none), rates (how it was found: rate, trials, samples, seconds, kept, lowered; null where it was given), "
+    "warnings, advice (null where there is none).",
 )
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("data", type=ANY)
@@ -138,15 +139,18 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
         found: dict[str, Any] = {
             "data": trainer.data,
             "features": trainer.features,
+            "head_start": None if trainer.head_start is None else trainer.head_start.to_json(),
             "metrics": rows,
             "learning_rate": rate,
+            "rates": None if trainer.rates is None else trainer.rates.to_json(),
         }
-        found["rates"] = None if trainer.rates is None else trainer.rates.to_json()
         show_json(found | {"warnings": list(warnings), "advice": advice})
         return
     show(f"data: {trainer.data}", quiet)
     if trainer.features is not None:
         show(f"features: {trainer.features}", quiet)
+    if trainer.head_start is not None:
+        show(f"head: {trainer.head_start}", quiet)
     if trainer.rates is not None:
         show(f"learning rate: {trainer.rates.said}", quiet)
     for row in rows:

@@ -230,6 +230,8 @@ def outcome_text(outcome: Outcome) -> RenderableType:
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
     lines += _in_full_precision(outcome)
+    if outcome.head_start is not None:
+        lines.append(Text(f"head      {outcome.fitted_alone or outcome.head_start}"))
     lines.append(Text(f"trained   {outcome.trainable_share:.1%} of the parameters"))
     lines += [Text(f"warning   {text}", style="bold") for text in outcome.warnings]
     lines += [Text(f"hint      {text}") for text in _hints(outcome)]

@@ -15,8 +15,8 @@ each step computes everything: a trial takes a thirtieth (ten updates at least, 
 one a twelfth (twice as many at least).
 
 **The rule.** Accuracies that are less than two standard errors below the highest (of as many samples) are taken for
-equal; of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial whose
-loss is not finite has failed; where all have, the lowest rate is taken.
+equal; of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial
+whose loss is not finite has failed; where all have, the lowest rate is taken.
 
 The optimizer's usual rate (0.001, SGD: 0.01) is kept where a search can say nothing: a training of fewer than 30
 updates, or fewer than 10 samples to judge by.

@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..options import check_fields, fitted
 from ..showing import changed
 from ..sizes import parse_size
-from ..vocabulary import AUGMENTS, AUTO, FEATURES
+from ..vocabulary import AUGMENTS, AUTO, FEATURES, HEAD_INITS
 from .schedule import SCHEDULES
 
 LEARNING_RATES = {"adamw": 1e-3, "adamw-torch": 1e-3, "sgd": 1e-2}  # the optimizers' usual ones
@@ -45,6 +45,8 @@ class Settings:
             to keep.)
         features_memory: bytes that may be kept in memory, or text such as ``"2GB"``; None is a quarter of what is free.
         keep_features: leave the file there when training ends, for another one with the same data and frozen layers.
+        head_init: how a new head starts: ``fitted`` to what it is given, in one pass before the first epoch (see
+            `head_start`), ``random`` as it is in the model, or ``auto``: fitted where that can be done.
 
     Raises:
         UsageError: a value is out of range, or two exclude each other.
@@ -68,6 +70,7 @@ class Settings:
     features: str = "auto"
     features_memory: int | str | None = None
     keep_features: bool = False
+    head_init: str = "auto"
 
     __repr__ = changed
 
@@ -89,6 +92,8 @@ class Settings:
         self._check_views()
         if self.features not in FEATURES:
             raise UsageError(f"unknown features {self.features!r}: choose one of {', '.join(FEATURES)}.")
+        if self.head_init not in HEAD_INITS:
+            raise UsageError(f"unknown head_init {self.head_init!r}: choose one of {', '.join(HEAD_INITS)}.")
         if self.features_memory is not None:
             object.__setattr__(self, "features_memory", parse_size(self.features_memory, "features_memory"))
             if self.features in ("disk", "off"):

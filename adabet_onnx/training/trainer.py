@@ -22,6 +22,8 @@ from .collapse import Watch
 from .epochs import Epochs, NotFiniteError
 from .features import Computed, Place, Source, micro_batch, open_features, remove_others
 from .fed import Fed, fed
+from .head_start import KEY as HEAD_START
+from .head_start import HeadStart, start_head, stored_start
 from .history import FEATURES, LAST, METRICS, PROPERTY, History, stored_state
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
@@ -45,6 +47,8 @@ class Trainer:
         data: what the data of the last `fit` was taken for, in a line; None before.
         features: where the last `fit` kept what no training changes, or why nowhere, in a line; None before, and where
             there is nothing to say.
+        head_start: how the last `fit` fitted a new head before the first epoch, or why it did not; None before, and
+            where the head is not new, not trained, or was to be random.
         rates: which learning rate the last `fit` found and what it tried for that; None before, and where the rate was
             given or nothing is trained.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
@@ -79,6 +83,7 @@ class Trainer:
         self._stores = None if features is None else Path(features)
         self.data: str | None = None
         self.features: str | None = None
+        self.head_start: HeadStart | None = None
         self.rates: Rates | None = None
         self.learned: Learned | None = None
         self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
@@ -160,10 +165,12 @@ class Trainer:
         if state is not None and "rates" in state:
             used.about["rates"] = state["rates"]
         self.data = used.taken
+        used.about[HEAD_START] = (state or {}).get(HEAD_START)
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, used.about, rows)
         source = self._source(session, used, history, state, progress)
         try:
+            self.head_start = self._started(session, used, source, history, progress)
             self._run(session, used, source, history, progress)
         except Exception:
             source.close(keep=settings.keep_features)
@@ -197,6 +204,23 @@ class Trainer:
         if own:
             remove_others(folder, source.path)
         return source
+
+    def _started(
+        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+    ) -> HeadStart | None:
+        """A new head fitted, or what an earlier call found of it."""
+        if history.rows:
+            return stored_start(used.about)
+        return start_head(
+            session,
+            self.manifest,
+            self._model,
+            used,
+            source,
+            history.settings,
+            threads=self._threads,
+            progress=progress,
+        )
 
     def _run(
         self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None

@@ -1,0 +1,1 @@
+"""A linear head fitted to its inputs: in closed form, without a gradient through the network."""

@@ -1,0 +1,72 @@
+"""What a linear head is fitted to: rows of features, what each should give, and how much it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST = 4_096  # of min(rows, features) for which everything is in closed form
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of features with their targets.
+
+    Attributes:
+        features: (R, D), float32 or float64.
+        targets: (R, K); of classes, 1 in the column of the class and 0 elsewhere.
+        groups: of each row, a number from 0: rows of one group are left out together.
+        weights: of each row, above 0; their mean is 1.
+        intercept: whether the head has a bias.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+    intercept: bool = True
+
+    @property
+    def members(self) -> list[np.ndarray]:
+        """Rows of each group."""
+        order = np.argsort(self.groups, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(self.groups[order])) + 1)
+
+    def mean(self, of: np.ndarray) -> np.ndarray:
+        """Weighted mean of rows, or zeros for a head without bias: what is fitted is the rest."""
+        if not self.intercept:
+            return np.zeros(of.shape[1])
+        return np.asarray(np.average(of, axis=0, weights=self.weights), np.float64)
+
+    def at(self, rows: np.ndarray) -> Table:
+        """Some of the rows; the weights keep their mean."""
+        weights = self.weights[rows]
+        return Table(
+            self.features[rows], self.targets[rows], self.groups[rows], weights / weights.mean(), self.intercept
+        )
+
+
+def table(
+    features: np.ndarray,
+    targets: np.ndarray,
+    samples: np.ndarray,
+    weights: np.ndarray | None,
+    *,
+    intercept: bool = True,
+) -> Table:
+    """Rows that count.
+
+    Args:
+        features: (R, D).
+        targets: (R, K).
+        samples: of each row, which sample (or group of samples) it is of.
+        weights: of each row, 0 or more; None: all alike. Rows of weight 0 are left out.
+        intercept: whether the head has a bias.
+    """
+    given = np.ones(len(features)) if weights is None else np.asarray(weights, np.float64)
+    counts = given > 0
+    if not counts.all():
+        features, targets, samples, given = features[counts], targets[counts], samples[counts], given[counts]
+    groups = np.unique(samples, return_inverse=True)[1].reshape(-1)
+    return Table(features, np.asarray(targets, np.float64), groups, given / given.mean(), intercept)
