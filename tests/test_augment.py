@@ -190,7 +190,7 @@ def test_epochs_go_through_all_views_of_each_sample():
 def test_how_many_views(given, views):
     settings = Settings(**given)
     assert settings.variants == views
-    assert settings.settled("sgd").views == views
+    assert settings.settled().views == views
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@
 
 ResNet-20 is adapted to 20 classes of CIFAR-100, MobileNetV1 to flowers, with the last tenth of the layers and with
 AdaBet's; AdamW, batches of 32. Models and data are looked for in ../shared. Printed are mean accuracies on the test
-data, those by hand, the best of them, that of the rate that was found, which rates these were, and what the search cost in
-updates and seconds beside the training. A seed is that of the head, the choice, the order of samples and the search.
+data, those by hand, the best of them, that of the rate that was found, which rates these were, and what the search
+cost in updates and seconds beside the training. A seed is that of the head, the choice, the order of samples and the search.
 The exit code is 1 where auto is more than a point below the best rate by hand. About ten minutes on two cores.
 """
 
