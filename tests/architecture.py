@@ -41,6 +41,7 @@ ORDER = (
     "kendall",
     "options",
     "pieces",
+    "placement",
     "progress",
     "seeds",
     "showing",
