@@ -10,6 +10,8 @@
     ├── CheckError                 a result failed its own check (outputs or gradients differ)
     └── OutputError                a file or folder cannot be written
 
+and one warning, `ProviderWarning`, of what is right but hardly meant.
+
 Each message says what was wrong, where, what was expected and found, and what to do. The command line prints
 the message and exits with ``exit_code``: 2 where the call is at fault, 1 otherwise.
 """
@@ -123,4 +125,16 @@ class OutputError(AdabetError):
         >>> save_model("model.onnx", "no_such_folder/model.onnx")
         Traceback (most recent call last):
         adabet_onnx.errors.OutputError: cannot write no_such_folder/model.onnx: ...
+    """
+
+
+class ProviderWarning(UserWarning):
+    """An execution provider has taken little of a model, most of which runs on the CPU.
+
+    Example:
+        >>> import warnings
+        >>> from adabet_onnx import ProviderWarning, Runtime, predict
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", ProviderWarning)  # an error rather than a line on stderr
+        ...     rows = predict("model.onnx", "new_domain.npz", threads=Runtime(provider="cpu"))
     """

@@ -10,11 +10,14 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .errors import OutputError
+
+_ROOM = 1 << 20  # bytes
 
 
 def _beside(path: Path) -> Path:
@@ -120,6 +123,40 @@ def replacing_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path
         for folder in new_parents:  # the innermost first; one with something in it stays
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder among the system's temporary files, which goes at the end.
+
+    A library that finds no room there may cut a file short and fail over it in words of its own: whatever is raised
+    inside where no room is left is an error that says so.
+
+    Raises:
+        OutputError: the folder cannot be made, or what is put there finds no room.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="adabet-onnx-", ignore_cleanup_errors=True) as folder:
+            try:
+                yield Path(folder)
+            except (OSError, OutputError):
+                raise
+            except Exception:
+                _need_room(Path(folder))
+                raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write temporary files in {tempfile.gettempdir()}: {error.strerror or error}. Free some space "
+            "there, or have TMPDIR name a folder with room."
+        ) from error
+
+
+def _need_room(folder: Path) -> None:
+    """Raise OSError where a file finds no room; those that were cut short are still there."""
+    with (folder / "room").open("xb") as file:
+        file.write(bytes(_ROOM))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:

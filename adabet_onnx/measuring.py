@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .cost.measure import Cost, measure_inference, measure_training
 from .cost.overview import Overview, overview
 from .errors import AdabetError
+from .files import temporary_folder
 from .model.open import Model
 from .progress import Progress, silent
 from .runtime import Threads, on
@@ -63,9 +63,9 @@ def _costs(
     yield "selection", measure_training(artifacts, batch_size=size, accumulate=parts, threads=threads)
     yield "inference", measure_inference(artifacts, batch_size=size, threads=threads)
     say("measuring", 1, 3)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         everything = select(scores, strategy="all")
-        made = Path(folder) / "all"
+        made = folder / "all"
         choices = dataclasses.replace(choices, frozen_precision="float32")  # nothing is frozen
         make_artifacts(model, everything, made, backend=manifest.backend, check=False, choices=choices)
         say("measuring", 2, 3)

@@ -202,7 +202,9 @@ class Outcome:
         return one_line(self, gain, f"trained {self._trained()}", f"in {clipped(self.folder, 60)}", warned)
 
     def kept(self) -> list[str]:
-        """What was kept of the samples, and what that saves of the training's time, in sentences."""
+        """What was kept of the samples, and what that saves of the training, in sentences: predicted, or measured."""
+        if self.predicted is not None:
+            return self.predicted.frozen()
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
         found, cost = [stored_sentence(self.stored_bytes, self.samples, self.views)], self.costs.get("selection")

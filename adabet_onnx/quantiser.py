@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import onnx
 
 from . import runtime
 from .errors import ModelError, RuntimeMissingError
+from .files import temporary_folder
 from .isolation import during
 
 
@@ -37,15 +36,12 @@ def quantised(
 
     Raises:
         ModelError: it cannot be quantised.
+        OutputError: there is no room for its temporary files.
         RuntimeMissingError: the quantiser lacks something.
     """
     api = _quantiser()
-    with (
-        tempfile.TemporaryDirectory(prefix="adabet-onnx-") as folder,
-        _quiet(),
-        during(f"quantising {name}"),
-    ):
-        source, target = Path(folder) / "float.onnx", Path(folder) / "quantised.onnx"
+    with temporary_folder() as folder, _quiet(), during(f"quantising {name}"):
+        source, target = folder / "float.onnx", folder / "quantised.onnx"
         source.write_bytes(model.SerializeToString())
         try:
             api.quantize_static(
@@ -58,6 +54,8 @@ def quantised(
                 activation_type=api.QuantType.QUInt8,
                 weight_type=api.QuantType.QInt8,
             )
+        except OSError:
+            raise
         except Exception as error:  # whatever its Python code raises
             raise ModelError(
                 f"onnxruntime's quantiser cannot handle {name}: {runtime.first_line(error)} Use "

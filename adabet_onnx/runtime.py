@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from .errors import ModelError, RuntimeMissingError, UsageError
 from .isolation import during
 from .options import check_fields
+from .placement import Watched, profiled
 from .showing import changed
 
 INSTALL_TRAINING = "pip install 'adabet-onnx[training]'   (Python 3.10-3.12)"
@@ -248,13 +250,14 @@ def inference_session(
         model: serialised ModelProto, a graph, or the path of a file.
         name: what to call the model in an error message.
         options: ``onnxruntime.SessionOptions``; None for the quiet default.
-        threads: whose execution provider is used; a number says nothing here, where options do.
+        threads: whose execution provider is used; a number says nothing here, where options do. A warning tells after
+            the first run if the provider has taken little of the model.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or does not use the provider.
         RuntimeMissingError: ONNX Runtime is not installed.
     """
-    ort = onnxruntime()
+    ort, folder = onnxruntime(), None
     options, where = options or session_options(threads), on(threads)
     if isinstance(model, ir.Model):
         model = _serialised(model, options)
@@ -264,7 +267,8 @@ def inference_session(
         with during(f"onnxruntime {ort.__version__} loads {name}"):
             if where.provider in (None, _CPU):
                 return ort.InferenceSession(source, options, providers=where.providers)
-            session, said = _accelerated(source, options, where)
+            with profiled(options) as folder:
+                session, said = _accelerated(source, options, where)
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} "
@@ -276,7 +280,7 @@ def inference_session(
             f"onnxruntime {ort.__version__} would compute {name} on the CPU: {where.provider} could not be started"
             f"{why}. Are its driver and libraries there, and `provider_options` right? Otherwise leave out `provider`."
         )
-    return session
+    return session if folder is None else Watched(session, folder, str(where.provider), name, _operators(model))
 
 
 def _accelerated(source: bytes | str, options: Any, where: Runtime) -> tuple[Any, str]:
@@ -286,6 +290,12 @@ def _accelerated(source: bytes | str, options: Any, where: Runtime) -> tuple[Any
         session = onnxruntime().InferenceSession(source, options, providers=where.providers)
     lines = [line for line in printed.getvalue().splitlines() if line.startswith("EP Error ")]
     return session, first_line(RuntimeError(lines[0].removeprefix("EP Error "))) if lines else ""
+
+
+def _operators(model: bytes | str | Path) -> list[str]:
+    """Of the nodes of a model."""
+    proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model, load_external_data=False)
+    return [node.op_type for node in proto.graph.node]
 
 
 def keep_apart(options: Any, model: bytes | str | Path) -> None:

@@ -42,6 +42,7 @@ ORDER = (
     "kendall",
     "options",
     "pieces",
+    "placement",
     "progress",
     "seeds",
     "showing",

@@ -7,13 +7,58 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper
 
-from adabet_onnx import Runtime, Scoring, Settings, Trainer, evaluate, make_artifacts, predict, score, select
+from adabet_onnx import (
+    ProviderWarning,
+    Runtime,
+    Scoring,
+    Settings,
+    Trainer,
+    evaluate,
+    make_artifacts,
+    predict,
+    score,
+    select,
+)
 
 OPENVINO = Runtime(threads=1, provider="openvino", provider_options={"device_type": "CPU"})
+
+
+def declined() -> onnx.ModelProto:
+    """A model of which OpenVINO takes nothing but the end: it knows no Det."""
+    random = np.random.default_rng(0)
+    weights = {"conv.weight": (4, 3, 3, 3), "fc.weight": (4, 3), "fc.bias": (3,)}
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Det", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "fc.weight", "fc.bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "declined",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3])],
+        [
+            onnx.numpy_helper.from_array(0.1 * random.standard_normal(shape).astype(np.float32), name)
+            for name, shape in weights.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def told(model: str | onnx.ModelProto, x: np.ndarray) -> list[str]:
+    """What is said of where its nodes run, in two predictions."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            predict(model, x, threads=OPENVINO)
+    return [str(each.message) for each in found if each.category is ProviderWarning]
 
 
 def main(model: str, data: str, folder: Path) -> None:
@@ -41,6 +86,8 @@ def main(model: str, data: str, folder: Path) -> None:
                 "apart": {name: float(np.abs(features[0][name] - features[1][name]).max()) for name in features[0]},
                 "largest": max(float(np.abs(features[0][name]).max()) for name in features[0]),
                 "used": used,
+                "taken": told(model, np.load(data)["x_train"][:8]),
+                "declined": told(declined(), np.zeros((8, 3, 8, 8), np.float32)),
                 "losses": {name: [row["eval_loss"] for row in found] for name, found in rows.items()},
                 "accuracy": [evaluate(folder, data, threads=threads)["accuracy"] for threads in (1, OPENVINO)],
                 "logits": [

@@ -26,7 +26,7 @@ def public(name: str) -> object:
 
 
 def is_exception(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, errors.AdabetError)
+    return isinstance(value, type) and issubclass(value, (errors.AdabetError, Warning))
 
 
 def callables() -> dict[str, object]:

@@ -19,6 +19,7 @@ from PIL import Image
 from adabet_onnx import CheckError, RecordError, UsageError
 from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.images import ImageRows
+from adabet_onnx.portable.features import Features
 from adabet_onnx.portable.session import Session
 from adabet_onnx.report.comparison import cells
 from adabet_onnx.scoring.options import Scoring
@@ -396,16 +397,34 @@ def test_trainings_share_what_is_frozen_and_pictures_are_decoded_once(pictures, 
     assert alone.results == shared.results
 
 
-def test_processes_share_it_too_and_what_is_kept_serves_again(pictures, tmp_path, unmeasured):
-    plan = dataclasses.replace(SHARED, keep_features=True, processes=2)
+def test_processes_share_it_too_and_what_is_kept_serves_again(pictures, tmp_path, unmeasured, monkeypatch):
+    plan = dataclasses.replace(SHARED, keep_features=True, processes=2, threads=1)
     found = compare(MODEL, pictures, tmp_path / "two", plan, num_classes=10)
     kept = sorted((tmp_path / "two" / "features").rglob("*.features"))
     assert len(kept) == 4, "training and test pictures, and the features of two selections"
     before = [path.stat().st_mtime_ns for path in kept]
     shutil.rmtree(tmp_path / "two" / "runs")
+    frozen, compute = [], Session.features
+    monkeypatch.setattr(Session, "features", lambda *given: frozen.append(given) or compute(*given))
     again = compare(MODEL, pictures, tmp_path / "two", dataclasses.replace(plan, processes=1), num_classes=10)
     assert again.results == found.results
     assert [path.stat().st_mtime_ns for path in kept] == before
+    assert not [given for given in frozen if not isinstance(given[1], Features)], "nothing is computed again"
+
+
+@pytest.mark.parametrize("features", ["auto", "off"])
+def test_processes_give_the_results_of_one(pictures, tmp_path, unmeasured, features):
+    plan = dataclasses.replace(SHARED, features=features, threads=1)
+    found = {
+        count: compare(
+            MODEL, pictures, tmp_path / str(count), dataclasses.replace(plan, processes=count), num_classes=10
+        )
+        for count in (1, 2)
+    }
+    assert found[1].results == found[2].results
+    assert len(found[1].results) == 4
+    for count in (1, 2):
+        assert not list((tmp_path / str(count)).rglob("*.features*")), "what is shared goes at the end"
 
 
 def test_a_comparison_without_room_goes_on_without(tmp_path, monkeypatch, unmeasured, pictures):

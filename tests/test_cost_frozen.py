@@ -21,6 +21,7 @@ from adabet_onnx.portable.memory import micro_batch
 from adabet_onnx.scoring.record import LayerScore, Scores
 from adabet_onnx.selection.budget import Budget
 from adabet_onnx.selection.options import Choosing
+from adabet_onnx.sizes import size_text
 
 pytestmark = pytest.mark.slow
 
@@ -207,3 +208,49 @@ def test_a_table_says_what_is_kept_and_what_that_saves(tmp_path: Path, capsys):
     assert cli.commands["cost"].epilog.count("without_features_multiply_adds") == 1
     with pytest.raises(UsageError, match="at least 1 sample"):
         overview(path, batch_size=4, samples=0)
+
+
+def bars(axis) -> dict[str, float]:
+    """Heights by what stands below, of bars that stand on the axis or on each other."""
+    below = [label.get_text().replace("\n", " ") for label in axis.get_xticklabels()]
+    found = dict.fromkeys(below, 0.0)
+    for bar in axis.patches:
+        found[below[round(bar.get_x() + bar.get_width() / 2)]] += bar.get_height()
+    return found
+
+
+@pytest.mark.parametrize("measure", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_picture_has_the_pass_and_a_step_after_it(measure):
+    model = open_model(tiny.conv_net())
+    found = overview(model, select(model, strategy="head"), batch_size=4, samples=500, epochs=3, measure=measure)
+    figure = found.plot()
+    memory, work = figure.axes
+    predicted, row = found.selection.prediction, found.selection
+    after = "a step after it, selection"
+    assert list(bars(memory)) == ["inference", "frozen pass, once", after, "training, all layers"]
+    heights = bars(memory)
+    assert heights["frozen pass, once"] == pytest.approx(predicted.frozen_bytes / 1e6)
+    assert heights[after] == pytest.approx(predicted.tail_bytes / 1e6)
+    assert heights["training, all layers"] == pytest.approx(found.everything.prediction.memory_bytes / 1e6)
+    values = bars(work)
+    if measure:
+        assert values["frozen pass, once"] == pytest.approx(1e3 * row.measured_frozen_seconds)
+        assert values[after] == pytest.approx(1e3 * row.measured_seconds)
+        levels = [line.get_ydata()[0] for line in memory.lines]
+        measured = row.measured_frozen_bytes, row.measured_tail_bytes
+        assert levels[1:3] == pytest.approx([count / 1e6 for count in measured])
+    else:
+        assert values["frozen pass, once"] == pytest.approx(predicted.frozen_multiply_adds / 1e6)
+        assert values[after] == pytest.approx(predicted.step_multiply_adds / 1e6)
+        assert not memory.lines
+    text = " ".join(figure.get_supxlabel().split())
+    assert f"features kept: {size_text(predicted.stored_bytes)} of a sample" in text
+    assert "3 epochs over 500 samples take 0." in text
+    assert ("of the time of a training that keeps nothing" in text) == measure
+
+
+def test_the_picture_of_what_has_nothing_frozen_has_no_pass():
+    model = open_model(tiny.conv_net())
+    figure = overview(model, select(model, strategy="all"), batch_size=4).plot()
+    assert list(bars(figure.axes[0])) == ["inference", "training, selection", "training, all layers"]
+    assert not figure.get_supxlabel()

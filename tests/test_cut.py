@@ -166,6 +166,23 @@ def ints(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
+def branch(name: str, *nodes: onnx.NodeProto, inputs: tuple[str, ...] = (), gives: tuple[str, ...] = ("o",)) -> Any:
+    """A graph inside a node."""
+    made = [onnx.ValueInfoProto(name=each) for each in inputs], [onnx.ValueInfoProto(name=each) for each in gives]
+    return helper.make_graph(list(nodes), name, *made)
+
+
+def scan(*nodes: onnx.NodeProto, gives: tuple[str, ...] = ("s1", "o"), **attributes: Any) -> list[onnx.NodeProto]:
+    """A Scan over the time of x, from a state that is the mean over it: s and i make s1 and o."""
+    body = branch("body", *nodes, inputs=("s", "i"), gives=gives)
+    attributes = {"num_scan_inputs": 1, "scan_input_axes": [1]} | attributes
+    return [
+        node("ReduceMean", ["x"], ["start"], axes=[1], keepdims=0),
+        node("Scan", ["start", "x"], ["last", "all"], body=body, **attributes),
+    ]
+
+
+TURN = (node("Add", ["s", "i"], ["a"]), node("Tanh", ["a"], ["s1"]), node("MatMul", ["s1", "c"], ["o"]))
 PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]] = {
     "elementwise": ([node("Add", ["x", "c"], ["y"])], {"c": tiny.normal(4)}, Layout(0)),
     "transposed": ([node("Transpose", ["x"], ["y"], perm=[2, 1, 0])], {}, Layout(2)),
@@ -229,6 +246,27 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
         {"a": ints(1, 2)},
         Layout(0),
     ),
+    "the same places of all kept": (
+        [node("Compress", ["x", "c"], ["y"], axis=2)],
+        {"c": np.array([True, False, True, False])},
+        Layout(0),
+    ),
+    "put into the same places of all": (
+        [
+            node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            node("Gather", ["t", "i"], ["u"], axis=0),
+            node("ScatterND", ["t", "j", "u"], ["y"]),
+        ],
+        {"i": ints(2, 0), "j": ints(0, 1).reshape(2, 1)},
+        Layout(1),
+    ),
+    "scanned, step by step": ([*scan(*TURN), node("Identity", ["all"], ["y"])], {"c": tiny.normal(4, 5)}, Layout(1)),
+    "scanned, with the batch first": (
+        [*scan(*TURN, scan_output_axes=[1]), node("Identity", ["all"], ["y"])],
+        {"c": tiny.normal(4, 5)},
+        Layout(0),
+    ),
+    "scanned to the end": ([*scan(*TURN), node("Identity", ["last"], ["y"])], {"c": tiny.normal(4, 5)}, Layout(0)),
     "recurrent": (
         [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("GRU", ["t", "c", "r"], ["y"], hidden_size=2)],
         {"c": tiny.normal(1, 6, 4), "r": tiny.normal(1, 6, 2)},
@@ -291,6 +329,68 @@ MIXED: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
     "samples as channels": (
         [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("InstanceNormalization", ["t", "c", "c"], ["y"])],
         {"c": np.ones(1, np.float32)},
+    ),
+    "samples left out": ([node("Compress", ["x", "c"], ["y"], axis=0)], {"c": np.array([True, False])}),
+    "places left out of all in a row": ([node("Compress", ["x", "c"], ["y"])], {"c": np.array([True, False])}),
+    "put into the first samples": (
+        [node("Gather", ["x", "i"], ["u"], axis=0), node("ScatterND", ["x", "j", "u"], ["y"])],
+        {"i": ints(0), "j": ints(0).reshape(1, 1)},
+    ),
+    "put into places that samples say": (
+        [
+            node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+            node("Cast", ["t"], ["k"], to=7),
+            node("Slice", ["k", "a", "b", "i"], ["j"]),
+            node("ScatterND", ["t", "j", "u"], ["y"]),
+        ],
+        {"a": ints(0), "b": ints(1), "i": ints(2), "u": tiny.normal(4)},
+    ),
+    "scanned along the batch": (
+        [
+            node(
+                "Scan",
+                ["z", "x"],
+                ["last", "y"],
+                body=branch("body", *TURN, inputs=("s", "i"), gives=("s1", "o")),
+                num_scan_inputs=1,
+            )
+        ],
+        {"c": tiny.normal(4, 5), "z": tiny.normal(3, 4)},
+    ),
+    "scanned with a mean over the batch inside": (
+        [
+            *scan(
+                node("ReduceMean", ["i"], ["m"], axes=[0]), node("Add", ["s", "m"], ["s1"]), node("Tanh", ["s1"], ["o"])
+            ),
+            node("Identity", ["all"], ["y"]),
+        ],
+        {},
+    ),
+    "scanned with what is trained": (
+        [*scan(*TURN[:2], node("MatMul", ["s1", "w"], ["o"])), node("Identity", ["all"], ["y"])],
+        {},
+    ),
+    "scanned with what has samples outside": (
+        [
+            node("ReduceMax", ["x"], ["c0"], axes=[0, 1], keepdims=0),
+            *scan(*TURN[:2], node("Mul", ["s1", "c0"], ["o"])),
+            node("Identity", ["all"], ["y"]),
+        ],
+        {},
+    ),
+    "a branch that the samples choose": (
+        [
+            node("ReduceMax", ["x"], ["m"], keepdims=0),
+            node("Greater", ["m", "c"], ["b"]),
+            node(
+                "If",
+                ["b"],
+                ["y"],
+                then_branch=branch("then", node("Relu", ["x"], ["o"])),
+                else_branch=branch("else", node("Neg", ["x"], ["o"])),
+            ),
+        ],
+        {"c": np.array(1, np.float32)},
     ),
     "quantised by the largest of all": (
         [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])],

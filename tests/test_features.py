@@ -18,6 +18,7 @@ import onnx
 import pytest
 from bad_inputs import limited_files
 from models import deep, inputs, shared_layers, tiny
+from onnx import helper
 from PIL import Image
 
 from adabet_onnx import Choices, DataError, Settings, Trainer, UsageError, make_artifacts, open_model, select
@@ -53,6 +54,35 @@ class Net:
     frozen: bool = True
 
 
+def scanned() -> onnx.ModelProto:
+    """A recurrent network written out as a Scan over the time of (N, T, C)."""
+    body = helper.make_graph(
+        [
+            tiny.node("MatMul", ["state", "w"], ["m"]),
+            tiny.node("Add", ["m", "step"], ["a"]),
+            tiny.node("Tanh", ["a"], ["after"]),
+            tiny.node("Identity", ["after"], ["each"]),
+        ],
+        "body",
+        [onnx.ValueInfoProto(name=name) for name in ("state", "step")],
+        [onnx.ValueInfoProto(name=name) for name in ("after", "each")],
+    )
+    nodes = [
+        tiny.node("MatMul", ["input", "inner.weight"], ["h"], "/inner"),
+        tiny.node("ReduceMean", ["h"], ["start"], axes=[1], keepdims=0),
+        tiny.node("Scan", ["start", "h"], ["last", "all"], "/scan", body=body, num_scan_inputs=1, scan_input_axes=[1]),
+        tiny.node("Relu", ["last"], ["r"]),
+        tiny.node("Gemm", ["r", "fc.weight", "fc.bias"], ["logits"], "/fc"),
+    ]
+    values = {
+        "inner.weight": tiny.normal(3, 16),
+        "w": 0.1 * tiny.normal(16, 16),
+        "fc.weight": tiny.normal(16, 2),
+        "fc.bias": tiny.normal(2),
+    }
+    return tiny.build(nodes, values, input_shape=["N", 5, 3])
+
+
 NETS = {
     "residual": Net(lambda: deep.residual(2, width=8, size=8), ("blocks.1.conv2", "fc")),
     "residual, early": Net(lambda: deep.residual(2, width=8, size=8), ("blocks.0.conv2",)),
@@ -61,6 +91,7 @@ NETS = {
     "attention": Net(lambda: tiny.attention("four axes"), ("fc",)),
     "time-major": Net(tiny.recurrent, ("rnn", "fc")),
     "tokens": Net(lambda: inputs.embedded(7, 5), ("fc",)),
+    "scan": Net(scanned, ("fc",)),
     "repeated block": Net(lambda: tiny.mlp(), ("out",)),
     "several inputs": Net(lambda: inputs.named(left=(3, 4), right=(5,)), ("fc",)),
     "all layers": Net(tiny.conv_net, ("*",), frozen=False),

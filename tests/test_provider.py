@@ -21,12 +21,14 @@ from adabet_onnx import (
     Adapting,
     ModelError,
     Plan,
+    ProviderWarning,
     Runtime,
     Settings,
     UsageError,
     evaluate,
     make_artifacts,
     open_model,
+    placement,
     predict,
     runtime,
     select,
@@ -87,6 +89,69 @@ def test_a_training_on_top_learns_as_it_does_on_the_cpu(both):
 def test_predictions_agree_with_those_of_the_cpu(both):
     assert abs(both["accuracy"][0] - both["accuracy"][1]) < 0.01
     np.testing.assert_allclose(both["logits"][1], both["logits"][0], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_a_provider_that_takes_little_is_told_once(both):
+    assert both["taken"] == []
+    (said,) = both["declined"]
+    assert f"{OPENVINO} takes 1 of the 3 nodes of <ModelProto>: the CPU computes the others (Conv, Det)" in said
+
+
+def event(name: str, operator: str, provider: str) -> dict:
+    """A node's, as it stands in a profile."""
+    return {"cat": "Node", "name": name, "args": {"op_name": operator, "provider": provider}}
+
+
+NODES = ("Conv", "Relu", "Conv", "Relu", "MaxPool", "Flatten", "Gemm")
+PART = event("part", "OpenVINO-EP-subgraph_1", OPENVINO)
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([PART], None),
+        ([PART, event("a", "MaxPool", CPU), event("m", "MemcpyToHost", CPU), event("r", "ReorderOutput", CPU)], None),
+        ([PART, event("a", "MaxPool", CPU), event("a", "MaxPool", CPU)], None),  # in two runs
+        (
+            [PART, *(event(name, "Relu", CPU) for name in "abcd")],
+            f"{OPENVINO} takes 3 of the 7 nodes of the model: the CPU computes the others (Relu)",
+        ),
+        (
+            [PART, event("a", "Conv", CPU), event("b", "FusedConv", CPU)],  # what takes the time
+            "takes 5 of the 7 nodes of the model: the CPU computes the others (Conv, FusedConv)",
+        ),
+        ([event(str(i), name, CPU) for i, name in enumerate(NODES)], "takes none of the 7 nodes"),
+        ([{"cat": "Session", "name": "model_run"}], None),
+        (None, None),
+    ],
+)
+def test_what_a_profile_says_of_a_provider(tmp_path, events, said):
+    (tmp_path / "profile").write_text("[" if events is None else json.dumps(events))
+    found = placement.placement(tmp_path / "profile", NODES)
+    text = None if found is None else found.said(OPENVINO, "the model")
+    assert (text is None) == (said is None)
+    assert said is None or said in text
+    assert text is None or text.endswith("Does it pay? Otherwise leave out `provider`.")
+
+
+def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
+    """Of the real runtime: the provider that is named takes nothing, for it is not there."""
+    monkeypatch.setattr(placement, "_told", set())
+    monkeypatch.setattr(placement.tempfile, "tempdir", str(tmp_path))
+    model = tiny.conv_net()
+    options = runtime.session_options(1)
+    with placement.profiled(options) as folder:
+        session = runtime.inference_session(model.SerializeToString(), "the model", options)
+    assert not options.enable_profiling
+    watched = placement.Watched(session, folder, OPENVINO, "the model", [node.op_type for node in model.graph.node])
+    shape = [2, *open_model(model).inputs[0].shape[1:]]
+    feeds = {watched.get_inputs()[0].name: np.ones(shape, np.float32)}
+    with pytest.warns(ProviderWarning, match=f"{OPENVINO} takes .* of the .* nodes of the model: the CPU computes"):
+        first = runtime.run_session(watched, None, feeds, "the model")
+    assert not list(tmp_path.iterdir())
+    second = runtime.run_session(watched, None, feeds, "the model")  # pytest makes a second warning an error
+    assert first[0].tobytes() == second[0].tobytes()
 
 
 def test_a_number_of_threads_is_still_a_number(tmp_path):

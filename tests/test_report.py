@@ -29,6 +29,7 @@ from adabet_onnx.report.page import write_report
 from adabet_onnx.report.predicted import find_model, predict_costs
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.selection.options import Choosing
+from adabet_onnx.sizes import size_text
 from adabet_onnx.study.compare import compare
 from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.repeats import Repeats
@@ -151,6 +152,23 @@ def test_it_shows_what_is_in_the_files(folder, written):
     assert len(marked) >= len(summary["layers"])
 
 
+def test_the_frozen_pass_and_a_step_after_it_have_a_row_each(folder, written):
+    texts = parsed(written).texts
+    costs = json.loads((folder / "run" / "run.json").read_text())["costs"]["selection"]
+    found = gather(folder / "run")
+    find_model(found, None)
+    predict_costs(found)
+    predicted = found.costs["selection"]
+    assert predicted.stored_bytes > 0
+    for row, size, measured, seconds in (
+        ("the frozen pass, once", predicted.frozen_bytes, costs["frozen_bytes"], costs["frozen_seconds"]),
+        ("training the selection: a step after it", predicted.tail_bytes, costs["tail_bytes"], costs["seconds"]),
+    ):
+        at = texts.index(row)
+        assert texts[at + 1 : at + 4] == [size_text(size), size_text(measured), f"{1000 * seconds:.3g} ms"]
+    assert "training the selection" not in texts
+
+
 def test_names_are_text_and_nothing_is_fetched(written):
     page = parsed(written)
     text = written.read_text()
@@ -251,12 +269,15 @@ def test_figures_that_cannot_be(folder, tmp_path):
     (tmp_path / "any.json").mkdir()
     run, compare = (shutil.copytree(folder / name, tmp_path / name) for name in ("run", "compare"))
     summary = json.loads((run / "run.json").read_text())
+    half = json.loads((run / "run.json").read_text())
+    half["costs"]["selection"]["frozen_seconds"] = 0.0
     summary["costs"]["all"]["memory_bytes"] = 0
     plan = json.loads((compare / "plan.json").read_text())
     for path, content in (
         (run / "run.json", json.dumps(summary)),
         (run / "run.json", json.dumps({**summary, "costs": {}, "batch_size": 0})),
         (run / "run.json", json.dumps({**summary, "costs": {}}).replace('"batch_size": 16', '"batch_size": 1e999')),
+        (run / "run.json", json.dumps(half)),
         (run / "metrics.jsonl", f'{{"train_loss": {10**400}}}'),
         (compare / "plan.json", json.dumps({**plan, "choices": {"magic": 1}})),
         (compare / "plan.json", json.dumps({**plan, "choices": {**plan["choices"], "loss": "magic"}})),

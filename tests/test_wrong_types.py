@@ -46,7 +46,9 @@ MADE = (Model, Outcome, Scores, Selection)  # results, which nobody makes by han
 NAMES = [
     name
     for name in adabet_onnx.__all__
-    if not name.endswith("Error") and getattr(adabet_onnx, name) not in MADE and name not in ("load_scores", "Data")
+    if not name.endswith(("Error", "Warning"))
+    and getattr(adabet_onnx, name) not in MADE
+    and name not in ("load_scores", "Data")
 ]
 
 

@@ -6,10 +6,12 @@ import io
 import logging
 import os
 import sys
+import warnings
+from typing import TextIO
 
 import click
 
-from ..errors import AdabetError
+from ..errors import AdabetError, ProviderWarning
 from ..version import __version__
 from .commands import Commands, LazyGroup
 
@@ -17,6 +19,7 @@ _EPILOG = """\b
 Completion with the Tab key: this in ~/.bashrc (zsh: zsh_source in ~/.zshrc):
   eval "$(_ADABET_ONNX_COMPLETE=bash_source adabet-onnx)"
 """
+_as_usual = warnings.showwarning
 
 
 @click.group(
@@ -41,7 +44,25 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what it warns of in damaged files, an error of ours says
+    warnings.showwarning = _warned
     sys.exit(_run())
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of ours in a line of its own; any other as Python writes it."""
+    if issubclass(category, ProviderWarning):
+        from .translate import translate
+
+        click.echo(f"Note: {translate(str(message))}", err=True)
+    else:
+        _as_usual(message, category, filename, lineno, file, line)
 
 
 def _run() -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from .. import runtime
 from ..errors import UsageError
+from ..files import temporary_folder
 from ..model.open import Model
 from ..model.prepare import trainable_graph
 from ..portable.assemble import make_step
@@ -113,16 +112,16 @@ def ort_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
         RuntimeMissingError: it is not installed.
     """
     prepared = trainable_graph(model, selection, backend="ort")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         ort.generate(
             prepared.proto(),
             prepared.trainable,
-            Path(folder),
+            folder,
             loss=choices.loss,
             optimizer=choices.optimizer,
             weight_decay=choices.weight_decay,
         )
-        proto = onnx.load(Path(folder) / "training_model.onnx", load_external_data=False)
+        proto = onnx.load(folder / "training_model.onnx", load_external_data=False)
     graph = ir.from_proto(proto)
     tensors = [prepared.graph.graph.initializers[name].const_value for name in prepared.trainable]
     update = sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -6,15 +6,14 @@ Its nodes stand in the order in which they run.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 
 from .. import runtime
+from ..files import temporary_folder
 from ..model.dims import count, dims_or_none
 from ..model.uses import input_of
 from ..portable.order import execution_order
@@ -71,8 +70,8 @@ def optimized_step(model: ir.Model, options: Callable[[], Any]) -> ir.Model:
 
 
 def _run(proto: onnx.ModelProto, options: Any) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
+    with temporary_folder() as folder:
+        path = folder / "optimized.onnx"
         options.optimized_model_filepath = str(path)
         runtime.inference_session(proto.SerializeToString(), "the graph of a step", options)
         return onnx.load(path)

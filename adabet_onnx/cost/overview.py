@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..drawing import finished
 from ..errors import ModelError, RecordError, UsageError
+from ..files import temporary_folder
 from ..model.bindings import bound_otherwise
 from ..model.open import ModelSource, open_model
 from ..options import typed
@@ -26,85 +26,13 @@ from ..training.manifest import Manifest
 from .drawing import LABELS, draw_costs
 from .measure import Cost, measure_inference, measure_training
 from .predict import Prediction, Predictor, Training
-from .words import frozen_sentences
+from .row import Row
+from .words import frozen_sentences, measured_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES, EPOCHS = 1000, 10  # of the training that is told of, where nothing else is said
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one of the three costs.
-
-    Attributes:
-        prediction: from the graph.
-        measured_bytes: step memory of a fresh process; None where it was not measured.
-        measured_seconds: median time of a step after the frozen pass, likewise.
-        measured_frozen_bytes: memory of the frozen pass; None also where nothing is frozen.
-        measured_frozen_seconds: median time of the frozen pass over the samples of a step, likewise.
-        measured_tail_bytes: memory of the steps after it, likewise.
-    """
-
-    prediction: Prediction
-    measured_bytes: int | None = None
-    measured_seconds: float | None = None
-    measured_frozen_bytes: int | None = None
-    measured_frozen_seconds: float | None = None
-    measured_tail_bytes: int | None = None
-
-    def __repr__(self) -> str:
-        measured = None if self.measured_bytes is None else f"measured {size_text(self.measured_bytes)}"
-        return one_line(self, f"predicted {size_text(self.prediction.memory_bytes)}", measured)
-
-    @property
-    def difference(self) -> float | None:
-        """(predicted - measured) / measured, None where it was not measured."""
-        if not self.measured_bytes:
-            return None
-        return (self.prediction.memory_bytes - self.measured_bytes) / self.measured_bytes
-
-    def to_json(self, training: Training | None = None) -> dict[str, Any]:
-        """For programs; what was not measured is left out, and so are the frozen pass and the training of inference.
-
-        Args:
-            training: the whole, of which this is a step.
-        """
-        found = self.prediction
-        entry: dict[str, Any] = {"predicted_bytes": found.memory_bytes, "margin_bytes": found.margin_bytes}
-        if self.measured_bytes is not None:
-            entry |= {"measured_bytes": self.measured_bytes, "measured_seconds": self.measured_seconds}
-        if self.measured_frozen_bytes is not None:
-            entry |= {
-                "measured_frozen_bytes": self.measured_frozen_bytes,
-                "measured_frozen_seconds": self.measured_frozen_seconds,
-                "measured_tail_bytes": self.measured_tail_bytes,
-            }
-        entry |= {
-            "saved_bytes": found.saved_bytes,
-            "state_bytes": found.state_bytes,
-            "update_bytes": found.update_bytes,
-            "forward_multiply_adds": found.forward_multiply_adds,
-            "step_multiply_adds": found.step_multiply_adds,
-        }
-        if training is None:
-            return entry
-        return entry | {
-            "frozen_bytes": found.frozen_bytes,
-            "tail_bytes": found.tail_bytes,
-            "without_features_bytes": found.without_features_bytes,
-            "frozen_multiply_adds": found.frozen_multiply_adds,
-            "stored_bytes": found.stored_bytes,
-            "training": {
-                "samples": training.samples,
-                "epochs": training.epochs,
-                "views": training.views,
-                "stored_bytes": training.stored_bytes,
-                "multiply_adds": training.multiply_adds,
-                "without_features_multiply_adds": training.without_features,
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -152,7 +80,10 @@ class Overview:
 
     @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the memory that inference, training the selection and training all layers take, and what it is for.
+        """Draw what inference, training the selection and training all layers take.
+
+        That is the memory and what it is for, and the time of a step; its arithmetic where no time was measured. Of
+        what no training of the selection changes, the pass that computes it, a step after it and what is kept.
 
         Args:
             path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
@@ -164,8 +95,7 @@ class Overview:
             UsageError: another suffix.
             OutputError: the file cannot be written.
         """
-        rows = {name: (row.prediction, row.measured_bytes) for name, row in self.rows().items()}
-        return finished(draw_costs(rows, self._title()), path)
+        return finished(draw_costs(self.rows(), self._title(), [*self.frozen()[1:], *self.saved()]), path)
 
     def rows(self) -> dict[str, Row]:
         """Those that are there, by name: inference, selection, all."""
@@ -181,6 +111,14 @@ class Overview:
 
     def _training(self, found: Prediction) -> Training:
         return found.of_training(self.samples, self.epochs, self.views)
+
+    def saved(self) -> list[str]:
+        """What keeping it saves of a training's time, by times that were measured; nothing where they were not."""
+        cost = None if self.selection is None else self.selection.measured
+        if cost is None or not cost.frozen_bytes:
+            return []
+        how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": self.views}
+        return [measured_sentence(cost, **how)]
 
     def to_json(self) -> dict[str, Any]:
         """inference, selection (where one was given) and all (null where not all layers can be trained)."""
@@ -321,10 +259,10 @@ def _measured(
 ) -> dict[str, Cost]:
     """What was measured of each."""
     size, found = predictor.batch_size, dict[str, Cost]()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for what, selection in predicted.chosen.items():
             tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
-            made = _artifacts(predictor, selection, Path(folder) / what).folder
+            made = _artifacts(predictor, selection, folder / what).folder
             parts = predicted.parts if what == "selection" else 1
             found[what] = measure_training(made, batch_size=size, accumulate=parts, threads=threads)
             if "inference" not in found:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ModelError, UsageError
 from ..model.layers import Layer
@@ -120,6 +120,23 @@ class Prediction:
             f"{self.step_multiply_adds:,} multiply-adds",
             f"kept of a sample {size_text(self.stored_bytes)}" if self.stored_bytes else None,
         )
+
+    def before(self) -> Prediction:
+        """The frozen pass alone, over the samples of a step."""
+        work = self.frozen_multiply_adds
+        return replace(
+            self,
+            memory_bytes=self.frozen_bytes,
+            saved_bytes=0,
+            state_bytes=0,
+            update_bytes=0,
+            forward_multiply_adds=work,
+            step_multiply_adds=work,
+        )
+
+    def after(self) -> Prediction:
+        """A step after it alone."""
+        return replace(self, memory_bytes=self.tail_bytes)
 
     def work_beside(self, other: Prediction) -> float:
         """This step's multiply-adds over another's."""

@@ -16,7 +16,9 @@ from ..model.dims import dims_or_none, multiple
 from ..model.uses import reads, subgraphs
 from .batch_sizes import Sizes, from_size
 from .layout import Kind, Layout, Place, batch_axes
-from .sample_rules import FILLING, RULES, Given, Parts
+from .sample_given import Given, Parts
+from .sample_loops import scanned
+from .sample_rules import FILLING, RULES
 
 
 def places(model: ir.Model, data: Collection[str]) -> dict[ir.Value, Place]:
@@ -32,12 +34,12 @@ def places(model: ir.Model, data: Collection[str]) -> dict[ir.Value, Place]:
         found[value] = Layout(0) if value.name in data else Kind.TAIL
     sizes = Sizes(model, found)
     for node in graph:
-        for value, place in zip(node.outputs, _placed(node, found, sizes), strict=True):
+        for value, place in zip(node.outputs, _placed(node, found, sizes, model), strict=True):
             found[value] = place
     return found
 
 
-def _placed(node: ir.Node, found: dict[ir.Value, Place], sizes: Sizes) -> list[Place]:
+def _placed(node: ir.Node, found: dict[ir.Value, Place], sizes: Sizes, model: ir.Model) -> list[Place]:
     read = [found.get(value, Kind.TAIL) for value in reads(node) if value is not None]
     tail: list[Place] = [Kind.TAIL] * len(node.outputs)
     if Kind.TAIL in read or is_random(node):
@@ -46,6 +48,8 @@ def _placed(node: ir.Node, found: dict[ir.Value, Place], sizes: Sizes) -> list[P
         return [Kind.CONSTANT] * len(node.outputs)
     if from_size(node, found):
         return [Kind.SIZE]
+    if node.op_type == "Scan" and node.domain in ("", "ai.onnx"):
+        return list(scanned(node, found, model, places) or tail)
     if node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs(node)):
         return tail
     if not any(isinstance(place, Layout) for place in read) and node.op_type not in FILLING:

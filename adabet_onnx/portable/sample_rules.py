@@ -7,82 +7,25 @@ and after the sample's index in the axis that is the batch; which axis that is, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import numpy as np
-import onnx_ir as ir
-
-from ..model.dims import Dims, dims_or_none, multiple
+from ..model.dims import multiple
 from ..model.uses import input_of
-from .batch_sizes import Sizes
-from .layout import Kind, Layout, Place, batch_axes
+from .layout import batch_axes
+from .sample_given import Given, Parts, Rule, parts_of
+from .sample_indexing import (
+    compress,
+    elements,
+    gather,
+    gather_nd,
+    one_hot,
+    pad,
+    scatter_nd,
+    sliced,
+    triangle,
+)
 
-Parts = tuple[int, int]  # before and after
-Rule = Callable[["Given"], Parts | None]
 _SOFTMAX_OF_ONE_AXIS = 13  # before this opset it went over all axes from one on
-
-
-@dataclass(frozen=True)
-class Given:
-    """A node whose samples are looked for.
-
-    Attributes:
-        node: the node.
-        inputs: layouts of the inputs that have samples, by position.
-        opset: of the graph.
-    """
-
-    node: ir.Node
-    inputs: dict[int, Layout]
-    opset: int
-
-    @classmethod
-    def of(cls, node: ir.Node, found: Mapping[ir.Value, Place], sizes: Sizes) -> Given | None:
-        """None where an input changes with the batch size in a place that is no shape."""
-        inputs = {}
-        for position, value in enumerate(node.inputs):
-            if value is None:
-                continue
-            place, is_shape = found[value], position in SHAPES.get(node.op_type, ())
-            if isinstance(place, Layout):
-                inputs[position] = place
-            elif place is Kind.SIZE and not is_shape and not sizes.fixed(value):
-                return None
-        return cls(node, inputs, sizes.opset)
-
-    def dims(self, position: int) -> Dims:
-        """Shape of an input."""
-        value = input_of(self.node, position)
-        return (dims_or_none(value) if value is not None else None) or ()
-
-    def out(self) -> Dims:
-        """Shape of the first output."""
-        return dims_or_none(self.node.outputs[0]) or ()
-
-    def array(self, position: int) -> np.ndarray | None:
-        """A constant input."""
-        value = input_of(self.node, position)
-        tensor = None if value is None else value.const_value
-        return None if tensor is None else np.asarray(tensor.numpy())
-
-    def axis(self, default: int, position: int = 0) -> int:
-        """The node's axis, counted from the first of an input's."""
-        rank = len(self.dims(position))
-        return self.node.attributes.get_int("axis", default) % max(rank, 1)
-
-    def alone(self, position: int = 0) -> Layout | None:
-        """The layout of this input, where no other has samples."""
-        return self.inputs.get(position) if len(self.inputs) == 1 else None
-
-    def same(self) -> Layout | None:
-        """The layout of all inputs with samples, where they have one."""
-        layouts = set(self.inputs.values())
-        return layouts.pop() if len(layouts) == 1 else None
-
-
-def _parts(layout: Layout | None) -> Parts | None:
-    return None if layout is None else (layout.before, layout.after)
 
 
 def _elementwise(given: Given) -> Parts | None:
@@ -102,12 +45,12 @@ def _images(given: Given) -> Parts | None:
         return None
     if node.op_type == "MaxPool" and len(node.outputs) > 1:  # its indices count through the whole batch
         return None
-    return _parts(layout)
+    return parts_of(layout)
 
 
 def _sampled(given: Given) -> Parts | None:
     layout = given.same()
-    return _parts(layout) if layout is not None and layout.axis == 0 and len(given.inputs) == 2 else None
+    return parts_of(layout) if layout is not None and layout.axis == 0 and len(given.inputs) == 2 else None
 
 
 def _along(default: int) -> Rule:
@@ -115,7 +58,7 @@ def _along(default: int) -> Rule:
 
     def rule(given: Given) -> Parts | None:
         layout = given.alone()
-        return _parts(layout) if layout is not None and given.axis(default) != layout.axis else None
+        return parts_of(layout) if layout is not None and given.axis(default) != layout.axis else None
 
     return rule
 
@@ -125,7 +68,7 @@ def _onward(default: int) -> Rule:
 
     def rule(given: Given) -> Parts | None:
         layout = given.alone()
-        return _parts(layout) if layout is not None and layout.axis < given.axis(default) else None
+        return parts_of(layout) if layout is not None and layout.axis < given.axis(default) else None
 
     return rule
 
@@ -138,7 +81,7 @@ def _cumsum(given: Given) -> Parts | None:
     layout, axis = given.alone(), given.array(1)
     if layout is None or axis is None:
         return None
-    return _parts(layout) if int(axis.reshape(-1)[0]) % len(given.dims(0)) != layout.axis else None
+    return parts_of(layout) if int(axis.reshape(-1)[0]) % len(given.dims(0)) != layout.axis else None
 
 
 def _reduce(given: Given) -> Parts | None:
@@ -152,14 +95,14 @@ def _reduce(given: Given) -> Parts | None:
             return None
         axes = [int(axis) for axis in array.reshape(-1)]
     if not axes:
-        return _parts(layout) if given.node.attributes.get_int("noop_with_empty_axes", 0) else None
-    return _parts(layout) if layout.axis not in {axis % rank for axis in axes} else None
+        return parts_of(layout) if given.node.attributes.get_int("noop_with_empty_axes", 0) else None
+    return parts_of(layout) if layout.axis not in {axis % rank for axis in axes} else None
 
 
 def _mean_variance(given: Given) -> Parts | None:
     layout, rank = given.alone(), len(given.dims(0))
     axes = given.node.attributes.get_ints("axes", (0, 2, 3)) or ()
-    return _parts(layout) if layout is not None and layout.axis not in {axis % rank for axis in axes} else None
+    return parts_of(layout) if layout is not None and layout.axis not in {axis % rank for axis in axes} else None
 
 
 def _reversed(given: Given) -> Parts | None:
@@ -168,8 +111,8 @@ def _reversed(given: Given) -> Parts | None:
     time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
     if data is None or data.axis == time:
         return None
-    alike = lengths is not None and data.axis == batch and _parts(lengths) == _parts(data)
-    return _parts(data) if alike or (lengths is None and data.axis != batch) else None
+    alike = lengths is not None and data.axis == batch and parts_of(lengths) == parts_of(data)
+    return parts_of(data) if alike or (lengths is None and data.axis != batch) else None
 
 
 def _gemm(given: Given) -> Parts | None:
@@ -178,9 +121,9 @@ def _gemm(given: Given) -> Parts | None:
     if first is None or first.axis != rows or 1 in given.inputs:
         return None
     added = given.inputs.get(2)
-    if added is not None and (added.axis != len(given.dims(2)) - 2 or _parts(added) != _parts(first)):
+    if added is not None and (added.axis != len(given.dims(2)) - 2 or parts_of(added) != parts_of(first)):
         return None
-    return _parts(first)
+    return parts_of(first)
 
 
 def _matmul(given: Given) -> Parts | None:
@@ -189,12 +132,12 @@ def _matmul(given: Given) -> Parts | None:
     if len(given.inputs) != (left is not None) + (right is not None):
         return None
     if left is not None and right is not None:
-        places = {(ranks[0] - left.axis, *(_parts(left) or ())), (ranks[1] - right.axis, *(_parts(right) or ()))}
-        return _parts(left) if len(places) == 1 and ranks[0] - left.axis > 2 else None
+        places = {(ranks[0] - left.axis, *(parts_of(left) or ())), (ranks[1] - right.axis, *(parts_of(right) or ()))}
+        return parts_of(left) if len(places) == 1 and ranks[0] - left.axis > 2 else None
     if left is not None:
-        return _parts(left) if left.axis != ranks[0] - 1 else None
+        return parts_of(left) if left.axis != ranks[0] - 1 else None
     assert right is not None
-    return _parts(right) if ranks[1] == 1 or right.axis != ranks[1] - 2 else None
+    return parts_of(right) if ranks[1] == 1 or right.axis != ranks[1] - 2 else None
 
 
 def _einsum(given: Given) -> Parts | None:
@@ -213,7 +156,7 @@ def _einsum(given: Given) -> Parts | None:
 
 
 def _transpose(given: Given) -> Parts | None:
-    return _parts(given.alone())
+    return parts_of(given.alone())
 
 
 def _concat(given: Given) -> Parts | None:
@@ -222,14 +165,14 @@ def _concat(given: Given) -> Parts | None:
         return None
     first = layouts[0]
     if axis != first.axis:
-        return _parts(given.same())
+        return parts_of(given.same())
     if len({layout.after for layout in layouts.values()}) != 1:
         return None
     return sum(layout.before for layout in layouts.values()), first.after
 
 
 def _split(given: Given) -> Parts | None:
-    return _parts(given.alone())  # along the batch, each output has so many of what comes before
+    return parts_of(given.alone())  # along the batch, each output has so many of what comes before
 
 
 def _same_elements(given: Given) -> Parts | None:
@@ -275,81 +218,16 @@ def _tile(given: Given) -> Parts | None:
     return layout.before * (multiple(want) // multiple(have)), layout.after
 
 
-def _gather(given: Given) -> Parts | None:
-    """Rows of a table for each sample's indices, or the same rows of every sample."""
-    if len(given.inputs) != 1:
-        return None
-    data = given.inputs.get(0)
-    if data is None:
-        return _parts(given.inputs[1])
-    return _parts(data) if given.axis(0) != data.axis else None
-
-
-def _elements(given: Given) -> Parts | None:
-    """GatherElements and ScatterElements: the same place in all inputs, along another axis."""
-    layout = given.same()
-    if layout is None or len(given.inputs) != len(given.node.inputs) or given.axis(0) == layout.axis:
-        return None
-    return _parts(layout)
-
-
-def _gather_nd(given: Given) -> Parts | None:
-    shared = given.node.attributes.get_int("batch_dims", 0)
-    if set(given.inputs) == {1}:
-        return _parts(given.inputs[1]) if given.inputs[1].axis < len(given.dims(1)) - 1 else None
-    layout = given.same()
-    return _parts(layout) if layout is not None and len(given.inputs) == 2 and layout.axis < shared else None
-
-
-def _slice(given: Given) -> Parts | None:
-    layout, rank = given.alone(), len(given.dims(0))
-    starts = given.array(1)
-    if layout is None or input_of(given.node, 1) is None:
-        return None
-    if input_of(given.node, 3) is None:
-        if starts is None and len(given.dims(1)) != 1:
-            return None
-        many = given.dims(1)[0] if starts is None else starts.size
-        axes = list(range(many)) if isinstance(many, int) else []
-    else:
-        array = given.array(3)
-        if array is None:
-            return None
-        axes = [int(axis) % rank for axis in array.reshape(-1)]
-    return _parts(layout) if layout.axis not in axes else None
-
-
-def _pad(given: Given) -> Parts | None:
-    layout, rank = given.alone(), len(given.dims(0))
-    pads, axes = given.array(1), given.array(3)
-    if layout is None or pads is None or (axes is None and input_of(given.node, 3) is not None):
-        return None
-    listed = range(rank) if axes is None else [int(axis) % rank for axis in axes.reshape(-1)]
-    about = dict(zip(listed, zip(pads[: len(listed)], pads[len(listed) :], strict=True), strict=True))
-    return _parts(layout) if not any(about.get(layout.axis, (0, 0))) else None
-
-
-def _one_hot(given: Given) -> Parts | None:
-    return _parts(given.alone())
-
-
-def _triangle(given: Given) -> Parts | None:
-    layout = given.alone()
-    return _parts(layout) if layout is not None and layout.axis < len(given.dims(0)) - 2 else None
-
-
 def _recurrent(given: Given) -> Parts | None:
     """X with the batch first or second, and states and lengths of the same samples."""
     first = bool(given.node.attributes.get_int("layout", 0))
     axes = {0: 0 if first else 1, 4: 0, 5: 0 if first else 1, 6: 0 if first else 1}
     if 0 not in given.inputs or any(layout.axis != axes.get(i) for i, layout in given.inputs.items()):
         return None
-    return (1, 1) if all(_parts(layout) == (1, 1) for layout in given.inputs.values()) else None
+    return (1, 1) if all(parts_of(layout) == (1, 1) for layout in given.inputs.values()) else None
 
 
 _RIGHT = {"QLinearMatMul": 3}  # where the right operand of a product is, if not second
-# Inputs that are shapes, which may grow with the batch; whatever comes out has the shape to show for it.
-SHAPES = {"Reshape": {1}, "Expand": {1}, "Tile": {1}, "ConstantOfShape": {0}, "Resize": {3}}
 FILLING = frozenset({"Expand", "Tile", "ConstantOfShape"})
 _ELEMENTWISE = (
     *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot"),
@@ -380,23 +258,25 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("MatMul", "MatMulInteger", "QLinearMatMul"), _matmul),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _same_elements),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrent),
-    **dict.fromkeys(("GatherElements", "ScatterElements"), _elements),
+    **dict.fromkeys(("GatherElements", "ScatterElements"), elements),
     **dict.fromkeys(("GridSample", "MaxUnpool"), _sampled),
+    "Compress": compress,
     "Concat": _concat,
     "ConstantOfShape": _filled,
     "CumSum": _cumsum,
     "Einsum": _einsum,
     "Expand": _expand,
-    "Gather": _gather,
-    "GatherND": _gather_nd,
+    "Gather": gather,
+    "GatherND": gather_nd,
     "Gemm": _gemm,
     "MeanVarianceNormalization": _mean_variance,
-    "OneHot": _one_hot,
-    "Pad": _pad,
+    "OneHot": one_hot,
+    "Pad": pad,
     "ReverseSequence": _reversed,
-    "Slice": _slice,
+    "ScatterND": scatter_nd,
+    "Slice": sliced,
     "Split": _split,
     "Tile": _tile,
     "Transpose": _transpose,
-    "Trilu": _triangle,
+    "Trilu": triangle,
 }

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.drawing import LABELS
-from ..cost.overview import Overview, Row
+from ..cost.overview import Overview
+from ..cost.row import Row
 from ..cost.words import count_text
 from ..sizes import size_text
 
@@ -23,7 +24,7 @@ def cost_table(costs: Overview) -> RenderableType:
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in costs.rows().items():
         table.add_row(LABELS[name], *_cells(row, measured))
-    lines = [Text(line) for line in (*costs.frozen(), *_measured_frozen(costs.selection))]
+    lines = [Text(line) for line in (*costs.frozen(), *_measured_frozen(costs.selection), *costs.saved())]
     lines += [Text(f"note: {note}") for note in costs.notes]
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:

@@ -113,6 +113,17 @@ def _run(place: Path) -> Run:
     return Run(load_selection(place / "selection.json"), figures, _metrics(place / _METRICS), manifest)
 
 
+def _measured_frozen(cost: Entries) -> dict[str, tuple[int, float]]:
+    """The frozen pass, and the step after it by itself; nothing where nothing was frozen."""
+    before, after = (cost.take_if_there(key, 0, int) for key in ("frozen_bytes", "tail_bytes"))
+    seconds = float(cost.take_if_there("frozen_seconds", 0.0, float))
+    if before == after == seconds == 0:
+        return {}
+    if min(before, after, seconds) <= 0:
+        raise cost.damaged("'frozen_bytes', 'frozen_seconds' and 'tail_bytes' must all be above 0, or all 0")
+    return {"frozen": (before, seconds), "selection": (after, float(cost.take("seconds", float)))}
+
+
 def _figures(record: Entries) -> Figures:
     measured = {}
     for name in record.take("costs", dict):
@@ -120,6 +131,8 @@ def _figures(record: Entries) -> Figures:
         measured[str(name)] = int(cost.take("memory_bytes", int)), float(cost.take("seconds", float))
         if min(measured[str(name)]) <= 0:
             raise record.damaged(f"the costs of {name!r} must be above 0")
+        if name == "selection":
+            measured |= _measured_frozen(cost)
     nothing = type(None)
     batch_size = record.take_if_there("batch_size", 32, int)
     if not 1 <= batch_size <= _MOST_SAMPLES:

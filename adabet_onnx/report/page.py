@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cost.overview import EPOCHS, SAMPLES
+from ..cost.predict import Prediction
 from ..cost.words import frozen_sentences
 from ..files import write_bytes
 from ..options import typed
@@ -252,23 +253,33 @@ def _firmness(found: Material) -> dict[str, Any]:
     return {"firmness": lines, "stability_figure": figure, "stability_caption": caption}
 
 
-_COST_NAMES = {"inference": "inference", "selection": "training the selection", "all": "training all layers"}
+_COST_NAMES = {
+    "inference": "inference",
+    "frozen": "the frozen pass, once",
+    "selection": "training the selection",
+    "all": "training all layers",
+}
 
 
 def _costs(found: Material) -> dict[str, Any]:
     figures = found.run.figures if found.run is not None else None
     measured = {} if figures is None else figures.measured
-    bar = _linear_bar([cost.memory_bytes for cost in found.costs.values()])
+    costs: dict[str, Prediction] = {}
+    for name, cost in found.costs.items():
+        if name == "selection" and cost.stored_bytes:
+            costs["frozen"], costs[name] = cost.before(), cost.after()
+        else:
+            costs[name] = cost
+    bar = _linear_bar([cost.memory_bytes for cost in costs.values()])
     rows = []
     for name, label in _COST_NAMES.items():
-        cost = found.costs.get(name)
-        if cost is None:
+        if name not in costs:
             continue
-        seen = measured.get(name)
+        cost, seen = costs[name], measured.get(name)
         rows.append(
             {
-                "name": label,
-                "on": name == "selection",
+                "name": f"{label}: a step after it" if name == "selection" and "frozen" in costs else label,
+                "on": name in ("frozen", "selection"),
                 "memory": size_text(cost.memory_bytes),
                 "bar": bar(cost.memory_bytes),
                 "measured": "" if seen is None else size_text(seen[0]),

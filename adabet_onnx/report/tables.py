@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.measure import Cost
-from ..cost.overview import Row
+from ..cost.row import Row
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..outcome import NO_TEST_DATA, Outcome
@@ -302,9 +302,7 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
             table.add_row(labels[what], size_text(memory), size_text(memory + margin))
         parts += [Text(_predicted_sentence(predicted, everything)), table]
-    if outcome.predicted is None:
-        return [*parts, *(Text(line) for line in outcome.kept())]
-    return [*parts, *(Text(line) for line in outcome.predicted.frozen())]
+    return [*parts, *(Text(line) for line in outcome.kept())]
 
 
 def _cost_table(*headings: str) -> Table:

@@ -330,6 +330,11 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             raise RecordError(
                 f"{path} names {file.name!r} as {what}, but it is not in the folder. Make the artifacts again."
             )
+        if what == "weights" and file.is_symlink() and file.resolve().parent != folder.resolve():
+            raise RecordError(
+                f"{file} is a link to {file.resolve().parent}, but weights are read from the folder alone. Copy the "
+                "folder with what its links point to (cp -rL), or make the artifacts again."
+            )
         if verify and sha256_of_files([file]) != hashes.get(what):
             raise RecordError(f"{file} was changed or cut short since it was made. Make the artifacts again.")
     return manifest

@@ -1,0 +1,82 @@
+"""A node whose samples are looked for, as rules are asked about it (see sample_rules.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..model.dims import Dims, dims_or_none
+from ..model.uses import input_of
+from .batch_sizes import Sizes
+from .layout import Kind, Layout, Place
+
+Parts = tuple[int, int]  # before and after
+Rule = Callable[["Given"], Parts | None]
+# Inputs that are shapes, which may grow with the batch; whatever comes out has the shape to show for it.
+SHAPES = {"Reshape": {1}, "Expand": {1}, "Tile": {1}, "ConstantOfShape": {0}, "Resize": {3}}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A node whose samples are looked for.
+
+    Attributes:
+        node: the node.
+        inputs: layouts of the inputs that have samples, by position.
+        opset: of the graph.
+    """
+
+    node: ir.Node
+    inputs: dict[int, Layout]
+    opset: int
+
+    @classmethod
+    def of(cls, node: ir.Node, found: Mapping[ir.Value, Place], sizes: Sizes) -> Given | None:
+        """None where an input changes with the batch size in a place that is no shape."""
+        inputs = {}
+        for position, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            place, is_shape = found[value], position in SHAPES.get(node.op_type, ())
+            if isinstance(place, Layout):
+                inputs[position] = place
+            elif place is Kind.SIZE and not is_shape and not sizes.fixed(value):
+                return None
+        return cls(node, inputs, sizes.opset)
+
+    def dims(self, position: int) -> Dims:
+        """Shape of an input."""
+        value = input_of(self.node, position)
+        return (dims_or_none(value) if value is not None else None) or ()
+
+    def out(self) -> Dims:
+        """Shape of the first output."""
+        return dims_or_none(self.node.outputs[0]) or ()
+
+    def array(self, position: int) -> np.ndarray | None:
+        """A constant input."""
+        value = input_of(self.node, position)
+        tensor = None if value is None else value.const_value
+        return None if tensor is None else np.asarray(tensor.numpy())
+
+    def axis(self, default: int, position: int = 0) -> int:
+        """The node's axis, counted from the first of an input's."""
+        rank = len(self.dims(position))
+        return self.node.attributes.get_int("axis", default) % max(rank, 1)
+
+    def alone(self, position: int = 0) -> Layout | None:
+        """The layout of this input, where no other has samples."""
+        return self.inputs.get(position) if len(self.inputs) == 1 else None
+
+    def same(self) -> Layout | None:
+        """The layout of all inputs with samples, where they have one."""
+        layouts = set(self.inputs.values())
+        return layouts.pop() if len(layouts) == 1 else None
+
+
+def parts_of(layout: Layout | None) -> Parts | None:
+    """What goes before and after the sample's index in this layout."""
+    return None if layout is None else (layout.before, layout.after)
