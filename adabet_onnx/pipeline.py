@@ -320,13 +320,14 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         batch_size=job.settings.size,
         data=job.taken,
         features=trainer.features,
-        predicted=None if complete else _predicted(job, selection),
+        predicted=None if complete else _predicted(job, selection, trainer.kept_views),
         warnings=tuple(text for text in (learned.guessing, chance) if text is not None),
         advice=learned.advice,
         learning_rate=learned.rate,
         stored_bytes=load_manifest(job.artifacts, verify=False).stored_bytes,
         samples=len(job.splits.train),
         views=job.settings.variants,
+        kept_views=trainer.kept_views,
         epochs=sum(1 for row in metrics if row["epoch"]),
     )
 
@@ -414,7 +415,7 @@ def _costs(job: _Job, scores: Scores) -> Iterator[tuple[str, Cost]]:
     say("measuring", 3, 3)
 
 
-def _predicted(job: _Job, selection: Selection) -> Overview | None:
+def _predicted(job: _Job, selection: Selection, kept_views: int) -> Overview | None:
     backend = load_manifest(job.artifacts, verify=False).backend
     with contextlib.suppress(AdabetError):  # the adapted model is there all the same
         return overview(
@@ -424,7 +425,7 @@ def _predicted(job: _Job, selection: Selection) -> Overview | None:
             backend=backend,
             choices=job.choices,
             samples=len(job.splits.train),
-            views=job.settings.variants,
+            kept_views=kept_views,
             epochs=job.settings.epochs,
         )
     return None

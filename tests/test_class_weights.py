@@ -102,6 +102,13 @@ def test_every_gradient_equals_torch_also_gathered_in_uneven_parts(kind, smoothi
     assert exact_loss(manifest, found, labels) == pytest.approx(value.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("how", [{"profile": "webgpu"}, {"recompute": True}, {"batch_norm": "batch"}], ids=str)
+def test_every_form_of_a_step_has_them(how, tmp_path):
+    made(tiny.conv_net(), tmp_path / "a", class_weights=WEIGHTS["one without"], **how)
+    dense = made(dense_net(True), tmp_path / "b", class_weights=WEIGHTS["all"], **how)
+    assert dense.content["checked"]["gradient"]["parameters"] == 4
+
+
 def test_parts_of_an_update_and_losses_of_an_epoch_are_those_of_the_whole(tmp_path, rng):
     """What is trained and said is the same in batches of 30 as in parts of 7."""
     x, y = rng.standard_normal((30, 3, 8, 8)).astype(np.float32), rng.integers(0, 4, 30)

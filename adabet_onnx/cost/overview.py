@@ -99,7 +99,7 @@ class Row:
             "training": {
                 "samples": training.samples,
                 "epochs": training.epochs,
-                "views": training.views,
+                "kept_views": training.kept_views,
                 "stored_bytes": training.stored_bytes,
                 "multiply_adds": training.multiply_adds,
                 "without_features_multiply_adds": training.without_features,
@@ -120,7 +120,7 @@ class Overview:
         notes: why something is missing.
         samples: of the whole training that is told of.
         epochs: likewise.
-        views: of each sample, likewise.
+        kept_views: of its samples, see `Training`; None: one of each.
     """
 
     batch_size: int
@@ -131,7 +131,7 @@ class Overview:
     notes: tuple[str, ...] = ()
     samples: int = SAMPLES
     epochs: int = EPOCHS
-    views: int = 1
+    kept_views: int | None = None
 
     def __repr__(self) -> str:
         sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
@@ -180,7 +180,7 @@ class Overview:
         return frozen_sentences(found, self._training(found))
 
     def _training(self, found: Prediction) -> Training:
-        return found.of_training(self.samples, self.epochs, self.views)
+        return found.of_training(self.samples, self.epochs, self.kept_views)
 
     def to_json(self) -> dict[str, Any]:
         """inference, selection (where one was given) and all (null where not all layers can be trained)."""
@@ -203,7 +203,7 @@ def overview(
     progress: Progress | None = None,
     samples: int = SAMPLES,
     epochs: int = EPOCHS,
-    views: int = 1,
+    kept_views: int | None = None,
 ) -> Overview:
     """Predict, and measure if asked to, what inference and training cost.
 
@@ -219,7 +219,7 @@ def overview(
         progress: called with what is going on, steps done and steps in all.
         samples: of a whole training.
         epochs: likewise.
-        views: of each sample where pictures are augmented, of which an epoch takes one.
+        kept_views: of these samples where pictures are augmented, of all together; None: one of each.
 
     Raises:
         RecordError: the selection was made for another model.
@@ -229,8 +229,8 @@ def overview(
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
-    if min(samples, epochs, views) < 1:
-        raise UsageError(f"a training has at least 1 sample, epoch and view, not {samples}, {epochs} and {views}.")
+    if samples < 1 or epochs < 1:
+        raise UsageError(f"a training has at least 1 sample and 1 epoch, not {samples} and {epochs}.")
     model = open_model(model)
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
@@ -261,7 +261,7 @@ def overview(
         predicted.notes,
         samples,
         epochs,
-        views,
+        kept_views,
     )
 
 

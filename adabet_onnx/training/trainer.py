@@ -41,6 +41,8 @@ class Trainer:
         data: what the data of the last `fit` was taken for, in a line; None before.
         features: where the last `fit` kept what no training changes, or why nowhere, in a line; None before, and where
             there is nothing to say.
+        kept_views: how many views of samples the last `fit` had, those for validation having one; as many as samples
+            where pictures were not augmented; 0 before.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
@@ -74,6 +76,7 @@ class Trainer:
         self.data: str | None = None
         self.features: str | None = None
         self.learned: Learned | None = None
+        self.kept_views = 0
         self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
     def __repr__(self) -> str:
@@ -148,7 +151,7 @@ class Trainer:
             settings, state, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         )
         used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
-        self.data = used.taken
+        self.data, self.kept_views = used.taken, used.views.total
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, used.about, rows)
         source = self._source(session, used, history, state, progress)
