@@ -81,7 +81,7 @@ def predicted(
     choices: Choices,
     batch_size: int,
     samples: int,
-    views: int,
+    kept_views: int,
     epochs: int,
 ) -> Overview | None:
     """The costs as predicted, where they can be.
@@ -93,7 +93,7 @@ def predicted(
         choices: that they were made with.
         batch_size: samples of an update.
         samples: that an epoch goes through.
-        views: of each sample.
+        kept_views: of all samples together; several of each where pictures are augmented.
         epochs: of the training.
     """
     backend = load_manifest(artifacts, verify=False).backend
@@ -105,7 +105,7 @@ def predicted(
             backend=backend,
             choices=choices,
             samples=samples,
-            views=views,
+            kept_views=kept_views,
             epochs=epochs,
         )
     return None

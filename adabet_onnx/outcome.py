@@ -59,7 +59,8 @@ class Outcome:
         rates: how that rate was found; None where it was given.
         stored_bytes: what was kept of one sample, from which all steps go on; 0 where nothing was.
         samples: of the training data.
-        views: of each of them that steps were made from (one of each in an epoch).
+        views: of each of them that was trained on; an epoch takes one of each.
+        kept_views: of all of them together, those for validation having one; 0 where that is not known.
         epochs: that were trained.
         metrics: the rows of metrics.jsonl.
         folder: where everything is.
@@ -99,6 +100,7 @@ class Outcome:
     stored_bytes: int = 0
     samples: int = 0
     views: int = 1
+    kept_views: int = 0
     epochs: int = 0
     rates: Rates | None = None
 
@@ -207,9 +209,10 @@ class Outcome:
             return self.predicted.frozen()
         if not (self.stored_bytes and self.samples and self.epochs):
             return []
-        found, cost = [stored_sentence(self.stored_bytes, self.samples, self.views)], self.costs.get("selection")
+        views = self.kept_views or self.samples
+        found, cost = [stored_sentence(self.stored_bytes, self.samples, views)], self.costs.get("selection")
         if cost is not None and cost.frozen_bytes:
-            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": self.views}
+            how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
             found.append(measured_sentence(cost, **how))
         return found
 
@@ -269,6 +272,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "stored_bytes": outcome.stored_bytes,
         "samples": outcome.samples,
         "views": outcome.views,
+        "kept_views": outcome.kept_views,
         "epochs": outcome.epochs,
     }
 

@@ -330,7 +330,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
             selection,
             job.artifacts,
             samples=len(job.splits.train),
-            views=job.settings.variants,
+            kept_views=trainer.kept_views,
             epochs=max(1, job.settings.epochs),  # where nothing is trained, what an epoch would take
             **told,
         ),
@@ -341,6 +341,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         stored_bytes=load_manifest(job.artifacts, verify=False).stored_bytes,
         samples=len(job.splits.train),
         views=job.settings.variants,
+        kept_views=trainer.kept_views,
         epochs=sum(1 for row in metrics if row["epoch"]),
     )
 

@@ -374,8 +374,11 @@ def test_the_options(tmp_path, monkeypatch, capfd, rng):
     run += ["--preset", "unit"]
     found = command(*run, "--augment", "flip,colour", "--views", 3, "--no-measure", "--save-config", "c.toml")
     assert "112 views of 40 samples, each of" in found.out  # 36 x 3 + 4
-    assert "3 views of 40 samples" in found.out
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["views"] == 3
+    assert "of 112 views of 40 samples" in found.out
+    figures = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (figures["views"], figures["kept_views"]) == (3, 112)
+    command("report", "out", "-o", "r.html")
+    assert "of 112 views of 40 samples" in (tmp_path / "r.html").read_text()
     assert "augment = [" in (tmp_path / "c.toml").read_text()
     command("run", "--config", "c.toml", "-o", "again")
     for data in ("d.npz", "photos"):

@@ -102,6 +102,13 @@ def test_every_gradient_equals_torch_also_gathered_in_uneven_parts(kind, smoothi
     assert exact_loss(manifest, found, labels) == pytest.approx(value.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("how", [{"profile": "webgpu"}, {"recompute": True}, {"batch_norm": "batch"}], ids=str)
+def test_every_form_of_a_step_has_them(how, tmp_path):
+    made(tiny.conv_net(), tmp_path / "a", class_weights=WEIGHTS["one without"], **how)
+    dense = made(dense_net(True), tmp_path / "b", class_weights=WEIGHTS["all"], **how)
+    assert dense.content["checked"]["gradient"]["parameters"] == 4
+
+
 def test_parts_of_an_update_and_losses_of_an_epoch_are_those_of_the_whole(tmp_path, rng):
     """What is trained and said is the same in batches of 30 as in parts of 7."""
     x, y = rng.standard_normal((30, 3, 8, 8)).astype(np.float32), rng.integers(0, 4, 30)
@@ -262,3 +269,48 @@ def test_rare_classes_gain_by_weights(tmp_path, monkeypatch, capfd):
     assert found["balanced"] > found["plain"] + 0.2
     assert 'class-weights = "balanced"' in (tmp_path / "balanced" / "c.toml").read_text()
     command("run", "--config", tmp_path / "balanced" / "c.toml", "--resume", "-q")  # it goes with the same words
+
+
+def test_names_numbers_and_what_comes_next(tmp_path, monkeypatch, capfd):
+    """By name on the command line and in a file; the comparison that is proposed has them too, and takes them."""
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((60, 10)).astype(np.float32), np.arange(60) % 3
+    names = ["cat", "dog", "hen"]
+    command = command_of(monkeypatch, capfd)
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:], classes=names)
+    onnx.save(tiny.mlp(), "m.onnx")
+    run = ["run", "m.onnx", "d.npz", "-o", "out", "--epochs", 1, "--strategy", "head", "--no-measure", "--no-check"]
+    said = command(*run, "--class-weights", "dog=2,hen=0.5", "--save-config", "c.toml").out
+    assert "--class-weights dog=2,hen=0.5" in said.splitlines()[-1]
+    assert load_manifest(tmp_path / "out" / "artifacts").class_weights == (1, 2, 0.5)
+    assert 'class-weights = "dog=2,hen=0.5"' in (tmp_path / "c.toml").read_text()
+    command("run", "--config", "c.toml", "-o", "again", "-q")
+    assert load_manifest(tmp_path / "again" / "artifacts").class_weights == (1, 2, 0.5)
+    text = (tmp_path / "c.toml").read_text().replace('"dog=2,hen=0.5"', "[1, 2.5, 0]")
+    (tmp_path / "c.toml").write_text(text)
+    command("run", "--config", "c.toml", "-o", "numbers", "-q")
+    assert load_manifest(tmp_path / "numbers" / "artifacts").class_weights == (1, 2.5, 0)
+    assert "not NAME=NUMBER" in command(*run, "--class-weights", "dog=2,hen", code=2).err
+    assert "there are cat, dog, hen" in command(*run, "--class-weights", "cow=2", code=2).err
+    compare = ["compare", "m.onnx", "d.npz", "-o", "c", "--strategies", "head,all", "--seeds", 1, "--epochs", 1, "-q"]
+    compare += ["--rates", "0.01", "--jobs", 1, "--class-weights", "balanced"]
+    command(*compare)
+    plan = json.loads((tmp_path / "c" / "plan.json").read_text())
+    assert plan["choices"]["class_weights"] == pytest.approx(balanced(y[:40], 3))
+    command(*compare)  # what was begun goes on
+    assert "class_weights" in command(*compare[:-1], "1,1,2", code=2).err
+
+
+def test_what_a_step_takes_is_told_before_weights_are_known(tmp_path):
+    from adabet_onnx.cost.overview import overview
+
+    model = open_model(tiny.conv_net())
+    chosen, plain, weighed = select(model, strategy="all"), Choices(), Choices(class_weights="balanced")
+    costs = [overview(model, chosen, batch_size=4, choices=choices) for choices in (plain, weighed)]
+    sizes = [found.selection.prediction.step_multiply_adds for found in costs]
+    assert sizes[0] == sizes[1]
+    measured = overview(model, chosen, batch_size=4, choices=weighed, measure=True)
+    assert measured.selection.measured_bytes is not None
+    with pytest.raises(UsageError, match="has 2 numbers, but there are 4 classes"):
+        overview(model, chosen, batch_size=4, choices=Choices(class_weights=(1, 2)))

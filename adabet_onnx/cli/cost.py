@@ -20,9 +20,9 @@ from .printing import progress_bar, show, show_json
     "with predicted_bytes, margin_bytes, saved_bytes, state_bytes, update_bytes, forward_multiply_adds, "
     "step_multiply_adds, and where it was measured measured_bytes and measured_seconds. Of selection and all also "
     "frozen_bytes and tail_bytes (memory of the frozen pass and of a step after it), without_features_bytes, "
-    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, views, stored_bytes, multiply_adds, "
-    "without_features_multiply_adds), and where they were measured measured_frozen_bytes, measured_frozen_seconds and "
-    "measured_tail_bytes.",
+    "frozen_multiply_adds, stored_bytes (of a sample), training (samples, epochs, kept_views, stored_bytes, "
+    "multiply_adds, without_features_multiply_adds), and where they were measured measured_frozen_bytes, "
+    "measured_frozen_seconds and measured_tail_bytes.",
 )
 @click.argument("model", type=FILE)
 @click.argument("selection", type=FILE, required=False)
@@ -92,7 +92,7 @@ def cost(
             progress=progress,
             samples=samples,
             epochs=epochs,
-            views=views,
+            kept_views=samples * views,
         )
     if plot is not None:
         costs.plot(plot)

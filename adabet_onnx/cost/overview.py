@@ -48,7 +48,7 @@ class Overview:
         notes: why something is missing.
         samples: of the whole training that is told of.
         epochs: likewise.
-        views: of each sample, likewise.
+        kept_views: of its samples, see `Training`; None: one of each.
     """
 
     batch_size: int
@@ -59,7 +59,7 @@ class Overview:
     notes: tuple[str, ...] = ()
     samples: int = SAMPLES
     epochs: int = EPOCHS
-    views: int = 1
+    kept_views: int | None = None
 
     def __repr__(self) -> str:
         sizes = [f"{name} {size_text(row.prediction.memory_bytes)}" for name, row in self.rows().items()]
@@ -110,14 +110,15 @@ class Overview:
         return frozen_sentences(found, self._training(found))
 
     def _training(self, found: Prediction) -> Training:
-        return found.of_training(self.samples, self.epochs, self.views)
+        return found.of_training(self.samples, self.epochs, self.kept_views)
 
     def saved(self) -> list[str]:
         """What keeping it saves of a training's time, by times that were measured; nothing where they were not."""
         cost = None if self.selection is None else self.selection.measured
         if cost is None or not cost.frozen_bytes:
             return []
-        how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": self.views}
+        views = self.samples if self.kept_views is None else self.kept_views
+        how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
         return [measured_sentence(cost, **how)]
 
     def to_json(self) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def overview(
     progress: Progress | None = None,
     samples: int = SAMPLES,
     epochs: int = EPOCHS,
-    views: int = 1,
+    kept_views: int | None = None,
 ) -> Overview:
     """Predict, and measure if asked to, what inference and training cost.
 
@@ -157,7 +158,7 @@ def overview(
         progress: called with what is going on, steps done and steps in all.
         samples: of a whole training.
         epochs: likewise.
-        views: of each sample where pictures are augmented, of which an epoch takes one.
+        kept_views: of these samples where pictures are augmented, of all together; None: one of each.
 
     Raises:
         RecordError: the selection was made for another model.
@@ -167,8 +168,8 @@ def overview(
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
     """
-    if min(samples, epochs, views) < 1:
-        raise UsageError(f"a training has at least 1 sample, epoch and view, not {samples}, {epochs} and {views}.")
+    if samples < 1 or epochs < 1:
+        raise UsageError(f"a training has at least 1 sample and 1 epoch, not {samples} and {epochs}.")
     model = open_model(model)
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
@@ -199,7 +200,7 @@ def overview(
         predicted.notes,
         samples,
         epochs,
-        views,
+        kept_views,
     )
 
 

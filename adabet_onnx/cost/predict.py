@@ -51,15 +51,15 @@ class Training:
     Attributes:
         samples: that are trained on.
         epochs: passes over them.
-        views: of each sample, of which an epoch takes one.
-        stored_bytes: what is kept of all of them.
+        kept_views: of all of them together: several of each where pictures are augmented; an epoch takes one of each.
+        stored_bytes: what is kept of these.
         multiply_adds: of all.
         without_features: the same where nothing is kept and the frozen graph runs in each step.
     """
 
     samples: int
     epochs: int
-    views: int
+    kept_views: int
     stored_bytes: int
     multiply_adds: int
     without_features: int
@@ -142,19 +142,21 @@ class Prediction:
         """This step's multiply-adds over another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
-    def of_training(self, samples: int, epochs: int, views: int = 1) -> Training:
+    def of_training(self, samples: int, epochs: int, views: int | None = None) -> Training:
         """A whole training, without what evaluations take.
 
         Args:
             samples: that are trained on.
             epochs: passes over them.
-            views: of each sample, of which an epoch takes one.
+            views: of all of them together; None: one of each.
         """
         frozen, step = (
             work * samples // self.batch_size for work in (self.frozen_multiply_adds, self.step_multiply_adds)
         )
-        kept = self.stored_bytes * samples * views
-        return Training(samples, epochs, views, kept, views * frozen + epochs * step, epochs * (frozen + step))
+        views = samples if views is None else views
+        once = self.frozen_multiply_adds * views // self.batch_size
+        kept = self.stored_bytes * views
+        return Training(samples, epochs, views, kept, once + epochs * step, epochs * (frozen + step))
 
 
 class Predictor:

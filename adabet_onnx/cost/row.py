@@ -84,7 +84,7 @@ class Row:
             "training": {
                 "samples": training.samples,
                 "epochs": training.epochs,
-                "views": training.views,
+                "kept_views": training.kept_views,
                 "stored_bytes": training.stored_bytes,
                 "multiply_adds": training.multiply_adds,
                 "without_features_multiply_adds": training.without_features,

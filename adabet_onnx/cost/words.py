@@ -16,38 +16,38 @@ def frozen_sentences(found: Prediction, training: Training) -> list[str]:
     """
     if not found.stored_bytes:
         return []
-    once = "once for each sample" if training.views == 1 else "once for each view of a sample"
+    once = "once for each sample" if training.kept_views == training.samples else "once for each view of a sample"
     work = f"{count_text(training.multiply_adds)} of {count_text(training.without_features)}"
     return [
         f"the frozen pass, {once}: {size_text(found.frozen_bytes)}, "
         f"{count_text(found.frozen_multiply_adds)} multiply-adds for a batch; a step after it: "
         f"{size_text(found.tail_bytes)}, {count_text(found.step_multiply_adds)}",
-        stored_sentence(found.stored_bytes, training.samples, training.views),
+        stored_sentence(found.stored_bytes, training.samples, training.kept_views),
         f"{_training_text(training.epochs, training.samples)} take {training.share:.2f} of the multiply-adds of a "
         f"training that keeps nothing ({work}), a step of which takes {size_text(found.without_features_bytes)}",
     ]
 
 
-def stored_sentence(each: int, samples: int, views: int = 1) -> str:
+def stored_sentence(each: int, samples: int, views: int) -> str:
     """What is kept of a sample and of all.
 
     Args:
         each: bytes of one view of one sample.
         samples: how many there are.
-        views: of each.
+        views: of all of them together; as many where there are no others than the samples themselves.
     """
-    if views == 1:
+    if views == samples:
         return f"features kept: {size_text(each)} of a sample, {size_text(each * samples)} of {samples:,}"
     return (
-        f"features kept: {size_text(each)} of a view of a sample, {size_text(each * samples * views)} of {views} views "
-        f"of {samples:,} samples"
+        f"features kept: {size_text(each)} of a view of a sample, {size_text(each * views)} of {views:,} views of "
+        f"{samples:,} samples"
     )
 
 
-def measured_sentence(cost: Cost, *, batch_size: int, samples: int, epochs: int, views: int = 1) -> str:
+def measured_sentence(cost: Cost, *, batch_size: int, samples: int, views: int, epochs: int) -> str:
     """What the frozen pass saves of a training, by times that were measured."""
     frozen, step = (seconds * samples / batch_size for seconds in (cost.frozen_seconds, cost.seconds))
-    share = (views * frozen + epochs * step) / (epochs * (frozen + step))
+    share = (frozen * views / samples + epochs * step) / (epochs * (frozen + step))
     return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training that keeps nothing"
 
 

@@ -148,6 +148,7 @@ def _figures(record: Entries) -> Figures:
         model_file=record.take_if_there("model_file", None, str, nothing),
         samples=_count(record, "samples"),
         epochs=_count(record, "epochs"),
+        kept_views=_count(record, "kept_views"),
     )
 
 

@@ -44,7 +44,7 @@ class Figures:
         command: the command line, or None.
         batch_size: samples of the step that was measured.
         model_file: the model that was adapted, or None.
-        samples, epochs: of the training; 0 where it is not said.
+        samples, epochs, kept_views: of the training; 0 where it is not said.
     """
 
     before: float | None
@@ -57,6 +57,7 @@ class Figures:
     model_file: str | None = None
     samples: int = 0
     epochs: int = 0
+    kept_views: int = 0
 
 
 @dataclass(frozen=True)

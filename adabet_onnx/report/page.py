@@ -299,7 +299,8 @@ def _costs(found: Material) -> dict[str, Any]:
     selection = found.costs.get("selection")
     if selection is not None:
         samples, epochs = (SAMPLES, EPOCHS) if figures is None else (figures.samples, figures.epochs)
-        whole = selection.of_training(samples or SAMPLES, epochs or EPOCHS)
+        views = None if figures is None else figures.kept_views or None
+        whole = selection.of_training(samples or SAMPLES, epochs or EPOCHS, views)
         text += "".join(f" {_sentence(line)}" for line in frozen_sentences(selection, whole))
     return {"costs": rows, "has_measured": bool(measured), "cost_text": text}
 

@@ -51,6 +51,8 @@ class Trainer:
             where the head is not new, not trained, or was to be random.
         rates: which learning rate the last `fit` found and what it tried for that; None before, and where the rate was
             given or nothing is trained.
+        kept_views: how many views of samples the last `fit` had, those for validation having one; as many as samples
+            where pictures were not augmented; 0 before.
         learned: whether the last `fit` learned anything, and what its losses say about the learning rate; None before.
 
     Raises:
@@ -86,6 +88,7 @@ class Trainer:
         self.head_start: HeadStart | None = None
         self.rates: Rates | None = None
         self.learned: Learned | None = None
+        self.kept_views = 0
         self._model: Model = open_model(self.manifest.float_file or self.manifest.file("model"))
 
     def __repr__(self) -> str:
@@ -164,7 +167,7 @@ class Trainer:
         used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
         if state is not None and "rates" in state:
             used.about["rates"] = state["rates"]
-        self.data = used.taken
+        self.data, self.kept_views = used.taken, used.views.total
         used.about[HEAD_START] = (state or {}).get(HEAD_START)
         rows = state["metrics"] if state is not None else []
         history = History(self.folder, self._metrics, settings, used.about, rows)
