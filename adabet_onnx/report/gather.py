@@ -21,6 +21,7 @@ from ..study.stability_record import Stability, load_stability
 from ..trainability.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
+from .classes import read_evaluation
 from .material import Compared, Curve, Figures, Material, Run
 
 _MOST_SAMPLES = 10**6  # of a step
@@ -135,6 +136,7 @@ def _figures(record: Entries) -> Figures:
         model_file=record.take_if_there("model_file", None, str, nothing),
         samples=_count(record, "samples"),
         epochs=_count(record, "epochs"),
+        evaluation=read_evaluation(record),
     )
 
 
