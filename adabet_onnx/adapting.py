@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from .data.preprocess import Preprocessing
@@ -12,6 +13,7 @@ from .seeds import check_seed
 from .selection.options import Choosing
 from .showing import changed
 from .trainability.choices import Choices
+from .training.predictions import check_suffix
 from .training.settings import Settings
 from .vocabulary import BACKENDS
 
@@ -34,9 +36,12 @@ class Adapting:
         threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         check: verify artifacts and export.
         measure: measure step time and memory, against all layers and inference.
+        save_predictions: also write what the adapted model predicts for each sample of the data that final figures are
+            of, to this ``.csv``, ``.jsonl`` or ``.npz``; see `write_predictions`.
 
     Raises:
-        UsageError: the backend is unknown, or a value is of another type or out of range.
+        UsageError: the backend is unknown, or a value is of another type or out of range; or predictions are to be
+            written to a file that ends in something else.
 
     Example:
         >>> from adabet_onnx import Adapting, Choosing, Settings
@@ -57,6 +62,7 @@ class Adapting:
     threads: Threads = None
     check: bool = True
     measure: bool = True
+    save_predictions: str | os.PathLike[str] | None = None
 
     __repr__ = changed
 
@@ -65,6 +71,8 @@ class Adapting:
         check_word("backend", self.backend, BACKENDS)
         if self.seed is not None:
             check_seed(self.seed)
+        if self.save_predictions is not None:
+            check_suffix(self.save_predictions)
 
     @property
     def kept(self) -> dict[str, bool]:

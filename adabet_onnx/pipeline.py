@@ -13,19 +13,19 @@ from .adapting import Adapting
 from .cost.measure import Cost
 from .cost.predict import Predictor
 from .data.arithmetic import integer_data
-from .data.dataset import Splits
+from .data.dataset import Dataset, Splits
 from .data.feeder import Feeder
 from .data.labels import align_classes, fit_labels
 from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import ModelError, RecordError, UsageError
-from .files import check_folder, make_folder, write_bytes
+from .files import check_folder, check_output, make_folder, write_bytes
 from .measuring import measured, predicted
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
 from .model.dims import Dims
 from .model.head import check_head_options, with_head
-from .model.logits_axes import axes_of
+from .model.logits_axes import axes_of, class_axis
 from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
@@ -40,11 +40,12 @@ from .trainability.choices import Choices, choose_backend
 from .trainability.class_weights import resolved
 from .trainability.preflight import loss_obstacle, pick_backend
 from .training.artifacts import make_artifacts
-from .training.evaluation import evaluate, open_trained
+from .training.evaluation import evaluate, open_trained, write_predictions
 from .training.export import adapted_proto, export_model
 from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
+from .training.predictions import Form, check_form
 from .training.settings import Settings
 from .training.trainer import Trainer
 from .training.views import check_augmented
@@ -185,6 +186,9 @@ def _begin(
     channels = options.choosing.channel_rho not in (None, 1)
     need_runtime(choose_backend(options.backend, options.choices, channels=channels))
     target = check_folder(folder)
+    predictions = options.save_predictions
+    if predictions is not None and Path(predictions).absolute().parent != target.absolute():  # which will be there
+        check_output(predictions)
     check_head_options(options.num_classes, options.kept)
     seed = options.settings.seed if options.seed is None else options.seed
     model, headed = _headed(open_model(source), options, target, seed, resume)
@@ -199,7 +203,7 @@ def _begin(
     taken = feeder.taken(splits.train)
     if splits.test is not None:
         feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
-    shape = _check_labels(model, splits, choices)
+    shape = _check_labels(model, splits, choices, options.save_predictions)
     check_augmented(options.settings.augment, feeder, splits.train, labelled=shape)
     choices = resolved(choices, model, splits.train)
     settings = dataclasses.replace(options.settings, seed=seed)
@@ -292,7 +296,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
     if trainer.manifest.float_file is not None:
         plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **how)
         adapted = open_trained(job.artifacts)
-    after = evaluate(adapted, held, progress=job.progress, **how)
+    after = _after(job, adapted, held, how)
     told: dict[str, Any] = {"choices": job.choices, "batch_size": job.settings.size}
     costs: dict[str, Cost] = {}
     not_measured: str | None = None
@@ -346,6 +350,14 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
     )
 
 
+def _after(job: _Job, adapted: Model, held: Dataset, how: dict[str, Any]) -> dict[str, Any]:
+    """Figures of the adapted model, and its predictions where they are asked for."""
+    output = job.options.save_predictions
+    if output is None:
+        return evaluate(adapted, held, progress=job.progress, **how)
+    return write_predictions(adapted, held, output, progress=job.progress, **how)
+
+
 def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
     path = folder / _MODEL
@@ -355,7 +367,9 @@ def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bo
     return made, headed
 
 
-def _check_labels(model: Model, splits: Splits, choices: Choices) -> Dims:
+def _check_labels(
+    model: Model, splits: Splits, choices: Choices, predictions: str | os.PathLike[str] | None = None
+) -> Dims:
     """Say before anything long begins that labels are missing or out of range, or that there are no logits.
 
     Returns:
@@ -369,6 +383,9 @@ def _check_labels(model: Model, splits: Splits, choices: Choices) -> Dims:
         if part is not None:
             labels = part.need_labels("training")
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
+    if predictions is not None:
+        axis = class_axis(shape, choices.class_axis, choices.loss)
+        check_form(predictions, Form(choices.loss, tuple(map(int, shape[1:])), axis))
     return shape
 
 

@@ -35,6 +35,7 @@ from adabet_onnx.study.plan import Plan
 from adabet_onnx.study.repeats import Repeats
 from adabet_onnx.study.results import load_results
 from adabet_onnx.study.stability import stability
+from adabet_onnx.training.metrics import ClassFigures, LabelFigures, NumberFigures
 from adabet_onnx.training.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -204,7 +205,7 @@ def test_a_browser_has_nothing_to_complain_of(written, width, tmp_path):
     assert found["sideways"] == 0
     assert found["twice"] == []
     assert found["bold"] == 0
-    assert len(found["figures"]) == 3
+    assert len(found["figures"]) == 4
     assert all(0.5 * min(width, 700) < drawn <= width for drawn in found["figures"])
     assert picture.stat().st_size > 20_000
 
@@ -263,6 +264,98 @@ def test_costs_are_of_the_batch_that_was_trained(folder, tmp_path):
     find_model(found, None)
     predict_costs(found)
     assert (found.batch_size, found.costs["all"].state_bytes) == (8, 0)
+
+
+def evaluated_as(folder, tmp_path, before, after):
+    """The page of a run with other figures."""
+    place = shutil.copytree(folder / "run", tmp_path / "other")
+    summary = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps(summary | {"before": before, "after": after}))
+    write_report(place, tmp_path / "other.html", costs=False)
+    return parsed(tmp_path / "other.html")
+
+
+def figures_of(classes: int, seed: int, names=None):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 20 * classes)
+    figures = ClassFigures(classes)
+    figures.add(rng.standard_normal((len(labels), classes)) + seed * np.eye(classes)[labels], labels)
+    base = {"loss": 1.0, "accuracy": figures.accuracy, "samples": len(labels), "data": ""}
+    return base | figures.found(names)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 37, 100, 101])
+def test_classes_before_and_after(folder, tmp_path, classes):
+    names = [f"{HOSTILE} {i}" if i == 1 else f"class $x_{i}$" for i in range(classes)]
+    before, after = figures_of(classes, 0, names), figures_of(classes, 2, names)
+    page = evaluated_as(folder, tmp_path, before, after)
+    text = " ".join(page.texts)
+    assert "Classes before and after" in text
+    change = f"balanced accuracy {before['balanced_accuracy']:.1%} before, {after['balanced_accuracy']:.1%} after"
+    assert change in text
+    assert ("top-5 accuracy" in text) == (classes > 20)
+    assert ("Confusion matrix after the training" in text) == (classes <= 100)
+    assert ("Most confused after the training" in text) == (classes > 30)
+    lowest = min(after["per_class"], key=lambda row: row["accuracy"])
+    assert f"{lowest['accuracy']:.1%}" in page.texts
+    assert not [tag for tag, attributes in page.tags if attributes.get("class") == "injected"]
+    if classes <= 30:  # every count stands in its cell
+        for row in after["confusion_matrix"]:
+            assert all(str(count) in page.texts for count in row if count)
+    if classes > 40:
+        assert f"The 20 of {classes} classes with the lowest accuracy" in text
+
+
+def test_outputs_before_and_after(folder, tmp_path):
+    def regression(seed):
+        figures = NumberFigures((3,))
+        rng = np.random.default_rng(seed)
+        figures.add(rng.standard_normal((30, 3)), rng.standard_normal((30, 3)))
+        return {"loss": 1.0, "accuracy": None, "samples": 30, "data": ""} | figures.found(["x", "y", "z"])
+
+    before, after = regression(0), regression(1)
+    text = " ".join(evaluated_as(folder, tmp_path, before, after).texts)
+    assert "Outputs before and after" in text
+    for side in (before, after):
+        assert all(f"{row['r2']:.4g}" in text for row in side["per_output"])
+    assert f"MAE {before['mae']:.4g} before, {after['mae']:.4g} after" in text
+
+
+def test_several_labels_before_and_after(folder, tmp_path):
+    figures = LabelFigures((2,))
+    figures.add(np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1, 0], [0, 1]]))
+    side = {"loss": 1.0, "accuracy": None, "samples": 2, "data": ""} | figures.found(["on", "off"])
+    text = " ".join(evaluated_as(folder, tmp_path, side, side).texts)
+    assert "all labels right 50.0% before, 50.0% after" in text
+    assert "66.7%" in text  # F1 of the first
+
+
+def test_a_run_of_an_earlier_release(folder, tmp_path):
+    """Whose run.json knows loss and accuracy alone."""
+    plain = {"loss": 1.0, "accuracy": 0.5, "samples": 9}
+    text = " ".join(evaluated_as(folder, tmp_path, plain, plain).texts)
+    assert "before and after" not in text
+    assert "50.0%" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"per_class": 3},
+        {"per_class": [1]},
+        {"per_class": [{"class": "a"}]},
+        {"per_class": [{"class": "a", "labels": 1, "accuracy": 1.0, "precision": 1.0, "f1": 1.0}]},
+        {"balanced_accuracy": "high"},
+        {"confusion_matrix": [[1, 2]]},
+        {"confusion_matrix": [[1, 2, 0], [1, -2, 0], [0, 0, 0]]},
+        {"confusion_matrix": [[1, 2, 0], [1, 2.5, 0], [0, 0, 0]]},
+        {"most_confused": [{"label": 0}]},
+    ],
+)
+def test_damaged_figures(folder, tmp_path, change):
+    side = figures_of(3, 1)
+    with pytest.raises(RecordError, match=r"run\.json"):
+        evaluated_as(folder, tmp_path, side, side | change)
 
 
 def test_figures_that_cannot_be(folder, tmp_path):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.argument("data", type=ANY)
 @options.folder.varied(required=True)
 @options.plot
+@options.save_predictions
 @options.printed
 @options.new_head
 @options.bind
@@ -86,10 +87,14 @@ def run(
     from ..outcome import save_summary, summary
     from ..pipeline import adapt
     from ..report.tables import outcome_text
+    from ..training.predictions import check_suffix
     from ..training.settings import Settings
 
     if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
         check_output(plot)
+    predictions = settings["save_predictions"]
+    if predictions is not None and check_suffix(predictions) and predictions.parent.absolute() != output.absolute():
+        check_output(predictions)
     if save_config is not None and save_config.parent.absolute() != output.absolute():
         check_output(save_config)
     resume, given = settings.pop("resume"), take_data(data, settings)
@@ -127,6 +132,8 @@ def run(
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
     show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+    if predictions is not None:
+        show(f"predictions: {predictions}", quiet)
     show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
 
 

@@ -21,6 +21,7 @@ from ..study.stability_record import Stability, load_stability
 from ..trainability.choices import Choices, choose_backend
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
+from .classes import read_evaluation
 from .material import Compared, Curve, Figures, Material, Run
 
 _MOST_SAMPLES = 10**6  # of a step
@@ -149,6 +150,7 @@ def _figures(record: Entries) -> Figures:
         samples=_count(record, "samples"),
         epochs=_count(record, "epochs"),
         kept_views=_count(record, "kept_views"),
+        evaluation=read_evaluation(record),
     )
 
 

@@ -7,16 +7,22 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..drawing import label_points
+from ..showing import shortened
 from ..study.drawing import draw_against, draw_agreement
 from ..study.results import Summary
 from ..study.stability_record import Stability
+from .classes import COUNTED
 from .material import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (6.4, 4.2)  # inches; the page scales it to its width
+_DPI = 200  # of what is an image in a figure: of so many classes that a cell is a few pixels
+_NAME = 24  # characters of a class
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -67,6 +73,42 @@ def learning_curves(curves: Sequence[Curve]) -> str:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize="x-small", ncols=2 if several else 1)
     return svg(figure, "curves")
+
+
+def confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A confusion matrix: for each class, a row, the share of its labels by what was predicted."""
+    from matplotlib.figure import Figure
+
+    classes, table = len(names), np.asarray(counts, float)
+    side, font = _square(classes)
+    room = 0.6 * font / 72 * min(max(map(len, names)), _NAME)  # inches that names take
+    figure = Figure(figsize=(max(side + room + 1.2, _SIZE[0]), side + room + 0.6), layout="constrained", dpi=_DPI)
+    axis = figure.subplots()
+    shares = table / np.maximum(table.sum(1, keepdims=True), 1)
+    drawn = axis.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    shown = [shortened(name, _NAME) for name in names]
+    axis.set_xticks(range(classes), shown, rotation=90 if room > 1.5 * side / classes else 0, fontsize=font)
+    axis.set_yticks(range(classes), shown, fontsize=font)
+    for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
+        label.set_parse_math(False)  # a name may have dollar signs
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    if classes <= COUNTED:
+        for row, column in np.argwhere(table):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{int(table[row, column]):,}"
+            size = min(font, 72 * side / classes / max(0.62 * len(text), 1.4))
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("label")
+    figure.colorbar(drawn, ax=axis, shrink=0.6, label="% of the labels").outline.set_visible(False)
+    return svg(figure, "confusion")
+
+
+def _square(classes: int) -> tuple[float, float]:
+    """Inches of a confusion matrix's side, and the size of its names: a line each has room."""
+    cell = min(max(4.2 / classes, 0.085), 0.9)
+    return classes * cell, min(9.0, 72 * cell * 0.85)
 
 
 def _line(axis: object, values: Sequence[float | None], **style: object) -> None:

@@ -14,6 +14,7 @@ from ..study.results import Result
 from ..study.stability_record import Stability
 from ..trainability.choices import Choices
 from ..training.manifest import Manifest
+from .classes import Evaluation
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Figures:
         batch_size: samples of the step that was measured.
         model_file: the model that was adapted, or None.
         samples, epochs, kept_views: of the training; 0 where it is not said.
+        evaluation: what it says of classes or outputs; None where it says nothing.
     """
 
     before: float | None
@@ -58,6 +60,7 @@ class Figures:
     samples: int = 0
     epochs: int = 0
     kept_views: int = 0
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)

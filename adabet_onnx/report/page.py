@@ -22,11 +22,13 @@ from ..study.drawing import clusters_sentence
 from ..study.results import Summary, ranked, summarise, ties_sentence
 from ..version import __version__
 from . import inline
+from .classes import IN_FIGURE, classes_section
 from .comparison import HEADINGS, cells
 from .gather import gather
 from .material import Material
 from .predicted import find_model, predict_costs
 
+_MANY = 40  # classes of which the confusion matrix has the page's whole width
 _BAR = 4.5  # em, of the widest bar
 
 
@@ -85,8 +87,9 @@ def page(found: Material) -> str:
     context: dict[str, Any] = {"version": __version__, "commands": found.commands, "notes": found.notes}
     context |= {"title": _title(found), "lead": _lead(found), "facts": _facts(found)}
     context |= _network(found) | _firmness(found) | _costs(found) | _compared(found) | _curves(found)
+    context |= _classes(found)
     context["records"] = _records(found)
-    for name in ("stability_figure", "memory_figure", "curves_figure"):
+    for name in ("confusion_figure", "stability_figure", "memory_figure", "curves_figure"):
         context[name] = Markup(context[name])  # our own SVG, in which matplotlib has escaped every text
     return environment.get_template("page.html.j2").render(context)
 
@@ -251,6 +254,20 @@ def _firmness(found: Material) -> dict[str, Any]:
             f"share of the top {found.stability.top} layers in common."
         )
     return {"firmness": lines, "stability_figure": figure, "stability_caption": caption}
+
+
+def _classes(found: Material) -> dict[str, Any]:
+    """Figures of classes or outputs before and after the training."""
+    figures = None if found.run is None else found.run.figures
+    evaluation = None if figures is None else figures.evaluation
+    drawn, caption = "", ""
+    full = evaluation is not None and len(evaluation.each) > _MANY
+    if evaluation is not None and evaluation.confusion is not None and len(evaluation.each) <= IN_FIGURE:
+        drawn = inline.confusion([row.name for row in evaluation.each], evaluation.confusion)
+        caption = "Confusion matrix after the training: of the labels of each class (a row), what was predicted."
+    on = "" if figures is None else f"On {figures.evaluated_on}."
+    figure = {"confusion_figure": drawn, "confusion_caption": caption, "confusion_full": full}
+    return classes_section(evaluation) | {"classes_on": on} | figure
 
 
 _COST_NAMES = {

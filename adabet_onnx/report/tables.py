@@ -22,6 +22,7 @@ from ..showing import counted, listed
 from ..sizes import size_text
 from ..trainability.decisions import Decision, decisions
 from ..trainability.verdicts import Check, CheckedLayer, Obstacle, Verdict
+from .figures import changes_text
 from .grouping import by_reason, in_common, without_numbers
 
 _BAR = 16  # characters
@@ -229,6 +230,8 @@ def outcome_text(outcome: Outcome) -> RenderableType:
             Text(f"accuracy  {before['accuracy']:.1%} before, {after['accuracy']:.1%} after ({outcome.evaluated_on})")
         )
     lines.append(Text(f"loss      {before['loss']:.3f} before, {after['loss']:.3f} after"))
+    changes = changes_text(before, after)
+    lines += [Text(f"figures   {'; '.join(changes)}")] if changes else []
     lines += _in_full_precision(outcome)
     if outcome.head_start is not None:
         lines.append(Text(f"head      {outcome.fitted_alone or outcome.head_start}"))

@@ -28,7 +28,7 @@ from .exact_loss import log_softmax
 from .export import adapted_proto
 from .logits import compute_logits
 from .manifest import load_manifest
-from .predictions import Form, check_predictions, saving
+from .predictions import Form, check_form, check_predictions, saving
 
 _WRITTEN = 256  # samples that are written together
 
@@ -225,7 +225,7 @@ def predict(
     if save_predictions is not None:
         first = compute_logits(model, dataset.subset([0]), used, threads=threads)
         form = _unlabelled(model, choices, first.shape)
-        check_predictions(save_predictions, dense=form.dense)
+        check_form(save_predictions, form)
     logits = compute_logits(model, dataset, used, threads=threads, progress=progress)
     if save_predictions is not None:
         with saving(save_predictions, form, names) as add:

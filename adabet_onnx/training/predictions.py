@@ -73,26 +73,40 @@ class Form:
         return None if self.classes is None or not 0 <= index < len(self.classes) else str(self.classes[index])
 
 
-def check_predictions(path: str | os.PathLike[str], *, dense: bool = False) -> Path:
+def check_predictions(path: str | os.PathLike[str]) -> Path:
     """See that predictions can be written to a file, before long work.
 
-    Args:
-        path: the file.
-        dense: whether labels are per pixel or token.
-
     Raises:
-        UsageError: another suffix; or labels per pixel or token, and not an .npz.
+        UsageError: another suffix.
         OutputError: no file can be put there.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"{path}: predictions are written to a file that ends in {', '.join(SUFFIXES)}.")
-    if dense and suffix != ".npz":
+    check_suffix(path)
+    return check_output(path)
+
+
+def check_form(path: str | os.PathLike[str], form: Form) -> None:
+    """See that predictions fit in a file of this suffix.
+
+    Raises:
+        UsageError: another suffix; or labels are per pixel or token, and it is not .npz.
+    """
+    if check_suffix(path) != ".npz" and form.dense:
         raise UsageError(
             f"{path}: the model has outputs per pixel or token, which do not fit in a row per sample. Save predictions "
             "as .npz."
         )
-    return check_output(path)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a file for predictions, in small letters.
+
+    Raises:
+        UsageError: another than SUFFIXES.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"{path}: predictions are written to a file that ends in {', '.join(SUFFIXES)}.")
+    return suffix
 
 
 @contextlib.contextmanager
@@ -111,7 +125,7 @@ def saving(path: str | os.PathLike[str], form: Form, inputs: Sequence[str]) -> I
         UsageError: as `check_predictions`.
         OutputError: the file cannot be written.
     """
-    check_predictions(path, dense=form.dense)
+    check_form(path, form)
     suffix = Path(path).suffix.lower()
     with replacing(path) as part:
         if suffix == ".npz":
