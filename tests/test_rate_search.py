@@ -366,6 +366,9 @@ def test_a_slow_start_is_no_collapse(tmp_path, data):
     assert "loss of epoch 6 ended" in watch.collapsed(row(6, level), [bad, row(5, level)])
     assert watch.collapsed(row(2, level), [row(0, 0.9), row(1, 1.1)]) is not None, "it was better"
     assert watch.collapsed(row(2, level), [bad, row(1, level)], trials=[None, 0.7]) is not None
+    assert watch.collapsed(row(2, level), [row(0, 0.95 * level), row(1, level)]) is None, "hardly better"
+    hard = row(6, 0.985 * level)
+    assert watch.collapsed(hard, [bad, row(5, 0.987 * level)]) is None, "a task of which little can be learned"
     assert watch.collapsed(row(2, level, 0.9), [row(0, 0.9), row(1, 1.1)]) is None, "the accuracy is not at chance"
     assert watch.collapsed(row(1, level), [row(0, 0.9)]) is None, "9 updates"
 
