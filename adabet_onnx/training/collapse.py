@@ -1,10 +1,15 @@
 """Whether a training has collapsed: its loss is that of an answer that is always the same.
 
 The training loss of an epoch and, where there is one, its validation loss are then at the loss of guessing, or above
-(see `learned`), and its accuracy is at chance where that can be told. A slow start looks alike. So an epoch counts as a
-collapse only if the model was better before (when training began, in an earlier epoch, or in a trial of the search for
-a rate), or if half of the epochs have passed, in 30 updates or more, and the training loss has stopped falling (by half
-a percent from the epoch before). Nothing is said of fewer than 10 updates.
+(see `learned`), and its accuracy is at chance where that can be told. A slow start looks alike, and so does a task of
+which little can be learned. So an epoch counts as a collapse only if
+
+* the model was clearly better before (when training began, in an earlier epoch, or in a trial of the search for a
+  rate): by a tenth of the way from the loss of guessing to the least; or
+* half of the epochs have passed, in 30 updates or more, and the training loss is no lower than that of guessing, nor
+  than in the epoch before (by half a percent).
+
+Nothing is said of fewer than 10 updates.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from .guessing import at_guessing, guessing_loss, least_loss, stays
 from .learned import LEAST_UPDATES, at_chance
 from .manifest import Manifest
 
-_HALF, _MANY, _FALLS = 0.5, 30, 0.995
+_CLEARLY, _HALF, _MANY, _FALLS = 0.9, 0.5, 30, 0.995
 
 
 class Watch:
@@ -53,19 +58,19 @@ class Watch:
         if row["eval_loss"] is not None and not (self._guesses(row["eval_loss"]) and self._by_chance(row)):
             return None
         losses = [before[key] for before in rows for key in ("train_loss", "eval_loss")] + list(trials)
-        better = any(loss is not None and not self._guesses(loss) for loss in losses)
+        level, least = self._levels
+        better = any(loss is not None and loss < least + _CLEARLY * (level - least) for loss in losses)
         if not better and not self._stuck(row, rows):
             return None
-        level, least = self._levels
         said = at_guessing(loss, level, self._classes, least)
         return None if said is None else said.replace("loss ended", f"loss of epoch {epoch} ended")
 
     def _stuck(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether half of a training has passed, and its loss no longer falls."""
+        """Whether half of a training has passed, and its loss is that of guessing and no longer falls."""
         epoch = int(row["epoch"])
         if epoch < max(2, _HALF * self._epochs) or epoch * self._updates < _MANY:
             return False
-        return bool(row["train_loss"] > _FALLS * rows[-1]["train_loss"])
+        return bool(row["train_loss"] > _FALLS * max(self._levels[0], rows[-1]["train_loss"]))
 
     def _guesses(self, loss: float) -> bool:
         level, least = self._levels

@@ -12,7 +12,8 @@ model is frozen, and computed once, a trial takes a fifth of the training's upda
 whichever is more, and a longer one a third, at most 128 or a twelfth. So a search takes 640 updates or 0.37 of the
 training's at most, whichever is more, and commonly two thirds of that. Where nothing is frozen, or the backend is ort,
 each step computes everything: a trial takes a thirtieth (ten updates at least, or an eighth if that is less), a longer
-one a twelfth (twice as many at least).
+one a twelfth (twice as many at least): at most 0.37 of the training's updates in all; of one of fewer than 300, more,
+up to 1.4 times those of one of 30.
 
 **The rule.** Accuracies that are less than two standard errors below the highest (of as many samples) are taken for
 equal; of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial
