@@ -145,7 +145,7 @@ def test_what_is_not_linear_keeps_its_random_head_and_says_why(tmp_path, name):
     trainer.fit(data, settings=_still(head_init="auto"))
     assert trainer.head_start.how is None
     assert trainer.head_start.note
-    before = {name: value for name, value in trainer.manifest.read_checkpoint(trainer.manifest.initial, "x")[0].items()}
+    before = dict(trainer.manifest.read_checkpoint(trainer.manifest.initial, "x")[0])
     after = trainer.manifest.read_checkpoint(tmp_path / "artifacts" / "training" / "last.ckpt", "x")[0]
     for parameter in trainer.manifest.parameters:
         np.testing.assert_allclose(after[parameter], before[parameter], atol=1e-12)

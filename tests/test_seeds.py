@@ -21,6 +21,8 @@ STREAMS = {
     "kept_pictures": ((), 2),
     "validation": ((11,), [11, 1]),
     "epoch": ((11, 4), [11, 4, 4]),
+    "folds": ((11,), [11, 21]),
+    "rows": ((11,), [11, 22]),
     "check_inputs": ((11,), 11),
     "check_labels": ((11,), [11, 5]),
     "gradient_point": (([11, 2],), [11, 2]),
