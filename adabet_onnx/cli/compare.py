@@ -93,6 +93,7 @@ from .printing import progress_bar, show, show_json
     group="Runtime",
     help="Trainings at once.",
 ).varied(shown="the number of cores")
+@options.head_init.varied(default="auto")
 @options.features
 @options.compute
 @config.files

@@ -220,6 +220,12 @@ accumulate = _training(
     help="Training steps whose gradients are gathered for one update.",
     show_default="1",
 )
+head_init = _training(
+    "--head-init",
+    type=click.Choice(HEAD_INITS),
+    help="How a new head starts: fitted to its inputs in one pass, or as its random numbers are.",
+    show_default="auto: fitted where everything after it is linear",
+)
 course = together(
     _training(
         "--validation",
@@ -235,12 +241,7 @@ course = together(
         help="Stop after so many epochs without a lower eval_loss, and keep the best.",
         show_default="never",
     ),
-    _training(
-        "--head-init",
-        type=click.Choice(HEAD_INITS),
-        help="How a new head starts: fitted to its inputs in one pass, or as its random numbers are.",
-        show_default="auto: fitted where everything after it is linear",
-    ),
+    head_init,
     _training("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"),
     accumulate,
 )

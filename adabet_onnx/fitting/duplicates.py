@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 CLOSE, CLOSER = 0.4, 0.5
-_MOST = 3_000  # samples of a class whose distances are looked at: among more, a few duplicates do not matter
+_MOST = 1_500  # samples of a class whose distances are looked at: among more, a few duplicates do not matter
 _OTHERS = 5_000  # samples of other classes
 
 

@@ -86,6 +86,7 @@ class Plan:
             folder of the comparison, which all trainings with the same frozen layers share, and so is ``disk``. Image
             files are then decoded once too.
         features_memory: bytes of it that may be in memory where there is no room for a file, or text such as "2GB".
+        head_init: how a new head starts, as in `Settings`; with ``fitted`` a head that cannot be fitted fails.
         keep_features: leave the files there when the comparison ends, for one with more strategies or seeds.
         threads: of each training and of measuring, or a `Runtime` with an execution provider; None: ONNX Runtime's
             choice, 1 where several run at once.
@@ -119,6 +120,7 @@ class Plan:
     keep_tail: bool = False
     append: bool = False
     processes: int = 1
+    head_init: str = "auto"
     features: str = "auto"
     features_memory: int | str | None = None
     keep_features: bool = False
@@ -156,9 +158,14 @@ class Plan:
 
     @property
     def kept_features(self) -> Settings:
-        """How a training keeps what others share."""
+        """How a training keeps what others share, and how its head starts."""
         kept = self.keep_features or self.features in ("auto", "disk")
-        return Settings(features=self.features, features_memory=self.features_memory, keep_features=kept)
+        return Settings(
+            features=self.features,
+            features_memory=self.features_memory,
+            keep_features=kept,
+            head_init=self.head_init,
+        )
 
     @property
     def grid(self) -> tuple[float, ...]:

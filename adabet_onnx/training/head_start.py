@@ -36,7 +36,7 @@ from .manifest import Manifest, TrainingSession
 from .settings import Settings
 
 KEY = "head_start"  # in what is stored with a checkpoint
-LEFT = 0.2  # of the loss of guessing
+LEFT = 0.35  # of the loss of guessing
 _SAME = 1e-3  # between logits of the session and what the fit says they are, of the largest
 _CHECKED = 4  # samples whose logits are compared
 

@@ -1,0 +1,247 @@
+"""A new head fitted before the first epoch: by which values, on which samples, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import TRAINING
+from models.linear_heads import HEADS, REFUSED, inputs, network
+from onnx import numpy_helper
+
+from adabet_onnx import Choices, Choosing, Settings, Trainer, export_model, make_artifacts, new_head, open_model, select
+from adabet_onnx.errors import UsageError
+from adabet_onnx.training import head_rows
+
+STILL = 1e-20  # a rate at which nothing moves
+ORT = pytest.mark.skipif(not TRAINING, reason="onnxruntime-training exists for Python 3.10 to 3.12 only")
+BOTH = "gemm", "matmul and add", "3 x 3, strides, pooled"
+DENSE = "pixels", "tokens"  # the ort backend takes one label per sample
+
+
+def _made(name, folder, classes=3, **what):
+    """Artifacts for the new head of a network."""
+    model = new_head(network(name), classes)
+    backend, loss = what.pop("backend", "portable"), what.pop("loss", "cross-entropy")
+    choices = Choices(loss=loss, **what)
+    make_artifacts(
+        model, select(model, strategy="head"), folder / "artifacts", choices=choices, backend=backend, check=False
+    )
+    return Trainer(folder / "artifacts")
+
+
+def _still(epochs=1, **what):
+    return Settings(epochs=epochs, learning_rate=STILL, **{"validation": 0.0, "head_init": "fitted", **what})
+
+
+def _run(proto, x):
+    return onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
+
+
+def _design(proto, names, x):
+    """What the logits of samples are made of: the logits per unit of each parameter, in the order of the names."""
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    shapes = {name: numpy_helper.to_array(tensors[name]).shape for name in names}
+
+    def logits(values):
+        for name, value in values.items():
+            tensors[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
+        return _run(proto, x).astype(np.float64).reshape(-1)
+
+    zero = {name: np.zeros(shape) for name, shape in shapes.items()}
+    assert not logits(zero).any()
+    columns = []
+    for name, shape in shapes.items():
+        for place in np.ndindex(*shape):
+            one = np.zeros(shape)
+            one[place] = 1
+            columns.append(logits(zero | {name: one}))
+    return np.stack(columns, 1), [int(np.prod(shape)) for shape in shapes.values()]
+
+
+def _direct(design, sizes, targets, strength):
+    """The parameters of the least penalised squares, whatever they are the parameters of."""
+    count = sizes[0]
+    supports = design[:, count:] != 0 if len(sizes) > 1 else None
+    variances = []
+    for column in design[:, :count].T:
+        if supports is None:
+            rows = (design[:, :count] != 0)[column != 0].any(1)
+            variances.append((column[column != 0] ** 2).sum())
+            continue
+        rows = supports[:, np.argmax([(column[support] != 0).sum() for support in supports.T])]
+        variances.append(rows.sum() * column[rows].var())
+    penalty = np.zeros(design.shape[1])
+    penalty[:count] = strength * np.mean(variances)
+    return np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ targets.reshape(-1).astype(np.float64))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_numbers_are_fitted_as_a_direct_solution_of_all_parameters(tmp_path, name):
+    """The design is measured: what each parameter does to the logits, by running the exported model."""
+    trainer = _made(name, tmp_path, loss="mse")
+    shape = tuple(3 if extent == 4 else extent for extent in HEADS[name][3])
+    x = inputs(name, 40)
+    y = np.random.default_rng(2).normal(1, 1, (40, *shape)).astype(np.float32)
+    trainer.fit((x, y), settings=_still())
+    start = trainer.head_start
+    assert (start.how, start.note, start.scale) == ("ridge", None, 1.0)
+    proto = export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx")
+    names = sorted(HEADS[name][2], reverse=True)  # the weight first
+    names = [next(n for n in trainer.manifest.parameters if n.split("/")[0] == part) for part in names]
+    design, sizes = _design(proto, names, x)
+    expected = design @ _direct(design, sizes, y, start.strength)
+    np.testing.assert_allclose(_run(proto, x).reshape(-1), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        *((name, "portable") for name in BOTH + DENSE),
+        *(pytest.param(name, "ort", marks=ORT) for name in BOTH),
+    ],
+)
+def test_classes_are_found_with_both_backends(tmp_path, name, backend):
+    trainer = _made(name, tmp_path, backend=backend)
+    x, places = inputs(name, 90), int(np.prod(HEADS[name][3])) // 4
+    truth = _run(new_head(network(name), 3, seed=5).proto(), x)
+    axis = 1 if name != "tokens" else 2
+    y = truth.argmax(axis)
+    rows = trainer.fit((x, y), settings=_still(validation=0.2))
+    start = trainer.head_start
+    assert start.rows == 72 * places
+    assert start.how == "logistic"
+    assert start.accuracy > 0.6
+    assert rows[0]["eval_accuracy"] > 0.6
+    logits = _run(export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx"), x)
+    assert (logits.argmax(axis) == y).mean() > 0.7
+
+
+def test_both_backends_start_alike(tmp_path, training):
+    x = inputs("gemm", 60)
+    y = (x[:, 0] > 0).astype(int) + (x[:, 1] > 0)
+    found = {}
+    for backend in ("portable", "ort"):
+        trainer = _made("gemm", tmp_path / backend, backend=backend)
+        trainer.fit((x, y), settings=_still())
+        found[backend] = _run(export_model(tmp_path / backend / "artifacts", tmp_path / f"{backend}.onnx"), x)
+    np.testing.assert_allclose(found["portable"], found["ort"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_linear_keeps_its_random_head_and_says_why(tmp_path, name):
+    classes = 3
+    model = new_head(network(name), classes, keep_tail=True)
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "artifacts", loss="mse", check=False)
+    trainer = Trainer(tmp_path / "artifacts")
+    shape = tuple(classes if extent == 4 else extent for extent in REFUSED[name][3])
+    data = inputs(name, 20), np.zeros((20, *shape), np.float32)
+    with pytest.raises(UsageError, match="head_init='fitted'"):
+        trainer.fit(data, settings=_still())
+    trainer.fit(data, settings=_still(head_init="auto"))
+    assert trainer.head_start.how is None
+    assert trainer.head_start.note
+    before = dict(trainer.manifest.read_checkpoint(trainer.manifest.initial, "x")[0])
+    after = trainer.manifest.read_checkpoint(tmp_path / "artifacts" / "training" / "last.ckpt", "x")[0]
+    for parameter in trainer.manifest.parameters:
+        np.testing.assert_allclose(after[parameter], before[parameter], atol=1e-12)
+
+
+def test_a_head_that_is_not_new_or_not_trained_is_left_alone(tmp_path):
+    x, y = inputs("gemm", 30), np.arange(30) % 4
+    old = open_model(network("gemm"))
+    make_artifacts(old, select(old, strategy="head"), tmp_path / "old", check=False)
+    trainer = Trainer(tmp_path / "old")
+    trainer.fit((x, y), settings=_still(head_init="auto"))
+    assert trainer.head_start is None
+    with pytest.raises(UsageError, match="not marked as new"):
+        trainer.fit((x, y), settings=_still())
+    model = new_head(network("gemm"), 4)
+    make_artifacts(
+        model, select(model, choosing=Choosing(strategy="first", head="never")), tmp_path / "body", check=False
+    )
+    with pytest.raises(UsageError, match="does not train the head"):
+        Trainer(tmp_path / "body").fit((x, y), settings=_still())
+
+
+def test_random_is_random(tmp_path):
+    trainer = _made("gemm", tmp_path)
+    trainer.fit((inputs("gemm", 30), np.arange(30) % 3), settings=_still(head_init="random"))
+    assert trainer.head_start is None
+    before = trainer.manifest.read_checkpoint(trainer.manifest.initial, "x")[0]
+    after = trainer.manifest.read_checkpoint(trainer.folder / "training" / "last.ckpt", "x")[0]
+    np.testing.assert_allclose(after["w"], before["w"])
+
+
+def test_samples_held_out_have_no_part_in_it(tmp_path):
+    x = inputs("gemm", 50)
+    y = np.arange(50) % 3
+    trainer = _made("gemm", tmp_path)
+    trainer.fit((x, y), settings=_still(validation=0.2))
+    first = trainer.manifest.read_checkpoint(trainer.folder / "training" / "last.ckpt", "x")[0]["w"]
+    from adabet_onnx.data.dataset import split_rows
+
+    _, held = split_rows(50, 0.2, 0)
+    other = x.copy()
+    other[held] = 100
+    trainer.fit((other, y), settings=_still(validation=0.2))
+    np.testing.assert_array_equal(
+        trainer.manifest.read_checkpoint(trainer.folder / "training" / "last.ckpt", "x")[0]["w"], first
+    )
+
+
+def test_ignored_labels_and_rows_that_are_too_many(tmp_path, monkeypatch):
+    x = inputs("pixels", 12)
+    y = np.random.default_rng(0).integers(0, 3, (12, 6, 6))
+    y[:, 0] = -100
+    y[0] = 7
+    trainer = _made("pixels", tmp_path, ignore_label=7)
+    trainer.fit((x, y), settings=_still())
+    assert trainer.head_start.rows == 11 * 30
+    monkeypatch.setattr(head_rows, "MOST_ROWS", 50)
+    trainer.fit((x, y), settings=_still())
+    assert trainer.head_start.rows == 50
+    assert "330" in trainer.head_start.note
+
+
+def test_absent_classes_are_improbable_before_and_after(tmp_path):
+    x, y = inputs("gemm", 60), np.arange(60) % 2
+    trainer = _made("gemm", tmp_path, classes=5)
+    trainer.fit((x, y), settings=_still())
+    logits = _run(export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx"), x)
+    assert logits[:, 2:].max() < logits[:, :2].max(1).min()
+    assert logits[:, 2:].std(0).max() < 1e-5
+
+
+def test_a_training_goes_on_with_what_it_began_with(tmp_path):
+    x = inputs("gemm", 60)
+    y = (x[:, 0] > 0).astype(int)
+    whole, parted = (_made("gemm", tmp_path / part) for part in ("whole", "parted"))
+    how = Settings(epochs=3, schedule="constant")
+    expected = whole.fit((x, y), settings=how)
+    parted.fit((x, y), settings=Settings(epochs=1, schedule="constant"))
+    start = parted.head_start
+    again = Trainer(parted.folder)
+    rows = again.fit((x, y), epochs=3, resume=True)
+    assert again.head_start == start == whole.head_start
+    assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in expected]
+    assert rows[0]["eval_loss"] < 0.69
+
+
+def test_what_is_said_of_it(tmp_path):
+    x = inputs("gemm", 60)
+    trainer = _made("gemm", tmp_path)
+    trainer.fit((x, (x[:, 0] > 0).astype(int)), settings=_still(head_init="auto"))
+    said = str(trainer.head_start)
+    assert "60 rows of 6 features" in said
+    assert f"right on {trainer.head_start.accuracy:.1%} of rows left out" in said
+    assert json.loads(json.dumps(trainer.head_start.to_json()))["how"] == "logistic"
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(UsageError, match="head_init"):
+        Settings(head_init="zero")
