@@ -12,7 +12,16 @@ import adabet_onnx
 from adabet_onnx import errors
 
 FUNCTIONS = {"open_model", "new_head", "save_model", "check_model", "score", "select", "prepare", "make_artifacts"}
-FUNCTIONS |= {"export_model", "evaluate", "predict", "adapt", "compare", "stability", "write_report"}
+FUNCTIONS |= {
+    "export_model",
+    "evaluate",
+    "predict",
+    "adapt",
+    "compare",
+    "stability",
+    "write_predictions",
+    "write_report",
+}
 FUNCTIONS |= {"load_scores", "load_selection"}
 OPTIONS = {
     "Adapting",

@@ -17,6 +17,7 @@ _SHARES = {  # of FIGURES, those that a line names
     "exact_match": "all labels right",
 }
 _NUMBERS = {"r2": "R2", "mae": "MAE", "rmse": "RMSE"}
+_HEADINGS = _NUMBERS | {"f1": "F1", "iou": "IoU"}
 
 
 def figures_text(result: Mapping[str, Any]) -> str:
@@ -38,7 +39,7 @@ def each_table(result: Mapping[str, Any]) -> Table | None:
     table = Table()
     keys = [key for key in rows[0] if not (key == "recall" and "class" in rows[0])]  # of a class it is its accuracy
     for key in keys:
-        table.add_column("IoU" if key == "iou" else "F1" if key == "f1" else key, justify=_side(key), overflow="fold")
+        table.add_column(_HEADINGS.get(key, key), justify=_side(key), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(key, row[key])) for key in keys))
     return table
