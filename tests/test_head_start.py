@@ -13,7 +13,7 @@ from models.linear_heads import HEADS, REFUSED, inputs, network
 from onnx import numpy_helper
 
 from adabet_onnx import Choices, Choosing, Settings, Trainer, export_model, make_artifacts, new_head, open_model, select
-from adabet_onnx.errors import UsageError
+from adabet_onnx.errors import ModelError, UsageError
 from adabet_onnx.training import head_rows
 
 STILL = 1e-20  # a rate at which nothing moves
@@ -230,6 +230,29 @@ def test_a_training_goes_on_with_what_it_began_with(tmp_path):
     assert again.head_start == start == whole.head_start
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in expected]
     assert rows[0]["eval_loss"] < 0.69
+
+
+def test_class_weights_weigh_rows(tmp_path):
+    x = inputs("gemm", 90)
+    y = (x[:, 0] > 1).astype(int)
+    trainer = _made("gemm", tmp_path)
+    found = []
+    for weights in ([1.0, 1.0, 1.0], [1.0, 30.0, 1.0]):
+        trainer.manifest.content["class_weights"] = weights
+        trainer.fit((x, y), settings=_still())
+        logits = _run(export_model(tmp_path / "artifacts", tmp_path / "adapted.onnx", check=False), x)
+        found.append((logits.argmax(1) == 1).sum())
+    assert found[1] > found[0]
+
+
+def test_a_graph_that_cannot_be_run_is_no_reason_to_fail(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise ModelError("running the head's part failed")
+
+    trainer = _made("pooled, then the head", tmp_path)
+    monkeypatch.setattr(head_rows.HeadRows, "all", broken)
+    trainer.fit((inputs("pooled, then the head", 30), np.arange(30) % 3), settings=_still(head_init="auto"))
+    assert "failed" in str(trainer.head_start)
 
 
 def test_what_is_said_of_it(tmp_path):

@@ -62,24 +62,37 @@ def refined(start: Ridge, coefficients: np.ndarray, level: np.ndarray, *, softma
     problem = _Problem(start, softmax)
     every = np.arange(len(folds))
     parts = [(problem.at(folds != fold), every[folds == fold]) for fold in range(folds.max() + 1)]
-    states = [(coefficients, level)] * len(parts)
-    tried: list[_Tried] = []
-    vain = 0
-    for power in np.arange(_STRONGEST, _WEAKEST - 0.25, -0.5):
-        outputs = np.empty_like(start.table.targets)
-        for number, (part, rows) in enumerate(parts):
-            states[number] = part.minimum(10.0**power, *states[number], *_ROUGH)
-            outputs[rows] = start.rotated[rows] @ states[number][0] + states[number][1]
+    tried: dict[float, _Tried] = {}
+
+    def attempt(power: float, begin: list[State]) -> None:
+        states, outputs = [], np.empty_like(start.table.targets)
+        for (part, rows), state in zip(parts, begin, strict=True):
+            states.append(part.minimum(10.0**power, *state, *_ROUGH))
+            outputs[rows] = start.rotated[rows] @ states[-1][0] + states[-1][1]
         scale, loss = best_scale(outputs, start.table.targets, start.table.weights, softmax=softmax)
         wrong = _wrong(outputs, start.table) if softmax else loss
-        better = [wrong < min(one.wrong for one in tried), loss < min(one.loss for one in tried)] if tried else [True]
-        tried.append(_Tried(wrong, loss, 10.0**power, scale, outputs))
-        vain = 0 if any(better) else vain + 1
+        tried[power] = _Tried(wrong, loss, scale, outputs, states)
+
+    states, vain = [(coefficients, level)] * len(parts), 0
+    for power in map(float, range(_STRONGEST, _WEAKEST - 1, -1)):
+        before = list(tried.values())
+        attempt(power, states)
+        states, now = tried[power].states, tried[power]
+        better = not before or now.wrong < min(one.wrong for one in before) or now.loss < min(o.loss for o in before)
+        vain = 0 if better else vain + 1
         if vain == _PATIENCE:
             break
-    _, loss, strength, scale, outputs = min(tried, key=lambda one: one.wrong)
+    best = min(tried, key=lambda power: (tried[power].wrong, -power))
+    for power in (best - 0.5, best + 0.5):
+        attempt(power, tried[best].states)
+    best = min(tried, key=lambda power: (tried[power].wrong, -power))
+    _, loss, scale, outputs, _ = tried[best]
+    strength = 10.0**best
     found = problem.minimum(strength, coefficients, level, *_FINE)
     return Logistic(*found, strength, scale, outputs, loss)
+
+
+State = tuple[np.ndarray, np.ndarray]  # coefficients and level
 
 
 class _Tried(NamedTuple):
@@ -87,9 +100,9 @@ class _Tried(NamedTuple):
 
     wrong: float
     loss: float
-    strength: float
     scale: float
     outputs: np.ndarray
+    states: list[State]
 
 
 def _wrong(outputs: np.ndarray, given: Table) -> float:

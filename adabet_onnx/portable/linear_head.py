@@ -149,6 +149,9 @@ def linear_head(graph: ir.Model, weight: str, bias: str | None, logits: str) -> 
         NotLinearError: something on the way is not linear, or not known.
     """
     values = _values(graph.graph)
+    for name in (weight, bias, logits):
+        if name is not None and name not in values:
+            raise NotLinearError(f"the graph that trains has no value {name!r}")
     node, position, transposed = _user(values[weight])
     data = node.inputs[1 - position if node.op_type in ("Gemm", "MatMul") else 0]
     _check(node, position, data)

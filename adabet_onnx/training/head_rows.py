@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .. import runtime, seeds
 from ..data.labels import IGNORED
 from ..model.layers import Parameter
+from ..portable.features import Features
 from ..portable.linear_head import LinearHead, NotLinearError, inputs_of, linear_head, places
 from ..progress import Progress
 from .features import Source
@@ -116,7 +117,8 @@ class HeadRows:
 
     def _given(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         """What the graphs are given for samples, parameters included."""
-        return {**self._values, **self._session.features(self._source.of(samples))}
+        found = self._source.of(samples)
+        return {**self._values, **(found if isinstance(found, Features) else self._session.features(found))}
 
     def _input(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """What the head is given."""

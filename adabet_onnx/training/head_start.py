@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AdabetError, UsageError
+from ..errors import AdabetError, ModelError, UsageError
 from ..fitting.duplicates import near_duplicates
 from ..fitting.fit import Fitted, fit_classes, fit_outputs
 from ..model.layers import Layer
@@ -141,9 +141,9 @@ def start_head(
         tensors = _tensors(manifest, head)
         rows = HeadRows(manifest, session, used, source, tensors, threads)
         start = _Start(session, manifest, used, rows, settings).done(head.name, progress or silent)
-    except NotLinearError as error:
+    except (NotLinearError, ModelError, np.linalg.LinAlgError) as error:
         _refused(settings, f"the head {head.name!r} is none that can be fitted: {error}")
-        start = HeadStart(head.name, None, str(error))
+        start = HeadStart(head.name, None, clipped(str(error), 200))
     used.about[KEY] = start.to_json()
     return start
 
