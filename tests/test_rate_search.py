@@ -375,7 +375,7 @@ def test_a_slow_start_is_no_collapse(tmp_path, data):
 
 def test_no_epochs_leave_the_state_as_it_is(folder, data, tmp_path):
     trainer = Trainer(folder)
-    rows = trainer.fit(data, epochs=0)
+    rows = trainer.fit(data, settings=Settings(epochs=0, head_init="random"))
     assert [row["epoch"] for row in rows] == [0]
     assert rows[0]["eval_accuracy"] is not None
     assert trainer.rates is None
@@ -405,7 +405,7 @@ def test_what_was_fitted_before_counts_as_a_change(tmp_path, data, monkeypatch):
 
 
 def test_the_main_job_without_epochs(tmp_path, data):
-    how = Adapting(choosing=Choosing(strategy="head"), settings=Settings(epochs=0), measure=False)
+    how = Adapting(choosing=Choosing(strategy="head"), settings=Settings(epochs=0, head_init="random"), measure=False)
     outcome = adapt(tiny.conv_net(softmax=True), data, tmp_path / "out", num_classes=4, adapting=how)
     assert outcome.after["loss"] == pytest.approx(outcome.before["loss"], abs=1e-6)
     assert outcome.learning_rate is None
