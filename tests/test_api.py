@@ -45,7 +45,7 @@ def test_public_names():
     }
     assert set(adabet_onnx.__all__) == FUNCTIONS | OPTIONS | RESULTS | exceptions
     assert all(hasattr(adabet_onnx, name) for name in adabet_onnx.__all__)
-    assert all(issubclass(getattr(errors, name), errors.AdabetError) for name in exceptions)
+    assert all(issubclass(getattr(errors, name), errors.AdabetError | Warning) for name in exceptions)
 
 
 def test_importing_loads_no_framework_and_no_runtime():

@@ -239,7 +239,7 @@ def test_what_is_fed_is_what_views_say(tmp_path, rng):
     """Features of every view are those of the frozen graph on the view made by hand, and validation has one view."""
     x = pictures(rng, 11)
     manifest = artifacts(tmp_path / "a")
-    model, settings = open_model(tiny.conv_net()), Settings(augment=ALL, views=3, seed=2, validation=0.3).settled("sgd")
+    model, settings = open_model(tiny.conv_net()), Settings(augment=ALL, views=3, seed=2, validation=0.3).settled()
     used = fed(manifest, model, (x, np.arange(11) % 4), settings, preprocessing=Preprocessing("unit"), resumed=None)
     session = manifest.session(manifest.initial)
     computed = Computed(session, used.feeder, used.data, 4, used.views, Runtime())

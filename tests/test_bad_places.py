@@ -106,7 +106,7 @@ def test_file_size_limit_of_a_plot(refused):
 def test_file_size_limit_of_a_checkpoint(work, refused):
     trained(work)
     said = "last.ckpt: File too large"
-    refused("train artifacts data.npz", FAILURE, said, "free some space", file_size_limit=1_000)
+    refused("train artifacts data.npz --lr 0.001", FAILURE, said, "free some space", file_size_limit=1_000)
 
 
 @posix

@@ -150,7 +150,9 @@ def test_both_backends_train_time_major_targets(loss, backend, x, rng, tmp_path,
     targets = rng.random((T, T, 3)).astype(np.float32)
     make_artifacts(model, whole(model), tmp_path / "a", backend=backend, loss=loss)
     trainer = Trainer(tmp_path / "a")
-    rows = trainer.fit((x, targets), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0))
+    rows = trainer.fit(
+        (x, targets), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0, head_init="random")
+    )
     logits = one_by_one(proto, x).astype(np.float64)
     p = 1 / (1 + np.exp(-logits))
     each = {
@@ -261,7 +263,7 @@ def test_a_new_head_of_time_major_logits(x, rng, tmp_path):
     )
     make_artifacts(model, whole(model), tmp_path / "a", check=False)
     rows = Trainer(tmp_path / "a").fit(
-        (x, labels), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0)
+        (x, labels), epochs=1, batch_size=T, preprocessing=NONE, settings=Settings(validation=0, head_init="random")
     )
     assert rows[1]["train_loss"] == pytest.approx(expected, rel=1e-5)
 

@@ -574,7 +574,7 @@ def test_weights_that_are_a_link_out_of_the_folder_are_refused(made, tmp_path):
     manifest, feeds = made
     manifest.file("weights").rename(tmp_path / "elsewhere.bin")
     manifest.file("weights").symlink_to(tmp_path / "elsewhere.bin")
-    with pytest.raises(RecordError, match=r"weights.bin is a link to a file outside of its folder"):
+    with pytest.raises(RecordError, match=r"weights.bin is a link to .*read from the folder alone"):
         load_manifest(manifest.folder).session(manifest.initial).features(feeds)
 
 

@@ -249,11 +249,18 @@ class StopAfter:
 
 @pytest.mark.parametrize(("before", "after"), [("disk", "disk"), ("memory", "off"), ("off", "disk"), ("disk", "auto")])
 def test_a_resumed_training_gives_equal_bits_across_stores(folder, data, before, after, monkeypatch):
-    whole = Trainer(folder).fit(data, epochs=3, batch_size=8)
+    whole = Trainer(folder).fit(data, epochs=3, batch_size=8, learning_rate=0.001)
     expected = parameters(folder)
     calls = 40 if before == "off" else 60  # in the second or third epoch of 17 steps
     with pytest.raises(KeyboardInterrupt):
-        Trainer(folder).fit(data, epochs=3, batch_size=8, settings=Settings(features=before), progress=StopAfter(calls))
+        Trainer(folder).fit(
+            data,
+            epochs=3,
+            batch_size=8,
+            learning_rate=0.001,
+            settings=Settings(features=before),
+            progress=StopAfter(calls),
+        )
     assert bool(stores(folder)) == (before == "disk"), "an interrupted training leaves its file to be resumed with"
     runs = Counting(monkeypatch)
     monkeypatch.setattr(memory, "_MOST", 1)  # a new training would take less at once

@@ -224,7 +224,7 @@ def test_a_training_that_learns_nothing_is_warned_of(adabet):
     assert f"hint      {summary['advice']}\n" in out
     assert "--lr 0.0001" in summary["advice"]
     assert summary["learning_rate"] == 1e-5
-    out, _ = adabet("train out/artifacts images.npz --epochs 6 --lr 0.00001 --batch-size 16")
+    out, _ = adabet("train out/artifacts images.npz --epochs 6 --lr 0.00001 --batch-size 16 --head-init random")
     assert f"warning: {summary['warnings'][0][:25]}" in out
     assert "hint: the validation loss barely fell" in out
 
