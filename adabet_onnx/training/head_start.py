@@ -6,10 +6,17 @@ frozen part and what follows it are run once over the training samples, those he
 
 **How confident it starts.** Strength and scale are chosen for rows that are left out, so that as it is the head is as
 good as it can be without training. But where it is right on nearly all it was fitted to and sure of it, the loss has no
-slope left, and the layers before it learn nothing (EfficientNet-Lite0 on groceries: 79 % fitted, 79 % after training
-from it, 86 % after training from random numbers). So where training follows, the scale is capped: the mean
-cross-entropy of the rows it was fitted to is at least `LEFT` of that of guessing, the logarithm of the number of
-classes. The order of the classes, and so the accuracy, is that without a cap.
+slope left, and the layers before it learn nothing. Rows left out do not always show that: of serial photographs each
+has others like it that stay. What shows it is the loss of the rows it was fitted to. So where training follows, the
+scale is capped: their mean cross-entropy is at least `LEFT` of that of guessing, the logarithm of the number of
+classes. The order of the classes, and so the accuracy, is that without a cap; where features tell less than that, as
+those of ResNet-20 of 20 classes (0.36), there is none.
+
+Measured, 5 epochs of AdamW, one seed, test accuracy in %: EfficientNet-Lite0 on groceries, last 10 % of the layers at
+0.001: from random 83.2, from a loss of 0.2, 0.35 and 0.5 of guessing 82.6, 84.2 and 83.0. MobileNetV2 on flowers, adabet
+10 % at 0.001 and 0.003: from random 78.6 and 80.8, without a cap 81.4 and 80.4, with 0.2 81.3 and 81.2, with 0.5 82.2
+and 82.8. ResNet-20 on 20 classes of CIFAR-100, adabet 10 % at 0.001, 0.003 and 0.01: from random 46.3, 51.1 and 54.6,
+without a cap 56.4, 57.6 and 57.2, with 0.5 56.2, 56.9 and 55.8, with 0.8 52.6, 53.8 and 56.7. `LEFT` lies between.
 """
 
 from __future__ import annotations
