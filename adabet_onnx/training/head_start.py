@@ -6,10 +6,22 @@ frozen part and what follows it are run once over the training samples, those he
 
 **How confident it starts.** Strength and scale are chosen for rows that are left out, so that as it is the head is as
 good as it can be without training. But where it is right on nearly all it was fitted to and sure of it, the loss has no
-slope left, and the layers before it learn nothing (EfficientNet-Lite0 on groceries: 79 % fitted, 79 % after training
-from it, 86 % after training from random numbers). So where training follows, the scale is capped: the mean
-cross-entropy of the rows it was fitted to is at least `LEFT` of that of guessing, the logarithm of the number of
-classes. The order of the classes, and so the accuracy, is that without a cap.
+slope left, and the layers before it learn nothing. Rows left out do not always show that: of serial photographs each
+has others like it that stay. What shows it is the loss of the rows it was fitted to. So where training follows, the
+scale is capped: their mean cross-entropy is at least `LEFT` of that of guessing, the logarithm of the number of
+classes. The order of the classes, and so the accuracy, is that without a cap; where features tell less than that, as
+those of ResNet-20 of 20 classes (0.36), there is none.
+
+Measured (5 epochs of AdamW, one seed, test accuracy in %), by `LEFT`:
+
+    pair, layers, rate                            random  no cap    0.2   0.35    0.5    0.8
+    EfficientNet-Lite0, groceries, last, 0.001      83.2    82.2   82.6   84.2   83.0
+    MobileNetV2, flowers, adabet, 0.001             78.6    81.4   81.3          82.2
+    MobileNetV2, flowers, adabet, 0.003             80.8    80.4   81.2          82.8
+    MiniLM, banking, last, 0.001 (kept out)         83.5                  84.9
+    ResNet-20, 20 of CIFAR-100, adabet, 0.001       46.3    56.4                 56.2   52.6
+    ResNet-20, 20 of CIFAR-100, adabet, 0.003       51.1    57.6                 56.9   53.8
+    ResNet-20, 20 of CIFAR-100, adabet, 0.01        54.6    57.2                 55.8   56.7
 """
 
 from __future__ import annotations
