@@ -9,12 +9,24 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import TRAINING
+from models import tiny
 from models.linear_heads import HEADS, REFUSED, inputs, network
 from onnx import numpy_helper
 
-from adabet_onnx import Choices, Choosing, Settings, Trainer, export_model, make_artifacts, new_head, open_model, select
+from adabet_onnx import (
+    Choices,
+    Choosing,
+    Preprocessing,
+    Settings,
+    Trainer,
+    export_model,
+    make_artifacts,
+    new_head,
+    open_model,
+    select,
+)
 from adabet_onnx.errors import ModelError, UsageError
-from adabet_onnx.training import head_rows
+from adabet_onnx.training import head_rows, head_start
 
 STILL = 1e-20  # a rate at which nothing moves
 ORT = pytest.mark.skipif(not TRAINING, reason="onnxruntime-training exists for Python 3.10 to 3.12 only")
@@ -205,7 +217,7 @@ def test_ignored_labels_and_rows_that_are_too_many(tmp_path, monkeypatch):
     monkeypatch.setattr(head_rows, "MOST_ROWS", 50)
     trainer.fit((x, y), settings=_still())
     assert trainer.head_start.rows == 50
-    assert "330" in trainer.head_start.note
+    assert "drawn from more" in trainer.head_start.note
 
 
 def test_absent_classes_are_improbable_before_and_after(tmp_path):
@@ -268,3 +280,39 @@ def test_what_is_said_of_it(tmp_path):
 def test_an_unknown_start_is_refused():
     with pytest.raises(UsageError, match="head_init"):
         Settings(head_init="zero")
+
+
+def test_trials_of_rates_start_with_a_head_that_has_not_seen_what_judges_them(tmp_path, monkeypatch):
+    """Nor anything nearly the same; the training itself starts with the head that is fitted to all it trains on."""
+    trainer, seen, to = _made("gemm", tmp_path), [], head_start.HeadFit.to
+    x = inputs("gemm", 100)
+    x = np.concatenate([x, x + 1e-6])  # each twice
+    y = _run(new_head(network("gemm"), 3, seed=5).proto(), x).argmax(1)
+
+    def noted(fit, samples):
+        seen.append((set(samples.tolist()), fit.groups))
+        return to(fit, samples)
+
+    monkeypatch.setattr(head_start.HeadFit, "to", noted)
+    settings = Settings(epochs=8, batch_size=20, validation=0.2)
+    rows = trainer.fit((x, y), settings=settings)
+    (whole, groups), (part, _) = seen
+    assert trainer.rates.samples == pytest.approx(60, abs=3)
+    assert len(whole) == 160
+    judged = set(range(200)) - part
+    assert len(judged) >= trainer.rates.samples
+    assert (groups[:100] == groups[100:]).mean() > 0.9
+    assert not {groups[sample] for sample in part} & {groups[sample] for sample in judged}
+    found = trainer.rates.rate
+    again = Trainer(tmp_path / "artifacts").fit((x, y), settings=settings, learning_rate=found)
+    assert [row["eval_loss"] for row in again] == [row["eval_loss"] for row in rows]
+
+
+def test_all_views_of_a_sample_are_rows_of_it(tmp_path):
+    model = new_head(tiny.conv_net(), 3)
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "a", check=False)
+    x = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8)).astype(np.uint8)
+    settings = Settings(epochs=1, learning_rate=STILL, validation=0.25, augment=("crop",), views=3)
+    trainer = Trainer(tmp_path / "a")
+    trainer.fit((x, np.arange(40) % 3), settings=settings, preprocessing=Preprocessing(preset="unit"))
+    assert trainer.head_start.rows == 30 * 3

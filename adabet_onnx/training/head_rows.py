@@ -1,4 +1,4 @@
-"""Rows that a head is fitted to: what it is given for each label of the training samples."""
+"""Rows that a head is fitted to: what it is given for each label of the samples, and of each view of them."""
 
 from __future__ import annotations
 
@@ -47,18 +47,30 @@ class Rows:
     Attributes:
         features: (R, D) float32.
         targets: (R,) classes, or (R, K) numbers.
-        samples: (R,), which of the training samples.
-        of: how many rows there are in all, of which these are drawn.
+        samples: (R,), the number of the sample in the data.
+        views: (R,), which view of it; 0: it itself.
+        drawn: whether there are more, of which these were drawn.
     """
 
     features: np.ndarray
     targets: np.ndarray
     samples: np.ndarray
-    of: int
+    views: np.ndarray
+    drawn: bool
+
+    def where(self, chosen: np.ndarray) -> Rows:
+        """Some of them.
+
+        Args:
+            chosen: (R,) truth values.
+        """
+        return Rows(
+            self.features[chosen], self.targets[chosen], self.samples[chosen], self.views[chosen], drawn=self.drawn
+        )
 
 
 class HeadRows:
-    """Computes what a head is given, batch by batch.
+    """Computes what a head is given, batch by batch: for what is trained on, all views of it, and for what is held out.
 
     Args:
         manifest: of the artifacts.
@@ -110,14 +122,16 @@ class HeadRows:
         self.width = rows.shape[self.head.axis]
         self._order = self._places(rows, given, len(first))
         self.per_sample = self._order.shape[1]
+        held_out = np.empty(0, np.int64) if used.held_out is None else used.held_out
+        self._samples, self._views = used.views.of(np.sort(np.concatenate([used.training, held_out])))
 
     def source_of(self, samples: np.ndarray) -> Mapping[str, np.ndarray]:
         """What steps begin with, for samples by their numbers in the data."""
         return self._source.of(samples)
 
-    def _given(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+    def _given(self, samples: np.ndarray, views: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What the graphs are given for samples, parameters included."""
-        found = self._source.of(samples)
+        found = self._source.of(samples, views)
         return {**self._values, **(found if isinstance(found, Features) else self._session.features(found))}
 
     def _input(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -153,13 +167,13 @@ class HeadRows:
         return order
 
     def all(self, seed: int, progress: Progress) -> Rows:
-        """The rows of all training samples, or so many of them as are looked at.
+        """The rows of all samples, or so many of them as are looked at.
 
         Args:
             seed: of which.
             progress: told of the samples.
         """
-        chosen, of = self._chosen(seed)
+        chosen, drawn = self._chosen(seed)
         samples = np.unique(chosen // self.per_sample)
         size = max(1, min(64, _BATCH_NUMBERS // max(1, self.width * self.per_sample)))
         features = np.empty((len(chosen), self.width), np.float32)
@@ -167,17 +181,18 @@ class HeadRows:
         for start in range(0, len(samples), size):
             progress("fitting the head: its inputs", start, len(samples))
             batch = samples[start : start + size]
-            rows = self.of(self._used.training[batch])
+            rows = self.of(self._samples[batch], self._views[batch])
             last = np.searchsorted(chosen, (batch[-1] + 1) * self.per_sample)
             here = chosen[done:last]
             features[done:last] = rows[np.searchsorted(batch, here // self.per_sample), here % self.per_sample]
             done = int(last)
         progress("fitting the head: its inputs", len(samples), len(samples))
-        return Rows(features, self._targets(chosen), chosen // self.per_sample, of)
+        samples = chosen // self.per_sample
+        return Rows(features, self._targets(chosen), self._samples[samples], self._views[samples], drawn)
 
-    def of(self, samples: np.ndarray) -> np.ndarray:
-        """(N, P, D) rows of samples, by their numbers in the data."""
-        given = self._given(samples)
+    def of(self, samples: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """(N, P, D) rows of samples, by their numbers in the data; where a view is named for each, of that."""
+        given = self._given(samples, views)
         rows = self.head.rows(self._input(given), self.kernel)
         axis = self.head.axis % rows.ndim
         if self._after is None:
@@ -199,19 +214,19 @@ class HeadRows:
         flat[:, self._order] = outputs.transpose(0, 2, 1)
         return flat
 
-    def _chosen(self, seed: int) -> tuple[np.ndarray, int]:
-        """Which rows are looked at, numbered through, ascending; and how many there are."""
-        labels = self._used.labels(self._used.training)
+    def _chosen(self, seed: int) -> tuple[np.ndarray, bool]:
+        """Which rows are looked at, numbered through, ascending; and whether there are more."""
+        labels = self._used.labels(self._samples)
         rows = np.arange(len(labels) * self.per_sample)
         if self._manifest.class_axis is not None:
             rows = rows[labels.reshape(-1) != IGNORED]
         most = max(1, min(MOST_ROWS, _MOST_NUMBERS // max(self.width, self.outputs)))
         if len(rows) <= most:
-            return rows, len(rows)
-        return np.sort(seeds.rows(seed).choice(rows, most, replace=False)), len(rows)
+            return rows, False
+        return np.sort(seeds.rows(seed).choice(rows, most, replace=False)), True
 
     def _targets(self, chosen: np.ndarray) -> np.ndarray:
-        labels = self._used.labels(self._used.training)
+        labels = self._used.labels(self._samples)
         if self._manifest.class_axis is not None:
             return np.asarray(labels.reshape(-1)[chosen])
         laid = labels.reshape(len(labels), -1)[:, self._order]

@@ -119,7 +119,7 @@ def start_head(
     *,
     threads: Threads = None,
     progress: Progress | None = None,
-) -> HeadStart | None:
+) -> tuple[HeadStart | None, HeadFit | None]:
     """Fit a new head and put it into the session; note it with the training.
 
     Args:
@@ -133,13 +133,14 @@ def start_head(
         progress: told of the samples.
 
     Returns:
-        What was done; None where the head is not new, not trained, or was to be random.
+        What was done; None where the head is not new, not trained, or was to be random. And what did it, to do it
+        again with other samples; None where nothing was fitted.
 
     Raises:
         UsageError: the head is to be fitted and cannot be.
     """
     if settings.head_init == "random":
-        return None
+        return None, None
     head = model.head
     wrong = None
     if head is None or not model.new_head:
@@ -148,17 +149,19 @@ def start_head(
         wrong = f"the selection does not train the head {head.name!r}"
     if wrong is not None:
         _refused(settings, wrong)
-        return None
+        return None, None
     assert head is not None
+    fit = None
     try:
         tensors = _tensors(manifest, head)
         rows = HeadRows(manifest, session, used, source, tensors, threads)
-        start = _Start(session, manifest, used, rows, settings).done(head.name, progress or silent)
+        made = HeadFit(head.name, session, manifest, used, rows, settings, progress or silent)
+        start, fit = made.to(used.training), made
     except (NotLinearError, ModelError, np.linalg.LinAlgError) as error:
         _refused(settings, f"the head {head.name!r} is none that can be fitted: {error}")
         start = HeadStart(head.name, None, clipped(str(error), 200))
     used.about[KEY] = start.to_json()
-    return start
+    return start, fit
 
 
 def stored_start(state: dict[str, Any] | None) -> HeadStart | None:
@@ -187,31 +190,76 @@ def _tensors(manifest: Manifest, head: Layer) -> HeadTensors:
     return head_tensors(head.parameters)
 
 
-class _Start:
-    """The fit of one head."""
+class HeadFit:
+    """Fits a new head to samples of a training.
+
+    Args:
+        name: of the head.
+        session: with the values of all parameters.
+        manifest: of the artifacts.
+        used: the data.
+        rows: computes what the head is given.
+        settings: of the training.
+        progress: told of the samples.
+
+    Raises:
+        NotLinearError: what it is given are not finite numbers.
+        ModelError: a graph cannot be run.
+
+    Attributes:
+        groups: a number for each sample of the data, the same for near-duplicates; None where a sample has several
+            labels, or numbers.
+        values: of the head's parameters, as the last fit has them.
+    """
 
     def __init__(
-        self, session: TrainingSession, manifest: Manifest, used: Fed, rows: HeadRows, settings: Settings
+        self,
+        name: str,
+        session: TrainingSession,
+        manifest: Manifest,
+        used: Fed,
+        rows: HeadRows,
+        settings: Settings,
+        progress: Progress,
     ) -> None:
-        self._session, self._manifest, self._used, self._rows = session, manifest, used, rows
-        self._settings = settings
+        self._name, self._session, self._manifest, self._used = name, session, manifest, used
+        self._rows, self._settings = rows, settings
+        self._all = rows.all(settings.seed, progress)
+        if not np.isfinite(self._all.features).all():
+            raise NotLinearError("it is given numbers that are not finite")
+        self.groups = self._groups()
+        self.values: dict[str, np.ndarray] = {}
 
-    def done(self, name: str, progress: Progress) -> HeadStart:
-        """Fit it, put it into the session, and see that the logits are what the fit says."""
-        rows = self._rows.all(self._settings.seed, progress)
+    def _groups(self) -> np.ndarray | None:
+        if self._rows.per_sample != 1 or self._manifest.class_axis is None:
+            return None
+        found, each = np.arange(len(self._used.data)), self._all.where(self._all.views == 0)
+        numbers = near_duplicates(each.features, each.targets)
+        _, first = np.unique(numbers, return_index=True)
+        found[each.samples] = each.samples[first][numbers]
+        return found
+
+    def to(self, samples: np.ndarray) -> HeadStart:
+        """Fit it to samples and all views of them, put it into the session, and see that the logits are as expected.
+
+        Args:
+            samples: by their numbers in the data.
+
+        Raises:
+            NotLinearError: no label counts, or the logits are not what the fit says; the head is then as it was.
+        """
+        rows = self._all.where(np.isin(self._all.samples, samples))
         if not len(rows.features):
             raise NotLinearError("no label counts")
-        if not np.isfinite(rows.features).all():
-            raise NotLinearError("it is given numbers that are not finite")
         fitted = self._fitted(rows)
         self._put(fitted)
         note = None
-        if rows.of > len(rows.features):
-            note = f"of {rows.of:,} rows these were drawn"
+        if rows.drawn:
+            note = "these were drawn from more rows"
         elif self._manifest.loss_function == "l1":
             note = "by least squares, where l1 asks for medians"
         return HeadStart(
-            name,
+            self._name,
             fitted.how,
             note,
             len(rows.features),
@@ -228,14 +276,11 @@ class _Start:
             return fit_outputs(rows.features, rows.targets, rows.samples, loss, intercept=biased, seed=seed)
         given = self._manifest.content.get("class_weights")
         weights = None if given is None else np.asarray(given, np.float64)[rows.targets]
-        samples = rows.samples
-        if self._rows.per_sample == 1:
-            samples = near_duplicates(rows.features, rows.targets)
         classes = self._rows.outputs
         return fit_classes(
             rows.features,
             rows.targets,
-            samples,
+            rows.samples if self.groups is None else self.groups[rows.samples],
             classes,
             weights=weights,
             intercept=biased,
@@ -248,8 +293,9 @@ class _Start:
         weight, bias = head.parameters(fitted.weight, fitted.bias, self._rows.kernel)
         new = {tensors.weight: weight} | ({} if tensors.bias is None else {tensors.bias: bias})
         old = {name: self._session.parameter(name) for name in new}
-        for name, value in new.items():
-            self._session.set_parameter(name, np.asarray(value, np.float32).reshape(old[name].shape))
+        self.values = {name: np.asarray(value, np.float32).reshape(old[name].shape) for name, value in new.items()}
+        for name, value in self.values.items():
+            self._session.set_parameter(name, value)
         wrong = self._wrong(fitted)
         if wrong is not None:
             for name, value in old.items():

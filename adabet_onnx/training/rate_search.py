@@ -4,7 +4,8 @@
 over the same features, has the same batches, schedule shape, loss and optimizer, and is thrown away afterwards. Trials
 are judged by the validation split and, since that is often too small to tell rates apart, by seeded samples of the
 training data, which trials then do not train on: 30 % of the data, 1,000 samples at most. Where samples come in groups
-of near-duplicates, whole groups are held out.
+of near-duplicates, whole groups are held out. A head that is fitted is fitted anew for them, to what trials train on:
+what it has been fitted to says nothing of it.
 
 **Which.** First 1, 3 and 10 times a base rate, 0.001 for AdamW, 0.01 for SGD, times 1 - momentum; while the best is at
 an edge, half a decade further, up to three times (see `rates`). The best two are then tried longer. Where a part of the
@@ -25,6 +26,7 @@ updates, or fewer than 10 samples to judge by.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -36,11 +38,13 @@ import numpy as np
 
 from .. import seeds
 from ..errors import RecordError
+from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
 from ..showing import one_line
 from .epochs import Epochs, NotFiniteError
 from .features import Source
 from .fed import Fed
+from .head_start import HeadFit
 from .manifest import Manifest, TrainingSession
 from .rates import EXTENSIONS, Outcome, best_rate, next_rate
 from .settings import LEARNING_RATES, Settings
@@ -170,7 +174,7 @@ def search(
     settings: Settings,
     start: Path,
     progress: Progress | None = None,
-    groups: np.ndarray | None = None,
+    head: HeadFit | None = None,
 ) -> Rates:
     """Find the learning rate of a training.
 
@@ -182,8 +186,8 @@ def search(
         settings: of the training.
         start: a checkpoint of the state it starts from.
         progress: told of the updates.
-        groups: a number for each sample; samples of the same one are near-duplicates, and no trial trains on some and
-            is judged by others. None: every sample is of its own.
+        head: what has fitted a new head, and knows which samples are near-duplicates: no trial trains on some of them
+            and is judged by others. None: every sample is of its own, and nothing is fitted anew.
 
     Raises:
         TrainingError: a step fails.
@@ -192,7 +196,7 @@ def search(
     began = time.perf_counter()
     optimizer = manifest.content["optimizer"]
     usual = LEARNING_RATES[manifest.optimizer]
-    training, judged = _split(used, settings.seed, groups)
+    training, judged = _split(used, settings.seed, None if head is None else head.groups)
     size = settings.size * settings.parts
     updates = settings.epochs * math.ceil(len(used.training) / size)
     if updates < _LEAST_UPDATES:
@@ -201,6 +205,8 @@ def search(
         return Rates(usual, kept=f"{len(judged)} samples are too few to judge by")
     base = usual * (1.0 - float(optimizer.get("momentum") or 0.0))
     trials = _Trials(session, manifest, replace(used, training=training, held_out=judged), source, settings, start)
+    if head is not None:
+        trials.fit_anew(head)
     found = trials.run([float(f"{base * times:.0e}") for times in _GRID], updates, progress or silent)
     session.load(start)
     return Rates(
@@ -248,7 +254,14 @@ class _Trials:
         self._session, self._manifest, self._used, self._source = session, manifest, used, source
         self._settings, self._start = settings, start
         self._order = seeds.rate_search(settings.seed, 1).permutation(used.training)
+        self._head: Mapping[str, np.ndarray] = {}
         self.done: list[Trial] = []
+
+    def fit_anew(self, head: HeadFit) -> None:
+        """Have trials start with a head that has seen nothing of what they are judged by."""
+        with contextlib.suppress(NotLinearError, np.linalg.LinAlgError):
+            head.to(self._used.training)
+            self._head = head.values
 
     def run(self, grid: list[float], updates: int, progress: Progress) -> float | None:
         """Try a grid, then the best two longer: the best rate, None if all failed."""
@@ -294,6 +307,8 @@ class _Trials:
         settings = replace(self._settings, epochs=epochs, learning_rate=rate)
         used = replace(self._used, training=rows)
         self._session.load(self._start)
+        for name, value in self._head.items():
+            self._session.set_parameter(name, value)
         passes = Epochs(self._session, self._manifest, used, self._source, settings)
         row: dict[str, Any] = {}
         try:

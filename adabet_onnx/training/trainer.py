@@ -23,7 +23,7 @@ from .epochs import Epochs, NotFiniteError
 from .features import Computed, Place, Source, micro_batch, open_features, remove_others
 from .fed import Fed, fed
 from .head_start import KEY as HEAD_START
-from .head_start import HeadStart, start_head, stored_start
+from .head_start import HeadFit, HeadStart, start_head, stored_start
 from .history import FEATURES, LAST, METRICS, PROPERTY, History, stored_state
 from .learned import Learned, judge
 from .manifest import Manifest, TrainingSession, load_manifest
@@ -173,8 +173,8 @@ class Trainer:
         history = History(self.folder, self._metrics, settings, used.about, rows)
         source = self._source(session, used, history, state, progress)
         try:
-            self.head_start = self._started(session, used, source, history, progress)
-            self._run(session, used, source, history, progress)
+            self.head_start, fit = self._started(session, used, source, history, progress)
+            self._run(session, used, source, history, fit, progress)
         except Exception:
             source.close(keep=settings.keep_features)
             raise
@@ -210,10 +210,10 @@ class Trainer:
 
     def _started(
         self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
-    ) -> HeadStart | None:
-        """A new head fitted, or what an earlier call found of it."""
+    ) -> tuple[HeadStart | None, HeadFit | None]:
+        """A new head fitted and what fitted it, or what an earlier call found of it."""
         if history.rows:
-            return stored_start(used.about)
+            return stored_start(used.about), None
         return start_head(
             session,
             self.manifest,
@@ -226,11 +226,17 @@ class Trainer:
         )
 
     def _run(
-        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+        self,
+        session: TrainingSession,
+        used: Fed,
+        source: Source,
+        history: History,
+        fit: HeadFit | None,
+        progress: Progress | None,
     ) -> None:
         """Find a rate, and do the epochs that are left."""
         settings, rows = history.settings, history.rows
-        epochs, rates = settings.epochs, self._rates(session, used, source, history, progress)
+        epochs, rates = settings.epochs, self._rates(session, used, source, history, fit, progress)
         passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
         watch = Watch(self.manifest, used, passes.steps, epochs)
         if not rows:
@@ -264,7 +270,13 @@ class Trainer:
         self.learned = self._judged(session, history, used, passes.steps * (len(rows) - 1))
 
     def _rates(
-        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+        self,
+        session: TrainingSession,
+        used: Fed,
+        source: Source,
+        history: History,
+        fit: HeadFit | None,
+        progress: Progress | None,
     ) -> Rates | None:
         """What is known of the rate or can be found; None where it was given, or nothing is trained."""
         settings = history.settings
@@ -274,7 +286,7 @@ class Trainer:
             return rates_from_json(used.about["rates"], str(self.folder / LAST))
         history.keep_start(session)
         try:
-            rates = search(session, self.manifest, used, source, settings, history.start, progress)
+            rates = search(session, self.manifest, used, source, settings, history.start, progress, fit)
         except BaseException:  # it is made again
             history.forget_start()
             raise
