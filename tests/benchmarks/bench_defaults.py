@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from choice import shifts
 from pairs.sources import SHARED, UnavailableError, build_minilm
 
-from adabet_onnx import Scoring, Settings, Trainer, evaluate, make_artifacts, score, select
+from adabet_onnx import Choosing, Scoring, Settings, Trainer, evaluate, make_artifacts, score, select
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.data.dataset import Splits
 from adabet_onnx.data.source import open_data
@@ -123,7 +123,7 @@ class Pair:
         for strategy in dict.fromkeys(strategy for strategy, _ in left):
             head = "auto" if self.name in CLASSES else "always"
             costs = Predictor(model, batch_size=32) if strategy == "auto" else None
-            selection = select(scores, strategy=strategy, head=head, costs=costs, seed=seed)
+            selection = select(scores, choosing=Choosing(strategy=strategy, head=head), costs=costs, seed=seed)
             made = scratch / strategy
             make_artifacts(model, selection, made, calibrate=splits, check=False)
             for way in (way for named, way in left if named == strategy):
@@ -134,7 +134,7 @@ class Pair:
         folder = made.with_name("training")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(made, folder)
-        trainer, began = Trainer(folder, features=made.with_name("features")), time.perf_counter()
+        trainer, began = Trainer(folder, threads=1, features=made.with_name("features")), time.perf_counter()
         found: dict[str, Any] = {"accuracy": 0.0, "failed": None}
         try:
             rows = trainer.fit(splits, settings=way.settings(self.epochs, seed, 32, parts))
