@@ -14,9 +14,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from models.linear_heads import inputs, network
 from PIL import Image
 
-from adabet_onnx import CheckError, RecordError, UsageError
+from adabet_onnx import (
+    CheckError,
+    RecordError,
+    Settings,
+    Trainer,
+    UsageError,
+    evaluate,
+    make_artifacts,
+    new_head,
+    open_model,
+    select,
+)
 from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.portable.features import Features
@@ -436,3 +448,38 @@ def test_a_comparison_without_room_goes_on_without(tmp_path, monkeypatch, unmeas
     monkeypatch.undo()
     assert not list((tmp_path / "full").rglob("*.features"))
     assert [row.accuracy for row in full.results if row.strategy == "head"]
+
+
+def test_a_fitted_head_that_nothing_is_trained_from_is_compared(tmp_path, unmeasured):
+    plan = dataclasses.replace(PLAN, strategies=("head", "fit-head"), seeds=1, rates=(0.01, 0.003))
+    found = compare(MODEL, DATA, tmp_path / "c", plan, num_classes=10)
+    head, fitted = found.results
+    assert (fitted.layers, fitted.step_seconds, fitted.learning_rate) == (head.layers, 0.0, 0.0)
+    assert head.learning_rate in (0.01, 0.003)
+    runs_of = sorted(path.name for path in (tmp_path / "c" / "runs").glob("*fit-head*"))
+    assert len(runs_of) == 1, "no rate is chosen where nothing is trained"
+    model = new_head(MODEL, 10)
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "a", check=False)
+    with np.load(DATA, allow_pickle=False) as stored:
+        data = {"x": stored["x_train"][:200], "y": stored["y_train"][:200]}
+    Trainer(tmp_path / "a", threads=1).fit(data, settings=Settings(epochs=0, head_init="fitted", validation=0.0))
+    assert evaluate(tmp_path / "a", DATA)["accuracy"] == pytest.approx(fitted.accuracy, abs=0.003)
+
+
+def test_a_head_that_is_not_new_is_not_fitted(tmp_path, unmeasured):
+    with pytest.raises(UsageError, match="fit-head fits a new head"):
+        compare(MODEL, DATA, tmp_path / "c", dataclasses.replace(PLAN, strategies=("head", "fit-head")))
+    assert not (tmp_path / "c").exists()
+    assert "fit-head" in Plan().strategies
+    assert "fit-head" not in Plan().for_model(open_model(MODEL)).strategies
+
+
+def test_a_head_that_cannot_be_fitted_is_a_result(tmp_path, unmeasured, rng):
+    """Of its outputs the largest of all places counts."""
+    x, y = inputs("the largest", 120), rng.integers(0, 3, 120)
+    data = {"x_train": x[:80], "y_train": y[:80], "x_test": x[80:], "y_test": y[80:]}
+    plan = dataclasses.replace(PLAN, strategies=("head", "fit-head"), seeds=1, rates=(0.01,))
+    found = compare(network("the largest"), data, tmp_path / "c", plan, num_classes=3)
+    assert found.results[0].failed is None
+    assert "cannot be had" in found.results[1].failed
+    assert cells(found.summaries[1], None, old=False)[1].startswith("-")

@@ -56,7 +56,7 @@ from .printing import progress_bar, show, show_json
     type=Words(COMPARED),
     metavar="NAME,...",
     group="Choosing",
-    help=f"What to compare, of {', '.join(COMPARED)}; fisher needs labels and gradients.",
+    help=f"What to compare, of {', '.join(COMPARED)}; fisher needs labels and gradients, fit-head a new head.",
     default=",".join(COMPARED_UNASKED),
 ).varied(shown=", ".join(COMPARED_UNASKED))
 @Declared(

@@ -241,7 +241,7 @@ def _begin(
             "accuracy on the old domain cannot be measured with a new head: its outputs are other classes. Leave out "
             "`old_domain`, or `num_classes`."
         )
-    plan = dataclasses.replace(plan, choices=plan.choices.for_model(model))
+    plan = plan.for_model(model)
     splits = _labelled(data, model, plan.choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, splits.train), plan.preprocessing, preset=preset)
     splits = runs.used_data(splits, plan.train_samples)

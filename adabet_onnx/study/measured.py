@@ -54,7 +54,7 @@ def results_of(
                 accuracy=outcome["accuracy"],
                 loss=outcome["loss"],
                 trainable_share=trained / study.model.weight_count,
-                step_seconds=cost.seconds,
+                step_seconds=cost.seconds if setting.trains else 0.0,
                 step_memory_bytes=cost.memory_bytes,
                 update_bytes=4 * trained,
                 layers=selection.layers,

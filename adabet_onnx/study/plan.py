@@ -24,6 +24,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.preprocess import Preprocessing
 from ..errors import UsageError
+from ..model.open import Model
 from ..options import check_fields, check_word
 from ..records import Entries, read_record, write_json
 from ..runtime import Threads, on
@@ -33,10 +34,10 @@ from ..selection.rankings import WITHOUT_RHO
 from ..showing import changed
 from ..trainability.choices import Choices
 from ..training.settings import Settings
-from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, HEADS
+from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, FIT_HEAD, HEADS
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
-_BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto")  # auto has a number of layers of its own; a rho would only cap it
+_BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto", FIT_HEAD)  # auto has a number of layers of its own; a rho would only cap it
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
 _MADE_BY = "`compare`"
 
@@ -47,6 +48,11 @@ class Setting:
 
     strategy: str
     rho: float | None
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are steps at all."""
+        return self.strategy != FIT_HEAD
 
     @property
     def key(self) -> str:
@@ -62,7 +68,8 @@ class Plan:
     """What is compared.
 
     Attributes:
-        strategies: of vocabulary.COMPARED.
+        strategies: of vocabulary.COMPARED: those of `select`, ``fisher`` (which needs labels and gradients) and
+            ``fit-head`` (a new head is fitted, and nothing trained; where these are left out, only with a new head).
         rhos: fractions of layers, for the strategies that have one.
         seeds: how many, from 0 on; each scores, draws and trains by itself.
         epochs: of every training.
@@ -155,6 +162,22 @@ class Plan:
             raise UsageError(f"the validation share must be between 0 and 1, not {self.rate_validation}.")
 
         _ = self.kept_features
+
+    def for_model(self, model: Model) -> Plan:
+        """The same, with what the model says of its classes; without fitting its head where that is not new.
+
+        Raises:
+            UsageError: fitting it was asked for.
+        """
+        plan = replace(self, choices=self.choices.for_model(model))
+        if FIT_HEAD not in plan.strategies or model.new_head:
+            return plan
+        if plan.strategies != COMPARED_UNASKED:
+            raise UsageError(
+                f"`strategies`: {FIT_HEAD} fits a new head, and that of {model.name} is not marked as new. Give "
+                "`num_classes`, or leave it out."
+            )
+        return replace(plan, strategies=tuple(name for name in plan.strategies if name != FIT_HEAD))
 
     @property
     def kept_features(self) -> Settings:

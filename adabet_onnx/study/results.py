@@ -6,13 +6,13 @@
     loss                likewise
     trainable_share     trained parameters over all
     step_seconds, step_memory_bytes    of a training step (an update by one batch, after the frozen pass), measured in a
-                        fresh process; memory of the frozen pass where that is more
+                        fresh process; memory of the frozen pass where that is more; fit-head takes no step (0 s)
     frozen_seconds      of the frozen pass over one batch; 0 where nothing is frozen; absent in older files
     stored_bytes        what is kept of a sample, from which steps go on; likewise
     accumulate          into how many parts a batch was cut to keep to a budget
     update_bytes        of the trained parameters
     layers              their names, in model order
-    learning_rate       the one chosen on validation data
+    learning_rate       the one chosen on validation data; 0 for fit-head
     predicted_memory_bytes
     source_accuracy, source_accuracy_before    on the old domain, where it was given (else null)
     failed              null, or why the training failed

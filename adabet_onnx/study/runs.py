@@ -26,7 +26,7 @@ from typing import Any
 from ..data.dataset import Dataset, Splits
 from ..data.preprocess import preprocessing_from_json
 from ..data.source import open_data
-from ..errors import CheckError, DataError, TrainingError
+from ..errors import CheckError, DataError, TrainingError, UsageError
 from ..model.open import Model, open_model
 from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
@@ -84,7 +84,7 @@ class Job:
     Attributes:
         name: of its file, without suffix.
         artifacts: the folder it starts from; it is not changed.
-        rate: learning rate.
+        rate: learning rate; 0: the new head is fitted, and nothing trained.
         seed: of the order of samples (and of the validation split).
         validation: share of the training data to measure on; 0: measure on the test data.
         parts: into how many a batch is cut, to keep to a budget.
@@ -159,10 +159,11 @@ def run(task: Task, job: Job) -> dict[str, Any]:
                 world.splits,
                 settings=replace(
                     task.kept,
-                    epochs=task.epochs,
+                    epochs=task.epochs if job.rate else 0,
+                    head_init=task.kept.head_init if job.rate else "fitted",
                     batch_size=task.batch_size // job.parts,
                     accumulate=task.accumulate * job.parts,
-                    learning_rate=job.rate,
+                    learning_rate=job.rate or None,
                     seed=job.seed,
                     validation=job.validation,
                 ),
@@ -170,6 +171,10 @@ def run(task: Task, job: Job) -> dict[str, Any]:
             )
         except TrainingError as error:
             return {**found, "failed": str(error)}
+        except UsageError as error:
+            if job.rate:
+                raise
+            return {**found, "failed": str(error)}  # a head that cannot be fitted
         keys = ("epoch", "train_loss", "eval_loss", "eval_accuracy")
         found["curve"] = [{key: row.get(key) for key in keys} for row in rows]
         if job.validation:

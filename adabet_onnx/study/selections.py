@@ -11,7 +11,7 @@ from ..selection.budget import Budget
 from ..selection.options import Choosing
 from ..selection.record import Selection
 from ..selection.strategies import NEEDS_COSTS, select
-from ..vocabulary import FISHER
+from ..vocabulary import FISHER, FIT_HEAD
 from .fisher import fisher_information
 from .plan import Setting
 from .study import MADE_BY, Selections, Study
@@ -62,7 +62,7 @@ def _select(study: Study, scores: Scores, setting: Setting, seed: int) -> Select
         scores,
         strategy=None if values is None else setting.strategy,
         choosing=Choosing(
-            strategy="adabet" if values is not None else setting.strategy,
+            strategy="adabet" if values is not None else "head" if setting.strategy == FIT_HEAD else setting.strategy,
             rho=setting.rho,
             head=plan.head,
             budget=budget,

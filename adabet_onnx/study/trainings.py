@@ -29,11 +29,12 @@ class Trainings:
         self._folder = study.folder / "runs"
 
     def rates(self) -> dict[Setting, float]:
-        """The rate of each setting, chosen by trainings with the first seed's selection."""
+        """The rate of each setting, chosen by trainings with the first seed's selection; 0 where nothing is trained."""
         plan = self._study.plan
-        settings, grid = plan.settings(), plan.grid
+        settings, grid = [setting for setting in plan.settings() if setting.trains], plan.grid
+        still = {setting: 0.0 for setting in plan.settings() if not setting.trains}
         if len(grid) == 1:
-            return dict.fromkeys(settings, grid[0])
+            return dict.fromkeys(settings, grid[0]) | still
         tried = {setting: list(grid) for setting in settings}
         outcomes = self._try(tried)
         for _ in range(EXTENSIONS if not plan.rates else 0):
@@ -44,7 +45,7 @@ class Trainings:
                 tried[setting] += [] if rate is None else [rate]
             outcomes = self._try(tried)
         # Where all failed the lowest is tried again on all data, and its failure is the result.
-        return {setting: best_rate(outcomes[setting]) or min(tried[setting]) for setting in settings}
+        return {setting: best_rate(outcomes[setting]) or min(tried[setting]) for setting in settings} | still
 
     def finish(self, rates: dict[Setting, float]) -> None:
         """Do the trainings that count, each with its setting's rate."""
