@@ -142,7 +142,8 @@ class Pair:
             found |= evaluate(folder, splits)
         except TrainingError as error:
             found["failed"] = str(error)
-        said = {name: str(getattr(trainer, name, None)) for name in ("head_start", "rates", "learned")}
+        said = {name: str(getattr(trainer, name, None)) for name in ("head_start", "learned")}
+        said["rates"] = None if trainer.rates is None else trainer.rates.to_json()
         return {**found, "seconds": round(time.perf_counter() - began, 1), "said": said}
 
     def _note(self, seed: int, strategy: str, way: Way, found: dict[str, Any]) -> None:
