@@ -48,7 +48,7 @@ class Builder:
         self._names = {value.name for node in graph for value in node.outputs}
         self._names |= {node.name for node in graph} | set(graph.initializers)
         self._names |= {value.name for value in graph.inputs}
-        self._spread: dict[ir.Value, ir.Value] = {}  # before it was broadcast
+        self._spread: dict[ir.Value, tuple[ir.Value, float]] = {}  # what was broadcast, and times what
         self._prefix = "grad"
 
     def allows(self, op_type: str) -> bool:
@@ -221,13 +221,13 @@ class Builder:
     def masked(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """The value where the bool mask is true, else zero (two passes; Where takes three and two temporaries)."""
         if value in self._spread and dims_or_none(mask) == dims_or_none(value):
-            value = self._spread[value]
+            value = self.scale(*self._spread[value])
         return self.mul(value, self.op("Cast", mask, to=int(value.dtype or 1)))
 
     def spread(self, value: ir.Value, share: ir.Value, number: float) -> ir.Value:
         """A value times a number, broadcast by multiplying with a constant that holds it; a mask spares that pass."""
         found = self.mul(value, share)
-        self._spread[found] = self.scale(value, number)
+        self._spread[found] = value, number
         return found
 
     def mask(self, op_type: str, *inputs: ir.Value) -> ir.Value:
