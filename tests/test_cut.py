@@ -120,7 +120,8 @@ def test_a_dynamic_length(tmp_path):
 )
 def test_whatever_is_computed_in_a_step(choices, tmp_path):
     kept = trained_from_features(cuts.normalised(), ("c", "c.bn", "fc"), tmp_path / "a", steps=5, **choices)
-    assert kept == [("b.r", [4, 8, 8])]
+    # What is computed again may begin before the activation, of which the tail then needs no more than its input.
+    assert kept == [("b.n" if choices.get("recompute") else "b.r", [4, 8, 8])]
 
 
 def test_statistics_of_a_batch_are_not_frozen(tmp_path):

@@ -23,7 +23,7 @@ from adabet_onnx.model.passes.inference_only import RemoveInferenceNoOps
 from adabet_onnx.model.passes.layer_norm import CompleteLayerNormalization
 from adabet_onnx.model.passes.logits_only import LogitsOnly
 from adabet_onnx.model.passes.names import RenameClashes
-from adabet_onnx.model.passes.pads import ExplicitPads
+from adabet_onnx.model.passes.pads import ExplicitPads, MergePads
 from adabet_onnx.model.passes.unshare import UnshareVectors, tied_tensors
 from adabet_onnx.model.shapes import infer_shapes
 
@@ -232,6 +232,62 @@ def test_pads_in_two_dimensions(operator: str, mode: str, extents: tuple[int, in
         larger = [0, 1] if mode == "SAME_LOWER" else [2, 3]
         smaller = [2, 3] if mode == "SAME_LOWER" else [0, 1]
         assert all(pads[a] >= pads[b] for a, b in zip(larger, smaller, strict=True))
+
+
+PADS = {
+    "around": ([0, 0, 1, 2, 0, 0, 3, 0], {}, True),
+    "nothing": ([0] * 8, {}, True),
+    "of channels": ([0, 1, 1, 1, 0, 1, 1, 1], {}, False),
+    "cut off": ([0, 0, -1, 0, 0, 0, 1, 1], {}, False),
+    "reflected": ([0, 0, 1, 1, 0, 0, 1, 1], {"mode": "reflect"}, False),
+    "ones": ([0, 0, 1, 1, 0, 0, 1, 1], {"value": 1.0}, False),
+    "zeros": ([0, 0, 1, 1, 0, 0, 1, 1], {"value": 0.0}, True),
+    "of some axes": ([1, 1], {"axes": [2]}, False),
+}
+
+
+@pytest.mark.parametrize("case", PADS)
+@pytest.mark.parametrize("opset", [10, 19])
+def test_a_pad_becomes_part_of_the_convolution(case: str, opset: int) -> None:
+    """With the pads that the convolution has itself; another reader of the Pad keeps it."""
+    pads, given, merged = PADS[case]
+    values, inputs, attributes = {"weight": normal(3, 4 if case == "of channels" else 2, 3, 2)}, ["input"], {}
+    if opset == 10:
+        if "axes" in given:
+            pytest.skip("opset 10 has no axes")
+        attributes = {"pads": pads} | given
+    else:
+        values["pads"] = np.array(pads)
+        inputs.append("pads")
+        if "value" in given or "axes" in given:
+            values["value"] = np.array(given.get("value", 0.0), np.float32)
+            inputs.append("value")
+        if "axes" in given:
+            values["axes"] = np.array(given["axes"])
+            inputs.append("axes")
+        attributes = {"mode": given["mode"]} if "mode" in given else {}
+    nodes = [
+        node("Pad", inputs, ["padded"], "pad", **attributes),
+        node("Conv", ["padded", "weight"], ["a"], "conv", pads=[1, 0, 0, 1], strides=[2, 1]),
+        node("ReduceMax", ["padded"], ["largest"], "largest"),
+        node("Add", ["a", "largest"], ["logits"], "add"),
+    ]
+    graph = graph_of(nodes, values, (2, 7, 8), opset=opset)
+    same_after(graph, MergePads(), modified=merged)
+    conv = next(item for item in graph.graph if item.op_type == "Conv")
+    assert (conv.inputs[0] is graph.graph.inputs[0]) == merged
+
+
+def test_a_pad_stays_before_other_windows_and_pads_of_their_own_kind() -> None:
+    pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    for operator, attributes in (("MaxPool", {"kernel_shape": [2, 2]}), ("Conv", {"auto_pad": "SAME_UPPER"})):
+        inputs = ["padded", "weight"] if operator == "Conv" else ["padded"]
+        nodes = [
+            node("Pad", ["input", "pads"], ["padded"], "pad"),
+            node(operator, inputs, ["logits"], "window", **attributes),
+        ]
+        weight = {"weight": normal(3, 2, 2, 2)} if operator == "Conv" else {}
+        same_after(graph_of(nodes, {"pads": pads, **weight}, (2, 6, 6)), MergePads(), modified=False)
 
 
 @pytest.mark.parametrize("operator", ["Conv", "MaxPool", "AveragePool"])

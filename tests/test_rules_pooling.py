@@ -251,6 +251,17 @@ def test_the_cheapest_operator():
         assert ("ScatterElements" in used) != (case.startswith("one ")), case
 
 
+def test_a_mask_takes_a_global_mean_before_it_is_broadcast(torch_oracle):
+    """A pass over the image is saved: the mask is multiplied with one number for each channel."""
+    nodes = [node("Relu", ["x"], ["a"]), node("GlobalAveragePool", ["a"], ["y"])]
+    check_torch(torch_oracle, nodes, {"x": PLANE}, ["x"])
+    graph = ir.from_proto(gradient_graph(graph_of(nodes, {"x": PLANE}), ["x"])).graph
+    (gradient,) = [item for item in graph if item.op_type == "Identity"]
+    product = gradient.inputs[0].producer()
+    assert product.op_type == "Mul"
+    assert sorted(len(set(value.shape[2:])) == 1 and value.shape[2] == 1 for value in product.inputs) == [False, True]
+
+
 def test_the_way_back_of_max_keeps_places_only():
     pooled, x = MAX["overlapping"]
     graph = ir.from_proto(gradient_graph(graph_of(pooled, {"x": x}), ["x"])).graph

@@ -68,7 +68,8 @@ def test_the_same_training(size, given, tmp_path, monkeypatch):
     layers = ["d0", "d1", "fc"] if "turns" in given else ["d0", "fc"]
     made = artifacts(tmp_path / "a", layers, size=size, **given)
     assert [grouped(made, what) for what in ("step", "gradients", "evaluation")] == [0, 0, 0]
-    monkeypatch.setattr(assemble, "convolve_by_matrix", lambda *_: None)
+    for what in ("convolve_by_matrix", "put_batch_inside"):
+        monkeypatch.setattr(assemble, what, lambda *_: None)
     plain = artifacts(tmp_path / "b", layers, size=size, **given)
     assert grouped(plain, "step") == len(layers) - 1
     assert made.boundary == plain.boundary

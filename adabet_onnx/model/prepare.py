@@ -32,7 +32,7 @@ from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
 from .passes.names import RenameClashes
-from .passes.pads import ExplicitPads
+from .passes.pads import ExplicitPads, MergePads
 from .passes.slices import TrainSlices
 from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
@@ -186,6 +186,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
     FoldShapeArithmetic(trainable)(graph)
     for step in (
         ExplicitPads(infer_shapes(graph)),
+        MergePads(),
         FoldBatchNormalization(trainable),
         CompleteLayerNormalization(outputs=False),
         RemoveUnused(),

@@ -21,6 +21,7 @@ from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
 from ..model.shapes import BATCH
 from .autodiff import differentiate, plan
+from .batch_inside import put_batch_inside
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder
 from .channels import Part
@@ -38,6 +39,7 @@ from .recompute import recompute
 from .selected import select_early
 from .shapes import annotate
 from .small_maps import convolve_by_matrix
+from .trained_norms import merge_norms
 
 _SEGMENTS = (2, 3, 4, 6, 8, 12)  # tried for recomputing
 _NOMINAL_BATCH = 8
@@ -183,6 +185,9 @@ class _Draft:
             normalise_by_batch(by_batch)
         annotate(self._model)
         parted = {whole for whole, own in zip(self._trained, self._parameters, strict=True) if whole is not own}
+        if recipe.batch_norm == "frozen":
+            merge_norms(self._model, self._trained, parted, recipe.allowed)
+        put_batch_inside(self._model, self._trained, parted, recipe.allowed)
         select_early(self._model, self._trained, recipe.allowed)
         compute_in_pieces(self._model, self._trained, parted, recipe.allowed)
         self._opset = self._model.opset_imports[""] or 0

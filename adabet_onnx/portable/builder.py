@@ -48,6 +48,7 @@ class Builder:
         self._names = {value.name for node in graph for value in node.outputs}
         self._names |= {node.name for node in graph} | set(graph.initializers)
         self._names |= {value.name for value in graph.inputs}
+        self._spread: dict[ir.Value, tuple[ir.Value, float]] = {}  # what was broadcast, and times what
         self._prefix = "grad"
 
     def allows(self, op_type: str) -> bool:
@@ -219,7 +220,15 @@ class Builder:
 
     def masked(self, value: ir.Value, mask: ir.Value) -> ir.Value:
         """The value where the bool mask is true, else zero (two passes; Where takes three and two temporaries)."""
+        if value in self._spread and dims_or_none(mask) == dims_or_none(value):
+            value = self.scale(*self._spread[value])
         return self.mul(value, self.op("Cast", mask, to=int(value.dtype or 1)))
+
+    def spread(self, value: ir.Value, share: ir.Value, number: float) -> ir.Value:
+        """A value times a number, broadcast by multiplying with a constant that holds it; a mask spares that pass."""
+        found = self.mul(value, share)
+        self._spread[found] = value, number
+        return found
 
     def mask(self, op_type: str, *inputs: ir.Value) -> ir.Value:
         """A bool value that a rule takes from an activation, so that the activation itself need not be kept."""
@@ -292,4 +301,9 @@ class Builder:
         have = dims(value)
         extra = len(have) - len(shape)
         axes = [*range(extra), *(i + extra for i, d in enumerate(shape) if d == 1 and have[i + extra] != 1)]
+        for axis in range(
+            1, len(have)
+        ):  # (O, C, 1, 1) over its last three axes: over the second it takes 20 times as long
+            if have[axis] == 1 and axis >= extra and axis - 1 in axes and axis not in axes:
+                axes.append(axis)
         return self.reshape(self.total(value, axes), shape) if axes else value

@@ -69,7 +69,11 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> i
     useful = [mask for mask in masks if _frees(mask, *made[mask], making, forward)]
     useful.sort(key=lambda mask: max(forward[node] for value in made[mask][1] if (node := value.producer())))
     build.begin("masks")
-    sizes = [build.op("Shape", mask, start=0, end=1, shape=[1]) for mask in useful]
+    sizes = []
+    for mask in useful:
+        axis = _batch_axis(mask)
+        assert axis is not None
+        sizes.append(build.op("Shape", mask, start=axis, end=axis + 1, shape=[1]))
     for size in sizes:
         batch = build.op("Max", batch, size)
     return batch
@@ -79,10 +83,15 @@ def _frees(
     mask: ir.Value, nodes: set[ir.Node], sources: set[ir.Value], making: set[ir.Node], forward: dict[ir.Node, int]
 ) -> bool:
     """Whether a mask is used, and an activation it is made from is not kept for anything but masks."""
-    extents = dims_or_none(mask)
-    if not extents or extents[0] != BATCH or all(user in making for user, _ in mask.uses()):
+    if _batch_axis(mask) is None or all(user in making for user, _ in mask.uses()):
         return False
     return any(all(user in forward or user in making for user, _ in value.uses()) for value in sources)
+
+
+def _batch_axis(mask: ir.Value) -> int | None:
+    """Which of its dimensions is the batch."""
+    extents = dims_or_none(mask) or ()
+    return extents.index(BATCH) if BATCH in extents else None
 
 
 def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node], set[ir.Value]]:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from ..model.uses import dependents
 from .builder import Builder
 from .rules.conv_geometry import check, geometry
 from .rules.conv_matrix import result_by_matrix
@@ -29,11 +30,12 @@ def convolve_by_matrix(model: ir.Model, parameters: Collection[str], allowed: Co
     """
     graph, opset = model.graph, model.opset_imports[""] or 0
     build = Builder(graph, opset=opset, allowed=allowed)
+    changing = dependents(graph, [value for value in graph.inputs if value.name in parameters])
     if not all(build.allows(operator) for operator in _OPERATORS):
         return
     for node in list(graph):
         weight = node.inputs[1] if node.op_type == "Conv" and not node.domain else None
-        if weight is None or not weight.is_graph_input() or weight.name not in parameters:
+        if weight is None or weight not in changing:
             continue
         look = Look(node, (0, 1), opset)
         if node.outputs[0].is_graph_output() or check(look) is not None or not by_matrix(geometry(look)):

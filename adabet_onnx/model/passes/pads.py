@@ -1,10 +1,17 @@
-"""auto_pad becomes explicit pads: onnxruntime-training's gradient of Conv ignores auto_pad and is wrong."""
+"""auto_pad becomes explicit pads: onnxruntime-training's gradient of Conv ignores auto_pad and is wrong.
+
+And a Pad with zeros becomes part of the Conv after it. ONNX Runtime does that itself in a forward pass, but not where
+the backward pass reads the padded image too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ..uses import input_of
 
 _OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool"})
 
@@ -75,3 +82,50 @@ class ExplicitPads(ir.passes.InPlacePass):
         weight = node.inputs[1]
         assert weight is not None
         return list(self._shapes[weight.name or ""][2:])
+
+
+class MergePads(ir.passes.InPlacePass):
+    """Let every Conv that reads what a Pad gives read what the Pad reads, where the Pad puts zeros around the image."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in place; a Pad that nothing reads any more stays."""
+        modified = False
+        for node in model.graph:
+            pads = _zeros_around(node) if node.op_type == "Pad" and not node.domain else None
+            if pads is None:
+                continue
+            for conv, place in list(node.outputs[0].uses()):
+                modified |= place == 0 and _merge(conv, node, pads)
+        return ir.passes.PassResult(model, modified)
+
+
+def _merge(conv: ir.Node, pad: ir.Node, pads: Sequence[int]) -> bool:
+    """Give a node the pads of what it reads, if it is a Conv with explicit ones."""
+    if conv.op_type != "Conv" or conv.domain or conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return False
+    own = conv.attributes.get_ints("pads", [0] * len(pads))
+    conv.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(own, pads, strict=True)])
+    conv.replace_input_with(0, pad.inputs[0])
+    return True
+
+
+def _zeros_around(node: ir.Node) -> list[int] | None:
+    """How many zeros a Pad puts before and after each spatial axis; None where it does anything else."""
+    given, value = input_of(node, 1), input_of(node, 2)
+    if node.attributes.get_string("mode", "constant") != "constant" or input_of(node, 3) is not None:
+        return None
+    if value is not None and (value.const_value is None or value.const_value.numpy().any()):
+        return None
+    if given is None:  # before opset 11
+        pads = list(node.attributes.get_ints("pads", []))
+        if node.attributes.get_float("value", 0.0) != 0:
+            return None
+    elif given.const_value is None:
+        return None
+    else:
+        pads = given.const_value.numpy().reshape(-1).tolist()
+    rank = len(pads) // 2
+    begins, ends = pads[:rank], pads[rank:]
+    if rank < 3 or any((*begins[:2], *ends[:2])) or min(pads) < 0:
+        return None
+    return [*begins[2:], *ends[2:]]

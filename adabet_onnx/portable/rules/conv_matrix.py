@@ -34,14 +34,20 @@ def image_by_matrix(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geo
 
 def result_by_matrix(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
     """The convolution: (C, N, Q) times the matrices, (C, Q, P)."""
-    turned = build.transpose(_matrices(build, weight, g), [0, 2, 1])
-    found = build.op("MatMul", _channels_first(build, image, g.pixels), turned)
+    found = channels_by_matrix(build, _channels_first(build, image, g.pixels), weight, g)
     return build.reshape(build.transpose(found, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
 
 
-def _matrices(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
-    found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), _meetings(build, weight, g))
-    return build.reshape(found, [g.channels, g.positions, g.pixels])
+def channels_by_matrix(build: Builder, images: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
+    """The convolution of images with the channels first, (C, N, Q); the result is (C, N, P)."""
+    return build.op("MatMul", images, _matrices(build, weight, g, turned=True))
+
+
+def _matrices(build: Builder, weight: ir.Value, g: Geometry, *, turned: bool = False) -> ir.Value:
+    """Of each channel, (C, P, Q); turned, (C, Q, P)."""
+    met = _meetings(build, weight, g, turned=turned)
+    found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), met)
+    return build.reshape(found, [g.channels, g.pixels, g.positions] if turned else [g.channels, g.positions, g.pixels])
 
 
 def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value:
@@ -50,8 +56,8 @@ def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value
     return build.transpose(build.reshape(value, [shape[0], shape[1], positions]), [1, 0, 2])
 
 
-def _meetings(build: Builder, like: ir.Value, g: Geometry) -> ir.Value:
-    """Which element of the result meets which of the image at a kernel element, (taps, P Q): 1 or 0."""
+def _meetings(build: Builder, like: ir.Value, g: Geometry, *, turned: bool = False) -> ir.Value:
+    """Which element of the result meets which of the image at a kernel element, (taps, P Q) or (taps, Q P): 1 or 0."""
     assert like.dtype is not None
     met = np.zeros((g.taps, g.positions, *g.size), like.dtype.numpy())
     for tap, offsets in enumerate(itertools.product(*map(range, g.kernel))):
@@ -60,4 +66,5 @@ def _meetings(build: Builder, like: ir.Value, g: Geometry) -> ir.Value:
             at = tuple(o * s + k * d - b for o, k, s, d, b in rows)
             if all(0 <= i < n for i, n in zip(at, g.size, strict=True)):
                 met[tap, position][at] = 1
-    return build.constant(met.reshape(g.taps, -1), "meetings")
+    met = met.reshape(g.taps, g.positions, g.pixels)
+    return build.constant((met.swapaxes(1, 2) if turned else met).reshape(g.taps, -1), "meetings")

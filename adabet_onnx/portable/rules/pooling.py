@@ -108,7 +108,7 @@ def _norm(step: Step, summed: Callable[[ir.Value], ir.Value]) -> ir.Value:
 
 
 def _check_global(look: Look) -> str | None:
-    if any(isinstance(d, str) for d in look.shape(0)[1:]):
+    if any(isinstance(d, str) for d in look.shape(0)[2:]):
         return "pools an axis whose length is unknown"
     return None if len(look.shape(0)) > 2 else "pools an input without spatial axes"
 
@@ -118,8 +118,8 @@ def global_average_pool(step: Step) -> Gradients:
     """The gradient over the number of elements, at each of them (by broadcasting, in one pass)."""
     b, dy, spatial = step.build, step.dy(), [int(d) for d in step.shape(0)[2:]]
     assert dy.dtype is not None
-    share = np.full((1, 1, *spatial), 1 / math.prod(spatial), dy.dtype.numpy())
-    return {0: b.mul(dy, b.constant(share))}
+    part = 1 / math.prod(spatial)
+    return {0: b.spread(dy, b.constant(np.full((1, 1, *spatial), part, dy.dtype.numpy())), part)}
 
 
 @rule("GlobalMaxPool", inputs=(0,), check=_check_global)
