@@ -68,7 +68,7 @@ class Views:
         return np.repeat(samples, each), np.arange(int(each.sum())) - begin
 
     def of_epoch(self, epoch: int) -> np.ndarray | None:
-        """Which view of each sample an epoch takes; None where there is but one. Those held out have the first alone."""
+        """Which view of each sample an epoch takes; None where there is but one. Those held out have the first."""
         if self.augmentation is None:
             return None
         first = seeds.views(self.augmentation.seed).integers(0, self.count, self.samples)
