@@ -12,7 +12,7 @@ from command_line import command_of
 from models import tiny
 from PIL import Image
 
-from adabet_onnx import Choices, DataError, Settings, Trainer, UsageError, make_artifacts, open_model, select
+from adabet_onnx import Choices, DataError, Settings, Trainer, UsageError, make_artifacts, new_head, open_model, select
 from adabet_onnx.data.augment import Augmentation
 from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.data.feeder import Feeder
@@ -233,6 +233,22 @@ def test_kept_or_computed_a_training_is_the_same_to_the_last_bit(features, tmp_p
     plain, _, _ = trained(tmp_path / "plain", data, seed=5)
     assert plain[0] == rows[0]  # before training; and validation is of the pictures themselves
     assert plain[1]["train_loss"] != rows[1]["train_loss"]
+
+
+def test_trials_of_rates_are_the_same_whether_views_are_kept_or_computed(tmp_path, rng):
+    """Trials train on some of the samples that are held out for validation, which have one view alone."""
+    labels = np.arange(160) % 4
+    data = pictures(rng, 160) // 2 + (labels * 40).astype(np.uint8)[:, None, None, None], labels
+    found = {}
+    for features in ("memory", "off"):
+        model = new_head(open_model(tiny.conv_net()), 4, seed=1)
+        make_artifacts(model, select(model, strategy="head"), tmp_path / features, check=False)
+        trainer = Unit(tmp_path / features)
+        how = Settings(epochs=4, batch_size=8, augment=ALL, views=3, validation=0.25, features=features)
+        trainer.fit(data, settings=how)
+        found[features] = trainer.rates.trials
+    assert len(found["off"]) > 3
+    assert found["memory"] == found["off"]
 
 
 def test_what_is_fed_is_what_views_say(tmp_path, rng):

@@ -350,6 +350,27 @@ def test_a_rate_by_hand_is_not_lowered_but_its_collapse_is_told(tmp_path, data, 
     assert "ln(4)" in trainer.learned.guessing
 
 
+def test_class_weights_count_in_what_guessing_gives(tmp_path, data):
+    """Of rare classes that are weighed up: the loss of guessing is ln(4), not the entropy of how frequent they are."""
+    labels = data["y_train"]
+    rows = np.concatenate([np.flatnonzero(labels == 0), *(np.flatnonzero(labels == one)[:3] for one in (1, 2, 3))])
+    x, y = data["x_train"][rows], labels[rows]
+    counts = np.bincount(y, minlength=4)
+    folder = made(tmp_path / "artifacts", class_weights=tuple(float(len(y) / (4 * count)) for count in counts))
+    manifest = load_manifest(folder)
+    used = fed(
+        manifest, open_model(manifest.file("model")), (x, y), Settings(validation=0.0), preprocessing=None, resumed=None
+    )
+    watch = Watch(manifest, used, 20, 10)
+
+    def row(epoch, loss):
+        return {"epoch": epoch, "train_loss": loss, "eval_loss": None, "eval_accuracy": None}
+
+    assert watch.collapsed(row(6, 0.9), [row(5, 0.9)]) is None, "far below what guessing gives"
+    assert "ln(4)" in watch.collapsed(row(6, math.log(4)), [row(5, math.log(4))])
+    assert "ln(4)" in watch.collapsed(row(2, math.log(4)), [row(1, 0.9)]), "it was better"
+
+
 def test_a_slow_start_is_no_collapse(tmp_path, data):
     folder = made(tmp_path / "artifacts")
     manifest = load_manifest(folder)

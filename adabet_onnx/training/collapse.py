@@ -95,8 +95,11 @@ class Watch:
         """The loss of guessing, and the least there can be."""
         labels = self._used.labels(self._used.training)
         smoothing = float(self._manifest.content.get("label_smoothing") or 0.0)
-        loss, classes = self._manifest.loss_function, self._classes or 1
-        return guessing_loss(loss, labels, classes, smoothing), least_loss(loss, labels, classes, smoothing)
+        loss, classes, weights = self._manifest.loss_function, self._classes or 1, self._manifest.class_weights
+        return (
+            guessing_loss(loss, labels, classes, smoothing, weights),
+            least_loss(loss, labels, classes, smoothing, weights),
+        )
 
 
 def _telling(labels: np.ndarray, classes: int) -> bool:

@@ -68,11 +68,12 @@ class Views:
         return np.repeat(samples, each), np.arange(int(each.sum())) - begin
 
     def of_epoch(self, epoch: int) -> np.ndarray | None:
-        """Which view of each sample an epoch takes; None where there is but one. Those held out have no other."""
+        """Which view of each sample an epoch takes; None where there is but one. Those held out have the first."""
         if self.augmentation is None:
             return None
         first = seeds.views(self.augmentation.seed).integers(0, self.count, self.samples)
-        found: np.ndarray = (first + epoch) % self.count
+        found = np.zeros(self.samples, np.int64)
+        found[self.training] = (first[self.training] + epoch) % self.count
         return found
 
 
