@@ -256,6 +256,18 @@ def test_equal_accuracies_are_told_apart_by_the_loss():
     assert best_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.52, 1.0)}, doubt=0.05) == 0.001
 
 
+def test_of_equal_losses_the_highest_rate_wins():
+    """Losses of a few more than the lowest are equal where accuracies are."""
+    tried = {0.001: Outcome(0.50, 1.0), 0.003: Outcome(0.49, 1.05), 0.01: Outcome(0.48, 1.2), 0.03: Outcome(0.3, 1.0)}
+    assert best_rate(tried, 0.05, lambda lowest: 0.1 * lowest) == 0.003
+    assert best_rate(tried, 0.05, lambda lowest: 0.3 * lowest) == 0.01
+    assert best_rate(tried, 0.05, lambda lowest: 0.0) == 0.001
+    assert best_rate(tried, 0.005, lambda lowest: 0.3 * lowest) == 0.001
+    assert next_rate(tried, 0.05, lambda lowest: 0.3 * lowest) is None
+    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.0)}, 0.05, lambda lowest: 0.0) == 0.0003
+    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.05)}, 0.05, lambda lowest: 0.1) == 0.01
+
+
 @pytest.mark.parametrize("updates", [30, 145, 285, 640, 1000, 10_000, 100_000])
 def test_a_search_takes_no_more_than_is_said(updates):
     for once, most in ((True, max(640, 0.38 * updates)), (False, 0.38 * updates if updates >= 300 else 1.4 * updates)):

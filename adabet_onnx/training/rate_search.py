@@ -17,8 +17,10 @@ one a twelfth (twice as many at least): at most 0.37 of the training's updates i
 up to 1.4 times those of one of 30.
 
 **The rule.** Accuracies that are less than two standard errors below the highest (of as many samples) are taken for
-equal; of these the lowest loss wins, then the lower rate. Where the loss has no accuracy, the lowest loss. A trial
-whose loss is not finite has failed; where all have, the lowest rate is taken.
+equal. Of these, losses are that are above the lowest by at most a seventh of what that has gained on guessing, or of
+itself, if that is less; and of these the highest rate is taken, for what a high rate gains shows later than a trial
+ends. Where the loss has no accuracy, the lowest loss. A trial whose loss is not finite has failed; where all have, the
+lowest rate is taken.
 
 The optimizer's usual rate (0.001, SGD: 0.01) is kept where a search can say nothing: a training of fewer than 30
 updates, or fewer than 10 samples to judge by.
@@ -29,8 +31,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ from ..showing import one_line
 from .epochs import Epochs, NotFiniteError
 from .features import Source
 from .fed import Fed
+from .guessing import guessing_loss
 from .head_start import HeadFit
 from .manifest import Manifest, TrainingSession
 from .rates import EXTENSIONS, Outcome, best_rate, next_rate
@@ -54,7 +58,7 @@ _SHORT, _LONG = 1 / 30, 1 / 12  # updates of a trial, and of one of the best two
 _LEAST, _LEAST_SHARE, _LONGER = 10, 1 / 8, 2  # not fewer, or this share if less; so many times that
 _SHORT_ONCE, _LONG_ONCE, _FEW, _MANY = 1 / 5, 1 / 3, 64, 128  # the same over features that are computed once
 _LEAST_UPDATES, _LEAST_SAMPLES, _MOST_SAMPLES = 30, 10, 1000
-_HELD_OUT, _ERRORS = 0.3, 2.0
+_HELD_OUT, _ERRORS, _SLACK = 0.3, 2.0, 1 / 7
 
 
 @dataclass(frozen=True)
@@ -276,22 +280,34 @@ class _Trials:
 
         first = {rate: tried(rate, short) for rate in grid}
         for _ in range(EXTENSIONS):
-            more = next_rate(first, self._doubt(first))
+            more = next_rate(first, self._doubt(first), self._slack)
             if more is None:
                 break
             first[more] = tried(more, short)
         last = {rate: tried(rate, long) for rate in self._best_two(first)}
         progress("learning rate found", ahead, ahead)
-        return best_rate(last, self._doubt(last))
+        return best_rate(last, self._doubt(last), self._slack)
 
     def _best_two(self, outcomes: Mapping[float, Outcome | None]) -> list[float]:
         left, found = dict(outcomes), []
         for _ in range(2):
-            best = best_rate(left, self._doubt(left))
+            best = best_rate(left, self._doubt(left), self._slack)
             if best is not None:
                 found.append(best)
                 del left[best]
         return found
+
+    @cached_property
+    def _slack(self) -> Callable[[float], float] | None:
+        """By how much a loss may be above the lowest; None where there are no accuracies beside losses."""
+        manifest, held_out = self._manifest, self._used.held_out
+        if manifest.class_axis is None or held_out is None:
+            return None
+        classes = int(manifest.logits_shape[manifest.class_axis])
+        smoothing = float(manifest.content.get("label_smoothing") or 0.0)
+        labels = self._used.labels(held_out)
+        guessing = guessing_loss(manifest.loss_function, labels, classes, smoothing, manifest.class_weights)
+        return lambda lowest: _SLACK * max(0.0, min(guessing - lowest, lowest))
 
     def _doubt(self, outcomes: Mapping[float, Outcome | None]) -> float:
         """Two standard errors of the highest accuracy."""

@@ -6,7 +6,7 @@ was tried, the next one in its direction is tried too, up to EXTENSIONS times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 EXTENSIONS = 3
@@ -20,13 +20,17 @@ class Outcome:
     loss: float
 
 
-def best_rate(tried: Mapping[float, Outcome | None], doubt: float = 0.0) -> float | None:
+def best_rate(
+    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+) -> float | None:
     """The rate with the highest accuracy (without one, the lowest loss); the lower rate in a tie; None if all failed.
 
     Args:
         tried: by rate; None: the training failed.
         doubt: of accuracies: those that are no further than this below the highest count as equal, and the lowest loss
             wins among them.
+        slack: by how much a loss may be above the lowest of these to count as equal, of the lowest; the highest rate
+            wins among them. None: no loss is equal to another.
     """
     found = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
     if not found:
@@ -37,16 +41,21 @@ def best_rate(tried: Mapping[float, Outcome | None], doubt: float = 0.0) -> floa
         for rate, outcome in found.items()
         if outcome.accuracy >= least
     ]
-    return min(equal)[2]
+    best = min(equal)
+    if slack is None:
+        return best[2]
+    return max(rate for _, loss, rate in equal if loss <= best[1] + slack(best[1]))
 
 
-def next_rate(tried: Mapping[float, Outcome | None], doubt: float = 0.0) -> float | None:
+def next_rate(
+    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+) -> float | None:
     """The rate to try next: beyond the edge that the best one is at; lower where all failed; else None.
 
     Args:
-        tried, doubt: as in `best_rate`.
+        tried, doubt, slack: as in `best_rate`.
     """
-    best, lowest, highest = best_rate(tried, doubt), min(tried), max(tried)
+    best, lowest, highest = best_rate(tried, doubt, slack), min(tried), max(tried)
     if best is None or best == lowest:
         return step(lowest, up=False)
     return step(highest, up=True) if best == highest else None
