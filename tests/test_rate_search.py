@@ -264,7 +264,7 @@ def test_of_equal_losses_the_highest_rate_wins():
     assert best_rate(tried, 0.05, lambda lowest: 0.0) == 0.001
     assert best_rate(tried, 0.005, lambda lowest: 0.3 * lowest) == 0.001
     assert next_rate(tried, 0.05, lambda lowest: 0.3 * lowest) is None
-    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.0)}, 0.05, lambda lowest: 0.0) == 0.0003
+    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.01)}, 0.05, lambda lowest: 0.0) == 0.0003
     assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.05)}, 0.05, lambda lowest: 0.1) == 0.01
 
 
