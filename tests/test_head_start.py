@@ -25,7 +25,8 @@ from adabet_onnx import (
     open_model,
     select,
 )
-from adabet_onnx.errors import ModelError, UsageError
+from adabet_onnx.data.dataset import split_rows
+from adabet_onnx.errors import DataError, ModelError, UsageError
 from adabet_onnx.training import head_rows, head_start
 
 STILL = 1e-20  # a rate at which nothing moves
@@ -218,6 +219,19 @@ def test_ignored_labels_and_rows_that_are_too_many(tmp_path, monkeypatch):
     trainer.fit((x, y), settings=_still())
     assert trainer.head_start.rows == 50
     assert "drawn from more" in trainer.head_start.note
+
+
+@pytest.mark.parametrize("rate", [0.001, None])
+def test_validation_of_which_every_label_is_ignored_has_no_loss(tmp_path, rate):
+    trainer, x = _made("tokens", tmp_path), inputs("tokens", 60)
+    y = np.full((60, 5), -100)
+    training, _ = split_rows(60, 0.1, 0)
+    y[training] = np.random.default_rng(0).integers(0, 3, (54, 5))
+    rows = trainer.fit((x, y), settings=Settings(epochs=8, batch_size=10, learning_rate=rate))
+    assert [row["eval_loss"] for row in rows] == [None] * 9
+    y[training] = -100
+    with pytest.raises(DataError, match="every label"):
+        trainer.fit((x, y), settings=Settings(epochs=8, learning_rate=rate))
 
 
 def test_absent_classes_are_improbable_before_and_after(tmp_path):
