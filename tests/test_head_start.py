@@ -258,6 +258,27 @@ def test_a_training_goes_on_with_what_it_began_with(tmp_path):
     assert rows[0]["eval_loss"] < 0.69
 
 
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("rate", [0.01, None])
+def test_epochs_after_none_are_as_if_they_had_been_wanted_at_once(tmp_path, schedule, rate):
+    """A head fitted to stay as it is has no cap on its scale: with it, a training would learn nothing."""
+    x, rows = inputs("gemm", 120), {}
+    y = _run(new_head(network("gemm"), 3, seed=5).proto(), x).argmax(1)
+    how = Settings(schedule=schedule, learning_rate=rate, batch_size=10, epochs=0)
+    for part in ("at once", "later"):
+        trainer = _made("gemm", tmp_path / part)
+        if part == "later":
+            trainer.fit((x, y), settings=how)
+            free = trainer.head_start
+        rows[part] = (
+            trainer.fit((x, y), settings=how, epochs=4)
+            if part == "at once"
+            else trainer.fit((x, y), epochs=4, resume=True)
+        )
+    assert trainer.head_start.scale < free.scale
+    assert [{**row, "seconds": 0} for row in rows["later"]] == [{**row, "seconds": 0} for row in rows["at once"]]
+
+
 def test_class_weights_weigh_rows(tmp_path):
     x = inputs("gemm", 90)
     y = (x[:, 0] > 1).astype(int)

@@ -168,10 +168,10 @@ class Settings:
                 results do not depend on it.
 
         Raises:
-            UsageError: something else is asked for than what is stored. Only a constant schedule can go on for more
-                epochs.
+            UsageError: something else is asked for than what is stored. Only a constant schedule, or a training of no
+                epochs, can go on for more epochs.
         """
-        longer = self.schedule == "constant" and wanted.epochs > self.epochs
+        longer = (self.schedule == "constant" or self.epochs == 0) and wanted.epochs > self.epochs
         for field in (field for field in fields(self) if field.name not in _HOW_TO_RUN):
             value, stored = getattr(wanted, field.name), getattr(self, field.name)
             if value not in (None, stored) and not (field.name == "epochs" and longer):
