@@ -247,6 +247,18 @@ def test_no_group_is_on_both_sides(tmp_path, data, validation):
         assert {*used.held_out} <= {*judged}
 
 
+def test_a_group_that_is_too_large_leaves_others_to_judge_by(tmp_path, data):
+    folder = made(tmp_path / "artifacts")
+    manifest = load_manifest(folder)
+    used = fed(manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None)
+    groups = np.arange(320)
+    groups[:120], groups[120:270] = 0, 1  # more than the 96 that are wanted
+    for seed in range(40):
+        training, judged = _split(used, seed, groups)
+        assert 40 < len(judged) <= 96
+        assert not {*groups[training]} & {*groups[judged]}
+
+
 def test_equal_accuracies_are_told_apart_by_the_loss():
     tried = {0.001: Outcome(0.52, 1.3), 0.01: Outcome(0.5, 1.1), 0.1: Outcome(0.3, 0.9)}
     assert best_rate(tried) == 0.001

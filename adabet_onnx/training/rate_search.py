@@ -232,6 +232,7 @@ def _split(used: Fed, seed: int, groups: np.ndarray | None) -> tuple[np.ndarray,
         return np.sort(order[max(wanted, len(held_out)) :]), np.sort(order[:wanted])
     names, inverse, counts = np.unique(np.asarray(groups)[rows], return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
+    order = order[counts[order] <= wanted]  # one that is larger would leave none to judge by
     judged = np.isin(inverse, order[np.cumsum(counts[order]) <= wanted])
     return np.sort(rows[~judged]), np.sort(rows[judged])
 

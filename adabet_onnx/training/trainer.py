@@ -331,6 +331,7 @@ class Trainer:
             held_out=None if used.held_out is None else used.labels(used.held_out),
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
             weights=self.manifest.class_weights,
+            searched=self.rates is not None and self.rates.kept is None,
         )
         if updates or not self._untouched(session):
             return found
