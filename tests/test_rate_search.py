@@ -185,7 +185,7 @@ def test_an_interrupted_training_goes_on_with_the_rate_it_found(folder, data):
     assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows]
     assert trainer.rates.trials == whole.rates.trials
     assert all(np.array_equal(expected[name], value) for name, value in final_parameters(folder).items())
-    with pytest.raises(UsageError, match=r"learning_rate auto, not 0\.5"):
+    with pytest.raises(UsageError, match=r"`learning_rate` auto, not 0\.5"):
         Trainer(folder).fit(data, resume=True, learning_rate=0.5)
 
 
