@@ -322,11 +322,13 @@ def test_an_interrupted_training_goes_on_with_the_same_views(layers, tmp_path, r
 
     with pytest.raises(KeyboardInterrupt):
         Unit(tmp_path / "parts").fit(data, settings=how, progress=stop)
-    with pytest.raises(UsageError, match=r"to be resumed has views 3, not 5"):
+    with pytest.raises(
+        UsageError, match=r"to be resumed has `views` 3, not 5. Leave it out, or start again without `resume`\.$"
+    ):
         Unit(tmp_path / "parts").fit(
             data, settings=Settings(epochs=4, batch_size=4, augment=("colour", "crop"), views=5), resume=True
         )
-    with pytest.raises(UsageError, match=r"has augment \('crop', 'colour'\), not \('flip',\)"):
+    with pytest.raises(UsageError, match=r"has `augment` crop,colour, not flip"):
         Unit(tmp_path / "parts").fit(data, settings=Settings(epochs=4, batch_size=4, augment=("flip",)), resume=True)
     rows = Unit(tmp_path / "parts").fit(data, resume=True)
     keys = ("epoch", "train_loss", "eval_loss", "eval_accuracy")

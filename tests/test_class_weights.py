@@ -20,9 +20,11 @@ from adabet_onnx import (
     UsageError,
     evaluate,
     make_artifacts,
+    new_head,
     open_model,
     select,
 )
+from adabet_onnx.data.dataset import split_rows
 from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.trainability.class_weights import balanced
 from adabet_onnx.training.exact_loss import exact_loss
@@ -314,3 +316,34 @@ def test_what_a_step_takes_is_told_before_weights_are_known(tmp_path):
     assert measured.selection.measured_bytes is not None
     with pytest.raises(UsageError, match="has 2 numbers, but there are 4 classes"):
         overview(model, chosen, batch_size=4, choices=Choices(class_weights=(1, 2)))
+
+
+# Where no label counts.
+
+
+def _weighed(folder, weights=(0.0, 0.0, 0.0, 1.0)):
+    model = new_head(open_model(tiny.conv_net()), 4, seed=1)
+    make_artifacts(model, select(model, strategy="head"), folder, check=False, choices=Choices(class_weights=weights))
+    return Trainer(folder)
+
+
+@pytest.mark.parametrize("head_init", ["auto", "random"])
+def test_data_of_which_no_label_has_weight_is_refused(head_init, tmp_path, rng):
+    x, y = rng.normal(size=(40, 3, 8, 8)).astype(np.float32), np.arange(40) % 3
+    with pytest.raises(DataError, match=r"every label that would be trained on is ignored, or of a class of weight 0"):
+        _weighed(tmp_path / "a").fit((x, y), settings=Settings(epochs=2, head_init=head_init))
+
+
+def test_validation_of_which_no_label_has_weight_has_no_loss(tmp_path, rng):
+    """That is no loss that is not finite."""
+    x, y = rng.normal(size=(60, 3, 8, 8)).astype(np.float32), np.arange(60) % 3
+    training, held_out = split_rows(60, 0.1, 0)
+    y[training[0]] = 3
+    trainer = _weighed(tmp_path / "a")
+    rows = trainer.fit((x, y), settings=Settings(epochs=8, batch_size=10))
+    assert [row["eval_loss"] for row in rows] == [None] * 9
+    assert not (y[held_out] == 3).any()
+    assert rows[-1]["eval_accuracy"] is not None
+    assert trainer.rates.kept in ("0 samples are too few to judge by", "1 sample is too few to judge by")
+    with pytest.raises(DataError, match=r"held out for early stopping is ignored.*Raise `validation`, or leave out"):
+        trainer.fit((x, y), settings=Settings(epochs=8, patience=2))

@@ -25,7 +25,8 @@ from adabet_onnx import (
     open_model,
     select,
 )
-from adabet_onnx.errors import ModelError, UsageError
+from adabet_onnx.data.dataset import split_rows
+from adabet_onnx.errors import DataError, ModelError, UsageError
 from adabet_onnx.training import head_rows, head_start
 
 STILL = 1e-20  # a rate at which nothing moves
@@ -220,6 +221,19 @@ def test_ignored_labels_and_rows_that_are_too_many(tmp_path, monkeypatch):
     assert "drawn from more" in trainer.head_start.note
 
 
+@pytest.mark.parametrize("rate", [0.001, None])
+def test_validation_of_which_every_label_is_ignored_has_no_loss(tmp_path, rate):
+    trainer, x = _made("tokens", tmp_path), inputs("tokens", 60)
+    y = np.full((60, 5), -100)
+    training, _ = split_rows(60, 0.1, 0)
+    y[training] = np.random.default_rng(0).integers(0, 3, (54, 5))
+    rows = trainer.fit((x, y), settings=Settings(epochs=8, batch_size=10, learning_rate=rate))
+    assert [row["eval_loss"] for row in rows] == [None] * 9
+    y[training] = -100
+    with pytest.raises(DataError, match="every label"):
+        trainer.fit((x, y), settings=Settings(epochs=8, learning_rate=rate))
+
+
 def test_absent_classes_are_improbable_before_and_after(tmp_path):
     x, y = inputs("gemm", 60), np.arange(60) % 2
     trainer = _made("gemm", tmp_path, classes=5)
@@ -242,6 +256,27 @@ def test_a_training_goes_on_with_what_it_began_with(tmp_path):
     assert again.head_start == start == whole.head_start
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in expected]
     assert rows[0]["eval_loss"] < 0.69
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("rate", [0.01, None])
+def test_epochs_after_none_are_as_if_they_had_been_wanted_at_once(tmp_path, schedule, rate):
+    """A head fitted to stay as it is has no cap on its scale: with it, a training would learn nothing."""
+    x, rows = inputs("gemm", 120), {}
+    y = _run(new_head(network("gemm"), 3, seed=5).proto(), x).argmax(1)
+    how = Settings(schedule=schedule, learning_rate=rate, batch_size=10, epochs=0)
+    for part in ("at once", "later"):
+        trainer = _made("gemm", tmp_path / part)
+        if part == "later":
+            trainer.fit((x, y), settings=how)
+            free = trainer.head_start
+        rows[part] = (
+            trainer.fit((x, y), settings=how, epochs=4)
+            if part == "at once"
+            else trainer.fit((x, y), epochs=4, resume=True)
+        )
+    assert trainer.head_start.scale < free.scale
+    assert [{**row, "seconds": 0} for row in rows["later"]] == [{**row, "seconds": 0} for row in rows["at once"]]
 
 
 def test_class_weights_weigh_rows(tmp_path):

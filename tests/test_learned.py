@@ -183,6 +183,8 @@ LARGER = "try a larger learning rate, `learning_rate=0.01`"
 )
 def test_advice_goes_by_what_the_losses_did(given, said):
     assert rate_advice(given, 1e-3, math.log(10)) == said
+    larger = said is not None and "smaller" not in said
+    assert rate_advice(given, 1e-3, math.log(10), searched=True) == (None if larger else said)
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_an_interrupted_training_goes_on_with_the_rate_it_found(folder, data):
     assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in rows]
     assert trainer.rates.trials == whole.rates.trials
     assert all(np.array_equal(expected[name], value) for name, value in final_parameters(folder).items())
-    with pytest.raises(UsageError, match=r"learning_rate auto, not 0\.5"):
+    with pytest.raises(UsageError, match=r"`learning_rate` auto, not 0\.5"):
         Trainer(folder).fit(data, resume=True, learning_rate=0.5)
 
 
@@ -245,6 +245,18 @@ def test_no_group_is_on_both_sides(tmp_path, data, validation):
     assert len(judged) == 96
     if used.held_out is not None:
         assert {*used.held_out} <= {*judged}
+
+
+def test_a_group_that_is_too_large_leaves_others_to_judge_by(tmp_path, data):
+    folder = made(tmp_path / "artifacts")
+    manifest = load_manifest(folder)
+    used = fed(manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None)
+    groups = np.arange(320)
+    groups[:120], groups[120:270] = 0, 1  # more than the 96 that are wanted
+    for seed in range(40):
+        training, judged = _split(used, seed, groups)
+        assert 40 < len(judged) <= 96
+        assert not {*groups[training]} & {*groups[judged]}
 
 
 def test_equal_accuracies_are_told_apart_by_the_loss():

@@ -157,7 +157,7 @@ def test_kill_9_loses_at_most_one_epoch(folder, data):
 
 def test_resuming_with_other_settings_or_data_is_refused(folder, data):
     Trainer(folder).fit(data, epochs=2)
-    with pytest.raises(UsageError, match="batch_size 32, not 16"):
+    with pytest.raises(UsageError, match="`batch_size` 32, not 16"):
         Trainer(folder).fit(data, batch_size=16, resume=True)
     with pytest.raises(UsageError, match="constant"):
         Trainer(folder).fit(data, epochs=4, resume=True)

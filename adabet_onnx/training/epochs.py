@@ -43,6 +43,7 @@ class Epochs:
     ) -> None:
         self._session, self._manifest, self._data, self._settings = session, manifest, data, settings
         self._source, self._weights = source, manifest.class_weights
+        self._judged = data.held_out is not None and counted(data.labels(data.held_out), self._weights) > 0
         self.steps = math.ceil(len(data.training) / (settings.size * settings.parts))
 
     def run(self, epoch: int, progress: Progress | None) -> tuple[dict[str, Any], str]:
@@ -57,7 +58,7 @@ class Epochs:
         row = {"epoch": epoch, "train_loss": loss, **self.evaluated(rate)}
         if row["eval_loss"] is not None:
             told += f", eval loss {row['eval_loss']:.3f}"
-        elif self._data.held_out is not None:
+        elif self._judged:  # where no label of theirs counts, there is none
             raise self._exploded("validation loss is not finite after", epoch)
         if row["eval_accuracy"] is not None:
             told += f", eval accuracy {row['eval_accuracy']:.1%}"

@@ -14,7 +14,7 @@ from ..data.arithmetic import integer_data
 from ..data.dataset import Dataset, split_rows
 from ..data.feeder import Feeder
 from ..data.fingerprint import samples_hash
-from ..data.labels import align_classes, fit_labels
+from ..data.labels import align_classes, counted, fit_labels
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, UsageError
@@ -79,7 +79,7 @@ def fed(
         resumed: what is stored of the training that goes on; None for a new one.
 
     Raises:
-        DataError: no labels, or data that does not fit, or other data than the resumed training's.
+        DataError: no labels, none that counts, or data that does not fit, or other data than the resumed training's.
         UsageError: early stopping, and nothing is held out.
     """
     resumed = resumed or {}
@@ -95,6 +95,7 @@ def fed(
             f"early stopping needs validation data, but {settings.validation:g} of {len(dataset)} samples is none. "
             "Raise `validation`, or leave out `patience`."
         )
+    _check_counted(dataset, training, None if settings.patience is None else held_out, manifest)
     stored = manifest.preprocessing
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
     feeder = Feeder(model, used, settings.augmentation)
@@ -123,6 +124,20 @@ def fed(
     feeder.feeds(dataset, training[:1])  # data that does not fit must not cost an earlier training's checkpoints
     views = Views(len(dataset), training, settings.variants, settings.augmentation)
     return Fed(dataset, training, held_out, feeder, views, about)
+
+
+def _check_counted(dataset: Dataset, training: np.ndarray, judged: np.ndarray | None, manifest: Manifest) -> None:
+    """See that there is something to learn from, and to judge early stopping by: a label that counts."""
+    assert dataset.labels is not None
+    weights = manifest.class_weights
+    why = "is ignored" if weights is None else "is ignored, or of a class of weight 0 (`class_weights`)"
+    if not counted(dataset.labels[training], weights):
+        raise DataError(f"{dataset.name}: every label that would be trained on {why}. Give labels that count.")
+    if judged is not None and not counted(dataset.labels[judged], weights):
+        raise DataError(
+            f"{dataset.name}: every label that is held out for early stopping {why}. Raise `validation`, or leave out "
+            "`patience`."
+        )
 
 
 def _labelled(dataset: Dataset, manifest: Manifest) -> Dataset:

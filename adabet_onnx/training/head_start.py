@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.labels import counted as counted_labels
 from ..errors import AdabetError, ModelError, UsageError
 from ..fitting.duplicates import near_duplicates
 from ..fitting.fit import Fitted, fit_classes, fit_outputs
@@ -249,7 +250,8 @@ class HeadFit:
             NotLinearError: no label counts, or the logits are not what the fit says; the head is then as it was.
         """
         rows = self._all.where(np.isin(self._all.samples, samples))
-        if not len(rows.features):
+        weights = self._manifest.class_weights
+        if not len(rows.features) or (weights is not None and not counted_labels(rows.targets, weights)):
             raise NotLinearError("no label counts")
         fitted = self._fitted(rows)
         self._put(fitted)
@@ -274,7 +276,7 @@ class HeadFit:
         biased, loss, seed = self._rows.head.biased, self._manifest.loss_function, self._settings.seed
         if self._manifest.class_axis is None:
             return fit_outputs(rows.features, rows.targets, rows.samples, loss, intercept=biased, seed=seed)
-        given = self._manifest.content.get("class_weights")
+        given = self._manifest.class_weights
         weights = None if given is None else np.asarray(given, np.float64)[rows.targets]
         classes = self._rows.outputs
         return fit_classes(

@@ -112,7 +112,12 @@ def evaluated_at_chance(
 
 
 def rate_advice(
-    rows: Sequence[Mapping[str, Any]], rate: float, guessing: float | None = None, least: float = 0.0
+    rows: Sequence[Mapping[str, Any]],
+    rate: float,
+    guessing: float | None = None,
+    least: float = 0.0,
+    *,
+    searched: bool = False,
 ) -> str | None:
     """What the losses of a training say about its learning rate.
 
@@ -123,6 +128,7 @@ def rate_advice(
         rate: the learning rate of the first step.
         guessing: see `guessing_loss`.
         least: see `least_loss`.
+        searched: whether the rate was found by trials: then no larger one is advised, which has been tried.
 
     Returns:
         A sentence, or None: the loss fell well, or is low, or is unknown.
@@ -140,7 +146,7 @@ def rate_advice(
         peak = f", with a training loss of {number(max(losses))} on the way"
         return f"{moves[-1].said('went')}{peak}: try a smaller learning rate, `learning_rate={rate / 10:g}`"
     most = min(moves, key=lambda move: move.ratio)
-    if losses[-1] < low:
+    if searched or losses[-1] < low:
         return None
     if most.ratio > _BARELY:
         fell = "barely fell," if most.ratio < 1 else "did not fall, it went"
@@ -193,6 +199,7 @@ def judge(
     held_out: np.ndarray | None,
     smoothing: float = 0.0,
     weights: Sequence[float] | None = None,
+    searched: bool = False,
 ) -> Learned:
     """Warnings and advice about a training.
 
@@ -206,6 +213,7 @@ def judge(
         held_out: labels that ``eval_accuracy`` is of, or None.
         smoothing: of the labels.
         weights: of the classes.
+        searched: whether the rate was found by trials.
     """
     guessing, least = (find(loss, labels, classes or 1, smoothing, weights) for find in (guessing_loss, least_loss))
     end = rows[-1]
@@ -213,6 +221,6 @@ def judge(
     return Learned(
         guessing=at_guessing(end["train_loss"], guessing, classes, least) if known else None,
         chance=None if held_out is None or classes is None else at_chance(end["eval_accuracy"], held_out, classes),
-        advice=None if rate is None else rate_advice(rows, rate, guessing, least),
+        advice=None if rate is None else rate_advice(rows, rate, guessing, least, searched=searched),
         rate=rate,
     )

@@ -40,9 +40,11 @@ from typing import Any
 import numpy as np
 
 from .. import seeds
+from ..data.labels import counted
 from ..errors import RecordError
 from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
+from ..showing import counted as number_of
 from ..showing import one_line
 from .epochs import Epochs, NotFiniteError
 from .features import Source
@@ -204,9 +206,12 @@ def search(
     size = settings.size * settings.parts
     updates = settings.epochs * math.ceil(len(used.training) / size)
     if updates < _LEAST_UPDATES:
-        return Rates(usual, kept=f"{updates} updates are too few for a search")
-    if len(judged) < _LEAST_SAMPLES:
-        return Rates(usual, kept=f"{len(judged)} samples are too few to judge by")
+        return Rates(usual, kept=_too_few(updates, "update", "for a search"))
+    telling = _telling(used, judged, manifest)
+    if telling < _LEAST_SAMPLES:
+        return Rates(usual, kept=_too_few(telling, "sample", "to judge by"))
+    if not counted(used.labels(training), manifest.class_weights):
+        return Rates(usual, kept="no label counts of those that trials would train on")
     base = usual * (1.0 - float(optimizer.get("momentum") or 0.0))
     trials = _Trials(session, manifest, replace(used, training=training, held_out=judged), source, settings, start)
     if head is not None:
@@ -231,8 +236,19 @@ def _split(used: Fed, seed: int, groups: np.ndarray | None) -> tuple[np.ndarray,
         return np.sort(order[max(wanted, len(held_out)) :]), np.sort(order[:wanted])
     names, inverse, counts = np.unique(np.asarray(groups)[rows], return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
+    order = order[counts[order] <= wanted]  # one that is larger would leave none to judge by
     judged = np.isin(inverse, order[np.cumsum(counts[order]) <= wanted])
     return np.sort(rows[~judged]), np.sort(rows[judged])
+
+
+def _too_few(count: int, what: str, why: str) -> str:
+    return f"{number_of(count, what)} {'is' if count == 1 else 'are'} too few {why}"
+
+
+def _telling(used: Fed, samples: np.ndarray, manifest: Manifest) -> int:
+    """How many of some samples have a label that counts."""
+    weights = manifest.class_weights
+    return sum(counted(used.labels(samples[place : place + 1]), weights) > 0 for place in range(len(samples)))
 
 
 def lengths(updates: int, *, once: bool) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from ..data.augment import VIEWS, Augmentation, most_views
 from ..errors import UsageError
@@ -168,22 +169,27 @@ class Settings:
                 results do not depend on it.
 
         Raises:
-            UsageError: something else is asked for than what is stored. Only a constant schedule can go on for more
-                epochs.
+            UsageError: something else is asked for than what is stored. Only a constant schedule, or a training of no
+                epochs, can go on for more epochs.
         """
-        longer = self.schedule == "constant" and wanted.epochs > self.epochs
+        longer = (self.schedule == "constant" or self.epochs == 0) and wanted.epochs > self.epochs
         for field in (field for field in fields(self) if field.name not in _HOW_TO_RUN):
             value, stored = getattr(wanted, field.name), getattr(self, field.name)
             if value not in (None, stored) and not (field.name == "epochs" and longer):
+                more = " (Only a constant schedule can be resumed for more epochs.)" if field.name == "epochs" else ""
                 raise UsageError(
-                    f"the training to be resumed has {field.name} {stored}, not {value}. Leave it out, or "
-                    "start again without `resume`. (Only a constant schedule can be resumed for more epochs.)"
+                    f"the training to be resumed has `{field.name}` {_spoken(stored)}, not {_spoken(value)}. Leave it "
+                    f"out, or start again without `resume`.{more}"
                 )
         return replace(
             self,
             epochs=wanted.epochs if longer else self.epochs,
             **{name: getattr(wanted, name) for name in _HOW_TO_RUN},
         )
+
+
+def _spoken(value: Any) -> str:
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def parse_rate(value: float | str | None) -> float | str | None:

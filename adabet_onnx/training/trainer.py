@@ -137,7 +137,8 @@ class Trainer:
                 and ``keep_features`` (where to keep what no training changes: see `Settings`). None: their defaults, or
                 what the resumed training had.
             preprocessing: in place of the manifest's.
-            resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted.
+            resume: go on after the last finished epoch; exact, that is, as if it had not been interrupted. A training
+                of no epochs begins anew with some.
             progress: called with what is going on, steps done and steps in all.
 
         Returns:
@@ -165,6 +166,9 @@ class Trainer:
             settings, state, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         )
         used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
+        if state is not None and not state["settings"]["epochs"] and settings.epochs:
+            # No epoch was wanted, so the head was fitted to be the last word; now it is to be trained on.
+            session, state = self.manifest.session(self.manifest.initial, threads=self._threads), None
         if state is not None and "rates" in state:
             used.about["rates"] = state["rates"]
         self.data, self.kept_views = used.taken, used.views.total
@@ -327,6 +331,7 @@ class Trainer:
             held_out=None if used.held_out is None else used.labels(used.held_out),
             smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
             weights=self.manifest.class_weights,
+            searched=self.rates is not None and self.rates.kept is None,
         )
         if updates or not self._untouched(session):
             return found
