@@ -4,9 +4,9 @@ Of classes there are ``input`` (file, or position in the data), ``label`` and ``
 ``predicted_name``, ``probability`` (of what is predicted) and ``correct``. Of several labels (bce-with-logits)
 ``label``, ``predicted`` (0 or 1, from a probability above 0.5) and ``probability`` of each output, and ``correct``:
 all of them are. Of numbers (mse, l1) ``label`` and ``predicted``. In a ``.csv`` what there is of each output has a
-column of its own: ``predicted_0``, or with the name of the output, where no two have the same. Without labels those columns are left out. A name
-that is not known and a probability that is none (the outputs may be probabilities already) are empty, null, or left
-out of an ``.npz``.
+column of its own: ``predicted_0``, or with the name of the output, where no two have the same. Without labels those
+columns are left out. A name that is not known and a probability that is none (the outputs may be probabilities already)
+are empty, null, or left out of an ``.npz``.
 
 A ``.jsonl`` has an object in each line, and ``logits`` in it; an ``.npz`` has arrays with these names (but for names of
 classes: ``classes`` has them in order), the ``logits`` as the model gives them, and is the only form for a label per
