@@ -183,8 +183,10 @@ class _Draft:
             normalise_by_batch(by_batch)
         annotate(self._model)
         parted = {whole for whole, own in zip(self._trained, self._parameters, strict=True) if whole is not own}
-        select_early(self._model, self._trained, recipe.allowed)
-        compute_in_pieces(self._model, self._trained, parted, recipe.allowed)
+        keep = recipe.keeps_values(quantised=prepared.model.quantised is not None)
+        if not keep:
+            select_early(self._model, self._trained, recipe.allowed)
+        compute_in_pieces(self._model, self._trained, parted, recipe.allowed, keep)
         self._opset = self._model.opset_imports[""] or 0
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)
