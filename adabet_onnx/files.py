@@ -12,10 +12,11 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from .errors import OutputError
+from .errors import OutputError, UsageError
 
 _ROOM = 1 << 20  # bytes
 
@@ -37,6 +38,25 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     target = _target(path)
     _try_out(_beside(target), target)
     return target
+
+
+def keep_apart(path: str | os.PathLike[str], read: Iterable[Any], what: str = "the output") -> None:
+    """See that what is written does not take the place of what is read.
+
+    Args:
+        path: of what is written.
+        read: what is read; what is no path, or is not there, does not count.
+        what: messages call the output so.
+
+    Raises:
+        UsageError: it is one of them, by whatever name.
+    """
+    for given in read:
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(given, str | os.PathLike) and os.path.samefile(path, given):
+                raise UsageError(
+                    f"{what} is {path}, which is read as well and would be lost. Give another path to write."
+                )
 
 
 def _try_out(file: Path, target: Path) -> None:

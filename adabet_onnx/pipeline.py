@@ -19,7 +19,7 @@ from .data.labels import align_classes, fit_labels
 from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import ModelError, RecordError, UsageError
-from .files import check_folder, check_output, make_folder, write_bytes
+from .files import check_folder, check_output, keep_apart, make_folder, write_bytes
 from .measuring import measured, predicted
 from .model.bindings import bound_otherwise
 from .model.channels import channels_of
@@ -45,7 +45,7 @@ from .training.export import adapted_proto, export_model
 from .training.history import METRICS
 from .training.learned import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
-from .training.predictions import Form, check_form
+from .training.predictions import Form, check_form, read_from
 from .training.settings import Settings
 from .training.trainer import Trainer
 from .training.views import check_augmented
@@ -185,10 +185,13 @@ def _begin(
     """Say what is wrong with anything before something long begins; nothing is written before there are scores."""
     channels = options.choosing.channel_rho not in (None, 1)
     need_runtime(choose_backend(options.backend, options.choices, channels=channels))
+    predictions, read = options.save_predictions, read_from(source, data)
+    keep_apart(folder, read, "the folder to write")
     target = check_folder(folder)
-    predictions = options.save_predictions
-    if predictions is not None and Path(predictions).absolute().parent != target.absolute():  # which will be there
-        check_output(predictions)
+    if predictions is not None:
+        keep_apart(predictions, read, "the file of predictions")
+        if Path(predictions).absolute().parent != target.absolute():  # which will be there
+            check_output(predictions)
     check_head_options(options.num_classes, options.kept)
     seed = options.settings.seed if options.seed is None else options.seed
     model, headed = _headed(open_model(source), options, target, seed, resume)

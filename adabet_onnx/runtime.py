@@ -207,6 +207,13 @@ def session_options(threads: Threads = None) -> Any:
     return options
 
 
+def plain_options(threads: Threads = None) -> Any:
+    """Session options with which a graph is computed node by node, as it is written."""
+    options = session_options(threads)
+    options.graph_optimization_level = onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
 def training_options(threads: Threads = None) -> Any:
     """Session options for a training step: memory is asked for when needed and given back at once.
 

@@ -322,3 +322,11 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 50e6
+
+
+@pytest.mark.parametrize("name", ["pipe.npz", "pipe.npy"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, model, name):
+    os.mkfifo(tmp_path / name)
+    for call in (evaluate, predict, score):
+        with pytest.raises(DataError, match=r"pipe\.np. is a pipe or device, .* Save what it gives in a file"):
+            call(model, tmp_path / name)

@@ -19,6 +19,7 @@ from PIL import Image
 from adabet_onnx import (
     Adapting,
     Choices,
+    Data,
     DataError,
     OutputError,
     Settings,
@@ -314,3 +315,50 @@ def test_a_csv_is_that_of_the_module(here):
     again = io.StringIO()
     csv.writer(again, lineterminator="\n").writerows(csv.reader(io.StringIO(text, newline="")))
     assert again.getvalue() == text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "m.onnx", "d.npz", "--save-predictions", "d.npz"],
+        ["evaluate", "m.onnx", "d.npz", "--save-predictions", "link.npz"],
+        ["predict", "m.onnx", "d.npz", "--save-predictions", "./d.npz"],
+        ["run", "m.onnx", "d.npz", "-o", "run", "--save-predictions", "d.npz"],
+        ["score", "m.onnx", "d.npz", "-o", "d.npz"],
+        ["score", "m.onnx", "d.npz", "-o", "m.onnx"],
+        ["score", "m.onnx", "d.npz", "-o", "s.json", "--plot", "d.npz"],
+        ["run", "m.onnx", "folder", "-o", "folder"],
+    ],
+)
+def test_what_is_read_is_not_written_over(words, here, monkeypatch, capfd):
+    (here / "link.npz").symlink_to("d.npz")
+    (here / "folder").mkdir()
+    np.save(here / "folder" / "x.npy", X)
+    np.save(here / "folder" / "y.npy", Y)
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    result = command_of(monkeypatch, capfd)(*words, code=2)
+    assert "which is read as well and would be lost" in result.err
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_read_is_not_written_over_from_python(here):
+    before = (here / "d.npz").read_bytes()
+    for call in (
+        lambda: write_predictions("m.onnx", "d.npz", "d.npz"),
+        lambda: write_predictions("m.onnx", Data("d.npz"), here / "d.npz"),
+        lambda: predict("m.onnx", "d.npz", save_predictions="d.npz"),
+        lambda: adapt("m.onnx", "d.npz", "run", adapting=Adapting(save_predictions="d.npz")),
+    ):
+        with pytest.raises(UsageError, match=r"d.npz, which is read as well and would be lost. Give another path"):
+            call()
+    assert (here / "d.npz").read_bytes() == before
+    assert not (here / "run").exists()
+
+
+def test_outputs_with_the_same_name_have_a_column_each(here):
+    targets = (rng.random((150, 4)) < 0.5).astype(np.float32)
+    np.savez("bce.npz", x=X, y=targets, classes=["a", "a", "b", "c"])
+    write_predictions("m.onnx", "bce.npz", "p.csv", choices=Choices(loss="bce-with-logits"))
+    rows = read("p.csv")
+    found = np.array([[float(row[f"label_{i}"]) for i in range(4)] for row in rows])
+    np.testing.assert_array_equal(found, targets)

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from models import tiny
 
-from adabet_onnx import make_artifacts, open_model, select
+from adabet_onnx import export_model, make_artifacts, open_model, quantiser, select
 from adabet_onnx.portable import assemble
 from adabet_onnx.portable.memory import step_bytes
 from adabet_onnx.trainability.choices import Choices
@@ -173,3 +173,24 @@ def test_a_profile(pool, tmp_path):
     made = artifacts(tmp_path / "a", LATE, "webgpu", pool=pool)
     losses, *_ = trained(made)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("layers", "given"),
+    [(["up", "down", "fc"], {}), (["n3", "fc"], {"pool": "last"}), (["gate"], {"pool": "mean", "activation": "gated"})],
+)
+@pytest.mark.parametrize("came", [False, True])
+def test_a_frozen_part_in_int8_ends_at_values_of_the_model(came, layers, given, tmp_path):
+    x = np.random.default_rng(1).standard_normal((32, TOKENS, WIDTH)).astype(np.float32)
+    proto, how = (
+        transformer(**given),
+        {"choices": Choices(frozen_precision="int8"), "calibrate": (x, np.arange(32) % 5)},
+    )
+    if came:
+        proto, how = quantiser.quantised(open_model(proto).proto(), [{"input": x[:16]}, {"input": x[16:]}], "m"), {}
+    model = open_model(proto)
+    made = make_artifacts(model, select(model, layers=layers), tmp_path / "a", backend="portable", check=False, **how)
+    assert "QuantizeLinear" in operators(made, "frozen")
+    exported = export_model(tmp_path / "a", tmp_path / "m.onnx", check=False)
+    _, logits = made.session(made.initial, threads=1).evaluate({"input": x[:3]}, np.zeros(3, np.int64))
+    np.testing.assert_allclose(tiny.run(exported, x[:3]), logits, rtol=1e-2, atol=1e-2)  # int8 rounds either way

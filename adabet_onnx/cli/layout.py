@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -65,13 +66,28 @@ class Command(click.Command):
     """A command whose options stand under headings."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; where options come from a file, what is wrong with one says so."""
+        """Run; where options come from a file, what is wrong with one says so.
+
+        Nothing is written in the place of what is read: a slip with -o must not cost a model or the data.
+        """
         try:
+            self._keep_inputs(ctx)
             return super().invoke(ctx)
         except UsageError as error:
             if CONFIG not in ctx.meta:
                 raise
             raise UsageError(f"{error} (Options are taken from {ctx.meta[CONFIG]}.)") from error
+
+    def _keep_inputs(self, ctx: click.Context) -> None:
+        from ..files import keep_apart
+
+        given: dict[bool, list[tuple[click.Parameter, Path]]] = {True: [], False: []}  # by whether it has to be there
+        for param in self.params:
+            path = ctx.params.get(param.name or "")
+            if isinstance(param.type, click.Path) and isinstance(path, Path):
+                given[param.type.exists].append((param, path))
+        for param, path in given[False]:
+            keep_apart(path, [other for _, other in given[True]], max(param.opts, key=len))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, one heading after the other, their help in one column."""

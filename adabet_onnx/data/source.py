@@ -78,6 +78,8 @@ def _open_path(path: Path, model: Model) -> Splits:
         return read_image_folder(path, layout.size, layout.channels)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
+    if not path.is_file():  # reading it might wait for ever
+        raise DataError(f"{path} is a pipe or device, which is read once and in order. Save what it gives in a file.")
     if path.suffix.lower() == SUFFIX:
         return _open_files(path, labels_beside(path))
     if path.suffix.lower() != ".npz":

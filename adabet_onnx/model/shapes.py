@@ -127,6 +127,7 @@ def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Sh
         if name in values and name not in existing:
             values[name].type = values[name].shape = None  # what it says may be of another time
             probed.graph.outputs.append(values[name])
-    session = runtime.inference_session(probed, "the model")
+    # Not optimised: onnxruntime's optimizer may leave nothing of a value, and gives None for it.
+    session = runtime.inference_session(probed, "the model", runtime.plain_options())
     arrays = runtime.run_session(session, wanted, feeds, "the model", seconds=TRIAL_SECONDS)
     return {name: tuple(array.shape) for name, array in zip(wanted, arrays, strict=True)}

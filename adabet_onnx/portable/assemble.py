@@ -188,8 +188,10 @@ class _Draft:
         if recipe.batch_norm == "frozen":
             merge_norms(self._model, self._trained, parted, recipe.allowed)
         put_batch_inside(self._model, self._trained, parted, recipe.allowed)
-        select_early(self._model, self._trained, recipe.allowed)
-        compute_in_pieces(self._model, self._trained, parted, recipe.allowed)
+        keep = recipe.keeps_values(quantised=prepared.model.quantised is not None)
+        if not keep:
+            select_early(self._model, self._trained, recipe.allowed)
+        compute_in_pieces(self._model, self._trained, parted, recipe.allowed, keep)
         self._opset = self._model.opset_imports[""] or 0
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)

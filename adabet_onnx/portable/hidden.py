@@ -51,6 +51,7 @@ def compute_in_pieces(
     trained: Collection[ir.Value],
     parted: Collection[ir.Value],
     allowed: Collection[str] | None,
+    keep: bool = False,
 ) -> None:
     """Write the hidden layers of a graph so that depend on trained values, in place.
 
@@ -59,6 +60,7 @@ def compute_in_pieces(
         trained: values that are trained.
         parted: those of them of which a part alone is; what reads one is left as it is.
         allowed: operators that may be used; None: all.
+        keep: leave layers as they are of which a branch depends on nothing trained: the frozen part may end there.
     """
     graph = model.graph
     build = Builder(graph, opset=model.opset_imports[""] or 0, allowed=allowed)
@@ -68,7 +70,7 @@ def compute_in_pieces(
     changing = dependents(graph, trained)
     for node in list(graph):
         hidden = _found(node, at, changing)
-        if hidden is None:
+        if hidden is None or (keep and any(inner.outputs[0] not in changing for inner in hidden.nodes)):
             continue
         pieces = _pieces(hidden)
         if pieces > 1 and not any(_source(product)[0] in parted for product in (*hidden.products, node)):

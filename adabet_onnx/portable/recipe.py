@@ -21,6 +21,7 @@ class Recipe:
         batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
             statistics.
         recompute: compute activations again in the backward pass rather than keep them.
+        frozen_precision: of the frozen part: auto (as the model came), float32 or int8.
     """
 
     loss: str = "cross-entropy"
@@ -31,3 +32,12 @@ class Recipe:
     allowed: frozenset[str] | None = None
     batch_norm: str = "frozen"
     recompute: bool = False
+    frozen_precision: str = "auto"
+
+    def keeps_values(self, *, quantised: bool) -> bool:
+        """Whether the frozen part has to end at values of the model, in which its quantised form then takes its place.
+
+        Args:
+            quantised: whether the model came so.
+        """
+        return self.frozen_precision == "int8" or (self.frozen_precision == "auto" and quantised)

@@ -149,6 +149,7 @@ class Choices:
             allowed=allowed(self.profile),
             batch_norm=self.batch_norm,
             recompute=self.recompute,
+            frozen_precision=self.frozen_precision,
         )
 
     def lacking(self, backend: str, *, channels: bool = False) -> list[str]:

@@ -155,7 +155,8 @@ def write_predictions(
     Raises:
         DataError: no labels, or data or labels that do not fit the model.
         ModelError: as `evaluate`.
-        UsageError: as `evaluate`; or the file ends in something else, or outputs per pixel are not to be an ``.npz``.
+        UsageError: as `evaluate`; or the file ends in something else or is the data's own, or outputs per pixel are
+            not to be an ``.npz``.
         OutputError: the file cannot be written.
 
     Example:
@@ -165,6 +166,7 @@ def write_predictions(
         >>> Path("predictions.csv").read_text().splitlines()[0]
         'input,label,label_name,predicted,predicted_name,probability,correct'
     """
+    check_predictions(output, model, data)
     choices = trained_choices(model) if choices is None else choices
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
@@ -217,7 +219,7 @@ def predict(
     """
     choices = trained_choices(model)
     if save_predictions is not None:
-        check_predictions(save_predictions)
+        check_predictions(save_predictions, model, inputs)
     model = open_trained(model)
     dataset, names = open_inputs(inputs, model)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)

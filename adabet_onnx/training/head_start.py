@@ -12,6 +12,14 @@ scale is capped: their mean cross-entropy is at least `LEFT` of that of guessing
 classes. The order of the classes, and so the accuracy, is that without a cap; where features tell less than that, as
 those of ResNet-20 of 20 classes (0.36), there is none.
 
+**How large its weights are.** Where features hardly tell classes apart, as those of a network whose late channels are
+dead, the best weights for them are a hundred times those a head is made with. If layers far before it are trained too,
+it enlarges what they change as often, and the training does not get far. So where layers of the first half are
+trained, weights and bias are scaled down, if need be, to `LARGE` times the usual size. MobileNetV1 on flowers, strategy
+auto (all normalisations), 0.01: 37.8 % as fitted, 44.9 % with 0.3 of that, 48.1 % with 0.06 (ten times the usual size),
+46.4 % from random numbers. Where only late layers are trained, the fitted weights are left as they are: with the last
+tenth 32.4 % at best, with 0.06 of that 25.3 %.
+
 Measured (5 epochs of AdamW, one seed, test accuracy in %), by `LEFT`:
 
     pair, layers, rate                            random  no cap    0.2   0.35    0.5    0.8
@@ -28,7 +36,7 @@ Measured (5 epochs of AdamW, one seed, test accuracy in %), by `LEFT`:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +59,7 @@ from .settings import Settings
 
 KEY = "head_start"  # in what is stored with a checkpoint
 LEFT = 0.35  # of the loss of guessing
+LARGE = 10.0  # weights, in multiples of those a head is made with: uniform in +-1/sqrt(features)
 _SAME = 1e-3  # between logits of the session and what the fit says they are, of the largest
 _CHECKED = 4  # samples whose logits are compared
 
@@ -156,7 +165,7 @@ def start_head(
     try:
         tensors = _tensors(manifest, head)
         rows = HeadRows(manifest, session, used, source, tensors, threads)
-        made = HeadFit(head.name, session, manifest, used, rows, settings, progress or silent)
+        made = HeadFit(model, session, manifest, used, rows, settings, progress or silent)
         start, fit = made.to(used.training), made
     except (NotLinearError, ModelError, np.linalg.LinAlgError) as error:
         _refused(settings, f"the head {head.name!r} is none that can be fitted: {error}")
@@ -195,7 +204,7 @@ class HeadFit:
     """Fits a new head to samples of a training.
 
     Args:
-        name: of the head.
+        model: with the head.
         session: with the values of all parameters.
         manifest: of the artifacts.
         used: the data.
@@ -215,7 +224,7 @@ class HeadFit:
 
     def __init__(
         self,
-        name: str,
+        model: Model,
         session: TrainingSession,
         manifest: Manifest,
         used: Fed,
@@ -223,8 +232,10 @@ class HeadFit:
         settings: Settings,
         progress: Progress,
     ) -> None:
-        self._name, self._session, self._manifest, self._used = name, session, manifest, used
+        assert model.head is not None
+        self._name, self._session, self._manifest, self._used = model.head.name, session, manifest, used
         self._rows, self._settings = rows, settings
+        self._layers = [layer.name for layer in model.layers]
         self._all = rows.all(settings.seed, progress)
         if not np.isfinite(self._all.features).all():
             raise NotLinearError("it is given numbers that are not finite")
@@ -279,7 +290,7 @@ class HeadFit:
         given = self._manifest.class_weights
         weights = None if given is None else np.asarray(given, np.float64)[rows.targets]
         classes = self._rows.outputs
-        return fit_classes(
+        fitted = fit_classes(
             rows.features,
             rows.targets,
             rows.samples if self.groups is None else self.groups[rows.samples],
@@ -289,6 +300,13 @@ class HeadFit:
             least=LEFT * math.log(max(classes, 2)) if self._settings.epochs else None,
             seed=seed,
         )
+        return _tamed(fitted) if self._settings.epochs and self._early else fitted
+
+    @property
+    def _early(self) -> bool:
+        """Whether layers of the first half are trained."""
+        layers = self._layers
+        return bool(set(layers[: len(layers) // 2]) & set(self._manifest.selection.layers))
 
     def _put(self, fitted: Fitted) -> None:
         tensors, head = self._rows.tensors, self._rows.head
@@ -317,3 +335,14 @@ class HeadFit:
         if difference <= _SAME:
             return None
         return f"with the fitted values its logits differ by {difference:.1e} from what they should be"
+
+
+def _tamed(fitted: Fitted) -> Fitted:
+    """With weights that are not large, and a bias to go with them."""
+    features = fitted.weight.shape[0]
+    size = math.sqrt(float((fitted.weight**2).mean()))
+    most = LARGE / math.sqrt(3 * features)
+    if size <= most:
+        return fitted
+    factor = most / size
+    return replace(fitted, weight=factor * fitted.weight, bias=factor * fitted.bias, scale=factor * fitted.scale)

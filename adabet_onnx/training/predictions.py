@@ -4,9 +4,9 @@ Of classes there are ``input`` (file, or position in the data), ``label`` and ``
 ``predicted_name``, ``probability`` (of what is predicted) and ``correct``. Of several labels (bce-with-logits)
 ``label``, ``predicted`` (0 or 1, from a probability above 0.5) and ``probability`` of each output, and ``correct``:
 all of them are. Of numbers (mse, l1) ``label`` and ``predicted``. In a ``.csv`` what there is of each output has a
-column of its own: ``predicted_0``, or with the name of the output. Without labels those columns are left out. A name
-that is not known and a probability that is none (the outputs may be probabilities already) are empty, null, or left
-out of an ``.npz``.
+column of its own: ``predicted_0``, or with the name of the output, where no two have the same. Without labels those
+columns are left out. A name that is not known and a probability that is none (the outputs may be probabilities already)
+are empty, null, or left out of an ``.npz``.
 
 A ``.jsonl`` has an object in each line, and ``logits`` in it; an ``.npz`` has arrays with these names (but for names of
 classes: ``classes`` has them in order), the ``logits`` as the model gives them, and is the only form for a label per
@@ -29,8 +29,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..data.data import Data
 from ..errors import UsageError
-from ..files import check_output, replacing
+from ..files import check_output, keep_apart, replacing
 from .exact_loss import log_softmax
 
 SUFFIXES = (".csv", ".jsonl", ".npz")
@@ -73,15 +74,27 @@ class Form:
         return None if self.classes is None or not 0 <= index < len(self.classes) else str(self.classes[index])
 
 
-def check_predictions(path: str | os.PathLike[str]) -> Path:
+def check_predictions(path: str | os.PathLike[str], *read: Any) -> Path:
     """See that predictions can be written to a file, before long work.
 
+    Args:
+        path: of the file.
+        read: model and data; those that are paths, or hold some, are not to be lost.
+
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix, or the file is one that is read.
         OutputError: no file can be put there.
     """
     check_suffix(path)
+    keep_apart(path, read_from(*read), "the file of predictions")
     return check_output(path)
+
+
+def read_from(*sources: Any) -> list[Any]:
+    """What may be paths in models or data as they are given."""
+    given = [source.source if isinstance(source, Data) else source for source in sources]
+    pairs = [one for source in given if isinstance(source, tuple | list) and len(source) == 2 for one in source]
+    return [one for one in (*given, *pairs) if isinstance(one, str | os.PathLike)]
 
 
 def check_form(path: str | os.PathLike[str], form: Form) -> None:
@@ -215,7 +228,8 @@ class _Rows:
             if not isinstance(value, list):
                 flat[key] = value
                 continue
-            named = self._form.classes if len(self._form.classes or ()) == len(value) else None
+            names = [str(name) for name in self._form.classes or ()]
+            named = names if len(names) == len(set(names)) == len(value) else None  # of equal names one would be lost
             for i, one in enumerate(value):
                 flat[key if len(value) == 1 else f"{key}_{i if named is None else named[i]}"] = one
         return flat
