@@ -19,6 +19,7 @@ from adabet_onnx import (
     Preprocessing,
     Settings,
     Trainer,
+    evaluate,
     export_model,
     make_artifacts,
     new_head,
@@ -351,3 +352,26 @@ def test_all_views_of_a_sample_are_rows_of_it(tmp_path):
     trainer = Trainer(tmp_path / "a")
     trainer.fit((x, np.arange(40) % 3), settings=settings, preprocessing=Preprocessing(preset="unit"))
     assert trainer.head_start.rows == 30 * 3
+
+
+def test_weights_for_features_that_tell_little_are_not_large_where_early_layers_are_trained(tmp_path):
+    """They would enlarge what those layers change; which classes are found stays the same."""
+    model = new_head(tiny.mlp(), 3)
+    x = 1e-3 * np.random.default_rng(0).standard_normal((60, *model.inputs[0].shape[1:])).astype(np.float32)
+    y = x.reshape(60, -1)[:, :3].argmax(1)
+    found = {}
+    for name, layers in {"head": [model.head.name], "all": ["*"]}.items():
+        made = tmp_path / name
+        make_artifacts(model, select(model, choosing=Choosing(layers=layers)), made, check=False)
+        trainer = Trainer(made)
+        trainer.fit((x, y), settings=_still())
+        start, last = trainer.head_start, made / "training" / "last.ckpt"
+        values, _ = trainer.manifest.read_checkpoint(last, "x")
+        weight = next(values[parameter.name] for parameter in model.head.parameters if len(parameter.shape) == 2)
+        size = float(np.sqrt((weight**2).mean()) * np.sqrt(3 * start.features))
+        found[name] = start, size, evaluate(made, (x, y))["accuracy"]
+    assert found["head"][1] > 20
+    assert found["all"][1] == pytest.approx(10, rel=0.01)
+    assert found["all"][0].scale < found["head"][0].scale
+    assert "capped" in str(found["all"][0])
+    assert found["all"][2] == found["head"][2]
