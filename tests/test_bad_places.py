@@ -48,8 +48,8 @@ def test_a_file_that_cannot_be_written(command, output, reason, refused):
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("data.npz", ("data.npz", "not a folder")),
-        ("data.npz/deep/er", ("data.npz", "ot a")),
+        ("scores.json", ("scores.json", "not a folder")),
+        ("scores.json/deep/er", ("scores.json", "ot a")),
         (LONG, ("too long",)),
         pytest.param("/proc/out", ("/proc/out",), marks=linux),
     ],

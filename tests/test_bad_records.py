@@ -235,5 +235,5 @@ def test_a_damaged_training_checkpoint(command, spoil, work, refused):
 def test_resuming_with_other_settings_or_data(refused, work):
     trained(work)
     np.savez("bad.npz", x=X, y=Y[::-1])
-    refused("train artifacts data.npz --resume --batch-size 5", USAGE, "batch_size 32, not 5", "--resume")
+    refused("train artifacts data.npz --resume --batch-size 5", USAGE, "--batch-size 32, not 5", "--resume")
     refused(f"{TRAIN} --resume", FAILURE, "bad.npz", "not the data", "--resume")

@@ -246,15 +246,15 @@ PADS = {
 }
 
 
-@pytest.mark.parametrize("case", PADS)
-@pytest.mark.parametrize("opset", [10, 19])
+@pytest.mark.parametrize(
+    ("case", "opset"),
+    [(case, opset) for case, (_, given, _) in PADS.items() for opset in (10, 19) if opset == 19 or "axes" not in given],
+)
 def test_a_pad_becomes_part_of_the_convolution(case: str, opset: int) -> None:
     """With the pads that the convolution has itself; another reader of the Pad keeps it."""
     pads, given, merged = PADS[case]
     values, inputs, attributes = {"weight": normal(3, 4 if case == "of channels" else 2, 3, 2)}, ["input"], {}
     if opset == 10:
-        if "axes" in given:
-            pytest.skip("opset 10 has no axes")
         attributes = {"pads": pads} | given
     else:
         values["pads"] = np.array(pads)

@@ -75,6 +75,8 @@ def test_every_parameter_refuses_a_thing_of_no_type(place, name, parameter):
     given = GIVEN | {"folder": place / "artifacts", "selection": place / "selection.json", "output": place / "x.html"}
     if name in ("adapt", "compare", "make_artifacts"):
         given["folder"] = place / "made"
+    if name == "write_predictions":
+        given["output"] = place / "x.csv"
     if name == "load_selection":
         given["source"] = place / "selection.json"
     wanted = inspect.signature(function).parameters
