@@ -356,6 +356,21 @@ def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monke
     assert resumed.rates.lowered is not None
 
 
+def test_a_training_never_starts_again_from_where_another_began(tmp_path, data, monkeypatch):
+    """One is interrupted, another killed in its search, and the first goes on and collapses."""
+    folder = made(tmp_path / "artifacts")
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(folder).fit(data, epochs=8, progress=StopAt("epoch 3/8"))
+    state = (folder / START).read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(folder).fit(data, epochs=8, settings=Settings(seed=7, head_init="random"), progress=StopAt("trying"))
+    (folder / START).write_bytes(state[:-4] + b"\0\0\0\1")  # as a kill would have left it: of another training
+    collapsing(monkeypatch, above=0)
+    trainer = Trainer(folder)
+    trainer.fit(data, resume=True)
+    assert trainer.rates.lowered is None
+
+
 def test_it_is_lowered_once(tmp_path, data, monkeypatch):
     collapsing(monkeypatch, above=0, exploding=True)
     with pytest.raises(TrainingError, match="loss became nan in epoch 1"):

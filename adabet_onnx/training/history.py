@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecordError
-from ..files import make_folder, replacing, write_bytes
+from ..files import make_folder, replacing, sha256_of_files, write_bytes
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
 
@@ -77,11 +77,16 @@ class History:
         """The file of the state that training began with."""
         return self.folder / START
 
-    def keep_start(self, session: TrainingSession) -> None:
-        """Write that state; what an earlier training has left stays as it is."""
+    def keep_start(self, session: TrainingSession) -> str:
+        """Write that state, and give the SHA-256 of the file; what an earlier training has left stays as it is."""
         make_folder(self.start.parent)
         with replacing(self.start) as part:
             session.save(part)
+        return sha256_of_files([self.start])
+
+    def start_is(self, digest: Any) -> bool:
+        """Whether the file is there and the one with this SHA-256, not that of a training that was begun since."""
+        return self.start.is_file() and sha256_of_files([self.start]) == digest
 
     def forget_start(self) -> None:
         """Remove it."""

@@ -169,8 +169,7 @@ class Trainer:
         if state is not None and not state["settings"]["epochs"] and settings.epochs:
             # No epoch was wanted, so the head was fitted to be the last word; now it is to be trained on.
             session, state = self.manifest.session(self.manifest.initial, threads=self._threads), None
-        if state is not None and "rates" in state:
-            used.about["rates"] = state["rates"]
+        used.about.update({key: state[key] for key in ("rates", "start") if state is not None and key in state})
         self.data, self.kept_views = used.taken, used.views.total
         used.about[HEAD_START] = (state or {}).get(HEAD_START)
         rows = state["metrics"] if state is not None else []
@@ -247,7 +246,7 @@ class Trainer:
             history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
         while len(rows) <= epochs and not history.stopped:
             epoch, began = len(rows), time.perf_counter()
-            lower = rates is not None and rates.lowered is None and history.start.is_file()
+            lower = rates is not None and rates.lowered is None and history.start_is(used.about.get("start"))
             try:
                 row, told = passes.run(epoch, progress)
                 trials = () if rates is None else (trial.loss for trial in rates.trials)
@@ -288,7 +287,7 @@ class Trainer:
             return None
         if "rates" in used.about:
             return rates_from_json(used.about["rates"], str(self.folder / LAST))
-        history.keep_start(session)
+        used.about["start"] = history.keep_start(session)
         try:
             rates = search(session, self.manifest, used, source, settings, history.start, progress, fit)
         except BaseException:  # it is made again
