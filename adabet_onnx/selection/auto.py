@@ -17,8 +17,8 @@ ranking is the same for any sample, as long as the case is. rho caps the number 
 2 have no cap, and case 3 has a fifth of the layers.
 
 Reaching the first normalisation takes activations of the whole network. So the batch is cut into as many parts as it
-takes to keep to the budget (a quarter of all layers' step memory, where none is given; of small networks, in which
-the runtime takes most, inference and a quarter of what training adds, or else the least that training anything takes);
+takes to keep to the budget (a third of all layers' step memory, where none is given; of small networks, in which
+the runtime takes most, inference and a third of what training adds, or else the least that training anything takes);
 the gradients of the parts are gathered, and the update is that of the whole batch. What was tried, and what it gave, is
 in tests/benchmarks/choice.
 """

@@ -22,7 +22,7 @@ from ..sizes import parse_share, parse_size, size_text
 from .search import Answer
 
 MEMORY_LIMITS = ("max_memory", "max_memory_share")
-AUTO_SHARE = 0.25  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
+AUTO_SHARE = 1 / 3  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
 
 
 class Prediction(Protocol):

@@ -209,7 +209,7 @@ def _affordable(
         )
     unasked = 1 if needing is None else costs.batch_size
     fit = Fit(scores, ranking, added, costs, unasked if how.max_accumulate is None else how.max_accumulate)
-    return fit.within(how.budget) if how.budget else fit.within_a_quarter()
+    return fit.within(how.budget) if how.budget else fit.within_a_third()
 
 
 def _why(

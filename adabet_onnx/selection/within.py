@@ -39,10 +39,10 @@ class Fit:
             raise impossible(self._extremes(budget), self._smallest(budget), most_parts=most)
         return found
 
-    def within_a_quarter(self) -> tuple[frozenset[int], Spent]:
-        """Within a quarter of the step memory of training all layers.
+    def within_a_third(self) -> tuple[frozenset[int], Spent]:
+        """Within a third of the step memory of training all layers.
 
-        Where nothing keeps to that (weights alone take as much), within a quarter of what training all layers takes
+        Where nothing keeps to that (weights alone take as much), within a third of what training all layers takes
         beyond inference; where nothing keeps to that either (small networks, in which the runtime takes most), within
         the least that training anything takes.
         """
