@@ -1,4 +1,4 @@
-"""What an adaptation costs: measured on its artifacts, or predicted."""
+"""What an adaptation costs: measured on its artifacts, or predicted; and which share of the parameters it trains."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from .cost.measure import Cost, measure_inference, measure_training
 from .cost.overview import Overview, overview
 from .errors import AdabetError
 from .files import temporary_folder
+from .model.channels import channels_of
 from .model.open import Model
 from .progress import Progress, silent
 from .runtime import Threads, on
@@ -109,3 +110,16 @@ def predicted(
             epochs=epochs,
         )
     return None
+
+
+def trainable_share(model: Model, selection: Selection) -> float:
+    """Trained parameters over all, 0 to 1; of layers trained in part, the chosen channels alone."""
+    chosen = set(selection.parameters)
+    sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
+    left_out = 0.0
+    if selection.channels:
+        known = channels_of(model)
+        for name, indices in selection.channels.items():
+            inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
+            left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
+    return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count

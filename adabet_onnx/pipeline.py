@@ -20,9 +20,8 @@ from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import ModelError, RecordError, UsageError
 from .files import check_folder, check_output, keep_apart, make_folder, write_bytes
-from .measuring import measured, predicted
+from .measuring import measured, predicted, trainable_share
 from .model.bindings import bound_otherwise
-from .model.channels import channels_of
 from .model.dims import Dims
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of, class_axis
@@ -321,7 +320,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
         evaluated_on=f"{len(held)} test samples"
         if job.splits.test is not None
         else f"the {len(held)} samples it was trained on",
-        trainable_share=_trainable_share(job.model, selection),
+        trainable_share=trainable_share(job.model, selection),
         costs=costs,
         not_measured=not_measured,
         metrics=metrics,
@@ -406,15 +405,3 @@ def _finished(job: _Job) -> tuple[Scores, Selection]:
             or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection
-
-
-def _trainable_share(model: Model, selection: Selection) -> float:
-    chosen = set(selection.parameters)
-    sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
-    left_out = 0.0
-    if selection.channels:
-        known = channels_of(model)
-        for name, indices in selection.channels.items():
-            inside = {parameter.name for parameter in model.layer(name).parameters} & chosen
-            left_out += sum(sizes[key] for key in inside) * (1 - len(indices) / known[name].count)
-    return (sum(sizes[name] for name in chosen) - left_out) / model.weight_count

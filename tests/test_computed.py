@@ -13,9 +13,9 @@ from models.tiny import build, node, normal
 from onnx import TensorProto, numpy_helper
 
 from adabet_onnx import ModelError, check_model, make_artifacts, open_model
+from adabet_onnx.measuring import trainable_share
 from adabet_onnx.model import origins
 from adabet_onnx.model.passes import fold_constants
-from adabet_onnx.pipeline import _trainable_share
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.trainability.decisions import decisions
 
@@ -356,7 +356,7 @@ def test_weights_of_no_layer_are_named_and_counted():
         ("/token", "Sub", 6),
     ]
     assert (model.parameter_count, model.weight_count) == (18, 18 + 48 + 6)
-    assert _trainable_share(model, everything(model)) == 18 / 72
+    assert trainable_share(model, everything(model)) == 18 / 72
     told = [str(item) for item in decisions(model) if item.about == "frozen"]
     assert told[0].startswith("frozen: 48 numbers in node /einsum (Einsum) (einsum.weight: ")
     assert "frozen" in json.dumps([dataclasses.asdict(item) for item in decisions(model)])

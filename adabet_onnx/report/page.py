@@ -27,6 +27,7 @@ from .comparison import HEADINGS, cells
 from .gather import gather
 from .material import Material
 from .predicted import find_model, predict_costs
+from .provenance import records
 
 _MANY = 40  # classes of which the confusion matrix has the page's whole width
 _BAR = 4.5  # em, of the widest bar
@@ -88,7 +89,7 @@ def page(found: Material) -> str:
     context |= {"title": _title(found), "lead": _lead(found), "facts": _facts(found)}
     context |= _network(found) | _firmness(found) | _costs(found) | _compared(found) | _curves(found)
     context |= _classes(found)
-    context["records"] = _records(found)
+    context["records"] = records(found)
     for name in ("confusion_figure", "stability_figure", "memory_figure", "curves_figure"):
         context[name] = Markup(context[name])  # our own SVG, in which matplotlib has escaped every text
     return environment.get_template("page.html.j2").render(context)
@@ -370,43 +371,3 @@ def _curves(found: Material) -> dict[str, Any]:
         curves = [found.run.curve]
         caption = "Loss on training data and on data set aside; epoch 0 is before training."
     return {"curves_figure": inline.learning_curves(curves) if curves else "", "curves_caption": caption}
-
-
-def _records(found: Material) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    scores = found.scores
-    if scores is not None:
-        rows.append(("model, SHA-256", scores.model_sha256))
-        settings = ", ".join(f"{key} {value}" for key, value in scores.estimator_summary().items())
-        if scores.samples:
-            rows += [("scores", settings), ("preprocessing", _plain(scores.preprocessing))]
-    if found.run is not None:
-        selection = found.run.selection
-        if scores is None:
-            rows.append(("model, SHA-256", selection.model_sha256))
-        if scores is None or not scores.samples:
-            rows += [("scores", "none"), ("preprocessing", _plain(selection.preprocessing))]
-        rho = "" if selection.rho is None else f", rho {selection.rho:g}"
-        rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
-        manifest = found.run.manifest
-        if manifest is not None:
-            optimizer = manifest.content["optimizer"]
-            rows.append(("training", f"{manifest.backend} backend, {_plain(optimizer)}"))
-            hashes = manifest.content["sha256"]
-            rows += [(f"{what}, SHA-256", str(value)) for what, value in hashes.items()]
-            rows.append(("versions", _plain(manifest.content.get("versions", {}))))
-    if found.compared is not None:
-        plan = found.compared.plan
-        rows.append(("data, SHA-256", str(plan.get("data_sha256"))))
-        keys = ("epochs", "seeds", "batch_size", "accumulate", "train_samples", "rates", "head", "budget", "choices")
-        entries = [(f"comparison, {key.replace('_', ' ')}", _plain(plan.get(key))) for key in keys]
-        rows += [(what, text) for what, text in entries if text not in ("", "-")]
-    return rows
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item is not None) or "-"
-    if isinstance(value, list | tuple):
-        return " ".join(_plain(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)

@@ -150,7 +150,7 @@ def open_store(path: Path, key: str, fields: Sequence[Field], samples: int) -> S
 
     Args:
         path: of the file.
-        key: of all that the values depend on.
+        key: a hash of everything that determines the values.
         fields: the arrays.
         samples: how many there are.
     """

@@ -12,8 +12,8 @@ The pairs: ResNet-20 on 20 classes of CIFAR-100, on noise and on less contrast; 
 EfficientNet-Lite0 on groceries; MiniLM on the intents of a bank's customers. Models and data are looked for in
 ../shared; see bench_pairs.py for MiniLM. What cannot be had is left out, with the reason.
 
-FOLDER/PAIR.jsonl gets a line for each training; one that has its line is not done again, so that what was stopped goes
-on, and pairs can be done beside each other. At the end a table in Markdown is printed of all that is there.
+Each training adds a line to FOLDER/PAIR.jsonl and is not repeated once its line is there: an interrupted benchmark can
+be resumed, and several pairs can run at the same time. At the end it prints a Markdown table of all finished trainings.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def ort_step(job: Job, x: np.ndarray, labels: np.ndarray) -> Step:
 
 
 def steps(job: Job) -> dict[str, Step]:
-    """All that are compared; others where they have what it takes, otherwise a line says what is missing."""
+    """The steps to compare. A rival that is not installed is left out, and a line says so."""
     x, labels = job.data(job.batch)
     found = own_steps(job, x, labels)
     prepared = trainable_graph(job.model, job.selection, backend="portable")

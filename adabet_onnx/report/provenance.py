@@ -1,0 +1,48 @@
+"""The last section of a report: models, settings, versions and hashes, so that it can be made again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .material import Material
+
+
+def records(found: Material) -> list[tuple[str, str]]:
+    """Names and values, as far as they are known."""
+    rows: list[tuple[str, str]] = []
+    scores = found.scores
+    if scores is not None:
+        rows.append(("model, SHA-256", scores.model_sha256))
+        settings = ", ".join(f"{key} {value}" for key, value in scores.estimator_summary().items())
+        if scores.samples:
+            rows += [("scores", settings), ("preprocessing", _plain(scores.preprocessing))]
+    if found.run is not None:
+        selection = found.run.selection
+        if scores is None:
+            rows.append(("model, SHA-256", selection.model_sha256))
+        if scores is None or not scores.samples:
+            rows += [("scores", "none"), ("preprocessing", _plain(selection.preprocessing))]
+        rho = "" if selection.rho is None else f", rho {selection.rho:g}"
+        rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
+        manifest = found.run.manifest
+        if manifest is not None:
+            optimizer = manifest.content["optimizer"]
+            rows.append(("training", f"{manifest.backend} backend, {_plain(optimizer)}"))
+            hashes = manifest.content["sha256"]
+            rows += [(f"{what}, SHA-256", str(value)) for what, value in hashes.items()]
+            rows.append(("versions", _plain(manifest.content.get("versions", {}))))
+    if found.compared is not None:
+        plan = found.compared.plan
+        rows.append(("data, SHA-256", str(plan.get("data_sha256"))))
+        keys = ("epochs", "seeds", "batch_size", "accumulate", "train_samples", "rates", "head", "budget", "choices")
+        entries = [(f"comparison, {key.replace('_', ' ')}", _plain(plan.get(key))) for key in keys]
+        rows += [(what, text) for what, text in entries if text not in ("", "-")]
+    return rows
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item is not None) or "-"
+    if isinstance(value, list | tuple):
+        return " ".join(_plain(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else "-" if value is None else str(value)
