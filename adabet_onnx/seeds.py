@@ -16,6 +16,7 @@ from .errors import UsageError
 _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER, _RATES = 1, 2, 3, 4, 5, 7, 8
 _VIEW, _VIEWS = 11, 12
 _FOLDS, _ROWS = 21, 22
+_SIGNS = 31
 
 
 def check_seed(seed: int) -> None:
@@ -46,6 +47,11 @@ def samples(seed: int) -> np.random.Generator:
 def subsets(seed: int, *group: int) -> np.random.Generator:
     """Of which points of a group of samples the Betti numbers are, by what tells the group from others."""
     return _stream(seed, _SUBSETS, *group)
+
+
+def signs(seed: int) -> np.random.Generator:
+    """Which signs elements of activations get in a sketch."""
+    return _stream(seed, _SIGNS)
 
 
 def layers(seed: int) -> np.random.Generator:

@@ -9,7 +9,9 @@ from __future__ import annotations
 PRESETS = ("auto", "unit", "imagenet", "none")  # data.preprocess
 ESTIMATORS = ("subsets", "batches")  # scoring.groups
 ORDERS = ("shuffled", "sequential")
-PROBES = ("activations", "gram")  # scoring.probes
+SKETCHES = ("auto", "off")  # beside a number
+LEAST_SKETCH = 64
+PROBES = ("activations", "gram", "sketch")  # scoring.probes
 STRATEGIES = ("auto", "adabet", "size", "b1", "random", "last", "first", "head", "norm-bias", "all")  # selection
 HEADS = ("auto", "always", "pool", "never")
 LOSSES = ("cross-entropy", "mse", "bce-with-logits", "l1")  # portable.losses

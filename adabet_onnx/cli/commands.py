@@ -49,7 +49,7 @@ SECTIONS = {
         "report": Entry("report", "report", "Write the results in a folder as one HTML page."),
     },
     "Tools": {
-        "surgery": Entry("model", "surgery", "Expose activations or Gram matrices as outputs of the graph."),
+        "surgery": Entry("model", "surgery", "Expose activations, Gram matrices or sketches as outputs."),
         "doctor": Entry("run", "doctor", "Say what is installed and what it allows."),
     },
 }

@@ -97,7 +97,7 @@ def take_scoring(options: dict[str, Any]) -> Scoring:
     """Take what Scoring holds, but ``channels``, out of the options."""
     from ..scoring.options import Scoring
 
-    names = ("estimator", "samples", "subset_size", "subsets", "batches", "order")
+    names = ("estimator", "samples", "subset_size", "subsets", "batches", "sketch", "order")
     taken = {name: options.pop(name) for name in names}
     return Scoring(batch_size=options.pop("batch_points"), max_memory=options.pop("scoring_memory"), **taken)
 

@@ -230,25 +230,42 @@ def new_head(
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
 @Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose of every layer.")
+@Declared("--sketch", type=int, metavar="K", group="Output", help="Numbers of a sketch at most.", show_default="8192")
+@options.seed
 @options.printed
 @options.bind
-def surgery(model: Path, bind: Bindings, outputs: str, output: Path, as_json: bool, quiet: bool) -> None:
-    """Expose activations or Gram matrices as outputs of the graph.
+def surgery(
+    model: Path,
+    bind: Bindings,
+    outputs: str,
+    sketch: int | None,
+    seed: int,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Expose activations, Gram matrices or sketches as outputs.
 
-    Of every layer its activation, or the centred Gram matrix of a batch's. The outputs' names, by layer, stand in the
-    file's metadata under adabet_onnx.probes.
+    Of every layer its activation, the centred Gram matrix of a batch's, or a sketch of each sample's: numbers whose
+    distances are nearly those of the activations. The outputs' names, by layer, stand in the file's metadata under
+    adabet_onnx.probes.
 
     \b
     Example:
       adabet-onnx surgery model.onnx --outputs gram -o probed.onnx
+      adabet-onnx surgery model.onnx --outputs sketch -o probed.onnx
     """
     import onnx_ir as ir
 
+    from ..errors import UsageError
     from ..files import replacing
     from ..model.open import open_model
     from ..scoring.probes import add_probes
+    from ..scoring.sketch import SKETCH
 
-    probed, names = add_probes(open_model(bound_model(model, bind)), outputs)
+    if sketch is not None and outputs != "sketch":
+        raise UsageError(f"`sketch` is the size of sketches, and has no meaning for {outputs}.")
+    probed, names = add_probes(open_model(bound_model(model, bind)), outputs, sketch=sketch or SKETCH, seed=seed)
     with replacing(output) as part:
         part.write_bytes(ir.to_proto(probed).SerializeToString())
     if as_json:

@@ -25,7 +25,7 @@ from ..vocabulary import (
     STRATEGIES,
 )
 from .layout import GROUPS, Declared, together
-from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Rate, Setting, Size, Weights, Words
+from .parameters import ANY, FILE, OUTPUT, SHARE, Bound, Limit, Numbers, Rate, Setting, Size, SketchSize, Weights, Words
 
 _COUNT = click.IntRange(1)
 _output, _model, _data, _choosing, _scoring, _training, _budget, _artifacts, _runtime = (
@@ -185,6 +185,15 @@ batches = _scoring("--batches", type=int, default=4, metavar="N", help="Batches 
 batch_points = _scoring(
     "--batch-points", type=int, default=32, metavar="N", help="Points of one Betti number (estimator batches)."
 )
+sketch = _scoring(
+    "--sketch",
+    type=SketchSize(),
+    default="auto",
+    metavar="K|off",
+    help="Numbers of a sketch, from which distances are taken (estimator subsets), or off: exact distances, which take "
+    "more memory.",
+    show_default="auto: 8192",
+)
 order = _scoring(
     "--order", type=click.Choice(ORDERS), default="shuffled", help="Which samples: drawn at random, or the first ones."
 )
@@ -192,10 +201,10 @@ scoring_memory = _scoring(
     "--scoring-memory",
     type=Size(),
     metavar="SIZE",
-    help="Memory for scoring's forward passes at most, e.g. 2GB.",
+    help="Memory that scoring takes at most, e.g. 2GB.",
     show_default="3/4 of what is free",
 )
-scoring = together(estimator, samples, subset_size, subsets, batches, batch_points, order, scoring_memory)
+scoring = together(estimator, samples, subset_size, subsets, batches, batch_points, sketch, order, scoring_memory)
 
 # Training
 epochs = _training(

@@ -13,7 +13,7 @@ import click
 
 from ..errors import UsageError
 from ..sizes import parse_size
-from ..vocabulary import AUTO
+from ..vocabulary import AUTO, SKETCHES
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY = click.Path(exists=True, path_type=Path)
@@ -124,6 +124,21 @@ class Rate(click.ParamType["float | str"]):
             return float(text)
         except ValueError:
             self.fail(f"{value!r} is not a number above 0, or {AUTO}.", param, ctx)
+
+
+class SketchSize(click.ParamType["int | str"]):
+    """The most numbers of a sketch, auto, or off."""
+
+    name = "sketch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Parse, or fail as click does."""
+        text = str(value).strip().lower()
+        if text in SKETCHES:
+            return text
+        if not text.isdecimal():
+            self.fail(f"{value!r} is not a whole number, {' or '.join(SKETCHES)}.", param, ctx)
+        return int(text)
 
 
 class Extent(click.ParamType["tuple[str, int]"]):

@@ -28,6 +28,7 @@ from .printing import progress_bar, show, show_json
 @options.subsets
 @options.batches
 @options.batch_points.varied(aliases=("--batch-size",))
+@options.sketch
 @options.order
 @Declared(
     "--channels",

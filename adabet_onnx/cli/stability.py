@@ -39,6 +39,7 @@ from .printing import progress_bar, show, show_json
 ).varied(aliases=("--seeds",))
 @options.subset_size
 @options.subsets
+@options.sketch
 @Declared(
     "--fisher/--no-fisher",
     default=True,

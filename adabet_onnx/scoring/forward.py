@@ -1,12 +1,17 @@
-"""The forward pass that scores are made from: a model with probes in a session, and what it leaves of each group."""
+"""The forward passes that scores are made from: a model with probes in a session, and what they leave of samples.
+
+Two forms: sketches of samples that are forwarded in batches of any size, and Gram matrices inside the graph, of samples
+that are all forwarded together, whose distances are exact.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import onnx_ir as ir
 
 from .. import runtime
 from ..data.dataset import Dataset
@@ -15,15 +20,18 @@ from ..data.preprocess import Arithmetic
 from ..errors import DataError
 from ..model.channels import Channels
 from ..model.open import Model
+from ..progress import Progress, silent
 from ..runtime import Threads
 from .betti import distances
-from .probes import add_channel_probes, add_probes
-from .signals import Sums, add_sums, stored_statistics
+from .passes import Passes
+from .probes import add_channel_probes, add_probes, add_sketches
+from .signals import Stored, SumOutputs, Sums, add_sums, joined, stored_statistics
+from .sketches import Sketches
 
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What a forward pass of N samples left.
+    """What forward passes of N samples left.
 
     Attributes:
         grams: of each layer in model order, the centred Gram matrix of its activations, float32 (N, N).
@@ -43,8 +51,37 @@ class Forwarded:
         return Forwarded(grams, {name: sums.of(rows) for name, sums in self.sums.items()})
 
 
-class Probed:
-    """A model with Gram probes and sums over channels, ready to run.
+class Probed(Protocol):
+    """A model with probes, ready to run.
+
+    Attributes:
+        stored: statistics of the layers that have them.
+    """
+
+    stored: dict[str, Stored]
+
+    def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
+        """Forward the samples of these indices.
+
+        Args:
+            dataset: of the samples.
+            indices: of the samples whose distances are wanted.
+            progress: called with what is going on, samples done and samples in all.
+
+        Raises:
+            DataError: the data does not fit the model.
+        """
+
+    def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
+        """Distances of the points of a layer, (N, N).
+
+        Raises:
+            DataError: activations are NaN or infinite; the layer is named.
+        """
+
+
+class GramProbed:
+    """A model with Gram probes and sums over channels, which forwards all samples of a group together.
 
     Args:
         model: the opened model.
@@ -55,35 +92,105 @@ class Probed:
 
     def __init__(self, model: Model, preprocessing: Arithmetic, *, group: int, threads: Threads = None) -> None:
         probed, self._grams = add_probes(model, "gram", group=group)
+        values = {value.name or "": value for node in probed.graph for value in node.outputs}
         self.stored = stored_statistics(model, probed)
-        self._sums = add_sums(model, probed, self._grams, self.stored)
-        self._model, self._preprocessing = model, preprocessing
-        self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            probed, f"{model.name} with probes", probing_options(threads), threads
-        )
+        sources = {layer.name: values[layer.activation] for layer in model.layers if layer.name in self.stored}
+        self._sums = add_sums(probed, self._grams, sources)
+        self._run = _Session(model, preprocessing, probed, threads)
 
-    def forward(self, dataset: Dataset, indices: np.ndarray) -> Forwarded:
-        """Forward the samples of these indices together.
-
-        Raises:
-            DataError: the data does not fit the model.
-        """
-        names = [*self._grams.values(), *(name for made in self._sums.values() for name in made.outputs)]
-        values = runtime.run_session(self._session, names, self._feeder.feeds(dataset, indices), self._model.name)
-        found = dict(zip(names, values, strict=True))
+    def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
+        """As `Probed` says."""
+        progress("forward passes", 0, len(indices))
+        found = self._run(dataset, indices)
+        progress("forward passes", len(indices), len(indices))
         return Forwarded(
             {layer: found[name] for layer, name in self._grams.items()},
             {layer: made.read(found) for layer, made in self._sums.items()},
         )
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
-        """Distances of the points of a layer, (N, N).
+        """As `Probed` says."""
+        return _distances(layer, gram, self._run.preprocessing)
 
-        Raises:
-            DataError: activations are NaN or infinite; the layer is named.
-        """
+
+class SketchProbed:
+    """A model with sketches of activations and sums over channels, which forwards samples in small batches.
+
+    Args:
+        model: the opened model.
+        preprocessing: how samples become input.
+        passes: how sketches are made.
+        seed: of their signs.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+    """
+
+    def __init__(
+        self, model: Model, preprocessing: Arithmetic, passes: Passes, *, seed: int = 0, threads: Threads = None
+    ) -> None:
+        self._model, self._preprocessing, self._passes = model, preprocessing, passes
+        self._seed, self._threads = seed, threads
+        self.stored = stored_statistics(model, model.graph)
+        self._ready: dict[int, _SketchPass] = {}
+
+    def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
+        """As `Probed` says."""
+        grams: dict[str, np.ndarray] = {}
+        sums: dict[str, Sums] = {}
+        count, parts = len(indices), self._passes.parts
+        for number in range(len(parts)):
+
+            def say(what: str, done: int, _: int, before: int = number * count) -> None:
+                progress(what, before + done, len(parts) * count)
+
+            found = self._pass(number).forward(dataset, indices, say)
+            grams |= found.grams
+            sums |= found.sums
+        order = [layer.name for layer in self._model.layers]
+        return Forwarded({name: grams[name] for name in order}, sums)
+
+    def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
+        """As `Probed` says."""
         return _distances(layer, gram, self._preprocessing)
+
+    def _pass(self, number: int) -> _SketchPass:
+        """One of the passes. Of several, only one is in memory."""
+        if number not in self._ready:
+            self._ready.clear()
+            names = self._passes.parts[number]
+            made = add_sketches(self._model, names, sketch=self._passes.size, seed=self._seed)
+            sources = {name: made.thinned[name] for name in names if name in self.stored}
+            sums = add_sums(made.model, made.outputs, sources)
+            run = _Session(self._model, self._preprocessing, made.model, self._threads)
+            self._ready[number] = _SketchPass(run, made.outputs, sums, self._passes)
+        return self._ready[number]
+
+
+@dataclass(frozen=True)
+class _SketchPass:
+    """A pass over samples that makes sketches of some layers."""
+
+    run: _Session
+    outputs: dict[str, str]
+    sums: dict[str, SumOutputs]
+    passes: Passes
+
+    def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress) -> Forwarded:
+        """Gram matrices and sums of these layers."""
+        sketches: dict[str, Sketches] = {}
+        sums: dict[str, list[Sums]] = {name: [] for name in self.sums}
+        for start in range(0, len(indices), self.passes.batch):
+            progress("forward passes", start, len(indices))
+            found = self.run(dataset, indices[start : start + self.passes.batch])
+            for name, output in self.outputs.items():
+                rows = found.pop(output)
+                if name not in sketches:
+                    sketches[name] = Sketches(len(indices), rows.shape[1], half=self.passes.half)
+                sketches[name].add(rows)
+            for name, made in self.sums.items():
+                sums[name].append(made.read(found))
+        progress("forward passes", len(indices), len(indices))
+        grams = {name: sketches.pop(name).gram() for name in self.outputs}
+        return Forwarded(grams, {name: joined(parts) for name, parts in sums.items()})
 
 
 class ProbedChannels:
@@ -111,11 +218,7 @@ class ProbedChannels:
         threads: Threads = None,
     ) -> None:
         probed, self.outputs = add_channel_probes(model, channels, group=group)
-        self._model, self._preprocessing = model, preprocessing
-        self._feeder = Feeder(model, preprocessing)
-        self._session = runtime.inference_session(
-            probed, f"{model.name} with probes", probing_options(threads), threads
-        )
+        self._run = _Session(model, preprocessing, probed, threads)
 
     def forward(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Centred Gram matrices of channels, float32 (C, N, N), by the names in ``outputs``.
@@ -123,9 +226,7 @@ class ProbedChannels:
         Raises:
             DataError: the data does not fit the model.
         """
-        names = list(dict.fromkeys(self.outputs.values()))
-        values = runtime.run_session(self._session, names, self._feeder.feeds(dataset, indices), self._model.name)
-        return dict(zip(names, values, strict=True))
+        return self._run(dataset, indices)
 
     def distances(self, layer: str, gram: np.ndarray) -> np.ndarray:
         """Distances of the points of a channel, (N, N).
@@ -133,7 +234,25 @@ class ProbedChannels:
         Raises:
             DataError: activations are NaN or infinite; the layer is named.
         """
-        return _distances(layer, gram, self._preprocessing)
+        return _distances(layer, gram, self._run.preprocessing)
+
+
+class _Session:
+    """A graph with probes in a session, fed with samples."""
+
+    def __init__(self, model: Model, preprocessing: Arithmetic, probed: ir.Model, threads: Threads) -> None:
+        self._name, self.preprocessing = model.name, preprocessing
+        self._feeder = Feeder(model, preprocessing)
+        self._outputs = list(dict.fromkeys(value.name or "" for value in probed.graph.outputs))
+        self._session = runtime.inference_session(
+            probed, f"{model.name} with probes", probing_options(threads), threads
+        )
+
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name."""
+        feeds = self._feeder.feeds(dataset, indices)
+        values = runtime.run_session(self._session, self._outputs, feeds, self._name)
+        return dict(zip(self._outputs, values, strict=True))
 
 
 def _distances(layer: str, gram: np.ndarray, preprocessing: Arithmetic) -> np.ndarray:
@@ -144,7 +263,7 @@ def _distances(layer: str, gram: np.ndarray, preprocessing: Arithmetic) -> np.nd
 
 
 def probing_options(threads: Threads = None) -> Any:
-    """Session options for a graph with Gram probes, which take much less memory this way.
+    """Session options for a graph with probes, which take much less memory this way.
 
     Memory patterns help the 1.19.2 of the training package and harm the newest stock runtime; both were measured
     (tests/benchmarks/bench_scoring.py).

@@ -22,34 +22,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ..model.channels import Channels
+from .nodes import Constants, Nodes, elements
+from .slopes import pairs
 
 _BLOCK = 1 << 18  # floats of one block over the whole group: 1 MiB, which fits a second-level cache
-_SOUND = 1e-2  # a slope (times the deviation) must exceed this share of the offset; see `_slopes`
-
-
-class _Nodes:
-    """Makes nodes, in order, with names below a common prefix."""
-
-    def __init__(self, prefix: str, opset: int) -> None:
-        self.prefix, self.opset = prefix, opset
-        self.made: list[ir.Node] = []
-
-    def add(self, op_type: str, inputs: list[ir.Value | None], suffix: str, **attributes: Any) -> ir.Value:
-        """A node with one output of the same name."""
-        node = ir.node(op_type, inputs, attributes, name=f"{self.prefix}/{suffix}")
-        node.outputs[0].name = node.name
-        self.made.append(node)
-        return node.outputs[0]
 
 
 # Adds the nodes of one block's product: (nodes, block, its weights, the sum so far) -> the new sum.
-_Body = Callable[[_Nodes, ir.Value, "ir.Value | None", ir.Value], ir.Value]
+_Body = Callable[[Nodes, ir.Value, "ir.Value | None", ir.Value], ir.Value]
 
 
 class GramProbes:
@@ -63,9 +48,9 @@ class GramProbes:
     def __init__(self, graph: ir.Graph, group: int) -> None:
         self._graph, self._group = graph, group
         self._opset = graph.opset_imports.get("") or 17
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._constants = Constants(graph)
         self._square: ir.Value | None = None
-        self._zero = self._constant(np.zeros((1, 1), np.float32))
+        self._zero = self._constants(np.zeros((1, 1), np.float32))
 
     def add(self, activations: dict[str, ir.Value]) -> dict[str, ir.Value]:
         """Add a probe for each activation.
@@ -76,24 +61,24 @@ class GramProbes:
         Returns:
             (N, N) values named ``LAYER/gram``, in the same order.
         """
-        pairs = {
+        together = {
             name: (conv, slopes)
-            for name, (conv, slopes) in self._pairs(activations).items()
-            if 2 * _elements(activations[name], 2) >= self._group
+            for name, (conv, slopes) in pairs(activations).items()
+            if 2 * elements(activations[name], 2) >= self._group
         }  # (with so few positions in a channel, a Gram matrix for each costs more than it saves)
-        behind = {conv for conv, _ in pairs.values()}
+        behind = {conv for conv, _ in together.values()}
         found: dict[str, ir.Value] = {}
         square = self._square_shape()
         for name in reversed(activations):
-            if name in pairs:
-                conv, slopes = pairs[name]
-                nodes = _Nodes(f"{name}/pair", self._opset)
+            if name in together:
+                conv, slopes = together[name]
+                nodes = Nodes(f"{name}/pair", self._opset)
                 rows = self._pair(nodes, activations[name], slopes)
                 for index, layer in enumerate((name, conv)):
-                    row = nodes.add("Gather", [rows, self._constant([index])], f"row{index}")
+                    row = nodes.add("Gather", [rows, self._constants([index])], f"row{index}")
                     found[layer] = nodes.add("Reshape", [row, square], f"gram{index}")
             elif name not in behind:
-                nodes = _Nodes(f"{name}/direct", self._opset)
+                nodes = Nodes(f"{name}/direct", self._opset)
                 found[name] = self._direct(nodes, activations[name])
             else:
                 continue
@@ -113,126 +98,96 @@ class GramProbes:
             (C, N, N) values by layer, in the same order; a Conv has that of the BatchNormalization after it, if that is
             given too, where they differ by factors only.
         """
-        of_conv = {conv: name for name, (conv, _) in self._pairs(activations).items()}
+        of_conv = {conv: name for name, (conv, _) in pairs(activations).items()}
         found: dict[str, ir.Value] = {}
         for name in reversed(activations):
             if name in of_conv:
                 found[name] = found[of_conv[name]]
                 continue
-            nodes = _Nodes(f"{name}/channels", self._opset)
+            nodes = Nodes(f"{name}/channels", self._opset)
             found[name] = self._by_channel(nodes, activations[name], channels[name])
             found[name].name, found[name].dtype = f"{name}/channels", ir.DataType.FLOAT
             found[name].shape = ir.Shape([channels[name].count, "N", "N"])
             self._graph.extend(nodes.made)
         return {name: found[name] for name in activations}
 
-    def _pairs(self, activations: dict[str, ir.Value]) -> dict[str, tuple[str, np.ndarray]]:
-        """For the layer of each BatchNormalization that may stand for its Conv, the layer of that Conv, and slopes."""
-        layer_of = {value: name for name, value in activations.items()}
-        pairs: dict[str, tuple[str, np.ndarray]] = {}
-        for name, value in activations.items():
-            slopes = self._slopes(value)
-            node = value.producer()
-            if slopes is not None and node is not None and node.inputs[0] in layer_of:
-                pairs[name] = (layer_of[node.inputs[0]], slopes)
-        return pairs
-
-    def _slopes(self, value: ir.Value) -> np.ndarray | None:
-        """Slope per channel if a BatchNormalization makes ``value`` and its input follows from it, else None."""
-        node = value.producer()
-        if node is None or node.op_type != "BatchNormalization" or _trains(node):
-            return None
-        x = node.inputs[0]
-        conv = x.producer() if x is not None else None
-        if x is None or conv is None or conv.op_type != "Conv" or x.is_graph_output() or len(x.uses()) != 1:
-            return None
-        tensors = [None if given is None else ir.convenience.get_const_tensor(given) for given in node.inputs[1:5]]
-        arrays = [tensor.numpy().astype(np.float64) for tensor in tensors if tensor is not None]
-        if len(arrays) < 4:
-            return None
-        scale, bias, mean, var = arrays
-        deviation = np.sqrt(np.maximum(var, 0))
-        slopes = scale / np.sqrt(var + node.attributes.get_float("epsilon", 1e-5))
-        sound = (np.abs(slopes) * deviation > _SOUND * np.abs(bias)) & (deviation > _SOUND * np.abs(mean))
-        return slopes if bool(np.all(sound & (np.abs(slopes) > 1e-12))) else None
-
-    def _direct(self, nodes: _Nodes, value: ir.Value) -> ir.Value:
+    def _direct(self, nodes: Nodes, value: ir.Value) -> ir.Value:
         """(N, N): the Gram matrix of one activation, block by block over its features."""
 
-        def product(nodes: _Nodes, block: ir.Value, _: ir.Value | None, total: ir.Value) -> ir.Value:
+        def product(nodes: Nodes, block: ir.Value, _: ir.Value | None, total: ir.Value) -> ir.Value:
             centred = self._centred(nodes, block)
             return nodes.add("Gemm", [centred, centred, total], "sum", transB=1)
 
         flat = nodes.add("Flatten", [value], "flat", axis=1)
-        return self._summed(nodes, flat, None, _elements(value, 1), max(1, _BLOCK // self._group), product)
+        return self._summed(nodes, flat, None, elements(value, 1), max(1, _BLOCK // self._group), product)
 
-    def _pair(self, nodes: _Nodes, value: ir.Value, slopes: np.ndarray) -> ir.Value:
+    def _pair(self, nodes: Nodes, value: ir.Value, slopes: np.ndarray) -> ir.Value:
         """(2, N * N): the Gram matrices of a BatchNormalization's output and input, block by block over channels.
 
         onnxruntime merges both Transposes into the MatMul, so nothing is copied for them.
         """
 
-        def product(nodes: _Nodes, block: ir.Value, weights: ir.Value | None, total: ir.Value) -> ir.Value:
+        def product(nodes: Nodes, block: ir.Value, weights: ir.Value | None, total: ir.Value) -> ir.Value:
             each = nodes.add("Flatten", [self._each(nodes, block)], "rows", axis=1)
             return nodes.add("Gemm", [weights, each, total], "sum")
 
-        channels, positions = len(slopes), _elements(value, 2)
+        channels, positions = len(slopes), elements(value, 2)
         fitting = self._fitting(positions)
-        x = nodes.add("Reshape", [value, self._constant([0, 0, -1])], "flat")
-        weights = self._constant(np.stack([np.ones(channels), slopes**-2.0]).astype(np.float32))
+        x = nodes.add("Reshape", [value, self._constants([0, 0, -1])], "flat")
+        weights = self._constants(np.stack([np.ones(channels), slopes**-2.0]).astype(np.float32))
         return self._summed(nodes, x, weights, channels, max(1, min(channels, fitting)), product)
 
     def _fitting(self, positions: int) -> int:
         """How many channels with so many positions make a block."""
         return min(_BLOCK // (self._group * positions), 2 * _BLOCK // self._group**2)
 
-    def _each(self, nodes: _Nodes, block: ir.Value) -> ir.Value:
+    def _each(self, nodes: Nodes, block: ir.Value) -> ir.Value:
         """(C, N, N): the Gram matrix of every channel of a block (N, C, positions)."""
         centred = self._centred(nodes, block)
         left = nodes.add("Transpose", [centred], "left", perm=[1, 0, 2])
         right = nodes.add("Transpose", [centred], "right", perm=[1, 2, 0])
         return nodes.add("MatMul", [left, right], "each")
 
-    def _by_channel(self, nodes: _Nodes, value: ir.Value, channels: Channels) -> ir.Value:
+    def _by_channel(self, nodes: Nodes, value: ir.Value, channels: Channels) -> ir.Value:
         """(C, N, N): the Gram matrices of an activation's channels, block by block over them."""
         count, elements = channels.count, channels.elements
         if channels.last:
-            x = nodes.add("Reshape", [value, self._constant([0, elements, count])], "flat")
+            x = nodes.add("Reshape", [value, self._constants([0, elements, count])], "flat")
             x = nodes.add("Transpose", [x], "first", perm=[0, 2, 1])
         else:
-            x = nodes.add("Reshape", [value, self._constant([0, count, elements])], "flat")
+            x = nodes.add("Reshape", [value, self._constants([0, count, elements])], "flat")
         fitting = max(1, min(count, self._fitting(elements)))
         step = next(number for number in range(fitting, 0, -1) if count % number == 0)  # blocks of equal size stack
         if step == count:
             return self._each(nodes, x)
-        scope = _Nodes(f"{nodes.prefix}/block", self._opset)
+        scope = Nodes(f"{nodes.prefix}/block", self._opset)
         turn, go = _scalar(f"{scope.prefix}/turn", ir.DataType.INT64), _scalar(f"{scope.prefix}/go", ir.DataType.BOOL)
-        size = self._constant([step])
+        size = self._constants([step])
         start = scope.add("Mul", [turn, size], "start")
         end = scope.add("Add", [start, size], "end")
-        each = self._each(scope, scope.add("Slice", [x, start, end, self._constant([1])], "x"))
+        each = self._each(scope, scope.add("Slice", [x, start, end, self._constants([1])], "x"))
         each.type, each.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([step, None, None])
         on = scope.add("Identity", [go], "on")
         on.type, on.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
         loop = ir.Graph([turn, go], [on, each], nodes=scope.made, name=f"{scope.prefix}/graph")
-        turns = self._constant(np.array(count // step, np.int64))
+        turns = self._constants(np.array(count // step, np.int64))
         stacked = nodes.add("Loop", [turns, None], "loop", body=loop)
         square = self._square_shape()
-        shape = nodes.add("Concat", [self._constant([count]), square], "shape", axis=0)
+        shape = nodes.add("Concat", [self._constants([count]), square], "shape", axis=0)
         return nodes.add("Reshape", [stacked, shape], "matrices")
 
     def _summed(
-        self, nodes: _Nodes, x: ir.Value, weights: ir.Value | None, extent: int, step: int, body: _Body
+        self, nodes: Nodes, x: ir.Value, weights: ir.Value | None, extent: int, step: int, body: _Body
     ) -> ir.Value:
         """The sum of ``body`` over blocks of ``step`` along axis 1 of ``x`` (and of ``weights``)."""
         if step >= extent:
             return body(nodes, x, weights, self._zero)
-        scope = _Nodes(f"{nodes.prefix}/block", self._opset)
+        scope = Nodes(f"{nodes.prefix}/block", self._opset)
         turn, go = _scalar(f"{scope.prefix}/turn", ir.DataType.INT64), _scalar(f"{scope.prefix}/go", ir.DataType.BOOL)
         total = ir.Value(
             name=f"{scope.prefix}/total", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([None, None])
         )
-        size, axis = self._constant([step]), self._constant([1])
+        size, axis = self._constants([step]), self._constants([1])
         start = scope.add("Mul", [turn, size], "start")
         end = scope.add("Add", [start, size], "end")
         block = scope.add("Slice", [x, start, end, axis], "x")
@@ -242,13 +197,13 @@ class GramProbes:
         on = scope.add("Identity", [go], "on")
         on.type, on.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
         loop = ir.Graph([turn, go, total], [on, new_total], nodes=scope.made, name=f"{scope.prefix}/graph")
-        turns = self._constant(np.array(math.ceil(extent / step), np.int64))
+        turns = self._constants(np.array(math.ceil(extent / step), np.int64))
         return nodes.add("Loop", [turns, None, self._zero], "loop", body=loop)
 
-    def _centred(self, nodes: _Nodes, x: ir.Value) -> ir.Value:
+    def _centred(self, nodes: Nodes, x: ir.Value) -> ir.Value:
         """x minus its mean over the batch."""
         if self._opset >= 18:
-            mean = nodes.add("ReduceMean", [x, self._constant([0])], "mean", keepdims=1)
+            mean = nodes.add("ReduceMean", [x, self._constants([0])], "mean", keepdims=1)
         else:
             mean = nodes.add("ReduceMean", [x], "mean", axes=[0], keepdims=1)
         return nodes.add("Sub", [x, mean], "centred")
@@ -257,36 +212,13 @@ class GramProbes:
         """The shape (N, N), from the batch size of the graph's first input; made once."""
         if self._square is not None:
             return self._square
-        nodes = _Nodes("probes", self._opset)
+        nodes = Nodes("probes", self._opset)
         shape = nodes.add("Shape", [self._graph.inputs[0]], "shape")
-        count = nodes.add("Slice", [shape, self._constant([0]), self._constant([1])], "count")
+        count = nodes.add("Slice", [shape, self._constants([0]), self._constants([1])], "count")
         square = nodes.add("Concat", [count, count], "square", axis=0)
         self._graph.extend(nodes.made)
         self._square = square
         return square
-
-    def _constant(self, value: list[int] | np.ndarray) -> ir.Value:
-        """An initializer, made once for equal values."""
-        array = np.asarray(value, np.int64) if isinstance(value, list) else value
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
-            name = f"probes/constant{len(self._constants)}"
-            self._constants[key] = ir.Value(name=name, const_value=ir.tensor(array))
-            self._graph.register_initializer(self._constants[key])
-        return self._constants[key]
-
-
-def _trains(node: ir.Node) -> bool:
-    """Whether a BatchNormalization uses the batch's own statistics."""
-    mode: int = node.attributes.get_int("training_mode", 0)
-    return mode == 1
-
-
-def _elements(value: ir.Value, axis: int) -> int:
-    """Elements of one sample from an axis on."""
-    assert value.shape is not None
-    extents = value.shape.numpy() if value.shape.is_static() else (1, *(int(str(x)) for x in list(value.shape)[1:]))
-    return math.prod(extents[axis:])
 
 
 def _scalar(name: str, dtype: ir.DataType) -> ir.Value:

@@ -9,15 +9,12 @@ import numpy as np
 
 from .. import seeds
 from ..errors import DataError
-from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
 from ..sizes import size_text
 from .options import Scoring
+from .passes import base_bytes, sample_bytes
 
-GROUP = 128  # samples forwarded together under the subsets estimator
-# ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
-_ARENA_FACTOR = 1.5
-_SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
+GROUP = 128  # samples whose distances are taken together under the subsets estimator
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Plan:
 
     Attributes:
         points: of one Betti number.
-        group: samples forwarded together.
+        group: samples whose distances are taken together.
         groups: how many.
         subsets: per group.
     """
@@ -46,7 +43,7 @@ def make_plan(scoring: Scoring) -> Plan:
 
 
 def fit_plan(
-    plan: Plan, estimator: str, samples: int, model: Model, limit: int, available: int
+    plan: Plan, estimator: str, samples: int, model: Model, limit: int | None, available: int
 ) -> tuple[Plan, list[str], int]:
     """Keep to the samples there are and to the memory limit: (plan, notes, samples left out).
 
@@ -55,7 +52,7 @@ def fit_plan(
         estimator: subsets or batches.
         samples: asked for, under subsets.
         model: to score.
-        limit: bytes the forward pass may take.
+        limit: bytes the forward pass of a whole group may take; None where groups are not forwarded as a whole.
         available: samples there are.
 
     Raises:
@@ -73,9 +70,9 @@ def fit_plan(
         raise DataError(
             f"scoring needs {needed} samples, but the data has {available}. Give more data, or a smaller {smaller}."
         )
-    fits = largest_group(model, plan.points, limit)
     group = plan.group
-    if fits < group:
+    fits = group if limit is None else largest_group(model, plan.points, limit)
+    if limit is not None and fits < group:
         parts = math.ceil(usable / fits)  # of equal size, so that as few samples as possible are left out
         group = usable // parts if usable // parts >= plan.points else fits
         notes.append(f"groups of {group} samples instead of {plan.group}, to keep within {size_text(limit)} of memory")
@@ -101,13 +98,10 @@ def largest_group(model: Model, points: int, limit: int) -> int:
     Raises:
         DataError: fewer than ``points`` fit.
     """
-    # A probe may copy the activation it reads into another layout.
-    one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
-    # Weights are in memory as they were opened, in the probed copy, as bytes, and twice in the session being made.
-    base = _SESSION_BYTES + 5 * weight_bytes(model.graph)
-    fits = int((limit - base) / (_ARENA_FACTOR * max(1, one)))
+    base, one = base_bytes(model), sample_bytes(model)
+    fits = (limit - base) // one
     if fits < points:
-        need = int(base + _ARENA_FACTOR * one * points)
+        need = base + one * points
         raise DataError(
             f"scoring {model.name} in groups of {points} needs about {size_text(need)}, over the limit of "
             f"{size_text(limit)}. Raise `Scoring(max_memory=...)`, or give a smaller `subset_size` (or "

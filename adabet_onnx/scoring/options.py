@@ -8,7 +8,7 @@ from ..errors import UsageError
 from ..options import check_fields
 from ..showing import changed
 from ..sizes import parse_size
-from ..vocabulary import ESTIMATORS, ORDERS
+from ..vocabulary import ESTIMATORS, LEAST_SKETCH, ORDERS, SKETCHES
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,22 @@ class Scoring:
     """How layers are scored.
 
     Attributes:
-        estimator: ``subsets`` forwards groups of up to 128 samples together and takes b1 of ``subsets`` seeded random
+        estimator: ``subsets`` takes distances of groups of up to 128 samples, and b1 of ``subsets`` seeded random
             ``subset_size``-subsets of each group; ``batches`` is the paper's, b1 of ``batches`` disjoint batches.
         samples: for subsets, how many samples in all.
         subset_size: for subsets, N: the points of one Betti number.
         subsets: for subsets, how many per group.
         batch_size: for batches, N.
         batches: for batches, how many.
+        sketch: for subsets, k: distances are those of sketches of k numbers of each activation, and exact where it has
+            no more elements; samples are forwarded few at a time. ``"auto"`` is 8,192, or fewer where ``max_memory`` is
+            short. ``"off"`` takes exact distances inside the graph, from groups that are forwarded together, which
+            takes several times the memory. ``batches`` is always exact.
         order: ``shuffled`` draws samples at random, ``sequential`` takes the first ones.
         channels: also score the output channels within each layer, which ``Choosing(channel_rho=...)`` needs.
-        max_memory: bytes that the forward pass may take, or text such as ``"2GB"``; None is three quarters of what is
-            free. Groups are made smaller to keep to it, which the notes of the scores then say.
+        max_memory: bytes that scoring may take, or text such as ``"2GB"``; None is three quarters of what is free. To
+            keep to it fewer samples are forwarded at a time, sketches become smaller, or without sketches groups do,
+            which the notes of the scores then say.
 
     Raises:
         UsageError: an unknown estimator or order, or a number out of range.
@@ -43,6 +48,7 @@ class Scoring:
     subsets: int = 64
     batch_size: int = 32
     batches: int = 4
+    sketch: int | str = "auto"
     order: str = "shuffled"
     channels: bool = False
     max_memory: int | str | None = None
@@ -67,8 +73,21 @@ class Scoring:
                 f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
                 "lower `subset_size`."
             )
+        check_sketch(self.sketch)
+        if self.sketch_size is not None and self.estimator == "batches":
+            raise UsageError("the estimator `batches` is exact: a `sketch` is for the estimator `subsets`.")
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
+
+    @property
+    def sketching(self) -> bool:
+        """Whether distances are those of sketches."""
+        return self.estimator == "subsets" and self.sketch != "off"
+
+    @property
+    def sketch_size(self) -> int | None:
+        """k, if it is given."""
+        return None if isinstance(self.sketch, str) else self.sketch
 
     @property
     def points(self) -> int:
@@ -84,3 +103,19 @@ class Scoring:
     def needed(self) -> int:
         """The fewest samples that scores can be made of."""
         return self.points * (self.batches if self.estimator == "batches" else 1)
+
+
+def check_sketch(sketch: int | str) -> None:
+    """See that it is the size of a sketch, or a word for one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if isinstance(sketch, str):
+        if sketch not in SKETCHES:
+            raise UsageError(f"`sketch` must be a whole number, {' or '.join(SKETCHES)}, not {sketch!r}.")
+    elif sketch < LEAST_SKETCH:
+        raise UsageError(
+            f"a sketch of {sketch} numbers says too little of an activation: take at least {LEAST_SKETCH}, better the "
+            "default."
+        )

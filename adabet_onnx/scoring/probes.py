@@ -1,6 +1,6 @@
 """Graph surgery: make layers' activations, or what the score needs of them, outputs of the graph.
 
-Two kinds of probe:
+Three kinds of probe:
 
 * ``activations``: the activation itself becomes an output, named as it is in the graph. All of them at once cost
   memory that grows with depth. (Where the batch is not its first axis, or is merged with another, the output is
@@ -9,6 +9,9 @@ Two kinds of probe:
   inside the graph, and only that (N, N) matrix becomes an output, named ``LAYER/gram``. Distances between the points
   follow from it. Centring keeps float32 exact enough when activations lie far from the origin. How it is computed
   stands in `gram`.
+* ``sketch``: k numbers for each sample, ``LAYER/sketch`` (N, K), whose distances are nearly those of the activation,
+  and exactly those where it has no more than k elements. Those of a sample do not depend on the others, so a batch may
+  have any size, and distances of all samples follow outside. How it is computed stands in `sketch`.
 
 The probed file names its outputs in metadata_props under ``adabet_onnx.probes``: a JSON object from layer name to
 output name. It takes any batch size.
@@ -16,7 +19,8 @@ output name. It takes any batch size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -30,18 +34,23 @@ from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
 from ..vocabulary import PROBES
 from .gram import GramProbes
+from .sketch import SKETCH, SketchProbes
 
 
 @guarded("probing")
-def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, dict[str, str]]:
+def add_probes(
+    model: Model, kind: str, *, group: int = 32, sketch: int = SKETCH, seed: int = 0
+) -> tuple[ir.Model, dict[str, str]]:
     """A copy of the graph whose outputs are the probes of all layers, in model order.
 
     What only the old output needed is dropped.
 
     Args:
         model: the opened model; it is not changed.
-        kind: activations or gram.
+        kind: activations, gram or sketch.
         group: for gram, the batch size that its blocks are sized for; others work too.
+        sketch: for sketch, k: the most numbers of one sketch.
+        seed: for sketch, of its signs.
 
     Returns:
         The probed graph, and the output name of each layer.
@@ -51,22 +60,55 @@ def add_probes(model: Model, kind: str, *, group: int = 32) -> tuple[ir.Model, d
     """
     if kind not in PROBES:
         raise UsageError(f"unknown kind of probe {kind!r}: choose one of {', '.join(PROBES)}.")
-    probed = model.graph.clone()
-    graph = probed.graph
-    values = {value.name: value for node in graph for value in node.outputs}
-    activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in model.layers}
-    graph.outputs.clear()
-    graph.outputs.extend(dict.fromkeys(activations.values()))
-    RemoveUnused()(probed)
+    if sketch < 1:
+        raise UsageError(f"a sketch must have at least 1 number, not {sketch}.")
+    probed, activations = _with_activations(model, model.layers)
     if kind == "gram":
-        graph.outputs.clear()
-        outputs = GramProbes(graph, group).add(activations)
-        graph.outputs.extend(outputs.values())
+        outputs = GramProbes(probed.graph, group).add(activations)
+    elif kind == "sketch":
+        sketches = SketchProbes(probed.graph, sketch, seed).add(activations)
+        outputs = {name: made.sketch for name, made in sketches.items()}
     else:
         outputs = activations
+    probed.graph.outputs.extend(dict.fromkeys(outputs.values()))
     names = {name: value.name or "" for name, value in outputs.items()}
     set_metadata(probed, "probes", names)
     return probed, names
+
+
+@dataclass(frozen=True)
+class SketchGraph:
+    """A graph with sketches of some layers.
+
+    Attributes:
+        model: the graph.
+        outputs: of each layer, the name of its sketch (N, K).
+        thinned: of each layer, the value (N, ...) that its sketch is made from.
+    """
+
+    model: ir.Model
+    outputs: dict[str, str]
+    thinned: dict[str, ir.Value]
+
+
+@guarded("probing")
+def add_sketches(model: Model, layers: Collection[str], *, sketch: int, seed: int) -> SketchGraph:
+    """A copy of the graph whose outputs are the sketches of some layers, in model order.
+
+    Args:
+        model: the opened model; it is not changed.
+        layers: names of the layers.
+        sketch: k: the most numbers of one sketch.
+        seed: of the signs.
+    """
+    probed, activations = _with_activations(model, [layer for layer in model.layers if layer.name in layers])
+    made = SketchProbes(probed.graph, sketch, seed).add(activations)
+    probed.graph.outputs.extend(each.sketch for each in made.values())
+    return SketchGraph(
+        probed,
+        {name: each.sketch.name or "" for name, each in made.items()},
+        {name: each.thinned for name, each in made.items()},
+    )
 
 
 @guarded("probing")
@@ -83,18 +125,23 @@ def add_channel_probes(
     Returns:
         The probed graph, and the output name of each layer; a Conv and the BatchNormalization after it share one.
     """
+    probed, activations = _with_activations(model, [layer for layer in model.layers if layer.name in channels])
+    outputs = GramProbes(probed.graph, group).add_channels(activations, channels)
+    probed.graph.outputs.extend(dict.fromkeys(outputs.values()))
+    return probed, {name: value.name or "" for name, value in outputs.items()}
+
+
+def _with_activations(model: Model, layers: Sequence[Layer]) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """A copy of the graph without outputs and without what only they needed, and the activations of layers in it."""
     probed = model.graph.clone()
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}
-    wanted = [layer for layer in model.layers if layer.name in channels]
-    activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in wanted}
+    activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
     RemoveUnused()(probed)
     graph.outputs.clear()
-    outputs = GramProbes(graph, group).add_channels(activations, channels)
-    graph.outputs.extend(dict.fromkeys(outputs.values()))
-    return probed, {name: value.name or "" for name, value in outputs.items()}
+    return probed, activations
 
 
 def _by_sample(graph: ir.Graph, layer: Layer, value: ir.Value) -> ir.Value:

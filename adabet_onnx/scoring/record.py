@@ -1,12 +1,15 @@
 """The scores file: what was measured about every layer, and on which samples.
 
-``scores.json``: format "adabet-onnx/scores", version 1, with
+``scores.json``: format "adabet-onnx/scores", version 2 (version 1, which knows no sketches, is read), with
     model_sha256    the model that was scored
     model_file      its path as it was given, or null
     estimator       "subsets" or "batches"
     points          N: points of one Betti number (the subset size, or the batch size)
     samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
-    settings        seed, order, subsets per group, group size used, samples left out, data (what it was taken for)
+    settings        seed (of samples, subsets and signs), order, subsets per group, group size used, samples left out,
+                    data (what it was taken for), sketch (k: distances are those of sketches of at most k numbers; null
+                    or, in files of version 1, absent: exact), and of sketches also sketch_half_precision,
+                    forwarded_at_once (samples) and passes (over the samples)
     notes           sentences a reader should see (a smaller group for lack of memory, ...)
     head, new_head  name of the head layer (or null), and whether it is marked as new
     preprocessing   how data became model input (data/preprocess.py)
@@ -53,7 +56,7 @@ from .layer_score import LayerScore as LayerScore
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT, VERSION = "adabet-onnx/scores", 1
+FORMAT, VERSION = "adabet-onnx/scores", 2
 _MADE_BY = "`score`"
 
 

@@ -24,9 +24,10 @@ from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
 from .betti import betti_numbers
 from .channels import score_channels
-from .forward import Forwarded, Probed
+from .forward import Forwarded, GramProbed, Probed, SketchProbed
 from .groups import Plan, draw, draw_subsets, fit_plan, make_plan
 from .options import Scoring
+from .passes import Passes, plan_passes
 from .record import LayerScore, Scores, standard_error
 from .signals import Stored, signals
 
@@ -88,8 +89,16 @@ def score(
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     taken = Feeder(model, used).taken(dataset)
     limit = memory_limit(how.memory)
-    plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, limit, len(dataset))
-    probed = Probed(model, used, group=plan.group, threads=threads)
+    together = None if how.sketching else limit
+    plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, together, len(dataset))
+    probed: Probed
+    if how.sketching:
+        passes = plan_passes(model, plan.group, limit, how.sketch_size)
+        notes += passes.notes
+        probed = SketchProbed(model, used, passes, seed=seed, threads=threads)
+    else:
+        passes = None
+        probed = GramProbed(model, used, group=plan.group, threads=threads)
     indices = draw(len(dataset), plan, how.order, seed)
     groups, betti = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
     head = model.head
@@ -111,6 +120,7 @@ def score(
             "subsets_per_group": plan.subsets,
             "samples_left_out": left_out,
             "data": taken,
+            **_sketched(passes),
         },
         notes=tuple(notes),
         head=head.name if head else None,
@@ -133,6 +143,18 @@ def score(
     return scores
 
 
+def _sketched(passes: Passes | None) -> dict[str, Any]:
+    """How sketches were made, for the settings."""
+    if passes is None:
+        return {"sketch": None}
+    return {
+        "sketch": passes.size,
+        "sketch_half_precision": passes.half,
+        "forwarded_at_once": passes.batch,
+        "passes": len(passes.parts),
+    }
+
+
 def _measured(
     model: Model,
     probed: Probed,
@@ -145,15 +167,18 @@ def _measured(
     """What the forward passes of all groups left, and the first Betti numbers of each layer."""
     groups: list[Forwarded] = []
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
-    each = 1 + len(model.layers)  # the forward pass, and every layer
+    each = len(indices[0]) + len(model.layers)  # samples to forward, and layers
     total = len(indices) * each
     for number, group in enumerate(indices):
-        say("scoring", number * each, total)
-        groups.append(probed.forward(dataset, group))
+
+        def forwarding(_: str, done: int, of: int, before: int = number * each, count: int = len(group)) -> None:
+            say("scoring", before + done * count // of, total)
+
+        groups.append(probed.forward(dataset, group, forwarding))
         chosen = draw_subsets(plan, seeds.subsets(seed, number))
         for at, (layer, gram) in enumerate(groups[-1].grams.items(), start=1):
-            say("scoring", number * each + at, total)
             betti[layer] += betti_numbers(probed.distances(layer, gram), chosen)
+            say("scoring", number * each + len(group) + at, total)
     say("scoring", total, total)
     return groups, betti
 

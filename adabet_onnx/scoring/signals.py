@@ -20,7 +20,7 @@ None of them needs a label or a gradient. Layers without stored statistics have 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..model.open import Model
+from .nodes import sample_shape
 
 _NO_VARIANCE = 1e-6  # of the stored variance: less is none
 
@@ -99,39 +100,39 @@ def stored_statistics(model: Model, graph: ir.Model) -> dict[str, Stored]:
     return found
 
 
-def add_sums(
-    model: Model, probed: ir.Model, grams: Mapping[str, str], layers: Collection[str]
-) -> dict[str, SumOutputs]:
-    """Add outputs for sums and sums of squares over positions, (N, C) each, beside the layers' Gram probes.
+def joined(parts: Sequence[Sums]) -> Sums:
+    """The same of all samples."""
+    sums, squares = (np.concatenate([getattr(part, key) for part in parts]) for key in ("sums", "squares"))
+    return Sums(sums, squares, parts[0].elements)
+
+
+def add_sums(probed: ir.Model, probes: Mapping[str, str], sources: Mapping[str, ir.Value]) -> dict[str, SumOutputs]:
+    """Add outputs for sums and sums of squares over positions, (N, C) each, beside the layers' probes.
 
     There they run with the probe, while the activation is alive.
 
     Args:
-        model: the opened model.
-        probed: its graph with Gram probes, to which outputs are added.
-        grams: name of each layer's Gram output.
-        layers: names of the layers that get them.
+        probed: a graph with probes, to which outputs are added.
+        probes: name of each layer's probe.
+        sources: of the layers that get sums, the value (N, C, ...) that is summed.
     """
     graph = probed.graph
     values = {value.name: value for node in graph for value in node.outputs}
     found = {}
-    for layer in model.layers:
-        shape = layer.activation_shape
-        if layer.name not in layers or shape is None:
-            continue
-        value, axes = values[layer.activation], list(range(2, len(shape) + 1))
-        made = []
+    for layer, value in sources.items():
+        shape = sample_shape(value)
+        axes, made = list(range(2, len(shape) + 1)), []
         for op_type, suffix in (("ReduceSum", "sum"), ("ReduceSumSquare", "squares")):
-            name = f"{layer.name}/{suffix}"
+            name = f"{layer}/{suffix}"
             node = _reduce(graph, op_type, value, axes, name) if axes else _point(op_type, value, name)
             node.outputs[0].name = name
             node.outputs[0].dtype = ir.DataType.FLOAT
             made.append(node)
-        after = values[grams[layer.name]].producer()
+        after = values[probes[layer]].producer()
         assert after is not None
         graph.insert_before(after, made)
         graph.outputs.extend(node.outputs[0] for node in made)
-        found[layer.name] = SumOutputs((f"{layer.name}/sum", f"{layer.name}/squares"), math.prod(shape[1:]))
+        found[layer] = SumOutputs((f"{layer}/sum", f"{layer}/squares"), math.prod(shape[1:]))
     return found
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from ..options import check_fields
+from ..scoring.options import check_sketch
 from ..showing import changed
 from ..sizes import parse_size
 
@@ -23,7 +24,8 @@ class Repeats:
         seeds: how many shuffles.
         fisher: also Fisher information, where there are labels that fit the model and the loss.
         embeddings: also clusters of UMAP embeddings (needs umap-learn).
-        max_memory: bytes that a forward pass may take, or text such as ``"2GB"``; None is three quarters of what is
+        sketch: k, ``"auto"`` or ``"off"``: how distances are taken, as in `Scoring`.
+        max_memory: bytes that forward passes may take, or text such as ``"2GB"``; None is three quarters of what is
             free.
 
     Raises:
@@ -43,6 +45,7 @@ class Repeats:
     seeds: int = 2
     fisher: bool = True
     embeddings: bool = False
+    sketch: int | str = "auto"
     max_memory: int | str | None = None
 
     __repr__ = changed
@@ -56,8 +59,19 @@ class Repeats:
             raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
         if self.max_samples < self.points:
             raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
+        check_sketch(self.sketch)
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
+
+    @property
+    def sketching(self) -> bool:
+        """Whether distances are those of sketches."""
+        return self.sketch != "off"
+
+    @property
+    def sketch_size(self) -> int | None:
+        """k, if it is given."""
+        return None if isinstance(self.sketch, str) else self.sketch
 
     @property
     def memory(self) -> int | None:

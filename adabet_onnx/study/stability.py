@@ -27,8 +27,9 @@ from ..model.open import ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
-from ..scoring.forward import Probed
+from ..scoring.forward import GramProbed, Probed, SketchProbed
 from ..scoring.groups import GROUP, largest_group
+from ..scoring.passes import plan_passes
 from ..scoring.score import memory_limit
 from ..selection.rankings import top_count
 from ..trainability.choices import Choices
@@ -86,11 +87,18 @@ def stability(
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     taken = Feeder(model, used).taken(dataset)
     sizes = group_sizes(len(dataset), points, how.max_samples)
-    fits = min(GROUP, largest_group(model, points, memory_limit(how.memory)), sizes[-1])
+    limit = memory_limit(how.memory)
+    fits = min(GROUP, sizes[-1]) if how.sketching else min(GROUP, sizes[-1], largest_group(model, points, limit))
     block = points * 2 ** int(math.log2(max(1, fits // points)))
-    probed = Probed(model, used, group=block, threads=threads)
+    notes: list[str] = []
+    probed: Probed
+    if how.sketching:
+        passes = plan_passes(model, block, limit, how.sketch_size)
+        notes += passes.notes
+        probed = SketchProbed(model, used, passes, threads=threads)
+    else:
+        probed = GramProbed(model, used, group=block, threads=threads)
     information = None
-    notes = []
     if how.fisher and dataset.labels is not None:
         try:
             information = Fisher(model, dataset, used, choices, threads=threads)

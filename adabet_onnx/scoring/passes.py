@@ -1,0 +1,110 @@
+"""How sketches are made within a memory limit: how many samples at a time, how large, and of which layers together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import DataError
+from ..model.liveness import forward_bytes, weight_bytes
+from ..model.open import Model
+from ..sizes import size_text
+from .sketch import SKETCH
+
+# ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
+ARENA_FACTOR = 1.5
+SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
+_FULL_BYTES = 256_000_000  # sketches that take more are kept in half precision
+_AT_ONCE = 64_000_000  # bytes of activations that a batch takes: more of them gain nothing
+_MOST = 32  # samples at a time
+_SMALLEST = 1024  # numbers of a sketch, where memory is short
+_PASSES = 8  # more than so many are slower than small sketches are bad
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How sketches are made.
+
+    Attributes:
+        batch: samples at a time.
+        size: k, the most numbers of one sketch.
+        half: whether they are kept in half precision.
+        parts: names of the layers of each pass over the samples; mostly there is one.
+        notes: what a reader should know.
+    """
+
+    batch: int
+    size: int
+    half: bool
+    parts: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def base_bytes(model: Model) -> int:
+    """What a scoring process takes apart from activations and sketches.
+
+    Weights are in memory as they were opened, in the probed copy, as bytes, and twice in the session being made.
+    """
+    return SESSION_BYTES + 5 * weight_bytes(model.graph)
+
+
+def sample_bytes(model: Model) -> int:
+    """What the forward pass of one sample takes; a probe may copy the activation it reads into another layout."""
+    one = forward_bytes(model.graph, batch=1) + 4 * max(layer.activation_size or 0 for layer in model.layers)
+    return max(1, int(ARENA_FACTOR * one))
+
+
+def plan_passes(model: Model, samples: int, limit: int, size: int | None = None) -> Passes:
+    """Keep to a memory limit: first with fewer samples at a time, then half precision, more passes, smaller sketches.
+
+    Args:
+        model: the opened model.
+        samples: whose distances are taken together.
+        limit: bytes.
+        size: k, or None for the default.
+
+    Raises:
+        DataError: the limit is too low for one sample.
+    """
+    base, one = base_bytes(model), sample_bytes(model)
+    room = limit - base - one
+    if room <= 0:
+        raise DataError(
+            f"scoring {model.name} one sample at a time needs about {size_text(base + one)}, over the limit of "
+            f"{size_text(limit)}. Raise `Scoring(max_memory=...)`."
+        )
+    wanted, k = size or SKETCH, size or SKETCH
+    notes: list[str] = []
+    while True:
+        needed = {layer.name: 4 * samples * min(k, layer.activation_size or 0) for layer in model.layers}
+        half = sum(needed.values()) > min(_FULL_BYTES, room)
+        if half:
+            needed = {name: count // 2 for name, count in needed.items()}
+        parts = _parts(needed, room)
+        if len(parts) <= _PASSES or k <= _SMALLEST:
+            break
+        k = max(_SMALLEST, k // 2)
+    if max(needed.values()) > room:
+        raise DataError(
+            f"scoring {model.name} with {samples} samples needs about {size_text(base + one + max(needed.values()))}, "
+            f"over the limit of {size_text(limit)}. Raise `Scoring(max_memory=...)`, or score fewer `samples`."
+        )
+    if k < wanted:
+        notes.append(f"sketches of {k} numbers instead of {wanted}, to keep within {size_text(limit)} of memory")
+    if len(parts) > 1:
+        notes.append(f"{len(parts)} passes over the samples, to keep within {size_text(limit)} of memory")
+    left = limit - base - max(sum(needed[name] for name in part) for part in parts)
+    batch = max(1, min(_MOST, samples, left // one, _AT_ONCE // one))
+    return Passes(batch, k, half, parts, tuple(notes))
+
+
+def _parts(needed: dict[str, int], room: int) -> tuple[tuple[str, ...], ...]:
+    """Layers in model order, in as few parts as fit."""
+    parts: list[list[str]] = [[]]
+    taken = 0
+    for name, count in needed.items():
+        if parts[-1] and taken + count > room:
+            parts.append([])
+            taken = 0
+        parts[-1].append(name)
+        taken += count
+    return tuple(map(tuple, parts))
