@@ -158,7 +158,7 @@ class SketchProbed:
             self._ready.clear()
             names = self._passes.parts[number]
             made = add_sketches(self._model, names, sketch=self._passes.size, seed=self._seed)
-            sources = {name: made.thinned[name] for name in names if name in self.stored}
+            sources = {name: made.samples[name] for name in names if name in self.stored}
             sums = add_sums(made.model, made.outputs, sources)
             run = _Session(self._model, self._preprocessing, made.model, self._threads)
             self._ready[number] = _SketchPass(run, made.outputs, sums, self._passes)

@@ -62,16 +62,16 @@ class GramProbes:
             (N, N) values named ``LAYER/gram``, in the same order.
         """
         together = {
-            name: (conv, slopes)
-            for name, (conv, slopes) in pairs(activations).items()
-            if 2 * elements(activations[name], 2) >= self._group
+            name: pair
+            for name, pair in pairs(activations).items()
+            if pair.sound.all() and 2 * elements(activations[name], 2) >= self._group
         }  # (with so few positions in a channel, a Gram matrix for each costs more than it saves)
-        behind = {conv for conv, _ in together.values()}
+        behind = {pair.conv for pair in together.values()}
         found: dict[str, ir.Value] = {}
         square = self._square_shape()
         for name in reversed(activations):
             if name in together:
-                conv, slopes = together[name]
+                conv, slopes = together[name].conv, together[name].slopes
                 nodes = Nodes(f"{name}/pair", self._opset)
                 rows = self._pair(nodes, activations[name], slopes)
                 for index, layer in enumerate((name, conv)):
@@ -98,7 +98,7 @@ class GramProbes:
             (C, N, N) values by layer, in the same order; a Conv has that of the BatchNormalization after it, if that is
             given too, where they differ by factors only.
         """
-        of_conv = {conv: name for name, (conv, _) in pairs(activations).items()}
+        of_conv = {pair.conv: name for name, pair in pairs(activations).items() if pair.sound.all()}
         found: dict[str, ir.Value] = {}
         for name in reversed(activations):
             if name in of_conv:

@@ -83,12 +83,12 @@ class SketchGraph:
     Attributes:
         model: the graph.
         outputs: of each layer, the name of its sketch (N, K).
-        thinned: of each layer, the value (N, ...) that its sketch is made from.
+        samples: of each layer, the value (N, C, ...) that the mean and variance of its channels follow from.
     """
 
     model: ir.Model
     outputs: dict[str, str]
-    thinned: dict[str, ir.Value]
+    samples: dict[str, ir.Value]
 
 
 @guarded("probing")
@@ -107,7 +107,7 @@ def add_sketches(model: Model, layers: Collection[str], *, sketch: int, seed: in
     return SketchGraph(
         probed,
         {name: each.sketch.name or "" for name, each in made.items()},
-        {name: each.thinned for name, each in made.items()},
+        {name: each.sample for name, each in made.items()},
     )
 
 

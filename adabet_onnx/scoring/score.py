@@ -88,6 +88,7 @@ def score(
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     taken = Feeder(model, used).taken(dataset)
+    lost = untrainable_layers(model)  # before there is a session: it takes copies of the weights
     limit = memory_limit(how.memory)
     together = None if how.sketching else limit
     plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, together, len(dataset))
@@ -102,7 +103,6 @@ def score(
     indices = draw(len(dataset), plan, how.order, seed)
     groups, betti = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
     head = model.head
-    lost = untrainable_layers(model)
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
         notes = [*notes, f"{len(lost)} layers cannot be trained ({some}); a check of the model says why"]

@@ -1,13 +1,14 @@
 """Where a BatchNormalization stands for the Conv before it.
 
-A BatchNormalization y = slope * x + offset (per channel) that is the only user of a Conv's output x keeps all that x
-holds, so x need not be probed, which would keep onnxruntime from merging the two. That is exact up to rounding unless y
-has lost what x had: each slope must be well above the rounding of its offset.
+A BatchNormalization y = slope * x + offset (per channel) that is the only user of a Conv's output x keeps what x holds,
+so x need not be probed, which would keep onnxruntime from merging the two. That is exact up to rounding in channels
+where y has not lost what x had: whose slope is well above the rounding of its offset. Trained networks have others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -15,24 +16,39 @@ import onnx_ir as ir
 _SOUND = 1e-2  # a slope (times the deviation) must exceed this share of the offset
 
 
-def pairs(activations: Mapping[str, ir.Value]) -> dict[str, tuple[str, np.ndarray]]:
-    """For the layer of each BatchNormalization that may stand for its Conv, the layer of that Conv, and slopes.
+@dataclass(frozen=True)
+class Pair:
+    """A Conv and the BatchNormalization after it.
+
+    Attributes:
+        conv: name of the Conv's layer.
+        slopes: of the BatchNormalization's channels, float64 (C,).
+        sound: of each channel, whether the Conv's output follows from the BatchNormalization's, bool (C,).
+    """
+
+    conv: str
+    slopes: np.ndarray
+    sound: np.ndarray
+
+
+def pairs(activations: Mapping[str, ir.Value]) -> dict[str, Pair]:
+    """Of layers that are a BatchNormalization whose Conv is a layer too, with no other user of its output.
 
     Args:
         activations: of each layer.
     """
     layer_of = {value: name for name, value in activations.items()}
-    found: dict[str, tuple[str, np.ndarray]] = {}
+    found: dict[str, Pair] = {}
     for name, value in activations.items():
         slopes = _slopes(value)
         node = value.producer()
         if slopes is not None and node is not None and node.inputs[0] in layer_of:
-            found[name] = (layer_of[node.inputs[0]], slopes)
+            found[name] = Pair(layer_of[node.inputs[0]], *slopes)
     return found
 
 
-def _slopes(value: ir.Value) -> np.ndarray | None:
-    """Slope per channel if a BatchNormalization makes ``value`` and its input follows from it, else None."""
+def _slopes(value: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:
+    """Slope of each channel, and whether it is sound, if a BatchNormalization after a Conv makes ``value``."""
     node = value.producer()
     if node is None or node.op_type != "BatchNormalization" or _trains(node):
         return None
@@ -48,7 +64,7 @@ def _slopes(value: ir.Value) -> np.ndarray | None:
     deviation = np.sqrt(np.maximum(var, 0))
     slopes = scale / np.sqrt(var + node.attributes.get_float("epsilon", 1e-5))
     sound = (np.abs(slopes) * deviation > _SOUND * np.abs(bias)) & (deviation > _SOUND * np.abs(mean))
-    return slopes if bool(np.all(sound & (np.abs(slopes) > 1e-12))) else None
+    return slopes, sound & (np.abs(slopes) > 1e-12)
 
 
 def _trains(node: ir.Node) -> bool:

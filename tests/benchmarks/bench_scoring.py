@@ -1,15 +1,23 @@
-"""What scoring costs over plain inference: ResNet-50 at 224 px in groups of 32.
+"""What scoring costs over inference, and how near sketches come to exact distances.
 
-    python tests/benchmarks/bench_scoring.py
+    python tests/benchmarks/bench_scoring.py [cost] [tau] [command] [--models resnet50,...] [--rounds 5]
 
-The architecture is that of the onnx package's light models, with random weights. Plain inference and the probed graph
-run in fresh processes, alternating, with the same number of threads; printed are the medians over rounds of the
-ratios of time per forward pass and of peak memory (the whole process's peak resident memory), and what one Betti number
-costs on one core. About four minutes on two cores.
+cost: the forward passes of the same 64 samples with sketches of all layers and without, in fresh processes that
+alternate, on one thread, with batches of 1, of 32, and of as many as `score` takes by itself (against one at a time).
+Printed are medians over rounds of the ratio of the passes' CPU time, and peak memory: how much more than inference's a
+process takes that gathers sketches, without the sketches themselves. ResNet-50 (the architecture of the onnx package's
+light models) and ViT-Tiny have random weights, the others are looked for in ../shared.
+
+tau: Kendall's tau between the b1_hat of all layers from sketches and from exact distances of the same samples and
+subsets, for five draws of samples, subsets and signs, on the shared models and their new domains.
+
+command: `score` on ResNet-50 with default settings, the whole command, against a process that forwards the same 128
+samples one by one: CPU time and peak memory.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -17,76 +25,216 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.light import light_model
 
-from adabet_onnx import open_model
-from adabet_onnx.cost.process import peak_memory
-from adabet_onnx.scoring.betti import distances, first_betti_number
-from adabet_onnx.scoring.probes import add_probes
+from adabet_onnx import Scoring, open_model, score
+from adabet_onnx.kendall import kendall_tau
+from adabet_onnx.model.opsets import into_range
+from adabet_onnx.scoring.passes import plan_passes
+from adabet_onnx.scoring.probes import add_sketches
+from adabet_onnx.scoring.signals import add_sums, stored_statistics
 
-GROUP, ROUNDS, PASSES = 32, 5, 3
-THREADS = (1, 2)
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+PAIRS = {
+    "resnet20": ("resnet20_cifar10_bn", "cifar100_20c.npz"),
+    "resnet20-noise": ("resnet20_cifar10_bn", "cifar10_noise5.npz"),
+    "resnet20-folded": ("resnet20_cifar10_folded", "cifar100_20c.npz"),
+    "mobilenetv1": ("mobilenetv1_025_vww96_bn", "flowers5_96.npz"),
+    "mobilenetv1-folded": ("mobilenetv1_025_vww96_folded", "flowers5_96.npz"),
+    "mobilenetv2": ("mobilenetv2_035_imagenet128", "flowers5_96.npz"),
+    "efficientnet": ("efficientnet_lite0_imagenet224", "grocery37_224"),
+}
+MADE = ("resnet50", "vit_tiny")
+SAMPLES, DRAWS = 64, 5
 
 
-def child(model: str, probed: bool, threads: int) -> None:
-    """One process: forward passes of a file, figures as JSON."""
-    from adabet_onnx import runtime
-    from adabet_onnx.scoring.forward import probing_options
+def model_file(name: str, folder: Path) -> Path:
+    """A model: of ../shared, or made with random weights."""
+    if name in PAIRS:
+        return SHARED / "models" / f"{PAIRS[name][0]}.onnx"
+    path = folder / f"{name}.onnx"
+    if not path.is_file():
+        if name == "resnet50":
+            onnx.save(into_range(onnx.load(light_model("resnet50")) if isinstance(light_model("resnet50"), (str, Path)) else light_model("resnet50"), name, []), path)
+        else:
+            from models import architectures
 
-    options = probing_options(threads) if probed else runtime.session_options(threads)
-    session = runtime.inference_session(Path(model), model, options)
-    x = np.random.default_rng(0).standard_normal((GROUP, 3, 224, 224)).astype(np.float32)
-    name, times = session.get_inputs()[0].name, []
-    for _ in range(PASSES + 1):
-        began = time.perf_counter()
-        outputs = session.run(None, {name: x})
-        times.append(time.perf_counter() - began)
-    figures = {"seconds": statistics.median(times[1:]), "bytes": peak_memory()}
-    if probed:
-        matrices = [distances(gram) for gram in outputs]
-        began = time.process_time()
-        for matrix in matrices:
-            first_betti_number(matrix)
-        figures["betti"] = (time.process_time() - began) / len(matrices)
-    print(json.dumps(figures))
+            path.write_bytes(architectures.export(name, size="full"))
+    return path
+
+
+def child(file: str, sketched: bool, batch: int) -> None:
+    """One process: forward passes of a file, sketches gathered; figures as JSON."""
+    import onnxruntime
+
+    from adabet_onnx.cost.process import peak_memory
+    from adabet_onnx.scoring.sketches import Sketches
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    if sketched:
+        options.enable_mem_pattern = False
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
+    given = session.get_inputs()[0]
+    extents = [extent for extent in given.shape[1:] if isinstance(extent, int)]
+    rng, kept = np.random.default_rng(0), dict[str, Sketches]()
+    feeds = [rng.standard_normal((batch, *extents)).astype(np.float32) for _ in range(SAMPLES // batch)]
+    session.run(outputs, {given.name: feeds[0]})
+    began = time.process_time()
+    for x in feeds:
+        found = session.run(outputs, {given.name: x})
+        for name, rows in zip(outputs, found, strict=True):
+            if name.endswith("/sketch"):
+                if name not in kept:
+                    kept[name] = Sketches(SAMPLES, rows.shape[1], half=True)
+                kept[name].add(rows)
+    seconds = time.process_time() - began
+    sketches = sum(each.bytes for each in kept.values())
+    print(json.dumps({"seconds": seconds, "bytes": peak_memory() - sketches, "sketches": sketches}))
+
+
+def measured(file: Path, sketched: bool, batch: int) -> dict[str, float]:
+    """Figures of one process."""
+    command = [sys.executable, __file__, "--child", str(file), "--batch", str(batch), *(["--sketched"] * sketched)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def cost(name: str, folder: Path, rounds: int) -> None:
+    """Print a row for each batch size."""
+    file = model_file(name, folder)
+    model = open_model(file)
+    passes = plan_passes(model, 128, 8 << 30)
+    made = add_sketches(model, [layer.name for layer in model.layers], sketch=passes.size, seed=0)
+    stored = stored_statistics(model, model.graph)
+    add_sums(made.model, made.outputs, {layer: made.samples[layer] for layer in stored})
+    plain, sketched = folder / f"{name}-plain.onnx", folder / f"{name}-sketched.onnx"
+    plain.write_bytes(model.proto().SerializeToString())
+    sketched.write_bytes(ir.to_proto(made.model).SerializeToString())
+    for batch, against, called in ((1, 1, "1"), (32, 32, "32"), (_power(passes.batch), 1, "default")):
+        rows = [(measured(plain, False, against), measured(sketched, True, batch)) for _ in range(rounds)]
+        times = [after["seconds"] / before["seconds"] for before, after in rows]
+        more = [after["bytes"] / before["bytes"] for before, after in rows]
+        print(
+            f"| {name} | {called} | {_range(times)} | {_range(more)} | {rows[0][0]['bytes'] / 1e6:.0f} | "
+            f"{rows[0][1]['sketches'] / 1e6 * 128 / SAMPLES:.0f} |",
+            flush=True,
+        )
+
+
+def _power(number: int) -> int:
+    """The largest power of two that is not above."""
+    return 1 << (number.bit_length() - 1)
+
+
+def _range(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def agreement(name: str) -> None:
+    """Print tau of each draw."""
+    model, data = (SHARED / kind / file for kind, file in zip(("models", "data"), _files(name), strict=True))
+    opened, taus = open_model(model), []
+    for seed in range(DRAWS):
+        found = [
+            [layer.b1_hat for layer in score(opened, data, scoring=Scoring(sketch=sketch), seed=seed).layers]
+            for sketch in ("auto", "off")
+        ]
+        taus.append(kendall_tau(*found) or 0.0)
+    print(
+        f"| {name} | {len(opened.layers)} | {statistics.mean(taus):.3f} | {min(taus):.3f} | "
+        f"{', '.join(f'{each:.3f}' for each in taus)} |",
+        flush=True,
+    )
+
+
+def _files(name: str) -> tuple[str, str]:
+    model, data = PAIRS[name]
+    return f"{model}.onnx", data
+
+
+def whole_command(folder: Path, rounds: int) -> None:
+    """Print the ratio of `score` to forward passes one by one."""
+    file, data = model_file("resnet50", folder), folder / "pictures.npz"
+    np.savez(data, x=np.random.default_rng(0).integers(0, 256, (128, 224, 224, 3)).astype(np.uint8))
+    plain = [sys.executable, __file__, "--plain", str(file), "--data", str(data)]
+    command = [sys.executable, "-m", "adabet_onnx", "score", str(file), str(data), "-o", str(folder / "scores.json")]
+    ratios, peaks = [], []
+    for _ in range(rounds):
+        before, after = (
+            _spent(each) for each in (plain, [*command, "--preset", "imagenet", "--threads", "1", "--quiet"])
+        )
+        ratios.append(after[0] / before[0])
+        peaks.append((before[1], after[1]))
+    print(f"score on ResNet-50: {_range(ratios)} of the CPU time of forward passes one by one; peak memory "
+          f"{max(after for _, after in peaks) / 1e6:.0f} MB, theirs {max(before for before, _ in peaks) / 1e6:.0f} MB")  # fmt: skip
+
+
+def _spent(command: list[str]) -> tuple[float, int]:
+    """(CPU seconds, peak bytes) of a process."""
+    import os
+
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+
+
+def forward_one_by_one(file: str, data: str) -> None:
+    """What `whole_command` compares with."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    for sample in np.load(data)["x"]:
+        x = (sample.astype(np.float32) / 255 - mean) / std
+        session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[np.newaxis]})
 
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = open_model(light_model("resnet50"))
-        files = {False: Path(folder) / "plain.onnx", True: Path(folder) / "probed.onnx"}
-        files[False].write_bytes(model.proto().SerializeToString())
-        files[True].write_bytes(ir.to_proto(add_probes(model, "gram", group=GROUP)[0]).SerializeToString())
-        print(f"ResNet-50, {len(model.layers)} layers, groups of {GROUP}, {ROUNDS} rounds")
-        for threads in THREADS:
-            times, memory, betti = [], [], []
-            for _ in range(ROUNDS):
-                runs = {}
-                for probed, file in files.items():
-                    command = [sys.executable, __file__, str(file), str(int(probed)), str(threads)]
-                    done = subprocess.run(command, capture_output=True, text=True, check=True)
-                    runs[probed] = json.loads(done.stdout)
-                times.append(runs[True]["seconds"] / runs[False]["seconds"])
-                memory.append(runs[True]["bytes"] / runs[False]["bytes"])
-                betti.append(runs[True]["betti"] * 1000)
-            print(
-                f"{threads} thread(s): time {statistics.median(times):.2f}x ({min(times):.2f}-{max(times):.2f}), peak "
-                f"memory "
-                f"{statistics.median(memory):.2f}x ({min(memory):.2f}-{max(memory):.2f}), a Betti number "
-                f"{statistics.median(betti):.2f} ms",
-                flush=True,
-            )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=["cost", "tau", "command"])
+    parser.add_argument("--models", default=None)
+    parser.add_argument("--rounds", type=int, default=5)
+    for name in ("--child", "--plain", "--data"):
+        parser.add_argument(name)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--sketched", action="store_true")
+    given: Any = parser.parse_args()
+    if given.child:
+        return child(given.child, given.sketched, given.batch)
+    if given.plain:
+        return forward_one_by_one(given.plain, given.data)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if "cost" in given.parts:
+            print("| model | batch | time / inference | memory / inference | inference, MB | sketches of 128, MB |")
+            print("|---|--:|--:|--:|--:|--:|")
+            for name in given.models.split(",") if given.models else (*MADE, *PAIRS):
+                cost(name, folder, given.rounds)
+        if "tau" in given.parts:
+            print("| pair | layers | tau, mean | least | draws |\n|---|--:|--:|--:|---|")
+            for name in given.models.split(",") if given.models else PAIRS:
+                agreement(name)
+        if "command" in given.parts:
+            whole_command(folder, given.rounds)
+    return None
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        child(sys.argv[1], sys.argv[2] == "1", int(sys.argv[3]))
-    else:
-        main()
+    main()
