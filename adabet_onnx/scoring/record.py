@@ -6,7 +6,8 @@
     estimator       "subsets" or "batches"
     points          N: points of one Betti number (the subset size, or the batch size)
     samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
-    settings        seed, order, subsets per group, group size used, samples left out, data (what it was taken for)
+    settings        seed, order, subsets_per_group (how many were taken; see `rounds`), group (the size used),
+                    samples_left_out, data (what it was taken for)
     notes           sentences a reader should see (a smaller group for lack of memory, ...)
     head, new_head  name of the head layer (or null), and whether it is marked as new
     preprocessing   how data became model input (data/preprocess.py)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,12 +22,12 @@ from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
-from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, Probed
-from .groups import Plan, draw, draw_subsets, fit_plan, make_plan
+from .groups import Plan, draw, fit_plan, make_plan
 from .options import Scoring
 from .record import LayerScore, Scores, standard_error
+from .rounds import betti_numbers_of_layers
 from .signals import Stored, signals
 
 _MEMORY_SHARE = 0.75  # of free memory, the default limit
@@ -91,7 +91,7 @@ def score(
     plan, notes, left_out = fit_plan(plan, how.estimator, how.samples, model, limit, len(dataset))
     probed = Probed(model, used, group=plan.group, threads=threads)
     indices = draw(len(dataset), plan, how.order, seed)
-    groups, betti = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
+    groups, betti, subsets = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
     head = model.head
     lost = untrainable_layers(model)
     if lost:
@@ -108,7 +108,7 @@ def score(
             "seed": seed,
             "order": how.order,
             "group": plan.group,
-            "subsets_per_group": plan.subsets,
+            "subsets_per_group": subsets,
             "samples_left_out": left_out,
             "data": taken,
         },
@@ -141,21 +141,31 @@ def _measured(
     plan: Plan,
     seed: int,
     say: Progress,
-) -> tuple[list[Forwarded], dict[str, list[int]]]:
-    """What the forward passes of all groups left, and the first Betti numbers of each layer."""
+) -> tuple[list[Forwarded], dict[str, list[int]], int]:
+    """What the forward passes of all groups left, the first Betti numbers of each layer, and how many of each group.
+
+    Where no number of subsets is asked for, the first group finds one (see `rounds`), and the others take as many.
+    """
     groups: list[Forwarded] = []
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
+    sizes = {layer.name: layer.activation_size or 1 for layer in model.layers}
     each = 1 + len(model.layers)  # the forward pass, and every layer
     total = len(indices) * each
+
+    def distances(number: int) -> Iterator[tuple[str, np.ndarray]]:
+        for at, (layer, gram) in enumerate(groups[number].grams.items(), start=1):
+            say("scoring", number * each + at, total)
+            yield layer, probed.distances(layer, gram)
+
     for number, group in enumerate(indices):
         say("scoring", number * each, total)
         groups.append(probed.forward(dataset, group))
-        chosen = draw_subsets(plan, seeds.subsets(seed, number))
-        for at, (layer, gram) in enumerate(groups[-1].grams.items(), start=1):
-            say("scoring", number * each + at, total)
-            betti[layer] += betti_numbers(probed.distances(layer, gram), chosen)
+        found = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
+        plan = replace(plan, subsets=len(next(iter(found.values()))))
+        for layer, numbers in found.items():
+            betti[layer] += numbers
     say("scoring", total, total)
-    return groups, betti
+    return groups, betti, plan.subsets or 1
 
 
 def layer_scores(
