@@ -106,18 +106,16 @@ def test_a_small_group_has_few_subsets(model, images):
 
 def test_every_group_takes_as_many_as_the_first(model, images, monkeypatch):
     seen = []
-    real = rounds.settled
 
-    def noted(betti, sizes, groups):
-        seen.append(groups)
-        return real(betti, sizes, groups)
+    def at_256(betti, sizes, groups):
+        seen.append((len(betti["conv1"]), groups))
+        return len(betti["conv1"]) == 256
 
-    monkeypatch.setattr(rounds, "settled", noted)
+    monkeypatch.setattr(rounds, "settled", at_256)
     scores = score(model, images, scoring=Scoring(samples=256))
-    taken = scores.settings["subsets_per_group"]
-    assert {len(layer.b1) for layer in scores.layers} == {2 * taken}
-    assert len(seen) <= 5
-    assert set(seen) == {2}
+    assert scores.settings["subsets_per_group"] == 256
+    assert {len(layer.b1) for layer in scores.layers} == {2 * 256}
+    assert seen == [(64, 2), (128, 2), (256, 2)]
 
 
 def test_channels_are_scored_on_the_subsets_of_the_layers(model, images):
@@ -130,9 +128,11 @@ def test_channels_are_scored_on_the_subsets_of_the_layers(model, images):
 def test_stability_takes_rounds_as_well(model, images, monkeypatch):
     monkeypatch.setattr(rounds, "FIRST", 4)
     monkeypatch.setattr(rounds, "MOST", 8)
-    monkeypatch.setattr(rounds, "settled", lambda *_: False)
+    asked_for: list[int] = []
+    monkeypatch.setattr(rounds, "settled", lambda betti, *_: bool(asked_for.append(len(betti))))
     quick = {"points": 16, "max_samples": 32, "groups": 2, "seeds": 1, "fisher": False}
     chosen = stability(model, images, repeats=Repeats(**quick))
+    assert len(asked_for) == 1  # by the first group of 32 samples; one of 16 has a single subset
     asked = stability(model, images, repeats=Repeats(**quick, subsets=8))
     assert chosen.agreements == asked.agreements
     assert chosen.agreements != stability(model, images, repeats=Repeats(**quick, subsets=4)).agreements
