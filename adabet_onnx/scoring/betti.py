@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
-from .equal_lengths import EqualLengths
+from .equal_lengths import EqualLengths, pair_rows
 
 _PAIRS = 1 << 15  # pairs of points looked at together: what stays in a processor's cache
 
@@ -94,6 +94,8 @@ class Loops:
         """
         chosen = np.sort(self._place[np.asarray(subsets, np.intp)], axis=1)
         chosen[:, 1:][chosen[:, 1:] == chosen[:, :-1]] = self._points  # no point: every pair with it has nearer ones
+        chosen.sort(axis=1)
+        rows = pair_rows(self._points)[chosen]
         first, second = np.triu_indices(chosen.shape[1], 1)
         step = max(1, _PAIRS // max(1, len(first)))
         found: list[int] = []
@@ -101,7 +103,7 @@ class Loops:
             part = chosen[start : start + step]
             inside = _inside(part, self._points)
             bits = _as_bits(inside)
-            pairs = part[:, first] * (self._points + 1) + part[:, second]
+            pairs = rows[start : start + step, first] + part[:, second]
             blocked = self._nearer[0][pairs] & bits[0][:, np.newaxis]
             for nearer, there in zip(self._nearer[1:], bits[1:], strict=True):
                 blocked |= nearer[pairs] & there[:, np.newaxis]
@@ -148,18 +150,19 @@ def _without_twins(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearer(lengths: np.ndarray) -> np.ndarray:
-    """For each pair, the points nearer to both than they are to each other: uint64, (words, (N + 1)^2).
+    """For each pair, the points nearer to both than they are to each other, as bits: uint64, (words, pairs).
 
-    Pairs i < j are at i (N + 1) + j; all others, also those with a point N, have every bit set.
+    Pairs stand where `pair_rows` says. Those with a point N, which there is not, have every bit set.
     """
     count = len(lengths)
     words, used = -(-count // 64), -(-count // 8)
-    packed = np.full((count + 1, count + 1, 8 * words), 255, np.uint8)
-    for i in range(count - 1):
+    packed = np.full((count * (count + 1) // 2, 8 * words), 255, np.uint8)
+    for i, row in enumerate(pair_rows(count)[: count - 1].tolist()):
         others = lengths[i + 1 :]
-        packed[i, i + 1 : count] = 0
-        packed[i, i + 1 : count, :used] = np.packbits(np.maximum(lengths[i], others) < others[:, i, np.newaxis], axis=1)
-    return np.ascontiguousarray(packed.view(np.uint64).reshape(-1, words).T)
+        nearer = np.maximum(lengths[i], others) < others[:, i, np.newaxis]
+        packed[row + i + 1 : row + count] = 0
+        packed[row + i + 1 : row + count, :used] = np.packbits(nearer, axis=1)
+    return np.ascontiguousarray(packed.view(np.uint64).T)
 
 
 def _inside(chosen: np.ndarray, points: int) -> np.ndarray:

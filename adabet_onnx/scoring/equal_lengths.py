@@ -15,6 +15,19 @@ _NONE = -1  # no edge; the last pair, which has every bit set
 _Triangles = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+def pair_rows(points: int) -> np.ndarray:
+    """Where pairs of points stand in a list of all, in order: i < j at rows[i] + j, for j up to ``points`` itself.
+
+    Example:
+        >>> from adabet_onnx.scoring.equal_lengths import pair_rows
+        >>> rows = pair_rows(2)
+        >>> [int(rows[i] + j) for i, j in [(0, 1), (0, 2), (1, 2), (2, 2)]]
+        [0, 1, 2, 2]
+    """
+    first = np.arange(points + 1)
+    return first * (2 * points + 1 - first) // 2 - first - 1
+
+
 class EqualLengths:
     """The triangles of a group of points whose longest edges are equal.
 
@@ -24,7 +37,7 @@ class EqualLengths:
     """
 
     def __init__(self, lengths: np.ndarray, nearer: np.ndarray) -> None:
-        self._lengths, self._nearer = lengths, nearer
+        self._lengths, self._nearer, self._rows = lengths, nearer, pair_rows(len(lengths))
         in_order = np.sort(lengths, axis=1)
         self._apexes = np.flatnonzero((in_order[:, 1:] == in_order[:, :-1]).any(axis=1))
 
@@ -71,15 +84,18 @@ class EqualLengths:
             point only.
         """
         row = self._lengths[apex]
-        equal = np.triu((row[:, np.newaxis] == row) & (self._lengths <= row), 1)
-        equal[apex] = equal[:, apex] = False
-        first, second = np.nonzero(equal)
+        order = np.argsort(row)
+        again = row[order[1:]] == row[order[:-1]]
+        ends = np.sort(order[np.append(again, False) | np.append(False, again)])
+        ends = ends[ends != apex]
+        equal = (row[ends, np.newaxis] == row[ends]) & (self._lengths[np.ix_(ends, ends)] <= row[ends])
+        first, second = (ends[place] for place in np.nonzero(np.triu(equal, 1)))
         third = self._lengths[first, second] == row[first]
         once = ~third | (apex < first)
         return first[once], second[once], third[once]
 
     def _pair(self, first: np.ndarray | np.intp, second: np.ndarray) -> np.ndarray:
-        return np.asarray(np.minimum(first, second) * (len(self._lengths) + 1) + np.maximum(first, second))
+        return np.asarray(self._rows[np.minimum(first, second)] + np.maximum(first, second))
 
 
 def _added(basis: dict[int, set[int]], vector: set[int]) -> int:
