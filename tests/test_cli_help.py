@@ -33,7 +33,6 @@ HEAVY = [
     "sympy",
     "scipy",
     "matplotlib",
-    "ripser",
     "multiprocessing",
     "rich",
     "PIL",

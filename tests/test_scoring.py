@@ -130,7 +130,7 @@ def test_score_is_b1_mean_over_points_times_activation_size(model, images):
     assert scores.points == 32
     assert [len(group) for group in scores.samples] == [128]
     for layer in scores.layers:
-        assert len(layer.b1) == 64
+        assert len(layer.b1) == scores.settings["subsets_per_group"]
         assert layer.b1_mean == pytest.approx(np.mean(layer.b1))
         assert layer.b1_hat == pytest.approx(layer.b1_mean / (32 * layer.activation_size))
     by_rank = sorted(scores.layers, key=lambda layer: layer.rank)

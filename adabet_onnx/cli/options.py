@@ -179,7 +179,11 @@ subset_size = _scoring(
     "--subset-size", type=int, default=32, metavar="N", help="Points of one Betti number (estimator subsets)."
 )
 subsets = _scoring(
-    "--subsets", type=int, default=64, metavar="N", help="Subsets per group of 128 samples (estimator subsets)."
+    "--subsets",
+    type=int,
+    metavar="N",
+    help="Subsets per group of 128 samples (estimator subsets).",
+    show_default="as many as settle half of the ranking, 64 to 1024",
 )
 batches = _scoring("--batches", type=int, default=4, metavar="N", help="Batches in all (estimator batches).")
 batch_points = _scoring(

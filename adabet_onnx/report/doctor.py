@@ -19,7 +19,6 @@ _PACKAGES = (
     "onnx",
     "onnx-ir",
     "numpy",
-    "ripser",
     "scipy",
     "click",
     "rich",

@@ -1,7 +1,25 @@
 """First Betti numbers: from a Gram matrix to distances to the number of loops.
 
 b1 is the number of bars with death > birth in dimension 1 of the Vietoris-Rips persistence of the points, with
-coefficients mod 2 and no threshold: how many loops the points form at some scale (AdaBet, arXiv 2510.03101).
+coefficients mod 2 and no threshold: how many loops the points form at some scale (AdaBet, arXiv 2510.03101). Programs
+for persistence, such as ripser, reduce a matrix of triangles to find the bars themselves. To count them is much less
+work, and gives the same number.
+
+Let X be the complex before the edges of length l come, and Y the one with them. The bars that are born at l and live
+longer are as many as dim coker(H1(X) -> H1(Y)). In the long exact sequence of the pair
+
+    H1(X) -> H1(Y) -> H1(Y, X) -> H0(X) -> H0(Y) -> 0
+
+that is dim H1(Y, X) less the number of components that the edges of length l join, which over all lengths is n - 1 for
+n points. And H1(Y, X) is the space of the edges of length l modulo the triangles of diameter l, of which only the
+edges of length l count. So
+
+    b1 = sum over l of (edges of length l - rank of the triangles of diameter l) - (n - 1).
+
+Where all lengths differ, a triangle has one longest edge, and the rank is 1 if there is a triangle whose other edges
+are shorter, else 0. The edges without such a triangle are the relative neighbourhood graph (G. T. Toussaint, "The
+relative neighbourhood graph of a finite planar set", Pattern Recognition 12, 1980), and b1 = its edges - (n - 1). For
+equal lengths see `equal_lengths`. Lengths are compared as float32, as ripser does, so that numbers equal ripser's.
 """
 
 from __future__ import annotations
@@ -11,6 +29,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
+from .equal_lengths import EqualLengths, pair_rows
+
+_PAIRS = 1 << 15  # pairs of points looked at together: what stays in a processor's cache
 
 
 def distances(gram: np.ndarray) -> np.ndarray:
@@ -38,6 +59,60 @@ def distances(gram: np.ndarray) -> np.ndarray:
     return np.asarray(result)
 
 
+class Loops:
+    """The loops of a group of points, which can be counted for many of its subsets.
+
+    For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
+    in the relative neighbourhood graph of a subset if none of these points is in the subset.
+
+    Args:
+        distance: (N, N), symmetric, zero diagonal; what is above the diagonal counts.
+
+    Example:
+        >>> import numpy as np
+        >>> from adabet_onnx.scoring.betti import Loops
+        >>> square = np.array([[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]])
+        >>> Loops(square).count([[0, 1, 2, 3], [0, 1, 2, 2]])
+        [1, 0]
+    """
+
+    def __init__(self, distance: np.ndarray) -> None:
+        with np.errstate(over="ignore"):  # what is too long for float32 is longer than everything else
+            lengths = np.triu(np.asarray(distance).astype(np.float32), 1)
+        lengths += lengths.T
+        self._place, kept = _without_twins(lengths)
+        lengths = lengths[np.ix_(kept, kept)]
+        self._points = len(kept)
+        self._nearer = _nearer(lengths)
+        self._equal = EqualLengths(lengths, self._nearer)
+
+    def count(self, subsets: Sequence[Sequence[int]] | Sequence[np.ndarray]) -> list[int]:
+        """b1 of each subset.
+
+        Args:
+            subsets: indices of points, as many in each.
+        """
+        chosen = np.sort(self._place[np.asarray(subsets, np.intp)], axis=1)
+        chosen[:, 1:][chosen[:, 1:] == chosen[:, :-1]] = self._points  # no point: every pair with it has nearer ones
+        chosen.sort(axis=1)
+        rows = pair_rows(self._points)[chosen]
+        first, second = np.triu_indices(chosen.shape[1], 1)
+        step = max(1, _PAIRS // max(1, len(first)))
+        found: list[int] = []
+        for start in range(0, len(chosen), step):
+            part = chosen[start : start + step]
+            inside = _inside(part, self._points)
+            bits = _as_bits(inside)
+            pairs = rows[start : start + step, first] + part[:, second]
+            blocked = self._nearer[0][pairs] & bits[0][:, np.newaxis]
+            for nearer, there in zip(self._nearer[1:], bits[1:], strict=True):
+                blocked |= nearer[pairs] & there[:, np.newaxis]
+            free = pairs.shape[1] - np.count_nonzero(blocked, axis=1)
+            most = free - (np.count_nonzero(inside, axis=1) - 1)
+            found += (most - self._equal.ranks(inside, bits, most)).tolist()
+        return found
+
+
 def first_betti_number(distance: np.ndarray) -> int:
     """b1 of the points with these distances.
 
@@ -47,12 +122,7 @@ def first_betti_number(distance: np.ndarray) -> int:
     Returns:
         The number of dimension-1 bars with death > birth; 0 for fewer than 4 points.
     """
-    if len(distance) < 4:
-        return 0
-    from ripser import ripser  # a second to import (it brings scikit-learn), which most commands need not wait for
-
-    bars = ripser(distance, maxdim=1, distance_matrix=True)["dgms"][1]
-    return int(np.count_nonzero(bars[:, 1] > bars[:, 0]))
+    return Loops(distance).count([np.arange(len(distance))])[0]
 
 
 def betti_numbers(distance: np.ndarray, subsets: Sequence[np.ndarray]) -> list[int]:
@@ -60,6 +130,51 @@ def betti_numbers(distance: np.ndarray, subsets: Sequence[np.ndarray]) -> list[i
 
     Args:
         distance: (N, N), symmetric, zero diagonal.
-        subsets: indices of the points of each.
+        subsets: indices of the points of each, as many in each.
     """
-    return [first_betti_number(distance[np.ix_(subset, subset)]) for subset in subsets]
+    return Loops(distance).count(subsets)
+
+
+def _without_twins(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which points stand for which: (the place of each point among those kept, indices of those kept).
+
+    Points at distance 0 with equal distances to all others (a sample given twice) form no loops of their own: whatever
+    one is joined to at some length, so is the other, and the complex with both contracts to the one without.
+    """
+    every = np.arange(len(lengths))
+    if np.count_nonzero(lengths) == lengths.size - len(lengths):
+        return every, every
+    _, kept, place = np.unique(lengths, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(kept)
+    return np.argsort(order)[place.reshape(-1)], kept[order]
+
+
+def _nearer(lengths: np.ndarray) -> np.ndarray:
+    """For each pair, the points nearer to both than they are to each other, as bits: uint64, (words, pairs).
+
+    Pairs stand where `pair_rows` says. Those with a point N, which there is not, have every bit set.
+    """
+    count = len(lengths)
+    words, used = -(-count // 64), -(-count // 8)
+    packed = np.full((count * (count + 1) // 2, 8 * words), 255, np.uint8)
+    for i, row in enumerate(pair_rows(count)[: count - 1].tolist()):
+        others = lengths[i + 1 :]
+        nearer = np.maximum(lengths[i], others) < others[:, i, np.newaxis]
+        packed[row + i + 1 : row + count] = 0
+        packed[row + i + 1 : row + count, :used] = np.packbits(nearer, axis=1)
+    return np.ascontiguousarray(packed.view(np.uint64).T)
+
+
+def _inside(chosen: np.ndarray, points: int) -> np.ndarray:
+    """Which points are in each subset: booleans, (subsets, points)."""
+    inside = np.zeros((len(chosen), points + 1), bool)
+    inside[np.arange(len(chosen))[:, np.newaxis], chosen] = True
+    return inside[:, :points]
+
+
+def _as_bits(inside: np.ndarray) -> np.ndarray:
+    """The same as bits: uint64, (words, subsets)."""
+    count, points = inside.shape
+    packed = np.zeros((count, 8 * -(-points // 64)), np.uint8)
+    packed[:, : -(-points // 8)] = np.packbits(inside, axis=1)
+    return np.ascontiguousarray(packed.view(np.uint64).T)

@@ -108,7 +108,8 @@ def score_channels(
         probed = ProbedChannels(model, preprocessing, part, group=plan.group, threads=threads)
         layer_of = {output: layer for layer, output in probed.outputs.items()}
         for number, group in enumerate(scores.samples):
-            subsets = draw_subsets(plan, seeds.subsets(int(scores.settings.get("seed", 0)), number))
+            rng = seeds.subsets(int(scores.settings.get("seed", 0)), number)
+            subsets = draw_subsets(plan, rng, plan.subsets or 1)
             for output, grams in probed.forward(dataset, np.array(group)).items():
                 of_group = []
                 for gram in grams:

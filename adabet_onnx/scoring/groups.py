@@ -25,13 +25,13 @@ class Plan:
         points: of one Betti number.
         group: samples whose distances are taken together.
         groups: how many.
-        subsets: per group.
+        subsets: per group; None for as many as it takes (see `rounds`).
     """
 
     points: int
     group: int
     groups: int
-    subsets: int
+    subsets: int | None
 
 
 def make_plan(scoring: Scoring) -> Plan:
@@ -80,7 +80,8 @@ def fit_plan(
         notes.append(f"the data has {available} samples, fewer than the {asked} asked for")
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
     possible = math.comb(group, plan.points)
-    plan = Plan(plan.points, group, groups, min(plan.subsets, possible))
+    subsets = None if plan.subsets is None else min(plan.subsets, possible)
+    plan = Plan(plan.points, group, groups, subsets)
     left_out = usable - group * groups
     if left_out:
         notes.append(f"{left_out} samples that did not fill a group of {group} were left out")
@@ -119,8 +120,11 @@ def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
     return list(chosen[:count].reshape(plan.groups, plan.group))
 
 
-def draw_subsets(plan: Plan, rng: np.random.Generator) -> list[np.ndarray]:
-    """Which points of a group each Betti number is of: everything, or seeded random subsets."""
-    if plan.subsets == 1 and plan.points == plan.group:
-        return [np.arange(plan.group)]
-    return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(plan.subsets)]
+def draw_subsets(plan: Plan, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Which points of a group each Betti number is of: everything, or seeded random subsets.
+
+    Those of two calls are those of one for both, so the first subsets are the same however many there are.
+    """
+    if plan.points == plan.group:
+        return [np.arange(plan.group)] * count
+    return [np.sort(rng.choice(plan.group, plan.points, replace=False)) for _ in range(count)]

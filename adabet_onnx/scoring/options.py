@@ -20,7 +20,8 @@ class Scoring:
             ``subset_size``-subsets of each group; ``batches`` is the paper's, b1 of ``batches`` disjoint batches.
         samples: for subsets, how many samples in all.
         subset_size: for subsets, N: the points of one Betti number.
-        subsets: for subsets, how many per group.
+        subsets: for subsets, how many per group; None: as many as settle half of the gaps in the ranking, 64 at least
+            and 1,024 at most.
         batch_size: for batches, N.
         batches: for batches, how many.
         sketch: for subsets, k: distances are those of sketches of k numbers of each activation, and exact where it has
@@ -45,7 +46,7 @@ class Scoring:
     estimator: str = "subsets"
     samples: int = 128
     subset_size: int = 32
-    subsets: int = 64
+    subsets: int | None = None
     batch_size: int = 32
     batches: int = 4
     sketch: int | str = "auto"
@@ -62,10 +63,9 @@ class Scoring:
         if self.order not in ORDERS:
             raise UsageError(f"unknown order {self.order!r}: choose one of {', '.join(ORDERS)}.")
         for name in ("samples", "subset_size", "subsets", "batch_size", "batches"):
-            if getattr(self, name) < 1:
-                raise UsageError(
-                    f"the number of {name.replace('_', ' ')} must be at least 1, not {getattr(self, name)}."
-                )
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise UsageError(f"the number of {name.replace('_', ' ')} must be at least 1, not {number}.")
         if self.points < 4:
             raise UsageError(f"{self.points} points always have a first Betti number of 0; take at least 4, better 32.")
         if self.estimator == "subsets" and self.samples < self.points:

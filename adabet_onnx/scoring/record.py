@@ -6,10 +6,10 @@
     estimator       "subsets" or "batches"
     points          N: points of one Betti number (the subset size, or the batch size)
     samples         a list of lists: indices into x_train (or x) of each group, in the order they were fed
-    settings        seed (of samples, subsets and signs), order, subsets per group, group size used, samples left out,
-                    data (what it was taken for), sketch (k: distances are those of sketches of at most k numbers; null
-                    or, in files of version 1, absent: exact), and of sketches also sketch_half_precision,
-                    forwarded_at_once (samples) and passes (over the samples)
+    settings        seed (of samples, subsets and signs), order, subsets_per_group (how many were taken; see `rounds`),
+                    group (the size used), samples_left_out, data (what it was taken for), sketch (k: distances are
+                    those of sketches of at most k numbers; null or, in files of version 1, absent: exact), and of
+                    sketches also sketch_half_precision, forwarded_at_once (samples) and passes (over the samples)
     notes           sentences a reader should see (a smaller group for lack of memory, ...)
     head, new_head  name of the head layer (or null), and whether it is marked as new
     preprocessing   how data became model input (data/preprocess.py)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,13 +22,13 @@ from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
-from .betti import betti_numbers
 from .channels import score_channels
 from .forward import Forwarded, GramProbed, Probed, SketchProbed
-from .groups import Plan, draw, draw_subsets, fit_plan, make_plan
+from .groups import Plan, draw, fit_plan, make_plan
 from .options import Scoring
 from .passes import Passes, plan_passes
 from .record import LayerScore, Scores, standard_error
+from .rounds import betti_numbers_of_layers
 from .signals import Stored, signals
 
 _MEMORY_SHARE = 0.75  # of free memory, the default limit
@@ -101,7 +101,7 @@ def score(
         passes = None
         probed = GramProbed(model, used, group=plan.group, threads=threads)
     indices = draw(len(dataset), plan, how.order, seed)
-    groups, betti = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
+    groups, betti, subsets = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
     head = model.head
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
@@ -117,7 +117,7 @@ def score(
             "seed": seed,
             "order": how.order,
             "group": plan.group,
-            "subsets_per_group": plan.subsets,
+            "subsets_per_group": subsets,
             "samples_left_out": left_out,
             "data": taken,
             **_sketched(passes),
@@ -163,24 +163,34 @@ def _measured(
     plan: Plan,
     seed: int,
     say: Progress,
-) -> tuple[list[Forwarded], dict[str, list[int]]]:
-    """What the forward passes of all groups left, and the first Betti numbers of each layer."""
+) -> tuple[list[Forwarded], dict[str, list[int]], int]:
+    """What the forward passes of all groups left, the first Betti numbers of each layer, and how many of each group.
+
+    Where no number of subsets is asked for, the first group finds one (see `rounds`), and the others take as many.
+    """
     groups: list[Forwarded] = []
     betti: dict[str, list[int]] = {layer.name: [] for layer in model.layers}
+    sizes = {layer.name: layer.activation_size or 1 for layer in model.layers}
     each = len(indices[0]) + len(model.layers)  # samples to forward, and layers
     total = len(indices) * each
+
+    def distances(number: int) -> Iterator[tuple[str, np.ndarray]]:
+        for at, (layer, gram) in enumerate(groups[number].grams.items(), start=1):
+            say("scoring", number * each + len(indices[0]) + at, total)
+            yield layer, probed.distances(layer, gram)
+
     for number, group in enumerate(indices):
 
         def forwarding(_: str, done: int, of: int, before: int = number * each, count: int = len(group)) -> None:
             say("scoring", before + done * count // of, total)
 
         groups.append(probed.forward(dataset, group, forwarding))
-        chosen = draw_subsets(plan, seeds.subsets(seed, number))
-        for at, (layer, gram) in enumerate(groups[-1].grams.items(), start=1):
-            betti[layer] += betti_numbers(probed.distances(layer, gram), chosen)
-            say("scoring", number * each + len(group) + at, total)
+        found = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
+        plan = replace(plan, subsets=len(next(iter(found.values()))))
+        for layer, numbers in found.items():
+            betti[layer] += numbers
     say("scoring", total, total)
-    return groups, betti
+    return groups, betti, plan.subsets or 1
 
 
 def layer_scores(

@@ -9,10 +9,11 @@ import numpy as np
 from .. import seeds
 from ..data.dataset import Dataset
 from ..model.open import Model
-from ..scoring.betti import betti_numbers
+from ..scoring.betti import first_betti_number
 from ..scoring.forward import Forwarded, Probed
-from ..scoring.groups import Plan, draw_subsets
+from ..scoring.groups import Plan
 from ..scoring.record import Scores
+from ..scoring.rounds import betti_numbers_of_layers
 from ..scoring.score import layer_scores
 from ..selection.rankings import rank
 from .fisher import Fisher
@@ -32,11 +33,12 @@ class Ranker:
         information: Fisher | None,
         points: int,
         block: int,
-        subsets: int,
+        subsets: int | None,
         seed: int,
     ) -> None:
         self._model, self._dataset, self._probed, self._fisher = model, dataset, probed, information
         self._points, self._block, self._subsets, self._seed = points, block, subsets, seed
+        self._taken: dict[int, int] = {}  # subsets of a group, by its size
         self._order = seeds.samples(seed).permutation(len(dataset))
         self._blocks: dict[int, Forwarded] = {}
         self._betti: dict[tuple[int, int], dict[str, list[int]]] = {}
@@ -76,8 +78,7 @@ class Ranker:
         """Of the first block: each layer's distances, and the first Betti number of all its points."""
         forwarded = self._forward(0)
         found = {name: self._probed.distances(name, gram) for name, gram in forwarded.grams.items()}
-        everything = [np.arange(self._block)]
-        return {name: (matrix, betti_numbers(matrix, everything)[0]) for name, matrix in found.items()}
+        return {name: (matrix, first_betti_number(matrix)) for name, matrix in found.items()}
 
     def _parts(self, size: int, index: int) -> list[tuple[int, int]]:
         """A group as (size, index) of groups no larger than a block."""
@@ -103,15 +104,20 @@ class Ranker:
         return whole if size == self._block else whole.of(np.arange(start, start + size))
 
     def _numbers(self, size: int, index: int) -> dict[str, list[int]]:
-        """First Betti numbers of a group no larger than a block."""
+        """First Betti numbers of a group no larger than a block; the first of its size finds how many subsets."""
         key = size, index
         if key not in self._betti:
-            subsets = min(self._subsets, math.comb(size, self._points))
-            chosen = draw_subsets(Plan(self._points, size, 1, subsets), seeds.subsets(self._seed, size, index))
+            asked = None if self._subsets is None else min(self._subsets, math.comb(size, self._points))
+            plan = Plan(self._points, size, 1, self._taken.get(size, asked))
             grams = self._part(size, index).grams
-            self._betti[key] = {
-                name: betti_numbers(self._probed.distances(name, gram), chosen) for name, gram in grams.items()
-            }
+            found = betti_numbers_of_layers(
+                ((name, self._probed.distances(name, gram)) for name, gram in grams.items()),
+                {layer.name: layer.activation_size or 1 for layer in self._model.layers},
+                plan,
+                seeds.subsets(self._seed, size, index),
+            )
+            self._taken[size] = len(next(iter(found.values())))
+            self._betti[key] = found
         return self._betti[key]
 
     def _fisher_of(self, chunk: int) -> list[float]:

@@ -18,7 +18,8 @@ class Repeats:
     Attributes:
         rho: the fraction of layers that a selection would take.
         points: N of one Betti number; the smallest groups have so many samples.
-        subsets: of each group, under the subsets estimator.
+        subsets: of each group, under the subsets estimator; None: as many as `score` takes, found by the first group of
+            each size.
         max_samples: the largest groups have at most so many; groups need two times as many.
         groups: at most so many of each size.
         seeds: how many shuffles.
@@ -39,7 +40,7 @@ class Repeats:
 
     rho: float = 0.1
     points: int = 32
-    subsets: int = 64
+    subsets: int | None = None
     max_samples: int = 512
     groups: int = 8
     seeds: int = 2
@@ -55,7 +56,7 @@ class Repeats:
         for what, number, least in (("points", self.points, 4), ("groups", self.groups, 2), ("seeds", self.seeds, 1)):
             if number < least:
                 raise UsageError(f"{what} must be at least {least}, not {number}.")
-        if self.subsets < 1 or not 0 < self.rho <= 1:
+        if (self.subsets is not None and self.subsets < 1) or not 0 < self.rho <= 1:
             raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
         if self.max_samples < self.points:
             raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
