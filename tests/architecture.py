@@ -55,6 +55,7 @@ ORDER = (
 DOORS = {
     "onnxruntime": {"runtime.py", "training_runtime.py", "quantiser.py"},
     "onnxruntime.training": {"training_runtime.py"},
+    "ripser": {"scoring/betti.py"},
 }
 # What a function may import when it is called: libraries that are slow to import and that not every call needs, and
 # what not every system has.
@@ -65,6 +66,7 @@ LATE = {
     "onnxruntime",
     "pandas",
     "polars",
+    "ripser",
     "safetensors",
     "scipy",
     "sklearn",

@@ -468,7 +468,7 @@ def test_run_leaves_its_files(adabet, here):
 
 def test_doctor(adabet):
     text = adabet("doctor").out
-    for name in ("adabet-onnx", "onnxruntime", "scipy", "portable backend: yes", "the ort backend"):
+    for name in ("adabet-onnx", "onnxruntime", "ripser", "portable backend: yes", "the ort backend"):
         assert name in text
     assert adabet("doctor -q").out == ""
 

@@ -33,6 +33,7 @@ HEAVY = [
     "sympy",
     "scipy",
     "matplotlib",
+    "ripser",
     "multiprocessing",
     "rich",
     "PIL",

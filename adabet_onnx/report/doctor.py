@@ -19,6 +19,7 @@ _PACKAGES = (
     "onnx",
     "onnx-ir",
     "numpy",
+    "ripser",
     "scipy",
     "click",
     "rich",
