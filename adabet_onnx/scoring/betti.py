@@ -3,7 +3,7 @@
 b1 is the number of bars with death > birth in dimension 1 of the Vietoris-Rips persistence of the points, with
 coefficients mod 2 and no threshold: how many loops the points form at some scale (AdaBet, arXiv 2510.03101). Programs
 for persistence, such as ripser, reduce a matrix of triangles to find the bars themselves. To count them is much less
-work, and gives the same number.
+work, and gives the same number. (The estimator ``batches``, which is the paper's to the letter, still asks ripser.)
 
 Let X be the complex before the edges of length l come, and Y the one with them. The bars that are born at l and live
 longer are as many as dim coker(H1(X) -> H1(Y)). In the long exact sequence of the pair
@@ -133,6 +133,23 @@ def betti_numbers(distance: np.ndarray, subsets: Sequence[np.ndarray]) -> list[i
         subsets: indices of the points of each, as many in each.
     """
     return Loops(distance).count(subsets)
+
+
+def loops_by_ripser(distance: np.ndarray) -> int:
+    """b1 of the points with these distances, as the paper takes it: the bars that ripser finds are counted.
+
+    Args:
+        distance: (N, N), symmetric, zero diagonal.
+
+    Returns:
+        As `first_betti_number`.
+    """
+    if len(distance) < 4:
+        return 0
+    from ripser import ripser  # a second to import (it brings scikit-learn), which most commands need not wait for
+
+    bars = ripser(distance, maxdim=1, distance_matrix=True)["dgms"][1]
+    return int(np.count_nonzero(bars[:, 1] > bars[:, 0]))
 
 
 def _without_twins(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
+from .betti import loops_by_ripser
 from .channels import score_channels
 from .forward import Forwarded, GramProbed, Probed, SketchProbed
 from .groups import Plan, draw, fit_plan, make_plan
@@ -101,7 +102,9 @@ def score(
         passes = None
         probed = GramProbed(model, used, group=plan.group, threads=threads)
     indices = draw(len(dataset), plan, how.order, seed)
-    groups, betti, subsets = _measured(model, probed, dataset, indices, plan, seed, progress or silent)
+    groups, betti, subsets = _measured(
+        model, probed, dataset, indices, plan, seed, progress or silent, as_the_paper=how.estimator == "batches"
+    )
     head = model.head
     if lost:
         some = ", ".join(list(lost)[:3]) + (", ..." if len(lost) > 3 else "")
@@ -163,6 +166,8 @@ def _measured(
     plan: Plan,
     seed: int,
     say: Progress,
+    *,
+    as_the_paper: bool,
 ) -> tuple[list[Forwarded], dict[str, list[int]], int]:
     """What the forward passes of all groups left, the first Betti numbers of each layer, and how many of each group.
 
@@ -185,7 +190,10 @@ def _measured(
             say("scoring", before + done * count // of, total)
 
         groups.append(probed.forward(dataset, group, forwarding))
-        found = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
+        if as_the_paper:
+            found = {layer: [loops_by_ripser(matrix)] for layer, matrix in distances(number)}
+        else:
+            found = betti_numbers_of_layers(distances(number), sizes, plan, seeds.subsets(seed, number))
         plan = replace(plan, subsets=len(next(iter(found.values()))))
         for layer, numbers in found.items():
             betti[layer] += numbers
