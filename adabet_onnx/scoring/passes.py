@@ -8,7 +8,7 @@ from ..errors import DataError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
 from ..sizes import size_text
-from .sketch import SKETCH
+from .sketch import MOST, SKETCH
 
 # ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
 ARENA_FACTOR = 1.5
@@ -75,7 +75,7 @@ def plan_passes(model: Model, samples: int, limit: int, size: int | None = None)
     wanted, k = size or SKETCH, size or SKETCH
     notes: list[str] = []
     while True:
-        needed = {layer.name: 4 * samples * min(k, layer.activation_size or 0) for layer in model.layers}
+        needed = {layer.name: 4 * samples * min(int(MOST * k), layer.activation_size or 0) for layer in model.layers}
         half = sum(needed.values()) > min(_FULL_BYTES, room)
         if half:
             needed = {name: count // 2 for name, count in needed.items()}

@@ -12,10 +12,13 @@ What makes it cheap (tests/benchmarks/bench_scoring.py):
   more than 10 * k elements only those on a regular grid of positions are used, of all channels. An AveragePool of a
   1 x 1 window with strides takes them, because onnxruntime runs it in the blocked layout of its convolutions; a Slice
   would copy the whole map out of it.
+* A large map that is thinned a lot and cheap to compute is computed again at the positions that are used, so that
+  onnxruntime can still merge its Conv with the activation function behind it.
 * Where a BatchNormalization is the only user of a Conv's output, the Conv's sketch is made from the
   BatchNormalization's elements, each divided by its channel's slope (see `slopes`): the offset is the same for all
   samples, and distances do not see it. Channels with too small a slope are computed again, at the positions that are
   used. So onnxruntime can still merge the two.
+* Sums are products with a row of ones, which take a fifth of ReduceSum's time over that axis.
 * All layers share one vector of signs.
 * Probes stand behind all nodes of the model, the last layer's first (see `gram`).
 """
@@ -23,7 +26,9 @@ What makes it cheap (tests/benchmarks/bench_scoring.py):
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -33,9 +38,10 @@ from .nodes import Constants, Nodes, elements, sample_shape
 from .slopes import Pair, pairs
 
 SKETCH = 8192  # k, where nothing else is said
+_CHEAP = 8  # products for each element of a map that is computed again where it is thinned
 # A feature map is thinned to about so many times k elements, for the sketch of its Conv to fewer.
 THIN, _THIN_CONV = 8, 4
-_FEWEST = 0.75  # of k: numbers of a sketch
+_FEWEST, MOST = 0.66, 1.25  # of k: numbers of a sketch
 _LONG = 1 << 20  # elements: of other activations with more, every second, third, ... is used
 # Their outputs are (N, C, positions).
 _CHANNELS_FIRST = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "AveragePool"})
@@ -46,7 +52,7 @@ class Sketched:
     """Of one layer.
 
     Attributes:
-        sketch: float32 (N, K) with K at most k.
+        sketch: float32 (N, K) with K about k, or the size of the activation where that is no more.
         sample: the activation (N, ...) with its channels, or of a large feature map as many positions as make about k
             elements: enough for the mean and variance of each channel.
     """
@@ -60,7 +66,7 @@ class SketchProbes:
 
     Args:
         graph: its activations must have shapes, the batch dimension first.
-        size: k, the most numbers of one sketch.
+        size: k, how many numbers a sketch has, about.
         seed: of the signs.
     """
 
@@ -73,6 +79,8 @@ class SketchProbes:
         self._signs = cast.add("Cast", [self._stored], "signs", to=int(ir.DataType.FLOAT))
         self._cast = cast.made
         self._parts: dict[int, ir.Value] = {}
+        self._steps: dict[ir.Value, list[int]] = {}  # of thinned maps, in positions of the whole one
+        self._convs: dict[ir.Value, ir.Value] = {}  # of BatchNormalizations that were computed again, the Conv's output
 
     def add(self, activations: dict[str, ir.Value]) -> dict[str, Sketched]:
         """Add a sketch of each activation.
@@ -100,8 +108,7 @@ class SketchProbes:
             found[name] = Sketched(sketch, sample)
             if name in together:
                 pair = together[name]
-                thinner = self._thinned(nodes, thin, _THIN_CONV, "conv/thin")
-                before = self._before_norm(nodes, thinner, pair, activations[name])
+                before = self._before_norm(nodes, thin, pair, activations[name])
                 found[pair.conv] = Sketched(self._sketched(nodes, self._flat(nodes, before), "conv/sum"), sample)
             self._graph.extend(nodes.made)
         if self._parts:
@@ -121,7 +128,16 @@ class SketchProbes:
             inputs += [self._constants([number]) for number in (0, count, 1, steps)]
             return _shaped(nodes.add("Slice", inputs, suffix), math.ceil(count / steps))
         channels, *extents = sample_shape(value)
-        made = nodes.add("AveragePool", [value], suffix, kernel_shape=[1] * len(steps), strides=list(steps))
+        conv, norm = _conv_and_norm(value)
+        if conv is not None and _products(conv) <= _CHEAP * math.prod(steps):
+            made = nodes.add("Conv", list(conv.inputs), f"{suffix}/again", **_with_strides(conv, steps))
+            if norm is not None:
+                self._convs[value] = _shaped(made, channels, *_after(extents, steps))
+                settings = {key: attribute.value for key, attribute in norm.attributes.items()}
+                made = nodes.add("BatchNormalization", [made, *norm.inputs[1:]], suffix, **settings)
+        else:
+            made = nodes.add("AveragePool", [value], suffix, kernel_shape=[1] * len(steps), strides=list(steps))
+        self._steps[made] = [a * b for a, b in zip(self._steps.get(value, [1] * len(steps)), steps, strict=True)]
         return _shaped(made, channels, *_after(extents, steps))
 
     def _flat(self, nodes: Nodes, value: ir.Value) -> ir.Value:
@@ -131,12 +147,15 @@ class SketchProbes:
             return _shaped(nodes.add("Identity", [value], suffix), count)
         return _shaped(nodes.add("Reshape", [value, self._constants([-1, count])], suffix), count)
 
-    def _before_norm(self, nodes: Nodes, value: ir.Value, pair: Pair, whole: ir.Value) -> ir.Value:
+    def _before_norm(self, nodes: Nodes, thin: ir.Value, pair: Pair, norm: ir.Value) -> ir.Value:
         """Elements of a Conv's output, but for constants, from some of those of the BatchNormalization after it.
 
         They are divided by their slopes. Channels where that is not sound are computed by a Conv of their own, at the
         positions that are used, and put behind the others.
         """
+        if norm in self._convs:
+            return self._thinned(nodes, self._convs[norm], _THIN_CONV, "conv/thin")
+        value = self._thinned(nodes, thin, _THIN_CONV, "conv/thin")
         shape = sample_shape(value)
         factors = np.where(pair.sound, 1 / np.where(pair.sound, pair.slopes, 1), 0).astype(np.float32)
         factors = factors.reshape(-1, *[1] * (len(shape) - 1))
@@ -144,39 +163,35 @@ class SketchProbes:
         lost = np.flatnonzero(~pair.sound)
         if not len(lost):
             return scaled
-        norm = whole.producer()
-        conv = norm.inputs[0].producer() if norm is not None and norm.inputs[0] is not None else None
+        conv, _ = _conv_and_norm(norm)
         assert conv is not None
-        again = self._channels_again(nodes, conv, lost, _steps_between(whole, value))
+        again = self._channels_again(nodes, conv, lost, self._steps.get(value, [1] * (len(shape) - 1)))
         return _shaped(nodes.add("Concat", [scaled, again], "conv/all", axis=1), shape[0] + len(lost), *shape[1:])
 
     def _channels_again(self, nodes: Nodes, conv: ir.Node, channels: np.ndarray, steps: list[int]) -> ir.Value:
         """Some channels of a Conv's output, without bias, at every n-th position."""
-        which = self._constants([int(channel) for channel in channels])
-        settings = {name: attribute.value for name, attribute in conv.attributes.items()}
-        strides = settings.get("strides", [1] * len(steps))
-        settings["strides"] = [int(stride) * step for stride, step in zip(strides, steps, strict=True)]
-        weight = conv.inputs[1]
+        which, settings = self._constants([int(channel) for channel in channels]), _with_strides(conv, steps)
+        x, weight = conv.inputs[:2]
         if settings.get("group", 1) != 1:
-            every = nodes.add("Conv", [conv.inputs[0], weight], "conv/again", **settings)
-            return nodes.add("Gather", [every, which], "conv/lost", axis=1)
+            return nodes.add(
+                "Gather", [nodes.add("Conv", [x, weight], "conv/every", **settings), which], "conv/lost", axis=1
+            )
         rows = nodes.add("Gather", [weight, which], "conv/rows", axis=0)
-        return nodes.add("Conv", [conv.inputs[0], rows], "conv/lost", **settings)
+        return nodes.add("Conv", [x, rows], "conv/lost", **settings)
 
     def _sketched(self, nodes: Nodes, flat: ir.Value, suffix: str) -> ir.Value:
         """(N, K): the elements themselves, or sums of every K-th with its sign."""
         count = elements(flat, 1)
-        if count <= self._size:
+        terms, size = sums_of(count, self._size)
+        if terms == 1:
             return flat
         signed = nodes.add("Mul", [flat, self._first_signs(count)], f"{suffix}/signed")
-        terms, size = sums_of(count, self._size)
         if terms * size > count:
             pads = self._constants([0, 0, 0, terms * size - count])
             signed = nodes.add("Pad", [signed, pads], f"{suffix}/padded")
         rows = nodes.add("Reshape", [signed, self._constants([-1, terms, size])], f"{suffix}/rows")
-        if self._opset >= 13:
-            return _shaped(nodes.add("ReduceSum", [rows, self._constants([1])], suffix, keepdims=0), size)
-        return _shaped(nodes.add("ReduceSum", [rows], suffix, axes=[1], keepdims=0), size)
+        total = nodes.add("MatMul", [self._constants(np.ones((1, terms), np.float32)), rows], f"{suffix}/total")
+        return _shaped(nodes.add("Reshape", [total, self._constants([-1, size])], suffix), size)
 
     def _first_signs(self, count: int) -> ir.Value:
         """The first signs, as many as are needed; sessions compute them once, when they are made."""
@@ -218,37 +233,55 @@ def thinning(value: ir.Value, most: int) -> tuple[int, ...] | int | None:
 
 
 def sums_of(count: int, size: int) -> tuple[int, int]:
-    """(terms, K): how many elements are added to each number, and how many numbers there are, at most ``size``.
+    """(terms, K): how many elements are added to each number, and how many numbers there are.
 
-    Somewhat fewer numbers than could be are taken where that saves filling up with zeros, which copies the elements.
+    Somewhat more or fewer numbers than k are taken where that saves filling up with zeros, which copies the elements.
 
     Args:
-        count: elements, more than ``size``.
+        count: elements.
         size: k.
     """
-    least = math.ceil(count / size)
-    fewest = math.ceil(_FEWEST * size)
-    for terms in range(least, count // fewest + 1):
-        if count % terms == 0:
-            return terms, count // terms
-    return least, size
+    if count <= size:
+        return 1, count
+    fitting = range(math.ceil(count / (MOST * size)), int(count / (_FEWEST * size)) + 1)
+    whole = [terms for terms in fitting if count % terms == 0]
+    if not whole:
+        return math.ceil(count / size), size
+    terms = min(whole, key=lambda terms: abs(math.log(count / terms / size)))
+    return terms, count // terms
+
+
+def _conv_and_norm(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
+    """The Conv that makes a value, with the BatchNormalization after it, if there is one.
+
+    None for a Conv whose pads its strides decide.
+    """
+    node, norm = value.producer(), None
+    if node is not None and node.op_type == "BatchNormalization" and node.inputs[0] is not None:
+        node, norm = node.inputs[0].producer(), node
+    return (node, norm) if _explicit(node) else (None, None)
 
 
 def _explicit(conv: ir.Node | None) -> bool:
-    """Whether a Conv pads as its strides do not decide."""
-    return conv is not None and conv.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    """Whether it is a Conv whose pads its strides do not decide."""
+    if conv is None or conv.op_type != "Conv":
+        return False
+    return conv.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
 
 
-def _steps_between(whole: ir.Value, thinned: ir.Value) -> list[int]:
-    """Of a thinned feature map, by how much positions have come apart along each axis."""
-    steps, value = [1] * (len(sample_shape(whole)) - 1), thinned
-    while value is not whole:
-        node = value.producer()
-        assert node is not None
-        assert node.inputs[0] is not None
-        steps = [step * stride for step, stride in zip(steps, node.attributes.get_ints("strides"), strict=True)]
-        value = node.inputs[0]
-    return steps
+def _products(conv: ir.Node) -> float:
+    """Products for each element of a Conv's output."""
+    weight = conv.inputs[1]
+    if weight is None or weight.shape is None or not weight.shape.is_static():
+        return math.inf
+    return math.prod(weight.shape.numpy()[1:])
+
+
+def _with_strides(conv: ir.Node, steps: Sequence[int]) -> dict[str, Any]:
+    """Attributes of a Conv that computes every n-th position along each axis."""
+    settings = {name: attribute.value for name, attribute in conv.attributes.items()}
+    strides = settings.get("strides", [1] * len(steps))
+    return settings | {"strides": [int(stride) * step for stride, step in zip(strides, steps, strict=True)]}
 
 
 def _shaped(value: ir.Value, *shape: int) -> ir.Value:

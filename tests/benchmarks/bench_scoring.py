@@ -63,7 +63,7 @@ def model_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     if not path.is_file():
         if name == "resnet50":
-            onnx.save(into_range(onnx.load(light_model("resnet50")) if isinstance(light_model("resnet50"), (str, Path)) else light_model("resnet50"), name, []), path)
+            onnx.save(into_range(light_model("resnet50"), name, []), path)
         else:
             from models import architectures
 
@@ -176,8 +176,11 @@ def whole_command(folder: Path, rounds: int) -> None:
         )
         ratios.append(after[0] / before[0])
         peaks.append((before[1], after[1]))
-    print(f"score on ResNet-50: {_range(ratios)} of the CPU time of forward passes one by one; peak memory "
-          f"{max(after for _, after in peaks) / 1e6:.0f} MB, theirs {max(before for before, _ in peaks) / 1e6:.0f} MB")  # fmt: skip
+    theirs, ours = (max(each) / 1e6 for each in zip(*peaks, strict=True))
+    print(
+        f"score on ResNet-50: {_range(ratios)} of the CPU time of forward passes one by one; peak memory {ours:.0f} MB, "
+        f"theirs {theirs:.0f} MB"
+    )
 
 
 def _spent(command: list[str]) -> tuple[float, int]:
