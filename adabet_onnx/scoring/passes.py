@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import psutil
+
 from ..errors import DataError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
 from ..sizes import size_text
 from .sketch import SKETCH
 
+_SHARE = 0.75  # of free memory, the default limit
 # ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
 ARENA_FACTOR = 1.5
 SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
@@ -37,6 +40,11 @@ class Passes:
     half: bool
     parts: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def memory_limit(given: int | None) -> int:
+    """Bytes that scoring may take: what is given, or a share of what is free."""
+    return given if given is not None else int(_SHARE * psutil.virtual_memory().available)
 
 
 def base_bytes(model: Model) -> int:
