@@ -17,6 +17,7 @@ from models.tiny import node, normal
 from test_scoring import activations, raw_b1
 
 from adabet_onnx import (
+    DataError,
     Predictor,
     RecordError,
     Trainer,
@@ -32,9 +33,10 @@ from adabet_onnx.cli.main import cli
 from adabet_onnx.model.channels import channels_of
 from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.pipeline import adapt
-from adabet_onnx.scoring import gram
+from adabet_onnx.scoring import channels, gram
 from adabet_onnx.scoring.channels import rankable, score_channels
 from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.scoring.passes import base_bytes, sample_bytes
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
 from adabet_onnx.selection.record import Selection, load_selection
@@ -429,7 +431,7 @@ def test_scores_of_channels_equal_ripser_on_raw_activations(monkeypatch, net, bl
             assert layer.channels.b1_mean[index] == np.mean(b1), (layer.name, index)
 
 
-def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng):
+def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng, monkeypatch):
     model = open_model(tiny.conv_net())
     x = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
     plain = score(model, x, scoring=Scoring(samples=64, subsets=3))
@@ -437,7 +439,8 @@ def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng):
     assert plain.channel_layers is None
     assert [dataclasses.replace(layer, channels=None) for layer in both.layers] == list(plain.layers)
     assert score_channels(model, x, plain) == both
-    assert score_channels(model, x, plain, max_memory=1) == both  # a forward pass for each layer
+    monkeypatch.setattr(channels, "_BYTES", 1)  # a forward pass for each layer
+    assert score_channels(model, x, plain) == both
     some_of_them = score_channels(model, x, plain, layers=["conv2", "fc"])
     assert some_of_them.channel_layers == ("conv2", "fc")
     assert [layer.name for layer in some_of_them.layers if layer.channels] == ["conv2"]
@@ -447,6 +450,28 @@ def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng):
         score_channels(open_model(tiny.conv_net(seed=1)), x, plain)
     with pytest.raises(RecordError, match="Score again"):
         score_channels(model, x[:40], plain)
+
+
+def test_where_memory_is_short_channels_are_scored_from_parts_of_groups(rng):
+    """Of 16 samples each, in which subsets are everything, so that ripser can tell what is expected."""
+    model = open_model(tiny.conv_net())
+    x = rng.standard_normal((64, 3, 8, 8)).astype(np.float32)
+    plain = score(model, x, scoring=Scoring(samples=50, subset_size=16, subsets=3))
+    limit = base_bytes(model) + 17 * sample_bytes(model) + 4 * 8 * 17**2  # 50 samples: three parts of 16
+    found = score_channels(model, x, plain, max_memory=limit)
+    (note,) = found.notes
+    assert note.startswith("channels are scored from groups of 16 samples instead of 50, to keep within 2")
+    assert score_channels(model, x, found, max_memory=limit).notes == found.notes
+    raw = activations(model, {"input": x[list(plain.samples[0])]})["conv2"]
+    parts = [raw[start : start + 16] for start in (0, 16, 32)]
+    scored = next(layer.channels for layer in found.layers if layer.name == "conv2")
+    for index in (0, 5):
+        assert scored.b1_mean[index] == pytest.approx(np.mean([raw_b1(part[:, index]) for part in parts]))
+    roomy = score_channels(model, x, plain, max_memory=10**9)
+    assert roomy.notes == plain.notes
+    assert roomy == score_channels(model, x, plain)
+    with pytest.raises(DataError, match=r"from 16 points needs about .* over the limit .*max_memory.*subset_size"):
+        score_channels(model, x, plain, max_memory=base_bytes(model) + 15 * sample_bytes(model))
 
 
 def test_layers_whose_channels_are_not_ranked():

@@ -227,7 +227,7 @@ def test_names_with_brackets_and_colons_are_printed_as_they_are(adabet, here):
     assert result.out.startswith("x[red]:smile:.onnx: 5 outputs")
 
 
-@pytest.mark.parametrize("kind", ["activations", "gram"])
+@pytest.mark.parametrize("kind", ["activations", "gram", "sketch"])
 def test_surgery(kind, adabet, here, rng):
     adabet(f"surgery model.onnx --outputs {kind} -o probed.onnx")
     session = onnxruntime.InferenceSession("probed.onnx")
@@ -242,6 +242,8 @@ def test_surgery(kind, adabet, here, rng):
     )
     if kind == "gram":
         assert {array.shape for array in outputs.values()} == {(5, 5)}
+    elif kind == "sketch":
+        assert [array.shape for array in outputs.values()] == [(5, 384)] * 2 + [(5, 512)] * 2 + [(5, 4)]
     else:
         assert [array.shape for array in outputs.values()] == [(5, 6, 8, 8)] * 2 + [(5, 8, 8, 8)] * 2 + [(5, 4)]
 
@@ -265,7 +267,7 @@ def test_scores_json(adabet, here):
     result = adabet(f"score model.onnx data.npz -o scores.json {QUICK} --seed 5 --plot scores.png")
     scores = read(here / "scores.json")
     assert scores["format"] == "adabet-onnx/scores"
-    assert scores["version"] == 1
+    assert scores["version"] == 2
     assert scores["model_sha256"] == open_model("model.onnx").sha256
     assert scores["estimator"] == "subsets"
     (group,) = scores["samples"]

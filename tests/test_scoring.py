@@ -170,14 +170,14 @@ def test_too_few_samples(model, images):
         score(model, images[:100], scoring=Scoring(estimator="batches"))
 
 
-def test_a_memory_limit_makes_groups_smaller_and_says_so(model, images):
-    scores = score(model, images, scoring=Scoring(samples=256, max_memory=20_600_000))
+def test_without_sketches_a_memory_limit_makes_groups_smaller_and_says_so(model, images):
+    scores = score(model, images, scoring=Scoring(samples=256, max_memory=20_600_000, sketch="off"))
     group = scores.settings["group"]
     assert 32 <= group < 128
     assert all(len(indices) == group for indices in scores.samples)
     assert any(f"groups of {group} samples instead of 128" in note for note in scores.notes)
     with pytest.raises(DataError, match=r"Raise `Scoring.max_memory"):
-        score(model, images, scoring=Scoring(max_memory=20_010_000))
+        score(model, images, scoring=Scoring(max_memory=20_010_000, sketch="off"))
 
 
 def test_nan_activations_are_named(model, images):

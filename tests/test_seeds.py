@@ -17,6 +17,7 @@ STREAMS = {
     "samples": ((11,), 11),
     "subsets": ((11, 2), [11, 3, 2]),
     "layers": ((11,), 11),
+    "signs": ((11,), [11, 31]),
     "fisher": ((11,), [11, 7]),
     "kept_pictures": ((), 2),
     "validation": ((11,), [11, 1]),

@@ -298,9 +298,16 @@ CASES = {
     "little memory": Case(
         lambda: score("model.onnx", "data.npz", scoring=Scoring(max_memory="50kB")),
         "score model.onnx data.npz -o s.json --scoring-memory 50kB",
+        "one sample at a time needs about 20 MB, over the limit of 50 KB. Raise `Scoring(max_memory=...)`",
+        "Raise --scoring-memory",
+        "score model.onnx data.npz -o s.json --scoring-memory 1GB",
+    ),
+    "little memory without sketches": Case(
+        lambda: score("model.onnx", "data.npz", scoring=Scoring(max_memory="50kB", sketch="off")),
+        "score model.onnx data.npz -o s.json --scoring-memory 50kB --sketch off",
         "Raise `Scoring(max_memory=...)`, or give a smaller `subset_size`",
         "Raise --scoring-memory, or give a smaller --subset-size",
-        "score model.onnx data.npz -o s.json --scoring-memory 1GB",
+        "score model.onnx data.npz -o s.json --scoring-memory 1GB --sketch off",
     ),
     "no scores": Case(
         lambda: select("model.onnx"),

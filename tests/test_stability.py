@@ -15,8 +15,10 @@ from models import tiny
 from adabet_onnx import DataError, RecordError, RuntimeMissingError, UsageError, open_model, score
 from adabet_onnx.cli.main import main
 from adabet_onnx.data.preprocess import Arithmetic
-from adabet_onnx.scoring.forward import Probed
+from adabet_onnx.data.source import open_data
+from adabet_onnx.scoring.forward import GramProbed, SketchProbed
 from adabet_onnx.scoring.options import Scoring
+from adabet_onnx.scoring.passes import plan_passes
 from adabet_onnx.scoring.signals import effective_rank, signals
 from adabet_onnx.study.agreement import every_pair, overlap, same_order
 from adabet_onnx.study.repeats import Repeats
@@ -83,11 +85,13 @@ def test_groups_are_scored_as_score_does(model, data):
         assert [values[group] for values in found.example] == pytest.approx([layer.b1_hat for layer in scores.layers])
 
 
-def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data):
-    from adabet_onnx.data.source import open_data
-
+@pytest.mark.parametrize("sketch", [True, False])
+def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data, sketch):
     dataset = open_data({"x": data["x"]}, model).train
-    probed = Probed(model, Arithmetic(), group=64)
+    if sketch:
+        probed = SketchProbed(model, Arithmetic(), plan_passes(model, 64, 10**9))
+    else:
+        probed = GramProbed(model, Arithmetic(), group=64)
     rows = np.arange(16, 48)
     part, alone = probed.forward(dataset, np.arange(64)).of(rows), probed.forward(dataset, rows)
     for name in alone.grams:
@@ -98,6 +102,25 @@ def test_a_part_of_a_block_is_as_if_forwarded_alone(model, data):
         one, other = (signals([found.grams[name]], [found.sums[name]], probed.stored[name]) for found in (part, alone))
         assert one.shift == pytest.approx(other.shift, rel=1e-4)
         assert sums.elements == alone.sums[name].elements
+
+
+@pytest.mark.parametrize("sketch", ["auto", "off"])
+def test_groups_with_given_subsets_are_scored_as_score_does(model, data, sketch):
+    """Whose subsets are everything, so that both take the same; with distances from sketches, and exact ones."""
+    repeats = replace(QUICK, seeds=1, max_samples=16, fisher=False, sketch=sketch)
+    found = stability(model, data, preprocessing=Arithmetic(), repeats=repeats)
+    rows = np.random.default_rng(0).permutation(200)[:16]
+    how = Scoring(samples=16, subset_size=16, subsets=1, order="sequential", sketch=sketch)
+    scores = score(model, {"x": data["x"][rows]}, preprocessing=Arithmetic(), scoring=how)
+    assert [values[0] for values in found.example] == pytest.approx([layer.b1_hat for layer in scores.layers])
+
+
+def test_sketches_and_exact_distances_agree_where_activations_are_small(model, data):
+    repeats = replace(QUICK, fisher=False)
+    exact = stability(model, data, preprocessing=Arithmetic(), repeats=replace(repeats, sketch="off"))
+    assert stability(model, data, preprocessing=Arithmetic(), repeats=repeats).example == exact.example
+    with pytest.raises(UsageError, match="sketch"):
+        replace(repeats, sketch="some")
 
 
 def test_what_is_found(model, data):

@@ -230,7 +230,7 @@ def new_head(
 @click.argument("model", type=FILE)
 @options.file.varied(required=True)
 @Declared("--outputs", type=click.Choice(PROBES), required=True, group="Output", help="What to expose of every layer.")
-@Declared("--sketch", type=int, metavar="K", group="Output", help="Numbers of a sketch at most.", show_default="8192")
+@options.sketch
 @options.seed
 @options.printed
 @options.bind
@@ -238,7 +238,7 @@ def surgery(
     model: Path,
     bind: Bindings,
     outputs: str,
-    sketch: int | None,
+    sketch: int | str,
     seed: int,
     output: Path,
     as_json: bool,
@@ -248,7 +248,7 @@ def surgery(
 
     Of every layer its activation, the centred Gram matrix of a batch's, or a sketch of each sample's: numbers whose
     distances are nearly those of the activations. The outputs' names, by layer, stand in the file's metadata under
-    adabet_onnx.probes.
+    adabet_onnx.probes; size and seed of sketches under adabet_onnx.sketch.
 
     \b
     Example:
@@ -260,12 +260,19 @@ def surgery(
     from ..errors import UsageError
     from ..files import replacing
     from ..model.open import open_model
+    from ..scoring.options import check_sketch
     from ..scoring.probes import add_probes
     from ..scoring.sketch import SKETCH
 
-    if sketch is not None and outputs != "sketch":
-        raise UsageError(f"`sketch` is the size of sketches, and has no meaning for {outputs}.")
-    probed, names = add_probes(open_model(bound_model(model, bind)), outputs, sketch=sketch or SKETCH, seed=seed)
+    if outputs != "sketch" and sketch != "auto":
+        raise UsageError(
+            f"--sketch is the size of sketches, which {outputs} are not: leave it out, or take --outputs sketch."
+        )
+    if sketch == "off":
+        raise UsageError("--sketch off means exact distances, which follow from Gram matrices: take --outputs gram.")
+    check_sketch(sketch)
+    size = SKETCH if isinstance(sketch, str) else sketch
+    probed, names = add_probes(open_model(bound_model(model, bind)), outputs, sketch=size, seed=seed)
     with replacing(output) as part:
         part.write_bytes(ir.to_proto(probed).SerializeToString())
     if as_json:

@@ -7,11 +7,15 @@ likewise. Channels are compared within their layer only, where the divisor is th
 A channel with one element (of a Gemm after pooling, say) is a number for each sample: points on a line, which form no
 loops. Such channels are not ranked, and neither are those of the head, which are the model's outputs, nor those of
 layers whose parameters cannot be cut along channels. All of these layers are trained whole.
+
+Distances are exact: samples are forwarded together, which takes more memory than sketches of layers do. Where a group
+of samples does not fit, it is taken in equal parts that do, and subsets are drawn within them, as many in all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -22,14 +26,16 @@ from ..data.arithmetic import integer_data
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, arithmetic_for, preprocessing_from_json
 from ..data.source import open_data
-from ..errors import RecordError, UsageError
+from ..errors import DataError, RecordError, UsageError
 from ..model.channels import Channels, channels_of
 from ..model.open import Model
 from ..progress import Progress
 from ..runtime import Threads
+from ..sizes import size_text
 from .betti import betti_numbers
 from .forward import ProbedChannels
 from .groups import Plan, draw_subsets
+from .passes import base_bytes, memory_limit, sample_bytes
 from .record import ChannelScores, Scores
 
 _BYTES = 1 << 28  # of Gram matrices that one forward pass leaves; more layers are taken in several passes
@@ -69,8 +75,8 @@ def score_channels(
         scores: of the layers.
         layers: names of the layers whose channels are looked at; None for all.
         preprocessing: in place of the one in the scores.
-        max_memory: bytes; the matrices of a forward pass take at most a quarter of it, or those of one layer. The pass
-            itself takes no more than the one that scored the layers.
+        max_memory: bytes that a forward pass and its matrices may take; None is three quarters of what is free. Where
+            it is short, groups of samples are taken in parts, which a note of the scores then says.
         threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
         progress: called with what is going on, steps done and steps in all.
 
@@ -80,7 +86,7 @@ def score_channels(
     Raises:
         RecordError: the scores are of another model, or of more samples than there are.
         UsageError: an unknown layer.
-        DataError: data that does not fit the model, or activations that are NaN or infinite.
+        DataError: data that does not fit the model, activations that are NaN or infinite, or too low a limit.
     """
     if scores.model_sha256 != model.sha256:
         raise RecordError(
@@ -101,25 +107,25 @@ def score_channels(
             else preprocessing_from_json(stored, "the scores")
         )
     plan = _plan(scores)
-    numbers: dict[str, list[np.ndarray]] = {}
     wanted = rankable(model, names)
-    done, total = 0, plan.groups * sum(channels.count for channels in wanted.values())
-    for part in _parts(wanted, plan.group, _BYTES if max_memory is None else min(_BYTES, max_memory // 4)):
-        probed = ProbedChannels(model, preprocessing, part, group=plan.group, threads=threads)
+    samples, room, notes = _fitting(model, plan, wanted, memory_limit(max_memory))
+    parts = [_split(plan, samples, scores, number) for number in range(plan.groups)]
+    numbers: dict[str, list[np.ndarray]] = {}
+    done, total = 0, sum(map(len, parts)) * sum(channels.count for channels in wanted.values())
+    for together in _parts(wanted, samples, room):
+        probed = ProbedChannels(model, preprocessing, together, group=samples, threads=threads)
         layer_of = {output: layer for layer, output in probed.outputs.items()}
-        for number, group in enumerate(scores.samples):
-            rng = seeds.subsets(int(scores.settings.get("seed", 0)), number)
-            subsets = draw_subsets(plan, rng, plan.subsets or 1)
-            for output, grams in probed.forward(dataset, np.array(group)).items():
-                of_group = []
+        for indices, subsets in itertools.chain.from_iterable(parts):
+            for output, grams in probed.forward(dataset, indices).items():
+                of_part = []
                 for gram in grams:
                     if progress is not None:
                         progress("scoring channels", done, total)
                     done += 1
-                    of_group.append(betti_numbers(probed.distances(layer_of[output], gram), subsets))
+                    of_part.append(betti_numbers(probed.distances(layer_of[output], gram), subsets))
                 for layer, shared in probed.outputs.items():
                     if shared == output:
-                        numbers.setdefault(layer, []).append(np.array(of_group))
+                        numbers.setdefault(layer, []).append(np.array(of_part))
     if progress is not None:
         progress("scoring channels", total, total)
     found = {
@@ -129,7 +135,8 @@ def score_channels(
         for name, each in numbers.items()
     }
     rows = tuple(dataclasses.replace(layer, channels=found.get(layer.name)) for layer in scores.layers)
-    return dataclasses.replace(scores, layers=rows, channel_layers=tuple(names))
+    noted = (*scores.notes, *(note for note in notes if note not in scores.notes))
+    return dataclasses.replace(scores, layers=rows, channel_layers=tuple(names), notes=noted)
 
 
 def _plan(scores: Scores) -> Plan:
@@ -142,11 +149,60 @@ def _plan(scores: Scores) -> Plan:
     return Plan(scores.points, group, len(scores.samples), subsets)
 
 
+def _fitting(
+    model: Model, plan: Plan, channels: Mapping[str, Channels], limit: int
+) -> tuple[int, int, tuple[str, ...]]:
+    """(samples forwarded together, bytes that are left for their matrices, notes): a whole group, or an equal part.
+
+    Raises:
+        DataError: not even the points of one Betti number fit.
+    """
+    base, one = base_bytes(model), sample_bytes(model)
+    widest = max((each.count for each in channels.values()), default=0)
+
+    def needed(samples: int) -> int:
+        return base + one * samples + _matrices(widest, samples)
+
+    count = next((n for n in range(1, plan.group // plan.points + 1) if needed(plan.group // n) <= limit), None)
+    if count is None:
+        raise DataError(
+            f"scoring channels of {model.name} from {plan.points} points needs about "
+            f"{size_text(needed(plan.points))}, over the limit of {size_text(limit)}. Raise "
+            "`Scoring(max_memory=...)`, or give a smaller `subset_size` (or `Scoring(batch_size=...)`)."
+        )
+    samples = plan.group // count
+    room = min(_BYTES, limit - base - one * samples)
+    if count == 1:
+        return samples, room, ()
+    said = f"channels are scored from groups of {samples} samples instead of {plan.group}"
+    return samples, room, (f"{said}, to keep within {size_text(limit)} of memory",)
+
+
+def _split(plan: Plan, samples: int, scores: Scores, number: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Parts of a group of so many samples, each with the subsets that are drawn in it; those without are left out."""
+    group = np.array(scores.samples[number])
+    count = plan.group // samples
+    subsets = plan.subsets or 1
+    rng = seeds.subsets(int(scores.settings.get("seed", 0)), number)
+    part = dataclasses.replace(plan, group=samples)
+    shares = [(subsets + count - 1 - index) // count for index in range(count)]
+    return [
+        (group[index * samples : (index + 1) * samples], draw_subsets(part, rng, share))
+        for index, share in enumerate(shares)
+        if share
+    ]
+
+
+def _matrices(channels: int, samples: int) -> int:
+    """Bytes of the Gram matrices of so many channels."""
+    return 4 * channels * samples**2
+
+
 def _parts(channels: Mapping[str, Channels], group: int, most: int) -> Iterator[dict[str, Channels]]:
     """Layers together in one forward pass, so that their matrices take no more than so many bytes."""
     part: dict[str, Channels] = {}
     for name, each in channels.items():
-        if part and 4 * group**2 * sum(c.count for c in (*part.values(), each)) > most:
+        if part and _matrices(sum(c.count for c in (*part.values(), each)), group) > most:
             yield part
             part = {}
         part[name] = each

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import UsageError
-from ..options import check_fields
+from ..options import check_fields, fitted
 from ..showing import changed
 from ..sizes import parse_size
 from ..vocabulary import ESTIMATORS, LEAST_SKETCH, ORDERS, SKETCHES
@@ -73,7 +74,7 @@ class Scoring:
                 f"{self.samples} samples are fewer than one subset of {self.points}; raise `samples` or "
                 "lower `subset_size`."
             )
-        check_sketch(self.sketch)
+        object.__setattr__(self, "sketch", check_sketch(self.sketch))
         if self.sketch_size is not None and self.estimator == "batches":
             raise UsageError("the estimator `batches` is exact: a `sketch` is for the estimator `subsets`.")
         if self.max_memory is not None:
@@ -105,17 +106,19 @@ class Scoring:
         return self.points * (self.batches if self.estimator == "batches" else 1)
 
 
-def check_sketch(sketch: int | str) -> None:
-    """See that it is the size of a sketch, or a word for one.
+def check_sketch(sketch: Any) -> int | str:
+    """The size of a sketch, or a word for one.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is neither.
     """
-    if isinstance(sketch, str):
-        if sketch not in SKETCHES:
-            raise UsageError(f"`sketch` must be a whole number, {' or '.join(SKETCHES)}, not {sketch!r}.")
-    elif sketch < LEAST_SKETCH:
+    found: int | str = fitted("sketch", sketch, int | str)
+    if isinstance(found, str):
+        if found not in SKETCHES:
+            raise UsageError(f"`sketch` must be a whole number, {' or '.join(SKETCHES)}, not {found!r}.")
+    elif found < LEAST_SKETCH:
         raise UsageError(
-            f"a sketch of {sketch} numbers says too little of an activation: take at least {LEAST_SKETCH}, better the "
+            f"a sketch of {found} numbers says too little of an activation: take at least {LEAST_SKETCH}, better the "
             "default."
         )
+    return found

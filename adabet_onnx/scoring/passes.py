@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import psutil
 
 from ..errors import DataError
 from ..model.liveness import forward_bytes, weight_bytes
 from ..model.open import Model
 from ..sizes import size_text
 from .sketch import MOST, SKETCH
+from .slopes import pairs
 
+_SHARE = 0.75  # of free memory, the default limit
 # ONNX Runtime's arena rounds up and keeps freed blocks: by how much it exceeds the liveness prediction.
 ARENA_FACTOR = 1.5
 SESSION_BYTES = 20_000_000  # a session of a small model and the code it runs
@@ -37,6 +42,11 @@ class Passes:
     half: bool
     parts: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def memory_limit(given: int | None) -> int:
+    """Bytes that scoring may take: what is given, or a share of what is free."""
+    return given if given is not None else int(_SHARE * psutil.virtual_memory().available)
 
 
 def base_bytes(model: Model) -> int:
@@ -73,13 +83,13 @@ def plan_passes(model: Model, samples: int, limit: int, size: int | None = None)
             f"{size_text(limit)}. Raise `Scoring(max_memory=...)`."
         )
     wanted, k = size or SKETCH, size or SKETCH
-    notes: list[str] = []
+    units, notes = _units(model), list[str]()
     while True:
         needed = {layer.name: 4 * samples * min(int(MOST * k), layer.activation_size or 0) for layer in model.layers}
         half = sum(needed.values()) > min(_FULL_BYTES, room)
         if half:
             needed = {name: count // 2 for name, count in needed.items()}
-        parts = _parts(needed, room)
+        parts = _parts(units, needed, room)
         if len(parts) <= _PASSES or k <= _SMALLEST:
             break
         k = max(_SMALLEST, k // 2)
@@ -97,14 +107,26 @@ def plan_passes(model: Model, samples: int, limit: int, size: int | None = None)
     return Passes(batch, k, half, parts, tuple(notes))
 
 
-def _parts(needed: dict[str, int], room: int) -> tuple[tuple[str, ...], ...]:
-    """Layers in model order, in as few parts as fit."""
+def _units(model: Model) -> list[tuple[str, ...]]:
+    """Layers in model order; a Conv and the BatchNormalization after it, whose sketches are made together, as one."""
+    values = {value.name: value for node in model.graph.graph for value in node.outputs}
+    activations = {layer.name: values[layer.activation] for layer in model.layers}
+    norms = {pair.conv: norm for norm, pair in pairs(activations).items()}
+    behind = set(norms.values())
+    return [(name, norms[name]) if name in norms else (name,) for name in activations if name not in behind]
+
+
+def _parts(units: Sequence[tuple[str, ...]], needed: Mapping[str, int], room: int) -> tuple[tuple[str, ...], ...]:
+    """Units in as few parts as fit; what does not fit as one is taken apart."""
     parts: list[list[str]] = [[]]
     taken = 0
-    for name, count in needed.items():
-        if parts[-1] and taken + count > room:
-            parts.append([])
-            taken = 0
-        parts[-1].append(name)
-        taken += count
+    for unit in units:
+        fits = sum(needed[name] for name in unit) <= room
+        for names in [unit] if fits else [(name,) for name in unit]:
+            count = sum(needed[name] for name in names)
+            if parts[-1] and taken + count > room:
+                parts.append([])
+                taken = 0
+            parts[-1] += names
+            taken += count
     return tuple(map(tuple, parts))

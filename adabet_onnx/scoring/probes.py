@@ -14,7 +14,8 @@ Three kinds of probe:
   have any size, and distances of all samples follow outside. How it is computed stands in `sketch`.
 
 The probed file names its outputs in metadata_props under ``adabet_onnx.probes``: a JSON object from layer name to
-output name. It takes any batch size.
+output name. Of sketches it also says how large and with which seed of their signs, under ``adabet_onnx.sketch``: a JSON
+object with ``size`` and ``seed``; sketches of one size and seed can be compared. It takes any batch size.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def add_probes(
     elif kind == "sketch":
         sketches = SketchProbes(probed.graph, sketch, seed).add(activations)
         outputs = {name: made.sketch for name, made in sketches.items()}
+        set_metadata(probed, "sketch", {"size": sketch, "seed": seed})
     else:
         outputs = activations
     probed.graph.outputs.extend(dict.fromkeys(outputs.values()))

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "adabet-onnx/scores", 2
 _MADE_BY = "`score`"
+_WITHOUT_EFFECT = frozenset({"forwarded_at_once", "passes"})
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,15 @@ class Scores:
         write_json(path, self.to_json())
 
     def estimator_summary(self) -> dict[str, Any]:
-        """How the scores were estimated, without the samples themselves."""
+        """How the scores were estimated, without the samples themselves and what does not change scores."""
+        settings = {key: value for key, value in self.settings.items() if key not in _WITHOUT_EFFECT}
+        if not settings.get("sketch_half_precision"):
+            settings.pop("sketch_half_precision", None)
         return {
             "estimator": self.estimator,
             "points": self.points,
             "samples": sum(map(len, self.samples)),
-            **self.settings,
+            **settings,
         }
 
     @property

@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import psutil
 
 from .. import seeds
 from ..data.arithmetic import integer_data
@@ -27,17 +26,10 @@ from .channels import score_channels
 from .forward import Forwarded, GramProbed, Probed, SketchProbed
 from .groups import Plan, draw, fit_plan, make_plan
 from .options import Scoring
-from .passes import Passes, plan_passes
+from .passes import Passes, memory_limit, plan_passes
 from .record import LayerScore, Scores, standard_error
 from .rounds import betti_numbers_of_layers
 from .signals import Stored, signals
-
-_MEMORY_SHARE = 0.75  # of free memory, the default limit
-
-
-def memory_limit(given: int | None) -> int:
-    """Bytes that a forward pass may take: what is given, or a share of what is free."""
-    return given if given is not None else int(_MEMORY_SHARE * psutil.virtual_memory().available)
 
 
 @typed

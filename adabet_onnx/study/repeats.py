@@ -60,7 +60,7 @@ class Repeats:
             raise UsageError("subsets must be at least 1, and rho above 0 and at most 1.")
         if self.max_samples < self.points:
             raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
-        check_sketch(self.sketch)
+        object.__setattr__(self, "sketch", check_sketch(self.sketch))
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 

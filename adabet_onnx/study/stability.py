@@ -29,8 +29,7 @@ from ..progress import Progress, silent
 from ..runtime import Threads
 from ..scoring.forward import GramProbed, Probed, SketchProbed
 from ..scoring.groups import GROUP, largest_group
-from ..scoring.passes import plan_passes
-from ..scoring.score import memory_limit
+from ..scoring.passes import memory_limit, plan_passes
 from ..selection.rankings import top_count
 from ..trainability.choices import Choices
 from .agreement import every_pair, same_order

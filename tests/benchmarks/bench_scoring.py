@@ -178,8 +178,8 @@ def whole_command(folder: Path, rounds: int) -> None:
         peaks.append((before[1], after[1]))
     theirs, ours = (max(each) / 1e6 for each in zip(*peaks, strict=True))
     print(
-        f"score on ResNet-50: {_range(ratios)} of the CPU time of forward passes one by one; peak memory {ours:.0f} MB, "
-        f"theirs {theirs:.0f} MB"
+        f"score on ResNet-50: {_range(ratios)} of the CPU time of forward passes one by one; "
+        f"peak memory {ours:.0f} MB, theirs {theirs:.0f} MB"
     )
 
 
