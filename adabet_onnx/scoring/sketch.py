@@ -102,7 +102,7 @@ class SketchProbes:
             if name in behind:
                 continue
             nodes = Nodes(f"{name}/sketch", self._opset)
-            thin = self._thinned(nodes, activations[name], THIN, "thin")
+            thin = self._thinned(nodes, activations[name], THIN, "thin", again=True)
             sample = self._thinned(nodes, thin, 1, "sample")
             sketch = self._sketched(nodes, self._flat(nodes, thin), "sum")
             found[name] = Sketched(sketch, sample)
@@ -117,8 +117,8 @@ class SketchProbes:
             made.sketch.name = f"{name}/sketch"
         return {name: found[name] for name in activations}
 
-    def _thinned(self, nodes: Nodes, value: ir.Value, times: int, suffix: str) -> ir.Value:
-        """Those elements that are used where there are many more than ``times`` k."""
+    def _thinned(self, nodes: Nodes, value: ir.Value, times: int, suffix: str, *, again: bool = False) -> ir.Value:
+        """Those elements that are used where there are many more than ``times`` k; computed again where that is cheap."""
         steps = thinning(value, times * self._size)
         if steps is None:
             return value
@@ -128,7 +128,7 @@ class SketchProbes:
             inputs += [self._constants([number]) for number in (0, count, 1, steps)]
             return _shaped(nodes.add("Slice", inputs, suffix), math.ceil(count / steps))
         channels, *extents = sample_shape(value)
-        conv, norm = _conv_and_norm(value)
+        conv, norm = _conv_and_norm(value) if again else (None, None)
         if conv is not None and _products(conv) <= _CHEAP * math.prod(steps):
             made = nodes.add("Conv", list(conv.inputs), f"{suffix}/again", **_with_strides(conv, steps))
             if norm is not None:
