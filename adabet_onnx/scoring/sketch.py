@@ -39,8 +39,8 @@ from .slopes import Pair, pairs
 
 SKETCH = 8192  # k, where nothing else is said
 _CHEAP = 8  # products for each element of a map that is computed again where it is thinned
-# A feature map is thinned to about so many times k elements, for the sketch of its Conv to fewer.
-THIN, _THIN_CONV = 8, 4
+# A feature map is thinned to about so many times k elements, for the sketch of its Conv and for sums to fewer.
+THIN, _THIN_CONV, _SAMPLE = 8, 4, 2
 _FEWEST, MOST = 0.66, 1.25  # of k: numbers of a sketch
 _LONG = 1 << 20  # elements: of other activations with more, every second, third, ... is used
 # Their outputs are (N, C, positions).
@@ -53,7 +53,7 @@ class Sketched:
 
     Attributes:
         sketch: float32 (N, K) with K about k, or the size of the activation where that is no more.
-        sample: the activation (N, ...) with its channels, or of a large feature map as many positions as make about k
+        sample: the activation (N, ...) with its channels, or of a large feature map as many positions as make some k
             elements: enough for the mean and variance of each channel.
     """
 
@@ -103,7 +103,7 @@ class SketchProbes:
                 continue
             nodes = Nodes(f"{name}/sketch", self._opset)
             thin = self._thinned(nodes, activations[name], THIN, "thin", again=True)
-            sample = self._thinned(nodes, thin, 1, "sample")
+            sample = self._thinned(nodes, thin, _SAMPLE, "sample")
             sketch = self._sketched(nodes, self._flat(nodes, thin), "sum")
             found[name] = Sketched(sketch, sample)
             if name in together:
@@ -118,7 +118,7 @@ class SketchProbes:
         return {name: found[name] for name in activations}
 
     def _thinned(self, nodes: Nodes, value: ir.Value, times: int, suffix: str, *, again: bool = False) -> ir.Value:
-        """Those elements that are used where there are many more than ``times`` k; computed again where that is cheap."""
+        """Those elements that are used where there are many more than ``times`` k; cheap ones are computed again."""
         steps = thinning(value, times * self._size)
         if steps is None:
             return value

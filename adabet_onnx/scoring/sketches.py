@@ -31,7 +31,8 @@ class Sketches:
         """Add the sketches (n, K), float32, of the next samples."""
         if self._first is None:
             self._first = batch[0].copy()
-        rows = batch - self._first
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is found where distances are taken
+            rows = batch - self._first
         if self._half:
             rows = (rows.view(np.uint32) >> 16).astype(np.uint16)
         self._rows[self._count : self._count + len(rows)] = rows
