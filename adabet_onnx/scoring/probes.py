@@ -32,6 +32,7 @@ from ..model.door import guarded
 from ..model.layers import Layer
 from ..model.metadata import set_metadata
 from ..model.open import Model
+from ..model.passes.pads import MergePads
 from ..model.passes.unused import RemoveUnused
 from ..vocabulary import PROBES
 from .gram import GramProbes
@@ -141,6 +142,7 @@ def _with_activations(model: Model, layers: Sequence[Layer]) -> tuple[ir.Model, 
     activations = {layer.name: _by_sample(graph, layer, values[layer.activation]) for layer in layers}
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys(activations.values()))
+    MergePads()(probed)  # onnxruntime does so only where nothing but one Conv reads what the Pad gives
     RemoveUnused()(probed)
     graph.outputs.clear()
     return probed, activations

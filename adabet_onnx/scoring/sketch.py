@@ -38,10 +38,11 @@ from .nodes import Constants, Nodes, elements, sample_shape
 from .slopes import Pair, pairs
 
 SKETCH = 8192  # k, where nothing else is said
-_CHEAP = 8  # products for each element of a map that is computed again where it is thinned
+_CHEAP = 16  # products for each element of a map that is computed again where it is thinned
 # A feature map is thinned to about so many times k elements, for the sketch of its Conv and for sums to fewer.
 THIN, _THIN_CONV, _SAMPLE = 8, 4, 2
 _FEWEST, MOST = 0.66, 1.25  # of k: numbers of a sketch
+_LEAST_LOST = 1 / 8  # of k: numbers for channels that are computed again
 _LONG = 1 << 20  # elements: of other activations with more, every second, third, ... is used
 # Their outputs are (N, C, positions).
 _CHANNELS_FIRST = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "AveragePool"})
@@ -108,8 +109,7 @@ class SketchProbes:
             found[name] = Sketched(sketch, sample)
             if name in together:
                 pair = together[name]
-                before = self._before_norm(nodes, thin, pair, activations[name])
-                found[pair.conv] = Sketched(self._sketched(nodes, self._flat(nodes, before), "conv/sum"), sample)
+                found[pair.conv] = Sketched(self._of_conv(nodes, thin, pair, activations[name]), sample)
             self._graph.extend(nodes.made)
         if self._parts:
             self._store_signs()
@@ -147,26 +147,32 @@ class SketchProbes:
             return _shaped(nodes.add("Identity", [value], suffix), count)
         return _shaped(nodes.add("Reshape", [value, self._constants([-1, count])], suffix), count)
 
-    def _before_norm(self, nodes: Nodes, thin: ir.Value, pair: Pair, norm: ir.Value) -> ir.Value:
-        """Elements of a Conv's output, but for constants, from some of those of the BatchNormalization after it.
+    def _of_conv(self, nodes: Nodes, thin: ir.Value, pair: Pair, norm: ir.Value) -> ir.Value:
+        """(N, K): the sketch of a Conv's output, from some elements of the BatchNormalization after it.
 
         They are divided by their slopes. Channels where that is not sound are computed by a Conv of their own, at the
-        positions that are used, and put behind the others.
+        positions that are used, and have numbers of their own in the sketch: squared distances add up.
         """
         if norm in self._convs:
-            return self._thinned(nodes, self._convs[norm], _THIN_CONV, "conv/thin")
+            value = self._thinned(nodes, self._convs[norm], _THIN_CONV, "conv/thin")
+            return self._sketched(nodes, self._flat(nodes, value), "conv/sum")
         value = self._thinned(nodes, thin, _THIN_CONV, "conv/thin")
         shape = sample_shape(value)
         factors = np.where(pair.sound, 1 / np.where(pair.sound, pair.slopes, 1), 0).astype(np.float32)
         factors = factors.reshape(-1, *[1] * (len(shape) - 1))
         scaled = _shaped(nodes.add("Mul", [value, self._constants(factors)], "conv/scaled"), *shape)
+        sketch = self._sketched(nodes, self._flat(nodes, scaled), "conv/sum")
         lost = np.flatnonzero(~pair.sound)
         if not len(lost):
-            return scaled
+            return sketch
         conv, _ = _conv_and_norm(norm)
         assert conv is not None
         again = self._channels_again(nodes, conv, lost, self._steps.get(value, [1] * (len(shape) - 1)))
-        return _shaped(nodes.add("Concat", [scaled, again], "conv/all", axis=1), shape[0] + len(lost), *shape[1:])
+        flat = self._flat(nodes, _shaped(again, len(lost), *shape[1:]))
+        share = math.ceil(self._size * max(_LEAST_LOST, len(lost) / shape[0]))
+        others = self._sketched(nodes, flat, "conv/lost/sum", share)
+        both = elements(sketch, 1) + elements(others, 1)
+        return _shaped(nodes.add("Concat", [sketch, others], "conv/both", axis=1), both)
 
     def _channels_again(self, nodes: Nodes, conv: ir.Node, channels: np.ndarray, steps: list[int]) -> ir.Value:
         """Some channels of a Conv's output, without bias, at every n-th position."""
@@ -179,10 +185,10 @@ class SketchProbes:
         rows = nodes.add("Gather", [weight, which], "conv/rows", axis=0)
         return nodes.add("Conv", [x, rows], "conv/lost", **settings)
 
-    def _sketched(self, nodes: Nodes, flat: ir.Value, suffix: str) -> ir.Value:
-        """(N, K): the elements themselves, or sums of every K-th with its sign."""
+    def _sketched(self, nodes: Nodes, flat: ir.Value, suffix: str, size: int | None = None) -> ir.Value:
+        """(N, K): the elements themselves, or sums of every K-th with its sign; about ``size`` numbers, or k."""
         count = elements(flat, 1)
-        terms, size = sums_of(count, self._size)
+        terms, size = sums_of(count, size or self._size)
         if terms == 1:
             return flat
         signed = nodes.add("Mul", [flat, self._first_signs(count)], f"{suffix}/signed")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+
+_UPPER = 1 if sys.byteorder == "little" else 0  # the half of a float32 with sign, exponent and first digits
 
 
 class Sketches:
@@ -31,12 +35,13 @@ class Sketches:
         """Add the sketches (n, K), float32, of the next samples."""
         if self._first is None:
             self._first = batch[0].copy()
+        place = self._rows[self._count : self._count + len(batch)]
         with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is found where distances are taken
-            rows = batch - self._first
-        if self._half:
-            rows = (rows.view(np.uint32) >> 16).astype(np.uint16)
-        self._rows[self._count : self._count + len(rows)] = rows
-        self._count += len(rows)
+            if self._half:
+                place[:] = (batch - self._first).view(np.uint16)[:, _UPPER::2]
+            else:
+                np.subtract(batch, self._first, out=place)
+        self._count += len(batch)
 
     def gram(self) -> np.ndarray:
         """Centred Gram matrix of the samples, float32 (N, N)."""
