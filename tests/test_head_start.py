@@ -259,6 +259,7 @@ def test_a_training_goes_on_with_what_it_began_with(tmp_path):
     assert rows[0]["eval_loss"] < 0.69
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 @pytest.mark.parametrize("rate", [0.01, None])
 def test_epochs_after_none_are_as_if_they_had_been_wanted_at_once(tmp_path, schedule, rate):
@@ -318,6 +319,7 @@ def test_an_unknown_start_is_refused():
         Settings(head_init="zero")
 
 
+@pytest.mark.slow
 def test_trials_of_rates_start_with_a_head_that_has_not_seen_what_judges_them(tmp_path, monkeypatch):
     """Nor anything nearly the same; the training itself starts with the head that is fitted to all it trains on."""
     trainer, seen, to = _made("gemm", tmp_path), [], head_start.HeadFit.to

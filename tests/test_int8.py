@@ -181,6 +181,7 @@ def test_a_quantised_file_goes_in_and_comes_out_quantised(whole, tmp_path):
         assert set(selection.parameters) <= trained
 
 
+@pytest.mark.slow
 def test_a_new_head_leaves_the_rest_quantised(whole, tmp_path):
     onnx.save(whole, tmp_path / "whole.onnx")
     how = Adapting(num_classes=10, choosing=Choosing(strategy="head"), settings=QUICK, measure=False)

@@ -65,6 +65,7 @@ def made(place, *, strategy="last", backend="portable", **choices):
     return place
 
 
+@pytest.mark.slow
 def test_a_training_after_a_search_is_one_with_that_rate_bit_for_bit(folder, data):
     trainer = Trainer(folder)
     rows = trainer.fit(data, epochs=4)
@@ -100,6 +101,7 @@ def test_the_state_of_the_optimizer_goes_back_too(folder, data, tmp_path):
     assert all(np.array_equal(again[name], value) for name, value in once.items())
 
 
+@pytest.mark.slow
 def test_gathered_gradients_are_searched_with(tmp_path, data):
     folder = made(tmp_path / "artifacts")
     how = Settings(epochs=10, batch_size=16, accumulate=2)
@@ -110,6 +112,7 @@ def test_gathered_gradients_are_searched_with(tmp_path, data):
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in again]
 
 
+@pytest.mark.slow
 def test_what_was_tried_is_told_stored_and_said(folder, data):
     told = []
     trainer = Trainer(folder)
@@ -330,6 +333,7 @@ def collapsing(monkeypatch, above, exploding=False):
     monkeypatch.setattr(Epochs, "run", run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exploding", [False, True])
 def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monkeypatch, exploding):
     found = Trainer(folder)

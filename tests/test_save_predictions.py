@@ -196,6 +196,7 @@ def test_per_pixel(here):
         np.testing.assert_array_equal(archive["predicted"], logits.argmax(1))
 
 
+@pytest.mark.slow
 def test_dense_figures_keep_no_logits(here, monkeypatch):
     """The logits of one batch at a time: when the next is made, nothing holds the last."""
     pixels("dense.onnx")
