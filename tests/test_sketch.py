@@ -324,7 +324,7 @@ def test_score_refuses_a_single_number_that_is_none(rng):
         ({"sketch": 100.5}, "`sketch` must be a whole number or text, not 100.5"),
         ({"sketch": True}, "`sketch` must be a whole number or text, not True"),
         ({"sketch": None}, "`sketch` must be a whole number or text, not None"),
-        ({"sketch": 100, "estimator": "batches"}, "the estimator `batches` is exact"),
+        ({"sketch": 100, "estimator": "batches"}, "the estimator batches takes exact distances"),
     ],
 )
 def test_sizes_that_are_none(settings, said):

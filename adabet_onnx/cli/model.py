@@ -266,7 +266,7 @@ def surgery(
 
     if outputs != "sketch" and sketch != "auto":
         raise UsageError(
-            f"--sketch is the size of sketches, which {outputs} are not: leave it out, or take --outputs sketch."
+            f"--sketch is for --outputs sketch, not for {outputs}: leave it out, or take --outputs sketch."
         )
     if sketch == "off":
         raise UsageError("--sketch off means exact distances, which follow from Gram matrices: take --outputs gram.")

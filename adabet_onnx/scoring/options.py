@@ -76,7 +76,9 @@ class Scoring:
             )
         object.__setattr__(self, "sketch", check_sketch(self.sketch))
         if self.sketch_size is not None and self.estimator == "batches":
-            raise UsageError("the estimator `batches` is exact: a `sketch` is for the estimator `subsets`.")
+            raise UsageError(
+                "the estimator batches takes exact distances: leave `sketch` out, or take the estimator subsets."
+            )
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 
