@@ -1,6 +1,6 @@
 """What scoring costs over inference, and how near sketches come to exact distances.
 
-    python tests/benchmarks/bench_scoring.py [cost] [tau] [command] [--models resnet50,...] [--rounds 5]
+    python tests/benchmarks/bench_scoring.py [cost] [tau] [command] [betti] [--models resnet50,...] [--rounds 5]
 
 cost: the forward passes of the same 64 samples with sketches of all layers and without, in fresh processes that
 alternate, on one thread, with batches of 1, of 32, and of as many as `score` takes by itself (against one at a time).
@@ -13,6 +13,8 @@ subsets, for five draws of samples, subsets and signs, on the shared models and 
 
 command: `score` on ResNet-50 with default settings, the whole command, against a process that forwards the same 128
 samples one by one: CPU time and peak memory.
+
+betti: what first Betti numbers of subsets of 128 normal points cost on one core, and what ripser takes for the same.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ from models.light import light_model
 from adabet_onnx import Scoring, open_model, score
 from adabet_onnx.kendall import kendall_tau
 from adabet_onnx.model.opsets import into_range
+from adabet_onnx.scoring.betti import Loops, distances
 from adabet_onnx.scoring.passes import plan_passes
 from adabet_onnx.scoring.probes import add_sketches
 from adabet_onnx.scoring.signals import add_sums, stored_statistics
@@ -196,6 +200,32 @@ def _spent(command: list[str]) -> tuple[float, int]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
 
 
+def subsets(rounds: int) -> None:
+    """Print what Betti numbers of subsets of a layer cost."""
+    from ripser import ripser
+
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((128, 300))
+    distance = distances(points @ points.T)
+    chosen = [rng.choice(128, 32, replace=False) for _ in range(1024)]
+    parts = [distance[np.ix_(subset, subset)] for subset in chosen[:64]]
+    loops = Loops(distance)
+    first = 1e3 * _shortest(lambda: Loops(distance), rounds)
+    each = 1e6 * _shortest(lambda: loops.count(chosen), rounds) / len(chosen)
+    other = 1e6 * _shortest(lambda: [ripser(part, distance_matrix=True) for part in parts], rounds) / len(parts)
+    print(f"128 points: {first:.1f} ms, then {each:.0f} us a subset of 32; ripser {other:.0f} us", flush=True)
+
+
+def _shortest(action: Callable[[], object], rounds: int) -> float:
+    """CPU seconds, the shortest of some."""
+    times = []
+    for _ in range(rounds):
+        began = time.process_time()
+        action()
+        times.append(time.process_time() - began)
+    return min(times)
+
+
 def make_files(folder: Path) -> None:
     """What `whole_command` is measured with."""
     model_file("resnet50", folder)
@@ -218,7 +248,7 @@ def forward_one_by_one(file: str, data: str) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=["cost", "tau", "command"])
+    parser.add_argument("parts", nargs="*", default=["cost", "tau", "command", "betti"])
     parser.add_argument("--models", default=None)
     parser.add_argument("--rounds", type=int, default=5)
     for name in ("--child", "--plain", "--data", "--make"):
@@ -245,6 +275,8 @@ def main() -> None:
                 agreement(name)
         if "command" in given.parts:
             whole_command(folder, given.rounds)
+        if "betti" in given.parts:
+            subsets(given.rounds)
     return None
 
 
