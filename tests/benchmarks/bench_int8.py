@@ -4,8 +4,8 @@
 
 Three pairs of a pretrained network and a new domain (see bench_compare.py), 1,000 training images, 10 epochs of SGD
 with momentum 0.9 from random heads, batches of 32; the head alone and the last 10 % of the layers. Accuracy is the mean
-over the seeds (of the new head, the order of samples and the validation split); sizes are of the frozen graph with its weights; times
-are the medians of runs in turn, batch 32, one thread. Some ten minutes on two cores.
+over the seeds (of the new head, the order of samples and the validation split); sizes are of the frozen graph with its
+weights; times are the medians of runs in turn, batch 32, one thread. Some ten minutes on two cores.
 """
 
 from __future__ import annotations
