@@ -13,7 +13,11 @@ export interface Port {
   readonly shape: Shape;
 }
 
-export interface OutputPort extends Port {
+/** An output of the prediction graphs; its shape is for people ("3*N" too): what comes out has its own. */
+export interface OutputPort {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly (number | string)[];
   readonly role: "logits" | "probabilities" | null;
 }
 

@@ -24,6 +24,8 @@ export type ErrorCode =
   | "wrong-option"
   /** Training is already going on. */
   | "busy"
+  /** It was closed before. */
+  | "closed"
   /** The signal said to stop. */
   | "cancelled"
   /** The runtime failed in a way not known here. */
@@ -47,7 +49,7 @@ export class DeviceError extends Error {
   }
 }
 
-const MEMORY = /bad_alloc|out of memory|out of bounds|allocat|\bOOM\b|invalid (typed )?array length|array buffer/i;
+const MEMORY = /bad_alloc|out of memory|memory access out of bounds|failed to allocate|allocation failed|\bOOM\b|invalid (typed )?array length/i;
 const STORAGE = /ENOSPC|EDQUOT|QuotaExceeded|no space left/i;
 
 /**
