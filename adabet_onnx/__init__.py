@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
+    from .device.package import DeviceScoring, make_device
     from .model.head import new_head
     from .model.open import Model, open_model
     from .model.saving import save_model
@@ -70,6 +71,7 @@ __all__ = [
     "Choosing",
     "Data",
     "DataError",
+    "DeviceScoring",
     "Model",
     "ModelError",
     "Outcome",
@@ -97,6 +99,7 @@ __all__ = [
     "load_scores",
     "load_selection",
     "make_artifacts",
+    "make_device",
     "new_head",
     "open_model",
     "predict",
@@ -116,6 +119,7 @@ _HOMES = {
     "Choices": ".trainability.choices",
     "Choosing": ".selection.options",
     "Data": ".data.data",
+    "DeviceScoring": ".device.package",
     "Model": ".model.open",
     "Outcome": ".outcome",
     "Plan": ".study.plan",
@@ -136,6 +140,7 @@ _HOMES = {
     "load_scores": ".scoring.record",
     "load_selection": ".selection.record",
     "make_artifacts": ".training.artifacts",
+    "make_device": ".device.package",
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",
