@@ -5,7 +5,7 @@
  *
  *     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
  *
- * Where all lengths differ there are no such triangles.
+ * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none.
  */
 #include "betti.h"
 
@@ -15,35 +15,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Points at the same distance from a point, the apex: ends[start] to ends[start + count - 1], in ascending order. */
-typedef struct {
-    uint16_t apex, count;
-    uint32_t start;
-} run;
-
-typedef struct {
-    float length;
-    uint16_t point;
-} neighbour;
-
 struct betti_loops {
     size_t given;     /* points of the matrix */
     size_t points;    /* those that are no twin of an earlier one; all below is about them */
     size_t words;     /* of a set of points */
-    size_t run_count;
     size_t *place;    /* of each given point among those kept */
     float *lengths;   /* points x points */
-    uint64_t *nearer; /* a set for each pair */
-    run *runs;
-    uint16_t *ends;
+    uint64_t *nearer; /* for each pair, the points nearer to both */
+    uint64_t *level;  /* for each pair, the points whose farther end is as far as the other */
+    int any_level;    /* whether there is such a point at all */
 };
+
+typedef struct {
+    uint16_t low, high;
+} edge;
 
 /* What counting needs. A sum is a set of pairs in descending order. The basis is in echelon form: its sums stand in the
  * pool one after the other, each after its length, and differ in their first pairs. */
 typedef struct {
     uint64_t *inside;         /* the subset */
     uint16_t *members;        /* the same as a list */
-    uint16_t *near;           /* those of a run that are in the subset */
+    edge *free_edges;         /* of the subset, in the order of their pairs */
+    unsigned char *is_free;   /* for each pair of the subset */
     size_t *first;            /* for each pair 1 + where the sum that starts with it stands in the pool, or 0 */
     uint32_t *sum, *next;     /* the sum that is being reduced, and the result of a step */
     uint32_t *pool;
@@ -133,43 +126,25 @@ static betti_status leave_out_twins(betti_loops *loops) {
     return BETTI_OK;
 }
 
-static void fill_nearer(betti_loops *loops) {
-    size_t points = loops->points;
-    for (size_t j = 1; j < points; j++) {
-        const float *from_j = loops->lengths + j * points;
-        for (size_t i = 0; i < j; i++) {
-            const float *from_i = loops->lengths + i * points;
-            uint64_t *nearer = loops->nearer + pair(i, j) * loops->words;
-            float length = from_i[j];
-            for (size_t k = 0; k < points; k++) {
-                uint64_t both = (uint64_t)((from_i[k] < length) & (from_j[k] < length));
-                nearer[k / 64] |= both << (k % 64);
-            }
+/* The sets of the pair of i and j. */
+static void fill_sets(betti_loops *loops, size_t i, size_t j) {
+    size_t points = loops->points, at = pair(i, j) * loops->words;
+    const float *from_i = loops->lengths + i * points, *from_j = loops->lengths + j * points;
+    float length = from_i[j];
+    for (size_t start = 0; start < points; start += 64, at++) {
+        size_t count = points - start < 64 ? points - start : 64;
+        uint64_t below = 0, upto = 0;
+        for (size_t k = 0; k < count; k++) {
+            float a = from_i[start + k], b = from_j[start + k];
+            float farther = a > b ? a : b;
+            below |= (uint64_t)(farther < length) << k;
+            upto |= (uint64_t)(farther <= length) << k;
         }
-    }
-}
-
-static int by_length_and_point(const void *one, const void *other) {
-    const neighbour *a = one, *b = other;
-    if (a->length != b->length) return a->length < b->length ? -1 : 1;
-    return (a->point > b->point) - (a->point < b->point);
-}
-
-static void fill_runs(betti_loops *loops, neighbour *row) {
-    size_t points = loops->points, used = 0;
-    for (size_t apex = 0; apex < points; apex++) {
-        size_t count = 0;
-        for (size_t k = 0; k < points; k++) {
-            if (k != apex) row[count++] = (neighbour){loops->lengths[apex * points + k], (uint16_t)k};
-        }
-        qsort(row, count, sizeof *row, by_length_and_point);
-        for (size_t start = 0, stop; start < count; start = stop) {
-            stop = start + 1;
-            while (stop < count && row[stop].length == row[start].length) stop++;
-            if (stop - start < 2) continue;
-            loops->runs[loops->run_count++] = (run){(uint16_t)apex, (uint16_t)(stop - start), (uint32_t)used};
-            for (size_t k = start; k < stop; k++) loops->ends[used++] = row[k].point;
-        }
+        if (i - start < 64) upto &= ~((uint64_t)1 << (i - start)); /* for i below start the difference is huge */
+        if (j - start < 64) upto &= ~((uint64_t)1 << (j - start));
+        loops->nearer[at] = below;
+        loops->level[at] = upto & ~below;
+        loops->any_level |= loops->level[at] != 0;
     }
 }
 
@@ -185,16 +160,11 @@ static betti_status prepare(betti_loops *loops, const double *distance) {
     size_t points = loops->points;
     loops->words = (points + 63) / 64;
     loops->nearer = zeros(pairs(points), loops->words * sizeof *loops->nearer);
-    loops->runs = zeros(pairs(points), sizeof *loops->runs);
-    loops->ends = zeros(2 * pairs(points), sizeof *loops->ends);
-    neighbour *row = zeros(points, sizeof *row);
-    if (loops->nearer == NULL || loops->runs == NULL || loops->ends == NULL || row == NULL) {
-        free(row);
-        return BETTI_NO_MEMORY;
+    loops->level = zeros(pairs(points), loops->words * sizeof *loops->level);
+    if (loops->nearer == NULL || loops->level == NULL) return BETTI_NO_MEMORY;
+    for (size_t j = 1; j < points; j++) {
+        for (size_t i = 0; i < j; i++) fill_sets(loops, i, j);
     }
-    fill_nearer(loops);
-    fill_runs(loops, row);
-    free(row);
     return BETTI_OK;
 }
 
@@ -219,13 +189,12 @@ void betti_free(betti_loops *loops) {
     free(loops->place);
     free(loops->lengths);
     free(loops->nearer);
-    free(loops->runs);
-    free(loops->ends);
+    free(loops->level);
     free(loops);
 }
 
-static int is_free(const betti_loops *loops, const uint64_t *inside, size_t edge) {
-    const uint64_t *nearer = loops->nearer + edge * loops->words;
+static unsigned char is_free(const betti_loops *loops, const uint64_t *inside, size_t at) {
+    const uint64_t *nearer = loops->nearer + at * loops->words;
     uint64_t blocked = 0;
     for (size_t word = 0; word < loops->words; word++) blocked |= nearer[word] & inside[word];
     return blocked == 0;
@@ -286,44 +255,57 @@ static void clear_basis(scratch *s) {
     s->used = 0;
 }
 
-/* Puts the free pairs of a triangle into s->sum, in descending order; returns how many there are. */
-static size_t triangle_sum(const betti_loops *loops, scratch *s, const size_t *edges, size_t count) {
-    size_t size = 0;
-    for (size_t k = 0; k < count; k++) {
-        if (!is_free(loops, s->inside, edges[k])) continue;
-        size_t at = size++;
-        for (; at > 0 && s->sum[at - 1] < edges[k]; at--) s->sum[at] = s->sum[at - 1];
-        s->sum[at] = (uint32_t)edges[k];
+/* Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle is taken
+ * at the last of its free edges only. */
+static betti_status add_triangle(const betti_loops *loops, scratch *s, edge base, size_t third, size_t *rank) {
+    const float *from_third = loops->lengths + third * loops->points;
+    size_t ends[2] = {base.low, base.high}, size = 1;
+    float length = loops->lengths[ends[0] * loops->points + ends[1]];
+    size_t last = pair(ends[0], ends[1]);
+    s->sum[0] = (uint32_t)last;
+    for (size_t k = 0; k < 2; k++) {
+        size_t other = pair(ends[k], third);
+        if (from_third[ends[k]] < length || !s->is_free[other]) continue;
+        if (other > last) return BETTI_OK;
+        s->sum[size++] = (uint32_t)other;
     }
-    return size;
+    if (size == 3 && s->sum[1] < s->sum[2]) {
+        uint32_t lower = s->sum[1];
+        s->sum[1] = s->sum[2];
+        s->sum[2] = lower;
+    }
+    return extend_basis(s, size, rank);
 }
 
-/* Triangles whose two longest edges go from the apex of a run to two of its ends. One with three equal edges is taken at
- * its first point only. */
-static betti_status add_triangles(const betti_loops *loops, scratch *s, run at, size_t most, size_t *rank) {
-    size_t count = 0, apex = at.apex;
-    for (size_t k = 0; k < at.count; k++) {
-        uint16_t end = loops->ends[at.start + k];
-        if (is_inside(s->inside, end)) s->near[count++] = end;
-    }
-    for (size_t a = 0; a < count && *rank < most; a++) {
-        size_t first = s->near[a];
-        float length = loops->lengths[apex * loops->points + first];
-        for (size_t b = a + 1; b < count && *rank < most; b++) {
-            size_t second = s->near[b];
-            float third = loops->lengths[first * loops->points + second];
-            if (third > length || (third == length && first < apex)) continue;
-            size_t edges[3] = {pair(apex, first), pair(apex, second), pair(first, second)};
-            size_t size = triangle_sum(loops, s, edges, third == length ? 3 : 2);
-            betti_status status = extend_basis(s, size, rank);
+/* Adds the triangles of a free edge with the points of a set: the first that starts a sum of the basis, or all. */
+static betti_status add_triangles(const betti_loops *loops, scratch *s, edge base, int all, size_t most, size_t *rank) {
+    size_t at = pair(base.low, base.high);
+    for (size_t word = 0; word < loops->words; word++) {
+        uint64_t left = loops->level[at * loops->words + word] & s->inside[word];
+        for (size_t third = 64 * word; left != 0; left >>= 1, third++) {
+            if (*rank == most || (!all && s->first[at] != 0)) return BETTI_OK;
+            betti_status status = (left & 1) != 0 ? add_triangle(loops, s, base, third, rank) : BETTI_OK;
             if (status != BETTI_OK) return status;
         }
     }
     return BETTI_OK;
 }
 
+/* The rank of the triangles with two or three equal longest edges in the subset that was read. It cannot exceed most,
+ * and where one triangle of each edge reaches that, as is usual, there is nothing to reduce. */
+static betti_status rank_of_triangles(const betti_loops *loops, scratch *s, size_t edges, size_t most, size_t *rank) {
+    betti_status status = BETTI_OK;
+    for (int all = 0; all < 2 && loops->any_level; all++) {
+        for (size_t k = 0; k < edges && status == BETTI_OK; k++) {
+            status = add_triangles(loops, s, s->free_edges[k], all, most, rank);
+        }
+    }
+    return status;
+}
+
 /* Reads a subset into s; returns of how many different points it is, in *count. */
-static betti_status read_subset(const betti_loops *loops, scratch *s, const size_t *subset, size_t size, size_t *count) {
+static betti_status read_subset(const betti_loops *loops, scratch *s, const size_t *subset, size_t size,
+                                size_t *count) {
     memset(s->inside, 0, loops->words * sizeof *s->inside);
     for (size_t k = 0; k < size; k++) {
         if (subset[k] >= loops->given) return BETTI_NO_SUCH_POINT;
@@ -338,41 +320,43 @@ static betti_status read_subset(const betti_loops *loops, scratch *s, const size
 }
 
 static betti_status count_one(const betti_loops *loops, scratch *s, const size_t *subset, size_t size, size_t *number) {
-    size_t count, free_pairs = 0, rank = 0;
+    size_t count, free_count = 0, rank = 0;
     betti_status status = read_subset(loops, s, subset, size, &count);
     if (status != BETTI_OK) return status;
     for (size_t b = 1; b < count; b++) {
-        size_t row = pair(0, s->members[b]);
-        for (size_t a = 0; a < b; a++) free_pairs += (size_t)is_free(loops, s->inside, row + s->members[a]);
+        for (size_t a = 0; a < b; a++) {
+            edge here = {s->members[a], s->members[b]};
+            size_t at = pair(here.low, here.high);
+            s->is_free[at] = is_free(loops, s->inside, at);
+            if (s->is_free[at]) s->free_edges[free_count++] = here;
+        }
     }
-    size_t most = count > 0 ? free_pairs - (count - 1) : 0; /* free pairs join all points */
-    for (size_t k = 0; k < loops->run_count && rank < most; k++) {
-        if (!is_inside(s->inside, loops->runs[k].apex)) continue;
-        status = add_triangles(loops, s, loops->runs[k], most, &rank);
-        if (status != BETTI_OK) return status;
-    }
+    size_t most = count > 0 ? free_count - (count - 1) : 0; /* free edges join all points */
+    status = rank_of_triangles(loops, s, free_count, most, &rank);
     clear_basis(s);
     *number = most - rank;
-    return BETTI_OK;
+    return status;
 }
 
 static betti_status make_scratch(const betti_loops *loops, scratch *s) {
-    size_t edges = loops->run_count > 0 ? pairs(loops->points) : 0;
+    size_t edges = pairs(loops->points);
     s->inside = zeros(loops->words, sizeof *s->inside);
     s->members = zeros(loops->points, sizeof *s->members);
-    s->near = zeros(loops->points, sizeof *s->near);
+    s->free_edges = zeros(edges, sizeof *s->free_edges);
+    s->is_free = zeros(edges, sizeof *s->is_free);
     s->first = zeros(edges, sizeof *s->first);
     s->sum = zeros(edges, sizeof *s->sum);
     s->next = zeros(edges, sizeof *s->next);
-    int made = s->inside != NULL && s->members != NULL && s->near != NULL && s->first != NULL && s->sum != NULL &&
-               s->next != NULL;
+    int made = s->inside != NULL && s->members != NULL && s->free_edges != NULL && s->is_free != NULL;
+    made = made && s->first != NULL && s->sum != NULL && s->next != NULL;
     return made ? BETTI_OK : BETTI_NO_MEMORY;
 }
 
 static void free_scratch(scratch *s) {
     free(s->inside);
     free(s->members);
-    free(s->near);
+    free(s->free_edges);
+    free(s->is_free);
     free(s->first);
     free(s->sum);
     free(s->next);

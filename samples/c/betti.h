@@ -50,8 +50,8 @@ betti_status betti_check(const double *distance, size_t points, size_t *row, siz
  * needed afterwards. On success *made is to be freed with betti_free; else it is NULL. */
 betti_status betti_new(const double *distance, size_t points, betti_loops **made);
 
-/* The number of each subset. subsets holds count times size indices of points; a point that is given twice is one point.
- * numbers has room for count. */
+/* The number of each subset. subsets holds count times size indices of points; a point that is given twice is one
+ * point. numbers has room for count. */
 betti_status betti_count(const betti_loops *loops, const size_t *subsets, size_t count, size_t size, size_t *numbers);
 
 /* NULL may be given. */
