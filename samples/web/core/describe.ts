@@ -41,6 +41,8 @@ export function describe(bytes: Uint8Array): D.Description {
     ir_version: root.key("ir_version").count(1),
     oldest_onnxruntime: root.key("oldest_onnxruntime").text(),
     profile: root.key("profile").orNull((value) => value.text()),
+    forward_batch: root.optional("forward_batch", (value) => value.orNull(one)) ?? null,
+    loss: root.key("loss").text(),
     files,
     weights: root.key("weights").orNull(file),
     inputs,
@@ -52,6 +54,10 @@ export function describe(bytes: Uint8Array): D.Description {
     scoring: root.key("scoring").orNull((value) => scoring(value, file)),
     entries,
   };
+}
+
+function one(value: Checked): 1 {
+  return value.count(1) === 1 ? 1 : value.fail("1 or null");
 }
 
 function fileRecord(value: Checked): D.FileRecord {
@@ -167,7 +173,7 @@ function entry(value: Checked, file: FileName, files: readonly D.FileRecord[], i
     evaluation: file(value.key("evaluation")),
     prediction: file(value.key("prediction")),
     state,
-    model: file(value.key("model")),
+    model: value.key("model").orNull(file),
     selected,
     selected_bytes: size,
     boundary: value.key("boundary").list((item) => boundary(item, inputs, frozen), 1),

@@ -88,7 +88,8 @@ export interface Entry {
   readonly evaluation: string;
   readonly prediction: string;
   readonly state: string;
-  readonly model: string;
+  /** The personal model; null in a package of .ort files. */
+  readonly model: string | null;
   readonly selected: string;
   readonly selected_bytes: number;
   readonly boundary: readonly Boundary[];
@@ -116,6 +117,9 @@ export interface Description {
   readonly ir_version: number;
   readonly oldest_onnxruntime: string;
   readonly profile: string | null;
+  /** How many samples graphs that only forward take at once; null for any number. */
+  readonly forward_batch: 1 | null;
+  readonly loss: string;
   readonly files: readonly FileRecord[];
   readonly weights: string | null;
   readonly inputs: readonly Port[];

@@ -5,11 +5,6 @@ import { gathered, kindOf, product } from "./numbers.js";
 import type { Runner } from "./runner.js";
 import type { Labels, Numbers, Samples } from "./types.js";
 
-/** Tensors of some samples, by number. */
-export interface Rows {
-  readonly count: number;
-  tensors(rows: ArrayLike<number>): Promise<{ [name: string]: Tensor }>;
-}
 
 /** One array, a row for each sample. */
 export class Column {
@@ -29,7 +24,7 @@ export class Column {
 }
 
 /** Samples as the model takes them, checked. */
-export class Inputs implements Rows {
+export class Inputs {
   readonly count: number;
   readonly columns: ReadonlyMap<string, Column>;
 
@@ -54,6 +49,7 @@ export class Inputs implements Rows {
     this.columns = columns;
   }
 
+  /** Tensors of some samples, by number. */
   async tensors(rows: ArrayLike<number>): Promise<{ [name: string]: Tensor }> {
     return Object.fromEntries([...this.columns].map(([name, column]) => [name, column.tensor(this.runner, rows)]));
   }

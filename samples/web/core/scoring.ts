@@ -1,4 +1,4 @@
-import { loopsOf } from "./betti.js";
+import { bettiNumbers } from "./betti.js";
 import type { ScoredLayer, Scoring } from "./description.js";
 import { DeviceError, checkSignal } from "./errors.js";
 import { Random } from "./random.js";
@@ -22,7 +22,7 @@ export async function scored(runner: Runner, scoring: Scoring | null, inputs: In
     const numbers = await forward(runner, scoring.file, group, inputs, n, options, passed);
     for (const layer of group) {
       checkSignal(options.signal, "scoring");
-      const b1 = bettiNumbers(numbers.get(layer.name)!, n, layer.numbers, subsets);
+      const b1 = bettiNumbers(distancesOf(numbers.get(layer.name)!, n, layer.numbers), n, subsets);
       numbers.delete(layer.name);
       const points = subsets[0]!.length;
       const mean = b1.reduce((sum, one) => sum + one, 0) / b1.length;
@@ -92,11 +92,6 @@ async function forward(
     await passed();
   }
   return found;
-}
-
-/** First Betti numbers of subsets of n points. */
-function bettiNumbers(numbers: Float32Array, n: number, size: number, subsets: readonly Uint32Array[]): number[] {
-  return loopsOf(distancesOf(numbers, n, size), n, subsets);
 }
 
 /** Euclidean distances of n points, n x n: computed in double precision, rounded to float32. */
