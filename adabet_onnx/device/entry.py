@@ -70,10 +70,9 @@ class EntryWriter:
         manifest, tensors = self.manifest, self.tensors
         values, _ = manifest.read_checkpoint(self._checkpoint, "")
         files: dict[str, str | None] = {"state": f"{self._prefix}state.bin", "selected": f"{self._prefix}selected.bin"}
-        state = packed(tensors, values)
-        size = selected(tensors)[-1].end
-        (self._folder / str(files["state"])).write_bytes(state)
-        (self._folder / str(files["selected"])).write_bytes(state[:size])
+        personal_values = packed(selected(tensors), values)
+        for what in ("state", "selected"):
+            (self._folder / str(files[what])).write_bytes(personal_values)
         frozen, step = frozen_graph(manifest), step_graph(manifest, tensors)
         work = {"frozen": 0 if frozen is None else _work(frozen), "step": _work(step)}
         files["frozen"] = None if frozen is None else self._graph(frozen, "frozen")
@@ -89,7 +88,7 @@ class EntryWriter:
             "trained": sum(math.prod(tensor.shape) for tensor in tensors if tensor.kind == PARAMETER),
             **{what: files[what] for what in ("frozen", "step", "evaluation", "prediction", "state", "model")},
             "selected": files["selected"],
-            "selected_bytes": size,
+            "selected_bytes": len(personal_values),
             "boundary": self._boundary(),
             "names": {what: content[what] for what in ("labels", "learning_rate", "step", "loss", "logits")},
             "logits_shape": list(content["logits_shape"]),
@@ -136,7 +135,8 @@ class EntryWriter:
         shape = (_SAMPLES, *(int(extent) for extent in manifest.logits_shape[1:]))
         labels = sample_labels(manifest, np.zeros(shape, np.float32))
         loss, logits = session.evaluate(feeds, labels)
-        own = {tensor.input: values.get(tensor.name, np.zeros(tensor.shape, np.float32)) for tensor in self.tensors}
+        own = {tensor.input: np.zeros(tensor.shape, np.float32) for tensor in self.tensors}
+        own |= {tensor.input: values[tensor.name] for tensor in selected(self.tensors)}
         predicted = self._run(entry["prediction"], {**feeds, **own})
         for name, array in personal.items():
             _same(f"{entry['model']} and {entry['prediction']}, output {name!r},", array, predicted[name], TOLERANCE)
