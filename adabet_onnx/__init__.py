@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
-    from .device.package import DeviceScoring, make_device
+    from .device.menu import Menu, make_menu
+    from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
     from .model.open import Model, open_model
     from .model.saving import save_model
@@ -72,10 +73,12 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceScoring",
+    "Menu",
     "Model",
     "ModelError",
     "Outcome",
     "OutputError",
+    "Packing",
     "Plan",
     "Predictor",
     "Preprocessing",
@@ -100,6 +103,7 @@ __all__ = [
     "load_selection",
     "make_artifacts",
     "make_device",
+    "make_menu",
     "new_head",
     "open_model",
     "predict",
@@ -120,8 +124,10 @@ _HOMES = {
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "DeviceScoring": ".device.package",
+    "Menu": ".device.menu",
     "Model": ".model.open",
     "Outcome": ".outcome",
+    "Packing": ".device.package",
     "Plan": ".study.plan",
     "Predictor": ".cost.predict",
     "Preprocessing": ".data.preprocess",
@@ -141,6 +147,7 @@ _HOMES = {
     "load_selection": ".selection.record",
     "make_artifacts": ".training.artifacts",
     "make_device": ".device.package",
+    "make_menu": ".device.menu",
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",

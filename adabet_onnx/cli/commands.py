@@ -43,6 +43,10 @@ SECTIONS = {
         "predict": Entry("training", "predict", "Predict for images or arrays."),
         "export": Entry("training", "export", "Write the adapted model, for any ONNX runtime."),
     },
+    "On devices": {
+        "device": Entry("device", "device", "Write a package for devices from the artifacts in DIR."),
+        "menu": Entry("device", "menu", "Write a package with several choices of layers, for devices."),
+    },
     "Studies": {
         "compare": Entry("compare", "compare", "Train with several strategies and say what is more than chance."),
         "stability": Entry("stability", "stability", "Say whether other samples would rank the layers alike."),

@@ -20,7 +20,7 @@ from ..portable.weights import Weights
 from ..training.manifest import Manifest
 from ..training.samples import sample_feeds, sample_labels
 from .graphs import evaluation_graph, frozen_graph, personal_graph, prediction_graph, step_graph
-from .tensors import PARAMETER, Stored, packed, selected, stored_tensors
+from .tensors import PARAMETER, packed, selected, stored_tensors
 
 TOLERANCE = 1e-5  # between the graphs of a package and those of the artifacts, relative to the largest number
 _ROUNDED = 1e-3  # where the two fold weights differently, rounding alone makes more; int8 is further apart
@@ -70,10 +70,9 @@ class EntryWriter:
         manifest, tensors = self.manifest, self.tensors
         values, _ = manifest.read_checkpoint(self._checkpoint, "")
         files: dict[str, str | None] = {"state": f"{self._prefix}state.bin", "selected": f"{self._prefix}selected.bin"}
-        state = packed(tensors, values)
-        size = selected(tensors)[-1].end
-        (self._folder / str(files["state"])).write_bytes(state)
-        (self._folder / str(files["selected"])).write_bytes(state[:size])
+        personal_values = packed(selected(tensors), values)
+        for what in ("state", "selected"):
+            (self._folder / str(files[what])).write_bytes(personal_values)
         frozen, step = frozen_graph(manifest), step_graph(manifest, tensors)
         work = {"frozen": 0 if frozen is None else _work(frozen), "step": _work(step)}
         files["frozen"] = None if frozen is None else self._graph(frozen, "frozen")
@@ -89,7 +88,7 @@ class EntryWriter:
             "trained": sum(math.prod(tensor.shape) for tensor in tensors if tensor.kind == PARAMETER),
             **{what: files[what] for what in ("frozen", "step", "evaluation", "prediction", "state", "model")},
             "selected": files["selected"],
-            "selected_bytes": size,
+            "selected_bytes": len(personal_values),
             "boundary": self._boundary(),
             "names": {what: content[what] for what in ("labels", "learning_rate", "step", "loss", "logits")},
             "logits_shape": list(content["logits_shape"]),
@@ -131,15 +130,13 @@ class EntryWriter:
         manifest = self.manifest
         feeds = sample_feeds(manifest, _SAMPLES)
         session = manifest.session(self._checkpoint)
-        of_model = runtime.inference_session(str(self._folder / entry["model"]), entry["model"])
-        given = {value.name: feeds[value.name] for value in of_model.get_inputs()}
-        names = [value.name for value in of_model.get_outputs()]
-        personal = dict(zip(names, runtime.run_session(of_model, None, given, entry["model"]), strict=True))
+        personal = self._run(entry["model"], feeds)
         logits_name = str(manifest.content["model_logits"])
         shape = (_SAMPLES, *(int(extent) for extent in manifest.logits_shape[1:]))
         labels = sample_labels(manifest, np.zeros(shape, np.float32))
         loss, logits = session.evaluate(feeds, labels)
-        own = {tensor.input: values.get(tensor.name, np.zeros(tensor.shape, np.float32)) for tensor in self.tensors}
+        own = {tensor.input: np.zeros(tensor.shape, np.float32) for tensor in self.tensors}
+        own |= {tensor.input: values[tensor.name] for tensor in selected(self.tensors)}
         predicted = self._run(entry["prediction"], {**feeds, **own})
         for name, array in personal.items():
             _same(f"{entry['model']} and {entry['prediction']}, output {name!r},", array, predicted[name], TOLERANCE)
@@ -180,9 +177,22 @@ class EntryWriter:
     def _run(self, file: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs of a graph by name; what it does not take is left out."""
         session = runtime.inference_session(str(self._folder / file), file)
-        given = {value.name: feeds[value.name] for value in session.get_inputs()}
-        names = [value.name for value in session.get_outputs()]
-        return dict(zip(names, map(np.asarray, runtime.run_session(session, None, given, file)), strict=True))
+        inputs, names = session.get_inputs(), [value.name for value in session.get_outputs()]
+        given = {value.name: feeds[value.name] for value in inputs}
+        samples = {name for name in given if name in {entry["name"] for entry in self.manifest.input_details}}
+        single = any(value.name in samples and value.shape[0] == 1 for value in inputs)
+        parts = [slice(i, i + 1) for i in range(len(feeds[next(iter(samples))]))] if single else [slice(None)]
+        runs = [
+            runtime.run_session(
+                session, None, {name: array[part] if name in samples else array for name, array in given.items()}, file
+            )
+            for part in parts
+        ]
+        return (
+            dict(zip(names, map(np.concatenate, zip(*runs, strict=True)), strict=True))
+            if single
+            else dict(zip(names, map(np.asarray, runs[0]), strict=True))
+        )
 
 
 def _probabilities(manifest: Manifest, logits: str) -> set[str]:

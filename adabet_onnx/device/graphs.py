@@ -6,12 +6,13 @@ their own, ONNX's external data, so that one small file makes a deployed model p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..model.dims import count, dims_or_none
 from ..model.passes.slices import TrainSlices
 from ..model.passes.unused import RemoveUnused
 from ..training.manifest import Manifest
@@ -101,7 +102,7 @@ def _in_order(manifest: Manifest, what: str, inputs: Sequence[str], outputs: Seq
     return model
 
 
-def _reorder(values: list[ir.Value], names: Sequence[str]) -> None:
+def _reorder(values: MutableSequence[ir.Value], names: Sequence[str]) -> None:
     place = {name: index for index, name in enumerate(names)}
     ordered = sorted(values, key=lambda value: place[value.name or ""])
     values.clear()
@@ -112,3 +113,15 @@ def _drop_inputs(graph: ir.Graph) -> None:
     used = [value for value in graph.inputs if value.uses()]
     graph.inputs.clear()
     graph.inputs.extend(used)
+
+
+def fix_samples(model: ir.Model) -> None:
+    """Let a graph take one sample at a time, in place."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        shape = dims_or_none(value)
+        if shape is not None:
+            value.shape = ir.Shape([count((extent,), 1) for extent in shape])
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ..data.layout import entrance
 from ..errors import UsageError
 from ..files import replacing_folder, sha256_of_files
+from ..model.dims import count, dims
 from ..model.open import Model, open_model
 from ..options import check_fields, typed
 from ..portable.opset import lower_opset, oldest_runtime
@@ -26,14 +27,14 @@ from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from ..training.settings import BATCH_SIZE, LEARNING_RATES
 from ..version import __version__
+from ..vocabulary import DEVICE_PROFILES, STARTS
 from .entry import EntryWriter, operators
+from .graphs import fix_samples
 from .ort_format import as_ort
 
 FILE, FORMAT, VERSION = "device.json", "adabet-onnx/device", 1
 PROBES = "probes.onnx"
 EPOCHS = 5
-STARTS = ("trained", "initial")
-PROFILES = ("webgpu", "mobile")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class DeviceScoring:
 
     Attributes:
         samples: that it takes, at most.
-        points: of one Betti number.
-        subsets: how many.
+        subset_size: points of one Betti number.
+        subsets: how many Betti numbers of each layer.
         sketch: k, how many numbers stand for an activation, about; see `Scoring`.
         seed: of sketches and subsets.
 
@@ -57,7 +58,7 @@ class DeviceScoring:
     """
 
     samples: int = 64
-    points: int = 32
+    subset_size: int = 32
     subsets: int = 64
     sketch: int = 2048
     seed: int = 0
@@ -68,7 +69,7 @@ class DeviceScoring:
         check_fields(self)
         for name, least, most in (
             ("samples", 8, 128),
-            ("points", 4, 128),
+            ("subset_size", 4, 128),
             ("subsets", 1, 4096),
             ("sketch", 16, 1 << 20),
             ("seed", 0, (1 << 32) - 1),
@@ -78,15 +79,46 @@ class DeviceScoring:
                 raise UsageError(f"`{name}` must be from {least} to {most}, not {number}.")
 
 
+@dataclass(frozen=True)
+class Packing:
+    """The form of a package.
+
+    Attributes:
+        scoring: how a device scores layers; None: it cannot.
+        profile: ``webgpu``: only operators, in such forms, as ONNX Runtime's WebGPU provider has. ``mobile``: the
+            graphs that only forward take one sample at a time, because Core ML, NNAPI and XNNPACK want fixed shapes.
+            None: all of ONNX, any number of samples.
+        ort_format: write ``.ort`` files in place of ``.onnx``, with required_operators.config, for reduced builds of
+            ONNX Runtime.
+
+    Raises:
+        UsageError: an unknown profile.
+
+    Example:
+        >>> from adabet_onnx import Packing
+        >>> Packing(profile="webgpu").ort_format
+        False
+    """
+
+    scoring: DeviceScoring | None = field(default_factory=DeviceScoring)
+    profile: str | None = None
+    ort_format: bool = False
+
+    __repr__ = changed
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.profile is not None and self.profile not in DEVICE_PROFILES:
+            raise UsageError(f"unknown `profile` {self.profile!r}: choose one of {', '.join(DEVICE_PROFILES)}.")
+
+
 @typed
 def make_device(
     folder: str | os.PathLike[str],
     device: str | os.PathLike[str],
     *,
     start: str = "trained",
-    scoring: DeviceScoring | None = None,
-    profile: str | None = None,
-    ort_format: bool = False,
+    packing: Packing | None = None,
 ) -> dict[str, Any]:
     """Write a package for devices from an artifact folder.
 
@@ -95,10 +127,7 @@ def make_device(
         device: the folder to write; an earlier package there is replaced.
         start: the values that training on a device begins with: ``trained``, those of the folder's best or last
             checkpoint, if it has one; or ``initial``, those of the model.
-        scoring: also let the device score layers; None: not.
-        profile: ``webgpu`` or ``mobile``: keep to what these have. None: all of ONNX.
-        ort_format: write ``.ort`` files in place of ``.onnx``, with required_operators.config, for reduced builds of
-            ONNX Runtime.
+        packing: form of the package; None: the defaults of `Packing`.
 
     Returns:
         The content of device.json, which docs/device-package.md describes.
@@ -121,10 +150,8 @@ def make_device(
     manifest = load_manifest(Path(folder))
     check_backend(manifest)
     with replacing_folder(device, FILE) as part:
-        writer = PackageWriter(part, manifest, profile=profile, ort_format=ort_format)
+        writer = PackageWriter(part, manifest, packing or Packing())
         writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
-        if scoring is not None:
-            writer.add_scoring(scoring)
         return writer.finish()
 
 
@@ -147,19 +174,11 @@ class PackageWriter:
     Args:
         folder: an empty one.
         manifest: of one of the artifact folders: what all entries share.
-        profile: see `make_device`.
-        ort_format: see `make_device`.
-
-    Raises:
-        UsageError: an unknown profile.
+        packing: its form.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, profile: str | None = None, ort_format: bool = False
-    ) -> None:
-        if profile is not None and profile not in PROFILES:
-            raise UsageError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}.")
-        self._folder, self._manifest, self._profile, self._ort_format = folder, manifest, profile, ort_format
+    def __init__(self, folder: Path, manifest: Manifest, packing: Packing) -> None:
+        self._folder, self._manifest, self._packing = folder, manifest, packing
         self._weights = Weights(folder)
         self._graphs: list[ir.Model] = []
         self._entries: list[dict[str, Any]] = []
@@ -187,11 +206,11 @@ class PackageWriter:
         self._outputs = self._outputs or writer.outputs
         return entry
 
-    def add_scoring(self, scoring: DeviceScoring) -> None:
+    def _add_scoring(self, scoring: DeviceScoring) -> None:
         """Write the graph that gives sketches of all layers' activations."""
         model = self._model()
         probed, names = add_probes(model, "sketch", sketch=scoring.sketch, seed=scoring.seed)
-        numbers = {value.name: value.shape for value in probed.graph.outputs}
+        numbers = {value.name: count(dims(value)[1:], 1) for value in probed.graph.outputs}
         lower_opset(probed)
         self._in_profile(probed, PROBES)
         self._weights.write(probed, PROBES)
@@ -199,20 +218,20 @@ class PackageWriter:
         sizes = {layer.name: layer.activation_size for layer in model.layers}
         layers = []
         for name, output in names.items():
-            shape = numbers[output]
-            assert shape is not None
-            layers.append({"name": name, "output": output, "numbers": int(shape[1]), "size": sizes[name]})
+            layers.append({"name": name, "output": output, "numbers": numbers[output], "size": sizes[name]})
         self._scoring = {
             "file": PROBES,
             "samples": scoring.samples,
-            "points": min(scoring.points, scoring.samples),
+            "points": min(scoring.subset_size, scoring.samples),
             "subsets": scoring.subsets,
             "seed": scoring.seed,
             "layers": layers,
         }
 
     def finish(self) -> dict[str, Any]:
-        """Write device.json; its content."""
+        """Write the graph for scoring and device.json; its content."""
+        if self._packing.scoring is not None:
+            self._add_scoring(self._packing.scoring)
         if (self._folder / WEIGHTS).stat().st_size == 0:
             (self._folder / WEIGHTS).unlink()
         opset = max(graph.opset_imports.get("") or 0 for graph in self._graphs)
@@ -226,12 +245,13 @@ class PackageWriter:
             "opset": opset,
             "ir_version": ir_version,
             "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators(self._graphs)),
-            "profile": self._profile,
+            "profile": self._packing.profile,
+            "forward_batch": 1 if self._packing.profile == "mobile" else None,
             **self._description(),
             "scoring": self._scoring,
             "entries": self._entries,
         }
-        if self._ort_format:
+        if self._packing.ort_format:
             as_ort(self._folder, content)
         files = sorted(path for path in self._folder.iterdir() if path.name != FILE)
         content["files"] = [
@@ -288,8 +308,15 @@ class PackageWriter:
 
     def _in_profile(self, model: ir.Model, name: str) -> None:
         """Bring a graph into the form of the profile, in place."""
-        if self._profile == "webgpu":
-            check_profile(self._profile, ((node.op_type, node.name or "") for node in model.graph))
+        if self._packing.profile == "mobile" and _forwards(name):
+            fix_samples(model)
+        if self._packing.profile == "webgpu":
+            check_profile(self._packing.profile, ((node.op_type, node.name or "") for node in model.graph))
+
+
+def _forwards(file: str) -> bool:
+    """Whether a graph only forwards: its inputs are the model's."""
+    return file == PROBES or file.rpartition(".")[0].rpartition(".")[2] in ("frozen", "predict", "device")
 
 
 def files_of(content: Mapping[str, Any]) -> Sequence[str]:

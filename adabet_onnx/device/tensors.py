@@ -94,10 +94,9 @@ def selected(tensors: Sequence[Stored]) -> tuple[Stored, ...]:
 
 
 def packed(tensors: Sequence[Stored], values: Mapping[str, np.ndarray]) -> bytes:
-    """The content of a file with these tensors; what has no value is zero."""
+    """The content of a file with the values of these tensors."""
     data = bytearray(tensors[-1].end)
     for tensor in tensors:
-        if tensor.name in values:
-            array = np.ascontiguousarray(values[tensor.name], _FLOAT).reshape(tensor.shape)
-            data[tensor.offset : tensor.offset + tensor.bytes] = array.tobytes()
+        array = np.ascontiguousarray(values[tensor.name], _FLOAT).reshape(tensor.shape)
+        data[tensor.offset : tensor.offset + tensor.bytes] = array.tobytes()
     return bytes(data)
