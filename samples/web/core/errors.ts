@@ -43,9 +43,10 @@ export class DeviceError extends Error {
   constructor(
     readonly code: ErrorCode,
     message: string,
-    readonly cause?: unknown,
+    cause?: unknown,
   ) {
     super(message);
+    if (cause !== undefined) (this as { cause?: unknown }).cause = cause;
   }
 }
 
@@ -72,6 +73,15 @@ export function wrapped(error: unknown, doing: string): DeviceError {
     return new DeviceError("out-of-memory", `Out of memory while ${doing}: ${text}. ${advice}`, error);
   }
   return new DeviceError("runtime", `Failed while ${doing}: ${text}`, error);
+}
+
+/** Do something; whatever it throws becomes one of our errors. */
+export async function guarded<T>(doing: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw wrapped(error, doing);
+  }
 }
 
 /** Throw `cancelled` where the signal says so. */
