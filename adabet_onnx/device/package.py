@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from ..portable.opset import lower_opset, oldest_runtime
 from ..portable.profiles import check_profile
 from ..portable.weights import FILE as WEIGHTS
 from ..portable.weights import Weights
-from ..records import write_json
 from ..scoring.probes import add_probes
 from ..showing import changed
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
@@ -258,7 +258,7 @@ class PackageWriter:
             {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_files([path])} for path in files
         ]
         content["weights"] = WEIGHTS if (self._folder / WEIGHTS).is_file() else None
-        write_json(self._folder / FILE, content)
+        (self._folder / FILE).write_bytes(_written(content))
         return content
 
     def _description(self) -> dict[str, Any]:
@@ -312,6 +312,18 @@ class PackageWriter:
             fix_samples(model)
         if self._packing.profile == "webgpu":
             check_profile(self._packing.profile, ((node.op_type, node.name or "") for node in model.graph))
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    """device.json, a line for each key and each entry: small, and to be read."""
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    fields = {key: compact(value) for key, value in content.items()}
+    fields["entries"] = "[\n" + ",\n".join(map(compact, content["entries"])) + "\n]"
+    lines = ",\n".join(f"{compact(key)}:{value}" for key, value in fields.items())
+    return f"{{\n{lines}\n}}\n".encode()
 
 
 def _forwards(file: str) -> bool:
