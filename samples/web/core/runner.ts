@@ -114,7 +114,7 @@ export class Runner {
     } catch (error) {
       const known = wrapped(error, `opening ${file}`);
       if (known.code !== "runtime") throw known;
-      throw new DeviceError("wrong-file", `${known.message}. The package needs ONNX Runtime ${oldest} or newer.`, error);
+      throw new DeviceError("wrong-file", `${known.message} Fetch the package again; it needs ONNX Runtime ${oldest} or newer.`, error);
     }
   }
 }
