@@ -15,12 +15,13 @@ import onnxruntime
 import pytest
 from conftest import ROOT, missing
 from device_js import MODULES, RUNTIMES, Random, check_types, compiled, job, read_safetensors, run, shuffle
-from models import tiny
+from models import masks, tiny
 from PIL import Image
 
 from adabet_onnx import DeviceScoring, Packing, make_artifacts, make_device, open_model, select
 from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.betti import loops_by_ripser
+from adabet_onnx.trainability.choices import Choices
 
 BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7
 SAMPLES, HELD_OUT = 80, 60  # ten steps in an epoch
@@ -229,6 +230,51 @@ def test_scores_are_those_of_python(core, task, runtime):
         assert choice["bytes"] == needed(entry, batch)
         assert choice["worth"] == sum(scores[name] for name in entry["layers"] if name in scores)
 
+
+
+OTHERS = {
+    "mobile": (tiny.conv_net, ["conv2", "fc"], (), "cross-entropy"),
+    "regression": (tiny.mlp, None, (3,), "mse"),
+    "masks": (lambda: masks.per_pixel(1, turned=False), None, (masks.SIDE, masks.SIDE), "cross-entropy"),
+    "turned": (lambda: masks.per_pixel(-1, turned=True), None, (masks.SIDE, masks.SIDE), "cross-entropy"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_packages(core, tmp_path, kind):
+    """One sample at a time forward; labels that are numbers; a label for each pixel, some of which do not count."""
+    made, layers, label_shape, loss = OTHERS[kind]
+    model, rng, count = open_model(made()), np.random.default_rng(0), SAMPLES + HELD_OUT
+    selection = select(model, strategy="all") if layers is None else select(model, layers=layers)
+    choices = Choices(loss=loss)
+    manifest = make_artifacts(model, selection, tmp_path / "artifacts", backend="portable", choices=choices, check=False)
+    packing = Packing(scoring=SCORING, profile="mobile" if kind == "mobile" else None)
+    content = make_device(tmp_path / "artifacts", tmp_path / "device", packing=packing)
+    assert content["forward_batch"] == (1 if kind == "mobile" else None)
+    x = rng.standard_normal((count, *model.inputs[0].shape[1:])).astype(np.float32)
+    y = rng.integers(0, 3, (count, *label_shape))
+    if kind in ("masks", "turned"):
+        y[rng.random(y.shape) < 0.2] = -100
+    y = y.astype(content["labels"]["dtype"])
+    assert content["labels"]["shape"] == ["N", *label_shape]
+    files = {"x": x[:SAMPLES], "y": y[:SAMPLES], "heldX": x[SAMPLES:], "heldY": y[SAMPLES:]}
+    for name, array in files.items():
+        array.tofile(tmp_path / name)
+    settings = {"epochs": 1, "batch": BATCH, "rate": RATE, "seed": SEED, "floats": y.dtype == np.float32}
+    paths = {name: tmp_path / name for name in files}
+    said = job(core, "train", package=tmp_path / "device", output=tmp_path, **paths, **settings)
+    session = manifest.session(manifest.initial)
+    batches = np.reshape(shuffle(SAMPLES, SEED, 1), (-1, BATCH))
+    expected = [session.step({"input": x[rows]}, y[rows], RATE)[0] for rows in batches]
+    np.testing.assert_allclose(said["losses"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+    value, logits = session.evaluate({"input": x[SAMPLES:]}, y[SAMPLES:])
+    np.testing.assert_allclose(said["after"]["loss"], value, rtol=TOLERANCE)
+    axis, counted = content["entries"][0]["class_axis"], y[SAMPLES:] != -100
+    right = None if axis is None else (logits.argmax(axis) == y[SAMPLES:])[counted].mean()
+    assert said["after"]["accuracy"] == right
+    assert (right is None) == (kind == "regression")
+    assert said["resumed"]
+    assert said["anew"]
 
 
 MISTAKES = {

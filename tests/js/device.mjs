@@ -10,13 +10,22 @@ const from = (name) => import(pathToFileURL(join(folder, name)));
 const core = await from("index.js");
 const job = JSON.parse(readFileSync(jobFile, "utf8"));
 const web = runtime === "onnxruntime-web";
-const ort = await import(runtime);
-if (web) ort.env.wasm.numThreads = 1;
+const module = await import(runtime);
+if (web) module.env.wasm.numThreads = 1;
+
+/** React Native reads tensors from the beginning of their buffers: nothing may be given to it as a view. */
+class Whole extends module.Tensor {
+  constructor(type, data, dims) {
+    if (data.byteOffset !== 0 || data.byteLength !== data.buffer.byteLength) throw new Error(`a tensor ${dims} is a view`);
+    super(type, data, dims);
+  }
+}
+const ort = { InferenceSession: module.InferenceSession, Tensor: Whole };
 const options = { executionProviders: [web ? "wasm" : "cpu"], session: { intraOpNumThreads: 1, logSeverityLevel: 4 } };
 
 const bytesOf = (path) => new Uint8Array(readFileSync(path));
 const floats = (path) => new Float32Array(bytesOf(path).buffer);
-const labels = (path) => new BigInt64Array(bytesOf(path).buffer);
+const labels = (path) => new (job.floats ? Float32Array : BigInt64Array)(bytesOf(path).buffer);
 const source = (path) => ({ read: (name) => readFile(join(path, name)) });
 const data = (x, y) => ({ samples: floats(x), labels: labels(y) });
 const opened = (path = job.package) => core.open(ort, source(path), options);
@@ -77,9 +86,14 @@ async function personal(device, training, samples, outputs) {
   if (weights !== null) externalData.push({ path: weights, data: await device.file(weights) });
   const session = await ort.InferenceSession.create(await device.file(entry.model), { ...options.session, externalData });
   const [{ name, shape }] = inputs;
-  const count = samples.length / shape.slice(1).reduce((a, b) => a * b, 1);
-  const found = await session.run({ [name]: new ort.Tensor("float32", samples, [count, ...shape.slice(1)]) });
-  return found[Object.keys(outputs)[0]].data;
+  const size = shape.slice(1).reduce((a, b) => a * b, 1);
+  const atOnce = device.description.forward_batch ?? samples.length / size;
+  const numbers = [];
+  for (let at = 0; at < samples.length; at += atOnce * size) {
+    const some = new module.Tensor("float32", samples.slice(at, at + atOnce * size), [atOnce, ...shape.slice(1)]);
+    numbers.push(...(await session.run({ [name]: some }))[Object.keys(outputs)[0]].data);
+  }
+  return Float32Array.from(numbers);
 }
 
 async function score() {
