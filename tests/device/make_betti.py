@@ -168,7 +168,7 @@ def by_ripser(distance: np.ndarray) -> int:
 
 
 def sizes() -> list[int]:
-    """How many points each matrix has: every number from 1 to 23 forty times, 40 to 63 and 64 to 128 here and there."""
+    """How many points each matrix has: every number from 1 to 23 about forty times, and 80 larger ones."""
     found = [1 + k % 23 for k in range(COUNT)]
     found[6::25] = np.linspace(24, 63, 40).round().astype(int).tolist()
     found[18::25] = np.linspace(64, 128, 40).round().astype(int).tolist()
@@ -178,7 +178,7 @@ def sizes() -> list[int]:
 def record(kind: Callable[[_Generator, int], np.ndarray], rng: _Generator, n: int) -> bytes:
     """A matrix and its number, in the file's format."""
     with np.errstate(over="ignore"):
-        lengths = kind(rng, n).astype("<f8" if kind is doubles else "<f4") if n > 1 else np.zeros(0, "<f4")
+        lengths = (kind(rng, n) if n > 1 else np.zeros(0)).astype("<f8" if kind is doubles else "<f4")
     number = by_ripser(squareform(lengths.astype(np.float64))) if n > 1 else 0
     return struct.pack("<HHI", n, lengths.itemsize, number) + lengths.tobytes()
 

@@ -4,7 +4,8 @@
  *     run_betti subsets FILE SUBSETS  the numbers of its subsets, a line for each matrix; README.md has the format
  *     run_betti time FILE SUBSETS     milliseconds of processor time for all of that, but reading
  *     run_betti matrix FILE           a whole matrix in float64: its number, or what is wrong and where
- *     run_betti no-memory FILE        each allocation fails once, at the first matrices of a file
+ *     run_betti no-memory FILE        the same as numbers, where each allocation fails once
+ *     run_betti too-many NUMBER       what is said of so many points
  */
 #include "betti.h"
 
@@ -159,8 +160,20 @@ static void no_memory(file from) {
     fprintf(stderr, "%zu", refused);
 }
 
+static void too_many(const char *points) {
+    double none = 0;
+    betti_loops *loops;
+    betti_status status = betti_new(&none, (size_t)strtoull(points, NULL, 10), &loops);
+    printf("%s\n", betti_message(status));
+    if (loops != NULL) stop("there is something to free");
+}
+
 int main(int argc, char **argv) {
     if (argc < 3) stop("see the top of run_betti.c");
+    if (strcmp(argv[1], "too-many") == 0) {
+        too_many(argv[2]);
+        return 0;
+    }
     file first = read_file(argv[2]), second = {0};
     if (argc > 3) second = read_file(argv[3]);
     if (strcmp(argv[1], "numbers") == 0) numbers(first);

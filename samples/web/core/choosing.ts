@@ -6,7 +6,7 @@ import type { Candidate, Choice, ChooseOptions, Scores } from "./types.js";
 export function neededBytes(entry: Entry, batchSize: number): number {
   const pair = entry.memory.find(([batch]) => batch >= batchSize);
   if (pair !== undefined) return pair[1];
-  const [batch, bytes] = entry.memory[entry.memory.length - 1]!;
+  const [batch, bytes] = entry.memory[entry.memory.length - 1];
   return Number((BigInt(bytes) * BigInt(batchSize) + BigInt(batch) - 1n) / BigInt(batch));
 }
 

@@ -2,7 +2,7 @@ import { Checked } from "./checks.js";
 import type * as D from "./description.js";
 import { DeviceError } from "./errors.js";
 import { DTYPES, MOST_NUMBERS, kindOf, product } from "./numbers.js";
-import { decoded } from "./text.js";
+import { decoded } from "./bytes.js";
 
 /** Reads the name of a file that the package lists. */
 type FileName = (value: Checked) => string;
@@ -159,8 +159,8 @@ function entry(value: Checked, file: FileName, files: readonly D.FileRecord[], i
   const selected = file(value.key("selected"));
   const size = value.key("selected_bytes").count();
   const bytes = (of: string) => files.find((record) => record.name === of)?.bytes ?? 0;
-  layout(value.key("tensors"), tensors, bytes(state), size);
-  if (bytes(selected) !== size) value.key("selected_bytes").fail(`the size of ${selected}, ${bytes(selected)}`);
+  layout(value.key("tensors"), tensors, size);
+  for (const name of [state, selected]) if (bytes(name) !== size) value.key("selected_bytes").fail(`the size of ${name}, ${bytes(name)}`);
   const memory = value.key("memory").list(pair, 1);
   memory.reduce((last, [batch]) => (batch > last ? batch : value.key("memory").fail("ascending batches")), 0);
   const frozen = value.key("frozen").orNull(file);
@@ -231,19 +231,18 @@ function tensor(value: Checked): D.TensorRecord {
   };
 }
 
-/** See that tensors follow one another in the file, first those of the personal model. */
-function layout(where: Checked, tensors: readonly D.TensorRecord[], stateBytes: number, selectedBytes: number): void {
+/** See that tensors follow one another: within the files those of the personal model, after them the optimizer's. */
+function layout(where: Checked, tensors: readonly D.TensorRecord[], selectedBytes: number): void {
   const kinds = ["parameter", "statistic", "optimizer"];
   let [end, kind] = [0, 0];
   for (const { name, kind: found, offset, bytes } of tensors) {
     const shown = JSON.stringify(name);
-    if (kinds.indexOf(found) < kind) where.fail(`parameters, statistics and the optimizer's tensors in this order, at ${shown}`);
-    if (offset < end) where.fail(`tensors one after the other, at ${shown}`);
+    if (kinds.indexOf(found) < kind) where.refuse(`should have parameters, statistics and the optimizer's tensors in this order, found ${shown}`);
+    if (offset < end) where.refuse(`should have tensors one after the other, found ${shown} at ${offset}, before ${end}`);
     [end, kind] = [offset + bytes, kinds.indexOf(found)];
-    const limit = found === "optimizer" ? stateBytes : Math.min(selectedBytes, stateBytes);
-    if (end > limit) where.fail(`tensors within the file's ${limit} bytes, at ${shown}`);
-    if (found === "optimizer" && offset < selectedBytes) where.fail(`the optimizer's tensors after \`selected_bytes\`, at ${shown}`);
+    if (found !== "optimizer" && end > selectedBytes) where.refuse(`has ${shown} up to ${end}, after the ${selectedBytes} bytes of the file`);
+    if (found === "optimizer" && offset < selectedBytes) where.refuse(`has the optimizer's ${shown} at ${offset}, within the ${selectedBytes} bytes of the file`);
   }
-  if (tensors[0]!.kind !== "parameter") where.fail("at least one parameter");
+  if (tensors[0].kind !== "parameter") where.refuse("should have at least one parameter");
   for (const side of ["input", "output"] as const) where.unique(`the ${side}`, tensors.map((tensor) => ({ name: tensor[side] })));
 }

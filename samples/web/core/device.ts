@@ -1,7 +1,7 @@
 import { chosen } from "./choosing.js";
 import { describe } from "./describe.js";
 import type { Description } from "./description.js";
-import { DeviceError } from "./errors.js";
+import { DeviceError, guarded } from "./errors.js";
 import { readFrom } from "./files.js";
 import { Inputs } from "./rows.js";
 import { Runner } from "./runner.js";
@@ -18,9 +18,11 @@ import type { Choice, ChooseOptions, Device, OpenOptions, Ort, Samples, ScoreOpt
  * @throws DeviceError wrong-file: it is no package that can be used here
  */
 export async function open(ort: Ort, source: Source, options: OpenOptions = {}): Promise<Device> {
-  const bytes = await readFrom(source, "device.json");
-  const description = describe(bytes);
-  return new OpenDevice(description, await sha256(bytes), new Runner(ort, source, description, options));
+  return guarded("opening the package", async () => {
+    const bytes = await readFrom(source, "device.json");
+    const description = describe(bytes);
+    return new OpenDevice(description, await sha256(bytes), new Runner(ort, source, description, options));
+  });
 }
 
 class OpenDevice implements Device {
@@ -30,9 +32,11 @@ class OpenDevice implements Device {
     private readonly runner: Runner,
   ) {}
 
-  async score(samples: Samples, options: ScoreOptions = {}): Promise<Scores> {
-    const inputs = new Inputs(this.runner, this.description.inputs, samples);
-    return scored(this.runner, this.description.scoring, inputs, options);
+  score(samples: Samples, options: ScoreOptions = {}): Promise<Scores> {
+    return guarded("scoring", async () => {
+      const inputs = new Inputs(this.runner, this.description.inputs, samples);
+      return scored(this.runner, this.description.scoring, inputs, options);
+    });
   }
 
   choose(scores: Scores, options: ChooseOptions = {}): Choice {
@@ -41,7 +45,7 @@ class OpenDevice implements Device {
 
   async training(entry: string): Promise<EntryTraining> {
     const found = this.description.entries.find(({ name }) => name === entry);
-    if (found !== undefined) return EntryTraining.begin(this.runner, this.description, this.sha256, found);
+    if (found !== undefined) return guarded("opening an entry", () => EntryTraining.begin(this.runner, this.description, this.sha256, found));
     const names = this.description.entries.map(({ name }) => JSON.stringify(name)).join(", ");
     throw new DeviceError("wrong-option", `The package has no entry ${JSON.stringify(entry)}; it has ${names}.`);
   }

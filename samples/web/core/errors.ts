@@ -43,9 +43,10 @@ export class DeviceError extends Error {
   constructor(
     readonly code: ErrorCode,
     message: string,
-    readonly cause?: unknown,
+    cause?: unknown,
   ) {
     super(message);
+    if (cause !== undefined) (this as { cause?: unknown }).cause = cause;
   }
 }
 
@@ -61,7 +62,7 @@ const STORAGE = /ENOSPC|EDQUOT|QuotaExceeded|no space left/i;
 export function wrapped(error: unknown, doing: string): DeviceError {
   if (error instanceof DeviceError) return error;
   const { name, code } = (error ?? {}) as { name?: unknown; code?: unknown };
-  const text = error instanceof Error ? error.message : String(error);
+  const text = (error instanceof Error ? error.message : String(error)).replace(/\.*\s*$/, "");
   const all = `${String(name)} ${String(code)} ${text}`;
   if (name === "AbortError") return new DeviceError("cancelled", `Cancelled while ${doing}.`, error);
   if (STORAGE.test(all)) {
@@ -71,7 +72,16 @@ export function wrapped(error: unknown, doing: string): DeviceError {
     const advice = "Take a smaller batchSize, keepFeatures: false, or an entry that needs less.";
     return new DeviceError("out-of-memory", `Out of memory while ${doing}: ${text}. ${advice}`, error);
   }
-  return new DeviceError("runtime", `Failed while ${doing}: ${text}`, error);
+  return new DeviceError("runtime", `Failed while ${doing}: ${text}.`, error);
+}
+
+/** Do something; whatever it throws becomes one of our errors. */
+export async function guarded<T>(doing: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw wrapped(error, doing);
+  }
 }
 
 /** Throw `cancelled` where the signal says so. */

@@ -44,26 +44,22 @@ export async function evaluated(
   return { loss: sums.loss / sums.counted, accuracy, samples: features.count };
 }
 
-function add(sums: Sums, loss: number, logits: Numbers, labels: Numbers, { counts }: Counting, entry: Entry): void {
+function add(sums: Sums, loss: number, logits: Numbers, given: Numbers, labels: CheckedLabels, entry: Entry): void {
   let counted = 0;
-  for (const label of labels) if (counts(label)) counted += 1;
+  for (const label of given) if (labels.counts(label)) counted += 1;
   if (counted > 0) sums.loss += loss * counted;
   sums.counted += counted;
   if (entry.class_axis === null) return;
   const classes = product(entry.logits_shape.slice(entry.class_axis, entry.class_axis + 1));
   const inner = product(entry.logits_shape.slice(entry.class_axis + 1));
-  if (logits.length !== labels.length * classes) {
-    throw new DeviceError("wrong-file", `${entry.evaluation} gives ${logits.length} logits for ${labels.length} labels and ${classes} classes. Fetch the package again.`);
+  if (logits.length !== given.length * classes) {
+    throw new DeviceError("wrong-file", `${entry.evaluation} gives ${logits.length} logits for ${given.length} labels and ${classes} classes. Fetch the package again.`);
   }
-  for (let i = 0; i < labels.length; i++) {
-    if (!counts(labels[i])) continue;
+  for (let i = 0; i < given.length; i++) {
+    if (!labels.counts(given[i])) continue;
     const first = Math.floor(i / inner) * classes * inner + (i % inner);
     let best = 0;
     for (let c = 1; c < classes; c++) if (logits[first + c * inner] > logits[first + best * inner]) best = c;
-    if (best === Number(labels[i])) sums.right += 1;
+    if (best === Number(given[i])) sums.right += 1;
   }
-}
-
-interface Counting {
-  counts(label: number | bigint): boolean;
 }

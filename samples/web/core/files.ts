@@ -1,3 +1,4 @@
+import { plain } from "./bytes.js";
 import type { Description } from "./description.js";
 import { DeviceError, wrapped } from "./errors.js";
 import { sha256 } from "./sha256.js";
@@ -7,7 +8,7 @@ import type { Source } from "./types.js";
 export async function readFrom(source: Source, name: string): Promise<Uint8Array> {
   try {
     const bytes: unknown = await source.read(name);
-    if (bytes instanceof Uint8Array) return bytes;
+    if (bytes instanceof Uint8Array) return plain(bytes);
   } catch (error) {
     const known = wrapped(error, `reading ${name}`);
     if (known.code !== "runtime") throw known;

@@ -7,11 +7,11 @@ interface Kind {
 }
 
 type Constructor = { readonly BYTES_PER_ELEMENT: number; new (size: number): Numbers };
-const halves = (globalThis as { Float16Array?: Constructor }).Float16Array;
+const halves = (globalThis as unknown as { Float16Array?: Constructor }).Float16Array;
 
 function kind(...constructors: readonly Constructor[]): Kind {
   return {
-    bytes: constructors[0]!.BYTES_PER_ELEMENT,
+    bytes: constructors[0].BYTES_PER_ELEMENT,
     takes: (data) => constructors.some((one) => data instanceof one),
   };
 }
@@ -55,7 +55,7 @@ export function alike(data: Numbers, size: number): Numbers {
 /** The rows at `rows` of an array, one after the other, in an array of their own. */
 export function gathered(data: Numbers, rows: ArrayLike<number>, size: number): Numbers {
   const taken = alike(data, rows.length * size);
-  for (let i = 0; i < rows.length; i++) put(taken, i * size, data, rows[i]! * size, size);
+  for (let i = 0; i < rows.length; i++) put(taken, i * size, data, rows[i] * size, size);
   return taken;
 }
 

@@ -21,7 +21,7 @@ export function fedFromNumbers(data: ArrayLike<number>, shape: Shape, rule: Prep
   for (let i = 0; i < fed.length; i++) {
     const channel = Math.floor(i / inner) % channels;
     const from = source === fed ? i : i + (2 - 2 * channel) * inner;
-    fed[i] = Math.fround(Math.fround(source[from]! * scale) - mean[channel]!) / std[channel]!;
+    fed[i] = Math.fround(Math.fround(source[from] * scale) - mean[channel]) / std[channel];
   }
   return fed;
 }
@@ -61,7 +61,7 @@ export function fedFromPixels(
   const raw = new Uint8Array(pixels * channels);
   const [step, apart] = axis === 1 ? [1, pixels] : [channels, 1];
   for (let i = 0; i < pixels; i++) {
-    const [r, g, b] = [rgba[4 * i]!, rgba[4 * i + 1]!, rgba[4 * i + 2]!];
+    const [r, g, b] = [rgba[4 * i], rgba[4 * i + 1], rgba[4 * i + 2]];
     if (channels === 1) raw[i] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
     else [raw[i * step], raw[i * step + apart], raw[i * step + 2 * apart]] = [r, g, b];
   }
@@ -73,5 +73,5 @@ function perChannel(numbers: readonly number[], channels: number, what: string):
   if (numbers.length !== 1 && numbers.length !== channels) {
     throw new DeviceError("wrong-file", `preprocessing has ${numbers.length} numbers for ${what}, but the input has ${channels} channels.`);
   }
-  return Float32Array.from({ length: channels }, (_, i) => numbers[numbers.length === 1 ? 0 : i]!);
+  return Float32Array.from({ length: channels }, (_, i) => numbers[numbers.length === 1 ? 0 : i]);
 }

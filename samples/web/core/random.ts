@@ -46,7 +46,7 @@ function counted(n: number): Uint32Array {
 }
 
 function swap(numbers: Uint32Array, i: number, j: number): void {
-  const kept = numbers[i]!;
-  numbers[i] = numbers[j]!;
+  const kept = numbers[i];
+  numbers[i] = numbers[j];
   numbers[j] = kept;
 }

@@ -40,10 +40,10 @@ export class Inputs {
       columns.set(port.name, new Column(port, data));
       return samplesIn(port, data);
     });
-    this.count = counts[0]!;
+    this.count = counts[0];
     const other = counts.findIndex((count) => count !== this.count);
     if (other >= 0) {
-      const [a, b] = [ports[0]!.name, ports[other]!.name];
+      const [a, b] = [ports[0].name, ports[other].name];
       throw new DeviceError("wrong-shape", `Input ${JSON.stringify(a)} has ${this.count} samples, ${JSON.stringify(b)} has ${counts[other]}.`);
     }
     this.columns = columns;
@@ -99,7 +99,7 @@ export class CheckedLabels {
       throw new DeviceError("wrong-shape", `${labels.length} labels for ${samples} samples, expected ${expected} (shape [${port.shape.join(", ")}]).`);
     }
     this.data = port.dtype === "int64" ? new BigInt64Array(expected) : new Float32Array(expected);
-    for (let i = 0; i < expected; i++) this.data[i] = this.checked(labels[i]!, i);
+    for (let i = 0; i < expected; i++) this.data[i] = this.checked(labels[i], i);
     this.column = new Column({ name: "labels", ...port }, this.data);
   }
 

@@ -1,6 +1,6 @@
 import type { InferenceSession, Tensor } from "onnxruntime-common";
 import type { Description } from "./description.js";
-import { DeviceError, wrapped } from "./errors.js";
+import { DeviceError, guarded, wrapped } from "./errors.js";
 import { readChecked } from "./files.js";
 import type { Numbers, OpenOptions, Ort, Source } from "./types.js";
 
@@ -59,7 +59,7 @@ export class Runner {
         if (tensor === undefined) throw mismatch(file, `wants an input ${JSON.stringify(name)} that the package does not tell of`);
         fed[name] = tensor;
       }
-      return use((await attempt(`running ${file}`, () => session.run(fed, fetches))) as Tensors);
+      return use((await guarded(`running ${file}`, () => session.run(fed, fetches))) as Tensors);
     });
   }
 
@@ -79,7 +79,7 @@ export class Runner {
       const session = this.sessions.get(file);
       this.sessions.delete(file);
       await session?.then(
-        (open) => attempt(`releasing ${file}`, () => open.release()),
+        (open) => guarded(`releasing ${file}`, () => open.release()),
         () => undefined,
       );
     }
@@ -114,19 +114,11 @@ export class Runner {
     } catch (error) {
       const known = wrapped(error, `opening ${file}`);
       if (known.code !== "runtime") throw known;
-      throw new DeviceError("wrong-file", `${known.message}. The package needs ONNX Runtime ${oldest} or newer.`, error);
+      throw new DeviceError("wrong-file", `${known.message} Fetch the package again; it needs ONNX Runtime ${oldest} or newer.`, error);
     }
   }
 }
 
 function mismatch(file: string, why: string): DeviceError {
   return new DeviceError("wrong-file", `${file} ${why}: it does not belong to this device.json. Fetch the package again.`);
-}
-
-async function attempt<T>(doing: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw wrapped(error, doing);
-  }
 }

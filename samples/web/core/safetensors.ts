@@ -1,5 +1,5 @@
+import { decoded, encoded, plain } from "./bytes.js";
 import { DeviceError } from "./errors.js";
-import { decoded, encoded } from "./text.js";
 
 /** A tensor of float32 in a file. */
 export interface StoredTensor {
@@ -55,7 +55,7 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
   const fail = (why: string): never => {
     throw new DeviceError("wrong-file", `${what} is no whole safetensors file: ${why}. Fetch it again.`);
   };
-  if (bytes.length < 8) fail(`${bytes.length} bytes, at least 8 expected`);
+  if (!(bytes instanceof Uint8Array) || bytes.length < 8) return fail("fewer than 8 bytes");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const size = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
   if (size > MAX_HEADER || 8 + size > bytes.length) fail(`a header of ${size} bytes in a file of ${bytes.length}`);
@@ -66,7 +66,7 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
     fail("the header is not JSON");
   }
   if (!isObject(header)) return fail("the header is no JSON object");
-  const body = bytes.slice(8 + size);
+  const body = plain(bytes).slice(8 + size);
   const metadata = header["__metadata__"] ?? {};
   if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
     return fail("__metadata__ has values that are no strings");

@@ -24,7 +24,7 @@ export async function scored(runner: Runner, scoring: Scoring | null, inputs: In
       checkSignal(options.signal, "scoring");
       const b1 = bettiNumbers(distancesOf(numbers.get(layer.name)!, n, layer.numbers), n, subsets);
       numbers.delete(layer.name);
-      const points = subsets[0]!.length;
+      const points = subsets[0].length;
       const mean = b1.reduce((sum, one) => sum + one, 0) / b1.length;
       layers.push({ name: layer.name, score: mean / (points * layer.size), b1 });
       await options.onProgress?.({ stage: "count", done: layers.length, total: scoring.layers.length });
@@ -53,7 +53,7 @@ function grouped(layers: readonly ScoredLayer[], n: number, memory: number): Sco
       groups.push([]);
       room = memory - distances;
     }
-    groups[groups.length - 1]!.push(layer);
+    groups[groups.length - 1].push(layer);
     room -= bytes;
   }
   return groups;
@@ -76,7 +76,7 @@ async function forward(
     const feeds = await inputs.tensors([i]);
     await runner.run(file, () => feeds, fetches, (outputs) => {
       for (const { name, output, numbers } of layers) {
-        const data = outputs[output]!.data as Numbers;
+        const data = outputs[output].data as Numbers;
         if (data.length !== numbers) {
           throw new DeviceError("wrong-file", `${file} gives ${data.length} numbers of layer ${JSON.stringify(name)}, expected ${numbers}. Fetch the package again.`);
         }
@@ -101,7 +101,7 @@ export function distancesOf(numbers: Float32Array, n: number, size: number): Flo
     for (let j = 0; j < i; j++) {
       let sum = 0;
       for (let k = 0, a = i * size, b = j * size; k < size; k++, a++, b++) {
-        const apart = numbers[a]! - numbers[b]!;
+        const apart = numbers[a] - numbers[b];
         sum += apart * apart;
       }
       found[i * n + j] = found[j * n + i] = Math.sqrt(sum);

@@ -1,7 +1,7 @@
 import { deltaFile, progressFile, readDelta, readProgress } from "./carried.js";
 import type { Place } from "./carried.js";
 import type { Description, Entry } from "./description.js";
-import { DeviceError, checkSignal, wrapped } from "./errors.js";
+import { DeviceError, checkSignal, guarded, wrapped } from "./errors.js";
 import type { Signal } from "./errors.js";
 import { evaluated } from "./evaluating.js";
 import { Features } from "./features.js";
@@ -67,7 +67,7 @@ export class EntryTraining implements Training {
   async fit(data: Labelled, options: FitOptions = {}): Promise<FitResult> {
     const losses: number[] = [];
     let heldOut: Evaluation | null = null;
-    try {
+    await guarded("training", async () => {
       for await (const report of this.steps(data, options)) {
         if (report.kind === "step") await options.onStep?.(report);
         else {
@@ -76,9 +76,7 @@ export class EntryTraining implements Training {
           await options.onEpoch?.(report);
         }
       }
-    } catch (error) {
-      throw wrapped(error, "training");
-    }
+    });
     return { epochs: this.epoch, steps: this.step, losses, heldOut };
   }
 
@@ -95,22 +93,28 @@ export class EntryTraining implements Training {
         const heldOut = held === null ? null : await this.evaluateSet(held, settings.batchSize, options.signal);
         yield { kind: "epoch", epoch: this.epoch, step: this.step, loss, heldOut, progress: this.progress() };
       }
+    } catch (error) {
+      throw wrapped(error, "training");
     } finally {
       await this.runner.inTurn(async () => this.values.rollback()).catch(() => undefined);
       this.busy = false;
     }
   }
 
-  async evaluate(data: Labelled, options: { batchSize?: number; signal?: Signal } = {}): Promise<Evaluation> {
-    const batchSize = this.batchSize(options.batchSize);
-    const set = await this.set(data, batchSize, { ...options, keepFeatures: false });
-    return this.evaluateSet(set, batchSize, options.signal);
+  evaluate(data: Labelled, options: { batchSize?: number; signal?: Signal } = {}): Promise<Evaluation> {
+    return guarded("evaluating", async () => {
+      const batchSize = this.batchSize(options.batchSize);
+      const set = await this.set(data, batchSize, { ...options, keepFeatures: false });
+      return this.evaluateSet(set, batchSize, options.signal);
+    });
   }
 
-  async predict(samples: Samples, options: { batchSize?: number; signal?: Signal } = {}): Promise<{ readonly [output: string]: Output }> {
-    const batchSize = this.description.forward_batch ?? this.batchSize(options.batchSize);
-    const inputs = new Inputs(this.runner, this.description.inputs, samples);
-    return predicted(this.runner, this.description, this.entry, this.values, inputs, batchSize, options.signal);
+  predict(samples: Samples, options: { batchSize?: number; signal?: Signal } = {}): Promise<{ readonly [output: string]: Output }> {
+    return guarded("predicting", async () => {
+      const batchSize = this.description.forward_batch ?? this.batchSize(options.batchSize);
+      const inputs = new Inputs(this.runner, this.description.inputs, samples);
+      return predicted(this.runner, this.description, this.entry, this.values, inputs, batchSize, options.signal);
+    });
   }
 
   delta(): Uint8Array {
@@ -118,7 +122,7 @@ export class EntryTraining implements Training {
   }
 
   async applyDelta(bytes: Uint8Array): Promise<void> {
-    const tensors = await readDelta(bytes, this.description, this.entry, this.values.records(false));
+    const tensors = await guarded("reading the delta", () => readDelta(bytes, this.description, this.entry, this.values.records(false)));
     await this.replace(() => this.values.replace(tensors), this.start());
   }
 
@@ -127,7 +131,7 @@ export class EntryTraining implements Training {
   }
 
   async resume(bytes: Uint8Array): Promise<void> {
-    const { tensors, place } = await readProgress(bytes, this.description, this.sha256, this.entry);
+    const { tensors, place } = await guarded("reading progress", () => readProgress(bytes, this.description, this.sha256, this.entry));
     await this.replace(() => this.values.replace(tensors), place);
   }
 

@@ -15,7 +15,7 @@ export class Values {
     private readonly entry: Entry,
     private readonly initial: Uint8Array,
   ) {
-    this.kept = this.unpacked(entry.tensors);
+    this.kept = this.unpacked();
   }
 
   /** What a graph is fed: the present values by the names of inputs. */
@@ -63,7 +63,7 @@ export class Values {
   replace(tensors: readonly StoredTensor[]): void {
     this.rollback();
     const given = new Map(tensors.map(({ name, data }) => [name, data]));
-    this.kept = new Map([...this.unpacked(this.entry.tensors)].map(([name, data]) => [name, given.get(name) ?? data]));
+    this.kept = new Map([...this.unpacked()].map(([name, data]) => [name, given.get(name) ?? data]));
   }
 
   /** Kept values, all or without the optimizer's. */
@@ -85,10 +85,11 @@ export class Values {
     return file;
   }
 
-  /** Copies of the tensors of the initial file: some runtimes ignore where in a buffer an array begins. */
-  private unpacked(records: readonly TensorRecord[]): Map<string, Float32Array> {
+  /** Initial values: copies of the file's tensors, as some runtimes ignore where in a buffer an array begins, and zeros. */
+  private unpacked(): Map<string, Float32Array> {
     return new Map(
-      records.map(({ name, offset, bytes }) => {
+      this.entry.tensors.map(({ name, kind, offset, bytes }) => {
+        if (kind === "optimizer") return [name, new Float32Array(bytes / 4)];
         const data = new Float32Array(this.initial.slice(offset, offset + bytes).buffer);
         checkFinite(data, name, "not-finite", "Fetch the package again.");
         return [name, data];

@@ -1,3 +1,8 @@
+/** The same bytes as a plain array: node's Buffer is a Uint8Array whose `slice` does not copy. */
+export function plain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** UTF-8 without TextEncoder and TextDecoder, which some engines of React Native lack. */
 export function encoded(text: string): Uint8Array {
   const escaped = unescape(encodeURIComponent(text));
