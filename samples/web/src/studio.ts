@@ -42,7 +42,6 @@ export class Studio implements Verbs {
   private gate: { readonly open: Promise<void>; readonly release: () => void } | null = null;
   private gpuThere = false;
   private gpuWanted = false;
-  private ended: Promise<void> = Promise.resolve();
 
   /**
    * @param base the site's folder, with a slash
@@ -241,8 +240,6 @@ export class Studio implements Verbs {
     const data = this.trainingData();
     const heldOut = this.pictures.labelled("test");
     this.state = "running";
-    let done!: () => void;
-    this.ended = new Promise((resolve) => (done = resolve));
     this.session = { ...this.session, epochs };
     this.show();
     try {
@@ -256,7 +253,6 @@ export class Studio implements Verbs {
       this.pending = [];
       await this.handOver(entry);
       this.show();
-      done();
     }
   }
 

@@ -4,7 +4,6 @@ import { createRequire } from "node:module";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
-import type { Plugin } from "vite";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const runtime = dirname(createRequire(import.meta.url).resolve("onnxruntime-web"));
@@ -12,7 +11,7 @@ const BASIC = ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-
 const GPU = ["ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"];
 
 /** ONNX Runtime's files as they are, in ort/. */
-function ort(): Plugin {
+function ort() {
   return {
     name: "ort",
     configureServer(server) {
@@ -24,7 +23,7 @@ function ort(): Plugin {
       });
     },
     writeBundle({ dir }) {
-      const folder = join(dir!, "ort");
+      const folder = join(dir, "ort");
       mkdirSync(folder, { recursive: true });
       for (const name of [...BASIC, ...GPU]) copyFileSync(join(runtime, name), join(folder, name));
     },
@@ -32,7 +31,7 @@ function ort(): Plugin {
 }
 
 /** sw.js, which knows every file of the site. */
-function serviceWorker(): Plugin {
+function serviceWorker() {
   let folder = "";
   return {
     name: "service-worker",
@@ -44,7 +43,7 @@ function serviceWorker(): Plugin {
     },
     closeBundle() {
       const later = GPU.map((name) => `ort/${name}`);
-      const listed = files(folder).map((path) => [path, digest(join(folder, path))] as const).filter(([path]) => path !== "sw.js");
+      const listed = files(folder).map((path) => [path, digest(join(folder, path))]).filter(([path]) => path !== "sw.js");
       const code = readFileSync(join(here, "src/sw.js"), "utf8")
         .replace("__FILES__", () => JSON.stringify(listed.filter(([path]) => !later.includes(path))))
         .replace("__LATER__", () => JSON.stringify(listed.filter(([path]) => later.includes(path))));
@@ -53,13 +52,13 @@ function serviceWorker(): Plugin {
   };
 }
 
-function files(folder: string, below = folder): string[] {
+function files(folder, below = folder) {
   return readdirSync(below)
     .sort()
     .flatMap((name) => (statSync(join(below, name)).isDirectory() ? files(folder, join(below, name)) : [relative(folder, join(below, name)).replaceAll("\\", "/")]));
 }
 
-function digest(path: string): string {
+function digest(path) {
   return createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 16);
 }
 
