@@ -2,7 +2,7 @@
 
 import { byId } from "./dom.js";
 
-const PEN = 16;
+const PEN = 22;
 const KEYS: { readonly [key: string]: readonly [number, number] } = {
   ArrowLeft: [-1, 0],
   ArrowRight: [1, 0],

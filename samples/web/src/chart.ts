@@ -3,27 +3,30 @@
 import { byId, drawing, percent } from "./dom.js";
 import type { RunView } from "./protocol.js";
 
-const [LEFT, RIGHT, TOP, BOTTOM] = [46, 592, 14, 226];
+const [LEFT, TOP] = [38, 10];
 const MOST_POINTS = 400;
 
 /** Draw loss over steps (axis at the left) and accuracy over epochs (axis at the right). */
 export function drawChart({ curve, history, stepsPerEpoch, epochs }: RunView): void {
   const chart = byId<SVGElement>("chart");
   const title = byId("chart-title");
+  const { width, height } = chart.getBoundingClientRect();
+  const [right, bottom] = [Math.max(width, 200) - 44, Math.max(height, 120) - 34];
+  chart.setAttribute("viewBox", `0 0 ${right + 44} ${bottom + 34}`);
   const steps = Math.max(epochs * stepsPerEpoch, curve.length, 1);
   const most = niceTop(Math.max(...(curve.length > 0 ? thinned(curve).map(([, loss]) => loss) : [1])));
-  const x = (step: number) => LEFT + ((RIGHT - LEFT) * step) / steps;
-  const y = (share: number) => BOTTOM - (BOTTOM - TOP) * share;
+  const x = (step: number) => LEFT + ((right - LEFT) * step) / steps;
+  const y = (share: number) => bottom - (bottom - TOP) * share;
   const parts: SVGElement[] = [];
   for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    parts.push(drawing("line", { class: "grid", x1: LEFT, x2: RIGHT, y1: y(share), y2: y(share) }));
-    parts.push(drawing("text", { class: "left", x: LEFT - 6, y: y(share) + 5 }, label(most * share)));
-    parts.push(drawing("text", { class: "right", x: RIGHT + 6, y: y(share) + 5 }, `${100 * share} %`));
+    parts.push(drawing("line", { class: "grid", x1: LEFT, x2: right, y1: y(share), y2: y(share) }));
+    parts.push(drawing("text", { class: "left", x: LEFT - 6, y: y(share) + 4 }, label(most * share)));
+    parts.push(drawing("text", { class: "right", x: right + 6, y: y(share) + 4 }, `${100 * share} %`));
   }
   for (const epoch of ticks(epochs)) {
-    if (stepsPerEpoch > 0) parts.push(drawing("text", { class: "under", x: x(epoch * stepsPerEpoch), y: BOTTOM + 20 }, String(epoch)));
+    if (stepsPerEpoch > 0) parts.push(drawing("text", { class: "under", x: x(epoch * stepsPerEpoch), y: bottom + 16 }, String(epoch)));
   }
-  parts.push(drawing("text", { class: "under", x: (LEFT + RIGHT) / 2, y: BOTTOM + 33 }, "epoch"));
+  parts.push(drawing("text", { class: "under", x: (LEFT + right) / 2, y: bottom + 31 }, "epoch"));
   if (curve.length > 0) parts.push(drawing("path", { class: "curve-loss", d: path(thinned(curve).map(([step, loss]) => [x(step), y(Math.min(loss / most, 1))])) }));
   const tested = history.filter((row) => row.right !== null).map((row) => [x(row.epoch * stepsPerEpoch), y(row.right! / row.tested)] as const);
   if (tested.length > 0) parts.push(drawing("path", { class: "curve-accuracy", d: path(tested) }));

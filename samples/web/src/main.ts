@@ -55,6 +55,8 @@ function step({ loss, epoch }: News & { kind: "step" }): void {
   });
 }
 
+new ResizeObserver(() => view !== null && drawChart(view.run)).observe(byId("chart"));
+
 // Files
 
 async function take(found: readonly Found[]): Promise<void> {

@@ -53,7 +53,7 @@ function showScores({ scores }: View): void {
   if (scores === null) return;
   const most = Math.max(...scores.map(({ score }) => score), Number.MIN_VALUE);
   const ranked = scores.map((one, i) => ({ ...one, i })).sort((a, b) => b.score - a.score || a.i - b.i);
-  byId("scores").replaceChildren(...ranked.map(({ name, score }) => element("li", {}, element("span", { class: "name" }, name), bar(score / most), element("span", { class: "value" }, score.toExponential(2)))));
+  byId("scores").replaceChildren(...ranked.map(({ name, score }) => element("li", {}, element("span", { class: "name" }, name), bar(score / most), element("span", { class: "value", title: String(score) }, score.toExponential(2)))));
 }
 
 function bar(share: number, kind = "now"): HTMLElement {
@@ -69,16 +69,17 @@ function showEntries({ entries, entry, note, scores, run }: View, onTake: (entry
     input.checked = one.name === entry;
     input.disabled = !one.fits || run.state !== "idle";
     input.addEventListener("change", () => onTake(one.name));
-    const label = element("label", { for: `entry-${i}` }, one.name, ...(one.fits ? [] : [element("span", { class: "small" }, " (needs too much)")]));
-    const layers = element("span", { title: one.layers.join(", ") }, one.layers.length > 2 ? `${one.layers.slice(0, 2).join(", ")} and ${one.layers.length - 2} more` : one.layers.join(", "));
-    const cells = [element("td", {}, layers), cell(one.trained.toLocaleString("en")), cell(size(one.bytes)), cell(one.worth === null ? "–" : one.worth.toExponential(2))];
-    return element("tr", one.name === entry ? { class: "chosen" } : {}, element("th", { scope: "row" }, input, label), ...cells);
+    const words = `${counted(one.layers.length, "layer", "layers")}${one.fits ? "" : ", needs too much"}`;
+    const label = element("label", { for: input.id }, one.name, element("span", { class: "small" }, words));
+    const cells = [cell(one.trained.toLocaleString("en")), cell(size(one.bytes)), cell(one.worth === null ? "–" : one.worth.toExponential(2))];
+    return element("tr", one.name === entry ? { class: "chosen" } : {}, element("th", { scope: "row" }, element("div", {}, input, label)), ...cells);
   });
   byId("entries").replaceChildren(...rows);
   if (focused !== null) rows[entries.findIndex(({ name }) => name === focused)]?.querySelector("input")?.focus();
   const chosen = entries.find(({ name }) => name === entry);
   const text = note ?? (chosen === undefined ? "" : `Chosen: ${chosen.name}, ${counted(chosen.layers.length, "layer", "layers")}, ${size(chosen.bytes)} for training${scores === null ? "" : `, worth ${chosen.worth?.toExponential(2) ?? "unknown"}`}.`);
   say(byId("layers-text"), text);
+  say(byId("chosen-layers"), chosen === undefined ? "" : `Layers: ${chosen.layers.join(", ")}.`);
 }
 
 function showTraining({ run, model, entry }: View): void {
