@@ -12,23 +12,21 @@ import { serve } from "./site.mjs";
 const [executablePath, folder, own] = process.argv.slice(2);
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const site = await serve(folder);
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-  ],
-});
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
+];
+const browser = await chromium.launch({ executablePath, args: ARGUMENTS });
 const seen = { problems: [], violations: [], sideways: [], states: [] };
 
 /** A page of its own storage, whose complaints are kept. */
-async function visit() {
-  const context = await browser.newContext({ viewport: { width: 390, height: 844 }, permissions: ["camera"] });
+async function visit(given) {
+  const context = given ?? (await browser.newContext({ viewport: { width: 390, height: 844 }, permissions: ["camera"] }));
   const tab = await context.newPage();
   tab.setDefaultTimeout(30000);
   tab.on("console", (message) => seen.problems.push(`${message.type()}: ${message.text()}`));
@@ -44,11 +42,14 @@ const number = async (tab, id) => Number(/\((\d+) of/.exec(await text(tab, id))?
 const says = (tab, id, words) =>
   tab.waitForFunction(([id, words]) => new RegExp(words).test(document.querySelector(id).textContent), [id, words]);
 
-/** What axe finds, and whether the page scrolls sideways, narrow and wide, light and dark. */
-async function inspect(tab, state, schemes = ["light", "dark"]) {
+const LOOKS = [[360, "light"], [1280, "dark"], [360, "dark"], [1280, "light"]];
+
+/** What axe finds, and whether the page scrolls sideways, in the first of these looks. */
+async function inspect(tab, state, looks = 2) {
   seen.states.push(state);
+  if (await tab.evaluate(() => globalThis.axe === undefined)) await tab.evaluate(axe);
   await tab.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = !one.hidden)));
-  for (const [width, colorScheme] of [360, 1280].flatMap((width) => schemes.map((scheme) => [width, scheme]))) {
+  for (const [width, colorScheme] of LOOKS.slice(0, looks)) {
     await tab.setViewportSize({ width, height: 844 });
     await tab.emulateMedia({ colorScheme });
     const found = await tab.evaluate(async () => {
@@ -78,8 +79,7 @@ async function saved(tab, button, name) {
 
 /** Look at the example, score, choose within a memory limit, train with a pause. */
 async function adapt(tab) {
-  await tab.evaluate(axe);
-  await inspect(tab, "fresh");
+  await inspect(tab, "fresh", 4);
   await tab.click("#example");
   await says(tab, "#pictures-text", "900 pictures");
   await tab.click("#score");
@@ -91,7 +91,7 @@ async function adapt(tab) {
   await tab.press("#limit", "Enter");
   await says(tab, "#layers-text", "fits");
   seen.none = { text: await text(tab, "#layers-text"), train: await tab.isEnabled("#train") };
-  await inspect(tab, "nothing fits", ["light"]);
+  await inspect(tab, "nothing fits");
   await tab.fill("#limit", "3");
   await tab.press("#limit", "Enter");
   await says(tab, "#layers-text", "Chosen");
@@ -106,7 +106,7 @@ async function adapt(tab) {
   const steps = () => tab.evaluate(() => [document.querySelector("#progress").value, document.querySelector("#chart .curve-loss").getAttribute("d")]);
   await tab.waitForTimeout(200);
   const before = await steps();
-  await inspect(tab, "paused", ["dark"]);
+  await inspect(tab, "paused");
   seen.paused = { still: before[0] === (await steps())[0], busy: await tab.isEnabled("#score") };
   await tab.click("#pause");
   await says(tab, "#training-text", "3 epochs done");
@@ -114,7 +114,7 @@ async function adapt(tab) {
   seen.after = await number(tab, "#now");
   seen.chart = await text(tab, "#chart-title");
   seen.table = await tab.locator("#history tr").count();
-  await inspect(tab, "trained");
+  await inspect(tab, "trained", 4);
   await saved(tab, "#save-delta", "page.safetensors");
   await saved(tab, "#save-selected", "selected.bin");
 }
@@ -225,7 +225,7 @@ async function ownPictures(tab) {
   await tab.click("#keep");
   await says(tab, "#pictures-text", "25 pictures");
   await tab.click("#camera");
-  await inspect(tab, "own pictures", ["dark"]);
+  await inspect(tab, "own pictures");
   await tab.reload();
   await ready(tab);
   seen.own.kept = [await text(tab, "#model-text"), await text(tab, "#pictures-text"), await text(tab, "#stored")];
@@ -270,13 +270,65 @@ async function keys() {
   await tab.context().close();
 }
 
+const timed = async (part, tab) => {
+  const start = performance.now();
+  await part(tab);
+  seen.seconds = { ...seen.seconds, [part.name]: Math.round(performance.now() - start) / 1000 };
+};
+/**
+ * On a GPU that is done in software. Then on one that computes wrongly: the runtime's module for it is replaced by one
+ * that trains on the processor, with losses that are half a percent too high.
+ */
+async function gpu() {
+  const other = await chromium.launch({ executablePath, args: [...ARGUMENTS.filter((one) => one !== "--disable-gpu"), "--enable-unsafe-webgpu"] });
+  try {
+    seen.gpu = {};
+    for (const kind of ["right", "wrong"]) {
+      const context = await other.newContext({ serviceWorkers: "block" });
+      if (kind === "wrong") await context.route("**/ort.webgpu.min.mjs", (route) => route.fulfill({ contentType: "text/javascript", body: WRONG }));
+      const tab = await visit(context);
+      if (await tab.isDisabled("#gpu")) return;
+      await tab.click("#example");
+      await says(tab, "#pictures-text", "900 pictures");
+      await tab.check("input[value=head]");
+      await tab.check("#gpu");
+      await tab.fill("#epochs", "1");
+      await tab.click("#train");
+      await says(tab, "#training-text", "1 epoch done");
+      seen.gpu[kind] = { text: await tab.locator(".alert p").allTextContents(), right: await number(tab, "#now"), before: await number(tab, "#before") };
+      await saved(tab, "#save-selected", `${kind}.bin`);
+      await context.close();
+    }
+  } finally {
+    await other.close();
+  }
+}
+
+const WRONG = `
+  import * as ort from "./ort.wasm.min.mjs";
+  export const { Tensor, env } = ort;
+  export const InferenceSession = {
+    async create(model, options) {
+      const session = await ort.InferenceSession.create(model, { ...options, executionProviders: ["wasm"], preferredOutputLocation: undefined });
+      const run = session.run.bind(session);
+      session.run = async (feeds, fetches) => {
+        const outputs = await run(feeds, fetches);
+        for (const tensor of Object.values(outputs)) if (tensor.dims.length === 0) tensor.data[0] *= 1.005;
+        return outputs;
+      };
+      return session;
+    },
+  };`;
+
 try {
   const tab = await visit();
-  for (const part of [adapt, comeBack, offline, restore, full, ownPictures]) await part(tab);
+  for (const part of [adapt, comeBack, offline, restore, full, ownPictures]) await timed(part, tab);
   await tab.context().close();
-  await keys();
+  await timed(keys);
+  await timed(gpu);
 } catch (error) {
-  seen.failed = String(error.stack);
+  const alerts = await Promise.all(browser.contexts().flatMap((one) => one.pages()).map((tab) => tab.locator(".alert p").allTextContents()));
+  seen.failed = `${error.stack} ${alerts}`;
 } finally {
   await browser.close();
   site.close();

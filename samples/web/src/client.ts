@@ -26,8 +26,8 @@ export type Call1 = <V extends keyof Verbs>(verb: V, ...given: Parameters<Verbs[
 /** @param onNews what the worker tells unasked */
 export function connect(onNews: (news: News) => void): Call1 {
   const url = new URL(workerUrl, location.href);
-  url.searchParams.set("base", new URL("./", location.href).href);
-  const worker = new Worker(trustedUrl(url), { type: "module" });
+  // Its name tells it the site's folder: its own address may be another one when it comes from the cache.
+  const worker = new Worker(trustedUrl(url), { type: "module", name: new URL("./", location.href).href });
   const waiting = new Map<number, Waiting>();
   let last = 0;
   worker.onmessage = ({ data }: MessageEvent<News | Answer>) => {

@@ -7,7 +7,13 @@ export interface Found {
 }
 
 export function picked(files: FileList | null): Found[] {
-  return [...(files ?? [])].map((file) => ({ file, folder: folderOf(file.webkitRelativePath) }));
+  return ordered([...(files ?? [])].map((file) => ({ file, folder: folderOf(file.webkitRelativePath) })));
+}
+
+/** By folder and name: browsers give folders' files in any order. */
+function ordered(found: readonly Found[]): Found[] {
+  const key = ({ file, folder }: Found) => `${folder ?? ""}/${file.name}`;
+  return [...found].sort((a, b) => (key(a) < key(b) ? -1 : 1));
 }
 
 /** Must be called in the event itself: afterwards the items are gone. */
@@ -15,7 +21,7 @@ export async function droppedFiles(transfer: DataTransfer): Promise<Found[]> {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.() ?? null);
   const files = [...transfer.files].map((file) => ({ file, folder: null }));
   if (entries.every((entry) => entry === null)) return files;
-  return (await Promise.all(entries.map((entry) => (entry === null ? [] : walked(entry))))).flat();
+  return ordered((await Promise.all(entries.map((entry) => (entry === null ? [] : walked(entry))))).flat());
 }
 
 async function walked(entry: FileSystemEntry): Promise<Found[]> {

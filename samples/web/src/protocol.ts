@@ -111,7 +111,6 @@ export interface Shown {
 
 export interface Prediction {
   readonly classes: readonly { readonly name: string; readonly before: number; readonly after: number }[];
-  readonly epoch: number;
 }
 
 export interface TrainOptions {

@@ -131,16 +131,17 @@ function enable({ model, pictures, entry, run, gpu, entries }: View): void {
 }
 
 /** What the model says of a picture, before and after training. */
-export function showAnswer({ classes, epoch }: Prediction): void {
+export function showAnswer({ classes }: Prediction): void {
+  const same = classes.every(({ before, after }) => before === after);
   const best = (key: "before" | "after") => classes.reduce((a, b) => (b[key] > a[key] ? b : a));
   const [before, after] = [best("before"), best("after")];
   const now = `It is ${after.name} (${percent(after.after)})`;
-  say(byId("answer"), epoch === 0 ? `${now}.` : `${now}; before training: ${before.name} (${percent(before.before)}).`);
+  say(byId("answer"), same ? `${now}.` : `${now}; before training: ${before.name} (${percent(before.before)}).`);
   const shown = [...classes].sort((a, b) => Math.max(b.after, b.before) - Math.max(a.after, a.before)).slice(0, 5);
   byId("answers").replaceChildren(
     ...shown.map((one) => {
-      const words = epoch === 0 ? percent(one.after) : `${percent(one.before)} → ${percent(one.after)}`;
-      const bars = element("span", { class: "pair" }, ...(epoch === 0 ? [] : [bar(one.before, "then")]), bar(one.after));
+      const words = same ? percent(one.after) : `${percent(one.before)} → ${percent(one.after)}`;
+      const bars = element("span", { class: "pair" }, ...(same ? [] : [bar(one.before, "then")]), bar(one.after));
       return element("li", {}, element("span", { class: "name" }, one.name), bars, element("span", { class: "value" }, words));
     }),
   );

@@ -5,14 +5,13 @@ import type { Answer, Call, News } from "./protocol.js";
 import { Studio } from "./studio.js";
 
 interface Scope {
-  readonly location: { readonly search: string };
+  readonly name: string;
   onmessage: ((event: MessageEvent<Call>) => void) | null;
   postMessage(message: News | Answer): void;
 }
 
 const scope = self as unknown as Scope;
-const base = new URLSearchParams(scope.location.search).get("base")!;
-const studio = new Studio(base, (news) => scope.postMessage(news));
+const studio = new Studio(scope.name, (news) => scope.postMessage(news));
 
 scope.onmessage = async ({ data: { id, verb, given } }) => {
   try {
