@@ -239,6 +239,19 @@ def test_keys_alone_do_it(seen):
     assert re.fullmatch(r"\d+\.\d % \(\d+ of 400\)", seen["keys"]["after"])
 
 
+def test_the_gpu_trains_only_if_it_computes_the_same(seen, own):
+    if not seen["gpu"]:
+        missing("this Chromium has no WebGPU")
+    right, wrong = seen["gpu"]["right"], seen["gpu"]["wrong"]
+    assert right["on"]
+    assert right["text"] == []
+    assert not wrong["on"]
+    (text,) = wrong["text"]
+    assert re.search("GPU computes something else, so the processor trains: losses of the first steps are", text)
+    found, expected = (np.fromfile(own / f"{kind}.bin", np.float32) for kind in ("right", "wrong"))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_axe_finds_nothing(seen):
     assert len(seen["states"]) >= 7
     assert seen["violations"] == []

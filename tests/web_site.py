@@ -36,7 +36,9 @@ def build_site(folder: Path, *options: str) -> Path:
     make = [sys.executable, "scripts/make_demo.py", *options]
     subprocess.run(make, cwd=folder, env=environment, check=True, capture_output=True, text=True)
     for command in (["tsc", "--noEmit"], ["vite", "build", "--configLoader", "native", "--logLevel", "warn"]):
-        done = subprocess.run([f"node_modules/.bin/{command[0]}", *command[1:]], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [f"node_modules/.bin/{command[0]}", *command[1:]], cwd=folder, capture_output=True, text=True
+        )
         if done.returncode:
             raise AssertionError(f"{command[0]}: {done.stdout}{done.stderr}")
     return folder / "dist"

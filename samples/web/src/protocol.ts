@@ -90,7 +90,8 @@ export interface View {
   /** Why no entry is chosen, or what is to be known of the choice. */
   readonly note: string | null;
   readonly run: RunView;
-  readonly gpu: boolean;
+  /** There is a GPU, and whether it is to be used. */
+  readonly gpu: { readonly there: boolean; readonly used: boolean };
   /** Whole epochs that are stored on this device; null where nothing is. */
   readonly stored: number | null;
 }

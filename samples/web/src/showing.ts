@@ -122,11 +122,12 @@ function enable({ model, pictures, entry, run, gpu, entries }: View): void {
   disable("train", !idle || !some || entry === null || !entries.some(({ name, fits }) => name === entry && fits));
   disable("pause", run.state === "idle");
   disable("anew", !idle || run.epoch === 0);
-  disable("gpu", !idle || !gpu);
+  disable("gpu", !idle || !gpu.there);
+  byId<HTMLInputElement>("gpu").checked = gpu.used;
   for (const id of ["save-delta", "save-selected"]) disable(id, model === null || entry === null);
   byId("example").hidden = model !== null && !model.example;
   byId("open-site").hidden = model === null || model.fromSite;
-  say(byId("gpu-text"), gpu ? "The first steps are compared with the processor’s; where they differ, the processor trains." : "This browser offers no GPU (WebGPU); the processor trains.");
+  say(byId("gpu-text"), gpu.there ? "The first steps are compared with the processor’s; where they differ, the processor trains." : "This browser offers no GPU (WebGPU); the processor trains.");
   byId("main").setAttribute("aria-busy", String(model === null));
 }
 

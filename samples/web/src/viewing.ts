@@ -34,7 +34,7 @@ export function viewOf(work: Work, choice: Choice | DeviceError | null, example:
     limit: state.limit,
     note: choice instanceof DeviceError ? choice.message : null,
     run: runOf(work),
-    gpu,
+    gpu: { there: gpu, used: work.run.useGpu },
     stored,
   };
 }
