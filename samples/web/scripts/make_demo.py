@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+
 from adabet_onnx import make_menu, score
 
 HERE = Path(__file__).resolve().parent.parent
