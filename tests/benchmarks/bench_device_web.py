@@ -3,8 +3,8 @@
     make test                                          # once, for what it needs
     .venv/bin/python tests/benchmarks/bench_device_web.py
 
-Prints the bytes that the first visit loads, and the seconds until the package is open, until layers are scored, and from
-"Train" until more than 85 % of the test pictures are right, for each of three memory limits.
+Prints the bytes that the first visit loads, and the seconds until the package is open, until layers are scored, and
+from "Train" until more than 85 % of the test pictures are right, for each of three memory limits.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def main() -> None:
             command = ["node", "app_seconds.mjs", chromium, str(site), limit]
             done = subprocess.run(command, cwd=ROOT / "tests" / "js", capture_output=True, text=True, check=True)
             found = json.loads(done.stdout)
-            mebibytes = found["bytes"] / 2**20
             print(
-                f"limit {limit or 'none':>4}: {found['entry']:<10} loaded {mebibytes:.1f} MiB, open {found['open']:.1f} s, "
-                f"scored in {found['score']:.1f} s, over 85 % in {found['train']:.1f} s ({found['right']} of 400)",
+                f"limit {limit or 'none':>4}: {found['entry']:<10} loaded {found['bytes'] / 2**20:.1f} MiB, "
+                f"open {found['open']:.1f} s, scored in {found['score']:.1f} s, "
+                f"over 85 % in {found['train']:.1f} s ({found['right']} of 400)",
                 flush=True,
             )
 
