@@ -16,7 +16,7 @@ from adabet_onnx import DeviceScoring, Packing, make_artifacts, make_device, ope
 
 BATCH = 8
 SAMPLES = 8
-CODES = {"wrong-file", "wrong-hash", "wrong-shape", "not-finite", "loss-not-finite", "out-of-memory", "runtime"}
+CODES = {"wrong-file", "wrong-hash", "wrong-shape", "not-finite", "loss-not-finite"}
 FIRST = ["entries", 0]
 TENSOR = [*FIRST, "tensors", 0]
 HOSTILE = [
@@ -195,14 +195,8 @@ def test_every_damage_ends_with_an_error_of_ours(core, package, runtime):
         if error is None:
             assert not must, f"{name}: nothing was found wrong"
             continue
-        assert error["code"] in CODES, (name, error)
+        assert error["code"] in CODES, (name, error)  # not "runtime": what was wrong is told
         assert len(error["message"]) > 20, (name, error)
-        if "__proto__" not in name and "half" not in name:
-            assert "undefined" not in error["message"], (name, error)
-    bare = [
-        (name, error) for (name, _, _), error in zip(cases, said, strict=True) if error and error["code"] == "runtime"
-    ]
-    assert not bare, "what was wrong is told"
 
 
 def test_nothing_is_written(core, package, tmp_path):

@@ -252,6 +252,21 @@ async function units() {
   };
 }
 
-const what = { train, score, mistakes, foreign, damaged, units }[job.what];
+/** Milliseconds of each step, and resident memory in MiB at some. */
+async function measure() {
+  const device = await opened();
+  const training = await device.training(device.description.entries[0].name);
+  const [times, memory] = [[], {}];
+  let began = performance.now();
+  const onStep = ({ step }) => {
+    times.push(performance.now() - began);
+    if (job.at.includes(step)) memory[step] = process.memoryUsage().rss / 2 ** 20;
+    began = performance.now();
+  };
+  await training.fit(data(job.x, job.y), { epochs: job.epochs, batchSize: job.batch, rate: job.rate, onStep });
+  return { times, memory };
+}
+
+const what = { measure, train, score, mistakes, foreign, damaged, units }[job.what];
 console.log(JSON.stringify(await what()));
 process.exit(0); // the web package keeps its worker alive

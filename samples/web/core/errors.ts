@@ -50,8 +50,11 @@ export class DeviceError extends Error {
   }
 }
 
-const MEMORY =
-  /bad_alloc|\bOOM\b|out of memory|memory access out of bounds|failed to allocate|allocation failed|invalid (typed )?array l/i;
+const MEMORY = new RegExp(
+  "bad_alloc|\\bOOM\\b|out of memory|memory access out of bounds|failed to allocate|allocation failed|" +
+    "invalid (typed )?array length",
+  "i",
+);
 const STORAGE = /ENOSPC|EDQUOT|QuotaExceeded|no space left/i;
 
 /**

@@ -94,7 +94,7 @@ export class Values {
     return file;
   }
 
-  /** Initial values: zeros, and copies of the file's tensors: some runtimes ignore where in a buffer an array begins. */
+  /** Initial values: zeros, and copies of the file's tensors: some runtimes ignore where in a buffer an array is. */
   private unpacked(): Map<string, Float32Array> {
     return new Map(
       this.entry.tensors.map(({ name, kind, offset, bytes }) => {
