@@ -24,9 +24,9 @@ from adabet_onnx.scoring.betti import loops_by_ripser
 from adabet_onnx.trainability.choices import Choices
 
 BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7
-SAMPLES, HELD_OUT = 80, 60  # ten steps in an epoch
+SAMPLES, HELD_OUT = 80, 20  # ten steps in an epoch
 TOLERANCE = 1e-5
-SCORING = DeviceScoring(samples=20, subset_size=12, subsets=10, sketch=256)
+SCORING = DeviceScoring(samples=16, subset_size=12, subsets=10, sketch=256)
 DIGITS = ROOT / "adabet_onnx" / "demo" / "digits.onnx"
 
 
