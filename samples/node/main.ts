@@ -191,4 +191,5 @@ async function main(): Promise<number> {
   }
 }
 
-process.exit(await main()); // onnxruntime-web keeps its worker alive
+const status = await main();
+process.stdout.write("", () => process.exit(status)); // onnxruntime-web keeps its worker alive

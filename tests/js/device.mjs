@@ -268,5 +268,5 @@ async function measure() {
 }
 
 const what = { measure, train, score, mistakes, foreign, damaged, units }[job.what];
-console.log(JSON.stringify(await what()));
-process.exit(0); // the web package keeps its worker alive
+const text = `${JSON.stringify(await what())}\n`;
+process.stdout.write(text, () => process.exit(0)); // the web package keeps its worker alive
