@@ -22,6 +22,7 @@ ORDER = (
     "measuring",
     "outcome",
     "adapting",
+    "device",
     "cost",
     "training",
     "selection",
