@@ -44,6 +44,7 @@ PROFILES = ("webgpu", "mobile")
 _FILE = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f]{1,255}\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?\Z")
+_PER_SAMPLE = re.compile(r"([1-9][0-9]*\*)?N\Z")
 _Part = TypeVar("_Part")
 
 
@@ -108,7 +109,19 @@ class Reader(Entries):
         rest = value[1:] if value[:1] == ["N"] else value
         if (samples and value[:1] != ["N"]) or not all(type(n) is int and 1 <= n <= LARGEST for n in rest):
             first = "'N' and then" if samples else "maybe 'N', and then"
-            raise self.damaged(f"{key!r} must be {first} whole numbers from 1 on, found {str(value)[:80]}")
+            raise self.damaged(f"{key!r} must be {first} whole numbers from 1 on, found {_cut(value)}")
+        return tuple(value)
+
+    def output_shape(self, key: str) -> Shape:
+        """A shape in which axes may be so many for each sample ("2*N"), wherever they are."""
+        value = self.take(key, list)
+        for extent in value:
+            if not (type(extent) is int and 1 <= extent <= LARGEST) and not (
+                isinstance(extent, str) and _PER_SAMPLE.match(extent)
+            ):
+                raise self.damaged(
+                    f"{key!r} must be whole numbers from 1 on, 'N' or such as '2*N', found {_cut(value)}"
+                )
         return tuple(value)
 
     def objects(self, key: str, part: Callable[[Reader], _Part], least: int = 1) -> tuple[_Part, ...]:
@@ -179,7 +192,7 @@ def _input(record: Reader) -> Input:
 
 def _output(record: Reader) -> Output:
     role = record.word_or_none("role", ("logits", "probabilities"))
-    return Output(record.text("name"), record.word("dtype", DTYPES), record.shape("shape"), role)
+    return Output(record.text("name"), record.word("dtype", DTYPES), record.output_shape("shape"), role)
 
 
 def _labels(record: Reader) -> Labels:
@@ -194,7 +207,7 @@ def _preprocessing(record: Reader) -> Preprocessed:
     mean, std = record.take("mean", list), record.take("std", list)
     for key, values in (("mean", mean), ("std", std)):
         if not values or not all(type(number) in (int, float) for number in values):
-            raise record.damaged(f"{key!r} must be a list of numbers, found {str(values)[:80]}")
+            raise record.damaged(f"{key!r} must be a list of numbers, found {_cut(values)}")
     if not all(number > 0 for number in std):
         raise record.damaged(f"numbers in 'std' must be above 0, found {min(std)}")
     if len({len(mean), len(std)} - {1}) > 1:
@@ -305,5 +318,9 @@ def _memory(record: Reader) -> tuple[tuple[int, int], ...]:
         and pair[0] > 0
     ]
     if not pairs or len(pairs) != len(found):
-        raise record.damaged(f"'memory' must be a list of [batch, bytes], found {str(found)[:80]}")
+        raise record.damaged(f"'memory' must be a list of [batch, bytes], found {_cut(found)}")
     return tuple((batch, size) for batch, size in pairs)
+
+
+def _cut(value: object) -> str:
+    return str(value)[:80]
