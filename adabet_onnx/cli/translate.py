@@ -76,15 +76,18 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "adapt": Command("run", ("model", "data", "-o")),
+    "apply_delta": Command("delta apply", ("folder", "delta", "-o")),
     "check_model": Command("check", ("model",)),
     "compare": Command("compare", ("model", "data", "-o")),
     "evaluate": Command("evaluate", ("model", "data")),
     "export_model": Command("export", ("folder", "-o")),
     "fit": Command("train", ("folder", "data")),
+    "load_delta": Command("delta show", ("path",)),
     "make_artifacts": Command("artifacts", ("model", "selection", "-o")),
     "new_head": Command("new-head", ("model", "--num-classes"), "headed.onnx"),
     "open_model": Command("import", ("model",), "fixed.onnx"),
     "predict": Command("predict", ("model", "inputs")),
+    "save_delta": Command("delta save", ("folder", "-o")),
     "save_model": Command("import", ("model", "-o")),
     "score": Command("score", ("model", "data"), "scores.json"),
     "select": Command("select", ("scores",), "selection.json"),

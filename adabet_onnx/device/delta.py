@@ -78,8 +78,9 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
         RecordError: the file is no delta, was cut short or altered, or has numbers that are not finite.
 
     Example:
-        >>> from adabet_onnx import load_delta, make_artifacts, save_delta, select
+        >>> from adabet_onnx import Trainer, load_delta, make_artifacts, save_delta, select
         >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
         >>> delta = save_delta("artifacts", "personal.safetensors")
         >>> load_delta("personal.safetensors").model_sha256 == manifest.content["model_sha256"]
         True
@@ -144,6 +145,11 @@ def write_delta(
     return Delta(Path(path), model_sha256, entry, dict(tensors), digest)
 
 
+def all_finite(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether no number is NaN or infinite."""
+    return all(np.isfinite(array).all() for array in tensors.values())
+
+
 def check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """See that all numbers are finite.
 
@@ -182,7 +188,8 @@ def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -
         if array.shape != tuple(shapes[name]):
             expected = list(shapes[name])
             raise RecordError(
-                f"{delta.path}: tensor {clipped(name)!r} has the shape {list(array.shape)}, expected {expected} as in {where}."
+                f"{delta.path}: tensor {clipped(name)!r} has the shape {list(array.shape)}, expected {expected} as in "
+                f"{where}."
             )
     missing = [name for name in shapes if name not in delta.tensors]
     if missing:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecordError
+from ..errors import RecordError, UsageError
 from ..files import keep_apart, write_bytes
 from ..options import typed
 from ..training.export import proto_with, write_adapted
@@ -35,6 +35,7 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 
     Raises:
         RecordError: the folder is not an artifact folder, or damaged, or a value is not finite.
+        UsageError: it was not trained.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
 
@@ -46,7 +47,9 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         ['head.weight', 'head.bias']
     """
     manifest = load_manifest(Path(folder))
-    checkpoint, _ = trained_checkpoint(manifest)
+    checkpoint, trained = trained_checkpoint(manifest)
+    if not trained:
+        raise UsageError(f"{manifest.folder} has not been trained: there is nothing to save. Train it first.")
     values, _ = manifest.read_checkpoint(checkpoint, PROPERTY)
     shapes = _shapes(manifest)
     for name, shape in shapes.items():
@@ -79,8 +82,9 @@ def apply_delta(
         OutputError: the file cannot be written.
 
     Example:
-        >>> from adabet_onnx import apply_delta, make_artifacts, save_delta, select
+        >>> from adabet_onnx import Trainer, apply_delta, make_artifacts, save_delta, select
         >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
         >>> delta = save_delta("artifacts", "personal.safetensors")
         >>> apply_delta("artifacts", "personal.safetensors", "adapted.onnx")
         'model'

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from ..errors import RecordError
 from ..files import write_bytes
@@ -74,8 +75,6 @@ def read_tensors(path: str | os.PathLike[str]) -> Content:
     Raises:
         RecordError: it cannot be read, is no valid safetensors file, or has another kind of tensor.
     """
-    from safetensors import SafetensorError, deserialize
-
     path = Path(path)
     data = _bytes_of(path)
     length = int.from_bytes(data[:_LENGTH], "little")
@@ -85,7 +84,7 @@ def read_tensors(path: str | os.PathLike[str]) -> Content:
             f"{max(0, len(data) - _LENGTH)} follow (at most {_LONGEST} are read). Copy it again."
         )
     try:
-        parts = deserialize(data)
+        parts = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[_LENGTH : _LENGTH + length])
     except (SafetensorError, ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not a valid safetensors file ({error}). Copy it again.") from error
