@@ -1,4 +1,4 @@
-"""Random numbers, and which entry of a package is chosen: against tests/device/menu-50.json and by the format's words."""
+"""Random numbers, and which entry of a package is chosen: by tests/device/menu-50.json and the format's words."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_order_of_a_sum_decides():
     (case,) = [case for case in CASES if case["name"] == "the order of a sum"]
     assert (0.1 + 0.2) + 0.3 != (0.3 + 0.2) + 0.1
     assert case["chosen"] == "rising", (
-        "by the sum in the order of layers; equal ones would give the one that needs less"
+        "added in the order of layers; were they equal, it would be the other"
     )
 
 

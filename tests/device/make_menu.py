@@ -3,8 +3,8 @@
     python tests/device/make_menu.py tests/device/menu-50.json
 
 Each case has ``entries`` (name, layers, memory: [batch, bytes]), ``scores`` (by layer; some have none), ``limit``
-(bytes, or null) and ``batch`` (samples of a step); and what is expected: ``chosen``, the name of an entry, or null where
-none fits; ``smallest``, what the smallest entry needs at that batch size, in bytes.
+(bytes, or null) and ``batch`` (samples of a step); and what is expected: ``chosen``, the name of an entry, or null
+where none fits; ``smallest``, what the smallest entry needs at that batch size, in bytes.
 
 What is expected is found by comparing every two entries, with whole numbers and fractions, and knows nothing of the
 package. Sums of scores alone are in double precision, as the format says.
