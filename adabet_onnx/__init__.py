@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .data.preprocess import Preprocessing
     from .device.delta import load_delta
     from .device.deltas import apply_delta, save_delta
+    from .device.menu import Menu, make_menu
+    from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
     from .model.open import Model, open_model
     from .model.saving import save_model
@@ -72,10 +74,13 @@ __all__ = [
     "Choosing",
     "Data",
     "DataError",
+    "DeviceScoring",
+    "Menu",
     "Model",
     "ModelError",
     "Outcome",
     "OutputError",
+    "Packing",
     "Plan",
     "Predictor",
     "Preprocessing",
@@ -101,6 +106,8 @@ __all__ = [
     "load_scores",
     "load_selection",
     "make_artifacts",
+    "make_device",
+    "make_menu",
     "new_head",
     "open_model",
     "predict",
@@ -121,8 +128,11 @@ _HOMES = {
     "Choices": ".trainability.choices",
     "Choosing": ".selection.options",
     "Data": ".data.data",
+    "DeviceScoring": ".device.package",
+    "Menu": ".device.menu",
     "Model": ".model.open",
     "Outcome": ".outcome",
+    "Packing": ".device.package",
     "Plan": ".study.plan",
     "Predictor": ".cost.predict",
     "Preprocessing": ".data.preprocess",
@@ -143,6 +153,8 @@ _HOMES = {
     "load_scores": ".scoring.record",
     "load_selection": ".selection.record",
     "make_artifacts": ".training.artifacts",
+    "make_device": ".device.package",
+    "make_menu": ".device.menu",
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",

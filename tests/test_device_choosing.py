@@ -56,9 +56,7 @@ def test_the_menu_is_what_its_generator_makes(tmp_path):
 def test_the_order_of_a_sum_decides():
     (case,) = [case for case in CASES if case["name"] == "the order of a sum"]
     assert (0.1 + 0.2) + 0.3 != (0.3 + 0.2) + 0.1
-    assert case["chosen"] == "rising", (
-        "added in the order of layers; were they equal, it would be the other"
-    )
+    assert case["chosen"] == "rising", "added in the order of layers; were they equal, it would be the other"
 
 
 def test_what_cannot_be_chosen_from():

@@ -43,7 +43,9 @@ SECTIONS = {
         "predict": Entry("training", "predict", "Predict for images or arrays."),
         "export": Entry("training", "export", "Write the adapted model, for any ONNX runtime."),
     },
-    "Devices": {
+    "On devices": {
+        "device": Entry("device", "device", "Write a package for devices from the artifacts in DIR."),
+        "menu": Entry("device", "menu", "Write a package with several choices of layers, for devices."),
         "delta save": Entry("delta", "save", "Write what a training changed, to be sent elsewhere."),
         "delta show": Entry("delta", "show_", "Say what a delta holds and which model it is for."),
         "delta apply": Entry("delta", "apply", "Put a delta into the model that it belongs to."),

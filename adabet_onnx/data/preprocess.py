@@ -174,6 +174,11 @@ def _from_metadata(model: ir.Model, data: str) -> Arithmetic | None:
     return None
 
 
+def stored_in(model: ir.Model) -> Arithmetic | None:
+    """What a model's metadata say, for pictures or else for numbers; None where they say nothing."""
+    return _from_metadata(model, "integer") or _from_metadata(model, "float")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How stored data becomes model input, as far as you want to say it: fed = (x * scale - mean) / std.

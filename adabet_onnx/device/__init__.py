@@ -1,1 +1,1 @@
-"""Packages for devices: what is read of them, what is chosen with them, and what comes back from them."""
+"""Packages with which a device scores, retrains and personalises a model; docs/device-package.md has the format."""

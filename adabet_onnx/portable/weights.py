@@ -39,8 +39,13 @@ class Weights:
         self._end = 0
         (folder / FILE).write_bytes(b"")
 
-    def write(self, model: ir.Model, name: str) -> Path:
+    def write(self, model: ir.Model, name: str, *, elsewhere: str | None = None) -> Path:
         """Write a graph as a file of this name; its weights are read from the folder from then on.
+
+        Args:
+            model: the graph.
+            name: of its file.
+            elsewhere: another file of the folder, from which weights are read that it has already.
 
         Raises:
             ModelError: it is not valid ONNX.
@@ -49,6 +54,8 @@ class Weights:
         _multiply_again(model.graph)
         for value in model.graph.initializers.values():
             tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.location == elsewhere:
+                continue
             if tensor is not None and _goes_outside(tensor):
                 value.const_value = self._outside(tensor, value.name or "")
         path = self._folder / name

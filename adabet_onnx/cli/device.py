@@ -1,0 +1,169 @@
+"""Commands that write packages for devices: device, menu."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..sizes import size_text
+from ..vocabulary import DEVICE_PROFILES, STARTS
+from . import options
+from .common import Bindings, bound_model
+from .layout import Command, Declared, together
+from .parameters import FILE, FOLDER
+from .printing import progress_bar, show, show_json
+
+if TYPE_CHECKING:
+    from ..device.package import Packing
+
+_SCORING = ("samples", "subset_size", "subsets", "seed")
+
+_packing = together(
+    Declared(
+        "--scoring/--no-scoring", default=True, group="Scoring", help="Let the device score the layers on its own data."
+    ),
+    options.samples.varied(default=64),
+    options.subset_size.varied(default=32),
+    options.subsets.varied(default=64, shown="64"),
+    options.sketch.varied(default=2048, shown="2048"),
+    Declared(
+        "--profile",
+        type=click.Choice(DEVICE_PROFILES),
+        group="Artifacts",
+        help="Use only operators that this target has.",
+        show_default="all operators",
+    ),
+    Declared("--ort-format", is_flag=True, group="Artifacts", help="Write .ort models instead of .onnx."),
+    options.seed,
+)
+_EPILOG = "JSON: what device.json holds, and output"
+
+
+@click.command(cls=Command, epilog=f"{_EPILOG}.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@options.folder.varied(required=True)
+@options.printed
+@Declared(
+    "--start",
+    type=click.Choice(STARTS),
+    default="trained",
+    group="Artifacts",
+    help="Values that training on the device begins with: of the last training of DIR, if there was one, or the "
+    "model's.",
+)
+@_packing
+def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Write a package for devices from the artifacts in DIR.
+
+    With it any ONNX Runtime from 1.17 on scores, retrains and personalises the model where the data is: samples/ has
+    programs for browsers, node, C, C++ and Python.
+
+    \b
+    Example:
+      adabet-onnx device artifacts/ -o device/
+    """
+    from ..device.package import make_device
+
+    _show(make_device(folder, output, start=start, packing=_take_packing(settings)), output, as_json, quiet)
+
+
+@click.command(cls=Command, epilog=f"{_EPILOG}, left_out (why choices are not there, by name).")
+@click.argument("model", type=FILE)
+@options.folder.varied(required=True)
+@options.printed
+@options.bind
+@Declared(
+    "--scores",
+    type=FILE,
+    metavar="SCORES.JSON",
+    group="Choosing",
+    help="Scores of the model: the best layers are offered too.",
+    show_default="none",
+)
+@Declared(
+    "--entries", type=click.IntRange(1), default=8, metavar="N", group="Choosing", help="Choices of layers at most."
+)
+@options.objective
+@options.recompute
+@_packing
+@options.check
+def menu(
+    model: Path,
+    bind: Bindings,
+    output: Path,
+    scores: Path | None,
+    entries: int,
+    check: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Write a package with several choices of layers, for devices.
+
+    They share the weights. A device scores the layers on its own data and takes the choice of the highest scores that
+    its memory allows.
+
+    \b
+    Example:
+      adabet-onnx menu model.onnx --scores scores.json -o device/
+    """
+    from ..device.menu import make_menu
+    from ..model.open import open_model
+    from ..scoring.record import load_scores
+    from ..trainability.choices import Choices
+
+    known = None if scores is None else load_scores(scores)
+    opened = open_model(bound_model(model, bind, None if known is None else known.inputs))
+    packing = _take_packing(settings)
+    choices = Choices(**settings)
+    with progress_bar(quiet or as_json) as progress:
+        made = make_menu(
+            opened,
+            output,
+            scores=known,
+            entries=entries,
+            choices=choices,
+            packing=packing,
+            check=check,
+            progress=progress,
+        )
+    _show(made.content, output, as_json, quiet, made.left_out)
+
+
+def _take_packing(settings: dict[str, Any]) -> Packing:
+    """Take what Packing holds out of the options."""
+    from ..device.package import DeviceScoring, Packing
+    from ..errors import UsageError
+
+    sketch = settings.pop("sketch")
+    if isinstance(sketch, str):
+        raise UsageError(f"a package needs sketches of a number that is given: --sketch 2048, not --sketch {sketch}.")
+    scoring = DeviceScoring(sketch=sketch, **{name: settings.pop(name) for name in _SCORING})
+    return Packing(
+        scoring=scoring if settings.pop("scoring") else None,
+        profile=settings.pop("profile"),
+        ort_format=settings.pop("ort_format"),
+    )
+
+
+def _show(
+    content: dict[str, Any], output: Path, as_json: bool, quiet: bool, left_out: dict[str, str] | None = None
+) -> None:
+    from ..report.device import package_table
+
+    if as_json:
+        show_json({"output": str(output), **content} | ({} if left_out is None else {"left_out": left_out}))
+        return
+    show(package_table(content), quiet)
+    for name, reason in (left_out or {}).items():
+        show(f"left out: {name}: {reason}", quiet)
+    if content["preprocessing"] is None:
+        show("note: nothing is known of preprocessing: the device must be fed what the model takes", quiet)
+    size = sum(int(file["bytes"]) for file in content["files"])
+    show(
+        f"{output}: {len(content['files'])} files, {size_text(size)}; any onnxruntime from "
+        f"{content['oldest_onnxruntime']} on",
+        quiet,
+    )

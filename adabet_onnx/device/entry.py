@@ -1,0 +1,246 @@
+"""One choice of layers in a package: its files, and what device.json says of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .. import runtime
+from ..cost.multiply_adds import multiply_adds
+from ..errors import CheckError
+from ..model.dims import count, dims_or_none
+from ..portable.opset import lower_opset
+from ..portable.shapes import annotate
+from ..portable.weights import Weights
+from ..training.manifest import Manifest
+from ..training.samples import sample_feeds, sample_labels
+from .graphs import evaluation_graph, frozen_graph, personal_graph, prediction_graph, step_graph
+from .tensors import PARAMETER, packed, selected, stored_tensors
+
+TOLERANCE = 1e-5  # between the graphs of a package and those of the artifacts, relative to the largest number
+_ROUNDED = 1e-3  # where the two fold weights differently, rounding alone makes more; int8 is further apart
+BATCHES = (1, 8, 32)  # for which memory is given
+_SAMPLES = 4  # that graphs are compared on
+Finish = Callable[[ir.Model, str], None]
+
+
+class EntryWriter:
+    """Writes the files of one entry.
+
+    Args:
+        manifest: of the artifact folder.
+        checkpoint: what the initial values are.
+        folder: of the package.
+        weights: of the package.
+        name: of the entry.
+        prefix: of its files' names.
+        finish: brings a graph into the form that the package's profile asks for, in place.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        checkpoint: Path,
+        folder: Path,
+        weights: Weights,
+        name: str,
+        prefix: str,
+        finish: Finish,
+    ) -> None:
+        self.manifest, self.name = manifest, name
+        self._folder, self._weights, self._prefix, self._finish = folder, weights, prefix, finish
+        self._checkpoint = checkpoint
+        self.tensors = stored_tensors(manifest)
+        self.graphs: list[ir.Model] = []
+        self.outputs: list[dict[str, Any]] = []
+
+    def write(self) -> dict[str, Any]:
+        """Write the files, compare them with the artifacts, and give the entry of device.json.
+
+        Raises:
+            CheckError: a graph computes something else than the artifacts'.
+            ModelError: a graph cannot be written.
+            OSError: a file cannot be written.
+        """
+        manifest, tensors = self.manifest, self.tensors
+        values, _ = manifest.read_checkpoint(self._checkpoint, "")
+        files: dict[str, str | None] = {"state": f"{self._prefix}state.bin", "selected": f"{self._prefix}selected.bin"}
+        personal_values = packed(selected(tensors), values)
+        for what in ("state", "selected"):
+            (self._folder / str(files[what])).write_bytes(personal_values)
+        frozen, step = frozen_graph(manifest), step_graph(manifest, tensors)
+        work = {"frozen": 0 if frozen is None else _work(frozen), "step": _work(step)}
+        files["frozen"] = None if frozen is None else self._graph(frozen, "frozen")
+        files["step"] = self._graph(step, "step")
+        files["evaluation"] = self._graph(evaluation_graph(manifest, tensors), "eval")
+        files["prediction"] = self._graph(prediction_graph(manifest, tensors), "predict")
+        personal = personal_graph(manifest, tensors, self._folder, str(files["selected"]))
+        files["model"] = self._graph(personal, "device", str(files["selected"]))
+        content = manifest.content
+        entry = {
+            "name": self.name,
+            "layers": list(content["selection"]["layers"]),
+            "trained": sum(math.prod(tensor.shape) for tensor in tensors if tensor.kind == PARAMETER),
+            **{what: files[what] for what in ("frozen", "step", "evaluation", "prediction", "state", "model")},
+            "selected": files["selected"],
+            "selected_bytes": len(personal_values),
+            "boundary": self._boundary(),
+            "names": {what: content[what] for what in ("labels", "learning_rate", "step", "loss", "logits")},
+            "logits_shape": list(content["logits_shape"]),
+            "class_axis": content["class_axis"],
+            "tensors": [tensor.to_json() for tensor in tensors],
+            "memory": self._memory(),
+            "multiply_adds": work,
+        }
+        self._compare(entry, values)
+        return entry
+
+    def _graph(self, model: ir.Model, what: str, elsewhere: str | None = None) -> str:
+        """Write a graph; its file's name."""
+        name = f"{self._prefix}{what}.onnx"
+        lower_opset(model)
+        self._finish(model, name)
+        self._weights.write(model, name, elsewhere=elsewhere)
+        self.graphs.append(model)
+        return name
+
+    def _boundary(self) -> list[dict[str, Any]]:
+        names = {new: old for old, new in self.manifest.feed_names}
+        return [
+            {**{key: entry[key] for key in ("name", "dtype", "shape", "bytes")}, "input": names.get(entry["input"])}
+            for entry in self.manifest.boundary
+        ]
+
+    def _memory(self) -> list[list[int]]:
+        """What is alive at once in a step or in the frozen pass, and the state twice: see `portable/memory`."""
+        state = self.tensors[-1].end
+        found = []
+        for batch in BATCHES:
+            passes = [self.manifest.predicted_bytes(f"predicted_{what}_bytes", batch) for what in ("step", "frozen")]
+            found.append([batch, max(passes) + 2 * state])
+        return found
+
+    def _compare(self, entry: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
+        """Run the graphs of the package beside those of the artifacts."""
+        manifest = self.manifest
+        feeds = sample_feeds(manifest, _SAMPLES)
+        session = manifest.session(self._checkpoint)
+        personal = self._run(entry["model"], feeds)
+        logits_name = str(manifest.content["model_logits"])
+        shape = (_SAMPLES, *(int(extent) for extent in manifest.logits_shape[1:]))
+        labels = sample_labels(manifest, np.zeros(shape, np.float32))
+        loss, logits = session.evaluate(feeds, labels)
+        own = {tensor.input: np.zeros(tensor.shape, np.float32) for tensor in self.tensors}
+        own |= {tensor.input: values[tensor.name] for tensor in selected(self.tensors)}
+        predicted = self._run(entry["prediction"], {**feeds, **own})
+        for name, array in personal.items():
+            _same(f"{entry['model']} and {entry['prediction']}, output {name!r},", array, predicted[name], TOLERANCE)
+        features = {} if entry["frozen"] is None else self._run(entry["frozen"], feeds)
+        features |= {kept["name"]: feeds[kept["input"]] for kept in entry["boundary"] if kept["input"] is not None}
+        tail = {**features, **own, entry["names"]["labels"]: _fed(labels)}
+        evaluated = self._run(entry["evaluation"], tail)
+        _same(f"the logits of {entry['evaluation']}", evaluated[entry["names"]["logits"]], logits, TOLERANCE)
+        _same(f"the loss of {entry['evaluation']}", evaluated[entry["names"]["loss"]], np.asarray(loss), TOLERANCE)
+        if logits_name in predicted and predicted[logits_name].size == logits.size:
+            _same(f"the logits of {entry['prediction']}", predicted[logits_name], logits, _ROUNDED, shapes=False)
+        step = {entry["names"]["learning_rate"]: np.float32(1e-3), entry["names"]["step"]: np.int64(1)}
+        stepped = self._run(entry["step"], {**tail, **{name: np.asarray(value) for name, value in step.items()}})
+        for tensor in self.tensors:
+            if not np.isfinite(stepped[tensor.output]).all():
+                raise CheckError(f"a step of {entry['step']} makes {tensor.name!r} NaN or infinite.")
+        self.outputs = self._described(feeds, own, personal, str(entry["prediction"]), logits_name)
+
+    def _described(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        own: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        file: str,
+        logits: str,
+    ) -> list[dict[str, Any]]:
+        """Outputs with their shapes, found by running one sample fewer."""
+        fewer = self._run(file, {**{name: array[:-1] for name, array in feeds.items()}, **own})
+        probable = _probabilities(self.manifest, logits)
+        described = []
+        for name, array in found.items():
+            extents = zip(array.shape, fewer[name].shape, strict=True)
+            shape = [a if a == b else "N" if a == _SAMPLES else f"{a // _SAMPLES}*N" for a, b in extents]
+            role = "logits" if name == logits else "probabilities" if name in probable else None
+            described.append({"name": name, "dtype": str(array.dtype), "shape": shape, "role": role})
+        return described
+
+    def _run(self, file: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of a graph by name; what it does not take is left out."""
+        session = runtime.inference_session(str(self._folder / file), file)
+        inputs, names = session.get_inputs(), [value.name for value in session.get_outputs()]
+        given = {value.name: feeds[value.name] for value in inputs}
+        samples = {name for name in given if name in {entry["name"] for entry in self.manifest.input_details}}
+        single = any(value.name in samples and value.shape[0] == 1 for value in inputs)
+        parts = [slice(i, i + 1) for i in range(len(feeds[next(iter(samples))]))] if single else [slice(None)]
+        runs = [
+            runtime.run_session(
+                session, None, {name: array[part] if name in samples else array for name, array in given.items()}, file
+            )
+            for part in parts
+        ]
+        return (
+            dict(zip(names, map(np.concatenate, zip(*runs, strict=True)), strict=True))
+            if single
+            else dict(zip(names, map(np.asarray, runs[0]), strict=True))
+        )
+
+
+def _probabilities(manifest: Manifest, logits: str) -> set[str]:
+    """Names of outputs that are a Softmax or Sigmoid of the logits."""
+    found = set()
+    for value in manifest.model().graph.outputs:
+        producer = value.producer()
+        while producer is not None and producer.op_type in ("Identity", "Reshape", "Flatten", "Cast"):
+            source = producer.inputs[0]
+            producer = None if source is None else source.producer()
+        if producer is not None and producer.op_type in ("Softmax", "Sigmoid") and value.name != logits:
+            found.add(value.name or "")
+    return found
+
+
+def _fed(labels: np.ndarray) -> np.ndarray:
+    return labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float32)
+
+
+def _same(what: str, found: np.ndarray, expected: np.ndarray, limit: float, *, shapes: bool = True) -> None:
+    """See that two arrays are one, but for rounding.
+
+    Raises:
+        CheckError: they are not.
+    """
+    if shapes and found.shape != expected.shape:
+        raise CheckError(f"{what} have the shapes {found.shape} and {expected.shape}; please report this.")
+    one, other = found.ravel().astype(np.float64), expected.ravel().astype(np.float64)
+    apart = float(np.abs(one - other).max(initial=0.0)) / max(1.0, float(np.abs(other).max(initial=0.0)))
+    if not apart <= limit:
+        raise CheckError(
+            f"{what} differ from the artifacts' by {apart:.1e} of the largest, more than {limit:.0e}. Nothing was "
+            "written; please report this with the model."
+        )
+
+
+def _work(model: ir.Model) -> int:
+    """Multiply-adds of one sample."""
+    annotated = model.clone()
+    annotate(annotated, measure=False)
+
+    def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+        extents = None if value is None else dims_or_none(value)
+        return None if extents is None else tuple(count((extent,), 1) for extent in extents)
+
+    return multiply_adds(annotated.graph, shape)
+
+
+def operators(graphs: Sequence[ir.Model]) -> set[str]:
+    """The operators of graphs."""
+    return {node.op_type for model in graphs for node in model.graph}

@@ -1,0 +1,127 @@
+"""The graphs of a package, from those of an artifact folder: named and ordered as the format says.
+
+Prediction: the model with the trained tensors as inputs. The personal model: the same with these tensors in a file of
+their own, ONNX's external data, so that one small file makes a deployed model personal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ..errors import ModelError
+from ..model.dims import count, dims_or_none
+from ..model.passes.slices import TrainSlices
+from ..model.passes.unused import RemoveUnused
+from ..training.manifest import Manifest
+from .tensors import Stored, selected
+
+
+def frozen_graph(manifest: Manifest) -> ir.Model | None:
+    """What is computed once of each sample, from inputs of the model's names; None where nothing is."""
+    given = {str(entry["name"]) for entry in manifest.boundary if entry["input"] is not None}
+    model = ir.load(manifest.file("frozen"))
+    graph = model.graph
+    outputs = [value for value in graph.outputs if value.name not in given]
+    if not outputs:
+        return None
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+    RemoveUnused()(model)
+    _drop_inputs(graph)
+    names = {new: old for old, new in manifest.feed_names}
+    for value in graph.inputs:
+        value.name = names[value.name or ""]
+    return model
+
+
+def step_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
+    """A training step, its inputs and outputs in the order of the format."""
+    content = manifest.content
+    inputs = [*_boundary(manifest), content["labels"], *(tensor.input for tensor in tensors)]
+    outputs = [content["loss"], content["logits"], *(tensor.output for tensor in tensors)]
+    return _in_order(manifest, "step", [*inputs, content["learning_rate"], content["step"]], outputs)
+
+
+def evaluation_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
+    """Loss and logits, its inputs and outputs in the order of the format."""
+    content = manifest.content
+    inputs = [*_boundary(manifest), content["labels"], *(tensor.input for tensor in selected(tensors))]
+    return _in_order(manifest, "evaluation", inputs, [content["loss"], content["logits"]])
+
+
+def prediction_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
+    """The model's own outputs from its inputs and the trained tensors."""
+    model = _with_parts(manifest, tensors)
+    graph = model.graph
+    taken = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
+    for tensor in selected(tensors):
+        value = graph.initializers.pop(tensor.name)
+        if tensor.input != tensor.name and tensor.input in taken | set(graph.initializers):
+            raise ModelError(f"{manifest.folder}: two values of the model would be called {tensor.input!r}.")
+        value.const_value, value.name = None, tensor.input
+        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(tensor.shape)
+        graph.inputs.append(value)
+    return model
+
+
+def personal_graph(manifest: Manifest, tensors: Sequence[Stored], folder: Path, file: str) -> ir.Model:
+    """The model, which reads the trained tensors from a file in the same folder."""
+    model = _with_parts(manifest, tensors)
+    for tensor in selected(tensors):
+        value = model.graph.initializers[tensor.name]
+        shape = ir.Shape(tensor.shape)
+        value.const_value = ir.ExternalTensor(
+            file, tensor.offset, tensor.bytes, ir.DataType.FLOAT, shape=shape, name=tensor.name, base_dir=folder
+        )
+        value.dtype, value.shape = ir.DataType.FLOAT, shape
+    return model
+
+
+def _with_parts(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
+    """The model in which trained tensors are initializers of their own, and only they where channels are trained."""
+    model = manifest.model()
+    TrainSlices({tensor.name: tensor.part for tensor in tensors if tensor.part is not None})(model)
+    missing = [tensor.name for tensor in selected(tensors) if tensor.name not in model.graph.initializers]
+    if missing:
+        raise ModelError(f"{manifest.folder}: the model has no tensor {missing[0]!r}. Make the artifacts again.")
+    return model
+
+
+def _boundary(manifest: Manifest) -> list[str]:
+    return [str(entry["name"]) for entry in manifest.boundary]
+
+
+def _in_order(manifest: Manifest, what: str, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """A graph of the folder with its inputs and outputs in this order."""
+    model = ir.load(manifest.file(what))
+    _reorder(model.graph.inputs, inputs)
+    _reorder(model.graph.outputs, outputs)
+    return model
+
+
+def _reorder(values: MutableSequence[ir.Value], names: Sequence[str]) -> None:
+    place = {name: index for index, name in enumerate(names)}
+    ordered = sorted(values, key=lambda value: place[value.name or ""])
+    values.clear()
+    values.extend(ordered)
+
+
+def _drop_inputs(graph: ir.Graph) -> None:
+    used = [value for value in graph.inputs if value.uses()]
+    graph.inputs.clear()
+    graph.inputs.extend(used)
+
+
+def fix_samples(model: ir.Model) -> None:
+    """Let a graph take one sample at a time, in place."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        shape = dims_or_none(value)
+        if shape is not None:
+            value.shape = ir.Shape([count((extent,), 1) for extent in shape])
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in model.graph.outputs:
+                value.shape = None

@@ -1,0 +1,159 @@
+"""A menu: several choices of layers in one package, from which a device takes what suits its data and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..data.preprocess import stored_in
+from ..errors import AdabetError, ModelError, UsageError
+from ..files import replacing_folder, temporary_folder
+from ..model.door import guarded
+from ..model.open import Model, ModelSource, open_model
+from ..options import typed
+from ..progress import Progress
+from ..scoring.record import Scores, load_scores
+from ..selection.record import Selection
+from ..selection.strategies import select
+from ..trainability.choices import Choices
+from ..training.artifacts import make_artifacts
+from .package import FILE, PackageWriter, Packing, check_backend
+
+ENTRIES = 8
+# What is offered, the most useful first: name, strategy, share of the layers, and whether it needs scores.
+_OFFERS = (
+    ("head", "head", None, False),
+    ("adabet-10", "adabet", 0.1, True),
+    ("last-10", "last", 0.1, False),
+    ("norm-bias", "norm-bias", None, False),
+    ("last-25", "last", 0.25, False),
+    ("adabet-25", "adabet", 0.25, True),
+    ("last-50", "last", 0.5, False),
+    ("last-5", "last", 0.05, False),
+    ("last-75", "last", 0.75, False),
+    ("adabet-50", "adabet", 0.5, True),
+)
+
+
+@dataclass(frozen=True)
+class Menu:
+    """What a menu came to.
+
+    Attributes:
+        content: of device.json.
+        left_out: why choices that would have been offered are not there, by name.
+    """
+
+    content: dict[str, Any]
+    left_out: dict[str, str]
+
+
+@typed
+@guarded("making a menu of")
+def make_menu(
+    model: ModelSource,
+    device: str | os.PathLike[str],
+    *,
+    scores: Scores | str | os.PathLike[str] | None = None,
+    entries: int = ENTRIES,
+    choices: Choices | None = None,
+    packing: Packing | None = None,
+    check: bool = True,
+    progress: Progress | None = None,
+) -> Menu:
+    """Write a package with several choices of layers, which share the weights that none of them trains.
+
+    Offered are the head alone, the last layers in several sizes, and normalisations and biases; with scores also the
+    layers of the highest ones. The device scores the layers on its own data and takes the choice of the highest
+    scores that its memory allows (docs/device-package.md says how).
+
+    Args:
+        model: opened, or what `open_model` takes.
+        device: the folder to write; an earlier package there is replaced.
+        scores: of this model, or the path of a scores.json: preprocessing and class names are taken from them.
+        entries: how many choices at most; those that select the same are one.
+        choices: loss, optimizer and form of the training.
+        packing: form of the package; None: the defaults of `Packing`.
+        check: verify each choice's training graphs.
+        progress: is told what is being made.
+
+    Returns:
+        The content of device.json, and what was left out.
+
+    Raises:
+        CheckError: a graph computes something else than it should.
+        ModelError: none of the choices can be trained.
+        OutputError: the folder cannot be written.
+        RecordError: the scores are of another model, or damaged.
+        UsageError: an unknown choice, or no entries.
+
+    Example:
+        >>> from adabet_onnx import make_menu
+        >>> menu = make_menu("model.onnx", "device", entries=2)
+        >>> [entry["name"] for entry in menu.content["entries"]]
+        ['head', 'norm-bias']
+    """
+    if entries < 1:
+        raise UsageError(f"a menu needs at least 1 of `entries`, not {entries}.")
+    known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
+    opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
+    packing = packing or Packing()
+    left_out: dict[str, str] = {}
+    offers = list(_offers(opened, known, entries, left_out))
+    with replacing_folder(device, FILE) as part, temporary_folder() as folder:
+        writer = None
+        for number, (name, selection) in enumerate(offers):
+            if progress is not None:
+                progress("making the menu", number, len(offers))
+            try:
+                manifest = make_artifacts(
+                    opened,
+                    selection,
+                    folder / name,
+                    choices=_in_profile(choices, packing.profile),
+                    backend="portable",
+                    check=check,
+                )
+            except (ModelError, UsageError) as error:
+                left_out[name] = str(error)
+                continue
+            check_backend(manifest)
+            writer = writer or PackageWriter(part, manifest, packing)
+            writer.add(manifest, name, prefix=f"{name}.")
+        if writer is None:
+            reason = next(iter(left_out.values()), "no layer can be selected")
+            raise ModelError(f"{opened.name}: no choice of layers can be trained: {reason}")
+        content = writer.finish()
+    return Menu(content, left_out)
+
+
+def _offers(
+    model: Model, scores: Scores | None, most: int, left_out: dict[str, str]
+) -> Iterator[tuple[str, Selection]]:
+    """Selections that differ, with names."""
+    seen: set[tuple[str, ...]] = set()
+    for name, strategy, rho, scored in _OFFERS:
+        if len(seen) == most:
+            return
+        if scored and scores is None:
+            continue
+        try:
+            selection = select(model if scores is None else scores, strategy=strategy, rho=rho)
+        except AdabetError as error:
+            left_out[name] = str(error)
+            continue
+        if selection.parameters in seen:
+            continue
+        seen.add(selection.parameters)
+        if scores is None:
+            stored = stored_in(model.graph)
+            classes = model.metadata("classes")
+            selection = replace(selection, preprocessing=None if stored is None else stored.to_json(), classes=classes)
+        yield name, selection
+
+
+def _in_profile(choices: Choices | None, profile: str | None) -> Choices:
+    found = choices or Choices()
+    return found if profile != "webgpu" else replace(found, profile=profile)

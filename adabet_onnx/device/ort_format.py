@@ -1,0 +1,60 @@
+"""Graphs in ONNX Runtime's own format, ``.ort``, with the operators that a reduced build of it must have.
+
+The runtime's own converter writes them. Weights are inside each, so there is no personal model that reads its trained
+tensors from a file: the prediction graph takes them as inputs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..portable.weights import FILE as WEIGHTS
+
+CONFIG = "required_operators.config"
+_GRAPHS = ("frozen", "step", "evaluation", "prediction")
+_CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"
+
+
+def as_ort(folder: Path, content: dict[str, Any]) -> None:
+    """Convert the graphs of a package, and the names of files in device.json's content, in place.
+
+    Args:
+        folder: of the package.
+        content: of device.json.
+
+    Raises:
+        ModelError: the converter fails.
+    """
+    for entry in content["entries"]:
+        (folder / entry["model"]).unlink()
+        entry["model"] = None
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", _CONVERTER, str(folder), "--optimization_style", "Fixed"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    named = [entry[what] for entry in content["entries"] for what in _GRAPHS if entry[what] is not None]
+    named += [content["scoring"]["file"]] if content["scoring"] is not None else []
+    lacking = [name for name in named if not (folder / _converted(name)).is_file()]
+    if run.returncode or lacking or not (folder / CONFIG).is_file():
+        last = (run.stderr.strip() or run.stdout.strip() or "it wrote nothing").splitlines()[-1]
+        raise ModelError(
+            f"onnxruntime's converter to its .ort format failed{f' at {lacking[0]}' if lacking else ''}: {last[:300]} "
+            "Write the package without `ort_format`, or with another version of onnxruntime."
+        )
+    for name in named:
+        (folder / name).unlink()
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    for entry in content["entries"]:
+        entry.update({what: _converted(entry[what]) for what in _GRAPHS if entry[what] is not None})
+    if content["scoring"] is not None:
+        content["scoring"]["file"] = _converted(content["scoring"]["file"])
+
+
+def _converted(name: str) -> str:
+    return f"{name.removesuffix('.onnx')}.ort"

@@ -1,0 +1,336 @@
+"""Writing a package for a device: graphs, weights, initial values, and device.json, which says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from ..data.layout import entrance
+from ..errors import UsageError
+from ..files import replacing_folder, sha256_of_files
+from ..model.dims import count, dims
+from ..model.open import Model, open_model
+from ..options import check_fields, typed
+from ..portable.opset import lower_opset, oldest_runtime
+from ..portable.profiles import check_profile
+from ..portable.weights import FILE as WEIGHTS
+from ..portable.weights import Weights
+from ..scoring.probes import add_probes
+from ..showing import changed
+from ..training.history import PROPERTY, trained_checkpoint, trained_on
+from ..training.manifest import Manifest, load_manifest
+from ..training.settings import BATCH_SIZE, LEARNING_RATES
+from ..version import __version__
+from ..vocabulary import DEVICE_PROFILES, STARTS
+from .entry import EntryWriter, operators
+from .graphs import fix_samples
+from .ort_format import as_ort
+
+FILE, FORMAT, VERSION = "device.json", "adabet-onnx/device", 1
+PROBES = "probes.onnx"
+EPOCHS = 5
+
+
+@dataclass(frozen=True)
+class DeviceScoring:
+    """How a device scores layers.
+
+    Attributes:
+        samples: that it takes, at most.
+        subset_size: points of one Betti number.
+        subsets: how many Betti numbers of each layer.
+        sketch: k, how many numbers stand for an activation, about; see `Scoring`.
+        seed: of sketches and subsets.
+
+    Raises:
+        UsageError: a number is out of range.
+
+    Example:
+        >>> from adabet_onnx import DeviceScoring
+        >>> DeviceScoring(samples=32).samples
+        32
+    """
+
+    samples: int = 64
+    subset_size: int = 32
+    subsets: int = 64
+    sketch: int = 2048
+    seed: int = 0
+
+    __repr__ = changed
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, least, most in (
+            ("samples", 8, 128),
+            ("subset_size", 4, 128),
+            ("subsets", 1, 4096),
+            ("sketch", 16, 1 << 20),
+            ("seed", 0, (1 << 32) - 1),
+        ):
+            number = getattr(self, name)
+            if not least <= number <= most:
+                raise UsageError(f"`{name}` must be from {least} to {most}, not {number}.")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The form of a package.
+
+    Attributes:
+        scoring: how a device scores layers; None: it cannot.
+        profile: ``webgpu``: only operators, in such forms, as ONNX Runtime's WebGPU provider has. ``mobile``: the
+            graphs that only forward take one sample at a time, because Core ML, NNAPI and XNNPACK want fixed shapes.
+            None: all of ONNX, any number of samples.
+        ort_format: write ``.ort`` files in place of ``.onnx``, with required_operators.config, for reduced builds of
+            ONNX Runtime.
+
+    Raises:
+        UsageError: an unknown profile.
+
+    Example:
+        >>> from adabet_onnx import Packing
+        >>> Packing(profile="webgpu").ort_format
+        False
+    """
+
+    scoring: DeviceScoring | None = field(default_factory=DeviceScoring)
+    profile: str | None = None
+    ort_format: bool = False
+
+    __repr__ = changed
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.profile is not None and self.profile not in DEVICE_PROFILES:
+            raise UsageError(f"unknown `profile` {self.profile!r}: choose one of {', '.join(DEVICE_PROFILES)}.")
+
+
+@typed
+def make_device(
+    folder: str | os.PathLike[str],
+    device: str | os.PathLike[str],
+    *,
+    start: str = "trained",
+    packing: Packing | None = None,
+) -> dict[str, Any]:
+    """Write a package for devices from an artifact folder.
+
+    Args:
+        folder: the artifact folder, of the portable backend.
+        device: the folder to write; an earlier package there is replaced.
+        start: the values that training on a device begins with: ``trained``, those of the folder's best or last
+            checkpoint, if it has one; or ``initial``, those of the model.
+        packing: form of the package; None: the defaults of `Packing`.
+
+    Returns:
+        The content of device.json, which docs/device-package.md describes.
+
+    Raises:
+        CheckError: a graph of the package computes something else than the artifacts.
+        ModelError: a graph cannot be written.
+        OutputError: the folder cannot be written.
+        RecordError: ``folder`` is no artifact folder, or damaged.
+        UsageError: an unknown choice, artifacts of another backend, or operators that the profile lacks.
+
+    Example:
+        >>> from adabet_onnx import make_artifacts, make_device, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> make_device("artifacts", "device")["entries"][0]["layers"]
+        ['head']
+    """
+    if start not in STARTS:
+        raise UsageError(f"unknown `start` {start!r}: choose one of {', '.join(STARTS)}.")
+    manifest = load_manifest(Path(folder))
+    check_backend(manifest)
+    with replacing_folder(device, FILE) as part:
+        writer = PackageWriter(part, manifest, packing or Packing())
+        writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
+        return writer.finish()
+
+
+def check_backend(manifest: Manifest) -> None:
+    """See that the artifacts are plain ONNX.
+
+    Raises:
+        UsageError: they are onnxruntime-training's, or too old.
+    """
+    if manifest.backend != "portable" or not manifest.boundary:
+        raise UsageError(
+            f"{manifest.folder} holds artifacts for onnxruntime-training (or of an early release). A package needs "
+            "plain ONNX: make them again with `backend='portable'`."
+        )
+
+
+class PackageWriter:
+    """Writes a package, an entry at a time.
+
+    Args:
+        folder: an empty one.
+        manifest: of one of the artifact folders: what all entries share.
+        packing: its form.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, packing: Packing) -> None:
+        self._folder, self._manifest, self._packing = folder, manifest, packing
+        self._weights = Weights(folder)
+        self._graphs: list[ir.Model] = []
+        self._entries: list[dict[str, Any]] = []
+        self._outputs: list[dict[str, Any]] = []
+        self._scoring: dict[str, Any] | None = None
+        self._opened: Model | None = None
+        self._started: dict[str, Any] = {}
+
+    def add(self, manifest: Manifest, name: str, *, start: str = "initial", prefix: str = "") -> dict[str, Any]:
+        """Write an entry.
+
+        Args:
+            manifest: of its artifact folder.
+            name: of the entry.
+            start: initial or trained.
+            prefix: of its files' names.
+        """
+        checkpoint, trained = trained_checkpoint(manifest) if start == "trained" else (manifest.initial, False)
+        if trained:
+            self._started = trained_on(manifest.read_checkpoint(checkpoint, PROPERTY)[1])
+        writer = EntryWriter(manifest, checkpoint, self._folder, self._weights, name, prefix, self._in_profile)
+        entry = writer.write()
+        self._graphs += writer.graphs
+        self._entries.append(entry)
+        self._outputs = self._outputs or writer.outputs
+        return entry
+
+    def _add_scoring(self, scoring: DeviceScoring) -> None:
+        """Write the graph that gives sketches of all layers' activations."""
+        model = self._model()
+        probed, names = add_probes(model, "sketch", sketch=scoring.sketch, seed=scoring.seed)
+        numbers = {value.name: count(dims(value)[1:], 1) for value in probed.graph.outputs}
+        lower_opset(probed)
+        self._in_profile(probed, PROBES)
+        self._weights.write(probed, PROBES)
+        self._graphs.append(probed)
+        sizes = {layer.name: layer.activation_size for layer in model.layers}
+        layers = []
+        for name, output in names.items():
+            layers.append({"name": name, "output": output, "numbers": numbers[output], "size": sizes[name]})
+        self._scoring = {
+            "file": PROBES,
+            "samples": scoring.samples,
+            "points": min(scoring.subset_size, scoring.samples),
+            "subsets": scoring.subsets,
+            "seed": scoring.seed,
+            "layers": layers,
+        }
+
+    def finish(self) -> dict[str, Any]:
+        """Write the graph for scoring and device.json; its content."""
+        if self._packing.scoring is not None:
+            self._add_scoring(self._packing.scoring)
+        if (self._folder / WEIGHTS).stat().st_size == 0:
+            (self._folder / WEIGHTS).unlink()
+        opset = max(graph.opset_imports.get("") or 0 for graph in self._graphs)
+        ir_version = max(graph.ir_version for graph in self._graphs)
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "made_by": f"adabet-onnx {__version__}",
+            "model": self._name(),
+            "model_sha256": self._manifest.content["model_sha256"],
+            "opset": opset,
+            "ir_version": ir_version,
+            "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators(self._graphs)),
+            "profile": self._packing.profile,
+            "forward_batch": 1 if self._packing.profile == "mobile" else None,
+            **self._description(),
+            "scoring": self._scoring,
+            "entries": self._entries,
+        }
+        if self._packing.ort_format:
+            as_ort(self._folder, content)
+        files = sorted(path for path in self._folder.iterdir() if path.name != FILE)
+        content["files"] = [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_files([path])} for path in files
+        ]
+        content["weights"] = WEIGHTS if (self._folder / WEIGHTS).is_file() else None
+        (self._folder / FILE).write_bytes(_written(content))
+        return content
+
+    def _description(self) -> dict[str, Any]:
+        """What all entries share."""
+        manifest = self._manifest
+        content = manifest.content
+        classes = self._started.get("classes") or content["classes"]
+        settings = self._started.get("settings") or {}
+        has_classes = manifest.class_axis is not None or manifest.loss_function == "cross-entropy"
+        return {
+            "inputs": [{key: entry[key] for key in ("name", "dtype", "shape")} for entry in manifest.input_details],
+            "outputs": self._outputs,
+            "labels": {
+                **{key: content["label_details"][key] for key in ("dtype", "shape")},
+                "classes": manifest.num_outputs if has_classes else None,
+                "ignore": -100 if manifest.loss_function == "cross-entropy" else None,
+            },
+            "loss": manifest.loss_function,
+            "class_names": classes,
+            "preprocessing": self._preprocessing(),
+            "training": {
+                "learning_rate": settings.get("learning_rate") or LEARNING_RATES[manifest.optimizer],
+                "batch_size": settings.get("batch_size") or BATCH_SIZE,
+                "epochs": EPOCHS,
+                "seed": 0,
+            },
+        }
+
+    def _preprocessing(self) -> dict[str, Any] | None:
+        value = self._started.get("preprocessing") or self._manifest.content["preprocessing"]
+        if value is None:
+            return None
+        model = self._model()
+        axes = [entrance(model, spec).channels for spec in model.inputs if spec.dtype == "float32"]
+        axis = next((axis for axis in axes if axis is not None), None)
+        kept = {key: value[key] for key in ("scale", "mean", "std", "data")}
+        return {**kept, "bgr": bool(value.get("bgr", False)), "channel_axis": axis}
+
+    def _model(self) -> Model:
+        """The model of the artifacts, opened again; its frozen part in float32."""
+        if self._opened is None:
+            self._opened = open_model(self._manifest.float_file or self._manifest.file("model"))
+        return self._opened
+
+    def _name(self) -> str:
+        return self._model().graph.graph.name or "model"
+
+    def _in_profile(self, model: ir.Model, name: str) -> None:
+        """Bring a graph into the form of the profile, in place."""
+        if self._packing.profile == "mobile" and _forwards(name):
+            fix_samples(model)
+        if self._packing.profile == "webgpu":
+            check_profile(self._packing.profile, ((node.op_type, node.name or "") for node in model.graph))
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    """device.json, a line for each key and each entry: small, and to be read."""
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    fields = {key: compact(value) for key, value in content.items()}
+    fields["entries"] = "[\n" + ",\n".join(map(compact, content["entries"])) + "\n]"
+    lines = ",\n".join(f"{compact(key)}:{value}" for key, value in fields.items())
+    return f"{{\n{lines}\n}}\n".encode()
+
+
+def _forwards(file: str) -> bool:
+    """Whether a graph only forwards: its inputs are the model's."""
+    return file == PROBES or file.rpartition(".")[0].rpartition(".")[2] in ("frozen", "predict", "device")
+
+
+def files_of(content: Mapping[str, Any]) -> Sequence[str]:
+    """Names of the files of a package beside device.json."""
+    return [str(file["name"]) for file in content["files"]]

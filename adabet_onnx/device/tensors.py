@@ -1,0 +1,102 @@
+"""What changes in training, in the order in which packages store it: parameters, statistics, the optimizer's state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..model.channels import Slice
+from ..training.manifest import Manifest
+
+PARAMETER, STATISTIC, OPTIMIZER = KINDS = ("parameter", "statistic", "optimizer")
+_ALIGNED = 64
+_FLOAT = np.dtype("<f4")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor.
+
+    Attributes:
+        name: of the model's tensor, or of the optimizer's state.
+        kind: parameter, statistic or optimizer.
+        input: its name as an input of the graphs.
+        output: the name of its new value.
+        shape: of it.
+        offset: where it begins in the file, in bytes.
+        part: of a parameter that is a part of the model's tensor, which.
+    """
+
+    name: str
+    kind: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    offset: int
+    part: Slice | None = None
+
+    @property
+    def bytes(self) -> int:
+        """That it takes."""
+        return _FLOAT.itemsize * math.prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        """Where what comes after it may begin."""
+        return -(-(self.offset + self.bytes) // _ALIGNED) * _ALIGNED
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in device.json."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "kind": self.kind,
+            "input": self.input,
+            "output": self.output,
+            "dtype": "float32",
+            "shape": list(self.shape),
+            "offset": self.offset,
+            "bytes": self.bytes,
+        }
+        if self.part is not None:
+            found["channels"] = {"axis": self.part.axis, "indices": list(self.part.indices)}
+        return found
+
+
+def stored_tensors(manifest: Manifest) -> tuple[Stored, ...]:
+    """The tensors of an artifact folder, in the order of a package."""
+    entries = [(PARAMETER, entry) for entry in manifest.content["parameters"]]
+    entries += [(STATISTIC if entry.get("moves") else OPTIMIZER, entry) for entry in manifest.content["state"]]
+    entries.sort(key=lambda pair: KINDS.index(pair[0]))
+    found: list[Stored] = []
+    for kind, entry in entries:
+        part = entry.get("channels")
+        found.append(
+            Stored(
+                str(entry["name"]),
+                kind,
+                str(entry["input"]),
+                str(entry["output"]),
+                tuple(int(extent) for extent in entry["shape"]),
+                found[-1].end if found else 0,
+                None if part is None else Slice(int(part["axis"]), tuple(part["indices"])),
+            )
+        )
+    return tuple(found)
+
+
+def selected(tensors: Sequence[Stored]) -> tuple[Stored, ...]:
+    """Those that make a model personal: parameters and statistics."""
+    return tuple(tensor for tensor in tensors if tensor.kind != OPTIMIZER)
+
+
+def packed(tensors: Sequence[Stored], values: Mapping[str, np.ndarray]) -> bytes:
+    """The content of a file with the values of these tensors."""
+    data = bytearray(tensors[-1].end)
+    for tensor in tensors:
+        array = np.ascontiguousarray(values[tensor.name], _FLOAT).reshape(tensor.shape)
+        data[tensor.offset : tensor.offset + tensor.bytes] = array.tobytes()
+    return bytes(data)

@@ -1,0 +1,37 @@
+"""The table of a package for devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ..showing import counted, listed
+from ..sizes import size_text
+
+
+def package_table(content: Mapping[str, Any]) -> Table:
+    """The choices of layers in a package, a row each.
+
+    Args:
+        content: of device.json.
+    """
+    entries = content["entries"]
+    batch = entries[0]["memory"][1][0]
+    table = Table(title=f"{content['model']}: {counted(len(entries), 'choice')} of layers")
+    columns = ("choice", "layers", "trained", "update", "kept of a sample", f"memory at batch {batch}")
+    for name in columns:
+        table.add_column(name, justify="left" if name in columns[:2] else "right")
+    for entry in entries:
+        kept = sum(part["bytes"] for part in entry["boundary"])
+        table.add_row(
+            Text(entry["name"]),
+            Text(listed(entry["layers"], 3)),
+            f"{entry['trained']:,}",
+            size_text(entry["selected_bytes"]),
+            size_text(kept) if entry["frozen"] is not None else "nothing",
+            size_text(entry["memory"][1][1]),
+        )
+    return table
