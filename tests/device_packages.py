@@ -110,6 +110,8 @@ def description() -> dict[str, Any]:
         "ir_version": 8,
         "oldest_onnxruntime": "1.17",
         "profile": None,
+        "forward_batch": None,
+        "loss": "cross-entropy",
         "files": [],
         "weights": "weights.bin",
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", FEATURES]}],
@@ -134,13 +136,13 @@ def description() -> dict[str, Any]:
 def write_package(folder: Path, change: Callable[[dict[str, Any]], object] = lambda content: None) -> Path:
     """Write a package; what ``change`` does to its description is done before it is written."""
     folder.mkdir(exist_ok=True)
-    state = np.zeros(224, np.uint8)
+    state = np.zeros(192, np.uint8)
     rng = np.random.default_rng(1)
     for offset, size in ((0, 32), (64, 20), (128, 12)):
         numbers = rng.standard_normal(size // 4).astype("<f4")
         state[offset : offset + size] = np.frombuffer(numbers.tobytes(), np.uint8)
     contents = {name: rng.bytes(50) for name in GRAPHS} | {"weights.bin": rng.bytes(2048)}
-    contents |= {"state.bin": state.tobytes(), "selected.bin": state[:192].tobytes()}
+    contents |= {"state.bin": state.tobytes(), "selected.bin": state.tobytes()}
     contents["probes.onnx"] = scoring_graph().SerializeToString()
     content = description()
     for name, data in contents.items():

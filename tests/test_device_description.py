@@ -90,6 +90,8 @@ def test_a_package_is_read(package):
         lambda c: c.update(class_names=None, preprocessing=None, scoring=None, weights=None),
         lambda c: c["entries"][0].update(frozen=None, boundary=c["entries"][0]["boundary"][1:]),
         lambda c: c["entries"][0].update(class_axis=None),
+        lambda c: c["entries"][0].update(model=None),
+        lambda c: c.update(forward_batch=1, loss="mse"),
         lambda c: c["labels"].update(classes=None, ignore=None),
         lambda c: c["outputs"][0].update(shape=[2, "N", "4*N"], role=None),
         lambda c: c["inputs"].append({"name": "rate", "dtype": "float32", "shape": []}),
@@ -111,6 +113,17 @@ def test_files_are_verified_where_they_are_used(package):
     assert file_path(device, "step.onnx") == package / "step.onnx"
     with pytest.raises(RecordError, match=r"frozen\.onnx has 7 bytes, expected 50"):
         file_path(device, "frozen.onnx")
+
+
+def test_a_personal_model_is_one_of_the_package(package):
+    """The file it reads is written anew; its size stays."""
+    (package / "selected.bin").write_bytes(b"\x01" * 192)
+    load_device(package)
+    (package / "selected.bin").write_bytes(b"\x01" * 191)
+    refused(package, "selected.bin has 191 bytes, expected 192")
+    (package / "selected.bin").write_bytes(b"\x01" * 192)
+    (package / "state.bin").write_bytes(b"\x01" * 192)
+    refused(package, "state.bin was changed")
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------
@@ -181,7 +194,8 @@ def test_schema_and_reader_refuse_the_same(package):
         (lambda c: c["entries"][0]["tensors"][1].update(offset=0), ["'fc.bias'", "within the tensor before"]),
         (lambda c: c["entries"][0]["tensors"][1].update(offset=66), ["multiple of 64", "66"]),
         (lambda c: c["entries"][0]["tensors"][1].update(bytes=24), ["'fc.bias'", "24", "20"]),
-        (lambda c: c["entries"][0]["tensors"][3].update(offset=2**40), ["state.bin", "224"]),
+        (lambda c: c["files"][8].update(bytes=191), ["'selected_bytes' is 192", "'selected.bin', has 191"]),
+        (lambda c: c["entries"][0].update(state="step.onnx"), ["'selected_bytes' is 192", "'step.onnx', has 50"]),
         (lambda c: c["entries"][0]["tensors"][3].update(shape=[2**52, 2**52]), ["'fc.weight/m'", "'bytes'"]),
         (lambda c: c["entries"][0]["tensors"].reverse(), ["parameters"]),
         (lambda c: c["entries"][0]["tensors"][1].update(name="fc.weight"), ["'fc.weight' is there twice"]),
@@ -246,7 +260,7 @@ def test_damaged_packages_are_refused(package):
         path.write_bytes(spoilt)
         said = refusal(load_device, package)
         if said is None:
-            assert path.name == "device.json", case
+            assert path.name in ("device.json", "selected.bin"), case
             harmless += 1
         else:
             assert str(package if path.name == "device.json" else path) in said, (case, said)

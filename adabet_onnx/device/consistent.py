@@ -56,14 +56,10 @@ def _check_entry(device: Device, entry: Entry, where: str) -> None:
     for item in entry.boundary:
         _check_boundary(item, {given.name for given in device.inputs}, where)
     _check_tensors(entry, where)
-    last = entry.tensors[-1]
-    if sizes[entry.state] < last.end:
-        raise _wrong(
-            where, f"the state {entry.state!r} has {sizes[entry.state]} bytes, but {last.name!r} needs {last.end}"
-        )
-    if sizes[entry.selected] != entry.selected_bytes:
-        found = sizes[entry.selected]
-        raise _wrong(where, f"'selected_bytes' is {entry.selected_bytes}, but {entry.selected!r} has {found} bytes")
+    for what, name in (("state", entry.state), ("selected", entry.selected)):
+        if sizes[name] != entry.selected_bytes:
+            found = f"the file {what!r} names, {name!r}, has {sizes[name]}"
+            raise _wrong(where, f"'selected_bytes' is {entry.selected_bytes}, but {found}")
     if entry.class_axis is not None and entry.class_axis >= len(entry.logits_shape):
         raise _wrong(where, f"'class_axis' is {entry.class_axis}, but logits have {len(entry.logits_shape)} axes")
     if any(a[0] >= b[0] for a, b in itertools.pairwise(entry.memory)):

@@ -16,6 +16,7 @@ from ..training.export import proto_with, write_adapted
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from .delta import Delta, check_fits, load_delta, write_delta
+from .description import FILE as DEVICE
 from .description import is_device, load_device
 from .parts import Device, Entry
 
@@ -92,8 +93,10 @@ def apply_delta(
     found = delta if isinstance(delta, Delta) else load_delta(delta)
     if is_device(folder):
         device = load_device(folder)
-        keep_apart(path, [found.path, *(device.folder / file.name for file in device.files)])
-        write_bytes(path, selected_bytes(device, found))
+        data = selected_bytes(device, found)
+        read = {file.name for file in device.files} - {device.entry(found.entry).selected}
+        keep_apart(path, [found.path, *(device.folder / name for name in (DEVICE, *sorted(read)))])
+        write_bytes(path, data)
         return SELECTED
     manifest = _artifacts(Path(folder))
     inside = (path.path for path in os.scandir(manifest.folder))

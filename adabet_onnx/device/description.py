@@ -57,6 +57,8 @@ def load_device(folder: str | os.PathLike[str], *, verify: bool = True) -> Devic
 def verify_files(device: Device, names: Iterable[str] | None = None) -> None:
     """Hold files of a package against the size and SHA-256 that device.json names.
 
+    Of the file that a personal model reads (``selected``) the size alone: it is written anew for each.
+
     Args:
         device: the package.
         names: of files; None: all of them.
@@ -65,9 +67,10 @@ def verify_files(device: Device, names: Iterable[str] | None = None) -> None:
         RecordError: one is missing, a link out of the folder, or another than when the package was made.
     """
     wanted = None if names is None else set(names)
+    personal = {entry.selected for entry in device.entries}
     for file in device.files:
         if wanted is None or file.name in wanted:
-            _verify(device.folder, file)
+            _verify(device.folder, file, content=file.name not in personal)
 
 
 def file_path(device: Device, name: str) -> Path:
@@ -80,7 +83,7 @@ def file_path(device: Device, name: str) -> Path:
     return device.folder / name
 
 
-def _verify(folder: Path, file: PackageFile) -> None:
+def _verify(folder: Path, file: PackageFile, *, content: bool) -> None:
     path = folder / file.name
     if not path.is_file():
         raise RecordError(f"{path} is missing, expected a file of {file.bytes} bytes. {_AGAIN}")
@@ -88,6 +91,8 @@ def _verify(folder: Path, file: PackageFile) -> None:
     size = path.stat().st_size
     if size != file.bytes:
         raise RecordError(f"{path} has {size} bytes, expected {file.bytes}: it was changed or cut short. {_AGAIN}")
+    if not content:
+        return
     try:
         found = sha256_of_files([path])
     except OSError as error:

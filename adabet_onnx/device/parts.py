@@ -161,7 +161,7 @@ class Entry:
     evaluation: str
     prediction: str
     state: str
-    model: str
+    model: str | None
     selected: str
     selected_bytes: int
     boundary: tuple[Boundary, ...]
@@ -181,9 +181,8 @@ class Entry:
     @property
     def files(self) -> dict[str, str]:
         """The files it names, by key."""
-        keys = ("step", "evaluation", "prediction", "state", "model", "selected")
-        found = {key: str(getattr(self, key)) for key in keys}
-        return found if self.frozen is None else {"frozen": self.frozen, **found}
+        keys = ("frozen", "step", "evaluation", "prediction", "state", "model", "selected")
+        return {key: name for key in keys if (name := getattr(self, key)) is not None}
 
 
 @dataclass(frozen=True)
@@ -197,6 +196,8 @@ class Device:
     ir_version: int
     oldest_onnxruntime: str
     profile: str | None
+    forward_batch: int | None
+    loss: str
     files: tuple[PackageFile, ...]
     weights: str | None
     inputs: tuple[Input, ...]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..records import Entries
+from ..vocabulary import LOSSES
 from .parts import (
     KINDS,
     Boundary,
@@ -58,9 +59,9 @@ class Reader(Entries):
             raise self.damaged(f"{key!r} must be from {least} to {most}, found {value}")
         return value
 
-    def whole_or_none(self, key: str, least: int = 0) -> int | None:
-        """A whole number of at least this, or null."""
-        return None if self.take(key, int, type(None)) is None else self.whole(key, least)
+    def whole_or_none(self, key: str, least: int = 0, most: int = LARGEST) -> int | None:
+        """A whole number in a range, or null."""
+        return None if self.take(key, int, type(None)) is None else self.whole(key, least, most)
 
     def wholes(self, key: str, least: int) -> tuple[int, ...]:
         """A list of whole numbers of at least this."""
@@ -165,6 +166,8 @@ def read_device(folder: Path, content: Any, path: Path) -> Device:
         ir_version=record.whole("ir_version", 1),
         oldest_onnxruntime=record.matching("oldest_onnxruntime", _VERSION, "a version such as 1.17"),
         profile=record.word_or_none("profile", PROFILES),
+        forward_batch=record.whole_or_none("forward_batch", 1, 1),
+        loss=record.word("loss", LOSSES),
         files=record.objects("files", _file),
         weights=record.file_or_none("weights"),
         inputs=record.objects("inputs", _input),
@@ -256,7 +259,7 @@ def _entry(record: Reader) -> Entry:
         evaluation=record.file("evaluation"),
         prediction=record.file("prediction"),
         state=record.file("state"),
-        model=record.file("model"),
+        model=record.file_or_none("model"),
         selected=record.file("selected"),
         selected_bytes=record.whole("selected_bytes", 1),
         boundary=record.objects("boundary", _boundary),
