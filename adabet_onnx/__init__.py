@@ -34,9 +34,13 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
+<<<<<<< HEAD
     from .device.delta import load_delta
     from .device.deltas import apply_delta, save_delta
     from .device.menu import Menu, make_menu
+=======
+    from .device.menu import make_menu
+>>>>>>> main
     from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
     from .model.open import Model, open_model
@@ -75,7 +79,6 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceScoring",
-    "Menu",
     "Model",
     "ModelError",
     "Outcome",
@@ -129,7 +132,6 @@ _HOMES = {
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "DeviceScoring": ".device.package",
-    "Menu": ".device.menu",
     "Model": ".model.open",
     "Outcome": ".outcome",
     "Packing": ".device.package",

@@ -22,13 +22,19 @@ FUNCTIONS |= {
     "write_predictions",
     "write_report",
 }
+<<<<<<< HEAD
 FUNCTIONS |= {"load_scores", "load_selection", "save_delta", "load_delta", "apply_delta"}
+=======
+FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu"}
+>>>>>>> main
 OPTIONS = {
     "Adapting",
     "Budget",
     "Choices",
     "Choosing",
     "Data",
+    "DeviceScoring",
+    "Packing",
     "Plan",
     "Preprocessing",
     "Repeats",

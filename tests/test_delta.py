@@ -263,7 +263,7 @@ def test_what_does_not_fit_artifacts_is_refused(artifacts, delta, tmp_path):
     found = load_delta(delta)
     for changed, word in (
         ({"model": MODEL, "shapes": SHAPES}, "another model"),
-        ({"model": found.model_sha256, "shapes": SHAPES}, "not trained in"),
+        ({"model": found.model_sha256, "shapes": {"nothing": (2,)}}, "'nothing', which is not trained in"),
     ):
         personal(tmp_path / "p.safetensors", **changed)
         with pytest.raises(RecordError, match=word):

@@ -14,6 +14,7 @@ from models import tiny
 from adabet_onnx import (
     DataError,
     DeviceScoring,
+    Packing,
     RecordError,
     UsageError,
     make_artifacts,
@@ -97,7 +98,7 @@ def test_layers_are_scored_as_score_does(tmp_path):
     x = rng.standard_normal((32, *model.inputs[0].shape[1:])).astype(np.float32)
     make_artifacts(model, select(model, strategy="head"), tmp_path / "artifacts", check=False)
     how = DeviceScoring(samples=32, subset_size=32, subsets=1, sketch=1 << 20)
-    make_device(tmp_path / "artifacts", tmp_path / "device", scoring=how)
+    make_device(tmp_path / "artifacts", tmp_path / "device", packing=Packing(scoring=how))
     found = score_package(tmp_path / "device", {model.inputs[0].name: x})
     exact = score(model, x, scoring=Scoring(samples=32, subset_size=32, subsets=1, sketch="off", order="sequential"))
     assert found == pytest.approx({layer.name: layer.b1_hat for layer in exact.layers})

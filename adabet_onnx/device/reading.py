@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..records import Entries
-from ..vocabulary import LOSSES
+from ..vocabulary import DEVICE_PROFILES, LOSSES
 from .parts import (
     KINDS,
     Boundary,
@@ -41,7 +41,6 @@ DTYPES = (
     *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     "bool",
 )
-PROFILES = ("webgpu", "mobile")
 _FILE = re.compile(r"(?!\.\.?\Z)[^/\\:\x00-\x1f]{1,255}\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?\Z")
@@ -165,7 +164,7 @@ def read_device(folder: Path, content: Any, path: Path) -> Device:
         opset=record.whole("opset", 1),
         ir_version=record.whole("ir_version", 1),
         oldest_onnxruntime=record.matching("oldest_onnxruntime", _VERSION, "a version such as 1.17"),
-        profile=record.word_or_none("profile", PROFILES),
+        profile=record.word_or_none("profile", DEVICE_PROFILES),
         forward_batch=record.whole_or_none("forward_batch", 1, 1),
         loss=record.word("loss", LOSSES),
         files=record.objects("files", _file),
