@@ -34,13 +34,9 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
-<<<<<<< HEAD
     from .device.delta import load_delta
     from .device.deltas import apply_delta, save_delta
-    from .device.menu import Menu, make_menu
-=======
     from .device.menu import make_menu
->>>>>>> main
     from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
     from .model.open import Model, open_model

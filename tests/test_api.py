@@ -22,11 +22,7 @@ FUNCTIONS |= {
     "write_predictions",
     "write_report",
 }
-<<<<<<< HEAD
-FUNCTIONS |= {"load_scores", "load_selection", "save_delta", "load_delta", "apply_delta"}
-=======
-FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu"}
->>>>>>> main
+FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu", "save_delta", "load_delta", "apply_delta"}
 OPTIONS = {
     "Adapting",
     "Budget",
