@@ -396,7 +396,7 @@ def test_how_far_two_are_apart(tmp_path):
         "same": np.ones(3),
         "zero": np.zeros(2),
         "other shape": np.ones(2),
-        "first": np.ones(1),
+        "a": np.ones(1),
         "w": np.array([3, 4]),
     }
     other = {"w": np.array([3, 5]), "zero": np.ones(2), "same": np.ones(3), "other shape": np.ones(4), "b": np.ones(1)}
