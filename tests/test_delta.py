@@ -395,11 +395,11 @@ def test_how_far_two_are_apart(tmp_path):
     one = {
         "same": np.ones(3),
         "zero": np.zeros(2),
-        "other shape": np.ones(2),
+        "shape": np.ones(2),
         "a": np.ones(1),
         "w": np.array([3, 4]),
     }
-    other = {"w": np.array([3, 5]), "zero": np.ones(2), "same": np.ones(3), "other shape": np.ones(4), "b": np.ones(1)}
+    other = {"w": np.array([3, 5]), "zero": np.ones(2), "same": np.ones(3), "shape": np.ones(4), "b": np.ones(1)}
     first, second = (
         write_delta(tmp_path / name, floats(tensors), model_sha256=MODEL, entry=name)
         for name, tensors in (("a", one), ("b", other))

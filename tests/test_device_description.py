@@ -13,8 +13,18 @@ import pytest
 from conftest import ROOT
 from device_packages import MODEL, description, write_package
 from jsonschema import Draft202012Validator
+from models import tiny
 
-from adabet_onnx import RecordError, UsageError
+from adabet_onnx import (
+    Packing,
+    RecordError,
+    Trainer,
+    UsageError,
+    make_artifacts,
+    make_device,
+    open_model,
+    select,
+)
 from adabet_onnx.device.consistent import check_consistent
 from adabet_onnx.device.description import file_path, is_device, load_device, verify_files
 from adabet_onnx.device.parts import OPTIMIZER
@@ -124,6 +134,25 @@ def test_a_personal_model_is_one_of_the_package(package):
     (package / "selected.bin").write_bytes(b"\x01" * 192)
     (package / "state.bin").write_bytes(b"\x01" * 192)
     refused(package, "state.bin was changed")
+
+
+@pytest.mark.parametrize("packing", [Packing(), Packing(scoring=None, profile="mobile")])
+def test_what_is_written_is_read(tmp_path, packing, checked_here):
+    """By the package's own writer, after a training that found its rate by itself."""
+    model, rng = open_model(tiny.conv_net()), np.random.default_rng(0)
+    x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "artifacts", check=False)
+    trainer = Trainer(tmp_path / "artifacts")
+    trainer.fit((x, rng.integers(0, 3, 40)), epochs=1)
+    content = make_device(tmp_path / "artifacts", tmp_path / "device", packing=packing)
+    device = load_device(tmp_path / "device")
+    assert trainer.rates is not None
+    assert device.training.learning_rate == trainer.rates.rate
+    assert device.model_sha256 == model.sha256
+    assert device.profile == packing.profile
+    assert (device.scoring is None) == (packing.scoring is None)
+    assert [entry.layers for entry in device.entries] == [("fc",)]
+    assert Draft202012Validator(SCHEMA).is_valid(content)
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------
