@@ -27,7 +27,7 @@ from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from ..training.settings import BATCH_SIZE, LEARNING_RATES
 from ..version import __version__
-from ..vocabulary import DEVICE_PROFILES, STARTS
+from ..vocabulary import AUTO, DEVICE_PROFILES, STARTS
 from .entry import EntryWriter, operators
 from .graphs import fix_samples
 from .ort_format import as_ort
@@ -280,12 +280,17 @@ class PackageWriter:
             "class_names": classes,
             "preprocessing": self._preprocessing(),
             "training": {
-                "learning_rate": settings.get("learning_rate") or LEARNING_RATES[manifest.optimizer],
+                "learning_rate": self._rate(settings.get("learning_rate")),
                 "batch_size": settings.get("batch_size") or BATCH_SIZE,
                 "epochs": EPOCHS,
                 "seed": 0,
             },
         }
+
+    def _rate(self, given: Any) -> float:
+        """The rate of the last training, given or found; else the optimizer's usual one."""
+        found = (self._started.get("rates") or {}).get("rate") if given == AUTO else given
+        return float(found or LEARNING_RATES[self._manifest.optimizer])
 
     def _preprocessing(self) -> dict[str, Any] | None:
         value = self._started.get("preprocessing") or self._manifest.content["preprocessing"]
