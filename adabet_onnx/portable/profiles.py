@@ -17,6 +17,7 @@ _WEBGPU = """
     Mul Neg Not Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ScatterND Shape Sigmoid Sin Sinh Slice Softmax Split Sqrt
     Squeeze Sub Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where"""
+_OLDEST_OPSET = 13  # in which Softmax is of one axis, and axes are inputs
 PROFILES = {"webgpu": frozenset(_WEBGPU.split())}
 
 
@@ -44,10 +45,15 @@ def fit_profile(profile: str | None, model: ir.Model) -> None:
                 f"the profile {profile} has no {node.op_type}, which node {node.name or ''!r} of the training step is. "
                 "Select layers after it, or leave the profile out."
             )
-    fit_webgpu(model)
     opset = model.opset_imports.get("") or 0
+    if opset < _OLDEST_OPSET:
+        raise UsageError(
+            f"the profile {profile} needs opset {_OLDEST_OPSET} or newer, and a node keeps the graph at {opset}. Export "
+            "the model with opset 17, or leave the profile out."
+        )
+    fit_webgpu(model)
     for node in model.graph.all_nodes():
-        lacking = webgpu_lacks(node, opset)
+        lacking = webgpu_lacks(node)
         if lacking is not None:
             raise UsageError(
                 f"the profile {profile} has no {node.op_type} that {lacking}, as node {node.name or ''!r} does. "

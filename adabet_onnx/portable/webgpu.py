@@ -19,14 +19,14 @@ from .opset_edits import ints, numbers
 from .webgpu_windows import explicit_convolution, explicit_transposed, without_ceil
 
 MOST = 7  # inputs of a Concat, or outputs of a Split: with the one on the other side, eight buffers
-_SPLITS_BY_ATTRIBUTE = 12  # Split takes its sizes as an input from opset 13 on
+_FAR = (1 << 63) - 1
 
 
 def fit_webgpu(model: ir.Model) -> None:
     """Rewrite a graph, in place; it computes the same.
 
     Args:
-        model: a finished graph of a training, with shapes on its values as far as they are known.
+        model: a finished graph of a training, of opset 13 or newer, with shapes on its values as far as they are known.
 
     Raises:
         UsageError: a node's other form depends on a shape that is not known.
@@ -81,10 +81,7 @@ def _split(x: ir.Value, sizes: Sequence[int], axis: int, build: Builder) -> list
         width *= MOST
     groups = [sizes[i : i + width] for i in range(0, len(sizes), width)]
     wide = [sum(group) for group in groups]
-    if build.opset <= _SPLITS_BY_ATTRIBUTE:
-        parts = build.ops("Split", x, outputs=len(wide), axis=axis, split=wide)
-    else:
-        parts = build.ops("Split", x, build.ints(*wide), outputs=len(wide), axis=axis)
+    parts = build.ops("Split", x, build.ints(*wide), outputs=len(wide), axis=axis)
     if width == 1:
         return list(parts)
     return [
@@ -96,9 +93,9 @@ def _split(x: ir.Value, sizes: Sequence[int], axis: int, build: Builder) -> list
 
 def _sizes(node: ir.Node, axis: int) -> list[int]:
     """How long the outputs of a Split are."""
-    given = numbers(node, 1) if input_of(node, 1) is not None else ints(node, "split")
+    given = numbers(node, 1) if input_of(node, 1) is not None else None
     if given is not None:
-        return list(given)
+        return given
     shapes = [dims_or_none(value) for value in node.outputs]
     sizes = [shape[axis] for shape in shapes if shape is not None]
     known = [size for size in sizes if isinstance(size, int)]
@@ -151,9 +148,7 @@ def _one_sum_at_a_time(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
     """An Einsum of two inputs over several indices, which the default bundle computes wrong, over one; then the rest."""
     terms, arrow, result = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     summed = sorted(set(terms) - set(result) - {",", "."})
-    if not arrow or len(node.inputs) != 2 or len(summed) < 2:
-        return
-    if "." in terms:
+    if not arrow or "." in terms or len(node.inputs) != 2 or len(summed) < 2:
         return
     kept = "".join(summed[1:])
     wide = build.op("Einsum", *node.inputs, equation=f"{terms}->{kept}{result}")

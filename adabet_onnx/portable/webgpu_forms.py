@@ -13,16 +13,14 @@ import onnx_ir as ir
 from ..model.dims import dims_or_none
 from .opset_edits import ints
 
-_SOFTMAX_OF_ONE_AXIS = 13  # before, Softmax went over all axes from one on
 
-
-def webgpu_lacks(node: ir.Node, opset: int) -> str | None:
+def webgpu_lacks(node: ir.Node) -> str | None:
     """What a node has that the providers lack, as in "has dilations"; None where there is nothing."""
     check = _CHECKS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    return None if check is None else check(node, opset)
+    return None if check is None else check(node)
 
 
-def _pool(node: ir.Node, _: int) -> str | None:
+def _pool(node: ir.Node) -> str | None:
     if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         return "gives the places of the maxima"
     if any(d != 1 for d in ints(node, "dilations") or []):
@@ -30,17 +28,17 @@ def _pool(node: ir.Node, _: int) -> str | None:
     return None
 
 
-def _normalisation(node: ir.Node, _: int) -> str | None:
+def _normalisation(node: ir.Node) -> str | None:
     if node.attributes.get_int("training_mode", 0):
         return "normalises by the batch (use `batch_norm='frozen'`)"
     return None
 
 
-def _transposed(node: ir.Node, _: int) -> str | None:
+def _transposed(node: ir.Node) -> str | None:
     return "has three spatial axes" if len(ints(node, "strides") or []) > 2 else None
 
 
-def _einsum(node: ir.Node, _: int) -> str | None:
+def _einsum(node: ir.Node) -> str | None:
     """Several indices summed are right only one at a time, as `webgpu` writes them where it can."""
     terms, arrow, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
     if len(node.inputs) > 2:
@@ -50,28 +48,24 @@ def _einsum(node: ir.Node, _: int) -> str | None:
     return None
 
 
-def _product(node: ir.Node, _: int) -> str | None:
+def _product(node: ir.Node) -> str | None:
     shapes = [dims_or_none(value) for value in node.inputs if value is not None]
     return "has an input of one axis" if any(shape is not None and len(shape) == 1 for shape in shapes) else None
 
 
-def _pad(node: ir.Node, _: int) -> str | None:
+def _pad(node: ir.Node) -> str | None:
     return "repeats the image" if node.attributes.get_string("mode", "constant") == "wrap" else None
 
 
-def _resize(node: ir.Node, _: int) -> str | None:
+def _resize(node: ir.Node) -> str | None:
     return "has antialias" if node.attributes.get_int("antialias", 0) else None
 
 
-def _gelu(node: ir.Node, _: int) -> str | None:
+def _gelu(node: ir.Node) -> str | None:
     return "is approximated by tanh" if node.attributes.get_string("approximate", "none") == "tanh" else None
 
 
-def _softmax(node: ir.Node, opset: int) -> str | None:
-    return "is that of before opset 13" if opset < _SOFTMAX_OF_ONE_AXIS else None
-
-
-_CHECKS: dict[str, Callable[[ir.Node, int], str | None]] = {
+_CHECKS: dict[str, Callable[[ir.Node], str | None]] = {
     "AveragePool": _pool,
     "BatchNormalization": _normalisation,
     "ConvTranspose": _transposed,
@@ -81,5 +75,4 @@ _CHECKS: dict[str, Callable[[ir.Node, int], str | None]] = {
     "MaxPool": _pool,
     "Pad": _pad,
     "Resize": _resize,
-    "Softmax": _softmax,
 }
