@@ -127,17 +127,22 @@ def odd_net() -> onnx.ModelProto:
         onnx.helper.make_node("Flatten", ["g"], ["f"], "/flat"),
         onnx.helper.make_node("Gemm", ["f", "fc.weight"], ["logits"], "/fc"),
     ]
-    values = {"a.weight": tiny.normal(10, 3, 4, 4), "b.weight": tiny.normal(6, 10, 3, 3), "fc.weight": tiny.normal(6, 3)}
+    values = {
+        "a.weight": tiny.normal(10, 3, 4, 4),
+        "b.weight": tiny.normal(6, 10, 3, 3),
+        "fc.weight": tiny.normal(6, 3),
+    }
     return tiny.build(nodes, values)
 
 
-def artifacts(model, folder, profile, *, layers=None, x=None, **choices):
+def artifacts(model, folder, profile, *, layers=None, x=None, check=True, **choices):
     opened = open_model(model)
     if x is None:
         x = np.random.default_rng(0).standard_normal((32, *opened.inputs[0].shape[1:])).astype(np.float32)
     scores = score(opened, x[:32], scoring=Scoring(samples=32))
     selection = select(scores, layers=layers) if layers else select(scores, strategy="adabet", rho=0.1)
-    return make_artifacts(opened, selection, folder, backend="portable", choices=Choices(profile=profile, **choices))
+    made = Choices(profile=profile, **choices)
+    return make_artifacts(opened, selection, folder, backend="portable", choices=made, check=check)
 
 
 @pytest.mark.parametrize("layers", [["fc"], ["b", "fc"], ["a", "b", "fc"]], ids=len)
@@ -175,7 +180,7 @@ def test_normalisation_by_the_batch_is_refused(tmp_path):
         "fc.weight": tiny.normal(4, 3),
     }
     model = tiny.build(nodes, values)
-    with pytest.raises(UsageError, match="normalises by the batch .use `batch_norm='frozen'`., as node '/n' does"):
+    with pytest.raises(UsageError, match=r"normalises by the batch \(use `batch_norm='frozen'`\), as node '/n' does"):
         artifacts(model, tmp_path / "a", "webgpu", layers=["n", "fc"], batch_norm="batch")
     assert not (tmp_path / "a").exists()
     artifacts(model, tmp_path / "a", "webgpu", layers=["fc"], batch_norm="batch")  # nothing is normalised by the batch
@@ -220,9 +225,9 @@ def test_the_forms_in_a_browser(bundle, tmp_path):
     assert not wrong, wrong
 
 
-def trained(manifest, x, y, folder, bundle):
+def trained(manifest, x, y, size, folder, bundle):
     """Losses and trained values, of this runtime and of the browser's."""
-    parts = [slice(i, i + BATCH) for i in range(0, len(x), BATCH)]
+    parts = [slice(i, i + size) for i in range(0, len(x), size)]
     batches = [{"x": x[p].ravel().tolist(), "xShape": x[p].shape, "y": y[p].tolist()} for p in parts]
     job = {"bundle": bundle, "layout": "NCHW", "folder": str(manifest.file("step").parent)}
     said = browser(job | {"batches": {"batches": batches, "rate": RATE}}, folder)
@@ -233,10 +238,10 @@ def trained(manifest, x, y, folder, bundle):
     return said, losses, session
 
 
-def check_trained(manifest, x, y, folder, bundle):
+def check_trained(manifest, x, y, size, folder, bundle):
     """The browser has Python's losses and trained values, and an export with these changes nothing else."""
-    said, losses, session = trained(manifest, x, y, folder, bundle)
-    assert len(said["losses"]) == len(x) // BATCH
+    said, losses, session = trained(manifest, x, y, size, folder, bundle)
+    assert len(said["losses"]) == len(x) // size
     np.testing.assert_allclose(said["losses"], losses, rtol=TOLERANCE)
     assert set(said["parameters"]) == set(manifest.parameters)
     before = manifest.session(manifest.initial)
@@ -246,9 +251,13 @@ def check_trained(manifest, x, y, folder, bundle):
         assert moved > 0, name
         assert np.abs(np.array(values) - mine).max() <= 0.05 * moved, name
         session.set_parameter(name, np.array(values, np.float32).reshape(before.parameter(name).shape))
+    (manifest.folder / LAST).parent.mkdir(exist_ok=True)
     session.save(manifest.folder / LAST)
     adapted = adapted_proto(manifest)
-    original = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(manifest.file("model")).graph.initializer}
+    original = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(manifest.file("model")).graph.initializer
+    }
     changed = {
         tensor.name
         for tensor in adapted.graph.initializer
@@ -257,21 +266,34 @@ def check_trained(manifest, x, y, folder, bundle):
     assert changed == set(manifest.parameters)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bundle", BUNDLES)
-def test_twenty_steps_of_the_demo_in_a_browser(bundle, tmp_path):
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Artifacts of the demo, 20 batches, their labels, and how many samples a batch has."""
     root = resources.files("adabet_onnx.demo")
     data = np.load(str(root / "digits_shifted.npz"))
     x = data["x_train"][: 20 * BATCH].astype(np.float32).transpose(0, 3, 1, 2) / 255
-    manifest = artifacts(str(root / "digits.onnx"), tmp_path / "a", "webgpu", x=x)
-    check_trained(manifest, x, data["y_train"][: len(x)], tmp_path, bundle)
+    folder = tmp_path_factory.mktemp("demo") / "a"
+    return artifacts(str(root / "digits.onnx"), folder, "webgpu", x=x, check=False), x, data["y_train"][: len(x)], BATCH
+
+
+@pytest.fixture(scope="module")
+def resnet(shared, tmp_path_factory):
+    """Artifacts of ResNet-20, 5 small batches, their labels and size: a step takes seconds without a GPU."""
+    data = np.load(shared / "data" / "cifar10_noise5.npz")
+    x = (data["x_train"][: 5 * 4].astype(np.float32).transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    folder = tmp_path_factory.mktemp("resnet") / "a"
+    model = shared / "models" / "resnet20_cifar10_bn.onnx"
+    return artifacts(model, folder, "webgpu", x=x, check=False), x, data["y_train"][: len(x)], 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_five_steps_of_resnet_in_a_browser(bundle, shared, tmp_path):
+def test_twenty_steps_of_the_demo_in_a_browser(bundle, demo, tmp_path):
+    check_trained(*demo, tmp_path, bundle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_five_steps_of_resnet_in_a_browser(bundle, resnet, tmp_path):
     """The Concat of nine in its weight gradient is what trained silently wrong with the default bundle."""
-    data = np.load(shared / "data" / "cifar10_noise5.npz")
-    x = (data["x_train"][:40].astype(np.float32).transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
-    manifest = artifacts(shared / "models" / "resnet20_cifar10_bn.onnx", tmp_path / "a", "webgpu", x=x)
-    check_trained(manifest, x, data["y_train"][: len(x)], tmp_path, bundle)
+    check_trained(*resnet, tmp_path, bundle)

@@ -371,7 +371,7 @@ form = together(
     _artifacts(
         "--profile",
         type=click.Choice(PROFILES),
-        help="Use only operators that this target has.",
+        help="Write graphs as this target computes them right, of its operators alone.",
         show_default="all operators",
     ),
     _artifacts(

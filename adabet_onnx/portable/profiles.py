@@ -48,8 +48,8 @@ def fit_profile(profile: str | None, model: ir.Model) -> None:
     opset = model.opset_imports.get("") or 0
     if opset < _OLDEST_OPSET:
         raise UsageError(
-            f"the profile {profile} needs opset {_OLDEST_OPSET} or newer, and a node keeps the graph at {opset}. Export "
-            "the model with opset 17, or leave the profile out."
+            f"the profile {profile} needs opset {_OLDEST_OPSET} or newer, and a node keeps the graph at {opset}. "
+            "Export the model with opset 17, or leave the profile out."
         )
     fit_webgpu(model)
     for node in model.graph.all_nodes():

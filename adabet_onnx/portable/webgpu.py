@@ -101,9 +101,9 @@ def _sizes(node: ir.Node, axis: int) -> list[int]:
     known = [size for size in sizes if isinstance(size, int)]
     if len(known) < len(node.outputs):
         raise UsageError(
-            f"node {node.name!r} (Split) has {len(node.outputs)} outputs, more than a shader of WebGPU has buffers for, "
-            "and their sizes, by which it could be split in two steps, are unknown. Export the model with constant "
-            "sizes, or leave the profile out."
+            f"node {node.name!r} (Split) has {len(node.outputs)} outputs, more than a shader of WebGPU has buffers "
+            "for, and their sizes, by which it could be split in two steps, are unknown. Export the model with "
+            "constant sizes, or leave the profile out."
         )
     return known
 
@@ -112,7 +112,8 @@ def _normalise_three_axes(graph: ir.Graph, node: ir.Node, build: Builder) -> Non
     """A BatchNormalization of (N, C), which both providers compute wrong, as one of (N, C, 1)."""
     x, y = node.inputs[0], node.outputs[0]
     shape = None if x is None else dims_or_none(x) or dims_or_none(y)
-    if x is None or shape is None or len(shape) != 2 or node.attributes.get_int("training_mode", 0):
+    training = bool(node.attributes.get_int("training_mode", 0))
+    if x is None or shape is None or len(shape) != 2 or training:
         return
     given = [value for value in node.inputs[1:] if value is not None]
     wide = build.op("Reshape", x, build.ints(0, 0, 1), shape=[*shape, 1])
@@ -145,7 +146,10 @@ def _sum_from_the_end(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _one_sum_at_a_time(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """An Einsum of two inputs over several indices, which the default bundle computes wrong, over one; then the rest."""
+    """An Einsum of two inputs that sums over several indices, which the default bundle computes wrong, sums over one.
+
+    A ReduceSum does the rest.
+    """
     terms, arrow, result = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     summed = sorted(set(terms) - set(result) - {",", "."})
     if not arrow or "." in terms or len(node.inputs) != 2 or len(summed) < 2:
@@ -162,16 +166,15 @@ def _forwards(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
     steps = numbers(node, 4) if input_of(node, 4) is not None else None
     if steps is None or min(steps) > 0:
         return
-    x, (starts, ends) = node.inputs[0], (numbers(node, 1), numbers(node, 2))
+    x, starts, ends = node.inputs[0], numbers(node, 1), numbers(node, 2)
     axes = numbers(node, 3) if input_of(node, 3) is not None else list(range(len(steps)))
     shape = None if x is None else dims_or_none(x)
-    for axis, step in zip(axes or [], steps, strict=False):
-        if shape is None or starts is None or ends is None or (step < 0 and not isinstance(shape[axis], int)):
-            raise UsageError(
-                f"node {node.name!r} (Slice) goes backwards along an axis of unknown length, which the profile webgpu "
-                "cannot. Export the model with a fixed size, or leave the profile out."
-            )
-    assert x is not None and shape is not None and starts is not None and ends is not None and axes is not None
+    turned = [shape[axis] for axis, step in zip(axes or [], steps, strict=False) if step < 0] if shape else []
+    if x is None or starts is None or ends is None or not axes or not shape or any(isinstance(n, str) for n in turned):
+        raise UsageError(
+            f"node {node.name!r} (Slice) goes backwards along an axis of unknown length, or from an unknown place, "
+            "which the profile webgpu cannot. Export the model with a fixed size, or leave the profile out."
+        )
     value = x
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if step > 0:
@@ -207,7 +210,7 @@ def _replace(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Value]) -> None:
     """Let values take over a node's outputs, their names included, and remove the node."""
     old = node.outputs[: len(made)]
     for before, value in zip(old, made, strict=True):
-        value.dtype = value.dtype or before.dtype
+        value.type = value.type or before.type
         value.shape = value.shape or before.shape
         before.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.remove(node, safe=True)

@@ -98,8 +98,8 @@ def without_ceil(node: ir.Node) -> None:
 
 def _unknown(node: ir.Node, why: str) -> str:
     return (
-        f"node {node.name!r} ({node.op_type}) cannot be written for the profile webgpu: {why}, which is unknown. Export "
-        "the model with a fixed size and explicit pads, or leave the profile out."
+        f"node {node.name!r} ({node.op_type}) cannot be written for the profile webgpu: {why}, which is unknown. "
+        "Export the model with a fixed size and explicit pads, or leave the profile out."
     )
 
 

@@ -33,7 +33,10 @@ def one(op_type: str, *inputs: np.ndarray | None, outputs: int = 1, opset: int =
         [node],
         "one",
         [onnx.helper.make_tensor_value_info(name, 1, value.shape) for name, value in fed.items()],
-        [onnx.helper.make_tensor_value_info(name, 7 if op_type == "MaxPool" and name == "y1" else 1, None) for name in made],
+        [
+            onnx.helper.make_tensor_value_info(name, 7 if op_type == "MaxPool" and name == "y1" else 1, None)
+            for name in made
+        ],
         [onnx.numpy_helper.from_array(value, name) for name, value in given.items() if name not in fed],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
@@ -100,7 +103,16 @@ FORMS: dict[str, Case] = {
 # What stays wrong or refused however it is written, and what is said of it.
 REFUSED: dict[str, tuple[Case, str]] = {
     "training": (
-        one("BatchNormalization", normal(2, 6, 3), normal(6), normal(6), normal(6), _POSITIVE, training_mode=1, outputs=3),
+        one(
+            "BatchNormalization",
+            normal(2, 6, 3),
+            normal(6),
+            normal(6),
+            normal(6),
+            _POSITIVE,
+            training_mode=1,
+            outputs=3,
+        ),
         "no BatchNormalization that normalises by the batch .use `batch_norm='frozen'`., as node '/node' does",
     ),
     "dilated pool": (pool("MaxPool", dilations=[2, 2]), "no MaxPool that has dilations"),
