@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from ..data.layout import entrance
 from ..errors import UsageError
@@ -18,7 +19,8 @@ from ..model.dims import count, dims
 from ..model.open import Model, open_model
 from ..options import check_fields, typed
 from ..portable.opset import lower_opset, oldest_runtime
-from ..portable.profiles import check_profile
+from ..portable.profiles import fit_profile
+from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
 from ..portable.weights import Weights
 from ..scoring.probes import add_probes
@@ -315,8 +317,10 @@ class PackageWriter:
         """Bring a graph into the form of the profile, in place."""
         if self._packing.profile == "mobile" and _forwards(name):
             fix_samples(model)
-        if self._packing.profile == "webgpu":
-            check_profile(self._packing.profile, ((node.op_type, node.name or "") for node in model.graph))
+        if self._packing.profile == "webgpu" and name != PROBES:  # layers are scored on the CPU
+            common.IdentityEliminationPass()(model)
+            annotate(model)
+            fit_profile(self._packing.profile, model)
 
 
 def _written(content: Mapping[str, Any]) -> bytes:
