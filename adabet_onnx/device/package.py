@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def make_device(
         device: the folder to write; an earlier package there is replaced.
         start: the values that training on a device begins with: ``trained``, those of the folder's best or last
             checkpoint, if it has one; or ``initial``, those of the model.
-        packing: form of the package; None: the defaults of `Packing`.
+        packing: form of the package; None: the defaults of `Packing`. Without a profile, that of the artifacts.
 
     Returns:
         The content of device.json, which docs/device-package.md describes.
@@ -151,8 +151,15 @@ def make_device(
         raise UsageError(f"unknown `start` {start!r}: choose one of {', '.join(STARTS)}.")
     manifest = load_manifest(Path(folder))
     check_backend(manifest)
+    packing = packing or Packing()
+    profile = manifest.content["profile"]
+    if packing.profile == "webgpu" and profile is None:
+        raise UsageError(
+            f"the graphs in {folder} were written for no profile. Make the artifacts again with `profile='webgpu'`."
+        )
+    packing = replace(packing, profile=packing.profile or profile)
     with replacing_folder(device, FILE) as part:
-        writer = PackageWriter(part, manifest, packing or Packing())
+        writer = PackageWriter(part, manifest, packing)
         writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
         return writer.finish()
 
