@@ -280,10 +280,11 @@ def demo(tmp_path_factory):
 def resnet(shared, tmp_path_factory):
     """Artifacts of ResNet-20, 5 small batches, their labels and size: a step takes seconds without a GPU."""
     data = np.load(shared / "data" / "cifar10_noise5.npz")
-    x = (data["x_train"][: 5 * 4].astype(np.float32).transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    x = (data["x_train"][:32].astype(np.float32).transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
     folder = tmp_path_factory.mktemp("resnet") / "a"
     model = shared / "models" / "resnet20_cifar10_bn.onnx"
-    return artifacts(model, folder, "webgpu", x=x, check=False), x, data["y_train"][: len(x)], 4
+    manifest = artifacts(model, folder, "webgpu", x=x, check=False)
+    return manifest, x[: 5 * 4], data["y_train"][: 5 * 4], 4
 
 
 @pytest.mark.slow
