@@ -1,4 +1,4 @@
-"""What tests of samples/web/core and samples/node share: the compiler, jobs, and the format's random numbers in Python."""
+"""What tests of samples/web/core and samples/node share: compiling, jobs, and the format's random numbers in Python."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ from adabet_onnx.scoring.betti import loops_by_ripser
 from adabet_onnx.trainability.choices import Choices
 
 BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7
-SAMPLES, HELD_OUT = 80, 60  # ten steps in an epoch
+SAMPLES, HELD_OUT = 80, 20  # ten steps in an epoch
 TOLERANCE = 1e-5
-SCORING = DeviceScoring(samples=20, subset_size=12, subsets=10, sketch=256)
+SCORING = DeviceScoring(samples=16, subset_size=12, subsets=10, sketch=256)
 DIGITS = ROOT / "adabet_onnx" / "demo" / "digits.onnx"
 
 
@@ -231,7 +231,6 @@ def test_scores_are_those_of_python(core, task, runtime):
         assert choice["worth"] == sum(scores[name] for name in entry["layers"] if name in scores)
 
 
-
 OTHERS = {
     "mobile": (tiny.conv_net, ["conv2", "fc"], (), "cross-entropy"),
     "regression": (tiny.mlp, None, (3,), "mse"),
@@ -247,7 +246,9 @@ def test_other_packages(core, tmp_path, kind):
     model, rng, count = open_model(made()), np.random.default_rng(0), SAMPLES + HELD_OUT
     selection = select(model, strategy="all") if layers is None else select(model, layers=layers)
     choices = Choices(loss=loss)
-    manifest = make_artifacts(model, selection, tmp_path / "artifacts", backend="portable", choices=choices, check=False)
+    manifest = make_artifacts(
+        model, selection, tmp_path / "artifacts", backend="portable", choices=choices, check=False
+    )
     packing = Packing(scoring=SCORING, profile="mobile" if kind == "mobile" else None)
     content = make_device(tmp_path / "artifacts", tmp_path / "device", packing=packing)
     assert content["forward_batch"] == (1 if kind == "mobile" else None)

@@ -16,7 +16,7 @@ from adabet_onnx import DeviceScoring, Packing, make_artifacts, make_device, ope
 
 BATCH = 8
 SAMPLES = 8
-CODES = {"wrong-file", "wrong-hash", "wrong-shape", "not-finite", "loss-not-finite", "out-of-memory", "runtime"}
+CODES = {"wrong-file", "wrong-hash", "wrong-shape", "not-finite", "loss-not-finite"}
 FIRST = ["entries", 0]
 TENSOR = [*FIRST, "tensors", 0]
 HOSTILE = [
@@ -77,7 +77,17 @@ HOSTILE = [
     (["scoring", "layers", 0, "numbers"], 1),
     ([*FIRST, "class_axis"], 0),
 ]
-TEXTS = [b"", b"{", b"null", b"[]", b'"device"', b"\xff\xfe{}", b"[" * 100_000, b'{"format":"adabet-onnx/device"}', b"\0" * 64]
+TEXTS = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"device"',
+    b"\xff\xfe{}",
+    b"[" * 100_000,
+    b'{"format":"adabet-onnx/device"}',
+    b"\0" * 64,
+]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +170,11 @@ def cases_of(folder):
         yield name, with_hashes(content, damage), True
     for name in (entry["step"], entry["evaluation"], entry["state"]):
         for _ in range(5):
-            yield f"{name} with a bit flipped behind the hash", with_hashes(content, {name: flipped(files[name], rng)}), False
+            yield (
+                f"{name} with a bit flipped behind the hash",
+                with_hashes(content, {name: flipped(files[name], rng)}),
+                False,
+            )
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -181,12 +195,8 @@ def test_every_damage_ends_with_an_error_of_ours(core, package, runtime):
         if error is None:
             assert not must, f"{name}: nothing was found wrong"
             continue
-        assert error["code"] in CODES, (name, error)
+        assert error["code"] in CODES, (name, error)  # not "runtime": what was wrong is told
         assert len(error["message"]) > 20, (name, error)
-        if "__proto__" not in name and "half" not in name:
-            assert "undefined" not in error["message"], (name, error)
-    bare = [(name, error) for (name, _, _), error in zip(cases, said, strict=True) if error and error["code"] == "runtime"]
-    assert not bare, "what was wrong is told"
 
 
 def test_nothing_is_written(core, package, tmp_path):

@@ -36,29 +36,37 @@ export async function readIfThere(path: string): Promise<Uint8Array | null> {
   }
 }
 
-const ARRAYS: { readonly [dtype: string]: { readonly BYTES_PER_ELEMENT: number; new (buffer: ArrayBuffer): Numbers } } = {
-  float32: Float32Array,
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  int16: Int16Array,
-  int32: Int32Array,
-  int64: BigInt64Array,
-  uint8: Uint8Array,
-  uint16: Uint16Array,
-  uint32: Uint32Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
-};
+const ARRAYS: { readonly [dtype: string]: { readonly BYTES_PER_ELEMENT: number; new (buffer: ArrayBuffer): Numbers } } =
+  {
+    float32: Float32Array,
+    float64: Float64Array,
+    float16: Uint16Array,
+    int8: Int8Array,
+    int16: Int16Array,
+    int32: Int32Array,
+    int64: BigInt64Array,
+    uint8: Uint8Array,
+    uint16: Uint16Array,
+    uint32: Uint32Array,
+    uint64: BigUint64Array,
+    bool: Uint8Array,
+  };
 
 /** Raw little-endian numbers. */
 async function numbers(path: string, dtype: string): Promise<Numbers> {
   const bytes = await readFile(path).catch((error: unknown) => {
-    throw new DeviceError("wrong-file", `${path} cannot be read: ${error instanceof Error ? error.message : String(error)}.`, error);
+    throw new DeviceError(
+      "wrong-file",
+      `${path} cannot be read: ${error instanceof Error ? error.message : String(error)}.`,
+      error,
+    );
   });
   const kind = ARRAYS[dtype];
   if (bytes.length % kind.BYTES_PER_ELEMENT !== 0) {
-    throw new DeviceError("wrong-file", `${path} has ${bytes.length} bytes, expected a multiple of ${kind.BYTES_PER_ELEMENT} (${dtype}).`);
+    throw new DeviceError(
+      "wrong-file",
+      `${path} has ${bytes.length} bytes, expected a multiple of ${kind.BYTES_PER_ELEMENT} (${dtype}).`,
+    );
   }
   return new kind(Uint8Array.from(bytes).buffer);
 }
@@ -69,7 +77,8 @@ export async function samplesFrom({ description: { inputs } }: Device, given: re
   const found: { [name: string]: Numbers } = {};
   for (const input of inputs) {
     const argument = given.find((text) => text.startsWith(`${input.name}=`));
-    if (argument === undefined) throw new DeviceError("wrong-option", `Give ${input.name}=FILE for the input ${JSON.stringify(input.name)}.`);
+    if (argument === undefined)
+      throw new DeviceError("wrong-option", `Give ${input.name}=FILE for the input ${JSON.stringify(input.name)}.`);
     found[input.name] = await numbers(fileOf(argument, input), input.dtype);
   }
   return found;

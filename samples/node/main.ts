@@ -16,7 +16,8 @@ const USAGE = `usage: node main.js show    DEVICE
 
 X.bin and Y.bin are raw little-endian numbers, one sample after the other; --x NAME=X.bin for each input of a model with
 several. Without --entry, fit scores the layers with X.bin and takes the entry that is worth most within --memory.
-With --progress, fit goes on from FILE if there is one, and stores there after each epoch. --threads N for the runtime.`;
+With --progress, fit goes on from FILE if there is one, and stores there after each epoch.
+--threads N is the runtime's number of threads, 1 where it is left out.`;
 
 const OPTIONS = {
   x: { type: "string", multiple: true },
@@ -43,10 +44,14 @@ function needed<T>(value: T | undefined, option: string): T {
   return value;
 }
 
-function numberOf(given: Given, option: "epochs" | "batch-size" | "rate" | "seed" | "memory" | "threads"): number | undefined {
+function numberOf(
+  given: Given,
+  option: "epochs" | "batch-size" | "rate" | "seed" | "memory" | "threads",
+): number | undefined {
   const text = given[option];
   const value = Number(text);
-  if (text !== undefined && (text.trim() === "" || Number.isNaN(value))) throw new DeviceError("wrong-option", `--${option} is ${text}; give a number.`);
+  if (text !== undefined && (text.trim() === "" || Number.isNaN(value)))
+    throw new DeviceError("wrong-option", `--${option} is ${text}; give a number.`);
   return text === undefined ? undefined : value;
 }
 
@@ -75,7 +80,8 @@ async function entryOf(device: Device, given: Given, score: boolean): Promise<st
   const { entries, training } = device.description;
   if (given.entry !== undefined) return given.entry;
   if (entries.length === 1) return entries[0].name;
-  if (!score) throw new DeviceError("wrong-option", `Say with --entry which one: ${entries.map(({ name }) => name).join(", ")}.`);
+  if (!score)
+    throw new DeviceError("wrong-option", `Say with --entry which one: ${entries.map(({ name }) => name).join(", ")}.`);
   const scores = await device.score(await samplesFrom(device, needed(given.x, "x")));
   const batchSize = numberOf(given, "batch-size") ?? training.batch_size;
   return device.choose(scores, present({ memory: numberOf(given, "memory"), batchSize })).entry;
@@ -89,7 +95,8 @@ async function fit(device: Device, given: Given): Promise<void> {
   const delta = needed(given.delta, "delta");
   const data = await labelledFrom(device, needed(given.x, "x"), needed(given.y, "y"));
   const heldX = given["held-x"];
-  const heldOut = heldX === undefined ? undefined : await labelledFrom(device, heldX, needed(given["held-y"], "held-y"));
+  const heldOut =
+    heldX === undefined ? undefined : await labelledFrom(device, heldX, needed(given["held-y"], "held-y"));
   const training = await device.training(await entryOf(device, given, true));
   console.log(`entry ${training.entry.name}`);
   const stored = given.progress === undefined ? null : await readIfThere(given.progress);
@@ -108,7 +115,9 @@ async function fit(device: Device, given: Given): Promise<void> {
     signal: stop.signal,
     onEpoch: async (report) => {
       if (given.progress !== undefined) await replace(given.progress, report.progress);
-      console.log(`epoch ${report.epoch} loss ${report.loss}${report.heldOut === null ? "" : `, ${told(report.heldOut)}`}`);
+      console.log(
+        `epoch ${report.epoch} loss ${report.loss}${report.heldOut === null ? "" : `, ${told(report.heldOut)}`}`,
+      );
     },
   });
   await replace(delta, training.delta());
@@ -139,21 +148,32 @@ async function save(device: Device, given: Given): Promise<void> {
   needed(given.delta, "delta");
   const training = await personal(device, given);
   const { model, selected } = training.entry;
-  if (model === null) throw new DeviceError("wrong-option", "A package of .ort files has no personal model: use predict.");
+  if (model === null)
+    throw new DeviceError("wrong-option", "A package of .ort files has no personal model: use predict.");
   const { weights } = device.description;
-  const kept = await Promise.all([model, ...(weights === null ? [] : [weights])].map(async (name) => [name, await device.file(name)] as const));
+  const kept = await Promise.all(
+    [model, ...(weights === null ? [] : [weights])].map(async (name) => [name, await device.file(name)] as const),
+  );
   await mkdir(output, { recursive: true });
-  for (const [name, bytes] of [...kept, [selected, training.selected()] as const]) await replace(join(output, name), bytes);
+  for (const [name, bytes] of [...kept, [selected, training.selected()] as const])
+    await replace(join(output, name), bytes);
   console.log(join(output, model));
 }
 
-const COMMANDS: { readonly [name: string]: (device: Device, given: Given) => void | Promise<void> } = { show, score, fit, predict, save };
+const COMMANDS: { readonly [name: string]: (device: Device, given: Given) => void | Promise<void> } = {
+  show,
+  score,
+  fit,
+  predict,
+  save,
+};
 
 async function main(): Promise<number> {
   try {
     const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true });
     const [command, path, ...more] = positionals;
-    if (!Object.keys(COMMANDS).includes(command) || path === undefined || more.length > 0) throw new DeviceError("wrong-option", USAGE);
+    if (!Object.keys(COMMANDS).includes(command) || path === undefined || more.length > 0)
+      throw new DeviceError("wrong-option", USAGE);
     const ort = (await import(values.runtime)) as Ort & { env: { wasm: { numThreads?: number } } };
     const threads = numberOf(values, "threads") ?? 1;
     if (values.runtime === "onnxruntime-web") ort.env.wasm.numThreads = threads;
@@ -162,10 +182,14 @@ async function main(): Promise<number> {
     await device.close();
     return 0;
   } catch (error) {
-    const [code, text] = error instanceof DeviceError ? [error.code, error.message] : ["wrong-option", error instanceof Error ? error.message : String(error)];
+    const [code, text] =
+      error instanceof DeviceError
+        ? [error.code, error.message]
+        : ["wrong-option", error instanceof Error ? error.message : String(error)];
     console.error(`${code}: ${text}`);
     return 1;
   }
 }
 
-process.exit(await main()); // onnxruntime-web keeps its worker alive
+const status = await main();
+process.stdout.write("", () => process.exit(status)); // onnxruntime-web keeps its worker alive

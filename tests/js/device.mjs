@@ -1,4 +1,4 @@
-// node device.mjs CORE RUNTIME JOB.json: what tests ask of samples/web/core, compiled into the folder CORE; prints JSON.
+// node device.mjs CORE RUNTIME JOB.json: what tests ask of samples/web/core, compiled into CORE; prints JSON.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -16,7 +16,8 @@ if (web) module.env.wasm.numThreads = 1;
 /** React Native reads tensors from the beginning of their buffers: nothing may be given to it as a view. */
 class Whole extends module.Tensor {
   constructor(type, data, dims) {
-    if (data.byteOffset !== 0 || data.byteLength !== data.buffer.byteLength) throw new Error(`a tensor ${dims} is a view`);
+    if (data.byteOffset !== 0 || data.byteLength !== data.buffer.byteLength)
+      throw new Error(`a tensor ${dims} is a view`);
     super(type, data, dims);
   }
 }
@@ -36,7 +37,10 @@ async function failure(work) {
     await work();
     return null;
   } catch (error) {
-    return { code: error instanceof core.DeviceError ? error.code : `no DeviceError: ${error}`, message: error.message };
+    return {
+      code: error instanceof core.DeviceError ? error.code : `no DeviceError: ${error}`,
+      message: error.message,
+    };
   }
 }
 
@@ -69,9 +73,16 @@ async function train() {
   await resumed.resume(stored[0]);
   await resumed.fit(set, { epochs: job.epochs, rate: job.rate });
   const anew = await again.training(training.entry.name);
-  await anew.fit(set, { ...settings, keepFeatures: false });
+  await anew.fit(set, { ...settings, epochs: 1, keepFeatures: false });
   const same = (a, b) => Buffer.compare(a, b) === 0;
-  const result = { losses, before, heldOut, after: await training.evaluate(held), resumed: same(resumed.progress(), training.progress()), anew: same(anew.delta(), training.delta()) };
+  const result = {
+    losses,
+    before,
+    heldOut,
+    after: await training.evaluate(held),
+    resumed: same(resumed.progress(), training.progress()),
+    anew: same(anew.progress(), stored[0]),
+  };
   await anew.applyDelta(training.delta());
   result.applied = same(anew.selected(), training.selected()) && anew.epoch === 0;
   await Promise.all([device.close(), again.close()]);
@@ -84,7 +95,10 @@ async function personal(device, training, samples, outputs) {
   const externalData = [{ path: entry.selected, data: training.selected() }];
   const { weights, inputs } = device.description;
   if (weights !== null) externalData.push({ path: weights, data: await device.file(weights) });
-  const session = await ort.InferenceSession.create(await device.file(entry.model), { ...options.session, externalData });
+  const session = await ort.InferenceSession.create(await device.file(entry.model), {
+    ...options.session,
+    externalData,
+  });
   const [{ name, shape }] = inputs;
   const size = shape.slice(1).reduce((a, b) => a * b, 1);
   const atOnce = device.description.forward_batch ?? samples.length / size;
@@ -108,7 +122,13 @@ async function score() {
   const frugal = await device.score(samples, { memory: half + distances });
   const refused = await failure(() => device.score(samples, { memory: Math.max(...bytes) + distances - 1 }));
   const choices = job.choices.map((choice) => device.choose(scores, choice));
-  return { scores, same: JSON.stringify(scores) === JSON.stringify(frugal), last: seen[seen.length - 1], refused, choices };
+  return {
+    scores,
+    same: JSON.stringify(scores) === JSON.stringify(frugal),
+    last: seen[seen.length - 1],
+    refused,
+    choices,
+  };
 }
 
 /** Mistakes of programs and of data, and what stays as it was. */
@@ -141,9 +161,14 @@ async function mistakes() {
   found.diverged = await fit(set, { rate: 1e38 });
   stays.diverged = unchanged();
   const stop = new AbortController();
-  found.cancelled = await fit(set, { signal: stop.signal, onStep: ({ step }) => void (step % 5 === 3 && stop.abort()) });
+  found.cancelled = await fit(set, {
+    signal: stop.signal,
+    onStep: ({ step }) => void (step % 5 === 3 && stop.abort()),
+  });
   stays.cancelled = unchanged();
-  found.full = await fit(set, { onStep: () => Promise.reject(Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" })) });
+  found.full = await fit(set, {
+    onStep: () => Promise.reject(Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" })),
+  });
   stays.full = unchanged();
   for await (const report of training.steps(set, settings)) {
     if (report.step % 5 !== 2) continue;
@@ -154,7 +179,9 @@ async function mistakes() {
   stays.left = unchanged();
   const delta = training.delta();
   found.cut = await failure(() => training.applyDelta(delta.subarray(0, delta.length - 4)));
-  found.flipped = await failure(() => training.applyDelta(delta.map((byte, i) => (i === delta.length - 1 ? byte ^ 1 : byte))));
+  found.flipped = await failure(() =>
+    training.applyDelta(delta.map((byte, i) => (i === delta.length - 1 ? byte ^ 1 : byte))),
+  );
   found.progress = await failure(() => training.resume(delta));
   found.foreign = await failure(async () => training.applyDelta(bytesOf(job.foreign)));
   stays.refused = unchanged();
@@ -173,7 +200,8 @@ async function foreign() {
 async function damaged() {
   const found = [];
   for (const { replaced } of job.cases) {
-    const read = async (name) => (name in replaced ? Buffer.from(replaced[name], "base64") : readFile(join(job.package, name)));
+    const read = async (name) =>
+      name in replaced ? Buffer.from(replaced[name], "base64") : readFile(join(job.package, name));
     let device = null;
     const error = await failure(async () => {
       device = await core.open(ort, { read }, options);
@@ -191,7 +219,9 @@ async function damaged() {
 }
 
 async function units() {
-  const [random, hash, safetensors, scoring] = await Promise.all(["random.js", "sha256.js", "safetensors.js", "scoring.js"].map(from));
+  const [random, hash, safetensors, scoring] = await Promise.all(
+    ["random.js", "sha256.js", "safetensors.js", "scoring.js"].map(from),
+  );
   const generator = new random.Random(0, 1);
   const bytes = Uint8Array.from({ length: 1000 }, (_, i) => (i * 7) & 255);
   const lengths = [...Array(140).keys(), 1000];
@@ -200,7 +230,7 @@ async function units() {
     { name: 'ä"\u2028', shape: [], data: Float32Array.of(-0.5) },
     { name: "1", shape: [1], data: Float32Array.of(7) },
   ];
-  const file = safetensors.written(tensors, { format: "test", "schlüssel": "wert" });
+  const file = safetensors.written(tensors, { format: "test", schlüssel: "wert" });
   writeFileSync(job.file, file);
   const read = safetensors.parsed(file, "the file");
   const { pixels, width, height, cases } = job;
@@ -213,11 +243,30 @@ async function units() {
     read: read.tensors.map(({ name, shape, data }) => ({ name, shape, data: Array.from(data) })),
     metadata: read.metadata,
     distances: Array.from(scoring.distancesOf(Float32Array.from([0, 0, 3, 4, 6, 8]), 3, 2)),
-    fed: cases.map(({ shape, rule }) => Array.from(core.fedFromPixels(Uint8Array.from(pixels), width, height, shape, rule))),
-    size: await failure(async () => core.fedFromPixels(Uint8Array.from(pixels), height, width, cases[0].shape, cases[0].rule)),
+    fed: cases.map(({ shape, rule }) =>
+      Array.from(core.fedFromPixels(Uint8Array.from(pixels), width, height, shape, rule)),
+    ),
+    size: await failure(async () =>
+      core.fedFromPixels(Uint8Array.from(pixels), height, width, cases[0].shape, cases[0].rule),
+    ),
   };
 }
 
-const what = { train, score, mistakes, foreign, damaged, units }[job.what];
-console.log(JSON.stringify(await what()));
-process.exit(0); // the web package keeps its worker alive
+/** Milliseconds of each step, and resident memory in MiB at some. */
+async function measure() {
+  const device = await opened();
+  const training = await device.training(device.description.entries[0].name);
+  const [times, memory] = [[], {}];
+  let began = performance.now();
+  const onStep = ({ step }) => {
+    times.push(performance.now() - began);
+    if (job.at.includes(step)) memory[step] = process.memoryUsage().rss / 2 ** 20;
+    began = performance.now();
+  };
+  await training.fit(data(job.x, job.y), { epochs: job.epochs, batchSize: job.batch, rate: job.rate, onStep });
+  return { times, memory };
+}
+
+const what = { measure, train, score, mistakes, foreign, damaged, units }[job.what];
+const text = `${JSON.stringify(await what())}\n`;
+process.stdout.write(text, () => process.exit(0)); // the web package keeps its worker alive

@@ -30,7 +30,9 @@ export class Checked {
   key(name: string): Checked {
     const value = this.value;
     if (typeof value !== "object" || value === null || Array.isArray(value)) this.fail("an object");
-    const found = Object.prototype.hasOwnProperty.call(value, name) ? (value as { [key: string]: unknown })[name] : undefined;
+    const found = Object.prototype.hasOwnProperty.call(value, name)
+      ? (value as { [key: string]: unknown })[name]
+      : undefined;
     return new Checked(found, this.where === "" ? name : `${this.where}.${name}`);
   }
 
@@ -56,7 +58,9 @@ export class Checked {
   }
 
   oneOf<T extends string>(...words: readonly T[]): T {
-    return words.find((word) => word === this.value) ?? this.fail(words.map((word) => JSON.stringify(word)).join(" or "));
+    return (
+      words.find((word) => word === this.value) ?? this.fail(words.map((word) => JSON.stringify(word)).join(" or "))
+    );
   }
 
   /** A string of a form. */

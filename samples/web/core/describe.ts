@@ -17,7 +17,11 @@ export function describe(bytes: Uint8Array): D.Description {
   try {
     json = JSON.parse(decoded(bytes));
   } catch (error) {
-    throw new DeviceError("wrong-file", "device.json is not JSON: it is damaged, or no device package. Fetch it again.", error);
+    throw new DeviceError(
+      "wrong-file",
+      "device.json is not JSON: it is damaged, or no device package. Fetch it again.",
+      error,
+    );
   }
   const root = new Checked(json, "");
   const format = root.key("format").oneOf("adabet-onnx/device");
@@ -87,7 +91,11 @@ function batchShape(value: Checked): D.Shape {
 
 /** What has a row for each sample, of numbers whose type is known here. */
 function batchPort(value: Checked): D.Port {
-  return { name: value.key("name").text(), dtype: value.key("dtype").oneOf(...DTYPES), shape: batchShape(value.key("shape")) };
+  return {
+    name: value.key("name").text(),
+    dtype: value.key("dtype").oneOf(...DTYPES),
+    shape: batchShape(value.key("shape")),
+  };
 }
 
 function outputPort(value: Checked): D.OutputPort {
@@ -160,7 +168,8 @@ function entry(value: Checked, file: FileName, files: readonly D.FileRecord[], i
   const size = value.key("selected_bytes").count();
   const bytes = (of: string) => files.find((record) => record.name === of)?.bytes ?? 0;
   layout(value.key("tensors"), tensors, size);
-  for (const name of [state, selected]) if (bytes(name) !== size) value.key("selected_bytes").fail(`the size of ${name}, ${bytes(name)}`);
+  for (const name of [state, selected])
+    if (bytes(name) !== size) value.key("selected_bytes").fail(`the size of ${name}, ${bytes(name)}`);
   const memory = value.key("memory").list(pair, 1);
   memory.reduce((last, [batch]) => (batch > last ? batch : value.key("memory").fail("ascending batches")), 0);
   const frozen = value.key("frozen").orNull(file);
@@ -177,7 +186,13 @@ function entry(value: Checked, file: FileName, files: readonly D.FileRecord[], i
     selected,
     selected_bytes: size,
     boundary: value.key("boundary").list((item) => boundary(item, inputs, frozen), 1),
-    names: { labels: name("labels"), learning_rate: name("learning_rate"), step: name("step"), loss: name("loss"), logits: name("logits") },
+    names: {
+      labels: name("labels"),
+      learning_rate: name("learning_rate"),
+      step: name("step"),
+      loss: name("loss"),
+      logits: name("logits"),
+    },
     logits_shape: batchShape(value.key("logits_shape")),
     class_axis: value.key("class_axis").orNull((axis) => axis.count(1)),
     tensors,
@@ -237,12 +252,20 @@ function layout(where: Checked, tensors: readonly D.TensorRecord[], selectedByte
   let [end, kind] = [0, 0];
   for (const { name, kind: found, offset, bytes } of tensors) {
     const shown = JSON.stringify(name);
-    if (kinds.indexOf(found) < kind) where.refuse(`should have parameters, statistics and the optimizer's tensors in this order, found ${shown}`);
-    if (offset < end) where.refuse(`should have tensors one after the other, found ${shown} at ${offset}, before ${end}`);
+    if (kinds.indexOf(found) < kind)
+      where.refuse(`should have parameters, statistics and the optimizer's tensors in this order, found ${shown}`);
+    if (offset < end)
+      where.refuse(`should have tensors one after the other, found ${shown} at ${offset}, before ${end}`);
     [end, kind] = [offset + bytes, kinds.indexOf(found)];
-    if (found !== "optimizer" && end > selectedBytes) where.refuse(`has ${shown} up to ${end}, after the ${selectedBytes} bytes of the file`);
-    if (found === "optimizer" && offset < selectedBytes) where.refuse(`has the optimizer's ${shown} at ${offset}, within the ${selectedBytes} bytes of the file`);
+    if (found !== "optimizer" && end > selectedBytes)
+      where.refuse(`has ${shown} up to ${end}, after the ${selectedBytes} bytes of the file`);
+    if (found === "optimizer" && offset < selectedBytes)
+      where.refuse(`has the optimizer's ${shown} at ${offset}, within the ${selectedBytes} bytes of the file`);
   }
   if (tensors[0].kind !== "parameter") where.refuse("should have at least one parameter");
-  for (const side of ["input", "output"] as const) where.unique(`the ${side}`, tensors.map((tensor) => ({ name: tensor[side] })));
+  for (const side of ["input", "output"] as const)
+    where.unique(
+      `the ${side}`,
+      tensors.map((tensor) => ({ name: tensor[side] })),
+    );
 }

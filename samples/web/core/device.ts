@@ -8,10 +8,20 @@ import { Runner } from "./runner.js";
 import { scored } from "./scoring.js";
 import { sha256 } from "./sha256.js";
 import { EntryTraining } from "./training.js";
-import type { Choice, ChooseOptions, Device, OpenOptions, Ort, Samples, ScoreOptions, Scores, Source } from "./types.js";
+import type {
+  Choice,
+  ChooseOptions,
+  Device,
+  OpenOptions,
+  Ort,
+  Samples,
+  ScoreOptions,
+  Scores,
+  Source,
+} from "./types.js";
 
 /**
- * Open a package: read and check device.json. Other files are read, and checked by size and SHA-256, when they are used.
+ * Open a package: read and check device.json. Other files are read when they are used, their size and SHA-256 checked.
  *
  * @param ort the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native
  * @param source where the files are
@@ -45,7 +55,8 @@ class OpenDevice implements Device {
 
   async training(entry: string): Promise<EntryTraining> {
     const found = this.description.entries.find(({ name }) => name === entry);
-    if (found !== undefined) return guarded("opening an entry", () => EntryTraining.begin(this.runner, this.description, this.sha256, found));
+    if (found !== undefined)
+      return guarded("opening an entry", () => EntryTraining.begin(this.runner, this.description, this.sha256, found));
     const names = this.description.entries.map(({ name }) => JSON.stringify(name)).join(", ");
     throw new DeviceError("wrong-option", `The package has no entry ${JSON.stringify(entry)}; it has ${names}.`);
   }

@@ -50,7 +50,11 @@ export class DeviceError extends Error {
   }
 }
 
-const MEMORY = /bad_alloc|out of memory|memory access out of bounds|failed to allocate|allocation failed|\bOOM\b|invalid (typed )?array length/i;
+const MEMORY = new RegExp(
+  "bad_alloc|\\bOOM\\b|out of memory|memory access out of bounds|failed to allocate|allocation failed|" +
+    "invalid (typed )?array length",
+  "i",
+);
 const STORAGE = /ENOSPC|EDQUOT|QuotaExceeded|no space left/i;
 
 /**
@@ -66,7 +70,11 @@ export function wrapped(error: unknown, doing: string): DeviceError {
   const all = `${String(name)} ${String(code)} ${text}`;
   if (name === "AbortError") return new DeviceError("cancelled", `Cancelled while ${doing}.`, error);
   if (STORAGE.test(all)) {
-    return new DeviceError("storage-full", `No room left to store while ${doing}: ${text}. Delete something and go on.`, error);
+    return new DeviceError(
+      "storage-full",
+      `No room left to store while ${doing}: ${text}. Delete something and go on.`,
+      error,
+    );
   }
   if (MEMORY.test(all)) {
     const advice = "Take a smaller batchSize, keepFeatures: false, or an entry that needs less.";

@@ -32,14 +32,20 @@ export async function evaluated(
     checkSignal(signal, "evaluating");
     const rows = Uint32Array.from({ length: Math.min(batchSize, features.count - begin) }, (_, i) => begin + i);
     const feeds = { ...(await features.tensors(rows)), [given]: labels.tensor(runner, rows) };
-    await runner.run(entry.evaluation, () => ({ ...feeds, ...values.feeds() }), [loss, logits], (outputs) => {
-      const some = labels.data.subarray(begin * perSample, (begin + rows.length) * perSample);
-      add(sums, Number(outputs[loss].data[0]), outputs[logits].data as Numbers, some, labels, entry);
-      for (const tensor of Object.values(outputs)) tensor.dispose();
-    });
+    await runner.run(
+      entry.evaluation,
+      () => ({ ...feeds, ...values.feeds() }),
+      [loss, logits],
+      (outputs) => {
+        const some = labels.data.subarray(begin * perSample, (begin + rows.length) * perSample);
+        add(sums, Number(outputs[loss].data[0]), outputs[logits].data as Numbers, some, labels, entry);
+        for (const tensor of Object.values(outputs)) tensor.dispose();
+      },
+    );
     for (const tensor of Object.values(feeds)) tensor.dispose();
   }
-  if (sums.counted === 0) throw new DeviceError("too-few-samples", "There is no label that counts to evaluate with. Give some.");
+  if (sums.counted === 0)
+    throw new DeviceError("too-few-samples", "There is no label that counts to evaluate with. Give some.");
   const accuracy = entry.class_axis === null || port.dtype !== "int64" ? null : sums.right / sums.counted;
   return { loss: sums.loss / sums.counted, accuracy, samples: features.count };
 }
@@ -53,7 +59,11 @@ function add(sums: Sums, loss: number, logits: Numbers, given: Numbers, labels: 
   const classes = product(entry.logits_shape.slice(entry.class_axis, entry.class_axis + 1));
   const inner = product(entry.logits_shape.slice(entry.class_axis + 1));
   if (logits.length !== given.length * classes) {
-    throw new DeviceError("wrong-file", `${entry.evaluation} gives ${logits.length} logits for ${given.length} labels and ${classes} classes. Fetch the package again.`);
+    throw new DeviceError(
+      "wrong-file",
+      `${entry.evaluation} gives ${logits.length} logits for ${given.length} labels and ${classes} classes. ` +
+        "Fetch the package again.",
+    );
   }
   for (let i = 0; i < given.length; i++) {
     if (!labels.counts(given[i])) continue;

@@ -27,7 +27,10 @@ export class Features {
 
   /** Compute the features of all samples and keep them. */
   async keep(signal?: Signal): Promise<void> {
-    this.kept = await this.compute(Uint32Array.from({ length: this.count }, (_, i) => i), signal);
+    this.kept = await this.compute(
+      Uint32Array.from({ length: this.count }, (_, i) => i),
+      signal,
+    );
   }
 
   /** Tensors of some samples, by number. */
@@ -36,7 +39,10 @@ export class Features {
     const places = this.kept === null ? rows.map((_, i) => i) : rows;
     const found: { [name: string]: Tensor } = {};
     for (const { name, input } of this.entry.boundary) {
-      found[name] = input === null ? columns.get(name)!.tensor(this.runner, places) : this.inputs.columns.get(input)!.tensor(this.runner, rows);
+      found[name] =
+        input === null
+          ? columns.get(name)!.tensor(this.runner, places)
+          : this.inputs.columns.get(input)!.tensor(this.runner, rows);
     }
     return found;
   }
@@ -49,16 +55,21 @@ export class Features {
       const some = rows.subarray(begin, begin + this.atOnce);
       const feeds = await this.inputs.tensors(some);
       const names = this.computed.map(({ name }) => name);
-      await this.runner.run(this.entry.frozen!, () => feeds, names, (outputs) => {
-        for (const port of this.computed) {
-          const size = product(port.shape);
-          const data = this.dataOf(outputs[port.name], port, some.length);
-          const room = arrays.get(port.name) ?? this.room(data, rows.length, size);
-          arrays.set(port.name, room);
-          put(room, begin * size, data, 0, data.length);
-          outputs[port.name].dispose();
-        }
-      });
+      await this.runner.run(
+        this.entry.frozen!,
+        () => feeds,
+        names,
+        (outputs) => {
+          for (const port of this.computed) {
+            const size = product(port.shape);
+            const data = this.dataOf(outputs[port.name], port, some.length);
+            const room = arrays.get(port.name) ?? this.room(data, rows.length, size);
+            arrays.set(port.name, room);
+            put(room, begin * size, data, 0, data.length);
+            outputs[port.name].dispose();
+          }
+        },
+      );
       for (const tensor of Object.values(feeds)) tensor.dispose();
     }
     return new Map(this.computed.map((port) => [port.name, new Column(port, arrays.get(port.name)!)]));
@@ -68,7 +79,10 @@ export class Features {
     const expected = [count, ...shape.slice(1)];
     if (String(dims) === String(expected) && type === dtype) return data as Numbers;
     const [found, asked] = [`${type} [${dims.join(", ")}]`, `${dtype} [${expected.join(", ")}]`];
-    throw new DeviceError("wrong-file", `${this.entry.frozen} gives ${JSON.stringify(name)} as ${found}, expected ${asked}. Fetch the package again.`);
+    throw new DeviceError(
+      "wrong-file",
+      `${this.entry.frozen} gives ${JSON.stringify(name)} as ${found}, expected ${asked}. Fetch the package again.`,
+    );
   }
 
   private room(data: Numbers, count: number, size: number): Numbers {
@@ -76,7 +90,11 @@ export class Features {
       return alike(data, count * size);
     } catch (error) {
       const bytes = count * size * data.BYTES_PER_ELEMENT;
-      throw new DeviceError("out-of-memory", `No room to keep ${bytes} bytes of ${count} samples. Train with keepFeatures: false.`, error);
+      throw new DeviceError(
+        "out-of-memory",
+        `No room to keep ${bytes} bytes of ${count} samples. Train with keepFeatures: false.`,
+        error,
+      );
     }
   }
 }

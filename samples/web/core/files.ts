@@ -13,7 +13,11 @@ export async function readFrom(source: Source, name: string): Promise<Uint8Array
     const known = wrapped(error, `reading ${name}`);
     if (known.code !== "runtime") throw known;
     const why = error instanceof Error ? error.message : String(error);
-    throw new DeviceError("wrong-file", `${name} of the package cannot be read: ${why}. Fetch the package again.`, error);
+    throw new DeviceError(
+      "wrong-file",
+      `${name} of the package cannot be read: ${why}. Fetch the package again.`,
+      error,
+    );
   }
   throw new DeviceError("wrong-file", `${name} of the package: the source gave something that is no Uint8Array.`);
 }
@@ -28,11 +32,17 @@ export async function readChecked(source: Source, description: Description, name
   if (record === undefined) throw new DeviceError("wrong-file", `The package has no file ${JSON.stringify(name)}.`);
   const bytes = await readFrom(source, name);
   if (bytes.length !== record.bytes) {
-    throw new DeviceError("wrong-file", `${name} has ${bytes.length} bytes, expected ${record.bytes}. Fetch the package again.`);
+    throw new DeviceError(
+      "wrong-file",
+      `${name} has ${bytes.length} bytes, expected ${record.bytes}. Fetch the package again.`,
+    );
   }
   const found = await sha256(bytes);
   if (found !== record.sha256) {
-    throw new DeviceError("wrong-hash", `${name} has the SHA-256 ${found}, expected ${record.sha256}. Fetch the package again.`);
+    throw new DeviceError(
+      "wrong-hash",
+      `${name} has the SHA-256 ${found}, expected ${record.sha256}. Fetch the package again.`,
+    );
   }
   return bytes;
 }

@@ -23,12 +23,17 @@ export async function predicted(
     checkSignal(signal, "predicting");
     const rows = Array.from({ length: Math.min(batchSize, inputs.count - begin) }, (_, i) => begin + i);
     const feeds = await inputs.tensors(rows);
-    await runner.run(entry.prediction, () => ({ ...feeds, ...values.feeds() }), names, (outputs) => {
-      for (const [name, tensor] of Object.entries(outputs)) {
-        parts.get(name)!.push({ data: (tensor.data as Numbers).slice(), shape: [...tensor.dims] });
-        tensor.dispose();
-      }
-    });
+    await runner.run(
+      entry.prediction,
+      () => ({ ...feeds, ...values.feeds() }),
+      names,
+      (outputs) => {
+        for (const [name, tensor] of Object.entries(outputs)) {
+          parts.get(name)!.push({ data: (tensor.data as Numbers).slice(), shape: [...tensor.dims] });
+          tensor.dispose();
+        }
+      },
+    );
     for (const tensor of Object.values(feeds)) tensor.dispose();
   }
   return Object.fromEntries(names.map((name) => [name, joined(name, parts.get(name)!)]));
@@ -40,9 +45,16 @@ function joined(name: string, parts: readonly Output[]): Output {
   if (parts.length === 1) return parts[0];
   const [first, ...others] = parts.map(({ shape }) => String(shape.slice(1)));
   if (parts[0].shape.length === 0 || others.some((rest) => rest !== first)) {
-    throw new DeviceError("wrong-shape", `Output ${JSON.stringify(name)} has no axis of samples at the front: predict at most one batch, or a larger batchSize.`);
+    throw new DeviceError(
+      "wrong-shape",
+      `Output ${JSON.stringify(name)} has no axis of samples at the front: predict at most one batch, ` +
+        "or take a larger batchSize.",
+    );
   }
-  const data = alike(parts[0].data, parts.reduce((sum, part) => sum + part.data.length, 0));
+  const data = alike(
+    parts[0].data,
+    parts.reduce((sum, part) => sum + part.data.length, 0),
+  );
   let at = 0;
   for (const part of parts) {
     data.set(part.data as never, at);

@@ -71,7 +71,10 @@ export function fedFromPixels(
 /** One number for each channel, in float32. */
 function perChannel(numbers: readonly number[], channels: number, what: string): Float32Array {
   if (numbers.length !== 1 && numbers.length !== channels) {
-    throw new DeviceError("wrong-file", `preprocessing has ${numbers.length} numbers for ${what}, but the input has ${channels} channels.`);
+    throw new DeviceError(
+      "wrong-file",
+      `preprocessing has ${numbers.length} numbers for ${what}, but the input has ${channels} channels.`,
+    );
   }
   return Float32Array.from({ length: channels }, (_, i) => numbers[numbers.length === 1 ? 0 : i]);
 }

@@ -38,7 +38,7 @@ export function shuffle(n: number, seed: number, stream: number): Uint32Array {
 
 /** The lowest 32 bits of a whole number. */
 function low(value: number): number {
-  return value % 2 ** 32 | 0;
+  return (value % 2 ** 32) | 0;
 }
 
 function counted(n: number): Uint32Array {

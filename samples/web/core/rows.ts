@@ -5,7 +5,6 @@ import { gathered, kindOf, product } from "./numbers.js";
 import type { Runner } from "./runner.js";
 import type { Labels, Numbers, Samples } from "./types.js";
 
-
 /** One array, a row for each sample. */
 export class Column {
   private readonly size: number;
@@ -44,7 +43,10 @@ export class Inputs {
     const other = counts.findIndex((count) => count !== this.count);
     if (other >= 0) {
       const [a, b] = [ports[0].name, ports[other].name];
-      throw new DeviceError("wrong-shape", `Input ${JSON.stringify(a)} has ${this.count} samples, ${JSON.stringify(b)} has ${counts[other]}.`);
+      throw new DeviceError(
+        "wrong-shape",
+        `Input ${JSON.stringify(a)} has ${this.count} samples, ${JSON.stringify(b)} has ${counts[other]}.`,
+      );
     }
     this.columns = columns;
   }
@@ -57,10 +59,15 @@ export class Inputs {
 
 function dataOf(port: Port, ports: readonly Port[], samples: Samples): Numbers {
   const name = JSON.stringify(port.name);
-  if (samples === null || typeof samples !== "object") throw new DeviceError("wrong-shape", "samples are neither an array nor arrays by name.");
+  if (samples === null || typeof samples !== "object")
+    throw new DeviceError("wrong-shape", "samples are neither an array nor arrays by name.");
   const alone = ArrayBuffer.isView(samples);
   if (alone && ports.length > 1) {
-    throw new DeviceError("wrong-shape", `The model has ${ports.length} inputs: give an array for each by name, ${ports.map((one) => one.name).join(", ")}.`);
+    throw new DeviceError(
+      "wrong-shape",
+      `The model has ${ports.length} inputs: give an array for each by name, ` +
+        `${ports.map((one) => one.name).join(", ")}.`,
+    );
   }
   const data = alone ? (samples as Numbers) : (samples as { readonly [input: string]: Numbers })[port.name];
   if (data === undefined) throw new DeviceError("wrong-shape", `Input ${name} is missing among the samples.`);
@@ -96,7 +103,10 @@ export class CheckedLabels {
   ) {
     const expected = samples * product(port.shape);
     if (labels.length !== expected) {
-      throw new DeviceError("wrong-shape", `${labels.length} labels for ${samples} samples, expected ${expected} (shape [${port.shape.join(", ")}]).`);
+      throw new DeviceError(
+        "wrong-shape",
+        `${labels.length} labels for ${samples} samples, expected ${expected} (shape [${port.shape.join(", ")}]).`,
+      );
     }
     this.data = port.dtype === "int64" ? new BigInt64Array(expected) : new Float32Array(expected);
     for (let i = 0; i < expected; i++) this.data[i] = this.checked(labels[i], i);
@@ -119,9 +129,11 @@ export class CheckedLabels {
       if (!Number.isFinite(number)) throw new DeviceError("not-finite", `Label ${i} is ${number}.`);
       return number as never;
     }
-    const fits = Number.isSafeInteger(number) && (classes === null || (number >= 0 && number < classes) || number === ignore);
+    const fits =
+      Number.isSafeInteger(number) && (classes === null || (number >= 0 && number < classes) || number === ignore);
     if (!fits) {
-      const range = classes === null ? "a whole number" : `0 to ${classes - 1}${ignore === null ? "" : `, or ${ignore} for none`}`;
+      const range =
+        classes === null ? "a whole number" : `0 to ${classes - 1}${ignore === null ? "" : `, or ${ignore} for none`}`;
       throw new DeviceError("label-out-of-range", `Label ${i} is ${label}, expected ${range}.`);
     }
     return BigInt(number) as never;

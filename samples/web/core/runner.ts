@@ -56,7 +56,8 @@ export class Runner {
       const fed: { [name: string]: Tensor } = {};
       for (const name of session.inputNames) {
         const tensor = Object.prototype.hasOwnProperty.call(given, name) ? given[name] : undefined;
-        if (tensor === undefined) throw mismatch(file, `wants an input ${JSON.stringify(name)} that the package does not tell of`);
+        if (tensor === undefined)
+          throw mismatch(file, `wants an input ${JSON.stringify(name)} that the package does not tell of`);
         fed[name] = tensor;
       }
       return use((await guarded(`running ${file}`, () => session.run(fed, fetches))) as Tensors);
@@ -102,7 +103,8 @@ export class Runner {
     const { executionProviders, session } = this.options;
     const options: InferenceSession.SessionOptions = { ...session };
     if (executionProviders !== undefined) options.executionProviders = executionProviders;
-    if (kept.length > 0) options.preferredOutputLocation = Object.fromEntries(kept.map((name) => [name, "gpu-buffer" as const]));
+    if (kept.length > 0)
+      options.preferredOutputLocation = Object.fromEntries(kept.map((name) => [name, "gpu-buffer" as const]));
     const { weights, oldest_onnxruntime: oldest } = this.description;
     const bytes = await this.file(file);
     const data = weights === null ? null : await this.file(weights);
@@ -114,11 +116,18 @@ export class Runner {
     } catch (error) {
       const known = wrapped(error, `opening ${file}`);
       if (known.code !== "runtime") throw known;
-      throw new DeviceError("wrong-file", `${known.message} Fetch the package again; it needs ONNX Runtime ${oldest} or newer.`, error);
+      throw new DeviceError(
+        "wrong-file",
+        `${known.message} Fetch the package again; it needs ONNX Runtime ${oldest} or newer.`,
+        error,
+      );
     }
   }
 }
 
 function mismatch(file: string, why: string): DeviceError {
-  return new DeviceError("wrong-file", `${file} ${why}: it does not belong to this device.json. Fetch the package again.`);
+  return new DeviceError(
+    "wrong-file",
+    `${file} ${why}: it does not belong to this device.json. Fetch the package again.`,
+  );
 }

@@ -35,7 +35,9 @@ export function written(tensors: readonly StoredTensor[], metadata: { readonly [
   for (const { name, shape, data } of tensors) {
     entries.push([name, { dtype: "F32", shape, data_offsets: [end, (end += data.byteLength)] }]);
   }
-  const json = encoded(`{${entries.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`).join(",")}}`);
+  const json = encoded(
+    `{${entries.map(([key, value]) => `${JSON.stringify(key)}:${JSON.stringify(value)}`).join(",")}}`,
+  );
   const size = Math.ceil((8 + json.length) / 64) * 64 - 8;
   const file = new Uint8Array(8 + size + end).fill(0x20, 8, 8 + size);
   new DataView(file.buffer).setUint32(0, size, true);
@@ -76,11 +78,15 @@ export function parsed(bytes: Uint8Array, what: string): Stored {
     if (name === "__metadata__") continue;
     const { dtype, shape, data_offsets: offsets } = isObject(value) ? value : ({} as { [key: string]: unknown });
     if (dtype !== "F32") fail(`tensor ${JSON.stringify(name)} is ${String(dtype)}, expected F32`);
-    if (!isCounts(shape) || !isCounts(offsets) || offsets.length !== 2) return fail(`tensor ${JSON.stringify(name)} has no shape or offsets`);
+    if (!isCounts(shape) || !isCounts(offsets) || offsets.length !== 2)
+      return fail(`tensor ${JSON.stringify(name)} has no shape or offsets`);
     const [begin, end] = offsets as [number, number];
     const expected = 4 * shape.reduce((a, b) => a * b, 1);
     if (end - begin !== expected || end > body.length) {
-      fail(`tensor ${JSON.stringify(name)} of shape [${shape.join(", ")}] lies from ${begin} to ${end} of ${body.length} bytes`);
+      fail(
+        `tensor ${JSON.stringify(name)} of shape [${shape.join(", ")}] lies from ${begin} to ${end} ` +
+          `of ${body.length} bytes`,
+      );
     }
     tensors.push({ name, shape, data: new Float32Array(body.slice(begin, end).buffer), begin, end });
   }

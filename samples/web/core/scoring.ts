@@ -9,10 +9,17 @@ import type { LayerScore, Numbers, ScoreOptions, Scores } from "./types.js";
 const FEWEST = 8;
 
 /** Score layers: how many loops the samples form in each, for its size. */
-export async function scored(runner: Runner, scoring: Scoring | null, inputs: Inputs, options: ScoreOptions): Promise<Scores> {
-  if (scoring === null) throw new DeviceError("wrong-option", "The package has nothing to score with. Make it with scoring.");
+export async function scored(
+  runner: Runner,
+  scoring: Scoring | null,
+  inputs: Inputs,
+  options: ScoreOptions,
+): Promise<Scores> {
+  if (scoring === null)
+    throw new DeviceError("wrong-option", "The package has nothing to score with. Make it with scoring.");
   const n = Math.min(scoring.samples, inputs.count);
-  if (n < FEWEST) throw new DeviceError("too-few-samples", `${n} samples, but scoring needs at least ${FEWEST}. Take more.`);
+  if (n < FEWEST)
+    throw new DeviceError("too-few-samples", `${n} samples, but scoring needs at least ${FEWEST}. Take more.`);
   const subsets = subsetsOf(scoring, n);
   const groups = grouped(scoring.layers, n, options.memory ?? Number.POSITIVE_INFINITY);
   const layers: LayerScore[] = [];
@@ -47,7 +54,11 @@ function grouped(layers: readonly ScoredLayer[], n: number, memory: number): Sco
   for (const layer of layers) {
     const bytes = 4 * n * layer.numbers;
     if (bytes + distances > memory) {
-      throw new DeviceError("out-of-memory", `Scoring layer ${JSON.stringify(layer.name)} takes ${bytes + distances} bytes, more than the ${memory} allowed. Allow more memory.`);
+      throw new DeviceError(
+        "out-of-memory",
+        `Scoring layer ${JSON.stringify(layer.name)} takes ${bytes + distances} bytes, ` +
+          `more than the ${memory} allowed. Allow more memory.`,
+      );
     }
     if (groups.length === 0 || bytes > room) {
       groups.push([]);
@@ -74,20 +85,32 @@ async function forward(
   for (let i = 0; i < n; i++) {
     checkSignal(signal, "scoring");
     const feeds = await inputs.tensors([i]);
-    await runner.run(file, () => feeds, fetches, (outputs) => {
-      for (const { name, output, numbers } of layers) {
-        const data = outputs[output].data as Numbers;
-        if (data.length !== numbers) {
-          throw new DeviceError("wrong-file", `${file} gives ${data.length} numbers of layer ${JSON.stringify(name)}, expected ${numbers}. Fetch the package again.`);
+    await runner.run(
+      file,
+      () => feeds,
+      fetches,
+      (outputs) => {
+        for (const { name, output, numbers } of layers) {
+          const data = outputs[output].data as Numbers;
+          if (data.length !== numbers) {
+            throw new DeviceError(
+              "wrong-file",
+              `${file} gives ${data.length} numbers of layer ${JSON.stringify(name)}, expected ${numbers}. ` +
+                "Fetch the package again.",
+            );
+          }
+          const kept = found.get(name)!.subarray(i * numbers, (i + 1) * numbers);
+          kept.set(data as Float32Array);
+          if (!kept.every(Number.isFinite)) {
+            throw new DeviceError(
+              "not-finite",
+              `Sample ${i} makes layer ${JSON.stringify(name)} NaN or infinite. Look at the sample, or leave it out.`,
+            );
+          }
         }
-        const kept = found.get(name)!.subarray(i * numbers, (i + 1) * numbers);
-        kept.set(data as Float32Array);
-        if (!kept.every(Number.isFinite)) {
-          throw new DeviceError("not-finite", `Sample ${i} makes layer ${JSON.stringify(name)} NaN or infinite. Look at the sample, or leave it out.`);
-        }
-      }
-      for (const tensor of Object.values(outputs)) tensor.dispose();
-    });
+        for (const tensor of Object.values(outputs)) tensor.dispose();
+      },
+    );
     for (const tensor of Object.values(feeds)) tensor.dispose();
     await passed();
   }

@@ -81,7 +81,11 @@ export class EntryTraining implements Training {
   }
 
   async *steps(data: Labelled, options: StepsOptions = {}): AsyncGenerator<StepReport | EpochReport, void, undefined> {
-    if (this.busy) throw new DeviceError("busy", `Entry ${JSON.stringify(this.entry.name)} is being trained: wait, or stop it first.`);
+    if (this.busy)
+      throw new DeviceError(
+        "busy",
+        `Entry ${JSON.stringify(this.entry.name)} is being trained: wait, or stop it first.`,
+      );
     this.busy = true;
     try {
       const settings = this.settings(options);
@@ -109,7 +113,10 @@ export class EntryTraining implements Training {
     });
   }
 
-  predict(samples: Samples, options: { batchSize?: number; signal?: Signal } = {}): Promise<{ readonly [output: string]: Output }> {
+  predict(
+    samples: Samples,
+    options: { batchSize?: number; signal?: Signal } = {},
+  ): Promise<{ readonly [output: string]: Output }> {
     return guarded("predicting", async () => {
       const batchSize = this.description.forward_batch ?? this.batchSize(options.batchSize);
       const inputs = new Inputs(this.runner, this.description.inputs, samples);
@@ -122,7 +129,9 @@ export class EntryTraining implements Training {
   }
 
   async applyDelta(bytes: Uint8Array): Promise<void> {
-    const tensors = await guarded("reading the delta", () => readDelta(bytes, this.description, this.entry, this.values.records(false)));
+    const tensors = await guarded("reading the delta", () =>
+      readDelta(bytes, this.description, this.entry, this.values.records(false)),
+    );
     await this.replace(() => this.values.replace(tensors), this.start());
   }
 
@@ -131,7 +140,9 @@ export class EntryTraining implements Training {
   }
 
   async resume(bytes: Uint8Array): Promise<void> {
-    const { tensors, place } = await guarded("reading progress", () => readProgress(bytes, this.description, this.sha256, this.entry));
+    const { tensors, place } = await guarded("reading progress", () =>
+      readProgress(bytes, this.description, this.sha256, this.entry),
+    );
     await this.replace(() => this.values.replace(tensors), place);
   }
 
@@ -158,7 +169,8 @@ export class EntryTraining implements Training {
 
   /** Take other values, when nothing is being trained. */
   private async replace(change: () => void, place: Place): Promise<void> {
-    if (this.busy) throw new DeviceError("busy", `Entry ${JSON.stringify(this.entry.name)} is being trained: stop it first.`);
+    if (this.busy)
+      throw new DeviceError("busy", `Entry ${JSON.stringify(this.entry.name)} is being trained: stop it first.`);
     await this.runner.inTurn(async () => change());
     this.place = place;
   }
@@ -183,7 +195,8 @@ export class EntryTraining implements Training {
   private async set(data: Labelled, batchSize: number, { keepFeatures = true, signal }: StepsOptions): Promise<Set> {
     const inputs = new Inputs(this.runner, this.description.inputs, data.samples);
     if (inputs.count === 0) throw new DeviceError("too-few-samples", "There is no sample. Give at least one.");
-    if (inputs.count > MOST_SAMPLES) throw new DeviceError("wrong-option", `${inputs.count} samples; give at most ${MOST_SAMPLES}.`);
+    if (inputs.count > MOST_SAMPLES)
+      throw new DeviceError("wrong-option", `${inputs.count} samples; give at most ${MOST_SAMPLES}.`);
     const labels = new CheckedLabels(this.description.labels, data.labels, inputs.count);
     const features = new Features(this.runner, this.entry, inputs, this.description.forward_batch ?? batchSize);
     if (keepFeatures) await features.keep(signal);
@@ -195,7 +208,11 @@ export class EntryTraining implements Training {
   }
 
   /** The steps of the next epoch; the mean of their losses. */
-  private async *oneEpoch(set: Set, settings: Settings, signal?: Signal): AsyncGenerator<StepReport, number, undefined> {
+  private async *oneEpoch(
+    set: Set,
+    settings: Settings,
+    signal?: Signal,
+  ): AsyncGenerator<StepReport, number, undefined> {
     const { batchSize, rate, seed } = settings;
     const epoch = this.epoch + 1;
     const order = shuffle(set.features.count, seed, epoch);
@@ -241,12 +258,16 @@ export class EntryTraining implements Training {
     if (Number.isFinite(loss)) return loss;
     throw new DeviceError(
       "loss-not-finite",
-      `The loss of step ${step} is ${loss}: the values are those of epoch ${this.epoch} again. Take a smaller rate than ${rate}, or look at the samples.`,
+      `The loss of step ${step} is ${loss}: the values are those of epoch ${this.epoch} again. ` +
+        `Take a smaller rate than ${rate}, or look at the samples.`,
     );
   }
 }
 
 function whole(value: number, least: number, what: string): number {
   if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new DeviceError("wrong-option", `${what} is ${value}; give a whole number${least > 0 ? ` from ${least} on` : ""}.`);
+  throw new DeviceError(
+    "wrong-option",
+    `${what} is ${value}; give a whole number${least > 0 ? ` from ${least} on` : ""}.`,
+  );
 }

@@ -44,7 +44,10 @@ export interface Labelled {
 }
 
 export interface OpenOptions {
-  /** The runtime's execution providers, in order; the runtime's own where it is left out. */
+  /**
+   * The runtime's execution providers, in order; the runtime's own where it is left out. "webgpu" needs the import
+   * onnxruntime-web/webgpu: that of the default import trained wrongly without saying so.
+   */
   readonly executionProviders?: readonly InferenceSession.ExecutionProviderConfig[];
   /** More of the runtime's session options, such as `intraOpNumThreads`. */
   readonly session?: InferenceSession.SessionOptions;

@@ -20,7 +20,12 @@ export class Values {
 
   /** What a graph is fed: the present values by the names of inputs. */
   feeds(): Tensors {
-    this.live ??= new Map(this.entry.tensors.map(({ name, dtype, shape }) => [name, this.runner.tensor(dtype, this.kept.get(name)!, shape)]));
+    this.live ??= new Map(
+      this.entry.tensors.map(({ name, dtype, shape }) => [
+        name,
+        this.runner.tensor(dtype, this.kept.get(name)!, shape),
+      ]),
+    );
     return Object.fromEntries(this.entry.tensors.map(({ name, input }) => [input, this.live!.get(name)!]));
   }
 
@@ -30,7 +35,11 @@ export class Values {
       const { dims, type } = outputs[output];
       if (type !== "float32" || String(dims) !== String(shape)) {
         const found = `${type} [${dims.join(", ")}]`;
-        throw new DeviceError("wrong-file", `${this.entry.step} gives ${JSON.stringify(name)} as ${found}, expected float32 [${shape.join(", ")}]. Fetch the package again.`);
+        throw new DeviceError(
+          "wrong-file",
+          `${this.entry.step} gives ${JSON.stringify(name)} as ${found}, expected float32 [${shape.join(", ")}]. ` +
+            "Fetch the package again.",
+        );
       }
     }
     this.dispose();
@@ -85,7 +94,7 @@ export class Values {
     return file;
   }
 
-  /** Initial values: copies of the file's tensors, as some runtimes ignore where in a buffer an array begins, and zeros. */
+  /** Initial values: zeros, and copies of the file's tensors: some runtimes ignore where in a buffer an array is. */
   private unpacked(): Map<string, Float32Array> {
     return new Map(
       this.entry.tensors.map(({ name, kind, offset, bytes }) => {
@@ -103,7 +112,12 @@ export class Values {
 }
 
 /** @throws DeviceError a number is NaN or infinite */
-export function checkFinite(data: Float32Array, name: string, code: "not-finite" | "loss-not-finite", advice: string): void {
+export function checkFinite(
+  data: Float32Array,
+  name: string,
+  code: "not-finite" | "loss-not-finite",
+  advice: string,
+): void {
   const at = data.findIndex((number) => !Number.isFinite(number));
   if (at >= 0) throw new DeviceError(code, `${JSON.stringify(name)} has ${data[at]} as number ${at}. ${advice}`);
 }
