@@ -176,8 +176,12 @@ async function restore(tab) {
   await inspect(tab, "message");
   await tab.click("#anew");
   await says(tab, "#training-text", "Ready");
-  await tab.setInputFiles("#restore", join(own, "page.safetensors"));
-  await says(tab, "#stored", "Restored");
+  await tab.evaluate((bytes) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([Uint8Array.from(bytes)], "page.safetensors"));
+    document.querySelector("h2").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  }, [...delta]);
+  await says(tab, "#stored", "Restored .* from page.safetensors");
   seen.restored = await number(tab, "#now");
 }
 

@@ -162,6 +162,7 @@ on("train", async () => {
   const [epochs, rate] = [number("epochs"), number("rate")];
   if (!Number.isSafeInteger(epochs) || epochs < 1) throw new Error("Epochs: give a whole number from 1 on.");
   if (!(rate > 0)) throw new Error("Learning rate: give a number above 0.");
+  await navigator.storage?.persist?.().catch(() => false); // ask the browser not to clear it when room is short
   await call("train", { epochs, rate });
 });
 byId("limit").addEventListener("change", () => {
@@ -203,4 +204,7 @@ async function serve(): Promise<void> {
   }
 }
 
-void told(() => call("start")).finally(serve);
+void told(() => call("start")).finally(() => {
+  byId("main").setAttribute("aria-busy", "false");
+  void serve();
+});

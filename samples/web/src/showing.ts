@@ -128,7 +128,6 @@ function enable({ model, pictures, entry, run, gpu, entries }: View): void {
   byId("example").hidden = model !== null && !model.example;
   byId("open-site").hidden = model === null || model.fromSite;
   say(byId("gpu-text"), gpu.there ? "The first steps are compared with the processor’s; where they differ, the processor trains." : "This browser offers no GPU (WebGPU); the processor trains.");
-  byId("main").setAttribute("aria-busy", String(model === null));
 }
 
 /** What the model says of a picture, before and after training. */
