@@ -103,6 +103,7 @@ export class Runner {
     const { executionProviders, session } = this.options;
     const options: InferenceSession.SessionOptions = { ...session };
     if (executionProviders !== undefined) options.executionProviders = executionProviders;
+    if (file === this.description.scoring?.file) options.executionProviders = ["cpu"]; // so that scores are the same
     if (kept.length > 0)
       options.preferredOutputLocation = Object.fromEntries(kept.map((name) => [name, "gpu-buffer" as const]));
     const { weights, oldest_onnxruntime: oldest } = this.description;
