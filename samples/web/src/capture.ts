@@ -18,8 +18,8 @@ export class Capture {
   private pen = { x: this.canvas.width / 2, y: this.canvas.height / 2, down: false };
   private stream: MediaStream | null = null;
 
-  /** @param onChange something was drawn, or the camera went on or off */
-  constructor(private readonly onChange: () => void) {
+  /** @param onCamera the camera went on or off */
+  constructor(private readonly onCamera: (on: boolean) => void) {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
@@ -63,7 +63,6 @@ export class Capture {
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     this.blank = true;
     this.pen = { ...this.pen, down: false };
-    this.onChange();
   }
 
   /** @throws DOMException the user or the system does not allow it, or there is none */
@@ -78,7 +77,7 @@ export class Capture {
     }
     this.video.hidden = this.stream === null;
     this.canvas.hidden = this.stream !== null;
-    this.onChange();
+    this.onCamera(this.stream !== null);
   }
 
   private place(event: PointerEvent): readonly [number, number] {
@@ -95,9 +94,7 @@ export class Capture {
     context.moveTo(x0, y0);
     context.lineTo(x1, y1);
     context.stroke();
-    if (!this.blank) return;
     this.blank = false;
-    this.onChange();
   }
 
   private key(event: KeyboardEvent): void {

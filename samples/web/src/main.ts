@@ -119,11 +119,7 @@ addEventListener("drop", (event) => {
 
 // Drawing and camera
 
-const capture = new Capture(() => {
-  const camera = capture?.usesCamera ?? false;
-  say(byId("camera"), camera ? "Stop the camera" : "Use the camera");
-  byId("camera").setAttribute("aria-pressed", String(camera));
-});
+const capture = new Capture((on) => say(byId("camera"), on ? "Stop the camera" : "Use the camera"));
 
 async function captured(label: number | null): Promise<Given> {
   if (capture.empty) throw new Error("Nothing is drawn yet. Draw something, or use the camera.");
