@@ -16,9 +16,9 @@
     } while (0)
 
 #if defined(__GNUC__)
-#define AB_LIKE_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define AB_LIKE_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
-#define AB_LIKE_PRINTF(format, first)
+#define AB_LIKE_PRINTF(text, first)
 #endif
 
 /* ---- errors and arithmetic (errors.c) ---------------------------------------------------------------------------- */
