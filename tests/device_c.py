@@ -21,7 +21,10 @@ C, CPP, DEVICE = ROOT / "samples" / "c", ROOT / "samples" / "cpp", ROOT / "tests
 HEADER = "onnxruntime_c_api.h"
 WARNINGS = "-Wall -Wextra -Wpedantic -Wconversion -Werror"
 SANITIZED = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
-SANITIZER_OPTIONS = {"ASAN_OPTIONS": "allocator_may_return_null=1:detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
+SANITIZER_OPTIONS = {
+    "ASAN_OPTIONS": "allocator_may_return_null=1:detect_leaks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
 
 
 def header_folder() -> Path:
@@ -32,12 +35,16 @@ def header_folder() -> Path:
     for folder in folders:
         if (folder / HEADER).is_file():
             return folder
-    missing(f"there is no {HEADER} (make test puts it into build/onnxruntime; $ONNXRUNTIME_INCLUDE names another folder)")
+    missing(
+        f"there is no {HEADER} (make test puts it into build/onnxruntime; $ONNXRUNTIME_INCLUDE names another folder)"
+    )
 
 
 def runtime_library() -> Path:
     """The library in the wheel of the stock onnxruntime."""
-    found = sorted(INFERENCE_PYTHON.parent.parent.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.1*"))
+    found = sorted(
+        INFERENCE_PYTHON.parent.parent.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.1*")
+    )
     if not found:
         missing("the stock onnxruntime is not installed in .venv-inference, or its wheel has no libonnxruntime.so")
     return found[-1]
@@ -82,7 +89,12 @@ class Program:
     def fails(self, command: str, **options: object) -> str:
         """The message with which it ends."""
         done = subprocess.run(
-            self.command(command, **options), capture_output=True, text=True, timeout=300, env=environment(), check=False
+            self.command(command, **options),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=environment(),
+            check=False,
         )
         assert 0 < done.returncode < 64, done.stderr
         assert done.stderr.count("\n") == 1

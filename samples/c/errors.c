@@ -1,9 +1,21 @@
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
 
 #define ALIGNED 64
+
+/* Names of files and tensors are anybody's: a message is one line of valid UTF-8 all the same. */
+static void make_plain(char *text) {
+    char *end = text + strlen(text);
+    while (text < end) {
+        size_t length = ab_utf8(text, end);
+        if (length == 0) *text = '?'; /* such as a character cut at the message's end */
+        else if ((unsigned char)*text < 0x20) *text = ' ';
+        text += length > 0 ? length : 1;
+    }
+}
 
 adabet_code ab_fail(adabet_error *error, adabet_code code, const char *format, ...) {
     if (error != NULL) {
@@ -12,6 +24,7 @@ adabet_code ab_fail(adabet_error *error, adabet_code code, const char *format, .
         error->code = code;
         vsnprintf(error->message, sizeof error->message, format, arguments);
         va_end(arguments);
+        make_plain(error->message);
     }
     return code;
 }

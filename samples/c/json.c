@@ -30,8 +30,7 @@ static bool digit(const reader *r) {
     return r->at < r->end && *r->at >= '0' && *r->at <= '9';
 }
 
-/* How many bytes the UTF-8 sequence here has; 0 where it is not valid. */
-static size_t sequence(const char *at, const char *end) {
+size_t ab_utf8(const char *at, const char *end) {
     const unsigned char *b = (const unsigned char *)at;
     size_t length = *b < 0x80 ? 1 : *b >= 0xc2 && *b < 0xe0 ? 2 : (*b & 0xf0) == 0xe0 ? 3 : *b >= 0xf0 && *b < 0xf5 ? 4 : 0;
     if (length == 0 || (size_t)(end - at) < length) return 0;
@@ -85,7 +84,7 @@ static adabet_code string(reader *r, char **made) {
     char *text = malloc((size_t)(scan - r->at) + 1), *to = text; /* no escape is shorter than what it stands for */
     if (text == NULL) return ab_no_memory(r->error);
     while (to != NULL && !next_is(r, '"')) {
-        size_t length = (unsigned char)*r->at < 0x20 ? 0 : sequence(r->at, r->end);
+        size_t length = (unsigned char)*r->at < 0x20 ? 0 : ab_utf8(r->at, r->end);
         if (length == 0) {
             to = NULL;
         } else if (*r->at != '\\') {

@@ -33,4 +33,7 @@ void ab_json_free(json *value);
 /* The value of a key; NULL where it has none, or object is no object. */
 const json *ab_json_get(const json *object, const char *key);
 
+/* How many bytes the UTF-8 sequence here has; 0 where it is not valid. at is before end. */
+size_t ab_utf8(const char *at, const char *end);
+
 #endif
