@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
-    from .device.menu import Menu, make_menu
+    from .device.menu import make_menu
     from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
     from .model.open import Model, open_model
@@ -73,7 +73,6 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceScoring",
-    "Menu",
     "Model",
     "ModelError",
     "Outcome",
@@ -124,7 +123,6 @@ _HOMES = {
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "DeviceScoring": ".device.package",
-    "Menu": ".device.menu",
     "Model": ".model.open",
     "Outcome": ".outcome",
     "Packing": ".device.package",

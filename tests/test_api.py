@@ -22,13 +22,15 @@ FUNCTIONS |= {
     "write_predictions",
     "write_report",
 }
-FUNCTIONS |= {"load_scores", "load_selection"}
+FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu"}
 OPTIONS = {
     "Adapting",
     "Budget",
     "Choices",
     "Choosing",
     "Data",
+    "DeviceScoring",
+    "Packing",
     "Plan",
     "Preprocessing",
     "Repeats",

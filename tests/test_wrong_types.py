@@ -73,6 +73,8 @@ def place(tmp_path_factory) -> Path:
 def test_every_parameter_refuses_a_thing_of_no_type(place, name, parameter):
     function = getattr(adabet_onnx, name)
     given = GIVEN | {"folder": place / "artifacts", "selection": place / "selection.json", "output": place / "x.html"}
+    if name in ("make_device", "make_menu"):
+        given["device"] = place / "device"
     if name in ("adapt", "compare", "make_artifacts"):
         given["folder"] = place / "made"
     if name == "write_predictions":
@@ -81,7 +83,7 @@ def test_every_parameter_refuses_a_thing_of_no_type(place, name, parameter):
         given["source"] = place / "selection.json"
     wanted = inspect.signature(function).parameters
     call = {key: value for key, value in given.items() if key in wanted and wanted[key].default is inspect._empty}
-    if "scores" in wanted:
+    if "scores" in wanted and name != "make_menu":
         call |= {"scores": MODEL, "strategy": "head"}
     if parameter == "costs" and name == "select":
         call["choosing"] = Choosing(budget=Budget(max_memory="1MB"))

@@ -28,14 +28,8 @@ _packing = together(
     options.subset_size.varied(default=32),
     options.subsets.varied(default=64, shown="64"),
     options.sketch.varied(default=2048, shown="2048"),
-    Declared(
-        "--profile",
-        type=click.Choice(DEVICE_PROFILES),
-        group="Artifacts",
-        help="Use only operators that this target has.",
-        show_default="all operators",
-    ),
-    Declared("--ort-format", is_flag=True, group="Artifacts", help="Write .ort models instead of .onnx."),
+    options.profile.varied(choices=DEVICE_PROFILES),
+    options.ort_format,
     options.seed,
 )
 _EPILOG = "JSON: what device.json holds, and output"
@@ -129,7 +123,7 @@ def menu(
             check=check,
             progress=progress,
         )
-    _show(made.content, output, as_json, quiet, made.left_out)
+    _show(made, output, as_json, quiet)
 
 
 def _take_packing(settings: dict[str, Any]) -> Packing:
@@ -148,16 +142,14 @@ def _take_packing(settings: dict[str, Any]) -> Packing:
     )
 
 
-def _show(
-    content: dict[str, Any], output: Path, as_json: bool, quiet: bool, left_out: dict[str, str] | None = None
-) -> None:
+def _show(content: dict[str, Any], output: Path, as_json: bool, quiet: bool) -> None:
     from ..report.device import package_table
 
     if as_json:
-        show_json({"output": str(output), **content} | ({} if left_out is None else {"left_out": left_out}))
+        show_json({"output": str(output), **content})
         return
     show(package_table(content), quiet)
-    for name, reason in (left_out or {}).items():
+    for name, reason in content.get("left_out", {}).items():
         show(f"left out: {name}: {reason}", quiet)
     if content["preprocessing"] is None:
         show("note: nothing is known of preprocessing: the device must be fed what the model takes", quiet)

@@ -142,7 +142,13 @@ class Declared:
         return click.option(*self._names, cls=Option, **self._attributes)(command)
 
     def varied(
-        self, *, default: Any = _SAME, shown: str | None = None, required: bool = False, aliases: Sequence[str] = ()
+        self,
+        *,
+        default: Any = _SAME,
+        shown: str | None = None,
+        required: bool = False,
+        aliases: Sequence[str] = (),
+        choices: Sequence[str] | None = None,
     ) -> Declared:
         """The same for one command.
 
@@ -151,8 +157,11 @@ class Declared:
             shown: how the default is described where it is no value.
             required: whether it must be given.
             aliases: names it had in this command before.
+            choices: the words it takes, where this command has others.
         """
         own: dict[str, Any] = {"required": required, "aliases": aliases}
+        if choices is not None:
+            own["type"] = click.Choice(choices)
         if default is not _SAME:
             own |= {"default": default, "show_default": True}
         if shown is not None:

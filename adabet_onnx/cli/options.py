@@ -365,15 +365,19 @@ recompute = _artifacts(
     "--recompute", is_flag=True, help="Compute activations again in the backward pass: less memory, more time."
 )
 check = _artifacts("--check/--no-check", default=True, help="Verify what is made before it is handed out.")
+profile = _artifacts(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help="Use only operators that this target has.",
+    show_default="all operators",
+)
+ort_format = _artifacts(
+    "--ort-format", is_flag=True, help="Write .ort models instead of .onnx (artifacts: of the backend ort)."
+)
 form = together(
     backend,
     recompute,
-    _artifacts(
-        "--profile",
-        type=click.Choice(PROFILES),
-        help="Use only operators that this target has.",
-        show_default="all operators",
-    ),
+    profile,
     _artifacts(
         "--frozen",
         type=click.Choice(FROZEN),
@@ -386,7 +390,7 @@ form = together(
         default="auto",
         help="The frozen part's numbers; int8: quantised, ranges measured on training samples; auto: as the file's.",
     ),
-    _artifacts("--ort-format", is_flag=True, help="Write .ort models instead of .onnx (ort)."),
+    ort_format,
 )
 
 # Runtime

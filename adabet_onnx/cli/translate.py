@@ -22,13 +22,13 @@ from ..pieces import replaced
 PROGRAM = "adabet-onnx"
 
 _SAME = (  # the option is called as the parameter is
-    "accumulate allow_resize append augment backend batch_norm batch_size batches bgr channel_rho "
-    "channels check class_axis class_weights clip_norm costs embeddings epochs estimator features features_memory "
-    "fisher frozen frozen_precision groups head head_init ignore_label keep_features keep_tail label_smoothing layers "
-    "layout logits loss max_accumulate max_memory max_step_time max_update mean measure model momentum "
-    "num_classes optimizer order ort_format patience preset profile provider recompute resume "
-    "rho samples save_predictions scale schedule seed seeds sketch std strategies strategy "
-    "subset_size subsets threads train_samples validation views weight_decay "
+    "accumulate allow_resize append augment backend batch_norm batch_size batches bgr channel_rho channels "
+    "check class_axis class_weights clip_norm costs embeddings entries epochs estimator features "
+    "features_memory fisher frozen frozen_precision groups head head_init ignore_label keep_features "
+    "keep_tail label_smoothing layers layout logits loss max_accumulate max_memory max_step_time max_update "
+    "mean measure model momentum num_classes optimizer order ort_format patience preset profile provider "
+    "recompute resume rho samples save_predictions scale schedule seed seeds sketch start std strategies "
+    "strategy subset_size subsets threads train_samples validation views weight_decay "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
@@ -51,6 +51,8 @@ OF_CLASSES: dict[str, dict[str, str]] = {  # options classes; what a name means 
     "Choices": {},
     "Choosing": {},
     "Data": {},
+    "DeviceScoring": {},
+    "Packing": {},
     "Plan": {},
     "Preprocessing": {},
     "Repeats": {"max_memory": "--scoring-memory", "seeds": "--shuffles"},
@@ -82,6 +84,8 @@ COMMANDS = {
     "export_model": Command("export", ("folder", "-o")),
     "fit": Command("train", ("folder", "data")),
     "make_artifacts": Command("artifacts", ("model", "selection", "-o")),
+    "make_device": Command("device", ("folder", "-o")),
+    "make_menu": Command("menu", ("model", "-o")),
     "new_head": Command("new-head", ("model", "--num-classes"), "headed.onnx"),
     "open_model": Command("import", ("model",), "fixed.onnx"),
     "predict": Command("predict", ("model", "inputs")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..data.preprocess import stored_in
@@ -37,19 +37,6 @@ _OFFERS = (
 )
 
 
-@dataclass(frozen=True)
-class Menu:
-    """What a menu came to.
-
-    Attributes:
-        content: of device.json.
-        left_out: why choices that would have been offered are not there, by name.
-    """
-
-    content: dict[str, Any]
-    left_out: dict[str, str]
-
-
 @typed
 @guarded("making a menu of")
 def make_menu(
@@ -62,7 +49,7 @@ def make_menu(
     packing: Packing | None = None,
     check: bool = True,
     progress: Progress | None = None,
-) -> Menu:
+) -> dict[str, Any]:
     """Write a package with several choices of layers, which share the weights that none of them trains.
 
     Offered are the head alone, the last layers in several sizes, and normalisations and biases; with scores also the
@@ -80,7 +67,8 @@ def make_menu(
         progress: is told what is being made.
 
     Returns:
-        The content of device.json, and what was left out.
+        The content of device.json, and under ``left_out``, which the file has not, why choices that would have been
+        offered are not there, by name.
 
     Raises:
         CheckError: a graph computes something else than it should.
@@ -92,11 +80,13 @@ def make_menu(
     Example:
         >>> from adabet_onnx import make_menu
         >>> menu = make_menu("model.onnx", "device", entries=2)
-        >>> [entry["name"] for entry in menu.content["entries"]]
+        >>> [entry["name"] for entry in menu["entries"]]
         ['head', 'norm-bias']
     """
     if entries < 1:
         raise UsageError(f"a menu needs at least 1 of `entries`, not {entries}.")
+    if scores is not None and not isinstance(scores, Scores | str | os.PathLike):
+        raise UsageError(f"`scores` must be Scores or the path of a scores.json, not {type(scores).__name__}.")
     known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
     opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
     packing = packing or Packing()
@@ -126,7 +116,7 @@ def make_menu(
             reason = next(iter(left_out.values()), "no layer can be selected")
             raise ModelError(f"{opened.name}: no choice of layers can be trained: {reason}")
         content = writer.finish()
-    return Menu(content, left_out)
+    return {**content, "left_out": left_out}
 
 
 def _offers(

@@ -17,6 +17,7 @@ from ..portable.weights import FILE as WEIGHTS
 CONFIG = "required_operators.config"
 _GRAPHS = ("frozen", "step", "evaluation", "prediction")
 _CONVERTER = "onnxruntime.tools.convert_onnx_models_to_ort"
+_DASHES = "--"
 
 
 def as_ort(folder: Path, content: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ def as_ort(folder: Path, content: dict[str, Any]) -> None:
         (folder / entry["model"]).unlink()
         entry["model"] = None
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", _CONVERTER, str(folder), "--optimization_style", "Fixed"],
+        [sys.executable, "-W", "ignore", "-m", _CONVERTER, str(folder), f"{_DASHES}optimization_style", "Fixed"],
         capture_output=True,
         text=True,
         check=False,
