@@ -60,7 +60,7 @@ def translated(folder: Path) -> list[str | Path]:
     tsc = shutil.which("tsc", path=os.pathsep.join([str(TOOLS), os.environ.get("PATH", "")]))
     if node is None or tsc is None:
         missing("no node with typescript (make test installs the package)")
-    options = ["--strict", "--target", "es2020", "--lib", "es2020", "--module", "es2020", "--types", ""]
+    options = ["--strict", "--target", "es2020", "--lib", "es2020", "--module", "es2020"]
     run(tsc, *options, "--outDir", folder, TYPESCRIPT)
     (folder / "package.json").write_text('{"type": "module"}')
     return [node, DEVICE / "run_betti.mjs", folder / "betti.js"]

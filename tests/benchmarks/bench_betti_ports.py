@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_betti_ports.py [--rounds 5]
 
-Subsets have half of the points in the first layer, all in the last. Printed are medians over rounds of the processor time
-in milliseconds, for distances of normal points, which all differ; the same rounded to halves; and points with whole
-coordinates. Reading files and starting processes is left out. C needs cc, TypeScript needs node and tsc (on the PATH, or
-where make test installs it); what is not there is left out. All must find the same numbers.
+Subsets have half of the points in the first layer, all in the last. Printed are medians over rounds of the processor
+time in milliseconds, for distances of normal points, which all differ; such distances rounded to halves; and points
+with whole coordinates. Reading files and starting processes is left out. C needs cc, TypeScript needs node and tsc (on
+the PATH, or where make test installs it); what is not there is left out. All must find the same numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def in_typescript(folder: Path) -> list[object] | None:
     node, tsc = shutil.which("node"), shutil.which("tsc", path=os.pathsep.join(places))
     if node is None or tsc is None:
         return None
-    options = ["--strict", "--target", "es2020", "--lib", "es2020", "--module", "es2020", "--types", ""]
+    options = ["--strict", "--target", "es2020", "--lib", "es2020", "--module", "es2020"]
     run(tsc, *options, "--outDir", folder, ROOT / "samples/web/core/betti.ts")
     (folder / "package.json").write_text('{"type": "module"}')
     return [node, DEVICE / "run_betti.mjs", folder / "betti.js"]

@@ -1,4 +1,4 @@
-"""Make betti-1000.bin: distances between points, and the first Betti numbers that ripser finds. README.md has the format.
+"""Make betti-1000.bin: distances of points, and the first Betti numbers that ripser finds. README.md has the format.
 
     python tests/device/make_betti.py [--out tests/device/betti-1000.bin] [--seed 0]
 

@@ -152,16 +152,15 @@ class Basis {
 
 /** A subset of a group: its points as bits, and its free pairs. */
 class Subset {
+  private readonly group: Group;
   private readonly inside: Uint32Array;
   private readonly isFree: Uint8Array;
   /** Free pairs in order, as two points each. */
   private readonly free: number[] = [];
   private readonly size: number;
 
-  constructor(
-    private readonly group: Group,
-    chosen: Iterable<number>,
-  ) {
+  constructor(group: Group, chosen: Iterable<number>) {
+    this.group = group;
     this.inside = new Uint32Array(group.words);
     for (const point of chosen) this.inside[point >> 5] |= 1 << (point & 31);
     const members: number[] = [];
@@ -246,6 +245,7 @@ class Subset {
  *     new Loops(square, 4).count([[0, 1, 2, 3], [0, 1, 2, 2]]); // [1, 0]
  */
 export class Loops {
+  private readonly points: number;
   private readonly place: Uint32Array;
   private readonly group: Group;
 
@@ -255,10 +255,8 @@ export class Loops {
    * @param points How many points there are.
    * @throws RangeError They are not as many, or not distances.
    */
-  constructor(
-    distance: ArrayLike<number>,
-    private readonly points: number,
-  ) {
+  constructor(distance: ArrayLike<number>, points: number) {
+    this.points = points;
     const lengths = checked(distance, points);
     const { place, kept } = withoutTwins(lengths, points);
     this.place = place;
