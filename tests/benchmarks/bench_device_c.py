@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_device_c.py
 
-Both train the demo's model, and ResNet-20 where the shared models are there, from the same package with batches of 8, in
+Both train the demo's model, and ResNet-20 where the shared models are there, from the same package, batches of 8, in
 fresh processes that take turns; printed are medians of three rounds. Python feeds values back as arrays, C alternates
 two sets of them. Both run the library of .venv-inference; samples/c is compiled with -O2. Two minutes on two cores.
 """
