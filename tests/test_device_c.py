@@ -33,10 +33,11 @@ from device_c import (
     shuffled,
     stored,
 )
+from models import tiny
 from safetensors.numpy import load_file, save_file
 
 import adabet_onnx
-from adabet_onnx import Choices, make_artifacts, make_device, open_model, select
+from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
@@ -135,6 +136,63 @@ def test_too_little_memory_names_what_the_smallest_needs(demo):
         line = demo.fails("score", x=place(demo, "x"), memory=needs - 1, batch=batch)
         assert line.endswith(f"at a batch size of {batch}: the smallest needs {needs}")
         assert demo.run("score", x=place(demo, "x"), memory=needs, batch=batch)[-1].startswith("choice ")
+
+
+@pytest.fixture
+def changed(demo, tmp_path):
+    """The demo's package, with changes of device.json."""
+
+    def change(**changes: object) -> Program:
+        shutil.copytree(demo.package, tmp_path / "device", dirs_exist_ok=True)
+        (tmp_path / "device" / "device.json").write_text(json.dumps(description(demo.package) | changes))
+        return replace(demo, package=tmp_path / "device")
+
+    return change
+
+
+def test_the_choice_is_the_worth_then_the_need_then_the_order(demo, changed):
+    [entry] = description(demo.package)["entries"]
+    head, more = ["head"], ["head", "block4.conv1", "no such layer"]
+    entries = [("a", head, 100), ("b", more, 200), ("c", more, 150), ("d", more, 150), ("e", head, 90)]
+    menu = changed(entries=[entry | {"name": n, "layers": names, "memory": [[8, b]]} for n, names, b in entries])
+    for memory, expected in ((1000, "c"), (150, "c"), (149, "e"), (90, "e")):
+        assert menu.run("score", x=place(demo, "x"), batch=4, memory=memory)[-1] == f"choice {expected}"
+    assert menu.fails("score", x=place(demo, "x"), batch=16, memory=179).endswith("the smallest needs 180")
+
+
+def test_graphs_of_one_sample_predict_the_same(demo, tmp_path):
+    make_device(demo.package.parent / "artifacts", tmp_path / "device", packing=Packing(profile="mobile"))
+    for program, name in ((demo, "many"), (replace(demo, package=tmp_path / "device"), "one")):
+        program.run("predict", x=place(demo, "held_x"), out=tmp_path / name)
+    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("one", "many"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.size == 3000
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_raw_numbers_are_preprocessed(demo, program, tmp_path, bgr):
+    make_artifacts(
+        model := open_model(tiny.conv_net()),
+        select(model, strategy="head"),
+        tmp_path / "a",
+        backend="portable",
+        check=False,
+    )
+    made = Program(program, tmp_path / "device")
+    content = make_device(tmp_path / "a", made.package)
+    rule = {"scale": 1 / 255, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "bgr": bgr, "channel_axis": 1}
+    (made.package / "device.json").write_text(json.dumps(content | {"preprocessing": rule}))
+    raw = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8)).astype("<f4")
+    one = raw[:, ::-1] if bgr else raw
+    fed = (one / 255 - np.reshape(rule["mean"], (3, 1, 1))) / np.reshape(rule["std"], (3, 1, 1))
+    raw.tofile(tmp_path / "raw")
+    fed.astype("<f4").tofile(tmp_path / "fed")
+    made.run("predict", x=tmp_path / "raw", raw="yes", out=tmp_path / "found")
+    made.run("predict", x=tmp_path / "fed", out=tmp_path / "expected")
+    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("found", "expected"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    made.run("predict", x=tmp_path / "raw", out=tmp_path / "other")
+    assert np.abs(np.fromfile(tmp_path / "other", "<f4") - expected).max() > 0.1
 
 
 def test_the_first_random_numbers_are_the_documented_ones():
@@ -266,11 +324,8 @@ def test_refusals_say_what_was_wrong(demo, tmp_path):
     assert demo.fails("score", x=few) == "too few: there are 7 samples; scoring takes 8 or more"
 
 
-def test_a_newer_runtime_is_asked_for(demo, tmp_path):
-    shutil.copytree(demo.package, tmp_path / "device")
-    content = description(demo.package) | {"oldest_onnxruntime": "1.999"}
-    (tmp_path / "device" / "device.json").write_text(json.dumps(content))
-    line = replace(demo, package=tmp_path / "device").fails("show")
+def test_a_newer_runtime_is_asked_for(changed):
+    line = changed(oldest_onnxruntime="1.999").fails("show")
     assert re.fullmatch(r"runtime: this is ONNX Runtime 1\.\S+; the package needs 1\.999 or newer", line)
 
 

@@ -191,6 +191,8 @@ VALUES: dict[str, tuple[Damage, str]] = {
     "labels of reals": (changed(("labels", "dtype"), "float32"), "labels of"),
     "few classes": (changed(("labels", "classes"), 1), "expected 0 to 0"),
     "many classes": (changed(("labels", "classes"), 99), "classes; expected 99"),
+    "a std of 0": (changed(("preprocessing",), {"scale": 1, "mean": [0], "std": [0]}), "'std' of 'preprocessing' has a 0"),
+    "a mean of words": (changed(("preprocessing",), {"scale": 1, "mean": ["a"], "std": [1]}), "no list of finite numbers"),
     "no batch": (changed(("training", "batch_size"), 0), "whole number from 1"),
     "a large seed": (changed(("training", "seed"), 1 << 32), "whole number from 0"),
     "a rate of 0": (changed(("training", "learning_rate"), 0), "a number above 0"),

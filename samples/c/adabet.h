@@ -95,6 +95,10 @@ adabet_value adabet_labels(const adabet_package *package);
 size_t adabet_class_count(const adabet_package *package);                         /* 0: no classes */
 const char *adabet_class_name(const adabet_package *package, size_t class_index); /* NULL: it has none */
 
+/* Raw numbers of whole samples, such as pixels of 0 to 255, to what this input takes, in place: scale, mean, std, and the
+ * order of colours (raw ones are red, green, blue). What the package says nothing of stays as it is. */
+adabet_code adabet_preprocess(const adabet_package *package, size_t input, float *numbers, size_t bytes, adabet_error *error);
+
 typedef struct {
     const char *name;
     size_t layers;           /* that are trained */

@@ -135,6 +135,13 @@ typedef struct {
     size_t layer_count;
 } ab_scoring;
 
+typedef struct {
+    bool there, bgr;
+    float scale;
+    const json *mean, *std; /* lists of numbers */
+    size_t axis;            /* of channels; AB_COMPUTED: there is none */
+} ab_preprocessing;
+
 struct adabet_package {
     char *folder;
     json *description;          /* device.json: texts point into it */
@@ -148,6 +155,7 @@ struct adabet_package {
     bool has_classes, has_ignored;
     int64_t classes, ignored;
     const json *class_names; /* an array, or NULL */
+    ab_preprocessing preprocessing;
     double learning_rate;
     size_t forward_batch; /* how many samples graphs that only forward take; 0: any number */
     size_t batch_size, epochs;
@@ -172,6 +180,7 @@ struct adabet_model {
 /* Fills the package from its description. */
 adabet_code ab_describe(adabet_package *package, adabet_error *error);
 adabet_code ab_describe_entries(adabet_package *package, adabet_error *error);
+adabet_code ab_describe_preprocessing(adabet_package *package, adabet_error *error);
 void ab_free_entries(adabet_package *package);
 
 /* Values of the description, checked; object is called where in messages. */

@@ -7,6 +7,7 @@
  *   predict --x FILE --out FILE [--from FILE]           with a delta or progress file, or as the package is
  *   save    --from FILE [--delta FILE] [--selected FILE]
  *
+ * With --raw yes, numbers of --x and --held-x are preprocessed as the package says: float32 pixels of 0 to 255, say.
  * A model with several inputs takes --x (and --held-x) once for each, one with several outputs --out likewise. ONNX
  * Runtime is found by --onnxruntime FILE, else $ADABET_ONNXRUNTIME; --threads N is for it.
  * fit prints the loss of each step, and a line for each epoch. Exit status: the error's code, 0 where there was none.
@@ -24,7 +25,7 @@ typedef struct {
     const char *package, *command;
     const char *x[MOST], *held_x[MOST], *out[MOST];
     size_t x_count, held_x_count, out_count;
-    const char *y, *held_y, *entry, *progress, *delta, *selected, *from, *memory, *stop;
+    const char *y, *held_y, *entry, *progress, *delta, *selected, *from, *memory, *stop, *raw;
     const char *rate, *batch, *epochs, *seed, *onnxruntime, *threads;
 } arguments;
 
@@ -60,6 +61,7 @@ static int parse(int count, char **given, arguments *a) {
                    {"--from", &a->from, NULL},
                    {"--memory", &a->memory, NULL},
                    {"--stop", &a->stop, NULL},
+                   {"--raw", &a->raw, NULL},
                    {"--rate", &a->rate, NULL},
                    {"--batch", &a->batch, NULL},
                    {"--epochs", &a->epochs, NULL},
@@ -110,13 +112,18 @@ static void forget(loaded *l) {
     free((void *)(uintptr_t)l->data.labels.data);
 }
 
-static int load(const char *const *x, size_t count, const char *y, loaded *l) {
+static int load(const adabet_package *package, const arguments *a, const char *const *x, size_t count, const char *y,
+                loaded *l) {
+    adabet_error error;
     int problem = count == 0 ? wrong("--x", "is missing") : 0;
     memset(l, 0, sizeof *l);
     l->data.inputs = l->inputs;
     for (size_t i = 0; i < count && problem == 0; i++) {
         problem = read_file(x[i], l->inputs + i);
         if (problem == 0) l->data.input_count++;
+        if (problem != 0 || a->raw == NULL || i >= adabet_input_count(package)) continue;
+        float *numbers = (float *)(uintptr_t)l->inputs[i].data;
+        if (adabet_preprocess(package, i, numbers, l->inputs[i].bytes, &error) != ADABET_OK) problem = failed(&error);
     }
     return problem == 0 && y != NULL ? read_file(y, &l->data.labels) : problem;
 }
@@ -155,7 +162,7 @@ static int score(adabet_package *package, const arguments *a) {
     size_t count = adabet_scored_layer_count(package), entry;
     if (whole("--batch", a->batch, &batch) || whole("--memory", a->memory, &memory)) return ADABET_USAGE;
     double *scores = malloc((count + 1) * sizeof *scores);
-    int problem = load(a->x, a->x_count, NULL, &l);
+    int problem = load(package, a, a->x, a->x_count, NULL, &l);
     if (problem == 0 && scores == NULL) problem = ADABET_NO_MEMORY;
     if (problem == 0 && adabet_score(package, &l.data, NULL, NULL, scores, &error) != ADABET_OK) problem = failed(&error);
     for (size_t i = 0; i < count && problem == 0; i++) printf("%.17g %s\n", scores[i], adabet_scored_layer(package, i));
@@ -215,9 +222,9 @@ static int fit(adabet_package *package, const arguments *a) {
     int problem = fit_options(package, a, &options);
     if (problem != 0 || whole("--stop", a->stop, &stop)) return ADABET_USAGE;
     options.user = &stop;
-    problem = load(a->x, a->x_count, a->y, &l);
+    problem = load(package, a, a->x, a->x_count, a->y, &l);
     if (problem == 0 && a->held_x_count > 0) {
-        problem = load(a->held_x, a->held_x_count, a->held_y, &held);
+        problem = load(package, a, a->held_x, a->held_x_count, a->held_y, &held);
         options.held_out = &held.data;
     }
     if (problem == 0 && adabet_fit(package, &l.data, &options, &model, &error) != ADABET_OK) problem = failed(&error);
@@ -252,7 +259,7 @@ static int predict(adabet_package *package, const arguments *a) {
     memset(rooms, 0, sizeof rooms);
     if (a->out_count == 0 || a->out_count > adabet_output_count(package) || adabet_output_count(package) > MOST)
         return wrong("--out", "must be there once for each output, at most");
-    int problem = load(a->x, a->x_count, NULL, &l);
+    int problem = load(package, a, a->x, a->x_count, NULL, &l);
     if (problem == 0) problem = model_from(package, a, &model);
     for (size_t i = 0; i < a->out_count && problem == 0; i++) {
         rooms[i].bytes = l.inputs[0].bytes / adabet_input(package, 0).bytes * adabet_output(package, i).bytes;

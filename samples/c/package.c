@@ -178,6 +178,7 @@ adabet_code ab_describe(adabet_package *p, adabet_error *error) {
     AB_TRY(describe_values(p, "inputs", &p->inputs, &p->input_count, error));
     AB_TRY(describe_values(p, "outputs", &p->outputs, &p->output_count, error));
     AB_TRY(describe_labels(p, error));
+    AB_TRY(ab_describe_preprocessing(p, error));
     AB_TRY(describe_training(p, error));
     AB_TRY(describe_scoring(p, error));
     return ab_describe_entries(p, error);
