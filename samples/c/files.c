@@ -87,7 +87,7 @@ adabet_code ab_hash_file(const char *path, uint64_t *bytes, char hex[SHA256_HEX]
 
 static adabet_code refused(ab_writer *writer, int problem, adabet_error *error) {
     adabet_code code = ab_fail(error, problem == ENOMEM ? ADABET_NO_MEMORY : ADABET_STORAGE, "%s cannot be written: %s",
-                               writer->path != NULL ? writer->path : "a file", strerror(problem));
+                               writer->path, strerror(problem));
     ab_write_drop(writer);
     return code;
 }
@@ -97,7 +97,10 @@ adabet_code ab_write_begin(ab_writer *writer, const char *path, adabet_error *er
     memset(writer, 0, sizeof *writer);
     writer->path = malloc(size);
     writer->beside = malloc(size);
-    if (writer->path == NULL || writer->beside == NULL) return refused(writer, ENOMEM, error);
+    if (writer->path == NULL || writer->beside == NULL) {
+        ab_write_drop(writer);
+        return ab_no_memory(error);
+    }
     snprintf(writer->path, size, "%s", path);
     snprintf(writer->beside, size, "%s.partial", path);
     writer->file = fopen(writer->beside, "wb");
