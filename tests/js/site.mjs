@@ -23,7 +23,8 @@ export async function serve(folder) {
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     try {
       if (!path.startsWith("/page/")) throw new Error(path);
-      const name = normalize(path.slice("/page/".length)) === "." ? "index.html" : normalize(path.slice("/page/".length));
+      const name =
+        normalize(path.slice("/page/".length)) === "." ? "index.html" : normalize(path.slice("/page/".length));
       const body = await readFile(join(folder, name));
       sent.bytes += body.length;
       response.writeHead(200, { "Content-Type": types[extname(name)] ?? "application/octet-stream" }).end(body);
