@@ -112,10 +112,8 @@ export class Studio implements Verbs {
     const example = this.exampleFile;
     if (example === null) throw new DeviceError("wrong-option", "There is no example data for this package.");
     const found = readExample(await fetched(`${this.base}${example}`), album.frame, album.classes.length);
-    await this.changed(async () => {
-      await album.removeAll();
-      await album.append(found);
-    });
+    await this.work.session.attempt(() => album.removeAll());
+    await this.changed(() => album.append(found));
   }
 
   async addPictures(given: readonly Given[]): Promise<Added> {
