@@ -1,4 +1,4 @@
-"""Compiling and running samples/csharp with mono, and what it is compared with: the format's rules, with onnxruntime."""
+"""Compiling and running samples/csharp with mono, and the rules of the format, in Python, that it is compared with."""
 
 from __future__ import annotations
 

@@ -181,6 +181,7 @@ VALUES: Mapping[str, tuple[Damage, str]] = {
     "a std of 0": (changed("preprocessing", {"scale": 1, "mean": [0], "std": [0]}), "std"),
     "a mean of words": (changed("preprocessing", {"scale": 1, "mean": ["a"], "std": [1]}), "mean"),
     "no batch": (changed("training.batch_size", 0), "batch_size"),
+    "a large seed": (changed("training.seed", 1 << 32), "seed"),
     "a rate of 0": (changed("training.learning_rate", 0), "learning_rate"),
     "no training": (changed("training", None), "training"),
     "two samples at once": (changed("forward_batch", 2), "forward_batch"),

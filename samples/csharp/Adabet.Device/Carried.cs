@@ -10,10 +10,11 @@ namespace Adabet.Device
     /// <summary>Where in training a state stands.</summary>
     internal sealed class Place
     {
-        public readonly long Epoch, Step, Seed;
+        public readonly long Epoch, Step;
+        public readonly uint Seed;
         public readonly int BatchSize;
 
-        public Place(long epoch, long step, long seed, int batchSize)
+        public Place(long epoch, long step, uint seed, int batchSize)
         {
             Epoch = epoch;
             Step = step;
@@ -82,8 +83,8 @@ namespace Adabet.Device
             if (progress)
             {
                 Expect(file, what, "package", package, "It is of another package: begin anew");
-                place = new Place(Whole(file, what, "epoch", 0), Whole(file, what, "step", 0), Whole(file, what, "seed", -Checked.Most),
-                    (int)Math.Min(Whole(file, what, "batch_size", 1), int.MaxValue));
+                place = new Place(Whole(file, what, "epoch", 0, Checked.Most), Whole(file, what, "step", 0, Checked.Most),
+                    (uint)Whole(file, what, "seed", 0, uint.MaxValue), (int)Whole(file, what, "batch_size", 1, Describe.MostSamples));
             }
             string found = Hash(file.Bytes, new[] { new KeyValuePair<int, int>(file.DataBegin, file.DataBytes) });
             string expected = Metadata(file, "sha256");
@@ -122,14 +123,14 @@ namespace Adabet.Device
                     $"{what} has the {key} {Json.Shown(found)}, expected {Json.Shown(expected)}. {why}.");
         }
 
-        private static long Whole(SafeTensors file, string what, string key, long least)
+        private static long Whole(SafeTensors file, string what, string key, long least, long most)
         {
             string text = Metadata(file, key);
             if (text != null && text.Length < 16
-                && long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long number) && number >= least)
+                && long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long number) && number >= least && number <= most)
                 return number;
             throw new DeviceException(DeviceError.WrongFile,
-                $"{what} has the {key} {Json.Shown(text)}, expected a whole number from {least} on. Begin anew.");
+                $"{what} has the {key} {Json.Shown(text)}, expected a whole number from {least} to {most}. Begin anew.");
         }
 
         private static byte[] Take(SafeTensors file, string what, Entry entry, int count)

@@ -100,6 +100,11 @@ namespace Adabet.Device
             return (int)Whole(least, most);
         }
 
+        public uint Seed()
+        {
+            return (uint)Whole(0, uint.MaxValue);
+        }
+
         public long Integer()
         {
             return Whole(-Most);

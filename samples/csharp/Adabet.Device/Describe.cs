@@ -152,7 +152,7 @@ namespace Adabet.Device
                 LearningRate = rate > 0 ? rate : throw value.Key("learning_rate").Fail("a number above 0"),
                 BatchSize = value.Key("batch_size").Count(1, MostSamples),
                 Epochs = value.Key("epochs").Count(1),
-                Seed = value.Key("seed").Integer()
+                Seed = value.Key("seed").Seed()
             };
         }
 
@@ -164,7 +164,7 @@ namespace Adabet.Device
                 Samples = value.Key("samples").Count(Adabet.Device.Scoring.Fewest, MostPoints),
                 Points = value.Key("points").Count(1, MostPoints),
                 Subsets = value.Key("subsets").Count(1, MostSubsets),
-                Seed = value.Key("seed").Integer(),
+                Seed = value.Key("seed").Seed(),
                 Layers = value.Key("layers").List(layer => new ScoredLayer
                 {
                     Name = layer.Key("name").Text(),

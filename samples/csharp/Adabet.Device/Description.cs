@@ -67,7 +67,7 @@ namespace Adabet.Device
         /// <summary>How often each sample is seen.</summary>
         public int Epochs { get; internal set; }
         /// <summary>Of the order of samples.</summary>
-        public long Seed { get; internal set; }
+        public uint Seed { get; internal set; }
     }
 
     /// <summary>A layer that is scored.</summary>
@@ -90,7 +90,7 @@ namespace Adabet.Device
         public int Samples { get; internal set; }
         internal int Points { get; set; }
         internal int Subsets { get; set; }
-        internal long Seed { get; set; }
+        internal uint Seed { get; set; }
         /// <summary>The layers.</summary>
         public IReadOnlyList<ScoredLayer> Layers { get; internal set; }
     }

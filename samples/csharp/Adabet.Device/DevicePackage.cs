@@ -69,6 +69,17 @@ namespace Adabet.Device
             });
         }
 
+        /// <summary>
+        /// The names of the files beside device.json: for programs that copy a package out of their assets before they open
+        /// it, as the runtime reads real files.
+        /// </summary>
+        /// <param name="json">what is in device.json</param>
+        public static IReadOnlyList<string> FilesOf(byte[] json)
+        {
+            if (json == null) throw new ArgumentNullException(nameof(json));
+            return Describe.From(json).Files.Select(file => file.Name).ToList();
+        }
+
         /// <summary>Score the package's layers; labels are not needed.</summary>
         /// <exception cref="DeviceException">there are too few samples, or an activation is not finite</exception>
         public Task<IReadOnlyList<LayerScore>> ScoreAsync(Samples samples, IProgress<ScoreReport> progress = null,

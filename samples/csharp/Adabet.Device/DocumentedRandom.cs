@@ -7,9 +7,9 @@ namespace Adabet.Device
     {
         private uint state;
 
-        public DocumentedRandom(long seed, long stream)
+        public DocumentedRandom(uint seed, long stream)
         {
-            unchecked { state = (uint)seed + (uint)stream * 0x6C078965u; }
+            unchecked { state = seed + (uint)stream * 0x6C078965u; }
         }
 
         public uint Next()
@@ -41,7 +41,7 @@ namespace Adabet.Device
         }
 
         /// <summary>The order of n samples in an epoch, which is the stream.</summary>
-        public static int[] Shuffle(int n, long seed, long stream)
+        public static int[] Shuffle(int n, uint seed, long stream)
         {
             var random = new DocumentedRandom(seed, stream);
             int[] all = Counted(n);

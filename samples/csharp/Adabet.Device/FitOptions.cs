@@ -13,7 +13,7 @@ namespace Adabet.Device
         /// <summary>Above 0.</summary>
         public double? LearningRate { get; set; }
         /// <summary>Of the order of samples.</summary>
-        public long? Seed { get; set; }
+        public uint? Seed { get; set; }
         /// <summary>
         /// A file that is written after each epoch, and gone on from where it exists. The same samples in the same order
         /// then give the same bits as without the interruption.

@@ -101,7 +101,7 @@ part anew for each batch. Ctrl-C ends it.";
                 Epochs = options.Int("epochs"),
                 BatchSize = options.Int("batch"),
                 LearningRate = options.Double("rate"),
-                Seed = options.Long("seed"),
+                Seed = options.UInt("seed"),
                 ProgressFile = options.Text("progress"),
                 KeepFeatures = options.Flag("keep", true),
                 HeldOut = options.Text("held-x") == null ? null : LabelledFrom(package, options, "held-"),

@@ -64,6 +64,13 @@ namespace Adabet.Device.Program
             return (int?)number;
         }
 
+        public uint? UInt(string name)
+        {
+            long? number = Long(name);
+            if (number < 0 || number > uint.MaxValue) throw new UsageException($"--{name} takes a number from 0 to {uint.MaxValue}.");
+            return (uint?)number;
+        }
+
         public double? Double(string name)
         {
             if (Text(name) == null) return null;

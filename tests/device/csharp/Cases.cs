@@ -96,8 +96,8 @@ internal static class Cases
     {
         var random = new DocumentedRandom(0, 1);
         Console.WriteLine(string.Join(" ", Enumerable.Range(0, 4).Select(_ => random.Next())));
-        Console.WriteLine(string.Join(" ", DocumentedRandom.Shuffle(1000, -7, 3)));
-        Console.WriteLine(string.Join(" ", DocumentedRandom.Shuffle(7, 5000000000, 1)));
+        Console.WriteLine(string.Join(" ", DocumentedRandom.Shuffle(1000, uint.MaxValue - 6, 3)));
+        Console.WriteLine(string.Join(" ", DocumentedRandom.Shuffle(7, 5, 1)));
         var again = new DocumentedRandom(12345, 0);
         for (int i = 0; i < 3; i++) Console.WriteLine(string.Join(" ", again.Subset(100, 30)));
     }
