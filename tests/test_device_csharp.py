@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -266,6 +267,12 @@ def test_what_is_saved_from_progress_is_what_training_saved(demo, tmp_path):
     demo.run("save", **{"from": place(demo, "progress")}, delta=tmp_path / "delta", selected=tmp_path / "selected")
     for name in ("delta", "selected"):
         assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
+    shutil.copytree(demo.package, tmp_path / "device")
+    content = description(demo.package)
+    content["entries"][0]["name"] = "other"
+    (tmp_path / "device" / "device.json").write_text(json.dumps(content))
+    line = Program(demo.compiled, tmp_path / "device").fails("save", **{"from": place(demo, "delta")})
+    assert line == 'WrongModel: delta is of the entry "layers", which the package does not have.'
 
 
 def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
@@ -278,7 +285,10 @@ def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
         assert len([process.stdout.readline() for _ in range(5)]) == 5
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    os.link(tmp_path / "progress", kept := tmp_path.parent / f"{tmp_path.name}-kept")
+    first = kept.read_bytes()
     again = demo.run("fit", **options, progress=tmp_path / "progress", delta=tmp_path / "delta")
+    assert kept.read_bytes() == first, "progress must be renamed, not written over"
     assert [line for line in again if not line.startswith("epoch")] == [
         line for line in trained[len(trained) // 2 :] if not line.startswith("epoch")
     ]

@@ -73,9 +73,7 @@ namespace Adabet.Device
         public static byte[] Read(string path, Description about, string package, Entry entry, bool progressOnly, out Place place)
         {
             string what = Path.GetFileName(path);
-            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is no path of a file.");
-            long most = 8L + Json.MostBytes + entry.Tensors.Sum(tensor => (long)tensor.Bytes);
-            var file = new SafeTensors(PackageFiles.ReadAll(path, what, Math.Min(most, DType.MostBytes)), what);
+            var file = Open(path, entry.Tensors.Sum(tensor => (long)tensor.Bytes));
             bool progress = CheckFormat(file, what, progressOnly);
             Expect(file, what, "model_sha256", about.ModelSha256, "It is of another model");
             Expect(file, what, "entry", entry.Name, "It is of another choice of layers: train that one");
@@ -95,6 +93,24 @@ namespace Adabet.Device
             byte[] state = Take(file, what, entry, count);
             State.CheckFinite(entry, state, count, DeviceError.NotFinite, $"{what} is damaged: get it anew.");
             return state;
+        }
+
+        /// <summary>Of which entry of the package a file is.</summary>
+        public static Entry EntryOf(string path, Description about)
+        {
+            string what = Path.GetFileName(path);
+            var file = Open(path, about.Entries.Max(entry => entry.Tensors.Sum(tensor => (long)tensor.Bytes)));
+            Expect(file, what, "model_sha256", about.ModelSha256, "It is of another model");
+            string name = Metadata(file, "entry");
+            return about.Entries.FirstOrDefault(entry => entry.Name == name) ?? throw new DeviceException(DeviceError.WrongModel,
+                $"{what} is of the entry {Json.Shown(name)}, which the package does not have.");
+        }
+
+        private static SafeTensors Open(string path, long dataBytes)
+        {
+            string what = Path.GetFileName(path);
+            if (string.IsNullOrEmpty(what)) throw new DeviceException(DeviceError.WrongOption, $"{Json.Shown(path)} is no path of a file.");
+            return new SafeTensors(PackageFiles.ReadAll(path, what, Math.Min(8L + Json.MostBytes + dataBytes, DType.MostBytes)), what);
         }
 
         private static string Metadata(SafeTensors file, string key)

@@ -116,6 +116,20 @@ namespace Adabet.Device
                 inner => lifetime.Add(new Training(runtime, files, Description, Sha256, found, lifetime.Remove)));
         }
 
+        /// <summary>The entry that a delta or progress is of, with the values in it.</summary>
+        /// <param name="path">of the file</param>
+        /// <exception cref="DeviceException">it is of another model or package, damaged, or not there</exception>
+        public Task<Training> LoadAsync(string path, CancellationToken token = default(CancellationToken))
+        {
+            if (path == null) throw new ArgumentNullException(nameof(path));
+            return lifetime.Run("reading what was saved", token, inner =>
+            {
+                var training = new Training(runtime, files, Description, Sha256, Carried.EntryOf(path, Description), lifetime.Remove);
+                training.Load(path);
+                return lifetime.Add(training);
+            });
+        }
+
         /// <summary>Raw numbers of whole samples, such as pixels of 0 to 255, as the model takes them.</summary>
         /// <param name="raw">colours in the order red, green, blue</param>
         /// <param name="input">its number</param>

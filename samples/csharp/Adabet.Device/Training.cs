@@ -122,11 +122,13 @@ namespace Adabet.Device
         public Task LoadAsync(string path, CancellationToken token = default(CancellationToken))
         {
             if (path == null) throw new ArgumentNullException(nameof(path));
-            return lifetime.Run("reading what was saved", token, inner => Alone(() =>
-            {
-                byte[] values = Carried.Read(path, about, package, Entry, false, out Place at);
-                return Replace(values, at ?? Start());
-            }));
+            return lifetime.Run("reading what was saved", token, inner => Alone(() => Load(path)));
+        }
+
+        internal bool Load(string path)
+        {
+            byte[] values = Carried.Read(path, about, package, Entry, false, out Place at);
+            return Replace(values, at ?? Start());
         }
 
         /// <summary>Go back to the package's initial values.</summary>

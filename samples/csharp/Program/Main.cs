@@ -129,10 +129,8 @@ part anew for each batch. Ctrl-C ends it.";
 
         private static Training From(DevicePackage package, Options options)
         {
-            string from = options.Text("from"), entry = options.Text("entry");
-            var training = package.TrainingAsync(entry ?? package.Description.Entries[0].Name, Ended.Token).GetAwaiter().GetResult();
-            if (from != null) training.LoadAsync(from, Ended.Token).GetAwaiter().GetResult();
-            return training;
+            string from = options.Text("from"), entry = options.Text("entry") ?? package.Description.Entries[0].Name;
+            return (from != null ? package.LoadAsync(from, Ended.Token) : package.TrainingAsync(entry, Ended.Token)).GetAwaiter().GetResult();
         }
 
         private static void Predict(DevicePackage package, Options options)
