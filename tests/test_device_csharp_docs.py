@@ -26,7 +26,10 @@ using System; using System.IO; using System.Threading; using System.Threading.Ta
 static class FileSystem  // as MAUI has it
 {
     public static string AppDataDirectory = "data";
-    public static Task<Stream> OpenAppPackageFileAsync(string name) { return Task.FromResult<Stream>(File.OpenRead(name)); }
+    public static Task<Stream> OpenAppPackageFileAsync(string name)
+    {
+        return Task.FromResult<Stream>(File.OpenRead(name));
+    }
 }
 
 static class App
