@@ -1,4 +1,4 @@
-"""The C# library beside Python's onnxruntime: time of a step, and resident memory at step 20 and 2,000. One thread each.
+"""The C# library beside Python's onnxruntime: time of a step, and resident memory at step 20 and 2,000, on one thread.
 
     python tests/benchmarks/bench_device_csharp.py
 

@@ -76,7 +76,7 @@ namespace Adabet.Device
         }
 
         /// <summary>The next epoch.</summary>
-        /// <param name="kept">is given the state after it, and where it stands, before it is told of</param>
+        /// <param name="kept">is given the state after it, to be copied, and where it stands, before anything is told</param>
         public EpochReport Epoch(Action<byte[], Place> kept)
         {
             long epoch = Place.Epoch + 1, step = Place.Step;
@@ -96,7 +96,7 @@ namespace Adabet.Device
             State.CheckFinite(entry, state, entry.Tensors.Count, DeviceError.LossNotFinite,
                 $"The values are those of epoch {Place.Epoch} again. Take a smaller learning rate than {rate}.");
             Place = new Place(epoch, step, Place.Seed, Place.BatchSize);
-            kept((byte[])state.Clone(), Place);
+            kept(state, Place);
             return new EpochReport(epoch, step, sum / data.Count, heldOut?.Run(sets[now].Values, stop));
         }
 

@@ -19,7 +19,7 @@ namespace Adabet.Device
         private readonly Description about;
         private readonly string package;
         private readonly Action<Training> disposed;
-        private byte[] state; // never changed, only replaced
+        private byte[] state; // read and changed under the gate only
         private Place place;
         private bool busy;
         private Predictor predictor;
@@ -40,10 +40,10 @@ namespace Adabet.Device
         public Entry Entry { get; }
 
         /// <summary>Whole epochs so far.</summary>
-        public long Epoch => Now().Value.Epoch;
+        public long Epoch => Where().Epoch;
 
         /// <summary>Steps so far, of whole epochs.</summary>
-        public long Step => Now().Value.Step;
+        public long Step => Where().Step;
 
         /// <summary>Train. Cancelled, or ended by an error, it leaves the values of the last whole epoch, and can go on.</summary>
         /// <exception cref="DeviceException">data are not what the model takes, the loss is not finite, a file cannot be written, ...</exception>
@@ -149,9 +149,15 @@ namespace Adabet.Device
             return new Place(0, 0, about.Training.Seed, about.Training.BatchSize);
         }
 
+        private Place Where()
+        {
+            lock (gate) return place;
+        }
+
+        /// <summary>A copy of the values, and where they stand.</summary>
         private KeyValuePair<byte[], Place> Now()
         {
-            lock (gate) return new KeyValuePair<byte[], Place>(state, place);
+            lock (gate) return new KeyValuePair<byte[], Place>((byte[])state.Clone(), place);
         }
 
         private bool Replace(byte[] values, Place at)
@@ -162,6 +168,16 @@ namespace Adabet.Device
                 place = at;
             }
             return true;
+        }
+
+        /// <summary>Keep a copy of the values after an epoch, without taking more memory.</summary>
+        private void Keep(byte[] values, Place at)
+        {
+            lock (gate)
+            {
+                Buffer.BlockCopy(values, 0, state, 0, state.Length);
+                place = at;
+            }
         }
 
         /// <summary>Do something that changes the values, when nothing else does.</summary>
@@ -199,11 +215,11 @@ namespace Adabet.Device
                 CheckSame(given.ProgressFile, at, new Place(at.Epoch, at.Step, given.Seed ?? about.Training.Seed, given.BatchSize ?? about.Training.BatchSize));
                 Replace(values, at);
             }
-            var now = Now();
-            var begin = new Place(now.Value.Epoch, now.Value.Step, given.Seed ?? now.Value.Seed, Size(given.BatchSize, now.Value));
+            var now = Where();
+            var begin = new Place(now.Epoch, now.Step, given.Seed ?? now.Seed, Size(given.BatchSize, now));
             var done = new List<EpochReport>();
             using (var stop = new RunStop(token))
-            using (var fitting = new Fitting(runtime, about, Entry, now.Key, data, begin, wanted, stop))
+            using (var fitting = new Fitting(runtime, about, Entry, state, data, begin, wanted, stop))
             {
                 if (resumed)
                     CheckSame(given.ProgressFile, begin, new Place(begin.Epoch, begin.Epoch * fitting.StepsPerEpoch, begin.Seed, begin.BatchSize));
@@ -211,7 +227,7 @@ namespace Adabet.Device
                 {
                     done.Add(fitting.Epoch((values, at) =>
                     {
-                        Replace(values, at);
+                        Keep(values, at);
                         if (wanted.ProgressFile != null) Carried.Write(wanted.ProgressFile, about, package, Entry, values, at);
                     }));
                     wanted.EpochDone?.Report(done[done.Count - 1]);
