@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,8 +17,11 @@ import numpy as np
 import onnxruntime
 from conftest import INFERENCE_PYTHON, ROOT, missing
 
+import adabet_onnx
+from adabet_onnx import Choices, make_artifacts, make_device, open_model, select
 from adabet_onnx.device.random import shuffle
 
+DEMO, KEPT = Path(adabet_onnx.__file__).parent / "demo", ("parameter", "statistic")
 CSHARP, CASES = ROOT / "samples" / "csharp", ROOT / "tests" / "device" / "csharp"
 MANAGED = ROOT / "tests" / "mobile" / "node_modules" / "com.github.asus4.onnxruntime" / "Runtime"
 
@@ -112,8 +116,15 @@ class Compiled:
         return checked(*self.command("cases.exe", *words), env=self.environment, input=given).stdout.splitlines()
 
 
-def compile_all(folder: Path) -> Compiled:
-    """Compile the library, the program, and the cases with the library inside, whose internals they use."""
+@functools.cache
+def compile_all(base: Path) -> Compiled:
+    """Compile the library, the program, and the cases with the library inside, whose internals they use: once.
+
+    Args:
+        base: pytest's folder of temporary files.
+    """
+    folder = base / "csharp"
+    folder.mkdir()
     runtime, sources = managed_library(folder), sorted((CSHARP / "Adabet.Device").glob("*.cs"))
     library = compiled("library", folder / "Adabet.Device.dll", sources, runtime)
     compiled("exe", folder / "adabet-device.exe", list((CSHARP / "Program").glob("*.cs")), library)
@@ -153,6 +164,30 @@ class Program:
         assert 0 < done.returncode <= 64, done.stderr
         assert done.stderr.count("\n") == 1, done.stderr
         return done.stderr.strip()
+
+
+def demo_program(csharp: Compiled, folder: Path) -> Program:
+    """With a package of the demo's model, with batch statistics that move, and its data in files."""
+    model = open_model(DEMO / "digits.onnx")
+    selection = select(model, layers=["block3.conv2", "block3.bn2", "block4.conv1", "head"])
+    choices = Choices(optimizer="adamw", batch_norm="batch")
+    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
+    make_device(folder / "artifacts", folder / "device")
+    with np.load(DEMO / "digits_shifted.npz") as arrays:
+        for name, images, labels in (("", "x_train", "y_train"), ("held_", "x_test", "y_test")):
+            (arrays[images].transpose(0, 3, 1, 2)[:300] / 255).astype("<f4").tofile(folder / f"{name}x")
+            arrays[labels][:300].astype("<i8").tofile(folder / f"{name}y")
+    return Program(csharp, folder / "device")
+
+
+def place(program: Program, name: str) -> Path:
+    return program.package.parent / name
+
+
+def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
+    shape = description(program.package)["inputs"][0]["shape"][1:]
+    x = np.fromfile(place(program, f"{part}x"), "<f4").reshape(-1, *shape)
+    return x, np.fromfile(place(program, f"{part}y"), "<i8")
 
 
 # The rules of docs/device-package.md, with onnxruntime.

@@ -1,14 +1,11 @@
-"""samples/csharp against Python: the same losses, scores, predictions; deltas, kills and full disks."""
+"""samples/csharp against Python: the same losses, scores, choices, evaluations and predictions."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 from pathlib import Path
@@ -16,80 +13,46 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bad_inputs import limited_files
 from conftest import ROOT, SHARED, missing
 from device_csharp import (
     CSHARP,
+    KEPT,
     Compiled,
     Program,
+    checked,
     compile_all,
     compiled,
+    data,
+    demo_program,
     description,
-    features,
     losses,
+    place,
     run_graph,
-    stored,
 )
-from models import tiny
-from safetensors.numpy import load_file, save_file
+from models import inputs, tiny
+from safetensors.numpy import load_file
 from scipy.spatial.distance import squareform
 
-import adabet_onnx
-from adabet_onnx import Choices, Packing, apply_delta, make_artifacts, make_device, open_model, select
+from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
 from adabet_onnx.device.random import Random, shuffle
 from adabet_onnx.device.scoring import score_package
 from adabet_onnx.scoring.betti import Loops
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
-DEMO = Path(adabet_onnx.__file__).parent / "demo"
 RESNET = SHARED / "models" / "resnet20_cifar10_bn.onnx"
 BETTI, MENU = (ROOT / "tests" / "device" / name for name in ("betti-1000.bin", "menu-50.json"))
 TOLERANCE = 1e-5
-KEPT = ("parameter", "statistic")
 
 
 @pytest.fixture(scope="module")
 def csharp(tmp_path_factory) -> Compiled:
-    return compile_all(tmp_path_factory.mktemp("csharp"))
+    return compile_all(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
 def demo(csharp, tmp_path_factory):
-    """A package of the demo's model, with batch statistics that move, and its data in files."""
-    folder = tmp_path_factory.mktemp("demo")
-    model = open_model(DEMO / "digits.onnx")
-    selection = select(model, layers=["block3.conv2", "block3.bn2", "block4.conv1", "head"])
-    choices = Choices(optimizer="adamw", batch_norm="batch")
-    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
-    make_device(folder / "artifacts", folder / "device")
-    with np.load(DEMO / "digits_shifted.npz") as data:
-        for name, images, labels in (("", "x_train", "y_train"), ("held_", "x_test", "y_test")):
-            (data[images].transpose(0, 3, 1, 2)[:300] / 255).astype("<f4").tofile(folder / f"{name}x")
-            data[labels][:300].astype("<i8").tofile(folder / f"{name}y")
-    return Program(csharp, folder / "device")
-
-
-def place(program: Program, name: str) -> Path:
-    return program.package.parent / name
-
-
-def data(program: Program, part: str = "") -> tuple[np.ndarray, np.ndarray]:
-    shape = description(program.package)["inputs"][0]["shape"][1:]
-    x = np.fromfile(place(program, f"{part}x"), "<f4").reshape(-1, *shape)
-    return x, np.fromfile(place(program, f"{part}y"), "<i8")
-
-
-@pytest.fixture(scope="module")
-def trained(demo):
-    """Two epochs with everything that can be written; what was printed."""
-    files = {
-        name: place(demo, name) for name in ("x", "y", "held_x", "held_y", "progress", "delta", "selected", "model")
-    }
-    before = {path.name: path.read_bytes() for path in demo.package.iterdir()}
-    printed = demo.run("fit", **files, epochs=2, batch=16, rate=0.005, seed=3)
-    assert before == {path.name: path.read_bytes() for path in demo.package.iterdir()}
-    return printed
+    return demo_program(csharp, tmp_path_factory.mktemp("demo"))
 
 
 def resnet(csharp: Compiled, folder: Path) -> Program:
@@ -217,101 +180,6 @@ def test_what_holds_when_it_is_cancelled_paused_and_so_on(csharp, demo, tmp_path
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_delta_gives_the_same_accuracy_in_python(demo, trained):
-    delta, entry = load_file(place(demo, "delta")), description(demo.package)["entries"][0]
-    kept = [tensor for tensor in entry["tensors"] if tensor["kind"] in KEPT]
-    assert list(delta) == [tensor["name"] for tensor in kept]
-    start = stored(entry, (demo.package / entry["state"]).read_bytes(), KEPT)
-    for name, array in delta.items():
-        assert array.shape == start[name].shape
-        assert not np.array_equal(array, start[name])
-    x, y = data(demo, "held_")
-    feeds = features(demo.package, x) | {tensor["input"]: delta[tensor["name"]] for tensor in kept}
-    found = run_graph(demo.package / entry["evaluation"], feeds | {entry["names"]["labels"]: y})
-    right = int((found[entry["names"]["logits"]].argmax(1) == y).sum())
-    loss, accuracy = re.fullmatch(r"epoch 2 loss \S+ held-out loss (\S+) accuracy (\S+)", trained[-1]).groups()
-    assert float(accuracy) == right / len(y)
-    assert 0.3 < right / len(y) < 1
-    np.testing.assert_allclose(float(loss), float(found[entry["names"]["loss"]]), rtol=TOLERANCE)
-
-
-def test_the_delta_goes_into_the_artifacts_and_changes_what_was_selected(demo, trained, tmp_path):
-    assert apply_delta(demo.package, place(demo, "delta"), tmp_path / "selected") == "selected"
-    assert (tmp_path / "selected").read_bytes() == place(demo, "selected").read_bytes()
-    assert apply_delta(demo.package.parent / "artifacts", place(demo, "delta"), tmp_path / "adapted.onnx") == "model"
-    x, y = data(demo, "held_")
-    answers = run_graph(tmp_path / "adapted.onnx", {"input": x})["logits"].argmax(1)
-    assert float(trained[-1].split(" accuracy ")[1]) == np.mean(answers == y)
-    models = [onnx.load(path) for path in (DEMO / "digits.onnx", tmp_path / "adapted.onnx")]
-    values = [{v.name: onnx.numpy_helper.to_array(v) for v in model.graph.initializer} for model in models]
-    changed = {name for name, array in values[0].items() if not np.array_equal(array, values[1][name])}
-    assert changed == set(load_file(place(demo, "delta")))
-
-
-@pytest.mark.usefixtures("trained")
-def test_the_personal_model_is_one_by_itself(demo, tmp_path):
-    entry = description(demo.package)["entries"][0]
-    x, _ = data(demo, "held_")
-    ordinary = run_graph(demo.package / entry["model"], {"input": x})["logits"]
-    personal = run_graph(place(demo, "model") / entry["model"], {"input": x})["logits"]
-    assert np.abs(personal - ordinary).max() > 0.1
-    for options, expected in (({"from": place(demo, "delta")}, personal), ({}, ordinary)):
-        demo.run("predict", x=place(demo, "held_x"), out=tmp_path / "logits", **options)
-        found = np.fromfile(tmp_path / "logits", "<f4").reshape(expected.shape)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-        assert np.array_equal(found.argmax(1), expected.argmax(1))
-
-
-@pytest.mark.usefixtures("trained")
-def test_what_is_saved_from_progress_is_what_training_saved(demo, tmp_path):
-    demo.run("save", **{"from": place(demo, "progress")}, delta=tmp_path / "delta", selected=tmp_path / "selected")
-    for name in ("delta", "selected"):
-        assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
-    shutil.copytree(demo.package, tmp_path / "device")
-    content = description(demo.package)
-    content["entries"][0]["name"] = "other"
-    (tmp_path / "device" / "device.json").write_text(json.dumps(content))
-    line = Program(demo.compiled, tmp_path / "device").fails("save", **{"from": place(demo, "delta")})
-    assert line == 'WrongModel: delta is of the entry "layers", which the package does not have.'
-
-
-def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
-    options = {"x": place(demo, "x"), "y": place(demo, "y"), "batch": 16, "rate": 0.005, "seed": 3, "epochs": 2}
-    command = demo.command("fit", **options, progress=tmp_path / "progress")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=demo.compiled.environment) as process:
-        for line in process.stdout:
-            if line.startswith("epoch 1"):
-                break
-        assert len([process.stdout.readline() for _ in range(5)]) == 5
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    os.link(tmp_path / "progress", kept := tmp_path.parent / f"{tmp_path.name}-kept")
-    first = kept.read_bytes()
-    again = demo.run("fit", **options, progress=tmp_path / "progress", delta=tmp_path / "delta")
-    assert kept.read_bytes() == first, "progress must be renamed, not written over"
-    assert [line for line in again if not line.startswith("epoch")] == [
-        line for line in trained[len(trained) // 2 :] if not line.startswith("epoch")
-    ]
-    for name in ("progress", "delta"):
-        assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "progress"]
-    line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
-    assert "is of another training: seed 3, " in line
-
-
-def test_a_full_disk_is_an_error_that_leaves_what_was_there(demo, tmp_path):
-    command = demo.command("fit", x=place(demo, "x"), y=place(demo, "y"), epochs=1, progress=tmp_path / "p")
-    environment = {**demo.compiled.environment, "MONO_ENV_OPTIONS": "--gc-params=nursery-size=4m"}
-    for _ in range(2):
-        with limited_files(50_000):
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, restore_signals=False, check=False
-            )
-        assert done.stderr.startswith(f"Storage: {tmp_path / 'p'} cannot be written: "), done.stderr
-        assert done.stderr.endswith("Make room, or take another place.\n")
-        assert not list(tmp_path.iterdir())
-
-
 def test_graphs_of_one_sample_predict_the_same(demo, tmp_path):
     make_device(demo.package.parent / "artifacts", tmp_path / "device", packing=Packing(profile="mobile"))
     for package, name in ((demo.package, "many"), (tmp_path / "device", "one")):
@@ -342,66 +210,99 @@ def test_raw_numbers_are_preprocessed(csharp, tmp_path, bgr):
     assert np.abs(np.fromfile(tmp_path / "other", "<f4") - expected).max() > 0.1
 
 
-def wrong_deltas(demo: Program, folder: Path) -> dict[str, str]:
-    """Files that are no delta of this entry, and what must be said of each."""
-    whole, metadata = place(demo, "delta").read_bytes(), {}
-    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
-    body = whole[8 + int.from_bytes(whole[:8], "little") :]
-    metadata = header["__metadata__"]
-
-    def write(name: str, content: dict[str, object], data: bytes = body) -> None:
-        text = json.dumps(content).encode()
-        (folder / name).write_bytes(len(text).to_bytes(8, "little") + text + data)
-
-    first, *_ = [name for name in header if name != "__metadata__"]
-    save_file(load_file(place(demo, "delta")), folder / "of another model", metadata | {"model_sha256": "0" * 64})
-    write("of another entry", header | {"__metadata__": metadata | {"entry": "other"}})
-    write("of another format", header | {"__metadata__": metadata | {"format": "onnx"}})
-    write("of another version", header | {"__metadata__": metadata | {"version": "2"}})
-    write("without metadata", {name: value for name, value in header.items() if name != "__metadata__"})
-    write("of other numbers", header, body[:-4] + bytes(4))
-    write("of another name", {name if name != first else "other": value for name, value in header.items()})
-    write("of another shape", header | {first: {**header[first], "shape": [*header[first]["shape"], 1]}})
-    write("of halves", header | {first: {**header[first], "dtype": "F16"}})
-    write("with a gap", header | {first: {**header[first], "data_offsets": [4, header[first]["data_offsets"][1]]}})
-    write("with huge offsets", header | {first: {**header[first], "data_offsets": [0, 1 << 60]}})
-    write("longer", header, body + bytes(64))
-    (folder / "cut").write_bytes(whole[:-1])
-    (folder / "empty").write_bytes(b"")
-    (folder / "of a huge header").write_bytes(b"\xff" * 7 + b"\x7f" + whole[8:])
-    (folder / "no JSON").write_bytes(whole[:8] + b"x" + whole[9:])
-    broken = body[:-4] + np.float32(np.nan).tobytes()
-    write("not finite", header | {"__metadata__": metadata | {"sha256": hashlib.sha256(broken).hexdigest()}}, broken)
-    return {
-        "of another model": r"WrongModel\t.*model_sha256 \"0+\", expected \"",
-        "of another entry": r"WrongModel\t.*entry \"other\", expected \"layers\"",
-        "of another format": r"WrongFile\t.*format \"onnx\"",
-        "of another version": r"WrongFile\t.*version \"2\"",
-        "without metadata": r"WrongFile\t.*format null",
-        "of other numbers": r"WrongHash\t.*SHA-256 [0-9a-f]{64}, expected \"[0-9a-f]{64}\"",
-        "of another name": rf"WrongShape\t.*no tensor \"{re.escape(first)}\"",
-        "of another shape": r"WrongShape\t.*, 1\] of \d+ bytes, expected F32 \[",
-        "of halves": r"WrongShape\t.* as F16 ",
-        "with a gap": r"WrongFile\t.*expected it to begin at 0",
-        "with huge offsets": r"WrongFile\t.*data_offsets",
-        "longer": r"WrongFile\t.*the end of the file",
-        "cut": r"WrongFile\t.*the end of the file",
-        "empty": r"WrongFile\t.*0 bytes",
-        "of a huge header": r"WrongFile\t.*header",
-        "no JSON": r"WrongFile\t.*no valid JSON",
-        "not finite": r"NotFinite\t",
-        "nowhere": r"WrongFile\tnowhere cannot be read",
-    }
+def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np.ndarray, ...], y: np.ndarray, **how):
+    """A package of a small model, all of which is trained, and its data in files."""
+    opened = open_model(model)
+    selection = select(opened, strategy="all")
+    make_artifacts(
+        opened, selection, folder / "a", backend="portable", choices=Choices(optimizer="sgd", **how), check=False
+    )
+    make_device(folder / "a", folder / "device", packing=Packing(scoring=None))
+    for i, array in enumerate(x):
+        array.tofile(folder / f"x{i}")
+    y.tofile(folder / "y")
+    return Program(csharp, folder / "device")
 
 
-@pytest.mark.usefixtures("trained")
-def test_foreign_cut_and_altered_deltas_are_refused(csharp, demo, tmp_path):
-    expected = wrong_deltas(demo, tmp_path)
-    given = "".join(f"{tmp_path / name}\n" for name in expected) + f"{place(demo, 'delta')}\n"
-    *lines, last = csharp.cases("delta", demo.package, given=given)
-    assert last == "none\t0\t0"
-    for (name, pattern), line in zip(expected.items(), lines, strict=True):
-        assert re.match(pattern, line), (name, line)
+def evaluated(program: Program, x: tuple[np.ndarray, ...], *options: str) -> tuple[list[float], str]:
+    """Losses of an epoch with all samples in each batch, and the last line."""
+    folder = program.package.parent
+    words = [w for i in range(len(x)) for w in ("--x", folder / f"x{i}", "--held-x", folder / f"x{i}")]
+    command = program.command(
+        "fit", y=folder / "y", held_y=folder / "y", batch=7, epochs=1, rate=0.01, delta=folder / "d"
+    )
+    printed = checked(*command, *words, *options, env=program.compiled.environment).stdout.splitlines()
+    return [float(line) for line in printed[:-1]], printed[-1]
+
+
+def expected_of(program: Program, feeds: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
+    """Loss and logits of all samples with the delta that was trained, by Python."""
+    content = description(program.package)
+    [entry] = content["entries"]
+    delta, names = load_file(program.package.parent / "d"), entry["names"]
+    computed = {} if entry["frozen"] is None else run_graph(program.package / entry["frozen"], feeds)
+    kept = {p["name"]: computed[p["name"]] if p["input"] is None else feeds[p["input"]] for p in entry["boundary"]}
+    values = {t["input"]: delta[t["name"]] for t in entry["tensors"] if t["kind"] in KEPT}
+    found = run_graph(program.package / entry["evaluation"], {**kept, **values, names["labels"]: y})
+    return {"loss": found[names["loss"]], "logits": found[names["logits"]]}
+
+
+def test_a_loss_without_classes(csharp, rng, tmp_path):
+    x, y = rng.standard_normal((20, 10)).astype("<f4"), rng.standard_normal((20, 3)).astype("<f4")
+    made = of_model(csharp, tmp_path, tiny.mlp(), (x,), y, loss="mse")
+    losses, last = evaluated(made, (x,))
+    assert len(losses) == 3
+    [given] = description(made.package)["inputs"]
+    loss = expected_of(made, {given["name"]: x}, y)["loss"]
+    np.testing.assert_allclose(float(last.split(" held-out loss ")[1]), loss, rtol=TOLERANCE)
+    assert "accuracy" not in last
+    y[3, 1] = np.nan
+    y.tofile(tmp_path / "y")
+    line = made.fails("fit", x=tmp_path / "x0", y=tmp_path / "y")
+    assert line == "NotFinite: Label 10 is NaN, expected a finite number."
+
+
+def test_classes_of_each_pixel_some_of_which_do_not_count(csharp, rng, tmp_path):
+    values = {"a.weight": tiny.normal(6, 2, 3, 3), "b.weight": tiny.normal(4, 6, 1, 1)}
+    nodes = [
+        tiny.node("Conv", ["input", "a.weight"], ["a"], "/a", pads=[1] * 4),
+        tiny.node("Relu", ["a"], ["r"], "/r"),
+        tiny.node("Conv", ["r", "b.weight"], ["logits"], "/b"),
+    ]
+    model = tiny.build(nodes, values, input_shape=("N", 2, 5, 6), output_shape=("N", 4, 5, 6))
+    x, y = rng.standard_normal((20, 2, 5, 6)).astype("<f4"), rng.integers(0, 4, (20, 5, 6)).astype("<i8")
+    y[rng.random(y.shape) < 0.3] = -100
+    y[14:] = -100  # a batch of which no label counts
+    made = of_model(csharp, tmp_path, model, (x,), y)
+    for options in ((), ("--keep", "no")):
+        _, last = evaluated(made, (x,), *options)
+        found = expected_of(made, {"input": x}, y)
+        right = (found["logits"].argmax(1) == y)[y != -100].mean()
+        loss, accuracy = re.fullmatch(r"epoch 1 loss \S+ held-out loss (\S+) accuracy (\S+)", last).groups()
+        assert float(accuracy) == right
+        np.testing.assert_allclose(float(loss), found["loss"], rtol=TOLERANCE)
+    y[0, 0, 1] = 4
+    y.tofile(tmp_path / "y")
+    line = made.fails("fit", x=tmp_path / "x0", y=tmp_path / "y")
+    assert line == "LabelOutOfRange: Label 1 is 4, expected 0 to 3, or -100 for none."
+
+
+def test_several_inputs(csharp, rng, tmp_path):
+    x = tuple(rng.standard_normal((20, *shape)).astype("<f4") for shape in ((3,), (2, 4)))
+    y = rng.integers(0, 2, 20).astype("<i8")
+    made = of_model(csharp, tmp_path, inputs.named(one=(3,), two=(2, 4)), x, y)
+    _, last = evaluated(made, x)
+    found = expected_of(made, {"one": x[0], "two": x[1]}, y)
+    loss, accuracy = re.fullmatch(r"epoch 1 loss \S+ held-out loss (\S+) accuracy (\S+)", last).groups()
+    assert float(accuracy) == (found["logits"].argmax(1) == y).mean()
+    np.testing.assert_allclose(float(loss), found["loss"], rtol=TOLERANCE)
+    x[1][:-1].tofile(tmp_path / "short")
+    command = made.command("predict", x=tmp_path / "x0", out=tmp_path / "out")
+    done = subprocess.run([*command, "--x", tmp_path / "short"], capture_output=True, text=True, env=csharp.environment)
+    assert done.stderr == 'WrongShape: The input "one" has 20 samples, "two" has 19.\n'
+    assert made.fails("predict", x=tmp_path / "x0", out=tmp_path / "out").startswith(
+        "usage: --x must be there once for"
+    )
 
 
 def test_a_runtime_that_is_missing_is_an_error(demo, tmp_path):

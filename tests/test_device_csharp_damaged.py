@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 @pytest.fixture(scope="module")
 def csharp(tmp_path_factory) -> Compiled:
-    return compile_all(tmp_path_factory.mktemp("csharp"))
+    return compile_all(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

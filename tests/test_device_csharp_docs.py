@@ -66,7 +66,7 @@ def test_the_page_says_what_kind_each_block_is():
     assert len(kinds) == 2 * sum(len(blocks(kind)) for kind in ("sh", "xml", "csharp"))
 
 
-def test_what_the_page_says_runs(tmp_path, monkeypatch, capfd):
+def test_what_the_page_says_runs(tmp_path, tmp_path_factory, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     shutil.copy(DEMO / "digits.onnx", "model.onnx")
     [commands] = blocks("sh")
@@ -83,9 +83,9 @@ def test_what_the_page_says_runs(tmp_path, monkeypatch, capfd):
     assert len(methods) == 2
     app = APP.replace("STATEMENTS", "".join(block for block in made if block not in methods))
     (tmp_path / "App.cs").write_text(app.replace("METHODS", "".join(methods)))
-    csharp = compile_all(tmp_path)
-    library, unused = tmp_path / "Adabet.Device.dll", ("-nowarn:219",)  # what the page shows need not be used
-    compiled("exe", tmp_path / "app.exe", [tmp_path / "App.cs"], library, more=unused)
+    csharp = compile_all(tmp_path_factory.getbasetemp())
+    library, unused = csharp.folder / "Adabet.Device.dll", ("-nowarn:219",)  # what the page shows need not be used
+    compiled("exe", csharp.folder / "app.exe", [tmp_path / "App.cs"], library, more=unused)
     printed = checked(*csharp.command("app.exe"), env=csharp.environment).stdout
     assert printed.count("epoch") <= 5
     names = {file["name"] for file in description(Path("device"))["files"]}

@@ -118,8 +118,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "csharp").mkdir()
-        csharp = compile_all(folder / "csharp")
+        csharp = compile_all(folder)
         print("| model | by | a step | resident at step 20 | at step 2,000 |")
         print("|---|---|---|---|---|")
         for i, (title, (model, layers)) in enumerate(MODELS.items()):
