@@ -312,6 +312,20 @@ def test_a_runtime_that_is_missing_is_an_error(demo, tmp_path):
     assert line.startswith("Runtime: ONNX Runtime's native library cannot be used: ")
 
 
+def test_show_tells_what_the_package_is(demo):
+    content, printed = description(demo.package), demo.run("show")
+    [entry] = content["entries"]
+    assert printed[0] == f"model {content['model']}"
+    assert re.fullmatch(r"onnxruntime 1\.\d+\.\d+.*", printed[1])
+    assert "input input float32 [N, 1, 16, 16]" in printed
+    needed = dict(entry["memory"])[8]
+    assert printed[-5] == (
+        f"entry layers: 4 layers, {entry['trained']} numbers, {entry['selected_bytes']} bytes to send, "
+        f"{needed} bytes of memory at a batch size of 8"
+    )
+    assert [line.strip() for line in printed[-4:]] == entry["layers"]
+
+
 def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
     assert demo.fails("show", nothing=1) == "usage: --nothing is no option."

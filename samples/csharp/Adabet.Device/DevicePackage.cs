@@ -46,6 +46,9 @@ namespace Adabet.Device
         /// <summary>SHA-256 of device.json.</summary>
         public string Sha256 { get; }
 
+        /// <summary>Of ONNX Runtime, such as 1.24.1.</summary>
+        public string RuntimeVersion => OrtEnv.Instance().GetVersionString();
+
         /// <summary>Open a package, and see that every file is whole and the runtime new enough.</summary>
         /// <param name="folder">where device.json is</param>
         /// <exception cref="DeviceException">it is no package, damaged, or for another runtime</exception>

@@ -62,7 +62,7 @@ part anew for each batch. Ctrl-C ends it.";
             var open = new OpenOptions { Threads = options.Int("threads") ?? 1 };
             using (var package = DevicePackage.OpenAsync(folder, open, Ended.Token).GetAwaiter().GetResult())
             {
-                if (command == "show") Show(package.Description);
+                if (command == "show") Show(package);
                 else if (command == "score") Score(package, options);
                 else if (command == "fit") Fit(package, options);
                 else if (command == "predict") Predict(package, options);
@@ -71,10 +71,12 @@ part anew for each batch. Ctrl-C ends it.";
             }
         }
 
-        private static void Show(Description about)
+        private static void Show(DevicePackage package)
         {
+            var about = package.Description;
             Func<IEnumerable<long>, string> shown = shape => string.Join(", ", shape.Select(n => n == -1 ? "N" : n.ToString(Invariant)));
             Console.WriteLine($"model {about.Model}");
+            Console.WriteLine($"onnxruntime {package.RuntimeVersion}");
             foreach (var port in about.Inputs) Console.WriteLine($"input {port.Name} {port.Dtype} [{shown(port.Shape)}]");
             foreach (var port in about.Outputs) Console.WriteLine($"output {port.Name} {port.Dtype} [{string.Join(", ", port.Shape)}]");
             Console.WriteLine($"labels {about.Labels.Dtype} [{shown(about.Labels.Shape)}]");
