@@ -223,13 +223,15 @@ VALUES: Mapping[str, tuple[Damage, str]] = {
     "a name twice": (changed("e.tensors.1", lambda t: {**t, "name": "conv2.weight"}), "twice"),
     "an unknown tensor": (changed("e.tensors.0.output", "x"), "x"),
     "selected bytes": (changed("e.selected_bytes", lambda n: n + 64), "selected_bytes"),
+    "selected as the state": (changed("e.state", "selected.bin"), "selected.bin"),
+    "selected as a graph": (changed("scoring.file", "selected.bin"), "selected.bin"),
     "memory of nothing": (changed("e.memory", []), "memory"),
     "memory unordered": (changed("e.memory", [[8, 1], [8, 2]]), "ascending"),
 }
 FILES: Mapping[str, tuple[Damage, str]] = {
     **{f"{n} gone": (gone(n), n) for n in (*GRAPHS, "device.json")},
     **{f"{n} a folder": (gone(n, folder_instead=True), n) for n in ("state.bin", "device.json")},
-    **{f"a bit of {n}": (flipped(n, 0.5), n) for n in PLAIN},
+    **{f"a bit of {n}": (flipped(n, 0.5), n) for n in (*GRAPHS, "state.bin")},
     **{f"{n} cut": (cut(n, 0.6), n) for n in PLAIN},
     **{f"{n} cut, hashed": (cut(n, 0.6, behind=True), n) for n in PLAIN},
     **{f"{n} empty, hashed": (cut(n, 0, behind=True), n) for n in ("step.onnx", "predict.onnx")},

@@ -38,7 +38,20 @@ namespace Adabet.Device
             if (Optional(root.Key("scoring"))) about.Scoring = Scoring(root.Key("scoring"), about.Files);
             about.Entries = root.Key("entries").List(item => DescribeEntry.From(item, about), 1);
             root.Key("entries").Unique("the entry", about.Entries.Select(entry => entry.Name));
+            MarkRewritten(root, about);
             return about;
+        }
+
+        /// <summary>What personal models read is written anew, and must not be what anything else is read from.</summary>
+        private static void MarkRewritten(Checked root, Description about)
+        {
+            var others = about.Entries.SelectMany(entry => new[]
+                { entry.Frozen, entry.Step, entry.Evaluation, entry.Prediction, entry.State, entry.Model, about.Weights, about.Scoring?.File });
+            foreach (string name in about.Entries.Select(entry => entry.Selected))
+            {
+                if (others.Contains(name)) throw root.Key("entries").Refuse($"has {Json.Shown(name)} as selected and as another file");
+                about.Files.First(file => file.Name == name).Rewritten = true;
+            }
         }
 
         public static bool Optional(Checked value)

@@ -228,5 +228,7 @@ namespace Adabet.Device
     {
         public string Name, Sha256;
         public long Bytes;
+        /// <summary>It is written anew for a personal model, so that its SHA-256 says nothing.</summary>
+        public bool Rewritten;
     }
 }

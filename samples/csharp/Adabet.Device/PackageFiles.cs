@@ -6,7 +6,8 @@ using System.Text;
 
 namespace Adabet.Device
 {
-    /// <summary>The files of a package, none of which is used before its size and SHA-256 are as device.json says.</summary>
+    /// <summary>The files of a package, none of which is used before its size and SHA-256 are as device.json says (of those that are written
+    /// anew, the size).</summary>
     internal sealed class PackageFiles
     {
         private readonly string folder;
@@ -46,6 +47,7 @@ namespace Adabet.Device
             if (bytes != record.Bytes)
                 throw new DeviceException(DeviceError.WrongFile,
                     $"{name} has {bytes} bytes, expected {record.Bytes}. Copy the package anew.");
+            if (record.Rewritten) return;
             string found;
             using (var sha = SHA256.Create())
                 found = Hex(sha.ComputeHash(content));
