@@ -111,8 +111,8 @@ build/onnxruntime/.installed: tests/device/onnxruntime_header.sh
 	touch $@
 
 # What samples/csharp, java and android are compiled with and run on: mono, a JDK, Kotlin's compiler, and the package that has
-# ONNX Runtime's C# sources and its Android classes. apt-get waits for the target above: it takes one at a time.
-tests/mobile/node_modules/.installed: tests/mobile/package.json build/onnxruntime/.installed
+# ONNX Runtime's C# sources and its Android classes. Targets that may call apt-get wait for each other: it takes one at a time.
+tests/mobile/node_modules/.installed: tests/mobile/package.json | tests/js/node_modules/.installed
 	mkdir -p $(dir $@)
 	cd tests/mobile && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts || \
 	  echo "npm could not install what samples of mobile platforms are compiled with: their tests are skipped"
@@ -125,7 +125,7 @@ tests/mobile/node_modules/.installed: tests/mobile/package.json build/onnxruntim
 	touch $@
 
 # The newest onnxruntime for node and for browsers, what samples/web is built with, and a real browser.
-tests/js/node_modules/.installed: tests/js/package.json
+tests/js/node_modules/.installed: tests/js/package.json | build/onnxruntime/.installed
 	mkdir -p $(dir $@)
 	cd tests/js && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts || \
 	  echo "npm could not install onnxruntime and TypeScript: tests of node and browsers are skipped"
@@ -135,6 +135,7 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules tests/mobile/node_modules adabet-demo build dist \
+	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules \
+  tests/mobile/node_modules adabet-demo build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
