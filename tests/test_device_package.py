@@ -455,5 +455,5 @@ def test_commands(tmp_path, trained, command):
     made = command("device", tmp_path, "-o", tmp_path / "x", code=1)
     assert "is not an artifact folder" in made.err
     made = command("device", trained, "-o", tmp_path / "x", "--sketch", "auto", code=2)
-    assert "--sketch 2048" in made.err
+    assert "--sketch 1024" in made.err
     assert not os.path.exists(tmp_path / "x")

@@ -24,10 +24,10 @@ _packing = together(
     Declared(
         "--scoring/--no-scoring", default=True, group="Scoring", help="Let the device score the layers on its own data."
     ),
-    options.samples.varied(default=64),
+    options.samples.varied(default=128),
     options.subset_size.varied(default=32),
     options.subsets.varied(default=64, shown="64"),
-    options.sketch.varied(default=2048, shown="2048"),
+    options.sketch.varied(default=1024, shown="1024"),
     options.profile.varied(choices=DEVICE_PROFILES),
     options.ort_format,
     options.seed,
@@ -133,7 +133,7 @@ def _take_packing(settings: dict[str, Any]) -> Packing:
 
     sketch = settings.pop("sketch")
     if isinstance(sketch, str):
-        raise UsageError(f"a package needs sketches of a number that is given: --sketch 2048, not --sketch {sketch}.")
+        raise UsageError(f"a package needs sketches of a number that is given: --sketch 1024, not --sketch {sketch}.")
     scoring = DeviceScoring(sketch=sketch, **{name: settings.pop(name) for name in _SCORING})
     return Packing(
         scoring=scoring if settings.pop("scoring") else None,

@@ -86,7 +86,9 @@ def make_menu(
     if entries < 1:
         raise UsageError(f"a menu needs at least 1 of `entries`, not {entries}.")
     if scores is not None and not isinstance(scores, Scores | str | os.PathLike):
-        raise UsageError(f"`scores` must be Scores or the path of a scores.json, not {type(scores).__name__}.")
+        raise UsageError(
+            f"the scores of a menu must be Scores or the path of a scores.json, not {type(scores).__name__}."
+        )
     known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
     opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
     packing = packing or Packing()

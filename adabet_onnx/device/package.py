@@ -41,7 +41,10 @@ EPOCHS = 5
 
 @dataclass(frozen=True)
 class DeviceScoring:
-    """How a device scores layers.
+    """How a device scores layers: the method of `score`, with sketches small enough for a telephone.
+
+    Its rankings agree with those of `score` about as well as those of two draws of samples do: Kendall's tau was 0.92
+    to 0.95 (tests/benchmarks/bench_device_scoring.py).
 
     Attributes:
         samples: that it takes, at most.
@@ -59,10 +62,10 @@ class DeviceScoring:
         32
     """
 
-    samples: int = 64
+    samples: int = 128
     subset_size: int = 32
     subsets: int = 64
-    sketch: int = 2048
+    sketch: int = 1024
     seed: int = 0
 
     __repr__ = changed

@@ -44,6 +44,7 @@ PAIRS = {
 SAMPLES, SUBSETS = 128, 1024
 SKETCHES = (64, 256, 512, 1024, 2048, 8192)
 USUAL = (2048, 64, 32, 64)  # sketch, samples, points, subsets
+MANY = (256, 512, 1024)  # sketches, of 128 samples
 OTHERS = (  # samples, points, subsets
     (32, 32, 1),
     (32, 16, 64),
@@ -102,6 +103,7 @@ def measure(name: str, draws: int) -> None:
     how = Scoring(samples=SAMPLES, subsets=SUBSETS, sketch="off")
     references = [score(model, data, scoring=how, seed=seed, threads=1) for seed in range(draws)]
     rows = [(size, *USUAL[1:]) for size in SKETCHES] + [(USUAL[0], *other) for other in OTHERS]
+    rows += [(size, SAMPLES, *USUAL[2:]) for size in MANY]
     found = [one_draw(model, data, reference, seed, rows) for seed, reference in enumerate(references)]
     for row in rows:
         taus = [draw[row][0] for draw in found]
