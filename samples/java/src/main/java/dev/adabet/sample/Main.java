@@ -1,12 +1,19 @@
 package dev.adabet.sample;
 
+import static java.nio.file.StandardOpenOption.CREATE;
+import static java.nio.file.StandardOpenOption.TRUNCATE_EXISTING;
+import static java.nio.file.StandardOpenOption.WRITE;
+
 import dev.adabet.onnx.Choice;
+import dev.adabet.onnx.DType;
 import dev.adabet.onnx.Description;
 import dev.adabet.onnx.DeviceException;
 import dev.adabet.onnx.DevicePackage;
 import dev.adabet.onnx.Entry;
 import dev.adabet.onnx.FitEvent;
 import dev.adabet.onnx.FitOptions;
+import dev.adabet.onnx.Output;
+import dev.adabet.onnx.OutputPort;
 import dev.adabet.onnx.PersonalModel;
 import dev.adabet.onnx.Port;
 import dev.adabet.onnx.Preprocess;
@@ -17,8 +24,10 @@ import java.io.File;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -88,7 +97,7 @@ public final class Main {
     System.out.println("model " + about.getModel());
     System.out.println("onnxruntime " + device.getRuntimeVersion());
     about.getInputs().forEach(port -> show("input", port));
-    about.getOutputs().forEach(port -> show("output", port));
+    for (OutputPort port : about.getOutputs()) show("output", port.getName(), port.getDtype(), port.getShape());
     show("labels", about.getLabels().getPort());
     for (Entry entry : about.getEntries()) {
       System.out.printf("entry %s: %d layers, %d numbers, %d bytes to send, %d bytes of memory at a batch size of 8%n",
@@ -98,9 +107,13 @@ public final class Main {
   }
 
   private static void show(String what, Port port) {
-    StringBuilder shape = new StringBuilder("N");
-    port.getShape().forEach(extent -> shape.append(", ").append(extent));
-    System.out.printf("%s %s %s [%s]%n", what, port.getName(), port.getDtype().getLabel(), shape);
+    List<String> shape = new ArrayList<>(List.of("N"));
+    port.getShape().forEach(extent -> shape.add(extent.toString()));
+    show(what, port.getName(), port.getDtype(), shape);
+  }
+
+  private static void show(String what, String name, DType dtype, List<String> shape) {
+    System.out.printf("%s %s %s [%s]%n", what, name, dtype.getLabel(), String.join(", ", shape));
   }
 
   private void score() throws IOException {
@@ -145,10 +158,10 @@ public final class Main {
 
   private void predict() throws IOException {
     List<String> files = arguments.all("out");
-    List<Port> outputs = device.getDescription().getOutputs();
+    List<OutputPort> outputs = device.getDescription().getOutputs();
     if (files.isEmpty() || files.size() > outputs.size()) throw usage("--out must be there once for each output, at most");
-    Map<String, ByteBuffer> found = model(arguments.optional("from")).predict(samples("x", null));
-    for (int i = 0; i < files.size(); i++) Files.write(Path.of(files.get(i)), found.get(outputs.get(i).getName()).array());
+    Map<String, Output> found = model(arguments.optional("from")).predict(samples("x", null));
+    for (int i = 0; i < files.size(); i++) write(Path.of(files.get(i)), found.get(outputs.get(i).getName()).getData());
   }
 
   /** From a delta or progress, or as the package is. */
@@ -184,6 +197,12 @@ public final class Main {
 
   private static ByteBuffer read(String file) throws IOException {
     return ByteBuffer.wrap(Files.readAllBytes(Path.of(file))).order(ByteOrder.LITTLE_ENDIAN);
+  }
+
+  private static void write(Path file, ByteBuffer data) throws IOException {
+    try (FileChannel channel = FileChannel.open(file, CREATE, WRITE, TRUNCATE_EXISTING)) {
+      for (ByteBuffer left = data.duplicate(); left.hasRemaining(); ) channel.write(left);
+    }
   }
 
   static DeviceException usage(String message) {

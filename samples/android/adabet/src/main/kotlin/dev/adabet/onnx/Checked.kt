@@ -66,6 +66,11 @@ internal class Checked(private val value: Any?, private val where: String) {
         return (if (batched) items.drop(1) else items).map { it.extent() }
     }
 
+    /** A shape in which axes may be so many for each sample, wherever they are. */
+    fun extents(): List<String> = list().map {
+        if (it.value is String && EXTENT.matches(it.value)) it.value else it.extent().toString()
+    }
+
     private fun extent(): Int {
         if (value !is Long || value < 1) refuse("is no positive whole number")
         return if (value <= Int.MAX_VALUE) value.toInt() else refuse("is $value, larger than any memory")
@@ -81,6 +86,7 @@ internal class Checked(private val value: Any?, private val where: String) {
         const val TOP: String = "it"
         const val MOST: Long = 0x7fffffffffffL
         private const val DIMENSIONS = 16
+        private val EXTENT = Regex("([1-9][0-9]{0,9}\\*)?N")
         private val HASH = Regex("[0-9a-f]{64}")
 
         private fun kind(value: Any?): String = when (value) {

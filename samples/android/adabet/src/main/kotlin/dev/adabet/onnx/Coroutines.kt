@@ -1,6 +1,5 @@
 package dev.adabet.onnx
 
-import java.nio.ByteBuffer
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.channels.Channel
@@ -54,4 +53,4 @@ public fun DevicePackage.training(
 public suspend fun PersonalModel.predictions(
     samples: Samples,
     on: CoroutineDispatcher = Dispatchers.Default,
-): Map<String, ByteBuffer> = withContext(on) { predict(samples) }
+): Map<String, Output> = withContext(on) { predict(samples) }

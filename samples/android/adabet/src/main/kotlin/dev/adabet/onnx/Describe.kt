@@ -20,7 +20,7 @@ internal fun described(json: Any?): Description {
         oldestOnnxRuntime = root.key("oldest_onnxruntime").text(),
         files = files,
         inputs = reader.inputs,
-        outputs = ports(root.key("outputs")),
+        outputs = outputs(root.key("outputs")),
         labels = labels,
         classNames = root.optional("class_names")?.list()?.map { it.text() },
         preprocessing = root.optional("preprocessing")?.let(::preprocessing),
@@ -42,6 +42,14 @@ private fun port(value: Checked, name: String, shape: String = "shape"): Port {
 
 private fun ports(list: Checked): List<Port> {
     val made = list.list(least = 1).map { port(it, it.key("name").text()) }
+    list.unique("name", made.map { it.name })
+    return made
+}
+
+private fun outputs(list: Checked): List<OutputPort> {
+    val made = list.list(least = 1).map {
+        OutputPort(it.key("name").text(), it.key("dtype").dtype(), it.key("shape").extents(), it.optional("role")?.text())
+    }
     list.unique("name", made.map { it.name })
     return made
 }
@@ -134,6 +142,7 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         evaluation = file(value.key("evaluation")),
         prediction = file(value.key("prediction")),
         state = file(value.key("state")),
+        selected = file(value.key("selected")),
     )
 
     private fun names(value: Checked) = Names(

@@ -14,6 +14,16 @@ public class Port internal constructor(
     public val bytes: Long = times(elements, dtype.width.toLong())
 }
 
+/** An output of the model. Its [shape] is for people: what comes out has its own. */
+public class OutputPort internal constructor(
+    public val name: String,
+    public val dtype: DType,
+    /** Extents; `N` is the number of samples, `2*N` twice that. */
+    public val shape: List<String>,
+    /** `logits`, `probabilities` or null. */
+    public val role: String?,
+)
+
 /** What labels are. */
 public class Labels internal constructor(
     public val port: Port,
@@ -83,6 +93,7 @@ internal class EntryFiles(
     val evaluation: String,
     val prediction: String,
     val state: String,
+    val selected: String,
 )
 
 /** What steps go on from: the frozen graph's output, or the model's [input] of that name, unchanged. */
@@ -125,7 +136,7 @@ public class Description internal constructor(
     /** Of the model, in order. */
     public val inputs: List<Port>,
     /** Of the model, in order. */
-    public val outputs: List<Port>,
+    public val outputs: List<OutputPort>,
     public val labels: Labels,
     /** Null where classes have no names. */
     public val classNames: List<String>?,

@@ -101,7 +101,7 @@ public class DevicePackage private constructor(
     internal fun predictor(entry: Entry): Graph = synchronized(predictors) {
         predictors.getOrPut(entry.files.prediction) {
             val ins = description.inputs.map(::slot) + entry.kept.map { floats(it.input) }
-            Graph.open(this, entry.files.prediction, ins, description.outputs.map(::slot))
+            Graph.open(this, entry.files.prediction, ins, description.outputs.map { Slot(it.name, it.dtype) })
         }
     }
 
@@ -127,7 +127,9 @@ public class DevicePackage private constructor(
         public fun open(folder: File, threads: Int = 1, frozenOn: Accelerator = Accelerator.CPU): DevicePackage {
             val bytes = readFile(File(folder, "device.json"), Json.MOST_BYTES.toLong())
             val description = described(Json.parse(bytes, "device.json"))
-            for (record in description.files) checkFile(File(folder, record.name), record.bytes, record.sha256)
+            val anew = description.entries.map { it.files.selected }.toSet() // what a personal model was written into
+            for (record in description.files)
+                checkFile(File(folder, record.name), record.bytes, record.sha256.takeUnless { record.name in anew })
             val runtime = Runtime(maxOf(1, threads)).apply { check(description.oldestOnnxRuntime) }
             return DevicePackage(folder, sha256Of(bytes), description, runtime, frozenOn)
         }

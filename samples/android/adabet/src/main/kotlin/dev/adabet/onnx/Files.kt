@@ -42,10 +42,14 @@ internal fun readFile(file: File, most: Long): ByteBuffer = reading(file) { stre
     }
 }
 
-/** Holds a file against its size and SHA-256, part by part. */
-internal fun checkFile(file: File, bytes: Long, sha256: String): Unit = reading(file) { stream ->
+/** Holds a file against its size and, where there is one, its SHA-256, part by part. */
+internal fun checkFile(file: File, bytes: Long, sha256: String?): Unit = reading(file) { stream ->
     if (file.length() != bytes)
         fail(Problem.WRONG_FILE, "$file has ${file.length()} bytes; expected $bytes: copy the package anew")
+    if (sha256 != null) checkHash(file, stream, sha256)
+}
+
+private fun checkHash(file: File, stream: FileInputStream, expected: String) {
     val digest = newDigest()
     val part = ByteArray(PART)
     while (true) {
@@ -54,7 +58,7 @@ internal fun checkFile(file: File, bytes: Long, sha256: String): Unit = reading(
         digest.update(part, 0, got)
     }
     val found = hex(digest.digest())
-    if (found != sha256) fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $sha256: copy the package anew")
+    if (found != expected) fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package anew")
 }
 
 /** Written beside, flushed to the disk and renamed: a file of that name is replaced as a whole or not at all. */
