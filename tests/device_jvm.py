@@ -159,8 +159,10 @@ class Runner:
     def close(self) -> None:
         """End it, and see that it ends well."""
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         assert self._process.wait(timeout=60) == 0
+        self._process.stdout.close()
 
 
 def words_of(package: Path, command: str, options: dict[str, object]) -> list[str]:

@@ -92,7 +92,8 @@ internal class Json private constructor(private val text: String, private val wh
     }
 
     private fun escaped(): String {
-        val c = peek()
+        if (at >= text.length) wrong("a string that does not end")
+        val c = text[at]
         at++
         val plain = "\"\\/bfnrt".indexOf(c)
         if (plain >= 0) return "\"\\/\b\u000C\n\r\t"[plain].toString()
