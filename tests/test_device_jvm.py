@@ -1,4 +1,4 @@
-"""samples/android's library and samples/java against Python: equal losses, scores, deltas; kills, full disks, damage."""
+"""samples/android's library and samples/java beside Python: losses, scores, deltas; kills, full disks, refusals."""
 
 from __future__ import annotations
 

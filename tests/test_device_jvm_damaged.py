@@ -14,7 +14,7 @@ from test_device_c_damaged import ALL, GRAPHS, Damage, flipped
 
 from adabet_onnx import Choices, DeviceScoring, Packing, make_artifacts, make_device, open_model, select
 
-# Where this library says something else than samples/c. What a selected file has in it is nobody's business but its owner's.
+# Where this library says something else than samples/c.
 SAID = {
     "no object": "it is an array; expected an object",
     "no UTF-8": "it is not UTF-8",
@@ -39,7 +39,7 @@ SAID = {
     "selected.bin cut, hashed": "'selected_bytes' of .* is 2176; 'selected' has 1305 bytes",
     "values that are NaN, hashed": "the loss is NaN in step 1",
 }
-HARMLESS = "a bit of selected.bin"
+HARMLESS = "a bit of selected.bin"  # which is written anew for a personal model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 

@@ -3,18 +3,23 @@ package dev.adabet.onnx
 import ai.onnxruntime.OnnxTensor
 import java.nio.ByteBuffer
 
-/** Numbers of samples, one after the other or each on its own. */
+/** Numbers of samples, one after the other or each on its own. One thread at a time may use it. */
 internal fun interface Rows {
-    fun copy(sample: Int, to: ByteBuffer, at: Int)
+    /** Puts the numbers of a sample where [to] stands. */
+    fun put(sample: Int, to: ByteBuffer)
 }
 
 internal fun rowsOf(port: Port, data: ByteBuffer): Rows {
     val bytes = port.bytes.toInt()
-    val whole = data.whole()
-    return Rows { sample, to, at -> copy(whole, sample * bytes, to, at, bytes) }
+    val view = data.whole() // one for all calls, for steps to make no garbage
+    return Rows { sample, to ->
+        view.limit((sample + 1) * bytes)
+        view.position(sample * bytes)
+        to.put(view)
+    }
 }
 
-internal fun rowsOf(kept: List<ByteArray>): Rows = Rows { sample, to, at -> to.part(at, kept[sample].size).put(kept[sample]) }
+internal fun rowsOf(kept: List<ByteArray>): Rows = Rows { sample, to -> to.put(kept[sample]) }
 
 /**
  * Room for some values of up to [most] samples, where ONNX Runtime reads or writes them. It is asked for once, and so are the
@@ -37,8 +42,10 @@ internal class Batch(private val runtime: Runtime, private val ports: List<Port>
 
     /** Takes samples in; their tensors. */
     fun fill(rows: List<Rows>, samples: IntArray): Map<String, OnnxTensor> {
-        for ((i, port) in ports.withIndex())
-            for ((place, sample) in samples.withIndex()) rows[i].copy(sample, rooms[i], place * port.bytes.toInt())
+        for (i in rooms.indices) {
+            rooms[i].clear()
+            for (sample in samples) rows[i].put(sample, rooms[i])
+        }
         return of(samples.size)
     }
 

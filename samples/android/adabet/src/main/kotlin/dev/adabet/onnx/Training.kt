@@ -1,5 +1,6 @@
 package dev.adabet.onnx
 
+import ai.onnxruntime.OnnxTensor
 import java.io.File
 import java.nio.ByteBuffer
 
@@ -146,12 +147,17 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         private val scalars = mapOf(names.learningRate to rateNow.tensor, names.step to stepNow.tensor)
         private val results = values.map { it.outputs + (names.loss to loss.tensor) }
 
+        /** Of each number of samples, what is fed with either set: there are at most two. */
+        private val feeds = HashMap<Int, List<Map<String, OnnxTensor>>>()
+
         /** Which set holds the values. */
         private var now = 0
 
         fun step(samples: IntArray, number: Long): Float {
             stepNow.long = number
-            graph.run(graph.taken(batch.fill(rows, samples) + scalars + values[now].inputs), results[1 - now])
+            val fed = batch.fill(rows, samples)
+            val sets = feeds.getOrPut(samples.size) { values.map { graph.taken(fed + scalars + it.inputs) } }
+            graph.run(sets[now], results[1 - now])
             now = 1 - now
             val found = loss.float
             if (found.isFinite()) return found
