@@ -1,9 +1,11 @@
 package dev.adabet.app.logic
 
+import dev.adabet.onnx.DeviceException
 import dev.adabet.onnx.DevicePackage
 import dev.adabet.onnx.FitEvent
 import dev.adabet.onnx.FitOptions
 import dev.adabet.onnx.PersonalModel
+import dev.adabet.onnx.Problem
 import dev.adabet.onnx.Samples
 import dev.adabet.onnx.scores
 import dev.adabet.onnx.training
@@ -33,12 +35,20 @@ sealed interface Status {
 class Retraining(private val device: DevicePackage, private val folder: File) {
     private val progress = File(folder, "progress.safetensors")
 
-    /** Which entry was chosen for the pictures there are. */
+    /** Which entry of which package was chosen for the pictures there are. */
     private val choice = File(folder, "choice")
     val delta: File = File(folder, "delta.safetensors")
 
-    /** The model as it was last trained, or as the package is. */
-    fun model(): PersonalModel = if (delta.isFile) device.load(delta) else device.initial(device.description.entries[0])
+    /** The model as it was last trained, or as the package is: also where the app brings another model now. */
+    fun model(): PersonalModel {
+        if (!delta.isFile) return device.initial(device.description.entries[0])
+        try {
+            return device.load(delta)
+        } catch (error: DeviceException) {
+            if (error.problem != Problem.WRONG_MODEL) throw error
+            return device.initial(device.description.entries[0])
+        }
+    }
 
     /** Begin anew: other pictures are another training. */
     fun forget() {
@@ -75,12 +85,12 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
     /** By score, unless that was done before. */
     private suspend fun chosen(samples: Samples, memory: Long, told: (Int, Int) -> Unit): String {
         val entries = device.description.entries
-        val before = if (choice.isFile) choice.readText() else null
-        if (entries.any { it.name == before }) return before!!
+        val before = if (choice.isFile) choice.readText() else ""
+        entries.firstOrNull { before == "${device.sha256} ${it.name}" }?.let { return it.name }
         progress.delete()
         val scores = if (device.description.scoredLayers.isEmpty()) null else device.scores(samples, told = told)
         val name = if (scores == null) entries[0].name else device.choose(scores, memory).entry.name
-        choice.writeText(name)
+        choice.writeText("${device.sha256} $name")
         return name
     }
 
