@@ -71,7 +71,8 @@ def made_once(name: str, sources: Iterable[Path], extra: str = "") -> Iterator[t
 
 def kotlinc(sources: Sequence[Path], jar: Path, classpath: Sequence[Path], *options: str) -> None:
     """Compile Kotlin; a warning is an error."""
-    compiler = ["java", "-XX:+UseSerialGC", "-cp", f"{KOTLIN}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
+    quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]  # it is done before it is worth being optimised
+    compiler = ["java", *quick, "-cp", f"{KOTLIN}/*", "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"]
     words = ["-no-stdlib", "-jvm-target", "17", "-Werror", *options, "-cp", joined(classpath), "-d", jar]
     run(*compiler, *words, *sources)
 

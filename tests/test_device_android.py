@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
-from device_jvm import ANDROID, MOBILE, RUNTIME_JARS, Jvm, compiled, kotlinc, made_once, run
+from device_jvm import ANDROID, MOBILE, Jvm, compiled, kotlinc, made_once, run
 from safetensors.numpy import load_file
 
 import adabet_onnx

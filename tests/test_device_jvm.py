@@ -17,7 +17,7 @@ from bad_inputs import limited_files
 from conftest import ROOT, SHARED, missing
 from device_c import description, features, losses, run_graph, scores, shuffled, stored
 from device_jvm import Jvm, Program, Runner, compiled
-from models import tiny
+from models import masks, tiny
 from safetensors.numpy import load_file, save_file
 
 import adabet_onnx
@@ -280,6 +280,57 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
         )
     assert done.stderr == f"storage: {tmp_path / 'p'} cannot be written: File too large\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lack_of_memory_is_an_error_that_leaves_nothing(demo, tmp_path):
+    options = {"x": place(demo, "x"), "y": place(demo, "y"), "epochs": 1, "progress": tmp_path / "p"}
+    words = demo.alone("fit", **options)
+    words.insert(1, "-XX:MaxDirectMemorySize=64k")
+    done = subprocess.run(words, capture_output=True, text=True, env=demo.jvm.environment(), check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("no memory: there is not enough memory for the trained values: take a smaller batch")
+    assert not list(tmp_path.iterdir())
+
+
+OTHERS = {
+    "regression": (tiny.mlp, (3,), "mse"),
+    "masks": (lambda: masks.per_pixel(1, turned=False), (masks.SIDE, masks.SIDE), "cross-entropy"),
+    "turned": (lambda: masks.per_pixel(-1, turned=True), (masks.SIDE, masks.SIDE), "cross-entropy"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_packages(kind, demo, tmp_path):
+    """Labels that are numbers; a label for each pixel, some of which do not count."""
+    made, label_shape, loss = OTHERS[kind]
+    model, rng = open_model(made()), np.random.default_rng(0)
+    selection, choices = select(model, strategy="all"), Choices(loss=loss)
+    make_artifacts(model, selection, tmp_path / "a", backend="portable", choices=choices, check=False)
+    content = make_device(tmp_path / "a", tmp_path / "device", packing=Packing(scoring=None))
+    x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype("<f4")
+    y = rng.integers(0, 3, (40, *label_shape))
+    if kind != "regression":
+        y[rng.random(y.shape) < 0.2] = -100
+    y = y.astype(content["labels"]["dtype"])
+    files = {name: tmp_path / name for name in ("x", "y", "held_x", "held_y")}
+    for name, array in zip(files, (x[:30], y[:30], x[30:], y[30:]), strict=True):
+        array.tofile(files[name])
+    program = replace(demo, package=tmp_path / "device")
+    *printed, last = program.run("fit", **files, epochs=1, batch=8, rate=1e-3, seed=7, selected=tmp_path / "s")
+    expected = list(itertools.islice(losses(program.package, x[:30], y[:30], batch=8, seed=7, rate=1e-3), 4))
+    np.testing.assert_allclose([float(line) for line in printed], expected, rtol=TOLERANCE, atol=TOLERANCE)
+    [entry] = content["entries"]
+    values = stored(entry, (tmp_path / "s").read_bytes(), KEPT)
+    feeds = features(program.package, x[30:]) | {
+        tensor["input"]: values[tensor["name"]] for tensor in entry["tensors"] if tensor["kind"] in KEPT
+    }
+    axis, accuracy = entry["class_axis"], re.search(r"accuracy (\S+)", last)
+    if axis is None:
+        assert accuracy is None
+        return
+    found = run_graph(program.package / entry["evaluation"], feeds | {entry["names"]["labels"]: y[30:]})
+    counted, right = y[30:] != -100, found[entry["names"]["logits"]].argmax(axis) == y[30:]
+    assert float(accuracy[1]) == right[counted].sum() / counted.sum()
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:

@@ -21,11 +21,11 @@ import dev.adabet.onnx.Problem;
 import dev.adabet.onnx.Samples;
 import dev.adabet.onnx.Scores;
 import java.io.File;
+import java.io.FileInputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.channels.FileChannel;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
@@ -77,6 +77,8 @@ public final class Main {
       System.err.println(error.getProblem().getLabel() + ": " + error.getMessage());
     } catch (IOException error) {
       System.err.println("usage: " + error);
+    } catch (OutOfMemoryError error) {
+      System.err.println("no memory: " + error.getMessage());
     }
     return 1;
   }
@@ -196,7 +198,9 @@ public final class Main {
   }
 
   private static ByteBuffer read(String file) throws IOException {
-    return ByteBuffer.wrap(Files.readAllBytes(Path.of(file))).order(ByteOrder.LITTLE_ENDIAN);
+    try (FileInputStream stream = new FileInputStream(file)) {
+      return ByteBuffer.wrap(stream.readAllBytes()).order(ByteOrder.LITTLE_ENDIAN);
+    }
   }
 
   private static void write(Path file, ByteBuffer data) throws IOException {
