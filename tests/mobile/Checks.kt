@@ -32,7 +32,8 @@ import kotlinx.coroutines.runBlocking
 fun main(arguments: Array<String>) {
     val (menu, folder, images, labels) = arguments.map(::File)
     val pixels = images.readBytes()
-    val label = ByteBuffer.wrap(labels.readBytes()).order(ByteOrder.LITTLE_ENDIAN).asLongBuffer().let { all -> LongArray(all.capacity()) { all.get(it) } }
+    val classes = ByteBuffer.wrap(labels.readBytes()).order(ByteOrder.LITTLE_ENDIAN).asLongBuffer()
+    val label = LongArray(classes.capacity()) { classes.get(it) }
     copying(menu, folder)
     DevicePackage.open(menu).use { device ->
         val side = PictureLayout.of(device.description, device.description.inputs[0])
@@ -59,7 +60,11 @@ private fun copying(menu: File, folder: File) {
     val names = menu.list()!!.toList()
     val to = File(folder, "copied")
     var opened = 0
-    val copy = { listed: List<String> -> copiedPackage(listed, { name -> File(menu, name).inputStream().also { opened++ } }, to) }
+    val copy = { listed: List<String> -> copiedPackage(
+        listed,
+        { name -> File(menu, name).inputStream().also { opened++ } },
+        to,
+    ) }
     copy(names)
     holds("a package is copied", to.list()!!.toSet() == names.toSet() && opened > names.size)
     opened = 0
@@ -67,7 +72,10 @@ private fun copying(menu: File, folder: File) {
     holds("but once", opened == 1)
     File(to, "device.json").appendText(" ")
     copy(names)
-    holds("and again where it is another one", File(to, "device.json").readBytes().contentEquals(File(menu, "device.json").readBytes()))
+    holds(
+        "and again where it is another one",
+        File(to, "device.json").readBytes().contentEquals(File(menu, "device.json").readBytes()),
+    )
     val missing = try { copy(emptyList()) } catch (error: IOException) { null }
     holds("no package is an error", missing == null)
 }
@@ -126,24 +134,34 @@ private suspend fun flows(device: DevicePackage, data: Samples, folder: File) {
 
 private suspend fun app(device: DevicePackage, argb: List<IntArray>, label: LongArray, folder: File) {
     val store = File(folder, "store")
-    LabelledPictures(store, device.description).let { first -> for (i in argb.indices) first.add(argb[i], label[i].toInt()) }
+    val first = LabelledPictures(store, device.description)
+    for (i in argb.indices) first.add(argb[i], label[i].toInt())
     File(store, "pictures").appendText("half a picture")
     val pictures = LabelledPictures(store, device.description)
     holds("pictures outlive the app", pictures.count == argb.size)
     pictures.add(argb[0], label[0].toInt())
-    holds("and half a one is written over", pictures.count == argb.size + 1 && pictures.perClass().values.sum() == argb.size + 1)
+    holds(
+        "and half a one is written over",
+        pictures.count == argb.size + 1 && pictures.perClass().values.sum() == argb.size + 1,
+    )
     val all = samples(device, argb + argb.take(1), label + label[0])
     val name = device.description.inputs[0].name
     val size = device.description.inputs[0].bytes.toInt()
     val held = pictures.heldOut()
     holds(
         "every fifth is held out",
-        (0 until held.labels!!.capacity() / 8).all { i -> part(held, name, i, size) == part(all, name, 5 * i + 4, size) },
+        (0 until held.labels!!.capacity() / 8).all { part(held, name, it, size) == part(all, name, 5 * it + 4, size) },
     )
-    holds("the others are trained with", pictures.training().labels!!.capacity() + held.labels!!.capacity() == 8 * (argb.size + 1))
+    holds(
+        "the others are trained with",
+        pictures.training().labels!!.capacity() + held.labels!!.capacity() == 8 * (argb.size + 1),
+    )
 
     val conditions = MutableStateFlow(Conditions(heat = 3))
-    holds("a low battery matters without a charger", Conditions(battery = 20, charging = false).hindrance == Hindrance.BATTERY)
+    holds(
+        "a low battery matters without a charger",
+        Conditions(battery = 20, charging = false).hindrance == Hindrance.BATTERY,
+    )
     holds("but not with one", Conditions(battery = 20, charging = true).hindrance == null)
     val retraining = Retraining(device, File(folder, "deltas"))
     val seen = ArrayList<Status>()
@@ -151,14 +169,28 @@ private suspend fun app(device: DevicePackage, argb: List<IntArray>, label: Long
         val running = launch { retraining.run(pictures, Long.MAX_VALUE, conditions).collect { seen.add(it) } }
         while (seen.lastOrNull() != Status.Waiting(Hindrance.HOT)) delay(5)
         delay(50)
-        holds("it waits while the device is hot", seen.last() == Status.Waiting(Hindrance.HOT) && seen.none { it is Status.Training })
+        holds(
+            "it waits while the device is hot",
+            seen.last() == Status.Waiting(Hindrance.HOT) && seen.none { it is Status.Training },
+        )
         conditions.value = Conditions()
         running.join()
     }
     val done = seen.last() as Status.Done
-    holds("then it trains and says how well", done.accuracy!! > 0.3 && seen.any { it is Status.Training && it.accuracy != null })
-    holds("the delta is there, the progress is not", retraining.delta.isFile && !File(folder, "deltas/progress.safetensors").exists())
-    val right = argb.indices.count { recognised(retraining.model(), device.description, argb[it], pictures.layout).toLong() == label[it] }
+    holds(
+        "then it trains and says how well",
+        done.accuracy!! > 0.3 && seen.any { it is Status.Training && it.accuracy != null },
+    )
+    holds(
+        "the delta is there, the progress is not",
+        retraining.delta.isFile && !File(folder, "deltas/progress.safetensors").exists(),
+    )
+    val right = argb.indices.count { recognised(
+        retraining.model(),
+        device.description,
+        argb[it],
+        pictures.layout,
+    ).toLong() == label[it] }
     holds("pictures are recognised", right > argb.size / 2)
     runBlocking {
         var noted = false
@@ -172,7 +204,10 @@ private suspend fun app(device: DevicePackage, argb: List<IntArray>, label: Long
         running.join()
     }
     val later = retraining.run(pictures, Long.MAX_VALUE, conditions).toList()
-    holds("ended, it goes on where it was", later.none { it is Status.Scoring } && later.none { it is Status.Training && it.epoch == 1 })
+    holds(
+        "ended, it goes on where it was",
+        later.none { it is Status.Scoring } && later.none { it is Status.Training && it.epoch == 1 },
+    )
     pictures.clear()
     holds("pictures can be forgotten", pictures.count == 0)
 }
@@ -191,7 +226,10 @@ private suspend fun page(device: DevicePackage, data: Samples, folder: File) {
     val other = opened(menu.list()!!.toList(), { File(menu, it).inputStream() }, File(folder, "of the page"))
     other.use {
         val model = personalised(other, data, folder, MEMORY, {})
-        holds("the page's training fits into the memory it was given", other.description.entry(model.entry.name).memoryAt(32) <= MEMORY)
+        holds(
+            "the page's training fits into the memory it was given",
+            other.description.entry(model.entry.name).memoryAt(32) <= MEMORY,
+        )
         val numbers = kept(model, data, File(folder, "personal.safetensors"))
         holds("and predicts", numbers.size == data.labels!!.capacity() / 8 * 10 && numbers.all { it.isFinite() })
         val again = device.load(File(folder, "personal.safetensors"))
@@ -199,5 +237,8 @@ private suspend fun page(device: DevicePackage, data: Samples, folder: File) {
     }
     val closed = try { other.score(data); null } catch (error: dev.adabet.onnx.DeviceException) { error }
     holds("a closed package says so", advice(closed!!) == "the package is closed")
-    holds("the last of a flow is done", device.training(data, FitOptions().also { it.epochs = 1 }).last() is FitEvent.Done)
+    holds(
+        "the last of a flow is done",
+        device.training(data, FitOptions().also { it.epochs = 1 }).last() is FitEvent.Done,
+    )
 }

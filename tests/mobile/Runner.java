@@ -13,8 +13,8 @@ import java.util.Map;
 import java.util.Scanner;
 
 /**
- * One JVM for many tests: a line of standard input is a job, its words between tabs; after what it prints comes a line "= STATUS".
- * What is internal in Kotlin is public for Java, which this makes use of.
+ * One JVM for many tests: a line of standard input is a job, its words between tabs; after what it prints comes a line
+ * "= STATUS". What is internal in Kotlin is public for Java, which this makes use of.
  */
 final class Runner {
   public static void main(String[] given) {
@@ -77,7 +77,8 @@ final class Runner {
       Map<String, Double> scores = (Map<String, Double>) map.get("scores");
       scores.replaceAll((layer, score) -> ((Number) (Object) score).doubleValue());
       try {
-        Choice choice = ScoresKt.chosen(entries, new Scores(scores), ((Long) map.get("batch")).intValue(), (Long) map.get("limit"));
+        int batch = ((Long) map.get("batch")).intValue();
+        Choice choice = ScoresKt.chosen(entries, new Scores(scores), batch, (Long) map.get("limit"));
         System.out.println("chosen\t" + choice.getEntry().getName() + "\t" + choice.getBytes());
       } catch (DeviceException error) {
         System.out.println(error.getProblem().getLabel() + "\t" + error.getMessage());

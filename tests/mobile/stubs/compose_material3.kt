@@ -31,4 +31,8 @@ fun RadioButton(selected: Boolean, onClick: (() -> Unit)?): Unit = TODO()
 fun Button(onClick: () -> Unit, enabled: Boolean = true, content: @Composable RowScope.() -> Unit): Unit = TODO()
 
 @Composable
-fun OutlinedButton(onClick: () -> Unit, enabled: Boolean = true, content: @Composable RowScope.() -> Unit): Unit = TODO()
+fun OutlinedButton(
+    onClick: () -> Unit,
+    enabled: Boolean = true,
+    content: @Composable RowScope.() -> Unit,
+): Unit = TODO()

@@ -9,8 +9,8 @@ import java.util.Set;
 /** What was said on the command line. */
 final class Arguments {
   private static final Set<String> MANY = Set.of("x", "held-x", "out");
-  private static final Set<String> ONE = Set.of("y", "held-y", "entry", "progress", "delta", "selected", "from", "memory", "stop",
-      "raw", "rate", "batch", "epochs", "seed", "threads");
+  private static final Set<String> ONE = Set.of("y", "held-y", "entry", "progress", "delta", "selected", "from",
+      "memory", "stop", "raw", "rate", "batch", "epochs", "seed", "threads");
 
   final String folder;
   final String command;

@@ -44,9 +44,9 @@ import java.util.Map;
  * PACKAGE save    --from FILE [--delta FILE] [--selected FILE]
  * </pre>
  *
- * With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes --x (and
- * --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints the loss of
- * each step, and a line for each epoch. Exit status: 0, or 1 and what was wrong is printed.
+ * With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes
+ * --x (and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints
+ * the loss of each step, and a line for each epoch. Exit status: 0, or 1 and what was wrong is printed.
  */
 public final class Main {
   private static final String USAGE = "PACKAGE show|score|fit|predict|save [OPTIONS]";
@@ -122,7 +122,8 @@ public final class Main {
     Scores scores = device.score(samples("x", null));
     scores.getLayers().forEach((layer, score) -> System.out.println(score + " " + layer));
     Long batch = arguments.whole("batch", null, 1 << 21);
-    Choice choice = device.choose(scores, arguments.whole("memory", null, Long.MAX_VALUE), batch == null ? null : batch.intValue());
+    Long memory = arguments.whole("memory", null, Long.MAX_VALUE);
+    Choice choice = device.choose(scores, memory, batch == null ? null : batch.intValue());
     System.out.println("choice " + choice.getEntry().getName());
   }
 
@@ -150,8 +151,9 @@ public final class Main {
     if (event instanceof FitEvent.Epoch epoch) {
       StringBuilder line = new StringBuilder("epoch " + epoch.getEpoch() + " loss " + epoch.getLoss());
       if (epoch.getHeldOut() != null) {
+        Double accuracy = epoch.getHeldOut().getAccuracy();
         line.append(" held-out loss ").append(epoch.getHeldOut().getLoss());
-        if (epoch.getHeldOut().getAccuracy() != null) line.append(" accuracy ").append(epoch.getHeldOut().getAccuracy());
+        if (accuracy != null) line.append(" accuracy ").append(accuracy);
       }
       System.out.println(line);
     }
@@ -161,7 +163,7 @@ public final class Main {
   private void predict() throws IOException {
     List<String> files = arguments.all("out");
     List<OutputPort> outputs = device.getDescription().getOutputs();
-    if (files.isEmpty() || files.size() > outputs.size()) throw usage("--out must be there once for each output, at most");
+    if (files.isEmpty() || files.size() > outputs.size()) throw usage("--out must be there once for each output");
     Map<String, Output> found = model(arguments.optional("from")).predict(samples("x", null));
     for (int i = 0; i < files.size(); i++) write(Path.of(files.get(i)), found.get(outputs.get(i).getName()).getData());
   }
@@ -182,7 +184,8 @@ public final class Main {
   private Samples samples(String x, String y) throws IOException {
     List<Port> inputs = device.getDescription().getInputs();
     List<String> files = arguments.all(x);
-    if (files.size() != inputs.size()) throw usage("--" + x + " is there " + files.size() + " times; the model takes " + inputs.size());
+    if (files.size() != inputs.size())
+      throw usage("--" + x + " is there " + files.size() + " times; the model takes " + inputs.size());
     Map<String, ByteBuffer> numbers = new LinkedHashMap<>();
     for (int i = 0; i < files.size(); i++) {
       ByteBuffer bytes = read(files.get(i));

@@ -22,10 +22,14 @@ internal fun rowsOf(port: Port, data: ByteBuffer): Rows {
 internal fun rowsOf(kept: List<ByteArray>): Rows = Rows { sample, to -> to.put(kept[sample]) }
 
 /**
- * Room for some values of up to [most] samples, where ONNX Runtime reads or writes them. It is asked for once, and so are the
- * tensors that lie in it, one for each number of samples: there are at most two.
+ * Room for some values of up to [most] samples, where ONNX Runtime reads or writes them. It is asked for once, and so
+ * are the tensors that lie in it, one for each number of samples: there are at most two.
  */
-internal class Batch(private val runtime: Runtime, private val ports: List<Port>, private val most: Int) : AutoCloseable {
+internal class Batch(
+    private val runtime: Runtime,
+    private val ports: List<Port>,
+    private val most: Int,
+) : AutoCloseable {
     private val rooms = guarded("batches of $most samples") { ports.map { direct(times(it.bytes, most.toLong())) } }
     private val tensors = HashMap<Int, Map<String, OnnxTensor>>()
 
@@ -36,7 +40,8 @@ internal class Batch(private val runtime: Runtime, private val ports: List<Port>
     fun of(samples: Int): Map<String, OnnxTensor> = tensors.getOrPut(samples) {
         ports.mapIndexed { i, port ->
             val shape = longArrayOf(samples.toLong()) + port.shape.map { it.toLong() }
-            port.name to guarded(port.name) { runtime.tensor(rooms[i].part(0, (port.bytes * samples).toInt()), shape, port.dtype) }
+            val part = rooms[i].part(0, (port.bytes * samples).toInt())
+            port.name to guarded(port.name) { runtime.tensor(part, shape, port.dtype) }
         }.toMap()
     }
 

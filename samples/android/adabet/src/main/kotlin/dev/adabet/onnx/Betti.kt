@@ -6,13 +6,13 @@ package dev.adabet.onnx
  * The number is that of the dimension-1 bars with death > birth in the Vietoris-Rips persistence of the points, with
  * coefficients mod 2 and no threshold. Distances are rounded to float32 and compared as such.
  *
- * For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is free in
- * a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+ * For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
+ * free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
  *
  *     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
  *
- * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none. Why this is
- * right is written in adabet_onnx/scoring/betti.py.
+ * Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none. Why
+ * this is right is written in adabet_onnx/scoring/betti.py.
  */
 internal class Loops(distance: DoubleArray, private val given: Int) {
     /** Of each given point, its place among those kept. */
@@ -46,8 +46,8 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
     fun count(subset: IntArray): Int = Subset(subset).number()
 
     /**
-     * Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no loops of
-     * their own: whatever one is joined to at some length, so is the other.
+     * Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no
+     * loops of their own: whatever one is joined to at some length, so is the other.
      */
     private fun withoutTwins(all: FloatArray): List<Int> {
         val kept = ArrayList<Int>()
@@ -114,8 +114,8 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
         }
 
         /**
-         * The rank of the triangles with two or three equal longest edges. It cannot exceed [most], and where one triangle of
-         * each edge reaches that, as is usual, there is nothing to reduce.
+         * The rank of the triangles with two or three equal longest edges. It cannot exceed [most], and where one
+         * triangle of each edge reaches that, as is usual, there is nothing to reduce.
          */
         private fun rank(most: Int): Int {
             var rank = 0
@@ -143,7 +143,10 @@ internal class Loops(distance: DoubleArray, private val given: Int) {
             return added
         }
 
-        /** The free pairs of a triangle that are its longest, descending; null if the given pair is not the last of these. */
+        /**
+         * The free pairs of a triangle that are its longest, descending; null if the given pair is not the last of
+         * these.
+         */
         private fun triangle(low: Int, high: Int, third: Int): IntArray? {
             val last = pair(low, high)
             val others = intArrayOf(low, high)
@@ -200,11 +203,13 @@ private fun pair(a: Int, b: Int): Int = if (a < b) b * (b - 1) / 2 + a else a * 
 
 /** Distances in float32, which has an infinity above all it cannot hold. */
 private fun checked(distance: DoubleArray, points: Int): FloatArray {
-    require(distance.size == points * points) { "$points points have ${points * points} distances, found ${distance.size}" }
+    require(distance.size == points * points) {
+        "$points points have ${points * points} distances, found ${distance.size}"
+    }
     val lengths = FloatArray(distance.size) { distance[it].toFloat() }
     for (i in 0 until points) for (j in 0 until points) {
         val there = lengths[i * points + j]
-        require(there >= 0) { "the distance from point $i to point $j is $there; expected a number that is not negative" }
+        require(there >= 0) { "the distance from point $i to point $j is $there; expected one that is not negative" }
         require(i != j || there == 0f) { "point $i is at distance $there from itself; expected 0" }
         require(there == lengths[j * points + i]) { "the distance from point $i to point $j is not the distance back" }
     }

@@ -21,7 +21,8 @@ internal class Checked(private val value: Any?, private val where: String) {
 
     fun list(least: Int = 0): List<Checked> {
         val items = value as? List<*> ?: expected("an array")
-        if (items.size < least) refuse(if (items.isEmpty()) "is empty" else "has ${items.size} items; expected at least $least")
+        if (items.size < least)
+            refuse(if (items.isEmpty()) "is empty" else "has ${items.size} items; expected at least $least")
         return items.mapIndexed { i, item ->
             val name = (item as? Map<*, *>)?.get("name") as? String
             Checked(item, if (name == null) "item $i of $where" else "'${shown(name)}' of $where")

@@ -30,8 +30,8 @@ public suspend fun DevicePackage.scores(
 }
 
 /**
- * Trains while it is collected. Cancelling the collection ends training after the step; the progress file has the last whole
- * epoch, and so has the last [FitEvent.Epoch].
+ * Trains while it is collected. Cancelling the collection ends training after the step; the progress file has the last
+ * whole epoch, and so has the last [FitEvent.Epoch].
  *
  * @param gate called before each step: while it suspends, training is paused
  */

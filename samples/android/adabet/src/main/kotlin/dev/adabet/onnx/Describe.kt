@@ -6,8 +6,11 @@ internal fun described(json: Any?): Description {
     val format = root.key("format").text()
     if (format != FORMAT) root.refuse("has the 'format' '${shown(format)}'; expected '$FORMAT'")
     val version = (json as Map<*, *>)["version"]
-    if (version != 1L) root.refuse("has a 'version' other than 1, which is all that this program reads: take a newer program")
-    val files = root.key("files").list().map { FileRecord(it.key("name").fileName(), it.key("bytes").whole(0), it.key("sha256").sha256()) }
+    if (version != 1L)
+        root.refuse("has a 'version' other than 1, which is all that this program reads: take a newer program")
+    val files = root.key("files").list().map {
+        FileRecord(it.key("name").fileName(), it.key("bytes").whole(0), it.key("sha256").sha256())
+    }
     root.key("files").unique("file", files.map { it.name })
     val reader = Reader(files.associateBy { it.name }, ports(root.key("inputs")))
     root.optional("weights")?.let { reader.file(it) }
@@ -48,7 +51,12 @@ private fun ports(list: Checked): List<Port> {
 
 private fun outputs(list: Checked): List<OutputPort> {
     val made = list.list(least = 1).map {
-        OutputPort(it.key("name").text(), it.key("dtype").dtype(), it.key("shape").extents(), it.optional("role")?.text())
+        OutputPort(
+            it.key("name").text(),
+            it.key("dtype").dtype(),
+            it.key("shape").extents(),
+            it.optional("role")?.text(),
+        )
     }
     list.unique("name", made.map { it.name })
     return made
@@ -56,7 +64,8 @@ private fun outputs(list: Checked): List<OutputPort> {
 
 private fun labels(value: Checked): Labels {
     val made = port(value, "labels")
-    if (made.dtype !in listOf(DType.INT64, DType.INT32, DType.FLOAT32)) value.refuse("has the 'dtype' ${made.dtype.label}; expected int64 or float32")
+    if (made.dtype !in listOf(DType.INT64, DType.INT32, DType.FLOAT32))
+        value.refuse("has the 'dtype' ${made.dtype.label}; expected int64 or float32")
     return Labels(made, value.optional("classes")?.whole(1), value.optional("ignore")?.whole(-Checked.MOST))
 }
 
@@ -113,11 +122,16 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         val selectedBytes = value.key("selected_bytes").int(1)
         for (key in listOf("state", "selected")) {
             val found = files.getValue(file(value.key(key))).bytes
-            if (found != selectedBytes.toLong()) value.key("selected_bytes").refuse("is $selectedBytes; '$key' has $found bytes")
+            if (found != selectedBytes.toLong())
+                value.key("selected_bytes").refuse("is $selectedBytes; '$key' has $found bytes")
         }
         value.optional("model")?.let { file(it) }
         val tensors = tensors(value.key("tensors"), selectedBytes)
-        val logits = Port(value.key("names").key("logits").text(), DType.FLOAT32, value.key("logits_shape").shape(batched = true))
+        val logits = Port(
+            value.key("names").key("logits").text(),
+            DType.FLOAT32,
+            value.key("logits_shape").shape(batched = true),
+        )
         if (logits.bytes > Int.MAX_VALUE) value.key("logits_shape").refuse("is larger than any memory")
         val made = Entry(
             name = value.key("name").text(),
@@ -163,10 +177,12 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
 
     private fun boundary(value: Checked): List<Boundary> = value.key("boundary").list(least = 1).map { item ->
         val made = Boundary(port(item, item.key("name").text()), item.optional("input")?.text())
-        if (item.key("bytes").whole(1) != made.port.bytes) item.key("bytes").refuse("is not ${made.port.bytes}, as its shape says")
+        if (item.key("bytes").whole(1) != made.port.bytes)
+            item.key("bytes").refuse("is not ${made.port.bytes}, as its shape says")
         val input = inputs.firstOrNull { it.name == made.input }
         when {
-            made.input == null -> if (value.key("frozen").isNull) item.refuse("is computed, but there is no frozen graph")
+            made.input == null ->
+                if (value.key("frozen").isNull) item.refuse("is computed, but there is no frozen graph")
             input == null || input.dtype != made.port.dtype || input.shape != made.port.shape ->
                 item.refuse("is not the model's input '${shown(made.input)}' unchanged")
         }
@@ -213,7 +229,8 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         val shape = item.key("shape").shape(batched = false)
         val made = Tensor(
             item.key("name").text(),
-            kinds[item.key("kind").text()] ?: item.key("kind").refuse("is no kind; expected parameter, statistic or optimizer"),
+            kinds[item.key("kind").text()]
+                ?: item.key("kind").refuse("is no kind; expected parameter, statistic or optimizer"),
             item.key("input").text(),
             item.key("output").text(),
             shape,
@@ -223,7 +240,8 @@ private class Reader(private val files: Map<String, FileRecord>, val inputs: Lis
         val expected = shape.fold(DType.FLOAT32.width.toLong()) { size, extent -> times(size, extent.toLong()) }
         if (item.key("dtype").dtype() != DType.FLOAT32) item.key("dtype").refuse("is another one; expected float32")
         if (made.bytes != expected) item.key("bytes").refuse("is ${made.bytes}; expected $expected, as its shape says")
-        if (made.offset % 64 != 0L || made.offset != up(end)) item.key("offset").refuse("is ${made.offset}; expected the next multiple of 64")
+        if (made.offset % 64 != 0L || made.offset != up(end))
+            item.key("offset").refuse("is ${made.offset}; expected the next multiple of 64")
         if (made.offset > Int.MAX_VALUE - 64 - made.bytes) item.refuse("is larger than any memory")
         return made
     }

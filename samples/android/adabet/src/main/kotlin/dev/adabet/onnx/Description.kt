@@ -99,7 +99,13 @@ internal class EntryFiles(
 /** What steps go on from: the frozen graph's output, or the model's [input] of that name, unchanged. */
 internal class Boundary(val port: Port, val input: String?)
 
-internal class Names(val labels: String, val learningRate: String, val step: String, val loss: String, val logits: String)
+internal class Names(
+    val labels: String,
+    val learningRate: String,
+    val step: String,
+    val loss: String,
+    val logits: String,
+)
 
 internal enum class Kind { PARAMETER, STATISTIC, OPTIMIZER }
 

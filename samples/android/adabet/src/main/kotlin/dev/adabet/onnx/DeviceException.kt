@@ -45,7 +45,10 @@ public enum class Problem(
     RUNTIME("runtime"),
 }
 
-/** The one class of errors that this library throws. The message says what was wrong, where, what was expected and found. */
+/**
+ * The one class of errors that this library throws. The message says what was wrong, where, what was expected and
+ * found.
+ */
 public class DeviceException(
     public val problem: Problem,
     message: String,
@@ -58,14 +61,21 @@ internal fun fail(problem: Problem, message: String): Nothing = throw DeviceExce
 internal fun shown(text: String, most: Int = 80): String =
     text.take(most).map { if (it.isISOControl()) ' ' else it }.joinToString("")
 
-private val MEMORY = Regex("bad_alloc|bad allocation|out of memory|failed to allocate|vector::_M_default_append", RegexOption.IGNORE_CASE)
+private val MEMORY = Regex(
+    "bad_alloc|bad allocation|out of memory|failed to allocate|vector::_M_default_append",
+    RegexOption.IGNORE_CASE,
+)
 
 /** Does something with [what]; an error of the machine or of ONNX Runtime becomes one of ours. */
 internal inline fun <T> guarded(what: String, work: () -> T): T {
     try {
         return work()
     } catch (error: OutOfMemoryError) {
-        throw DeviceException(Problem.NO_MEMORY, "there is not enough memory for $what: take a smaller batch, or fewer samples", error)
+        throw DeviceException(
+            Problem.NO_MEMORY,
+            "there is not enough memory for $what: take a smaller batch, or fewer samples",
+            error,
+        )
     } catch (error: OrtException) {
         throw ofRuntime(what, error)
     }
@@ -73,7 +83,11 @@ internal inline fun <T> guarded(what: String, work: () -> T): T {
 
 internal fun ofRuntime(what: String, error: OrtException): DeviceException {
     val said = shown(error.message ?: "an error without a message", 400)
-    return DeviceException(if (MEMORY.containsMatchIn(said)) Problem.NO_MEMORY else Problem.RUNTIME, "$what: ONNX Runtime says: $said", error)
+    return DeviceException(
+        if (MEMORY.containsMatchIn(said)) Problem.NO_MEMORY else Problem.RUNTIME,
+        "$what: ONNX Runtime says: $said",
+        error,
+    )
 }
 
 /** What a file system says: "x.bin (No such file or directory)" is cut to what is in parentheses. */

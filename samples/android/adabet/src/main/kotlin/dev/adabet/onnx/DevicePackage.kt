@@ -6,15 +6,17 @@ import java.util.concurrent.locks.ReentrantReadWriteLock
 import kotlin.concurrent.read
 import kotlin.concurrent.write
 
-/** Called after each event, by the thread that called [DevicePackage.fit]: while it does not return, training is paused. */
+/**
+ * Called after each event, by the thread that called [DevicePackage.fit]: while it does not return, training is paused.
+ */
 public fun interface FitWatch {
     /** @return false to end training */
     public fun told(event: FitEvent): Boolean
 }
 
 /**
- * An open device package: score, choose, fit, predict and save, each of which blocks. For coroutines there are [scores],
- * [training] and [predictions]. The format is docs/device-package.md.
+ * An open device package: score, choose, fit, predict and save, each of which blocks. For coroutines there are
+ * [scores], [training] and [predictions]. The format is docs/device-package.md.
  *
  * Several threads may use a package at once; it is closed when none does any more.
  */
@@ -58,13 +60,18 @@ public class DevicePackage private constructor(
      * @throws DeviceException data do not fit; the loss is not finite; [watch] said to stop; what else can go wrong
      */
     @JvmOverloads
-    public fun fit(samples: Samples, options: FitOptions = FitOptions(), watch: FitWatch = FitWatch { true }): PersonalModel {
+    public fun fit(
+        samples: Samples,
+        options: FitOptions = FitOptions(),
+        watch: FitWatch = FitWatch { true },
+    ): PersonalModel {
         var step = 0L
         var made: PersonalModel? = null
         events(samples, options) { event ->
             if (event is FitEvent.Step) step = event.step
             if (event is FitEvent.Done) made = event.model
-            if (!watch.told(event) && event !is FitEvent.Done) fail(Problem.CANCELLED, "training was stopped after step $step")
+            if (!watch.told(event) && event !is FitEvent.Done)
+                fail(Problem.CANCELLED, "training was stopped after step $step")
         }
         return made!!
     }
@@ -110,7 +117,10 @@ public class DevicePackage private constructor(
         val record = description.files.first { it.name == name }
         val bytes = readFile(File(folder, name), record.bytes)
         val same = bytes.capacity().toLong() == record.bytes && sha256Of(bytes) == record.sha256
-        return if (same) bytes else fail(Problem.WRONG_HASH, "${File(folder, name)} was changed after the package had been opened")
+        return if (same) bytes else fail(
+            Problem.WRONG_HASH,
+            "${File(folder, name)} was changed after the package had been opened",
+        )
     }
 
     public companion object {

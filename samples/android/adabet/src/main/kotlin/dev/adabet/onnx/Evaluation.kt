@@ -9,7 +9,12 @@ public class Evaluation internal constructor(
 )
 
 /** Samples to evaluate on, and the graph that does it. */
-internal class Evaluator(private val device: DevicePackage, private val entry: Entry, samples: Samples, private val size: Int) : AutoCloseable {
+internal class Evaluator(
+    private val device: DevicePackage,
+    private val entry: Entry,
+    samples: Samples,
+    private val size: Int,
+) : AutoCloseable {
     private val closing = Closing()
     private val labels = device.description.labels
     private val checked = device.description.checked(samples, true, "held-out data")
@@ -31,7 +36,9 @@ internal class Evaluator(private val device: DevicePackage, private val entry: E
             logits = closing.later(Batch(device.runtime, listOf(entry.logits), most))
             loss = closing.later(Scalar(device.runtime, DType.FLOAT32))
             val slots = ins.map(::slot) + entry.kept.map { floats(it.input) }
-            graph = closing.later(Graph.open(device, entry.files.evaluation, slots, listOf(floats(entry.names.loss), slot(entry.logits))))
+            graph = closing.later(
+                Graph.open(device, entry.files.evaluation, slots, listOf(floats(entry.names.loss), slot(entry.logits))),
+            )
         } catch (error: Throwable) {
             closing.close()
             throw error
@@ -51,7 +58,10 @@ internal class Evaluator(private val device: DevicePackage, private val entry: E
             weight += counted
             if (hasClasses) right += right(count)
         }
-        return Evaluation(if (weight > 0) sum / weight else Double.NaN, if (hasClasses && weight > 0) right.toDouble() / weight else null)
+        return Evaluation(
+            if (weight > 0) sum / weight else Double.NaN,
+            if (hasClasses && weight > 0) right.toDouble() / weight else null,
+        )
     }
 
     private val hasClasses = entry.classAxis != null && labels.isWhole &&

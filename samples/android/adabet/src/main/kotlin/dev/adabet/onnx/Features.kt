@@ -1,10 +1,14 @@
 package dev.adabet.onnx
 
 /**
- * What steps go on from: the frozen graph runs once for each sample, and what it gives is kept. Values that are the model's
- * inputs are not copied.
+ * What steps go on from: the frozen graph runs once for each sample, and what it gives is kept. Values that are the
+ * model's inputs are not copied.
  */
-internal class Features(private val device: DevicePackage, private val entry: Entry, private val samples: CheckedSamples) : AutoCloseable {
+internal class Features(
+    private val device: DevicePackage,
+    private val entry: Entry,
+    private val samples: CheckedSamples,
+) : AutoCloseable {
     private val closing = Closing()
     private val inputs = device.description.inputs
     private val computed = entry.boundary.filter { it.input == null }.map { it.port }

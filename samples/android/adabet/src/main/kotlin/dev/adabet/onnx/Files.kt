@@ -18,7 +18,8 @@ internal fun newDigest(): MessageDigest = MessageDigest.getInstance("SHA-256")
 internal fun sha256Of(bytes: ByteBuffer): String = hex(newDigest().apply { update(bytes.duplicate()) }.digest())
 
 private fun <T> reading(file: File, work: (FileInputStream) -> T): T {
-    if (file.exists() && !file.isFile) fail(Problem.WRONG_FILE, "$file is not a file") // a pipe is refused, not waited for
+    if (file.exists() && !file.isFile)
+        fail(Problem.WRONG_FILE, "$file is not a file") // a pipe is refused, not waited for
     try {
         return FileInputStream(file).use(work)
     } catch (error: IOException) {
@@ -58,7 +59,8 @@ private fun checkHash(file: File, stream: FileInputStream, expected: String) {
         digest.update(part, 0, got)
     }
     val found = hex(digest.digest())
-    if (found != expected) fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package anew")
+    if (found != expected)
+        fail(Problem.WRONG_HASH, "$file has the SHA-256 $found; expected $expected: copy the package anew")
 }
 
 /** Written beside, flushed to the disk and renamed: a file of that name is replaced as a whole or not at all. */

@@ -28,7 +28,10 @@ internal class Runtime(private val threads: Int) {
     fun check(oldest: String) {
         val needed = if (newEnough(oldest, OLDEST)) oldest else OLDEST
         if (!newEnough(version, needed))
-            fail(Problem.RUNTIME, "this is ONNX Runtime ${shown(version, 40)}; the package needs ${shown(needed, 40)} or newer")
+            fail(
+                Problem.RUNTIME,
+                "this is ONNX Runtime ${shown(version, 40)}; the package needs ${shown(needed, 40)} or newer",
+            )
     }
 
     fun session(file: File, on: Accelerator): OrtSession = OrtSession.SessionOptions().use { options ->
@@ -84,7 +87,11 @@ internal class Graph private constructor(private val what: String, private val s
 
     private fun checkType(slot: Slot, found: String?) {
         if (found != slot.dtype.java.name)
-            fail(Problem.WRONG_SHAPE, "$what: '${shown(slot.name)}' has another data type (${found ?: "no tensor"}; expected ${slot.dtype.label})")
+            fail(
+                Problem.WRONG_SHAPE,
+                "$what: '${shown(slot.name)}' has another data type (${found ?: "no tensor"}; expected " +
+                    "${slot.dtype.label})",
+            )
     }
 
     /** Of the feeds, those that the graph has. */
@@ -103,7 +110,9 @@ internal class Graph private constructor(private val what: String, private val s
     /** Runs and copies out what it gives, whatever its shape. */
     fun <T> run(feeds: Map<String, OnnxTensor>, outputs: Set<String>, copied: (String, OnnxTensor) -> T): List<T> {
         try {
-            return session.run(feeds, outputs).use { result -> outputs.map { copied(it, result.get(it).get() as OnnxTensor) } }
+            return session.run(feeds, outputs).use { result ->
+                outputs.map { copied(it, result.get(it).get() as OnnxTensor) }
+            }
         } catch (error: OrtException) {
             throw ofRuntime(what, error)
         }
@@ -112,7 +121,13 @@ internal class Graph private constructor(private val what: String, private val s
     override fun close(): Unit = session.close()
 
     internal companion object {
-        fun open(device: DevicePackage, file: String, ins: List<Slot>, outs: List<Slot>, on: Accelerator = Accelerator.CPU): Graph {
+        fun open(
+            device: DevicePackage,
+            file: String,
+            ins: List<Slot>,
+            outs: List<Slot>,
+            on: Accelerator = Accelerator.CPU,
+        ): Graph {
             val session = guarded(file) { device.runtime.session(File(device.folder, file), on) }
             try {
                 return Graph(file, session).apply { check(ins, outs) }

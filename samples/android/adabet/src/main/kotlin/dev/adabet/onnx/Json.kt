@@ -4,10 +4,11 @@ import java.nio.ByteBuffer
 import java.nio.charset.CharacterCodingException
 
 /**
- * A strict reader of JSON, the same on Android and on the desktop. Nothing in a text is believed: it is UTF-8, no key comes
- * twice, nothing is deeper than 32, and numbers have fewer than 64 digits.
+ * A strict reader of JSON, the same on Android and on the desktop. Nothing in a text is believed: it is UTF-8, no key
+ * comes twice, nothing is deeper than 32, and numbers have fewer than 64 digits.
  *
- * Values are Map, List, String, Boolean, null, and Long or Double: a number without point and exponent is a Long where it fits.
+ * Values are Map, List, String, Boolean, null, and Long or Double: a number without point and exponent is a Long where
+ * it fits.
  */
 internal class Json private constructor(private val text: String, private val what: String) {
     private var at = 0

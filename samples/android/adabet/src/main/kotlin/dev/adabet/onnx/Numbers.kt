@@ -35,8 +35,8 @@ public fun bytesOf(numbers: LongArray): ByteBuffer = room(8L * numbers.size).als
 internal fun room(bytes: Long): ByteBuffer = ByteBuffer.wrap(ByteArray(fits(bytes))).order(ByteOrder.LITTLE_ENDIAN)
 
 /**
- * Zeros that ONNX Runtime can use where they are. The collector takes such memory away late, since the object that stands
- * for it is small: it is asked for once for all steps, never in one.
+ * Zeros that ONNX Runtime can use where they are. The collector takes such memory away late, since the object that
+ * stands for it is small: it is asked for once for all steps, never in one.
  */
 internal fun direct(bytes: Long): ByteBuffer = ByteBuffer.allocateDirect(fits(bytes)).order(ByteOrder.LITTLE_ENDIAN)
 

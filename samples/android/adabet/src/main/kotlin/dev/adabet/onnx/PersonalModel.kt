@@ -3,7 +3,9 @@ package dev.adabet.onnx
 import java.io.File
 import java.nio.ByteBuffer
 
-/** What a model gives: its numbers, little-endian, and its shape, in which the number of samples usually comes first. */
+/**
+ * What a model gives: its numbers, little-endian, and its shape, in which the number of samples usually comes first.
+ */
 public class Output internal constructor(data: ByteBuffer, public val shape: LongArray) {
     public val data: ByteBuffer = data.whole()
 }
@@ -13,7 +15,10 @@ private fun joined(name: String, parts: List<Output>): Output {
     if (parts.size == 1) return parts[0]
     val first = parts[0].shape
     if (first.isEmpty() || parts.any { it.shape.size != first.size || it.shape.drop(1) != first.drop(1) })
-        fail(Problem.WRONG_SHAPE, "the output '${shown(name)}' has no axis of samples at the front: predict at most one batch")
+        fail(
+            Problem.WRONG_SHAPE,
+            "the output '${shown(name)}' has no axis of samples at the front: predict at most one batch",
+        )
     return guarded("predictions") {
         val all = room(parts.sumOf { it.data.capacity().toLong() })
         for (part in parts) all.put(part.data.duplicate())
@@ -48,7 +53,9 @@ public class PersonalModel internal constructor(
                 val rows = IntArray(minOf(most, checked.count - first)) { first + it }
                 val feeds = graph.taken(fed.fill(checked.inputs, rows) + kept.inputs)
                 guarded("predictions of ${checked.count} samples") {
-                    graph.run(feeds, names) { name, tensor -> parts.getValue(name).add(Output(tensor.byteBuffer, tensor.info.shape)) }
+                    graph.run(feeds, names) { name, tensor ->
+                        parts.getValue(name).add(Output(tensor.byteBuffer, tensor.info.shape))
+                    }
                 }
             }
         }

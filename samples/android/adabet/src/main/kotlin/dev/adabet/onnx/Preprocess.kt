@@ -5,21 +5,28 @@ package dev.adabet.onnx
 import java.nio.ByteBuffer
 
 /**
- * Raw numbers of whole samples, such as pixels of 0 to 255, as the input takes them: scale, mean, std, and the order of colours
- * (raw ones are red, green, blue). What the package says nothing of stays as it is.
+ * Raw numbers of whole samples, such as pixels of 0 to 255, as the input takes them: scale, mean, std, and the order of
+ * colours (raw ones are red, green, blue). What the package says nothing of stays as it is.
  *
  * @throws DeviceException the numbers are no whole samples; the package's rule does not fit the input
  */
 public fun Description.feed(input: Port, raw: FloatArray): ByteBuffer {
     if (raw.size % input.elements != 0L)
-        fail(Problem.WRONG_SHAPE, "there are ${raw.size} numbers; a sample of '${shown(input.name)}' has ${input.elements}")
+        fail(
+            Problem.WRONG_SHAPE,
+            "there are ${raw.size} numbers; a sample of '${shown(input.name)}' has ${input.elements}",
+        )
     val rule = preprocessing
     if (rule == null || input.dtype != DType.FLOAT32) return bytesOf(raw)
     val axis = rule.channelAxis?.minus(1)
     if (axis != null && axis >= input.shape.size)
-        fail(Problem.WRONG_SHAPE, "'channel_axis' is ${axis + 1}; '${shown(input.name)}' has ${input.shape.size + 1} dimensions")
+        fail(
+            Problem.WRONG_SHAPE,
+            "'channel_axis' is ${axis + 1}; '${shown(input.name)}' has ${input.shape.size + 1} dimensions",
+        )
     val channels = if (axis == null) 1 else input.shape[axis]
-    val inner = if (axis == null) input.elements.toInt() else input.shape.drop(axis + 1).fold(1) { size, extent -> size * extent }
+    val behind = if (axis == null) input.shape else input.shape.drop(axis + 1)
+    val inner = behind.fold(1) { size, extent -> size * extent }
     val mean = spread(rule.mean, "mean", channels)
     val std = spread(rule.std, "std", channels)
     val turned = rule.bgr && channels == 3
@@ -39,8 +46,8 @@ private fun spread(numbers: List<Float>, key: String, channels: Int): FloatArray
 }
 
 /**
- * A picture as the input takes it. Transparency is left out; where the model takes one channel, it is the picture's luma (ITU-R
- * 601). Without a rule in the package, 0 to 255 are fed.
+ * A picture as the input takes it. Transparency is left out; where the model takes one channel, it is the picture's
+ * luma (ITU-R 601). Without a rule in the package, 0 to 255 are fed.
  *
  * @param argb a number for each pixel, row by row, as Android's Bitmap.getPixels gives them
  * @throws DeviceException the picture is not of the input's size: scale it first
@@ -50,7 +57,8 @@ public fun Description.feedPicture(input: Port, argb: IntArray, width: Int, heig
     if (layout.width != width || layout.height != height || argb.size != width * height)
         fail(
             Problem.WRONG_SHAPE,
-            "the picture has $width x $height pixels (${argb.size}); the model takes ${layout.width} x ${layout.height}: scale it first",
+            "the picture has $width x $height pixels (${argb.size}); the model takes ${layout.width} x " +
+                "${layout.height}: scale it first",
         )
     val pixels = width * height
     val raw = FloatArray(pixels * layout.channels)
@@ -78,12 +86,16 @@ public class PictureLayout private constructor(
     internal val channelsFirst: Boolean,
 ) {
     public companion object {
+        private val CHANNELS = listOf(1, 3)
+
         /** @throws DeviceException the input takes no pictures */
         @JvmStatic
         public fun of(description: Description, input: Port): PictureLayout {
             val shape = input.shape
-            val axis = description.preprocessing?.channelAxis?.minus(1) ?: if (shape.firstOrNull() in listOf(1, 3)) 0 else 2
-            if (shape.size != 3 || axis !in listOf(0, 2) || shape[axis] !in listOf(1, 3) || input.dtype != DType.FLOAT32)
+            val guessed = if (shape.firstOrNull() in CHANNELS) 0 else 2
+            val axis = description.preprocessing?.channelAxis?.minus(1) ?: guessed
+            val fits = shape.size == 3 && axis in listOf(0, 2) && shape[axis] in CHANNELS
+            if (!fits || input.dtype != DType.FLOAT32)
                 fail(Problem.WRONG_SHAPE, "'${shown(input.name)}' of the shape $shape takes no pictures")
             val (height, width) = if (axis == 0) shape.drop(1) else shape.dropLast(1)
             return PictureLayout(width, height, shape[axis], axis == 0)

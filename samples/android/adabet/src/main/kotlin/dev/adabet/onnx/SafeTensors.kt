@@ -27,27 +27,41 @@ internal class SafeTensors private constructor(
             val all = readFile(file, most + 8 + Json.MOST_BYTES)
             val length = if (all.capacity() >= 8) all.getLong(0) else 0
             if (all.capacity() < 8 || length !in 0..minOf(Json.MOST_BYTES.toLong(), all.capacity() - 8L))
-                wrong(file, "is no safetensors file: ${all.capacity()} bytes, with a header of ${java.lang.Long.toUnsignedString(length)}")
-            val header = Json.parse(all.part(8, length.toInt()), "$file") as? Map<*, *> ?: wrong(file, "has a header that is no object")
+                wrong(
+                    file,
+                    "is no safetensors file: ${all.capacity()} bytes, with a header of " +
+                        "${java.lang.Long.toUnsignedString(length)}",
+                )
+            val header = Json.parse(all.part(8, length.toInt()), "$file") as? Map<*, *>
+                ?: wrong(file, "has a header that is no object")
             val data = all.part(8 + length.toInt(), all.capacity() - 8 - length.toInt())
             val metadata = header["__metadata__"] ?: emptyMap<String, String>()
-            if (metadata !is Map<*, *> || !metadata.values.all { it is String }) wrong(file, "has metadata that are no strings")
+            if (metadata !is Map<*, *> || !metadata.values.all { it is String })
+                wrong(file, "has metadata that are no strings")
             val places = ArrayList<LongRange>()
             val tensors = LinkedHashMap<String, Stored>()
-            for ((name, item) in header) if (name != "__metadata__") tensors[name as String] = tensor(file, name, item, data, places)
+            for ((name, item) in header)
+                if (name != "__metadata__") tensors[name as String] = tensor(file, name, item, data, places)
             filled(file, places, data.capacity())
             return SafeTensors(file, metadata, tensors, data)
         }
 
-        private fun tensor(file: File, name: String, item: Any?, data: ByteBuffer, places: MutableList<LongRange>): Stored {
+        private fun tensor(
+            file: File,
+            name: String,
+            item: Any?,
+            data: ByteBuffer,
+            places: MutableList<LongRange>,
+        ): Stored {
             val map = item as? Map<*, *>
             val dtype = map?.get("dtype") as? String
             val shape = (map?.get("shape") as? List<*>)?.map { it as? Long }
             val offsets = (map?.get("data_offsets") as? List<*>)?.map { it as? Long }
             val begin = offsets?.getOrNull(0)
             val end = offsets?.getOrNull(1)
-            val whole = dtype != null && shape != null && null !in shape && offsets?.size == 2 && begin != null && end != null
-            if (!whole || begin < 0 || end < begin || end > data.capacity())
+            val typed = dtype != null && shape != null && null !in shape
+            val placed = offsets?.size == 2 && begin != null && end != null
+            if (!typed || !placed || begin < 0 || end < begin || end > data.capacity())
                 wrong(file, "is wrong: '${shown(name)}' has no dtype, shape and place within the file")
             places.add(begin until end)
             return Stored(dtype, shape.map { it!! }, data.part(begin.toInt(), (end - begin).toInt()))
@@ -69,9 +83,10 @@ internal class SafeTensors private constructor(
             val items = tensors.map {
                 val place = "[$at,${at + it.bytes}]"
                 at += it.bytes
-                "${Json.quoted(it.name)}:{\"dtype\":\"F32\",\"shape\":[${it.shape.joinToString(",")}],\"data_offsets\":$place}"
+                val shape = it.shape.joinToString(",", "[", "]")
+                "${Json.quoted(it.name)}:{\"dtype\":\"F32\",\"shape\":$shape,\"data_offsets\":$place}"
             }
-            val about = metadata.entries.joinToString(",") { (key, value) -> "${Json.quoted(key)}:${Json.quoted(value)}" }
+            val about = metadata.entries.joinToString(",") { "${Json.quoted(it.key)}:${Json.quoted(it.value)}" }
             val text = (listOf("\"__metadata__\":{$about}") + items).joinToString(",", "{", "}").toByteArray()
             val header = text.copyOf((text.size + 8 + 63) / 64 * 64 - 8)
             header.fill(' '.code.toByte(), text.size)

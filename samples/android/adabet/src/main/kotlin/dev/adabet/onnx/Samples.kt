@@ -3,8 +3,8 @@ package dev.adabet.onnx
 import java.nio.ByteBuffer
 
 /**
- * Samples as the model takes them: for each of its inputs, by name, the numbers of one sample after the other (see [bytesOf]),
- * and labels where they are needed. Buffers are read, never changed, and whole, whatever their positions.
+ * Samples as the model takes them: for each of its inputs, by name, the numbers of one sample after the other (see
+ * [bytesOf]), and labels where they are needed. Buffers are read, never changed, and whole, whatever their positions.
  */
 public class Samples @JvmOverloads constructor(
     public val inputs: Map<String, ByteBuffer>,
@@ -36,8 +36,8 @@ private fun count(port: Port, data: ByteBuffer, what: String): Int {
     if (data.capacity() % port.bytes == 0L) return (data.capacity() / port.bytes).toInt()
     fail(
         Problem.WRONG_SHAPE,
-        "$what: '${shown(port.name)}' has ${data.capacity()} bytes; a sample (${port.elements} of ${port.dtype.label}) has " +
-            "${port.bytes}, and no whole number of samples fits",
+        "$what: '${shown(port.name)}' has ${data.capacity()} bytes; a sample (${port.elements} of " +
+            "${port.dtype.label}) has ${port.bytes}, and no whole number of samples fits",
     )
 }
 

@@ -33,7 +33,8 @@ internal fun save(device: DevicePackage, entry: Entry, values: ByteBuffer, place
 
 private fun SafeTensors.expect(key: String, expected: String) {
     val found = metadata(key)
-    if (found != expected) fail(Problem.WRONG_MODEL, "$file: '$key' is ${shown(found ?: "missing")}; expected ${shown(expected)}")
+    if (found != expected)
+        fail(Problem.WRONG_MODEL, "$file: '$key' is ${shown(found ?: "missing")}; expected ${shown(expected)}")
 }
 
 private fun SafeTensors.number(key: String): Long {
@@ -56,9 +57,13 @@ private fun SafeTensors.take(device: DevicePackage, entry: Entry, progress: Bool
     val found = sha256()
     val expected = metadata("sha256")
     if (found != expected)
-        fail(Problem.WRONG_HASH, "$file: its data have the SHA-256 $found; expected ${shown(expected ?: "one in its metadata")}")
+        fail(
+            Problem.WRONG_HASH,
+            "$file: its data have the SHA-256 $found; expected ${shown(expected ?: "one in its metadata")}",
+        )
     val wanted = if (progress) entry.tensors else entry.kept
-    if (tensors.size != wanted.size) fail(Problem.WRONG_SHAPE, "$file has ${tensors.size} tensors; expected ${wanted.size}")
+    if (tensors.size != wanted.size)
+        fail(Problem.WRONG_SHAPE, "$file has ${tensors.size} tensors; expected ${wanted.size}")
     for (tensor in wanted) {
         val stored = tensors[tensor.name]
         val same = stored != null && stored.dtype == "F32" && stored.bytes.capacity().toLong() == tensor.bytes &&
@@ -66,7 +71,8 @@ private fun SafeTensors.take(device: DevicePackage, entry: Entry, progress: Bool
         if (!same)
             fail(
                 Problem.WRONG_SHAPE,
-                "$file: '${shown(tensor.name)}' ${if (stored == null) "is missing" else "has another data type or shape"}; " +
+                "$file: '${shown(tensor.name)}' " +
+                    (if (stored == null) "is missing; " else "has another data type or shape; ") +
                     "expected float32 of the shape ${tensor.shape}",
             )
         copy(stored.bytes, 0, values, tensor.offset.toInt(), tensor.bytes.toInt())

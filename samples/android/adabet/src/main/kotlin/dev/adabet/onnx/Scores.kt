@@ -47,7 +47,13 @@ internal fun scored(device: DevicePackage, samples: Samples, watch: ScoreWatch):
 }
 
 /** Of each layer, the numbers that stand for the activation of each sample. */
-private fun activations(device: DevicePackage, scoring: Scoring, samples: CheckedSamples, n: Int, tell: () -> Unit): List<Array<FloatArray>> =
+private fun activations(
+    device: DevicePackage,
+    scoring: Scoring,
+    samples: CheckedSamples,
+    n: Int,
+    tell: () -> Unit,
+): List<Array<FloatArray>> =
     Closing().use { closing ->
         val ins = device.description.inputs
         val ports = scoring.layers.map { Port(it.output, DType.FLOAT32, listOf(it.numbers)) }
@@ -62,10 +68,18 @@ private fun activations(device: DevicePackage, scoring: Scoring, samples: Checke
             for ((i, layer) in scoring.layers.withIndex()) {
                 val numbers = given.getValue(layer.output)
                 if (numbers.capacity() != layer.numbers)
-                    fail(Problem.WRONG_SHAPE, "'${shown(layer.output)}' has ${numbers.capacity()} numbers; expected ${layer.numbers} of float32")
-                val kept = guarded("the activations of $n samples") { FloatArray(layer.numbers).also { numbers.duplicate().get(it) } }
+                    fail(
+                        Problem.WRONG_SHAPE,
+                        "'${shown(layer.output)}' has ${numbers.capacity()} numbers; expected ${layer.numbers} of " +
+                            "float32",
+                    )
+                val kept = guarded("the activations of $n samples") { FloatArray(layer.numbers) }
+                numbers.duplicate().get(kept)
                 if (!kept.all { it.isFinite() })
-                    fail(Problem.NOT_FINITE, "the activation of layer '${shown(layer.name)}' is not finite for sample $sample")
+                    fail(
+                        Problem.NOT_FINITE,
+                        "the activation of layer '${shown(layer.name)}' is not finite for sample $sample",
+                    )
                 found[i][sample] = kept
             }
             tell()
@@ -104,7 +118,8 @@ internal fun chosen(entries: List<Entry>, scores: Scores, batch: Int, memory: Lo
         .reduceOrNull { best, other -> if (isBetter(other, best)) other else best }
         ?: fail(
             Problem.NO_MEMORY,
-            "no choice of layers trains in $memory bytes at a batch size of $batch: the smallest needs ${all.minOf { it.bytes }}",
+            "no choice of layers trains in $memory bytes at a batch size of $batch: the smallest needs " +
+                "${all.minOf { it.bytes }}",
         )
 }
 

@@ -57,8 +57,8 @@ public sealed class FitEvent {
 }
 
 /**
- * Training of an entry, in the documented order, with two sets of values that take turns as what is read and what is written.
- * Nothing is asked for in a step: memory stays as it is.
+ * Training of an entry, in the documented order, with two sets of values that take turns as what is read and what is
+ * written. Nothing is asked for in a step: memory stays as it is.
  */
 internal class Trainer(private val device: DevicePackage, private val samples: Samples, options: FitOptions) {
     private val description = device.description
@@ -75,10 +75,12 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
     init {
         if (batchSize !in 1..MOST_SHUFFLED || epochs < 1)
             fail(Problem.USAGE, "a batch size of $batchSize and $epochs epochs; expected at least 1 of both")
-        if (!rate.toFloat().isFinite() || rate <= 0) fail(Problem.USAGE, "a learning rate of $rate; expected a number above 0")
+        if (!rate.toFloat().isFinite() || rate <= 0)
+            fail(Problem.USAGE, "a learning rate of $rate; expected a number above 0")
         if (seed !in 0..0xFFFFFFFFL) fail(Problem.USAGE, "a seed of $seed; expected 0 to 4294967295")
         checked = description.checked(samples, true, "data")
-        if (checked.count > MOST_SHUFFLED) fail(Problem.USAGE, "there are ${checked.count} samples; at most $MOST_SHUFFLED can be shuffled")
+        if (checked.count > MOST_SHUFFLED)
+            fail(Problem.USAGE, "there are ${checked.count} samples; at most $MOST_SHUFFLED can be shuffled")
         steps = (checked.count + batchSize - 1) / batchSize
     }
 
@@ -118,9 +120,9 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         if (!same || place.epoch !in 1..Int.MAX_VALUE.toLong() || place.step != place.epoch * steps)
             fail(
                 Problem.WRONG_MODEL,
-                "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} steps after " +
-                    "epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in an epoch. Remove it to " +
-                    "begin anew",
+                "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} " +
+                    "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in an " +
+                    "epoch. Remove it to begin anew",
             )
         return place
     }
@@ -129,7 +131,11 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
     private inner class Loop(closing: Closing, memory: List<ByteBuffer>, private val rows: List<Rows>) {
         private val runtime = device.runtime
         private val names = entry.names
-        private val ports = entry.boundary.map { it.port } + Port(names.labels, description.labels.port.dtype, description.labels.port.shape)
+        private val ports = entry.boundary.map { it.port } + Port(
+            names.labels,
+            description.labels.port.dtype,
+            description.labels.port.shape,
+        )
         private val values = memory.map { closing.later(Values(runtime, entry.tensors, it)) }
         private val batch = closing.later(Batch(runtime, ports, minOf(batchSize, checked.count)))
         private val rateNow = closing.later(Scalar(runtime, DType.FLOAT32)).also { it.float = rate.toFloat() }
@@ -140,7 +146,8 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             Graph.open(
                 device,
                 entry.files.step,
-                ports.map(::slot) + floats(names.learningRate) + Slot(names.step, DType.INT64) + entry.tensors.map { floats(it.input) },
+                ports.map(::slot) + floats(names.learningRate) + Slot(names.step, DType.INT64) +
+                    entry.tensors.map { floats(it.input) },
                 listOf(floats(names.loss), slot(entry.logits)) + entry.tensors.map { floats(it.output) },
             ),
         )
@@ -161,15 +168,22 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             now = 1 - now
             val found = loss.float
             if (found.isFinite()) return found
-            fail(Problem.NOT_FINITE, "the loss is $found in step $number: take a smaller learning rate than $rate, and look at the data")
+            fail(
+                Problem.NOT_FINITE,
+                "the loss is $found in step $number: take a smaller learning rate than $rate, and look at the data",
+            )
         }
 
         fun endOfEpoch(epoch: Int, step: Long, loss: Double): FitEvent {
             val bytes = values[now].bytes
             notFinite(entry.tensors, bytes)?.let {
-                fail(Problem.NOT_FINITE, "'${shown(it)}' is not finite after epoch $epoch: take a smaller learning rate than $rate")
+                fail(
+                    Problem.NOT_FINITE,
+                    "'${shown(it)}' is not finite after epoch $epoch: take a smaller learning rate than $rate",
+                )
             }
-            if (progress != null) save(device, entry, bytes, Place(epoch.toLong(), step, seed, batchSize.toLong()), progress)
+            if (progress != null)
+                save(device, entry, bytes, Place(epoch.toLong(), step, seed, batchSize.toLong()), progress)
             return FitEvent.Epoch(epoch, epochs, step, loss, evaluator?.evaluate(values[now]), model())
         }
 

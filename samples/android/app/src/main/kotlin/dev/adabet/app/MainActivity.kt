@@ -86,7 +86,7 @@ private fun Screen(app: App, description: Description) {
     var label by remember { mutableIntStateOf(0) }
     var count by remember { mutableIntStateOf(app.pictures.count) }
     var message by remember { mutableStateOf("") }
-    val busy = status is Status.Scoring || status is Status.Preparing || status is Status.Training || status is Status.Waiting
+    val busy = status !is Status.Idle && status !is Status.Done && status !is Status.Failed
 
     Text(description.model, style = MaterialTheme.typography.headlineSmall)
     classes.forEachIndexed { i, name ->
@@ -119,13 +119,16 @@ private fun PicturePicker(text: String, enabled: Boolean, picked: suspend (List<
 
 @Composable
 private fun Trainer(app: App, status: Status, busy: Boolean, enough: Boolean, stopped: Boolean) {
-    val asked = rememberLauncherForActivityResult(ActivityResultContracts.RequestPermission()) { TrainingService.start(app) }
+    val asked = rememberLauncherForActivityResult(
+        ActivityResultContracts.RequestPermission(),
+    ) { TrainingService.start(app) }
     Text(text(status))
     Row(horizontalArrangement = Arrangement.spacedBy(8.dp)) {
         Button(
             enabled = enough && !busy,
             onClick = {
-                if (Build.VERSION.SDK_INT >= 33) asked.launch(Manifest.permission.POST_NOTIFICATIONS) else TrainingService.start(app)
+                if (Build.VERSION.SDK_INT < 33) TrainingService.start(app)
+                else asked.launch(Manifest.permission.POST_NOTIFICATIONS)
             },
         ) { Text("Train") }
         OutlinedButton(enabled = busy, onClick = { app.conditions.update { it.copy(stopped = !stopped) } }) {
@@ -149,7 +152,11 @@ private suspend fun added(app: App, uris: List<Uri>, label: Int): String = withC
     }
 }
 
-private suspend fun recognised(app: App, uris: List<Uri>, classes: List<String>): String = withContext(Dispatchers.Default) {
+private suspend fun recognised(
+    app: App,
+    uris: List<Uri>,
+    classes: List<String>,
+): String = withContext(Dispatchers.Default) {
     try {
         uris.joinToString { uri ->
             val best = app.recognise(pixels(app, uri, app.pictures.layout))

@@ -5,8 +5,8 @@ import java.io.IOException
 import java.io.InputStream
 
 /**
- * A package out of an app's assets: ONNX Runtime reads files, and assets are none. It is copied again where the app brought
- * another one, and is there as a whole or not at all.
+ * A package out of an app's assets: ONNX Runtime reads files, and assets are none. It is copied again where the app
+ * brought another one, and is there as a whole or not at all.
  *
  * @param names of the files among the assets
  * @param open one of them

@@ -67,7 +67,9 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
             it.heldOut = if (pictures.count >= LEAST_HELD_OUT) pictures.heldOut() else null
         }
         var accuracy: Double? = null
-        val gate: suspend () -> Unit = { conditions.good { reason -> if (reason != null) trySend(Status.Waiting(reason)) } }
+        val gate: suspend () -> Unit = {
+            conditions.good { reason -> if (reason != null) trySend(Status.Waiting(reason)) }
+        }
         device.training(samples, options, gate = gate).collect { event ->
             when (event) {
                 is FitEvent.Prepared -> send(Status.Preparing(event.samples, event.of))
