@@ -102,7 +102,8 @@ def native_libraries() -> tuple[Path, Path]:
     """ONNX Runtime's Java classes, and the folder of the libraries for them."""
     archive = ONNXRUNTIME / "Android" / "onnxruntime.aar"
     library = ONNXRUNTIME / "Linux" / "x64" / "libonnxruntime.so"
-    with made_once("native", [MOBILE / "shim.c"], f"{archive.stat()}{library.stat()}") as (folder, there):
+    version = ONNXRUNTIME.parent / "package.json"
+    with made_once("native", [MOBILE / "shim.c", version], str(library)) as (folder, there):
         if not there:
             with zipfile.ZipFile(archive) as files:
                 for name in ("classes.jar", "jni/x86_64/libonnxruntime4j_jni.so"):

@@ -45,8 +45,8 @@ import java.util.Map;
  * </pre>
  *
  * With --raw yes, numbers of --x and --held-x are preprocessed as the package says. A model with several inputs takes
- * --x (and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit prints
- * the loss of each step, and a line for each epoch. Exit status: 0, or 1 and what was wrong is printed.
+ * --x (and --held-x) once for each, one with several outputs --out likewise. --threads N is for ONNX Runtime. fit
+ * prints the loss of each step, and a line for each epoch. Exit status: 0, or 1 and what was wrong is printed.
  */
 public final class Main {
   private static final String USAGE = "PACKAGE show|score|fit|predict|save [OPTIONS]";

@@ -121,8 +121,8 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             fail(
                 Problem.WRONG_MODEL,
                 "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} " +
-                    "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in an " +
-                    "epoch. Remove it to begin anew",
+                    "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in " +
+                    "an epoch. Remove it to begin anew",
             )
         return place
     }
