@@ -7,6 +7,7 @@ import dev.adabet.app.logic.Retraining
 import dev.adabet.app.logic.Status
 import dev.adabet.app.logic.copiedPackage
 import dev.adabet.app.logic.recognised
+import dev.adabet.onnx.DeviceException
 import dev.adabet.onnx.DevicePackage
 import dev.adabet.onnx.FitEvent
 import dev.adabet.onnx.FitOptions
@@ -18,12 +19,17 @@ import java.io.File
 import java.io.IOException
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
+import java.util.concurrent.atomic.AtomicInteger
+import kotlin.coroutines.CoroutineContext
 import kotlin.system.exitProcess
 import kotlinx.coroutines.CompletableDeferred
+import kotlinx.coroutines.CoroutineDispatcher
+import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.MutableStateFlow
 import kotlinx.coroutines.flow.collect
 import kotlinx.coroutines.flow.last
+import kotlinx.coroutines.flow.onEach
 import kotlinx.coroutines.flow.takeWhile
 import kotlinx.coroutines.flow.toList
 import kotlinx.coroutines.launch
@@ -100,29 +106,35 @@ private suspend fun flows(device: DevicePackage, data: Samples, folder: File) {
     holds("coroutines and threads do the same", bytes(device.fit(data, options), folder) == expected)
 
     runBlocking {
-        val closed = CompletableDeferred<Unit>()
+        val pause = CompletableDeferred<Unit>()
+        val counting = Counting()
         var told = 0
-        var paused = false
-        val gate: suspend () -> Unit = {
-            if (told == 7) {
-                paused = true
-                closed.await()
-            }
-        }
         var made: PersonalModel? = null
         val training = launch {
-            device.training(data, options, gate = gate).collect { event ->
-                if (event is FitEvent.Step) told++
+            device.training(data, options, counting).collect { event ->
                 if (event is FitEvent.Done) made = event.model
+                if (event is FitEvent.Step && ++told == 7) pause.await()
             }
         }
-        while (!paused) delay(5)
+        while (told < 7) delay(5)
+        val before = counting.count.get()
         delay(100)
-        holds("nothing is done in a pause", told == 7 && made == null)
-        closed.complete(Unit)
+        holds("nothing is computed in a pause", before > 7 && counting.count.get() == before && made == null)
+        pause.complete(Unit)
         training.join()
         holds("after a pause it goes on to the same end", bytes(made!!, folder) == expected)
     }
+
+    val models = ArrayList<PersonalModel>()
+    val told = device.training(data, options).onEach { if (it is FitEvent.Epoch && it.epoch == 1) models.add(it.model) }
+    val epochs = told.toList().filterIsInstance<FitEvent.Epoch>()
+    options.epochs = 1
+    val one = device.fit(data, options)
+    holds("what an epoch had learned is kept", bytes(epochs[0].model, folder) == bytes(one, folder))
+    options.epochs = 3
+    holds("and is the one that was asked for", epochs[0].model === models[0])
+    val late = try { epochs[1].model } catch (error: DeviceException) { null }
+    holds("asked for too late it is gone", late == null)
 
     options.progress = File(folder, "cancelled.progress")
     device.training(data, options).takeWhile { it !is FitEvent.Step || it.step < steps[0].steps + 3 }.collect()
@@ -130,6 +142,16 @@ private suspend fun flows(device: DevicePackage, data: Samples, folder: File) {
     val again = device.training(data, options).toList()
     holds("and begins after them", again.filterIsInstance<FitEvent.Step>().first().step == steps[0].steps + 1L)
     holds("and comes to the same end", bytes((again.last() as FitEvent.Done).model, folder) == expected)
+}
+
+/** Counts what is given to it. */
+private class Counting : CoroutineDispatcher() {
+    val count = AtomicInteger()
+
+    override fun dispatch(context: CoroutineContext, block: Runnable) {
+        count.incrementAndGet()
+        Dispatchers.Default.dispatch(context, block)
+    }
 }
 
 private suspend fun app(device: DevicePackage, argb: List<IntArray>, label: LongArray, folder: File) {
@@ -235,7 +257,7 @@ private suspend fun page(device: DevicePackage, data: Samples, folder: File) {
         val again = device.load(File(folder, "personal.safetensors"))
         holds("and what it kept is the model again", bytes(again, folder) == bytes(model, folder))
     }
-    val closed = try { other.score(data); null } catch (error: dev.adabet.onnx.DeviceException) { error }
+    val closed = try { other.score(data); null } catch (error: DeviceException) { error }
     holds("a closed package says so", advice(closed!!) == "the package is closed")
     holds(
         "the last of a flow is done",

@@ -2,13 +2,9 @@ package dev.adabet.onnx
 
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.channels.Channel
-import kotlinx.coroutines.currentCoroutineContext
 import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.flow.Flow
-import kotlinx.coroutines.flow.buffer
 import kotlinx.coroutines.flow.flow
-import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.isActive
 import kotlinx.coroutines.withContext
 
@@ -30,24 +26,21 @@ public suspend fun DevicePackage.scores(
 }
 
 /**
- * Trains while it is collected. Cancelling the collection ends training after the step; the progress file has the last
- * whole epoch, and so has the last [FitEvent.Epoch].
+ * Trains while it is collected, a step each time the next event is asked for: while the collector suspends, training is
+ * paused. Cancelling the collection ends training after the step; the progress file has the last whole epoch.
  *
- * @param gate called before each step: while it suspends, training is paused
+ * @param on where it computes; events are told in the collector's context
  */
 public fun DevicePackage.training(
     samples: Samples,
     options: FitOptions = FitOptions(),
     on: CoroutineDispatcher = Dispatchers.Default,
-    gate: suspend () -> Unit = {},
 ): Flow<FitEvent> = flow {
-    gate()
-    events(samples, options) { event ->
-        emit(event)
-        currentCoroutineContext().ensureActive()
-        if (event is FitEvent.Step || event is FitEvent.Prepared) gate()
+    Closing().use { closing ->
+        val events = withContext(on) { events(samples, options, closing).iterator() }
+        while (withContext(on) { events.hasNext() }) emit(events.next())
     }
-}.buffer(Channel.RENDEZVOUS).flowOn(on)
+}
 
 /** See [PersonalModel.predict]. */
 public suspend fun PersonalModel.predictions(

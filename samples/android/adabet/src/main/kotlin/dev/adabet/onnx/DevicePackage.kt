@@ -55,7 +55,7 @@ public class DevicePackage private constructor(
         chosen(description.entries, scores, batchSize ?: description.training.batchSize, memory)
 
     /**
-     * Trains. Each [FitEvent.Epoch] has what was learned so far, which remains if training ends with an error.
+     * Trains. Each [FitEvent.Epoch] offers what was learned so far, which remains if training ends with an error.
      *
      * @throws DeviceException data do not fit; the loss is not finite; [watch] said to stop; what else can go wrong
      */
@@ -67,22 +67,20 @@ public class DevicePackage private constructor(
     ): PersonalModel {
         var step = 0L
         var made: PersonalModel? = null
-        events(samples, options) { event ->
-            if (event is FitEvent.Step) step = event.step
-            if (event is FitEvent.Done) made = event.model
-            if (!watch.told(event) && event !is FitEvent.Done)
-                fail(Problem.CANCELLED, "training was stopped after step $step")
+        Closing().use { closing ->
+            for (event in events(samples, options, closing)) {
+                if (event is FitEvent.Step) step = event.step
+                if (event is FitEvent.Done) made = event.model
+                if (!watch.told(event) && event !is FitEvent.Done)
+                    fail(Problem.CANCELLED, "training was stopped after step $step")
+            }
         }
         return made!!
     }
 
-    /** Trains, and tells each event before it goes on. */
-    internal inline fun events(samples: Samples, options: FitOptions, told: (FitEvent) -> Unit) {
-        open { } // an error where it is closed
-        Closing().use { closing ->
-            for (event in Trainer(this, samples, options).events(closing)) told(event)
-        }
-    }
+    /** Trains while the next event is asked for. */
+    internal fun events(samples: Samples, options: FitOptions, closing: Closing): Sequence<FitEvent> =
+        open { Trainer(this, samples, options) }.events(closing)
 
     /** An entry as the package has it, before any training. */
     public fun initial(entry: Entry): PersonalModel = open { PersonalModel(this, entry, file(entry.files.state)) }

@@ -40,7 +40,7 @@ public sealed class FitEvent {
         public val loss: Float,
     ) : FitEvent()
 
-    /** Progress is stored, and [model] is what was learned so far. */
+    /** Progress is stored. */
     public class Epoch internal constructor(
         public val epoch: Int,
         public val epochs: Int,
@@ -49,8 +49,11 @@ public sealed class FitEvent {
         public val loss: Double,
         /** Null where there are no held-out samples. */
         public val heldOut: Evaluation?,
-        public val model: PersonalModel,
-    ) : FitEvent()
+        learned: () -> PersonalModel,
+    ) : FitEvent() {
+        /** What was learned so far: a copy, made when it is first asked for. Ask before training goes on. */
+        public val model: PersonalModel by lazy(learned)
+    }
 
     /** The last event. */
     public class Done internal constructor(public val model: PersonalModel) : FitEvent()
@@ -160,8 +163,12 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
         /** Which set holds the values. */
         private var now = 0
 
+        /** The last step. */
+        private var done = 0L
+
         fun step(samples: IntArray, number: Long): Float {
             stepNow.long = number
+            done = number
             val fed = batch.fill(rows, samples)
             val sets = feeds.getOrPut(samples.size) { values.map { graph.taken(fed + scalars + it.inputs) } }
             graph.run(sets[now], results[1 - now])
@@ -184,7 +191,11 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
             }
             if (progress != null)
                 save(device, entry, bytes, Place(epoch.toLong(), step, seed, batchSize.toLong()), progress)
-            return FitEvent.Epoch(epoch, epochs, step, loss, evaluator?.evaluate(values[now]), model())
+            return FitEvent.Epoch(epoch, epochs, step, loss, evaluator?.evaluate(values[now])) {
+                if (done != step)
+                    fail(Problem.USAGE, "what epoch $epoch had learned is gone: ask before training goes on")
+                model()
+            }
         }
 
         fun model(): PersonalModel {

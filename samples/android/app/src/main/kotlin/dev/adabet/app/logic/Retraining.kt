@@ -10,9 +10,11 @@ import dev.adabet.onnx.Samples
 import dev.adabet.onnx.scores
 import dev.adabet.onnx.training
 import java.io.File
+import kotlinx.coroutines.channels.ProducerScope
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.channelFlow
+import kotlinx.coroutines.flow.onStart
 
 /** What is shown of a training. */
 sealed interface Status {
@@ -67,10 +69,7 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
             it.heldOut = if (pictures.count >= LEAST_HELD_OUT) pictures.heldOut() else null
         }
         var accuracy: Double? = null
-        val gate: suspend () -> Unit = {
-            conditions.good { reason -> if (reason != null) trySend(Status.Waiting(reason)) }
-        }
-        device.training(samples, options, gate = gate).collect { event ->
+        device.training(samples, options).onStart { wait(conditions) }.collect { event ->
             when (event) {
                 is FitEvent.Prepared -> send(Status.Preparing(event.samples, event.of))
                 is FitEvent.Step -> send(Status.Training(event.epoch, event.epochs, event.loss, accuracy))
@@ -81,8 +80,13 @@ class Retraining(private val device: DevicePackage, private val folder: File) {
                     send(Status.Done(entry, accuracy))
                 }
             }
+            if (event !is FitEvent.Done) wait(conditions)
         }
     }
+
+    /** While this suspends, nothing is computed. */
+    private suspend fun ProducerScope<Status>.wait(conditions: StateFlow<Conditions>) =
+        conditions.good { reason -> if (reason != null) trySend(Status.Waiting(reason)) }
 
     /** By score, unless that was done before. */
     private suspend fun chosen(samples: Samples, memory: Long, told: (Int, Int) -> Unit): String {
