@@ -1,0 +1,145 @@
+package dev.adabet.onnx
+
+import java.io.File
+import java.nio.ByteBuffer
+import java.util.concurrent.locks.ReentrantReadWriteLock
+import kotlin.concurrent.read
+import kotlin.concurrent.write
+
+/**
+ * Called after each event, by the thread that called [DevicePackage.fit]: while it does not return, training is paused.
+ */
+public fun interface FitWatch {
+    /** @return false to end training */
+    public fun told(event: FitEvent): Boolean
+}
+
+/**
+ * An open device package: score, choose, fit, predict and save, each of which blocks. For coroutines there are
+ * [scores], [training] and [predictions]. The format is docs/device-package.md.
+ *
+ * Several threads may use a package at once; it is closed when none does any more.
+ */
+public class DevicePackage private constructor(
+    internal val folder: File,
+    /** Of device.json. */
+    public val sha256: String,
+    public val description: Description,
+    internal val runtime: Runtime,
+    internal val frozenOn: Accelerator,
+) : AutoCloseable {
+    private val lock = ReentrantReadWriteLock()
+    private var closed = false
+    private val predictors = HashMap<String, Graph>()
+
+    /** The version of ONNX Runtime. */
+    public val runtimeVersion: String get() = runtime.version
+
+    /**
+     * b1_hat of each layer, by forward passes of single samples without labels.
+     *
+     * @throws DeviceException there are too few samples, or an activation is not finite; what else can go wrong
+     */
+    @JvmOverloads
+    public fun score(samples: Samples, watch: ScoreWatch = ScoreWatch { _, _ -> true }): Scores =
+        open { scored(this, samples, watch) }
+
+    /**
+     * The entry with the highest sum of scores of those that need at most so many bytes at this batch size.
+     *
+     * @param memory bytes; null for no limit
+     * @param batchSize null for what the package says
+     */
+    @JvmOverloads
+    public fun choose(scores: Scores, memory: Long? = null, batchSize: Int? = null): Choice =
+        chosen(description.entries, scores, batchSize ?: description.training.batchSize, memory)
+
+    /**
+     * Trains. Each [FitEvent.Epoch] offers what was learned so far, which remains if training ends with an error.
+     *
+     * @throws DeviceException data do not fit; the loss is not finite; [watch] said to stop; what else can go wrong
+     */
+    @JvmOverloads
+    public fun fit(
+        samples: Samples,
+        options: FitOptions = FitOptions(),
+        watch: FitWatch = FitWatch { true },
+    ): PersonalModel {
+        var step = 0L
+        var made: PersonalModel? = null
+        Closing().use { closing ->
+            for (event in events(samples, options, closing)) {
+                if (event is FitEvent.Step) step = event.step
+                if (event is FitEvent.Done) made = event.model
+                if (!watch.told(event) && event !is FitEvent.Done)
+                    fail(Problem.CANCELLED, "training was stopped after step $step")
+            }
+        }
+        return made!!
+    }
+
+    /** Trains while the next event is asked for. */
+    internal fun events(samples: Samples, options: FitOptions, closing: Closing): Sequence<FitEvent> =
+        open { Trainer(this, samples, options) }.events(closing)
+
+    /** An entry as the package has it, before any training. */
+    public fun initial(entry: Entry): PersonalModel = open { PersonalModel(this, entry, file(entry.files.state)) }
+
+    /** From a delta, or from a progress file of this package. */
+    public fun load(file: File): PersonalModel = load(this, file)
+
+    override fun close() {
+        lock.write {
+            closed = true
+            for (graph in predictors.values) graph.close()
+            predictors.clear()
+        }
+    }
+
+    /** Does something while the package is not closed. */
+    internal inline fun <T> open(work: () -> T): T = lock.read {
+        if (closed) fail(Problem.USAGE, "the package is closed")
+        work()
+    }
+
+    /** The graph that predicts, kept until the package is closed. */
+    internal fun predictor(entry: Entry): Graph = synchronized(predictors) {
+        predictors.getOrPut(entry.files.prediction) {
+            val ins = description.inputs.map(::slot) + entry.kept.map { floats(it.input) }
+            Graph.open(this, entry.files.prediction, ins, description.outputs.map { Slot(it.name, it.dtype) })
+        }
+    }
+
+    /** A file of the package, checked once more. */
+    internal fun file(name: String): ByteBuffer {
+        val record = description.files.first { it.name == name }
+        val bytes = readFile(File(folder, name), record.bytes)
+        val same = bytes.capacity().toLong() == record.bytes && sha256Of(bytes) == record.sha256
+        return if (same) bytes else fail(
+            Problem.WRONG_HASH,
+            "${File(folder, name)} was changed after the package had been opened",
+        )
+    }
+
+    public companion object {
+        /**
+         * Opens a package: every file is held against its size and SHA-256.
+         *
+         * @param folder of real files: an app copies its assets out first
+         * @param threads for one operator
+         * @param frozenOn where the frozen graph runs, whose weights are constant
+         * @throws DeviceException it is no package, or damaged; ONNX Runtime is too old
+         */
+        @JvmStatic
+        @JvmOverloads
+        public fun open(folder: File, threads: Int = 1, frozenOn: Accelerator = Accelerator.CPU): DevicePackage {
+            val bytes = readFile(File(folder, "device.json"), Json.MOST_BYTES.toLong())
+            val description = described(Json.parse(bytes, "device.json"))
+            val anew = description.entries.map { it.files.selected }.toSet() // what a personal model was written into
+            for (record in description.files)
+                checkFile(File(folder, record.name), record.bytes, record.sha256.takeUnless { record.name in anew })
+            val runtime = Runtime(maxOf(1, threads)).apply { check(description.oldestOnnxRuntime) }
+            return DevicePackage(folder, sha256Of(bytes), description, runtime, frozenOn)
+        }
+    }
+}

@@ -1,0 +1,112 @@
+"""A hundred damaged packages in one JVM: an error each, with a message, no crash, nothing half written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_jvm import Runner, compiled
+from models import tiny
+from test_device_c_damaged import ALL, GRAPHS, Damage, flipped
+
+from adabet_onnx import Choices, DeviceScoring, Packing, make_artifacts, make_device, open_model, select
+
+# Where this library says something else than samples/c.
+SAID = {
+    "no object": "it is an array; expected an object",
+    "no UTF-8": "it is not UTF-8",
+    "overlong UTF-8": "it is not UTF-8",
+    "half a surrogate": "an escape that a string cannot have",
+    "NUL in a string": "an escape that a string cannot have",
+    "a wrong escape": "an escape that a string cannot have",
+    "format": "the 'format' 'onnx'; expected 'adabet-onnx/device'",
+    "files no list": "'files' is an object; expected an array",
+    "a file twice": "'files' has the file 'device.onnx' twice",
+    "few classes": "'logits_shape' of .* has 4 classes; expected 1",
+    "a mean of words": "item 0 of 'mean' of 'preprocessing' is a string; expected a number",
+    "huge sketches": "'numbers' of .* is 2147483647; expected a whole number from 1 to 536870911",
+    "an entry twice": "'entries' has the entry 'layers' twice",
+    "logits": "'logits_shape' of .* has 5 classes; expected 4",
+    "loss and logits": "has the output 'logits' twice",
+    "no tensors": "'tensors' of .* is empty",
+    "a huge tensor": "is 1099511627776, larger than any memory",
+    "a huge optimizer": "is 1099511627776, larger than any memory",
+    "another order": "'tensors' of .* has no parameters, or not in the first place",
+    "state.bin cut, hashed": "'selected_bytes' of .* is 2176; 'state' has 1305 bytes",
+    "selected.bin cut, hashed": "'selected_bytes' of .* is 2176; 'selected' has 1305 bytes",
+    "values that are NaN, hashed": "the loss is NaN in step 1",
+}
+HARMLESS = "a bit of selected.bin"  # which is written anew for a personal model
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
+
+
+@pytest.fixture(scope="module")
+def runner():
+    made = Runner(compiled())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """A small one, in which there is a file of each kind."""
+    folder = tmp_path_factory.mktemp("package")
+    model = open_model(tiny.conv_net())
+    selection = select(model, layers=["conv2", "bn2", "fc"])
+    choices = Choices(optimizer="adamw", batch_norm="batch")
+    make_artifacts(model, selection, folder / "artifacts", backend="portable", choices=choices, check=False)
+    packing = Packing(scoring=DeviceScoring(samples=10, subset_size=6, subsets=3, sketch=16))
+    make_device(folder / "artifacts", folder / "device", packing=packing)
+    rng = np.random.default_rng(0)
+    rng.standard_normal((12, 3, 8, 8)).astype("<f4").tofile(folder / "x")
+    rng.integers(0, 3, 12).astype("<i8").tofile(folder / "y")
+    return folder / "device"
+
+
+def tried(runner: Runner, package: Path, damages: dict[str, Damage], out: Path) -> list[tuple[str, str, str, str]]:
+    """For each damage: its name, what was done last, the error's name, and the message."""
+    folders = []
+    for i, damage in enumerate(damages.values()):
+        folders.append(out.parent / f"p{i}")
+        shutil.copytree(package, folders[-1])
+        damage(folders[-1])
+    out.mkdir()
+    status, printed = runner.job("try", package.parent / "x", package.parent / "y", out, *folders)
+    assert status == 0, printed[-20:]
+    return [(name, *line.split("\t", 2)) for name, line in zip(damages, printed, strict=True)]
+
+
+def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(runner, package, tmp_path):
+    damages = {name: damage for name, (damage, _) in ALL.items() if name != HARMLESS}
+    assert len(damages) >= 100
+    wrong, whole_epochs = [], []  # where only predictions fail, what was trained is on the disk before
+    found = tried(runner, package, damages, tmp_path / "out")
+    for i, (name, stage, problem, message) in enumerate(found):
+        if stage == "predict":
+            whole_epochs.append(i)
+        if problem in ("ok", "CRASH") or not re.search(SAID.get(name, ALL[name][1]), message):
+            wrong.append((name, stage, problem, message))
+    assert not wrong, "\n".join(map(str, wrong))
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == sorted(f"p{i}.progress" for i in whole_epochs)
+    assert 1 <= len(whole_epochs) < 5
+
+
+def test_bits_of_graphs_and_values_do_not_crash_it(runner, package, tmp_path):
+    """Some of these packages are as good as the whole one: only a crash is wrong."""
+    rng = np.random.default_rng(0)
+    damages = {f"{n} {where}": flipped(n, where, behind=True) for n in GRAPHS for where in rng.random(6).tolist()}
+    found = tried(runner, package, damages, tmp_path / "out")
+    assert any(problem != "ok" for _, _, problem, _ in found)
+    assert all(message and problem != "CRASH" for _, _, problem, message in found if problem != "ok")
+
+
+def test_the_whole_package_works(runner, package, tmp_path):
+    damages = {"nothing": lambda _: None, HARMLESS: ALL[HARMLESS][0]}
+    assert tried(runner, package, damages, tmp_path / "out") == [(name, "save", "ok", "") for name in damages]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == [f"p{i}.{what}" for i in (0, 1) for what in ("delta", "progress", "selected")]
