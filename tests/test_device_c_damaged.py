@@ -236,7 +236,7 @@ GRAPHS = ("frozen.onnx", "step.onnx", "eval.onnx", "predict.onnx", "probes.onnx"
 FILES: dict[str, tuple[Damage, str]] = {
     **{f"{n} gone": (gone(n), f"{n} cannot be read") for n in (*GRAPHS, "device.json")},
     **{f"{n} a folder": (as_folder(n), "is not a file") for n in ("state.bin", "device.json")},
-    **{f"a bit of {n}": (flipped(n, 0.5), f"{n} has the SHA-256") for n in (*GRAPHS, "state.bin", "selected.bin")},
+    **{f"a bit of {n}": (flipped(n, 0.5), f"{n} has the SHA-256") for n in (*GRAPHS, "state.bin")},
     **{f"{n} cut": (cut(n, 0.6), f"{n} has .* bytes; expected") for n in (*GRAPHS, "state.bin", "selected.bin")},
     **{f"{n} cut, hashed": (cut(n, 0.6, behind=True), n) for n in (*GRAPHS, "state.bin", "selected.bin")},
     **{f"{n} empty, hashed": (cut(n, 0, behind=True), n) for n in ("step.onnx", "predict.onnx")},
@@ -296,10 +296,10 @@ def test_bits_of_graphs_and_values_do_not_crash_it(runner, package, tmp_path):
 
 
 def test_the_whole_package_works(runner, package, tmp_path):
-    assert list(tried(runner, package, {"nothing": lambda _: None}, tmp_path / "out")) == [
-        ("nothing", "save", "ok", "")
-    ]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p0.delta", "p0.progress", "p0.selected"]
+    damages = {"nothing": lambda _: None, "another personal model": flipped("selected.bin", 0.5)}
+    assert list(tried(runner, package, damages, tmp_path / "out")) == [(name, "save", "ok", "") for name in damages]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == [f"p{i}.{what}" for i in (0, 1) for what in ("delta", "progress", "selected")]
 
 
 def test_no_lack_of_memory_crashes_it(runner, package, tmp_path):

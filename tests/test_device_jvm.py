@@ -18,11 +18,13 @@ from conftest import ROOT, SHARED, missing
 from device_c import description, features, losses, run_graph, scores, shuffled, stored
 from device_jvm import Jvm, Program, Runner, compiled
 from models import masks, tiny
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import adabet_onnx
 from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
 
+ENDLESS = 1_000_000
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
@@ -251,9 +253,9 @@ def test_what_is_saved_from_progress_is_what_training_saved(demo, tmp_path):
         assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
 
 
-def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
-    options = {"x": place(demo, "x"), "y": place(demo, "y"), "batch": 16, "rate": 0.005, "seed": 3, "epochs": 2}
-    command = demo.alone("fit", **options, progress=tmp_path / "progress")
+def test_a_kill_costs_an_epoch_at_most(demo, tmp_path):
+    options = {"x": place(demo, "x"), "y": place(demo, "y"), "batch": 16, "rate": 0.005, "seed": 3}
+    command = demo.alone("fit", **options, epochs=ENDLESS, progress=tmp_path / "progress")
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=demo.jvm.environment()) as process:
         for line in process.stdout:
             if line.startswith("epoch 1"):
@@ -261,13 +263,20 @@ def test_a_kill_costs_an_epoch_at_most(demo, trained, tmp_path):
         assert len([process.stdout.readline() for _ in range(5)]) == 5
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    with safe_open(tmp_path / "progress", "numpy") as file:
+        whole = int(file.metadata()["epoch"])
+    assert whole >= 1
+    options["epochs"] = whole + 1
     again = demo.run("fit", **options, progress=tmp_path / "progress", delta=tmp_path / "delta")
-    assert [line for line in again if not line.startswith("epoch")] == [
-        line for line in trained[len(trained) // 2 :] if not line.startswith("epoch")
+    straight = demo.run("fit", **options, progress=tmp_path / "straight", delta=tmp_path / "straight.delta")
+    steps = [[line for line in lines if not line.startswith("epoch")] for lines in (again, straight)]
+    assert steps[0] == steps[1][-len(steps[0]) :]
+    assert len(steps[1]) == (whole + 1) * len(steps[0]), "one epoch was left"
+    for name, other in (("progress", "straight"), ("delta", "straight.delta")):
+        assert (tmp_path / name).read_bytes() == (tmp_path / other).read_bytes()
+    assert not [
+        path for path in tmp_path.iterdir() if path.name not in ("progress", "delta", "straight", "straight.delta")
     ]
-    for name in ("progress", "delta"):
-        assert (tmp_path / name).read_bytes() == place(demo, name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "progress"]
     line = demo.fails("fit", **options | {"seed": 4}, progress=tmp_path / "progress")
     assert "is of another training: seed 3, " in line
 
