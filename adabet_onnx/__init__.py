@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .cost.predict import Predictor
     from .data.data import Data
     from .data.preprocess import Preprocessing
+    from .device.delta import load_delta
+    from .device.deltas import apply_delta, save_delta
     from .device.menu import make_menu
     from .device.package import DeviceScoring, Packing, make_device
     from .model.head import new_head
@@ -94,10 +96,12 @@ __all__ = [
     "TrainingError",
     "UsageError",
     "adapt",
+    "apply_delta",
     "check_model",
     "compare",
     "evaluate",
     "export_model",
+    "load_delta",
     "load_scores",
     "load_selection",
     "make_artifacts",
@@ -107,6 +111,7 @@ __all__ = [
     "open_model",
     "predict",
     "prepare",
+    "save_delta",
     "save_model",
     "score",
     "select",
@@ -137,10 +142,12 @@ _HOMES = {
     "Settings": ".training.settings",
     "Trainer": ".training.trainer",
     "adapt": ".pipeline",
+    "apply_delta": ".device.deltas",
     "check_model": ".trainability.preflight",
     "compare": ".study.compare",
     "evaluate": ".training.evaluation",
     "export_model": ".training.export",
+    "load_delta": ".device.delta",
     "load_scores": ".scoring.record",
     "load_selection": ".selection.record",
     "make_artifacts": ".training.artifacts",
@@ -150,6 +157,7 @@ _HOMES = {
     "open_model": ".model.open",
     "predict": ".training.evaluation",
     "prepare": ".training.preparing",
+    "save_delta": ".device.deltas",
     "save_model": ".model.saving",
     "score": ".scoring.score",
     "select": ".selection.strategies",

@@ -62,6 +62,9 @@ class Entries:
             raise self.damaged(f"expected an object, found {_short(content)}")
         self._content: dict[str, Any] = content
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
     def damaged(self, what: str) -> RecordError:
         """The exception to raise."""
         return RecordError(f"{self._where} is damaged: {what}. Make it again with {self._made_by}.")

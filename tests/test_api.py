@@ -22,7 +22,7 @@ FUNCTIONS |= {
     "write_predictions",
     "write_report",
 }
-FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu"}
+FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu", "save_delta", "load_delta", "apply_delta"}
 OPTIONS = {
     "Adapting",
     "Budget",

@@ -26,12 +26,18 @@ COMMANDS = (
     "check",
     "compare",
     "cost",
+    "delta apply",
+    "delta diff",
+    "delta save",
+    "delta show",
     "demo",
+    "device",
     "doctor",
     "evaluate",
     "export",
     "import",
     "inspect",
+    "menu",
     "new-head",
     "predict",
     "report",
@@ -151,7 +157,7 @@ def test_the_commands_are_these():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example_and_quiet(command, adabet):
-    text = adabet(command, "--help").out
+    text = adabet(*command.split(), "--help").out
     assert f"Usage: adabet-onnx {command}" in text
     assert "Example:" in text
     assert f"  adabet-onnx {command}" in text.split("Example:")[1]
@@ -176,7 +182,7 @@ def test_version(adabet):
 
 def test_no_command_is_a_usage_error_that_shows_the_commands(adabet):
     result = adabet(code=2)
-    assert re.findall(r"^  ([a-z][a-z-]+)  ", result.err, re.MULTILINE) == list(cli.commands)
+    assert re.findall(r"^  ([a-z][a-z-]+(?: [a-z]+)?)  ", result.err, re.MULTILINE) == list(cli.commands)
     assert result.out == ""
 
 

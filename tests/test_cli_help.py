@@ -52,6 +52,7 @@ INSIDE = [
     "portable",
     "training",
     "cost",
+    "device",
     "outcome",
     "pipeline",
     "study",
@@ -95,7 +96,8 @@ def imported_by(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [None, ["--version"], ["--help"], *([name, "--help"] for name in ENTRIES), ["run", "--epochs", "none"]]
+    "words",
+    [None, ["--version"], ["--help"], *([*name.split(), "--help"] for name in ENTRIES), ["run", "--epochs", "none"]],
 )
 def test_starting_up_imports_little(words):
     code = "import adabet_onnx"
@@ -141,7 +143,7 @@ def test_summaries_are_the_first_sentences_of_the_commands():
         first = (cli.commands[name].help or "").split("\n\n")[0]
         assert entry.summary == first
         assert entry.summary.endswith(".")
-        assert len(entry.summary) <= 66, "a line at 80 columns"
+        assert len(entry.summary) <= 64, "a line at 80 columns"
 
 
 def test_commands_stand_under_headings_in_the_order_of_the_work():
@@ -150,12 +152,12 @@ def test_commands_stand_under_headings_in_the_order_of_the_work():
     assert places == sorted(places)
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line.split("  ")[0] in ENTRIES]
-    assert found == [f"{name:<9}  {entry.summary}" for name, entry in ENTRIES.items()]
+    assert found == [f"{name:<11}  {entry.summary}" for name, entry in ENTRIES.items()]
 
 
 @pytest.mark.parametrize("command", ENTRIES)
 def test_help_at_80_columns(command):
-    text = help_of(command)
+    text = help_of(*command.split())
     assert max(map(len, text.splitlines())) <= 80
     assert "..." not in re.sub(r"\w+,\.\.\.", "", text), "nothing is cut"
     headings = re.findall(r"^(\w+):$", text, re.MULTILINE)

@@ -86,6 +86,23 @@ def test_of_each_step(printed):
     assert set(rows[0]) == set(named("predict"))
 
 
+def test_of_deltas(printed):
+    printed("select", "model.onnx", "-o", "selection.json", "--strategy", "head")
+    printed("artifacts", "model.onnx", "selection.json", "-o", "artifacts", "--no-check")
+    printed("train", "artifacts", "data.npz", "--epochs", "1")
+    saved = printed("delta", "save", "artifacts", "-o", "personal.safetensors")
+    assert list(saved) == named("delta save")
+    shown = printed("delta", "show", "personal.safetensors")
+    assert list(shown) == named("delta show")
+    assert shown == {**{key: value for key, value in saved.items() if key != "output"}, "whole": True, "finite": True}
+    applied = printed("delta", "apply", "artifacts", "personal.safetensors", "-o", "adapted.onnx")
+    assert list(applied) == named("delta apply")
+    assert applied["written"] == "model"
+    found = printed("delta", "diff", "personal.safetensors", "personal.safetensors")
+    assert list(found) == named("delta diff")
+    assert [apart["distance"] for apart in found["tensors"]] == [0.0] * len(saved["tensors"])
+
+
 def test_of_studies(printed):
     options = ["--groups", "2", "--group-size", "32", "--shuffles", "1", "--subset-size", "8", "--subsets", "4"]
     found = printed("stability", "model.onnx", "data.npz", "-o", "stability.json", *options)

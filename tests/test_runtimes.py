@@ -12,20 +12,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 from conftest import ROOT, missing
 from models import tiny
 
-from adabet_onnx import UsageError, make_artifacts, open_model, score, select
+from adabet_onnx import Packing, UsageError, make_artifacts, make_device, open_model, score, select
+from adabet_onnx.device.description import load_device
+from adabet_onnx.device.random import shuffle
 from adabet_onnx.portable.profiles import PROFILES
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.trainability.choices import Choices
+from adabet_onnx.training.manifest import load_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
 JS = ROOT / "tests" / "js"
 WEB = JS / "node_modules" / "onnxruntime-web"
 OLDEST = ROOT / ".venv-oldest" / "bin" / "python"
-STEPS, BATCH, RATE = 6, 8, 1e-3  # of samples/python/train.py
+STEPS, BATCH, RATE = 6, 8, 1e-3
+SAMPLE_STEPS = 20  # of samples/python/train.py
 TOLERANCE = 1e-5
 
 
@@ -73,7 +78,28 @@ def job(request, tmp_path_factory):
     session = manifest.session(manifest.initial)
     losses = [session.step({model.inputs[0].name: x[p]}, y[p], RATE)[0] for p in parts]
     assert losses[-1] != losses[0]
+    make_device(folder / "artifacts", folder / "device", packing=Packing(scoring=None))
     return folder, losses
+
+
+@pytest.fixture(scope="module")
+def trained(job):
+    """What samples/python/train.py is to come to: the package's training with this runtime, losses and selected.bin."""
+    folder, _ = job
+    device, manifest = load_device(folder / "device"), load_manifest(folder / "artifacts")
+    data, how, session = np.load(folder / "data.npz"), device.training, manifest.session(manifest.initial)
+    losses: list[float] = []
+    for epoch in itertools.count(1):
+        order = shuffle(len(data["y"]), how.seed, epoch)
+        for start in range(0, len(order), how.batch_size):
+            batch = order[start : start + how.batch_size]
+            feeds = {device.inputs[0].name: data["x"][batch]}
+            losses.append(session.step(feeds, data["y"][batch], how.learning_rate)[0])
+            if len(losses) == SAMPLE_STEPS:
+                session.save(folder / "trained.ckpt")
+                tensors = safetensors.numpy.load_file(folder / "trained.ckpt")
+                return losses, [tensors[tensor.name] for tensor in device.entries[0].personal]
+    raise AssertionError
 
 
 def close(found: list[float], expected: list[float]) -> None:
@@ -86,30 +112,37 @@ def run(*command: object) -> str:
     return done.stdout
 
 
-def sample(python: Path, folder: Path) -> list[float]:
-    """Losses of samples/python/train.py, which knows nothing of us."""
-    script = ROOT / "samples" / "python" / "train.py"
-    return [float(line) for line in run(python, script, folder / "artifacts", folder / "data.npz").split()]
+def check_sample(python: Path, folder: Path, trained: tuple[list[float], list[np.ndarray]]) -> None:
+    """Run samples/python/train.py, which knows nothing of us."""
+    script, written = ROOT / "samples" / "python" / "train.py", folder / "sample.bin"
+    written.unlink(missing_ok=True)
+    said = run(python, script, folder / "device", folder / "data.npz", written)
+    losses, values = trained
+    assert len(losses) == SAMPLE_STEPS
+    close([float(line) for line in said.split()], losses)
+    content, entry = written.read_bytes(), load_device(folder / "device").entries[0]
+    assert len(content) == entry.selected_bytes
+    for tensor, value in zip(entry.personal, values, strict=True):
+        found = np.frombuffer(content, "<f4", tensor.elements, tensor.offset).reshape(tensor.shape)
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5)
 
 
-def test_on_the_oldest_onnxruntime(job):
-    folder, losses = job
+def test_on_the_oldest_onnxruntime(job, trained):
     if not OLDEST.exists() or not list(OLDEST.parent.parent.rglob("site-packages/onnxruntime")):
         missing("no environment with onnxruntime 1.17.3 (make test makes one)")
     version = run(OLDEST, "-c", "import onnxruntime; print(onnxruntime.__version__)")
     assert version.strip() == "1.17.3"
-    close(sample(OLDEST, folder), losses)
+    check_sample(OLDEST, job[0], trained)
 
 
-def test_on_the_newest_onnxruntime(job, inference_python):
-    folder, losses = job
-    close(sample(inference_python, folder), losses)
+def test_on_the_newest_onnxruntime(job, trained, inference_python):
+    check_sample(inference_python, job[0], trained)
 
 
-def test_the_sample_is_twenty_lines_of_numpy_and_onnxruntime():
+def test_the_sample_needs_numpy_and_onnxruntime_alone():
     text = (ROOT / "samples" / "python" / "train.py").read_text()
     imports = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
-    assert imports == {"json", "sys", "pathlib", "numpy", "onnxruntime"}
+    assert imports == {"hashlib", "json", "os", "sys", "pathlib", "numpy", "onnxruntime"}
 
 
 def node(package: str) -> str:

@@ -75,6 +75,8 @@ def test_every_parameter_refuses_a_thing_of_no_type(place, name, parameter):
     given = GIVEN | {"folder": place / "artifacts", "selection": place / "selection.json", "output": place / "x.html"}
     if name in ("make_device", "make_menu"):
         given["device"] = place / "device"
+    if name in ("apply_delta", "save_delta"):
+        given["delta"], given["path"] = place / "personal.safetensors", place / "made"
     if name in ("adapt", "compare", "make_artifacts"):
         given["folder"] = place / "made"
     if name == "write_predictions":

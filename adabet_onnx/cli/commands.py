@@ -46,6 +46,10 @@ SECTIONS = {
     "On devices": {
         "device": Entry("device", "device", "Write a package for devices from the artifacts in DIR."),
         "menu": Entry("device", "menu", "Write a package with several choices of layers, for devices."),
+        "delta save": Entry("delta", "save", "Write what a training changed, to be sent elsewhere."),
+        "delta show": Entry("delta", "show_", "Say what a delta holds and which model it is for."),
+        "delta apply": Entry("delta", "apply", "Put a delta into the model that it belongs to."),
+        "delta diff": Entry("delta", "diff", "Say how far two deltas are apart, tensor by tensor."),
     },
     "Studies": {
         "compare": Entry("compare", "compare", "Train with several strategies and say what is more than chance."),
@@ -58,12 +62,16 @@ SECTIONS = {
     },
 }
 ENTRIES = {name: entry for entries in SECTIONS.values() for name, entry in entries.items()}
+# Commands of two words, by the first: what the group of that name does.
+FAMILIES = {"delta": "Save, look at, apply and compare what a training changed."}
 
 
 class Commands(MutableMapping[str, click.Command]):
     """The commands by name, imported when looked up."""
 
     def __getitem__(self, name: str) -> click.Command:
+        if name in FAMILIES:
+            return _family(name)
         entry = ENTRIES[name]
         command = getattr(import_module(f"{__package__}.{entry.module}"), entry.function)
         assert isinstance(command, click.Command)
@@ -80,6 +88,13 @@ class Commands(MutableMapping[str, click.Command]):
 
     def __len__(self) -> int:
         return len(ENTRIES)
+
+
+def _family(name: str) -> click.Group:
+    """The group of the commands that begin with a word; `Commands` lists them, not the group."""
+    commands = Commands()
+    inside = {words[1]: commands[both] for both in ENTRIES if (words := both.split())[0] == name}
+    return click.Group(name, inside, help=FAMILIES[name])
 
 
 class LazyGroup(click.Group):
@@ -100,7 +115,8 @@ class LazyGroup(click.Group):
         """Commands and options that begin so."""
         from click.shell_completion import CompletionItem
 
+        summaries = {name.split()[0]: FAMILIES.get(name.split()[0], entry.summary) for name, entry in ENTRIES.items()}
         commands = [
-            CompletionItem(name, help=entry.summary) for name, entry in ENTRIES.items() if name.startswith(incomplete)
+            CompletionItem(name, help=summary) for name, summary in summaries.items() if name.startswith(incomplete)
         ]
         return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -368,7 +368,7 @@ check = _artifacts("--check/--no-check", default=True, help="Verify what is made
 profile = _artifacts(
     "--profile",
     type=click.Choice(PROFILES),
-    help="Use only operators that this target has.",
+    help="Write graphs as this target computes them right, of its operators alone.",
     show_default="all operators",
 )
 ort_format = _artifacts(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from ..data.layout import entrance
 from ..errors import UsageError
@@ -18,7 +19,8 @@ from ..model.dims import count, dims
 from ..model.open import Model, open_model
 from ..options import check_fields, typed
 from ..portable.opset import lower_opset, oldest_runtime
-from ..portable.profiles import check_profile
+from ..portable.profiles import fit_profile
+from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
 from ..portable.weights import Weights
 from ..scoring.probes import add_probes
@@ -27,7 +29,7 @@ from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from ..training.settings import BATCH_SIZE, LEARNING_RATES
 from ..version import __version__
-from ..vocabulary import DEVICE_PROFILES, STARTS
+from ..vocabulary import AUTO, DEVICE_PROFILES, STARTS
 from .entry import EntryWriter, operators
 from .graphs import fix_samples
 from .ort_format import as_ort
@@ -127,7 +129,7 @@ def make_device(
         device: the folder to write; an earlier package there is replaced.
         start: the values that training on a device begins with: ``trained``, those of the folder's best or last
             checkpoint, if it has one; or ``initial``, those of the model.
-        packing: form of the package; None: the defaults of `Packing`.
+        packing: form of the package; None: the defaults of `Packing`. Without a profile, that of the artifacts.
 
     Returns:
         The content of device.json, which docs/device-package.md describes.
@@ -149,8 +151,15 @@ def make_device(
         raise UsageError(f"unknown `start` {start!r}: choose one of {', '.join(STARTS)}.")
     manifest = load_manifest(Path(folder))
     check_backend(manifest)
+    packing = packing or Packing()
+    profile = manifest.content["profile"]
+    if packing.profile == "webgpu" and profile is None:
+        raise UsageError(
+            f"the graphs in {folder} were written for no profile. Make the artifacts again with `profile='webgpu'`."
+        )
+    packing = replace(packing, profile=packing.profile or profile)
     with replacing_folder(device, FILE) as part:
-        writer = PackageWriter(part, manifest, packing or Packing())
+        writer = PackageWriter(part, manifest, packing)
         writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
         return writer.finish()
 
@@ -280,12 +289,17 @@ class PackageWriter:
             "class_names": classes,
             "preprocessing": self._preprocessing(),
             "training": {
-                "learning_rate": settings.get("learning_rate") or LEARNING_RATES[manifest.optimizer],
+                "learning_rate": self._rate(settings.get("learning_rate")),
                 "batch_size": settings.get("batch_size") or BATCH_SIZE,
                 "epochs": EPOCHS,
                 "seed": 0,
             },
         }
+
+    def _rate(self, given: Any) -> float:
+        """The rate of the last training, given or found; else the optimizer's usual one."""
+        found = (self._started.get("rates") or {}).get("rate") if given == AUTO else given
+        return float(found or LEARNING_RATES[self._manifest.optimizer])
 
     def _preprocessing(self) -> dict[str, Any] | None:
         value = self._started.get("preprocessing") or self._manifest.content["preprocessing"]
@@ -310,8 +324,10 @@ class PackageWriter:
         """Bring a graph into the form of the profile, in place."""
         if self._packing.profile == "mobile" and _forwards(name):
             fix_samples(model)
-        if self._packing.profile == "webgpu":
-            check_profile(self._packing.profile, ((node.op_type, node.name or "") for node in model.graph))
+        if self._packing.profile == "webgpu" and name != PROBES:  # layers are scored on the CPU
+            common.IdentityEliminationPass()(model)
+            annotate(model)
+            fit_profile(self._packing.profile, model)
 
 
 def _written(content: Mapping[str, Any]) -> bytes:

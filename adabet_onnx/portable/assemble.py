@@ -181,6 +181,7 @@ class _Draft:
         self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._trained = _in_use(self._graph, self._parameters, prepared)
         by_batch = moving_nodes(self._graph, set(self._trained)) if recipe.batch_norm == "batch" else []
+        self._statistics = [value for node in by_batch for value in statistics(node)]  # before nodes are rewritten
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)
@@ -197,7 +198,6 @@ class _Draft:
         self._data = list(self._graph.inputs)
         batch = _with_batch(self._data, prepared.model.name)
         self._build = Builder(self._graph, opset=self._opset, batch=batch, allowed=recipe.allowed)
-        self._statistics = [value for node in by_batch for value in statistics(node)]
         self._moved = [value for node in by_batch for value in node.outputs[1:3]]
         self.names = name_all(self._build, prepared, self._logits, recipe.loss, recipe.optimizer, self._statistics)
         self._early: list[ir.Node] = []  # what the backward pass needs of the forward part

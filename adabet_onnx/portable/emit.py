@@ -28,7 +28,7 @@ from .kept_quantised import frozen_as_it_came, trial_feeds
 from .memory import step_bytes
 from .names import Tensor
 from .opset import lower_opset, oldest_runtime
-from .profiles import check_profile
+from .profiles import fit_profile
 from .recipe import Recipe
 from .tight import tighten, wide_ranges
 
@@ -80,7 +80,7 @@ def write(
 
     Raises:
         ModelError: a node has no gradient, or the frozen part cannot be quantised.
-        UsageError: the profile lacks an operator.
+        UsageError: the profile lacks an operator, or a form of one.
         OSError: a file cannot be written.
     """
     graphs = make_graphs(prepared, recipe)
@@ -100,7 +100,7 @@ def write(
     operators: set[str] = set()
     for what, written in models.items():
         lower_opset(written)
-        check_profile(profile, ((node.op_type, node.name or "") for node in written.graph))
+        fit_profile(profile, written)
         opset = max(opset, written.opset_imports.get("") or 0)
         written.ir_version = _ir_version(written.opset_imports.get("") or 0)
         ir_version = max(ir_version, written.ir_version)

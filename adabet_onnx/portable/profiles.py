@@ -1,10 +1,12 @@
-"""Sets of operators that a target has, for graphs that must run there whole."""
+"""What a target computes, for graphs that must run there whole: its operators, and which forms of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import onnx_ir as ir
 
 from ..errors import UsageError
+from .webgpu import fit_webgpu
+from .webgpu_forms import webgpu_lacks
 
 # The standard operators in the table docs/webgpu-operators.md of the npm package onnxruntime-web 1.30.0.
 _WEBGPU = """
@@ -15,6 +17,7 @@ _WEBGPU = """
     Mul Neg Not Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ScatterND Shape Sigmoid Sin Sinh Slice Softmax Split Sqrt
     Squeeze Sub Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where"""
+_OLDEST_OPSET = 13  # in which Softmax is of one axis, and axes are inputs
 PROFILES = {"webgpu": frozenset(_WEBGPU.split())}
 
 
@@ -23,22 +26,36 @@ def allowed(profile: str | None) -> frozenset[str] | None:
     return None if profile is None else PROFILES[profile]
 
 
-def check_profile(profile: str | None, operators: Iterable[tuple[str, str]]) -> None:
-    """See that a graph uses only what the profile has.
+def fit_profile(profile: str | None, model: ir.Model) -> None:
+    """Write a finished graph, in place, as a profile's target computes it right; it computes the same.
 
     Args:
         profile: or None.
-        operators: (operator, node) of the graph.
+        model: the graph.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the target lacks an operator, or a form of one.
     """
     known = allowed(profile)
     if known is None:
         return
-    for operator, node in operators:
-        if operator not in known:
+    for node in model.graph.all_nodes():
+        if node.op_type not in known:
             raise UsageError(
-                f"the profile {profile} has no {operator}, which node {node!r} of the training step is. Select layers "
-                "after it, or leave the profile out."
+                f"the profile {profile} has no {node.op_type}, which node {node.name or ''!r} of the training step is. "
+                "Select layers after it, or leave the profile out."
+            )
+    opset = model.opset_imports.get("") or 0
+    if opset < _OLDEST_OPSET:
+        raise UsageError(
+            f"the profile {profile} needs opset {_OLDEST_OPSET} or newer, and a node keeps the graph at {opset}. "
+            "Export the model with opset 17, or leave the profile out."
+        )
+    fit_webgpu(model)
+    for node in model.graph.all_nodes():
+        lacking = webgpu_lacks(node)
+        if lacking is not None:
+            raise UsageError(
+                f"the profile {profile} has no {node.op_type} that {lacking}, as node {node.name or ''!r} does. "
+                "Export the model without it, select layers after it, or leave the profile out."
             )

@@ -48,7 +48,8 @@ class Choices:
             samples of the training data (see `make_artifacts`); ``float32``; or ``auto``: float32, but as it came where
             a file is quantised. What is trained on is what is exported.
         ort_format: train from ``.ort`` files.
-        profile: allow only operators of ``webgpu``; None: all.
+        profile: ``webgpu``: graphs that both WebGPU providers of onnxruntime-web compute right: of their operators, in
+            forms they have, with few buffers a node. None: of all operators.
 
     Raises:
         UsageError: a value is unknown or out of range.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -64,10 +66,19 @@ def export_model(
     proto = adapted_proto(manifest, full_precision=full_precision)
     if check and not (full_precision and manifest.float_file is not None):
         _compare(manifest, proto)
+    write_adapted(proto, path)
+    return proto
+
+
+def write_adapted(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write an adapted model, which gets back the inputs that nothing reads.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     restore_unused_inputs(proto)
     with replacing(path) as part:
         part.write_bytes(proto.SerializeToString())
-    return proto
 
 
 def adapted_proto(manifest: Manifest, *, full_precision: bool = False) -> onnx.ModelProto:
@@ -79,7 +90,30 @@ def adapted_proto(manifest: Manifest, *, full_precision: bool = False) -> onnx.M
     """
     checkpoint, _ = trained_checkpoint(manifest)
     values, state = manifest.read_checkpoint(checkpoint, PROPERTY)
-    trained = trained_on(state)
+    return proto_with(manifest, values, str(checkpoint), trained=trained_on(state), full_precision=full_precision)
+
+
+def proto_with(
+    manifest: Manifest,
+    values: Mapping[str, np.ndarray],
+    where: str,
+    *,
+    trained: Mapping[str, Any],
+    full_precision: bool = False,
+) -> onnx.ModelProto:
+    """The model with trained values.
+
+    Args:
+        manifest: of the artifact folder.
+        values: of parameters and statistics, by name.
+        where: where they come from, for messages.
+        trained: what is known of the data they were trained on: see `trained_on`.
+        full_precision: with its frozen part in float32.
+
+    Raises:
+        RecordError: a value is missing or does not fit.
+        CheckError: a value is not finite.
+    """
     model = manifest.model(full_precision=full_precision)
     initializers = model.graph.initializers
     for name in (*manifest.parameters, *manifest.statistics):
@@ -91,7 +125,7 @@ def adapted_proto(manifest: Manifest, *, full_precision: bool = False) -> onnx.M
         array = manifest.restored(name, value.const_value.numpy(), values[name])
         if not np.isfinite(values[name]).all():
             raise CheckError(
-                f"parameter {name!r} of {checkpoint} has NaN or infinite values. Train again with a lower rate."
+                f"parameter {name!r} of {where} has NaN or infinite values. Train again with a lower rate."
             )
         value.const_value = ir.tensor(array, name=name)
     about = {"preprocessing": manifest.content.get("preprocessing"), "classes": manifest.classes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from adabet_onnx import (
     Settings,
     Trainer,
     adapt,
+    apply_delta,
     check_model,
     compare,
     evaluate,
     export_model,
+    load_delta,
     load_scores,
     load_selection,
     make_artifacts,
@@ -41,6 +44,7 @@ from adabet_onnx import (
     open_model,
     predict,
     prepare,
+    save_delta,
     save_model,
     score,
     select,
@@ -74,6 +78,9 @@ def step_by_step(path: Path, proto: onnx.ModelProto, graph: ir.Model, data: np.n
     rows = trainer.fit((data, data), epochs=3, settings=Settings(patience=2), resume=True)
     assert_type(rows, list[dict[str, Any]])
     assert_type(export_model("artifacts", "adapted.onnx"), onnx.ModelProto)
+    assert_type(save_delta("artifacts", "personal.safetensors").entry, str)
+    assert_type(load_delta(path).tensors, Mapping[str, np.ndarray])
+    assert_type(apply_delta("artifacts", load_delta(path), "adapted.onnx"), str)
     assert_type(evaluate("artifacts", {"x": data, "y": data}), dict[str, Any])
     assert_type(predict(b"...", [data]), list[dict[str, Any]])
     save_model(new_head(graph, 5), "model5.onnx")

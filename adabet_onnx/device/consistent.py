@@ -1,0 +1,135 @@
+"""Whether the entries of a device.json fit each other: names that are used are there, sizes are those of the shapes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RecordError
+from .parts import KINDS, PARAMETER, Boundary, Device, Entry, Tensor
+from .reading import MADE_BY
+
+_FLOAT = 4  # bytes
+_ROOM = 63  # zeros that may follow the last tensor
+
+
+def check_consistent(device: Device, path: Path) -> None:
+    """See that a package's description holds together.
+
+    Args:
+        device: what it says.
+        path: of the file, for messages.
+
+    Raises:
+        RecordError: it does not.
+    """
+    _unique((file.name for file in device.files), f"{path}, 'files',")
+    _unique((item.name for item in device.inputs), f"{path}, 'inputs',")
+    _unique((item.name for item in device.outputs), f"{path}, 'outputs',")
+    _unique((entry.name for entry in device.entries), f"{path}, 'entries',")
+    _named(device, {} if device.weights is None else {"weights": device.weights}, str(path))
+    if device.scoring is not None:
+        where = f"{path}, 'scoring',"
+        _unique((layer.name for layer in device.scoring.layers), where)
+        _named(device, {"file": device.scoring.file}, where)
+    names, classes = device.class_names, device.labels.classes
+    if names is not None and classes is not None and len(names) != classes:
+        raise _wrong(str(path), f"'class_names' has {len(names)} names, but 'labels' has {classes} classes")
+    for entry in device.entries:
+        _check_entry(device, entry, f"{path}, entry {entry.name!r},")
+
+
+def _check_entry(device: Device, entry: Entry, where: str) -> None:
+    _named(device, entry.files, where)
+    sizes = {file.name: file.bytes for file in device.files}
+    for what, texts in (("name", [t.name for t in entry.tensors]), ("input", [t.input for t in entry.tensors])):
+        _unique(texts, f"{where} 'tensors' by {what},")
+    _unique((t.output for t in entry.tensors), f"{where} 'tensors' by output,")
+    _unique((b.name for b in entry.boundary), f"{where} 'boundary',")
+    computed = [item.name for item in entry.boundary if item.input is None]
+    if (entry.frozen is None) != (not computed):
+        raise _wrong(where, f"'frozen' is {entry.frozen!r}, but {len(computed)} of 'boundary' are computed by it")
+    for item in entry.boundary:
+        _check_boundary(item, {given.name for given in device.inputs}, where)
+    _check_tensors(entry, where)
+    for what, name in (("state", entry.state), ("selected", entry.selected)):
+        if sizes[name] != entry.selected_bytes:
+            found = f"the file {what!r} names, {name!r}, has {sizes[name]}"
+            raise _wrong(where, f"'selected_bytes' is {entry.selected_bytes}, but {found}")
+    if entry.class_axis is not None and entry.class_axis >= len(entry.logits_shape):
+        raise _wrong(where, f"'class_axis' is {entry.class_axis}, but logits have {len(entry.logits_shape)} axes")
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(entry.memory)):
+        raise _wrong(where, "the batches of 'memory' must ascend")
+
+
+def _check_boundary(item: Boundary, inputs: Iterable[str], where: str) -> None:
+    size = math.prod(int(extent) for extent in item.shape[1:]) * np.dtype(item.dtype).itemsize
+    if item.bytes != size:
+        raise _wrong(
+            where, f"boundary {item.name!r}: 'bytes' is {item.bytes}, but a sample of {item.shape} takes {size}"
+        )
+    if item.input is not None and item.input not in inputs:
+        raise _wrong(where, f"boundary {item.name!r}: 'input' is {item.input!r}, which is none of the model's inputs")
+
+
+def _check_tensors(entry: Entry, where: str) -> None:
+    """Their order, places and sizes."""
+    ranks = [KINDS.index(tensor.kind) for tensor in entry.tensors]
+    if ranks != sorted(ranks) or ranks[0] != 0:
+        raise _wrong(
+            where, "'tensors' must be parameters, of which there is one or more, then statistics, then optimizer"
+        )
+    end = 0
+    for tensor in entry.tensors:
+        if tensor.bytes != tensor.elements * _FLOAT:
+            wanted = tensor.elements * _FLOAT
+            raise _wrong(where, f"tensor {tensor.name!r}: 'bytes' is {tensor.bytes}, but {tensor.shape} takes {wanted}")
+        if tensor.offset < end:
+            raise _wrong(where, f"tensor {tensor.name!r}: 'offset' is {tensor.offset}, within the tensor before it")
+        end = tensor.end
+        _check_channels(tensor, where)
+    needed = entry.personal[-1].end
+    after = [tensor.offset for tensor in entry.tensors[len(entry.personal) :]]
+    if not needed <= entry.selected_bytes <= min([*after, end + _ROOM]):
+        raise _wrong(
+            where, f"'selected_bytes' is {entry.selected_bytes}, but parameters and statistics end at {needed}"
+        )
+    trained = sum(tensor.elements for tensor in entry.tensors if tensor.kind == PARAMETER)
+    if trained != entry.trained:
+        raise _wrong(where, f"'trained' is {entry.trained}, but the parameters have {trained} numbers")
+
+
+def _check_channels(tensor: Tensor, where: str) -> None:
+    part, shape = tensor.channels, tensor.shape
+    if part is None:
+        return
+    rising = all(a < b for a, b in itertools.pairwise(part.indices))
+    if not (part.axis < len(shape) and shape[part.axis] == len(part.indices) and rising):
+        raise _wrong(
+            where,
+            f"tensor {tensor.name!r}: axis {part.axis} and {len(part.indices)} ascending 'indices' do not fit {shape}",
+        )
+
+
+def _named(device: Device, names: dict[str, str], where: str) -> None:
+    """See that files that are named are files of the package."""
+    known = {file.name for file in device.files}
+    for key, name in names.items():
+        if name not in known:
+            raise _wrong(where, f"{key!r} is {name!r}, which is not among 'files'")
+
+
+def _unique(names: Iterable[str], where: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise _wrong(where, f"{name!r} is there twice")
+        seen.add(name)
+
+
+def _wrong(where: str, what: str) -> RecordError:
+    return RecordError(f"{where} is damaged: {what}. Make it again with {MADE_BY}.")

@@ -1,0 +1,199 @@
+"""A delta: what makes a model a personal one, in a file that can travel.
+
+A safetensors file with the trained parameters and moved statistics of one choice of layers. docs/device-package.md
+describes it; it knows the model it belongs to by the SHA-256 of the file that was adapted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RecordError
+from ..options import typed
+from ..showing import clipped, counted, file_name, one_line
+from .tensors_file import data_bytes, read_tensors, write_tensors
+
+FORMAT, VERSION = "adabet-onnx/delta", "1"
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+Shapes = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What changed in training.
+
+    Attributes:
+        path: of its file.
+        model_sha256: of the model that was adapted.
+        entry: the choice of layers.
+        tensors: parameters and statistics by name, float32.
+        sha256: of the numbers.
+    """
+
+    path: Path
+    model_sha256: str
+    entry: str
+    tensors: Mapping[str, np.ndarray]
+    sha256: str
+
+    def __repr__(self) -> str:
+        numbers = sum(array.size for array in self.tensors.values())
+        what = f"{numbers:,} numbers in {counted(len(self.tensors), 'tensor')}"
+        return one_line(self, file_name(str(self.path)), clipped(self.entry), f"model {self.model_sha256[:12]}", what)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A delta as it was found, and whether its numbers are those it was written with."""
+
+    delta: Delta
+    stated_sha256: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the SHA-256 is right."""
+        return self.delta.sha256 == self.stated_sha256
+
+
+@typed
+def load_delta(path: str | os.PathLike[str]) -> Delta:
+    """Read a delta and check it: header, SHA-256, and that all numbers are finite.
+
+    That it fits a model is seen where it is applied.
+
+    Args:
+        path: a file that `save_delta`, or a device, wrote.
+
+    Returns:
+        The delta, with ``model_sha256``, ``entry`` and ``tensors`` by name.
+
+    Raises:
+        RecordError: the file is no delta, was cut short or altered, or has numbers that are not finite.
+
+    Example:
+        >>> from adabet_onnx import Trainer, load_delta, make_artifacts, save_delta, select
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> rows = Trainer("artifacts").fit("new_domain.npz", epochs=1)
+        >>> delta = save_delta("artifacts", "personal.safetensors")
+        >>> load_delta("personal.safetensors").model_sha256 == manifest.content["model_sha256"]
+        True
+    """
+    looked = look_at(path)
+    delta = looked.delta
+    if not looked.whole:
+        raise RecordError(
+            f"{delta.path} was altered: the SHA-256 of its numbers is {delta.sha256}, expected "
+            f"{looked.stated_sha256}. Copy it again."
+        )
+    check_finite(delta.tensors, delta.path)
+    return delta
+
+
+def look_at(path: str | os.PathLike[str]) -> Looked:
+    """Read a delta, whatever its SHA-256 and numbers are.
+
+    Raises:
+        RecordError: the file is no delta, or cut short.
+    """
+    path = Path(path)
+    content = read_tensors(path)
+    about = content.metadata
+    if about.get("format") != FORMAT:
+        raise RecordError(f"{path}: expected a file of format {FORMAT!r}, found {about.get('format')!r}.")
+    if about.get("version") != VERSION:
+        found = about.get("version")
+        raise RecordError(f"{path}: version {found!r} of {FORMAT!r}, expected {VERSION!r}. Update adabet-onnx.")
+    for key in ("model_sha256", "sha256"):
+        if _HASH.match(about.get(key, "")) is None:
+            found = about.get(key)
+            raise RecordError(
+                f"{path}: {key!r} must be 64 hexadecimal digits, found {clipped(found)!r}. Save it again."
+            )
+    if not about.get("entry"):
+        raise RecordError(f"{path}: it does not say which choice of layers it is of ('entry'). Save it again.")
+    delta = Delta(path, about["model_sha256"], about["entry"], content.tensors, content.sha256)
+    return Looked(delta, about["sha256"])
+
+
+def write_delta(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], *, model_sha256: str, entry: str
+) -> Delta:
+    """Write a delta, whole or not at all.
+
+    Args:
+        path: of the file.
+        tensors: parameters and statistics by name, in the order of the model's description.
+        model_sha256: of the model that was adapted.
+        entry: the choice of layers.
+
+    Raises:
+        RecordError: a number is not finite.
+        OutputError: the file cannot be written.
+    """
+    check_finite(tensors, Path(path))
+    data = data_bytes(tensors)
+    digest = hashlib.sha256(data).hexdigest()
+    about = {"format": FORMAT, "version": VERSION, "model_sha256": model_sha256, "entry": entry, "sha256": digest}
+    write_tensors(path, tensors, about, data)
+    return Delta(Path(path), model_sha256, entry, dict(tensors), digest)
+
+
+def all_finite(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether no number is NaN or infinite."""
+    return all(np.isfinite(array).all() for array in tensors.values())
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """See that all numbers are finite.
+
+    Raises:
+        RecordError: one is not.
+    """
+    for name, array in tensors.items():
+        wrong = np.flatnonzero(~np.isfinite(array.reshape(-1)))
+        if len(wrong):
+            raise RecordError(
+                f"{path}: tensor {name!r} has {counted(len(wrong), 'number')} that are not finite, the first at "
+                f"{wrong[0]}. Train again with a lower rate."
+            )
+
+
+def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -> None:
+    """See that a delta is one of a model and has the tensors that are trained there.
+
+    Args:
+        delta: what is to be applied.
+        shapes: of the parameters and statistics, by name.
+        model_sha256: of the model.
+        where: what has them, for messages.
+
+    Raises:
+        RecordError: it is of another model, or tensors differ.
+    """
+    if delta.model_sha256 != model_sha256:
+        raise RecordError(
+            f"{delta.path} belongs to another model, with the SHA-256 {delta.model_sha256}: that of {where} is "
+            f"{model_sha256}. Apply it to what was made from its model."
+        )
+    for name, array in delta.tensors.items():
+        if name not in shapes:
+            raise RecordError(f"{delta.path} has a tensor {clipped(name)!r}, which is not trained in {where}.")
+        if array.shape != tuple(shapes[name]):
+            expected = list(shapes[name])
+            raise RecordError(
+                f"{delta.path}: tensor {clipped(name)!r} has the shape {list(array.shape)}, expected {expected} as in "
+                f"{where}."
+            )
+    missing = [name for name in shapes if name not in delta.tensors]
+    if missing:
+        raise RecordError(
+            f"{delta.path} lacks {counted(len(missing), 'tensor')} that are trained in {where}, such as "
+            f"{clipped(missing[0])!r}."
+        )

@@ -1,0 +1,225 @@
+"""What device.json says, as values: see docs/device-package.md for what each entry means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+from ..showing import listed, one_line
+
+PARAMETER, STATISTIC, OPTIMIZER = KINDS = ("parameter", "statistic", "optimizer")
+Shape = tuple[int | str, ...]  # "N", the number of samples, comes first where it is there
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A file of the package."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of the model."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output of the prediction graphs; ``role`` is logits, probabilities or None."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    role: str | None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What labels look like, how many classes there are, and which label does not count."""
+
+    dtype: str
+    shape: Shape
+    classes: int | None
+    ignore: int | None
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """How raw data becomes an input: (x * scale - mean) / std."""
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_axis: int | None
+    data: str
+    bgr: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training begins with where nothing else is asked for."""
+
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class ScoredLayer:
+    """A layer that is scored: an output of the scoring graph, its numbers of one sample, and D."""
+
+    name: str
+    output: str
+    numbers: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How layers are scored."""
+
+    file: str
+    samples: int
+    points: int
+    subsets: int
+    seed: int
+    layers: tuple[ScoredLayer, ...]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What the frozen graph gives and steps go on from."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    bytes: int
+    input: str | None
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of inputs and outputs of the training graphs."""
+
+    labels: str
+    learning_rate: str
+    step: str
+    loss: str
+    logits: str
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which part of one of the model's tensors a tensor is."""
+
+    axis: int
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What changes in training, float32: where it is in a state file, and its names in the graphs."""
+
+    name: str
+    kind: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+    channels: Channels | None = None
+
+    @property
+    def end(self) -> int:
+        """Where it ends in a state file."""
+        return self.offset + self.bytes
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One choice of layers, with its graphs."""
+
+    name: str
+    layers: tuple[str, ...]
+    trained: int
+    frozen: str | None
+    step: str
+    evaluation: str
+    prediction: str
+    state: str
+    model: str | None
+    selected: str
+    selected_bytes: int
+    boundary: tuple[Boundary, ...]
+    names: Names
+    logits_shape: Shape
+    class_axis: int | None
+    tensors: tuple[Tensor, ...]
+    memory: tuple[tuple[int, int], ...]
+    frozen_multiply_adds: int
+    step_multiply_adds: int
+
+    @property
+    def personal(self) -> tuple[Tensor, ...]:
+        """What a personal model differs in: parameters and statistics."""
+        return tuple(tensor for tensor in self.tensors if tensor.kind != OPTIMIZER)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files it names, by key."""
+        keys = ("frozen", "step", "evaluation", "prediction", "state", "model", "selected")
+        return {key: name for key in keys if (name := getattr(self, key)) is not None}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device package: its folder, and what its device.json says."""
+
+    folder: Path
+    model: str
+    model_sha256: str
+    opset: int
+    ir_version: int
+    oldest_onnxruntime: str
+    profile: str | None
+    forward_batch: int | None
+    loss: str
+    files: tuple[PackageFile, ...]
+    weights: str | None
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    labels: Labels
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessed | None
+    training: Start
+    scoring: ScoringPlan | None
+    entries: tuple[Entry, ...]
+
+    def __repr__(self) -> str:
+        return one_line(self, str(self.folder), self.model, f"entries {listed([e.name for e in self.entries])}")
+
+    def entry(self, name: str) -> Entry:
+        """The entry of this name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        known = ", ".join(repr(entry.name) for entry in self.entries)
+        raise UsageError(f"{self.folder} has no entry {name!r}: choose one of {known}.")
