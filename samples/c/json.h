@@ -1,0 +1,39 @@
+/* A reader of JSON (RFC 8259) that trusts nothing: strict, UTF-8 only, with limits on size and depth. */
+#ifndef ADABET_JSON_H
+#define ADABET_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "adabet.h"
+
+#define JSON_MOST_BYTES ((size_t)1 << 24)
+#define JSON_MOST_DEPTH 32
+
+typedef enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT } json_kind;
+
+typedef struct json json;
+struct json {
+    json_kind kind;
+    bool whole;      /* a number without fraction and exponent, that an int64_t holds */
+    int64_t integer; /* that number */
+    double number;
+    size_t count;    /* of values in an array or object */
+    json *first;     /* of them, the others along next */
+    json *next;
+    char *key;       /* in an object */
+    char *text;      /* of a string */
+};
+
+/* what is the text's name in messages. Freed with ab_json_free. */
+adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json **made, adabet_error *error);
+void ab_json_free(json *value);
+
+/* The value of a key; NULL where it has none, or object is no object. */
+const json *ab_json_get(const json *object, const char *key);
+
+/* How many bytes the UTF-8 sequence here has; 0 where it is not valid. at is before end. */
+size_t ab_utf8(const char *at, const char *end);
+
+#endif
