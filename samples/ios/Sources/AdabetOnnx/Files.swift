@@ -76,7 +76,7 @@ enum Files {
     }
 
     /// Writes beside the path, flushes to the disk, and renames: a file of that name is replaced as a whole or not at all.
-    static func write(_ parts: [UnsafeRawBufferPointer], to path: String) throws {
+    static func store(_ parts: [UnsafeRawBufferPointer], to path: String) throws {
         let beside = path + ".partial"
         let descriptor = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw refused(path, errno) }
