@@ -27,7 +27,7 @@ extension Entry {
         try checkSelected(fields)
     }
 
-    private static func memory(_ fields: Fields) throws -> [MemoryPair] {
+    static func memory(_ fields: Fields) throws -> [MemoryPair] {
         var found: [MemoryPair] = []
         for item in try fields.filledList("memory") {
             guard case .array(let pair) = item, pair.count == 2, case .number(_, let batch?) = pair[0],
