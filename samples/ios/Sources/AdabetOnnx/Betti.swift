@@ -57,7 +57,7 @@ final class Loops {
             for j in 0..<count {
                 let length = distance(i, j)
                 func wrong(_ why: String) -> DeviceError {
-                    DeviceError(.notFinite, "the distance from point \(i) to point \(j) is \(length); \(why)")
+                    DeviceError(.notFinite, "the distance from point \(i) to point \(j) is \(told(length)); \(why)")
                 }
                 guard length >= 0 else { throw wrong("a number is expected that is not negative") }
                 guard i != j || length == 0 else { throw wrong("a point is expected at distance 0 from itself") }

@@ -40,7 +40,7 @@ struct MenuItem {
 func chosen(_ menu: [MenuItem], _ scores: [String: Double], memory: Int?, batchSize: Int) throws -> Choice {
     guard batchSize >= 1 else { throw DeviceError(.usage, "a batch size of \(batchSize); expected at least 1") }
     if let wrong = scores.first(where: { !$0.value.isFinite }) {
-        throw DeviceError(.notFinite, "the score of layer '\(short(wrong.key))' is \(wrong.value)")
+        throw DeviceError(.notFinite, "the score of layer '\(short(wrong.key))' is \(told(wrong.value))")
     }
     let all = menu.map { item in
         Choice(

@@ -48,6 +48,11 @@ func short(_ name: String) -> String {
     name.count <= 80 ? name : name.prefix(77) + "..."
 }
 
+/// A number for messages: NaN without its sign and bits.
+func told(_ number: some BinaryFloatingPoint & CustomStringConvertible) -> String {
+    number.isNaN ? "nan" : number.description
+}
+
 private func oneLine(_ text: String) -> String {
     String(String.UnicodeScalarView(text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? " " : $0 }))
 }

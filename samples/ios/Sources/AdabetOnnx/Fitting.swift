@@ -240,7 +240,7 @@ private final class FitRun {
         let found = loss.start.load(as: Float.self)
         guard found.isFinite else {
             let advice = "take a smaller learning rate than \(learningRate), and look at the data"
-            throw DeviceError(.notFinite, "the loss is \(found) in step \(step): \(advice)")
+            throw DeviceError(.notFinite, "the loss is \(told(found)) in step \(step): \(advice)")
         }
         return Double(found)
     }

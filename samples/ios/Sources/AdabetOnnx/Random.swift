@@ -21,7 +21,7 @@ struct Random {
 
     /// From 0 to n - 1; n is 1 to 2^21.
     mutating func below(_ n: Int) -> Int {
-        Int(UInt64(next()) * UInt64(n) >> 32)
+        Int((UInt64(next()) * UInt64(n)) >> 32)
     }
 
     /// m of 0 to n - 1, ascending.

@@ -7,7 +7,7 @@ extension Description {
             throw fields.wrong("'format' is '\(short(format))'; expected 'adabet-onnx/device'")
         }
         guard case .number(_, 1)? = fields.given("version") else {
-            throw fields.wrong("'version' is not 1, which is all that this app reads: take a newer app")
+            throw fields.wrong("'version' is not 1, which is all that this program reads: take a newer program")
         }
         let files = PackageFiles(try fields.list("files").map { try PackageFile(try Fields($0, "'files'")) })
         try files.checkUnique(fields)

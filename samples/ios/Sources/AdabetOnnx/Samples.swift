@@ -111,7 +111,7 @@ private func checkLabel(_ bytes: UnsafeRawBufferPointer, _ place: Int, _ rule: D
     } else if rule.type.dtype == .float32 {
         let label = bytes.loadUnaligned(fromByteOffset: 4 * place, as: Float.self)
         guard label.isFinite else {
-            throw DeviceError(.wrongLabel, "\(what): label \(place) is \(label); expected a finite number")
+            throw DeviceError(.wrongLabel, "\(what): label \(place) is \(told(label)); expected a finite number")
         }
     }
 }
