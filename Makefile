@@ -27,7 +27,7 @@ test: core .venv-keras/.installed .venv-jax/.installed
 	$(PYTEST) $(CONVERTERS)
 
 core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-oldest/.installed \
-  tests/js/node_modules/.installed check
+  tests/js/node_modules/.installed build/onnxruntime/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
 
@@ -99,11 +99,21 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "JAX or jax2onnx could not be installed (they are for Python 3.11 and newer): their tests are skipped"
 	touch $@
 
-# The newest onnxruntime for node and for browsers, and a real browser.
+# What samples/c is compiled with: a compiler, and ONNX Runtime's header (the library is that of .venv-inference).
+build/onnxruntime/.installed: tests/device/onnxruntime_header.sh
+	mkdir -p $(dir $@)
+	{ command -v cc && command -v c++ && command -v cmake && command -v pkg-config; } >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends cmake gcc g++ pkg-config) >/dev/null 2>&1 || \
+	  echo "there is no C compiler or cmake, and apt-get could not install them: tests of samples/c are skipped"
+	sh tests/device/onnxruntime_header.sh $(dir $@) || \
+	  echo "onnxruntime_c_api.h could not be fetched: tests of samples/c are skipped"
+	touch $@
+
+# The newest onnxruntime for node and for browsers, what samples/web is built with, and a real browser.
 tests/js/node_modules/.installed: tests/js/package.json
 	mkdir -p $(dir $@)
 	cd tests/js && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts || \
-	  echo "npm could not install onnxruntime for node and browsers: their tests are skipped"
+	  echo "npm could not install onnxruntime and TypeScript: tests of node and browsers are skipped"
 	command -v chromium || command -v google-chrome || \
 	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 || \
 	  echo "there is no Chromium, and apt-get could not install it: its test is skipped"

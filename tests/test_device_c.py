@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bad_inputs import limited_files
 from conftest import SHARED, missing
@@ -37,7 +38,7 @@ from models import tiny
 from safetensors.numpy import load_file, save_file
 
 import adabet_onnx
-from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
+from adabet_onnx import Choices, Packing, apply_delta, make_artifacts, make_device, open_model, select
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
@@ -217,6 +218,19 @@ def test_a_delta_gives_the_same_accuracy_in_python(demo, trained):
     assert float(accuracy) == right / len(y)
     assert 0.3 < right / len(y) < 1
     np.testing.assert_allclose(float(loss), float(found[entry["names"]["loss"]]), rtol=TOLERANCE)
+
+
+def test_the_delta_goes_into_the_artifacts(demo, trained, tmp_path):
+    assert apply_delta(demo.package, place(demo, "delta"), tmp_path / "selected") == "selected"
+    assert (tmp_path / "selected").read_bytes() == place(demo, "selected").read_bytes()
+    assert apply_delta(demo.package.parent / "artifacts", place(demo, "delta"), tmp_path / "adapted.onnx") == "model"
+    x, y = data(demo, "held_")
+    answers = run_graph(tmp_path / "adapted.onnx", {"input": x})["logits"].argmax(1)
+    assert f" accuracy {np.mean(answers == y):.17g}" in trained[-1]
+    before, after = (onnx.load(path).graph.initializer for path in (DEMO / "digits.onnx", tmp_path / "adapted.onnx"))
+    values = [{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph} for graph in (before, after)]
+    changed = {name for name, array in values[0].items() if not np.array_equal(array, values[1][name])}
+    assert changed == set(load_file(place(demo, "delta")))
 
 
 @pytest.mark.usefixtures("trained")

@@ -265,7 +265,7 @@ def tried(
         command, input=given, capture_output=True, text=True, env=environment(), check=False, timeout=300
     )
     lines = [line.split("\t") for line in done.stdout.splitlines()]
-    assert done.returncode == 0, (list(damages)[len(lines) :][:1], done.stderr[-4000:])
+    assert done.returncode == 0, (list(damages)[len(lines) :][:1], done.stderr[:4000])
     for name, (_, stage, code, message) in zip(damages, lines, strict=True):
         yield name, stage, code, message
 

@@ -66,12 +66,13 @@ typedef struct {
 typedef struct adabet_package adabet_package;
 
 typedef struct {
-    const char *onnxruntime; /* path of the library; NULL: $ADABET_ONNXRUNTIME, else the system's. Unused where linked. */
+    const char *onnxruntime; /* path of the library; NULL: $ADABET_ONNXRUNTIME, else the system's. Not where linked. */
     int threads;             /* for one operator; 0 means 1 */
 } adabet_open_options;
 
 /* options may be NULL. *made is freed with adabet_close, after the models that were made with it. */
-adabet_code adabet_open(const char *folder, const adabet_open_options *options, adabet_package **made, adabet_error *error);
+adabet_code adabet_open(const char *folder, const adabet_open_options *options, adabet_package **made,
+                        adabet_error *error);
 void adabet_close(adabet_package *package);
 
 /* Texts belong to the package. */
@@ -95,9 +96,10 @@ adabet_value adabet_labels(const adabet_package *package);
 size_t adabet_class_count(const adabet_package *package);                         /* 0: no classes */
 const char *adabet_class_name(const adabet_package *package, size_t class_index); /* NULL: it has none */
 
-/* Raw numbers of whole samples, such as pixels of 0 to 255, to what this input takes, in place: scale, mean, std, and the
- * order of colours (raw ones are red, green, blue). What the package says nothing of stays as it is. */
-adabet_code adabet_preprocess(const adabet_package *package, size_t input, float *numbers, size_t bytes, adabet_error *error);
+/* Raw numbers of whole samples, such as pixels of 0 to 255, to what this input takes, in place: scale, mean, std, and
+ * the order of colours (raw ones are red, green, blue). What the package says nothing of stays as it is. */
+adabet_code adabet_preprocess(const adabet_package *package, size_t input, float *numbers, size_t bytes,
+                              adabet_error *error);
 
 typedef struct {
     const char *name;
@@ -139,7 +141,7 @@ typedef struct {
     uint64_t step;        /* of all epochs; the first is 1 */
     size_t steps;         /* in an epoch */
     bool epoch_done;      /* called once more after the epoch's last step, when progress is stored */
-    double loss;          /* of the step; with epoch_done, the mean over the epoch's samples (NaN where it was resumed) */
+    double loss; /* of the step; with epoch_done, the mean over the epoch's samples */
     double held_out_loss, held_out_accuracy; /* with epoch_done; NaN where there are none */
 } adabet_progress;
 
@@ -182,7 +184,8 @@ typedef struct {
     void *data;
     size_t bytes;
 } adabet_room;
-adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const adabet_room *outputs, adabet_error *error);
+adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const adabet_room *outputs,
+                           adabet_error *error);
 
 /* Written beside and renamed: a file of that name is replaced as a whole or not at all. */
 adabet_code adabet_save_delta(const adabet_model *model, const char *path, adabet_error *error);

@@ -21,11 +21,13 @@ int64_t ab_label(const ab_value *labels, const char *data, size_t place) {
 
 static adabet_code check_array(const adabet_array *array, const ab_value *value, const char *what, size_t *samples,
                                adabet_error *error) {
-    if (array->data == NULL) return ab_fail(error, ADABET_USAGE, "%s: there is no array for '%.80s'", what, value->name);
+    if (array->data == NULL)
+        return ab_fail(error, ADABET_USAGE, "%s: there is no array for '%.80s'", what, value->name);
     if (array->bytes % value->bytes != 0)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: '%.80s' has %zu bytes; a sample (%zu of %s) has %zu, and no whole number "
-                                                  "of samples fits", what, value->name, array->bytes, value->elements,
-                       value->dtype_name, value->bytes);
+        return ab_fail(error, ADABET_WRONG_SHAPE,
+                       "%s: '%.80s' has %zu bytes; a sample (%zu of %s) has %zu, and no whole number "
+                       "of samples fits",
+                       what, value->name, array->bytes, value->elements, value->dtype_name, value->bytes);
     *samples = array->bytes / value->bytes;
     return ADABET_OK;
 }
@@ -51,8 +53,8 @@ static adabet_code check_labels(const adabet_package *p, const char *data, size_
     return ADABET_OK;
 }
 
-adabet_code ab_check_data(const adabet_package *p, const adabet_data *data, bool labels, const char *what, size_t *samples,
-                          adabet_error *error) {
+adabet_code ab_check_data(const adabet_package *p, const adabet_data *data, bool labels, const char *what,
+                          size_t *samples, adabet_error *error) {
     size_t count = 0;
     if (data == NULL || data->inputs == NULL || data->input_count != p->input_count)
         return ab_fail(error, ADABET_USAGE, "%s: there are %zu input arrays; the model takes %zu", what,
@@ -61,13 +63,14 @@ adabet_code ab_check_data(const adabet_package *p, const adabet_data *data, bool
         AB_TRY(check_array(data->inputs + i, p->inputs + i, what, &count, error));
         if (i == 0) *samples = count;
         if (count != *samples)
-            return ab_fail(error, ADABET_WRONG_SHAPE, "%s: '%.80s' has %zu samples; '%.80s' has %zu", what, p->inputs[i].name,
-                           count, p->inputs[0].name, *samples);
+            return ab_fail(error, ADABET_WRONG_SHAPE, "%s: '%.80s' has %zu samples; '%.80s' has %zu", what,
+                           p->inputs[i].name, count, p->inputs[0].name, *samples);
     }
     if (*samples == 0) return ab_fail(error, ADABET_TOO_FEW, "%s: there are no samples", what);
     if (!labels) return ADABET_OK;
     AB_TRY(check_array(&data->labels, &p->labels, what, &count, error));
     if (count != *samples)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: there are labels of %zu samples, and %zu samples", what, count, *samples);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: there are labels of %zu samples, and %zu samples", what, count,
+                       *samples);
     return check_labels(p, data->labels.data, count * p->labels.elements, what, error);
 }

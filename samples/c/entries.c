@@ -10,7 +10,8 @@ static adabet_code describe_boundary(const adabet_package *p, ab_entry *entry, c
     const json *list, *input;
     int64_t bytes;
     AB_TRY(ab_get(item, "boundary", JSON_ARRAY, entry->name, &list, error));
-    if (list->count == 0) return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'boundary' of %s is empty", entry->name);
+    if (list->count == 0)
+        return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'boundary' of %s is empty", entry->name);
     entry->boundary = calloc(list->count, sizeof *entry->boundary);
     if (entry->boundary == NULL) return ab_no_memory(error);
     for (const json *b = list->first; b != NULL; b = b->next) {
@@ -20,8 +21,8 @@ static adabet_code describe_boundary(const adabet_package *p, ab_entry *entry, c
         AB_TRY(ab_get_value(b, "shape", true, value->name, value, error));
         AB_TRY(ab_get_size(b, "bytes", value->name, 1, MOST, &bytes, error));
         if ((uint64_t)bytes != value->bytes)
-            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'bytes' of %.80s is %lld; its shape has %zu", value->name,
-                           (long long)bytes, value->bytes);
+            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'bytes' of %.80s is %lld; its shape has %zu",
+                           value->name, (long long)bytes, value->bytes);
         boundary->input = AB_COMPUTED;
         input = ab_json_get(b, "input");
         if (input != NULL && input->kind == JSON_STRING) {
@@ -29,11 +30,11 @@ static adabet_code describe_boundary(const adabet_package *p, ab_entry *entry, c
                 if (strcmp(p->inputs[i].name, input->text) == 0) boundary->input = i;
             if (boundary->input == AB_COMPUTED || p->inputs[boundary->input].bytes != value->bytes ||
                 p->inputs[boundary->input].dtype != value->dtype)
-                return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is not the model's input '%.80s'", value->name,
-                               input->text);
+                return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is not the model's input '%.80s'",
+                               value->name, input->text);
         } else if (entry->frozen == NULL) {
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: no frozen graph of %.80s computes %.80s", entry->name,
-                           value->name);
+            return ab_fail(error, ADABET_WRONG_FILE, "device.json: no frozen graph of %.80s computes %.80s",
+                           entry->name, value->name);
         }
     }
     return ADABET_OK;
@@ -48,7 +49,8 @@ static adabet_code describe_kind(const json *item, ab_tensor *tensor, adabet_err
             tensor->kind = (ab_kind)i;
             return ADABET_OK;
         }
-    return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'kind' of %.80s is '%.40s'; expected parameter, statistic or optimizer",
+    return ab_fail(error, ADABET_WRONG_FILE,
+                   "device.json: 'kind' of %.80s is '%.40s'; expected parameter, statistic or optimizer",
                    tensor->value.name, kind);
 }
 
@@ -64,7 +66,8 @@ static adabet_code names_differ(const ab_entry *entry, adabet_error *error) {
     qsort(names, entry->tensor_count, sizeof *names, by_name);
     for (size_t i = 1; i < entry->tensor_count && code == ADABET_OK; i++)
         if (strcmp(names[i - 1], names[i]) == 0)
-            code = ab_fail(error, ADABET_WRONG_FILE, "device.json: %.80s has the tensor '%.80s' twice", entry->name, names[i]);
+            code = ab_fail(error, ADABET_WRONG_FILE, "device.json: %.80s has the tensor '%.80s' twice", entry->name,
+                           names[i]);
     free(names);
     return code;
 }
@@ -80,13 +83,15 @@ static adabet_code describe_tensor(const json *item, ab_tensor *tensor, size_t *
     AB_TRY(ab_get_size(item, "offset", value->name, 0, MOST, &offset, error));
     AB_TRY(ab_get_size(item, "bytes", value->name, 1, MOST, &bytes, error));
     if (value->dtype != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is %s; expected float32", value->name, value->dtype_name);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is %s; expected float32", value->name,
+                       value->dtype_name);
     if ((uint64_t)bytes != value->bytes)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'bytes' of %.80s is %lld; its shape has %zu", value->name,
-                       (long long)bytes, value->bytes);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: 'bytes' of %.80s is %lld; its shape has %zu",
+                       value->name, (long long)bytes, value->bytes);
     if (offset % 64 != 0 || (uint64_t)offset < *end || (uint64_t)offset - *end >= 64)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s begins at %lld; expected the next multiple of 64 from %zu on",
-                       value->name, (long long)offset, *end);
+        return ab_fail(error, ADABET_WRONG_SHAPE,
+                       "device.json: %.80s begins at %lld; expected the next multiple of 64 from %zu on", value->name,
+                       (long long)offset, *end);
     tensor->offset = (size_t)offset;
     *end = tensor->offset + value->bytes;
     return ADABET_OK;
@@ -105,14 +110,17 @@ static adabet_code describe_tensors(ab_entry *entry, const json *item, adabet_er
         ab_tensor *tensor = entry->tensors + entry->tensor_count;
         AB_TRY(describe_tensor(t, tensor, &end, error));
         if (entry->tensor_count > 0 && tensor->kind < tensor[-1].kind)
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: tensors of %.80s are not parameters first, then statistics, "
-                                                     "then the optimizer's", entry->name);
+            return ab_fail(error, ADABET_WRONG_FILE,
+                           "device.json: tensors of %.80s are not parameters first, then statistics, "
+                           "then the optimizer's",
+                           entry->name);
         entry->tensor_count++;
         if (tensor->kind != AB_OPTIMIZER) {
             kept_end = end;
             entry->kept_count++;
         } else if (tensor->value.bytes > entry->selected_bytes) { /* before such memory is asked for */
-            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than all that is trained", tensor->value.name);
+            return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: %.80s is larger than all that is trained",
+                           tensor->value.name);
         }
     }
     if (entry->kept_count == 0 || entry->tensors[0].kind != AB_PARAMETER)
@@ -120,25 +128,32 @@ static adabet_code describe_tensors(ab_entry *entry, const json *item, adabet_er
     if (entry->selected_bytes < kept_end || entry->selected_bytes - kept_end >= 64 ||
         entry->selected->bytes != entry->selected_bytes || entry->state->bytes != entry->selected_bytes)
         return ab_fail(error, ADABET_WRONG_SHAPE,
-                       "device.json: 'selected_bytes' of %.80s is %zu; parameters and statistics end at %zu, %s has %llu bytes and "
-                       "%s %llu", entry->name, entry->selected_bytes, kept_end, entry->selected->name,
-                       (unsigned long long)entry->selected->bytes, entry->state->name, (unsigned long long)entry->state->bytes);
+                       "device.json: 'selected_bytes' of %.80s is %zu; parameters and statistics end at %zu, %s has "
+                       "%llu bytes and "
+                       "%s %llu",
+                       entry->name, entry->selected_bytes, kept_end, entry->selected->name,
+                       (unsigned long long)entry->selected->bytes, entry->state->name,
+                       (unsigned long long)entry->state->bytes);
     return names_differ(entry, error);
 }
 
 static adabet_code describe_memory(ab_entry *entry, const json *item, adabet_error *error) {
     const json *list;
     AB_TRY(ab_get(item, "memory", JSON_ARRAY, entry->name, &list, error));
-    if (list->count == 0) return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'memory' of %.80s is empty", entry->name);
+    if (list->count == 0)
+        return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'memory' of %.80s is empty", entry->name);
     entry->memory = calloc(list->count + 1, sizeof *entry->memory);
     if (entry->memory == NULL) return ab_no_memory(error);
     for (const json *pair = list->first; pair != NULL; pair = pair->next) {
         const json *batch = pair->kind == JSON_ARRAY && pair->count == 2 ? pair->first : NULL;
-        bool valid = batch != NULL && batch->whole && batch->integer > 0 && batch->integer <= MOST && batch->next->whole &&
-                     batch->next->integer >= 0;
-        if (!valid || (entry->memory_count > 0 && (size_t)batch->integer <= entry->memory[entry->memory_count - 1].batch))
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'memory' of %.80s is no list of [batch, bytes] with batches "
-                                                     "ascending", entry->name);
+        bool valid = batch != NULL && batch->whole && batch->integer > 0 && batch->integer <= MOST &&
+                     batch->next->whole && batch->next->integer >= 0;
+        if (!valid ||
+            (entry->memory_count > 0 && (size_t)batch->integer <= entry->memory[entry->memory_count - 1].batch))
+            return ab_fail(error, ADABET_WRONG_FILE,
+                           "device.json: 'memory' of %.80s is no list of [batch, bytes] with batches "
+                           "ascending",
+                           entry->name);
         entry->memory[entry->memory_count].batch = (size_t)batch->integer;
         entry->memory[entry->memory_count++].bytes = (uint64_t)batch->next->integer;
     }
@@ -162,8 +177,8 @@ static adabet_code describe_names(const adabet_package *p, ab_entry *entry, cons
     AB_TRY(ab_get_size(item, "class_axis", entry->name, 1, (int64_t)entry->logits_value.rank - 1, &place, error));
     entry->class_axis = (size_t)place;
     if (p->has_classes && entry->logits_value.shape[place] < p->classes)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: logits of %.80s have %lld classes; expected %lld", entry->name,
-                       (long long)entry->logits_value.shape[place], (long long)p->classes);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "device.json: logits of %.80s have %lld classes; expected %lld",
+                       entry->name, (long long)entry->logits_value.shape[place], (long long)p->classes);
     return ADABET_OK;
 }
 
@@ -172,7 +187,8 @@ static adabet_code describe_layers(ab_entry *entry, const json *item, adabet_err
     AB_TRY(ab_get(item, "layers", JSON_ARRAY, entry->name, &entry->layers, error));
     for (const json *layer = entry->layers->first; layer != NULL; layer = layer->next)
         if (layer->kind != JSON_STRING)
-            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has something that is no string", entry->name);
+            return ab_fail(error, ADABET_WRONG_FILE, "device.json: 'layers' of %.80s has something that is no string",
+                           entry->name);
     AB_TRY(ab_get_size(item, "trained", entry->name, 0, MOST, &trained, error));
     entry->trained = (uint64_t)trained;
     return ADABET_OK;
@@ -182,8 +198,8 @@ static adabet_code describe_entry(const adabet_package *p, ab_entry *entry, cons
     const struct {
         const char *key;
         const ab_file **file;
-    } files[] = {{"step", &entry->step},   {"evaluation", &entry->evaluation}, {"prediction", &entry->prediction},
-                 {"state", &entry->state}, {"model", &entry->model},           {"selected", &entry->selected},
+    } files[] = {{"step", &entry->step},    {"evaluation", &entry->evaluation}, {"prediction", &entry->prediction},
+                 {"state", &entry->state},  {"model", &entry->model},           {"selected", &entry->selected},
                  {"frozen", &entry->frozen}};
     AB_TRY(ab_get_text(item, "name", "an entry", &entry->name, error));
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {

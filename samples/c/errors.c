@@ -34,9 +34,9 @@ adabet_code ab_no_memory(adabet_error *error) {
 }
 
 const char *adabet_code_name(adabet_code code) {
-    static const char *const names[] = {"ok",         "usage",       "wrong file", "wrong hash", "wrong shape",
+    static const char *const names[] = {"ok",          "usage",      "wrong file", "wrong hash", "wrong shape",
                                         "wrong label", "not finite", "no memory",  "storage",    "wrong model",
-                                        "too few",    "cancelled",   "runtime"};
+                                        "too few",     "cancelled",  "runtime"};
     size_t i = (size_t)code;
     return i < sizeof names / sizeof *names ? names[i] : "unknown";
 }

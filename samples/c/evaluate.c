@@ -5,8 +5,8 @@
 
 #include "internal.h"
 
-adabet_code ab_state_tensors(const adabet_package *p, const ab_entry *entry, size_t count, char *memory, OrtValue **values,
-                             adabet_error *error) {
+adabet_code ab_state_tensors(const adabet_package *p, const ab_entry *entry, size_t count, char *memory,
+                             OrtValue **values, adabet_error *error) {
     for (size_t i = 0; i < count; i++)
         AB_TRY(ab_tensor_over(p, &entry->tensors[i].value, memory + entry->tensors[i].offset, 1, values + i, error));
     return ADABET_OK;
@@ -58,8 +58,8 @@ adabet_code ab_evaluation_make(adabet_package *p, const ab_entry *entry, const a
 }
 
 /* How many labels from here on count, and how many of them have the largest logit. */
-static void count_right(const adabet_package *p, const ab_entry *entry, const ab_evaluation *e, size_t samples, size_t *right,
-                        size_t *counted) {
+static void count_right(const adabet_package *p, const ab_entry *entry, const ab_evaluation *e, size_t samples,
+                        size_t *right, size_t *counted) {
     const ab_value *logits = &entry->logits_value;
     size_t inner = 1, classes, labels = p->labels.elements;
     for (size_t d = entry->class_axis + 1; d < logits->rank; d++) inner *= (size_t)logits->shape[d];
@@ -85,7 +85,8 @@ static void count_right(const adabet_package *p, const ab_entry *entry, const ab
 static size_t labels_that_count(const adabet_package *p, const ab_evaluation *e, size_t samples) {
     size_t counted = 0, all = samples * p->labels.elements;
     if (!p->has_ignored || !ab_integer_labels(&p->labels)) return all;
-    for (size_t i = 0; i < all; i++) counted += ab_label(&p->labels, e->batch.arrays[e->batch.count - 1], i) != p->ignored;
+    for (size_t i = 0; i < all; i++)
+        counted += ab_label(&p->labels, e->batch.arrays[e->batch.count - 1], i) != p->ignored;
     return counted;
 }
 
@@ -95,10 +96,10 @@ static adabet_code evaluate_part(ab_evaluation *e, const ab_entry *entry, OrtVal
     adabet_package *p = e->graph->package;
     float loss = 0;
     OrtValue *outs[2] = {NULL, NULL};
-    adabet_code code =
-        ab_batch_fill(p, entry, &e->batch, &e->features, e->data, NULL, first, samples, ins, error);
+    adabet_code code = ab_batch_fill(p, entry, &e->batch, &e->features, e->data, NULL, first, samples, ins, error);
     size_t counted = labels_that_count(p, e, samples);
-    if (code == ADABET_OK) code = ab_tensor_over(p, ab_number(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT), &loss, 1, outs, error);
+    if (code == ADABET_OK)
+        code = ab_tensor_over(p, ab_number(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT), &loss, 1, outs, error);
     if (code == ADABET_OK) code = ab_tensor_over(p, &entry->logits_value, e->logits, samples, outs + 1, error);
     if (code == ADABET_OK) code = ab_graph_run(e->graph, ins, outs, error);
     if (counted > 0) *sum += (double)loss * (double)counted;
@@ -113,8 +114,9 @@ adabet_code ab_evaluate(ab_evaluation *e, const ab_entry *entry, OrtValue *const
     adabet_package *p = e->graph->package;
     size_t right = 0, counted = 0, weight = 0;
     double sum = 0;
-    bool classes = entry->class_axis != AB_COMPUTED && ab_integer_labels(&p->labels) &&
-                   entry->logits_value.elements / (size_t)entry->logits_value.shape[entry->class_axis] == p->labels.elements;
+    bool classes =
+        entry->class_axis != AB_COMPUTED && ab_integer_labels(&p->labels) &&
+        entry->logits_value.elements / (size_t)entry->logits_value.shape[entry->class_axis] == p->labels.elements;
     OrtValue **ins = calloc(e->batch.count + entry->kept_count, sizeof *ins);
     if (ins == NULL) return ab_no_memory(error);
     memcpy(ins + e->batch.count, state, entry->kept_count * sizeof *ins);

@@ -76,8 +76,10 @@ static adabet_code make(adabet_package *p, const ab_entry *entry, const adabet_d
         computed = true;
         if (ab_product(features->samples, boundary->value.bytes, &bytes)) features->made[i] = ab_room(bytes);
         if (features->made[i] == NULL)
-            return ab_fail(error, ADABET_NO_MEMORY, "there is not enough memory for what is kept of %zu samples (%zu bytes each): "
-                                                    "take fewer", features->samples, boundary->value.bytes);
+            return ab_fail(error, ADABET_NO_MEMORY,
+                           "there is not enough memory for what is kept of %zu samples (%zu bytes each): "
+                           "take fewer",
+                           features->samples, boundary->value.bytes);
         features->arrays[i] = features->made[i];
     }
     if (!computed) return ADABET_OK;
@@ -112,7 +114,8 @@ static const ab_value *array_value(const adabet_package *p, const ab_entry *entr
     return i < entry->boundary_count ? &entry->boundary[i].value : &p->labels;
 }
 
-adabet_code ab_batch_make(const adabet_package *p, const ab_entry *entry, size_t size, ab_batch *batch, adabet_error *error) {
+adabet_code ab_batch_make(const adabet_package *p, const ab_entry *entry, size_t size, ab_batch *batch,
+                          adabet_error *error) {
     size_t bytes;
     batch->count = entry->boundary_count + 1;
     batch->size = size;
@@ -133,8 +136,8 @@ void ab_batch_free(ab_batch *batch) {
 }
 
 adabet_code ab_batch_fill(const adabet_package *p, const ab_entry *entry, ab_batch *batch, const ab_features *features,
-                          const adabet_data *data, const uint32_t *order, size_t first, size_t samples, OrtValue **values,
-                          adabet_error *error) {
+                          const adabet_data *data, const uint32_t *order, size_t first, size_t samples,
+                          OrtValue **values, adabet_error *error) {
     for (size_t i = 0; i < batch->count; i++) {
         const ab_value *value = array_value(p, entry, i);
         const char *from = i < entry->boundary_count ? features->arrays[i] : data->labels.data;

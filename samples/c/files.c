@@ -25,8 +25,7 @@ static adabet_code open_file(const char *path, FILE **file, adabet_error *error)
     struct stat status;
     *file = NULL;
     int number = open(path, O_RDONLY | O_NONBLOCK); /* a pipe is refused below, not waited for */
-    if (number < 0)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s cannot be read: %s", path, strerror(errno));
+    if (number < 0) return ab_fail(error, ADABET_WRONG_FILE, "%s cannot be read: %s", path, strerror(errno));
     if (fstat(number, &status) != 0 || !S_ISREG(status.st_mode)) {
         close(number);
         return ab_fail(error, ADABET_WRONG_FILE, "%s is not a file", path);
@@ -87,7 +86,7 @@ adabet_code ab_hash_file(const char *path, uint64_t *bytes, char hex[SHA256_HEX]
 
 static adabet_code refused(ab_writer *writer, int problem, adabet_error *error) {
     adabet_code code = ab_fail(error, problem == ENOMEM ? ADABET_NO_MEMORY : ADABET_STORAGE, "%s cannot be written: %s",
-                               writer->path != NULL ? writer->path : "a file", strerror(problem));
+                               writer->path, strerror(problem));
     ab_write_drop(writer);
     return code;
 }
@@ -97,7 +96,10 @@ adabet_code ab_write_begin(ab_writer *writer, const char *path, adabet_error *er
     memset(writer, 0, sizeof *writer);
     writer->path = malloc(size);
     writer->beside = malloc(size);
-    if (writer->path == NULL || writer->beside == NULL) return refused(writer, ENOMEM, error);
+    if (writer->path == NULL || writer->beside == NULL) {
+        ab_write_drop(writer);
+        return ab_no_memory(error);
+    }
     snprintf(writer->path, size, "%s", path);
     snprintf(writer->beside, size, "%s.partial", path);
     writer->file = fopen(writer->beside, "wb");
@@ -106,7 +108,8 @@ adabet_code ab_write_begin(ab_writer *writer, const char *path, adabet_error *er
 
 void ab_write(ab_writer *writer, const void *data, size_t bytes) {
     errno = 0;
-    if (writer->problem == 0 && fwrite(data, 1, bytes, writer->file) != bytes) writer->problem = errno != 0 ? errno : EIO;
+    if (writer->problem == 0 && fwrite(data, 1, bytes, writer->file) != bytes)
+        writer->problem = errno != 0 ? errno : EIO;
 }
 
 /* So that the new name is on the disk too. Not all file systems can: then that is as good as it gets. */

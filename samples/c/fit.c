@@ -1,4 +1,5 @@
-/* Training: steps in the documented order, with two sets of values that take turns as what is read and what is written. */
+/* Training: steps in the documented order, with two sets of values that take turns as what is read and what is written.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,16 +30,18 @@ typedef struct {
 static adabet_code check_options(training *t, adabet_error *error) {
     const adabet_fit_options *o = t->options;
     if (o->entry >= t->package->entry_count)
-        return ab_fail(error, ADABET_USAGE, "there is no entry %zu; the package has %zu", o->entry, t->package->entry_count);
+        return ab_fail(error, ADABET_USAGE, "there is no entry %zu; the package has %zu", o->entry,
+                       t->package->entry_count);
     if (o->batch_size < 1 || o->batch_size > AB_MOST_SHUFFLED || o->epochs < 1)
-        return ab_fail(error, ADABET_USAGE, "a batch size of %zu and %zu epochs; expected at least 1 of both", o->batch_size,
-                       o->epochs);
+        return ab_fail(error, ADABET_USAGE, "a batch size of %zu and %zu epochs; expected at least 1 of both",
+                       o->batch_size, o->epochs);
     if (!isfinite(o->learning_rate) || o->learning_rate <= 0)
         return ab_fail(error, ADABET_USAGE, "a learning rate of %g; expected a number above 0", o->learning_rate);
     t->entry = t->package->entries + o->entry;
     AB_TRY(ab_check_data(t->package, t->data, true, "data", &t->samples, error));
     if (t->samples > AB_MOST_SHUFFLED)
-        return ab_fail(error, ADABET_USAGE, "there are %zu samples; at most %zu can be shuffled", t->samples, AB_MOST_SHUFFLED);
+        return ab_fail(error, ADABET_USAGE, "there are %zu samples; at most %zu can be shuffled", t->samples,
+                       AB_MOST_SHUFFLED);
     t->steps = (t->samples + o->batch_size - 1) / o->batch_size;
     t->rate = (float)o->learning_rate;
     t->place.seed = o->seed;
@@ -71,12 +74,13 @@ static adabet_code load_values(training *t, adabet_error *error) {
     AB_TRY(ab_restore(t->package, entry, t->options->progress, t->memory[0], &t->place, error));
     if (t->place.seed != wanted.seed || t->place.batch_size != wanted.batch_size || t->place.epoch < 1 ||
         t->place.epoch > UINT64_MAX / t->steps || t->place.step != t->place.epoch * t->steps)
-        return ab_fail(error, ADABET_WRONG_MODEL,
-                       "%s is of another training: seed %llu, batch size %llu, %llu steps after epoch %llu; expected seed %llu, "
-                       "batch size %llu, %zu steps in an epoch. Remove it to begin anew", t->options->progress,
-                       (unsigned long long)t->place.seed, (unsigned long long)t->place.batch_size,
-                       (unsigned long long)t->place.step, (unsigned long long)t->place.epoch, (unsigned long long)wanted.seed,
-                       (unsigned long long)wanted.batch_size, t->steps);
+        return ab_fail(
+            error, ADABET_WRONG_MODEL,
+            "%s is of another training: seed %llu, batch size %llu, %llu steps after epoch %llu; expected seed %llu, "
+            "batch size %llu, %zu steps in an epoch. Remove it to begin anew",
+            t->options->progress, (unsigned long long)t->place.seed, (unsigned long long)t->place.batch_size,
+            (unsigned long long)t->place.step, (unsigned long long)t->place.epoch, (unsigned long long)wanted.seed,
+            (unsigned long long)wanted.batch_size, t->steps);
     memcpy(t->kept, t->memory[0], entry->selected_bytes);
     t->has_kept = true;
     return ADABET_OK;
@@ -135,7 +139,8 @@ static adabet_code run_step(training *t, size_t first, size_t samples, adabet_er
     adabet_package *p = t->package;
     int64_t number = (int64_t)(t->place.step + 1);
     size_t data = t->batch.count, count = entry->tensor_count;
-    adabet_code code = ab_batch_fill(p, entry, &t->batch, &t->features, t->data, t->order, first, samples, t->ins, error);
+    adabet_code code =
+        ab_batch_fill(p, entry, &t->batch, &t->features, t->data, t->order, first, samples, t->ins, error);
     if (code == ADABET_OK)
         code = ab_tensor_over(p, ab_number(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT), &t->rate, 1, t->ins + data, error);
     if (code == ADABET_OK)
@@ -152,9 +157,10 @@ static adabet_code run_step(training *t, size_t first, size_t samples, adabet_er
     t->now = 1 - t->now;
     t->place.step++;
     if (!isfinite(t->loss))
-        return ab_fail(error, ADABET_NOT_FINITE, "the loss is %g in step %llu: take a smaller learning rate than %g, and look at "
-                                                 "the data", (double)t->loss, (unsigned long long)t->place.step,
-                       t->options->learning_rate);
+        return ab_fail(error, ADABET_NOT_FINITE,
+                       "the loss is %g in step %llu: take a smaller learning rate than %g, and look at "
+                       "the data",
+                       (double)t->loss, (unsigned long long)t->place.step, t->options->learning_rate);
     return ADABET_OK;
 }
 
@@ -169,16 +175,18 @@ static adabet_code end_epoch(training *t, adabet_progress *progress, adabet_erro
     const ab_entry *entry = t->entry;
     const char *broken = ab_not_finite(entry, entry->tensor_count, t->memory[t->now]);
     if (broken != NULL)
-        return ab_fail(error, ADABET_NOT_FINITE, "'%.80s' is not finite after epoch %zu: take a smaller learning rate than %g",
-                       broken, progress->epoch, t->options->learning_rate);
+        return ab_fail(error, ADABET_NOT_FINITE,
+                       "'%.80s' is not finite after epoch %zu: take a smaller learning rate than %g", broken,
+                       progress->epoch, t->options->learning_rate);
     t->place.epoch = progress->epoch;
     memcpy(t->kept, t->memory[t->now], entry->selected_bytes);
     t->has_kept = true;
     if (t->options->progress != NULL)
-        AB_TRY(ab_save(t->package, entry, entry->tensor_count, t->memory[t->now], &t->place, t->options->progress, error));
+        AB_TRY(
+            ab_save(t->package, entry, entry->tensor_count, t->memory[t->now], &t->place, t->options->progress, error));
     if (t->held_out.graph != NULL)
-        AB_TRY(ab_evaluate(&t->held_out, entry, t->tensors[t->now], &progress->held_out_loss, &progress->held_out_accuracy,
-                           error));
+        AB_TRY(ab_evaluate(&t->held_out, entry, t->tensors[t->now], &progress->held_out_loss,
+                           &progress->held_out_accuracy, error));
     progress->epoch_done = true;
     return tell(t, progress, error);
 }
@@ -208,10 +216,12 @@ static adabet_code train(training *t, adabet_error *error) {
     AB_TRY(load_values(t, error));
     AB_TRY(ab_features_make(t->package, t->entry, t->data, t->samples, &t->features, error));
     if (t->options->held_out != NULL)
-        AB_TRY(ab_evaluation_make(t->package, t->entry, t->options->held_out, t->options->batch_size, &t->held_out, error));
+        AB_TRY(ab_evaluation_make(t->package, t->entry, t->options->held_out, t->options->batch_size, &t->held_out,
+                                  error));
     AB_TRY(make_room(t, error));
     AB_TRY(open_step(t, error));
-    for (size_t epoch = (size_t)t->place.epoch + 1; epoch <= t->options->epochs; epoch++) AB_TRY(run_epoch(t, epoch, error));
+    for (size_t epoch = (size_t)t->place.epoch + 1; epoch <= t->options->epochs; epoch++)
+        AB_TRY(run_epoch(t, epoch, error));
     return ADABET_OK;
 }
 

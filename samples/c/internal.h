@@ -9,10 +9,10 @@
 #include "json.h"
 #include "sha256.h"
 
-#define AB_TRY(call)                                \
-    do {                                            \
-        adabet_code tried = (call);                 \
-        if (tried != ADABET_OK) return tried;       \
+#define AB_TRY(call) \
+    do { \
+        adabet_code tried = (call); \
+        if (tried != ADABET_OK) return tried; \
     } while (0)
 
 #if defined(__GNUC__)
@@ -108,7 +108,8 @@ typedef struct {
     const char *name;
     const json *layers;
     uint64_t trained;
-    const ab_file *frozen, *step, *evaluation, *prediction, *state, *model, *selected; /* frozen and model may be NULL */
+    const ab_file *frozen, *step, *evaluation, *prediction, *state, *model,
+        *selected; /* frozen and model may be NULL */
     size_t selected_bytes;
     ab_boundary *boundary;
     size_t boundary_count;
@@ -144,8 +145,8 @@ typedef struct {
 
 struct adabet_package {
     char *folder;
-    json *description;          /* device.json: texts point into it */
-    char hash[SHA256_HEX];      /* of device.json */
+    json *description;     /* device.json: texts point into it */
+    char hash[SHA256_HEX]; /* of device.json */
     const char *model, *model_hash;
     ab_file *files;
     size_t file_count;
@@ -173,8 +174,8 @@ struct adabet_package {
 struct adabet_model {
     adabet_package *package;
     size_t entry;
-    char *values;            /* as selected_bytes of the entry's state */
-    struct ab_graph *graph;  /* for predictions, once there was one */
+    char *values;           /* as selected_bytes of the entry's state */
+    struct ab_graph *graph; /* for predictions, once there was one */
 };
 
 /* Fills the package from its description. */
@@ -187,8 +188,8 @@ void ab_free_entries(adabet_package *package);
 adabet_code ab_get(const json *object, const char *key, json_kind kind, const char *where, const json **value,
                    adabet_error *error);
 adabet_code ab_get_text(const json *object, const char *key, const char *where, const char **text, adabet_error *error);
-adabet_code ab_get_size(const json *object, const char *key, const char *where, int64_t least, int64_t most, int64_t *number,
-                        adabet_error *error);
+adabet_code ab_get_size(const json *object, const char *key, const char *where, int64_t least, int64_t most,
+                        int64_t *number, adabet_error *error);
 adabet_code ab_get_file(const adabet_package *package, const json *object, const char *key, const char *where,
                         const ab_file **file, adabet_error *error); /* NULL for null */
 /* batched: the shape begins with the number of samples. key is "shape" or the like. */
@@ -224,8 +225,8 @@ typedef struct ab_graph {
     adabet_package *package;
     const char *file;
     OrtSession *session;
-    char **inputs;       /* names of those that it has */
-    size_t *slots;       /* and which slot each is */
+    char **inputs; /* names of those that it has */
+    size_t *slots; /* and which slot each is */
     size_t input_count;
     const char **outputs;
     size_t output_count;
@@ -240,8 +241,8 @@ void ab_graph_close(ab_graph *graph); /* NULL may be given */
 adabet_code ab_graph_run(ab_graph *graph, OrtValue *const *ins, OrtValue **outs, adabet_error *error);
 
 /* A tensor over memory of the caller: of one sample's value times samples, where it is batched. */
-adabet_code ab_tensor_over(const adabet_package *package, const ab_value *value, void *data, size_t samples, OrtValue **made,
-                           adabet_error *error);
+adabet_code ab_tensor_over(const adabet_package *package, const ab_value *value, void *data, size_t samples,
+                           OrtValue **made, adabet_error *error);
 /* The numbers of a float32 tensor that ONNX Runtime has made, which must be as many. */
 adabet_code ab_tensor_floats(const adabet_package *package, OrtValue *value, size_t count, const char *name,
                              const float **numbers, adabet_error *error);
@@ -271,9 +272,9 @@ adabet_code ab_batch_make(const adabet_package *package, const ab_entry *entry, 
                           adabet_error *error);
 void ab_batch_free(ab_batch *batch);
 /* order may be NULL: as they come. Makes the tensors, one for each array. */
-adabet_code ab_batch_fill(const adabet_package *package, const ab_entry *entry, ab_batch *batch, const ab_features *features,
-                          const adabet_data *data, const uint32_t *order, size_t first, size_t samples, OrtValue **values,
-                          adabet_error *error);
+adabet_code ab_batch_fill(const adabet_package *package, const ab_entry *entry, ab_batch *batch,
+                          const ab_features *features, const adabet_data *data, const uint32_t *order, size_t first,
+                          size_t samples, OrtValue **values, adabet_error *error);
 
 /* Tensors of an entry over memory that is laid out as its state. */
 adabet_code ab_state_tensors(const adabet_package *package, const ab_entry *entry, size_t count, char *memory,
@@ -285,7 +286,8 @@ typedef struct {
     uint64_t epoch, step, seed, batch_size;
 } ab_place;
 
-adabet_code ab_model_make(adabet_package *package, size_t entry, const char *values, adabet_model **made, adabet_error *error);
+adabet_code ab_model_make(adabet_package *package, size_t entry, const char *values, adabet_model **made,
+                          adabet_error *error);
 
 /* Held-out samples, and the graph that evaluates them. */
 typedef struct {
@@ -331,7 +333,7 @@ const ab_stored *ab_stored_named(const ab_safetensors *file, const char *name);
 adabet_code ab_save(const adabet_package *package, const ab_entry *entry, size_t count, const char *memory,
                     const ab_place *place, const char *path, adabet_error *error);
 /* Into memory that is laid out as the state. With place, a progress file of this entry is meant. */
-adabet_code ab_restore(const adabet_package *package, const ab_entry *entry, const char *path, char *memory, ab_place *place,
-                       adabet_error *error);
+adabet_code ab_restore(const adabet_package *package, const ab_entry *entry, const char *path, char *memory,
+                       ab_place *place, adabet_error *error);
 
 #endif

@@ -32,7 +32,11 @@ static bool digit(const reader *r) {
 
 size_t ab_utf8(const char *at, const char *end) {
     const unsigned char *b = (const unsigned char *)at;
-    size_t length = *b < 0x80 ? 1 : *b >= 0xc2 && *b < 0xe0 ? 2 : (*b & 0xf0) == 0xe0 ? 3 : *b >= 0xf0 && *b < 0xf5 ? 4 : 0;
+    size_t length = *b < 0x80                 ? 1
+                    : *b >= 0xc2 && *b < 0xe0 ? 2
+                    : (*b & 0xf0) == 0xe0     ? 3
+                    : *b >= 0xf0 && *b < 0xf5 ? 4
+                                              : 0;
     if (length == 0 || (size_t)(end - at) < length) return 0;
     for (size_t i = 1; i < length; i++)
         if ((b[i] & 0xc0) != 0x80) return 0;
@@ -115,7 +119,8 @@ static adabet_code number(reader *r, json *value) {
     if (next_is(r, '-')) r->at++;
     if (!digit(r)) return wrong(r, "an unknown value");
     if (next_is(r, '0')) r->at++;
-    else while (digit(r)) r->at++;
+    else
+        while (digit(r)) r->at++;
     if (next_is(r, '.')) {
         whole = false;
         r->at++;
@@ -158,8 +163,8 @@ static adabet_code keys_differ(const reader *r, const json *object) {
     for (size_t k = 1; k < i; k++)
         if (strcmp(keys[k - 1], keys[k]) == 0) twice = k;
     adabet_code code = twice == 0 ? ADABET_OK
-                                  : ab_fail(r->error, ADABET_WRONG_FILE, "%s has the key '%.80s' twice in one object", r->what,
-                                            keys[twice]);
+                                  : ab_fail(r->error, ADABET_WRONG_FILE, "%s has the key '%.80s' twice in one object",
+                                            r->what, keys[twice]);
     free(keys);
     return code;
 }
@@ -228,7 +233,8 @@ adabet_code ab_json_parse(const char *text, size_t bytes, const char *what, json
     reader r = {text, text, text + bytes, what, error};
     *made = NULL;
     if (bytes > JSON_MOST_BYTES)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s has %zu bytes; at most %zu are read", what, bytes, JSON_MOST_BYTES);
+        return ab_fail(error, ADABET_WRONG_FILE, "%s has %zu bytes; at most %zu are read", what, bytes,
+                       JSON_MOST_BYTES);
     adabet_code code = parse(&r, 1, made);
     blank(&r);
     if (code == ADABET_OK && r.at != r.end) code = wrong(&r, "something after the value");

@@ -19,11 +19,11 @@ struct json {
     bool whole;      /* a number without fraction and exponent, that an int64_t holds */
     int64_t integer; /* that number */
     double number;
-    size_t count;    /* of values in an array or object */
-    json *first;     /* of them, the others along next */
+    size_t count; /* of values in an array or object */
+    json *first;  /* of them, the others along next */
     json *next;
-    char *key;       /* in an object */
-    char *text;      /* of a string */
+    char *key;  /* in an object */
+    char *text; /* of a string */
 };
 
 /* what is the text's name in messages. Freed with ab_json_free. */

@@ -49,24 +49,15 @@ static int parse(int count, char **given, arguments *a) {
         const char *name;
         const char **one;
         size_t *many;
-    } options[] = {{"--x", a->x, &a->x_count},
-                   {"--held-x", a->held_x, &a->held_x_count},
-                   {"--out", a->out, &a->out_count},
-                   {"--y", &a->y, NULL},
-                   {"--held-y", &a->held_y, NULL},
-                   {"--entry", &a->entry, NULL},
-                   {"--progress", &a->progress, NULL},
-                   {"--delta", &a->delta, NULL},
-                   {"--selected", &a->selected, NULL},
-                   {"--from", &a->from, NULL},
-                   {"--memory", &a->memory, NULL},
-                   {"--stop", &a->stop, NULL},
-                   {"--raw", &a->raw, NULL},
-                   {"--rate", &a->rate, NULL},
-                   {"--batch", &a->batch, NULL},
-                   {"--epochs", &a->epochs, NULL},
-                   {"--seed", &a->seed, NULL},
-                   {"--onnxruntime", &a->onnxruntime, NULL},
+    } options[] = {{"--x", a->x, &a->x_count},         {"--held-x", a->held_x, &a->held_x_count},
+                   {"--out", a->out, &a->out_count},   {"--y", &a->y, NULL},
+                   {"--held-y", &a->held_y, NULL},     {"--entry", &a->entry, NULL},
+                   {"--progress", &a->progress, NULL}, {"--delta", &a->delta, NULL},
+                   {"--selected", &a->selected, NULL}, {"--from", &a->from, NULL},
+                   {"--memory", &a->memory, NULL},     {"--stop", &a->stop, NULL},
+                   {"--raw", &a->raw, NULL},           {"--rate", &a->rate, NULL},
+                   {"--batch", &a->batch, NULL},       {"--epochs", &a->epochs, NULL},
+                   {"--seed", &a->seed, NULL},         {"--onnxruntime", &a->onnxruntime, NULL},
                    {"--threads", &a->threads, NULL}};
     if (count < 3) return wrong("adabet-device PACKAGE show|score|fit|predict|save", "[OPTIONS]");
     a->package = given[1];
@@ -147,8 +138,8 @@ static int show(const adabet_package *package) {
     print_value("labels", adabet_labels(package));
     for (size_t i = 0; i < adabet_entry_count(package); i++) {
         adabet_entry entry = adabet_entry_at(package, i);
-        printf("entry %s: %zu layers, %llu numbers, %llu bytes to send, %llu bytes of memory at a batch size of 8\n", entry.name,
-               entry.layers, (unsigned long long)entry.trained, (unsigned long long)entry.selected_bytes,
+        printf("entry %s: %zu layers, %llu numbers, %llu bytes to send, %llu bytes of memory at a batch size of 8\n",
+               entry.name, entry.layers, (unsigned long long)entry.trained, (unsigned long long)entry.selected_bytes,
                (unsigned long long)adabet_entry_memory(package, i, 8));
         for (size_t k = 0; k < entry.layers; k++) printf("  %s\n", adabet_entry_layer(package, i, k));
     }
@@ -164,7 +155,8 @@ static int score(adabet_package *package, const arguments *a) {
     double *scores = malloc((count + 1) * sizeof *scores);
     int problem = load(package, a, a->x, a->x_count, NULL, &l);
     if (problem == 0 && scores == NULL) problem = ADABET_NO_MEMORY;
-    if (problem == 0 && adabet_score(package, &l.data, NULL, NULL, scores, &error) != ADABET_OK) problem = failed(&error);
+    if (problem == 0 && adabet_score(package, &l.data, NULL, NULL, scores, &error) != ADABET_OK)
+        problem = failed(&error);
     for (size_t i = 0; i < count && problem == 0; i++) printf("%.17g %s\n", scores[i], adabet_scored_layer(package, i));
     if (problem == 0 && adabet_choose(package, scores, (size_t)batch, memory, &entry, &error) != ADABET_OK)
         problem = failed(&error);
@@ -206,7 +198,8 @@ static int fit_options(adabet_package *package, const arguments *a, adabet_fit_o
     options->seed = (uint32_t)seed;
     if (a->rate != NULL) options->learning_rate = strtod(a->rate, &end);
     if (end != NULL && *end != 0) return wrong("--rate", "takes a number");
-    if (a->entry != NULL && !adabet_find_entry(package, a->entry, &options->entry)) return wrong(a->entry, "is no entry");
+    if (a->entry != NULL && !adabet_find_entry(package, a->entry, &options->entry))
+        return wrong(a->entry, "is no entry");
     options->progress = a->progress;
     options->watch = watch;
     return 0;
@@ -239,8 +232,8 @@ static int model_from(adabet_package *package, const arguments *a, adabet_model 
     adabet_error error;
     size_t entry = 0;
     if (a->entry != NULL && !adabet_find_entry(package, a->entry, &entry)) return wrong(a->entry, "is no entry");
-    adabet_code code = a->from != NULL ? adabet_load(package, a->from, model, &error)
-                                       : adabet_initial(package, entry, model, &error);
+    adabet_code code =
+        a->from != NULL ? adabet_load(package, a->from, model, &error) : adabet_initial(package, entry, model, &error);
     return code == ADABET_OK ? 0 : failed(&error);
 }
 

@@ -24,7 +24,8 @@ adabet_code ab_model_make(adabet_package *package, size_t entry, const char *val
 adabet_code adabet_initial(adabet_package *package, size_t entry, adabet_model **made, adabet_error *error) {
     char *values;
     if (package == NULL || made == NULL || entry >= package->entry_count)
-        return ab_fail(error, ADABET_USAGE, "adabet_initial needs a package, one of its entries, and where to put the model");
+        return ab_fail(error, ADABET_USAGE,
+                       "adabet_initial needs a package, one of its entries, and where to put the model");
     *made = NULL;
     AB_TRY(ab_package_file(package, package->entries[entry].state, &values, error));
     adabet_code code = ab_model_make(package, entry, values, made, error);
@@ -62,7 +63,8 @@ static adabet_code check_rooms(prediction *r, size_t samples, adabet_error *erro
     for (size_t i = 0; i < p->output_count; i++) {
         if (r->rooms[i].data == NULL) continue;
         if (!ab_product(samples, p->outputs[i].bytes, &bytes) || r->rooms[i].bytes != bytes)
-            return ab_fail(error, ADABET_WRONG_SHAPE, "'%.80s' of %zu samples takes %zu bytes each; there is room for %zu bytes",
+            return ab_fail(error, ADABET_WRONG_SHAPE,
+                           "'%.80s' of %zu samples takes %zu bytes each; there is room for %zu bytes",
                            p->outputs[i].name, samples, p->outputs[i].bytes, r->rooms[i].bytes);
         r->wanted[r->wanted_count++] = i;
     }
@@ -89,25 +91,28 @@ static adabet_code open_graph(prediction *r, adabet_error *error) {
             outs[i].name = p->outputs[i].name;
             outs[i].dtype = p->outputs[i].dtype;
         }
-        code = ab_graph_open(r->package, r->entry->prediction, ins, count + kept, outs, p->output_count, &r->model->graph, error);
+        code = ab_graph_open(r->package, r->entry->prediction, ins, count + kept, outs, p->output_count,
+                             &r->model->graph, error);
     }
     free(ins);
     free(outs);
     return code;
 }
 
-static adabet_code predict_part(prediction *r, const adabet_data *data, size_t first, size_t samples, adabet_error *error) {
+static adabet_code predict_part(prediction *r, const adabet_data *data, size_t first, size_t samples,
+                                adabet_error *error) {
     adabet_package *p = r->package;
     adabet_code code = ADABET_OK;
     size_t next = 0;
     for (size_t i = 0; i < p->input_count && code == ADABET_OK; i++) {
         const char *from = (const char *)data->inputs[i].data + first * p->inputs[i].bytes;
-        code = ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, samples, r->ins + i, error); /* it is read only */
+        code =
+            ab_tensor_over(p, p->inputs + i, (void *)(uintptr_t)from, samples, r->ins + i, error); /* it is read only */
     }
     for (size_t i = 0; i < p->output_count && code == ADABET_OK; i++) {
         if (next == r->wanted_count || r->wanted[next] != i) continue; /* ONNX Runtime makes it, and it is let go */
-        code = ab_tensor_over(p, p->outputs + i, (char *)r->rooms[i].data + first * p->outputs[i].bytes, samples, r->outs + i,
-                              error);
+        code = ab_tensor_over(p, p->outputs + i, (char *)r->rooms[i].data + first * p->outputs[i].bytes, samples,
+                              r->outs + i, error);
         next++;
     }
     if (code == ADABET_OK) code = ab_graph_run(r->model->graph, r->ins, r->outs, error);
@@ -131,9 +136,11 @@ static adabet_code predict(prediction *r, const adabet_data *data, adabet_error 
     return ADABET_OK;
 }
 
-adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const adabet_room *outputs, adabet_error *error) {
+adabet_code adabet_predict(adabet_model *model, const adabet_data *data, const adabet_room *outputs,
+                           adabet_error *error) {
     prediction r = {0};
-    if (model == NULL || outputs == NULL) return ab_fail(error, ADABET_USAGE, "adabet_predict needs a model and room for outputs");
+    if (model == NULL || outputs == NULL)
+        return ab_fail(error, ADABET_USAGE, "adabet_predict needs a model and room for outputs");
     r.model = model;
     r.package = model->package;
     r.entry = model->package->entries + model->entry;

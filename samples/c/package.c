@@ -116,7 +116,8 @@ static adabet_code describe_training(adabet_package *p, adabet_error *error) {
     AB_TRY(ab_get_size(training, "epochs", "'training'", 1, MOST, &epochs, error));
     AB_TRY(ab_get_size(training, "seed", "'training'", 0, UINT32_MAX, &seed, error));
     if (!isfinite(rate->number) || rate->number <= 0)
-        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'learning_rate' is %g; expected a number above 0", rate->number);
+        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'learning_rate' is %g; expected a number above 0",
+                       rate->number);
     p->learning_rate = rate->number;
     p->batch_size = (size_t)batch;
     p->epochs = (size_t)epochs;
@@ -164,11 +165,13 @@ adabet_code ab_describe(adabet_package *p, adabet_error *error) {
     if (strcmp(format, "adabet-onnx/device") != 0)
         return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'format' is '%.80s'; expected 'adabet-onnx/device'", format);
     if (version == NULL || version->kind != JSON_NUMBER || !version->whole || version->integer != 1)
-        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'version' is not 1, which is all that this program reads: "
-                                                        "take a newer program");
+        return ab_fail(error, ADABET_WRONG_FILE,
+                       DEVICE ": 'version' is not 1, which is all that this program reads: "
+                              "take a newer program");
     AB_TRY(ab_get_text(p->description, "model", DEVICE, &p->model, error));
     AB_TRY(ab_get_text(p->description, "model_sha256", DEVICE, &p->model_hash, error));
-    if (!is_hash(p->model_hash)) return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'model_sha256' is no SHA-256 in hex");
+    if (!is_hash(p->model_hash))
+        return ab_fail(error, ADABET_WRONG_FILE, DEVICE ": 'model_sha256' is no SHA-256 in hex");
     AB_TRY(describe_files(p, error));
     if (weights != NULL) AB_TRY(ab_get_file(p, p->description, "weights", DEVICE, &file, error));
     if (forward != NULL && forward->kind != JSON_NULL) {
@@ -209,8 +212,10 @@ static adabet_code open_package(adabet_package *p, const adabet_open_options *op
     return ab_runtime_open(p, options, oldest, error);
 }
 
-adabet_code adabet_open(const char *folder, const adabet_open_options *options, adabet_package **made, adabet_error *error) {
-    if (folder == NULL || made == NULL) return ab_fail(error, ADABET_USAGE, "adabet_open needs a folder and where to put the package");
+adabet_code adabet_open(const char *folder, const adabet_open_options *options, adabet_package **made,
+                        adabet_error *error) {
+    if (folder == NULL || made == NULL)
+        return ab_fail(error, ADABET_USAGE, "adabet_open needs a folder and where to put the package");
     *made = NULL;
     adabet_package *p = calloc(1, sizeof *p);
     if (p == NULL) return ab_no_memory(error);

@@ -13,8 +13,9 @@ static adabet_code describe_list(const json *object, const char *key, const json
     bool valid = (*list)->count > 0;
     for (const json *number = (*list)->first; number != NULL; number = number->next)
         valid = valid && number->kind == JSON_NUMBER && isfinite(number->number);
-    return valid ? ADABET_OK
-                 : ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of " WHERE " is no list of finite numbers", key);
+    return valid
+               ? ADABET_OK
+               : ab_fail(error, ADABET_WRONG_FILE, "device.json: '%s' of " WHERE " is no list of finite numbers", key);
 }
 
 adabet_code ab_describe_preprocessing(adabet_package *p, adabet_error *error) {
@@ -42,7 +43,8 @@ adabet_code ab_describe_preprocessing(adabet_package *p, adabet_error *error) {
 
 static adabet_code spread(const json *list, const char *key, size_t channels, float *to, adabet_error *error) {
     if (list->count != 1 && list->count != channels)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "'%s' of " WHERE " has %zu numbers; expected 1 or %zu", key, list->count, channels);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "'%s' of " WHERE " has %zu numbers; expected 1 or %zu", key,
+                       list->count, channels);
     const json *number = list->first;
     for (size_t c = 0; c < channels; c++) {
         to[c] = (float)number->number;
@@ -52,8 +54,8 @@ static adabet_code spread(const json *list, const char *key, size_t channels, fl
 }
 
 /* Samples of channels x inner numbers, one after the other. */
-static void apply(const ab_preprocessing *how, float *numbers, size_t blocks, size_t channels, size_t inner, const float *mean,
-                  const float *std) {
+static void apply(const ab_preprocessing *how, float *numbers, size_t blocks, size_t channels, size_t inner,
+                  const float *mean, const float *std) {
     for (size_t b = 0; b < blocks; b++, numbers += channels * inner) {
         for (size_t i = 0; how->bgr && channels == 3 && i < inner; i++) {
             float first = numbers[i];
@@ -67,22 +69,28 @@ static void apply(const ab_preprocessing *how, float *numbers, size_t blocks, si
     }
 }
 
-adabet_code adabet_preprocess(const adabet_package *package, size_t input, float *numbers, size_t bytes, adabet_error *error) {
+adabet_code adabet_preprocess(const adabet_package *package, size_t input, float *numbers, size_t bytes,
+                              adabet_error *error) {
     if (package == NULL || numbers == NULL || input >= package->input_count)
         return ab_fail(error, ADABET_USAGE, "adabet_preprocess needs a package, one of its inputs, and numbers");
     const ab_value *value = package->inputs + input;
     const ab_preprocessing *how = &package->preprocessing;
     if (bytes % value->bytes != 0)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "there are %zu bytes; a sample of '%.80s' has %zu", bytes, value->name, value->bytes);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "there are %zu bytes; a sample of '%.80s' has %zu", bytes,
+                       value->name, value->bytes);
     if (!how->there || value->dtype != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) return ADABET_OK;
     if (how->axis != AB_COMPUTED && how->axis >= value->rank)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "'channel_axis' is %zu; '%.80s' has %zu dimensions", how->axis, value->name, value->rank);
-    size_t channels = how->axis != AB_COMPUTED ? (size_t)value->shape[how->axis] : 1, inner = how->axis != AB_COMPUTED ? 1 : value->elements;
+        return ab_fail(error, ADABET_WRONG_SHAPE, "'channel_axis' is %zu; '%.80s' has %zu dimensions", how->axis,
+                       value->name, value->rank);
+    size_t channels = how->axis != AB_COMPUTED ? (size_t)value->shape[how->axis] : 1,
+           inner = how->axis != AB_COMPUTED ? 1 : value->elements;
     for (size_t d = how->axis; d != AB_COMPUTED && d + 1 < value->rank; d++) inner *= (size_t)value->shape[d + 1];
     float *mean = calloc(channels, sizeof *mean), *std = calloc(channels, sizeof *std);
-    adabet_code code = mean == NULL || std == NULL ? ab_no_memory(error) : spread(how->mean, "mean", channels, mean, error);
+    adabet_code code =
+        mean == NULL || std == NULL ? ab_no_memory(error) : spread(how->mean, "mean", channels, mean, error);
     if (code == ADABET_OK) code = spread(how->std, "std", channels, std, error);
-    if (code == ADABET_OK) apply(how, numbers, bytes / sizeof *numbers / (channels * inner), channels, inner, mean, std);
+    if (code == ADABET_OK)
+        apply(how, numbers, bytes / sizeof *numbers / (channels * inner), channels, inner, mean, std);
     free(mean);
     free(std);
     return code;

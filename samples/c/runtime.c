@@ -21,9 +21,9 @@ static adabet_code failed(const adabet_package *p, const char *what, OrtStatus *
     return code;
 }
 
-#define ORT_TRY(package, what, call)                                          \
-    do {                                                                      \
-        OrtStatus *ort_status = (call);                                       \
+#define ORT_TRY(package, what, call) \
+    do { \
+        OrtStatus *ort_status = (call); \
         if (ort_status != NULL) return failed(package, what, ort_status, error); \
     } while (0)
 
@@ -34,7 +34,7 @@ static adabet_code find_library(const char *path, const OrtApiBase **base, adabe
     (void)error;
     *base = OrtGetApiBase();
 #else
-    const OrtApiBase *(ORT_API_CALL *get)(void);
+    const OrtApiBase *(ORT_API_CALL * get)(void);
     if (path == NULL) path = getenv("ADABET_ONNXRUNTIME");
     if (path == NULL || *path == 0) path = LIBRARY;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -60,21 +60,23 @@ static bool new_enough(const char *version, const char *oldest) {
     return true;
 }
 
-adabet_code ab_runtime_open(adabet_package *p, const adabet_open_options *options, const char *oldest, adabet_error *error) {
+adabet_code ab_runtime_open(adabet_package *p, const adabet_open_options *options, const char *oldest,
+                            adabet_error *error) {
     const OrtApiBase *base = NULL;
     int threads = options != NULL && options->threads > 0 ? options->threads : 1;
     AB_TRY(find_library(options != NULL ? options->onnxruntime : NULL, &base, error));
     p->ort_version = base->GetVersionString();
     p->ort = new_enough(p->ort_version, "1.17") ? base->GetApi(API) : NULL;
     if (p->ort == NULL || !new_enough(p->ort_version, oldest))
-        return ab_fail(error, ADABET_RUNTIME, "this is ONNX Runtime %.40s; the package needs %.40s or newer", p->ort_version,
-                       new_enough("1.17", oldest) ? "1.17" : oldest);
+        return ab_fail(error, ADABET_RUNTIME, "this is ONNX Runtime %.40s; the package needs %.40s or newer",
+                       p->ort_version, new_enough("1.17", oldest) ? "1.17" : oldest);
     ORT_TRY(p, "start", p->ort->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "adabet", &p->env));
     ORT_TRY(p, "options", p->ort->CreateSessionOptions(&p->session_options));
     ORT_TRY(p, "threads", p->ort->SetIntraOpNumThreads(p->session_options, threads));
     ORT_TRY(p, "threads", p->ort->SetInterOpNumThreads(p->session_options, 1));
     ORT_TRY(p, "log level", p->ort->SetSessionLogSeverityLevel(p->session_options, ORT_LOGGING_LEVEL_FATAL));
-    ORT_TRY(p, "memory", p->ort->DisableMemPattern(p->session_options)); /* else one block more, as large as a whole run */
+    ORT_TRY(p, "memory",
+            p->ort->DisableMemPattern(p->session_options)); /* else one block more, as large as a whole run */
     ORT_TRY(p, "memory", p->ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &p->cpu));
     return ADABET_OK;
 }
@@ -101,12 +103,13 @@ adabet_code ab_tensor_over(const adabet_package *p, const ab_value *value, void 
     if (value->rank > 0 && shape[0] == 0) shape[0] = (int64_t)samples;
     else samples = 1;
     ORT_TRY(p, value->name,
-            p->ort->CreateTensorWithDataAsOrtValue(p->cpu, data, value->bytes * samples, shape, value->rank, value->dtype, made));
+            p->ort->CreateTensorWithDataAsOrtValue(p->cpu, data, value->bytes * samples, shape, value->rank,
+                                                   value->dtype, made));
     return ADABET_OK;
 }
 
-adabet_code ab_tensor_floats(const adabet_package *p, OrtValue *value, size_t count, const char *name, const float **numbers,
-                             adabet_error *error) {
+adabet_code ab_tensor_floats(const adabet_package *p, OrtValue *value, size_t count, const char *name,
+                             const float **numbers, adabet_error *error) {
     OrtTensorTypeAndShapeInfo *info;
     ONNXTensorElementDataType dtype = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t found = 0;
@@ -117,7 +120,8 @@ adabet_code ab_tensor_floats(const adabet_package *p, OrtValue *value, size_t co
     p->ort->ReleaseTensorTypeAndShapeInfo(info);
     ORT_TRY(p, name, status);
     if (dtype != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || found != count)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "'%.80s' has %zu numbers; expected %zu of float32", name, found, count);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "'%.80s' has %zu numbers; expected %zu of float32", name, found,
+                       count);
     ORT_TRY(p, name, p->ort->GetTensorMutableData(value, &data));
     *numbers = data;
     return ADABET_OK;
@@ -160,8 +164,8 @@ static adabet_code take_inputs(ab_graph *g, const ab_slot *ins, size_t count, ad
         size_t k = 0;
         while (k < count && strcmp(ins[k].name, g->inputs[i]) != 0) k++;
         if (k == count)
-            return ab_fail(error, ADABET_WRONG_FILE, "%s has an input '%.80s' of which device.json says nothing", g->file,
-                           g->inputs[i]);
+            return ab_fail(error, ADABET_WRONG_FILE, "%s has an input '%.80s' of which device.json says nothing",
+                           g->file, g->inputs[i]);
         g->slots[i] = k;
         ORT_TRY(g->package, g->file, ort->SessionGetInputTypeInfo(g->session, i, &info));
         adabet_code code = check_type(g, info, ins + k, error);
@@ -209,8 +213,8 @@ static adabet_code take_outputs(ab_graph *g, const ab_slot *outs, size_t count, 
     return ADABET_OK;
 }
 
-adabet_code ab_graph_open(adabet_package *p, const ab_file *file, const ab_slot *ins, size_t in_count, const ab_slot *outs,
-                          size_t out_count, ab_graph **made, adabet_error *error) {
+adabet_code ab_graph_open(adabet_package *p, const ab_file *file, const ab_slot *ins, size_t in_count,
+                          const ab_slot *outs, size_t out_count, ab_graph **made, adabet_error *error) {
     char *path = ab_path(p->folder, file->name);
     ab_graph *g = calloc(1, sizeof *g);
     *made = NULL;

@@ -15,15 +15,17 @@ static int by_place(const void *a, const void *b) {
     return (one->begin > two->begin) - (one->begin < two->begin);
 }
 
-static adabet_code read_tensor(const char *path, const json *item, ab_stored *tensor, size_t data_bytes, adabet_error *error) {
+static adabet_code read_tensor(const char *path, const json *item, ab_stored *tensor, size_t data_bytes,
+                               adabet_error *error) {
     const json *dtype = ab_json_get(item, "dtype"), *offsets = ab_json_get(item, "data_offsets");
     tensor->name = item->key;
     tensor->shape = ab_json_get(item, "shape");
     const json *begin = offsets != NULL && offsets->kind == JSON_ARRAY && offsets->count == 2 ? offsets->first : NULL;
     if (dtype == NULL || dtype->kind != JSON_STRING || tensor->shape == NULL || tensor->shape->kind != JSON_ARRAY ||
-        begin == NULL || !begin->whole || !begin->next->whole || begin->integer < 0 || begin->next->integer < begin->integer ||
-        (uint64_t)begin->next->integer > data_bytes)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' has no dtype, shape and place within the file", path, item->key);
+        begin == NULL || !begin->whole || !begin->next->whole || begin->integer < 0 ||
+        begin->next->integer < begin->integer || (uint64_t)begin->next->integer > data_bytes)
+        return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' has no dtype, shape and place within the file", path,
+                       item->key);
     tensor->dtype = dtype->text;
     tensor->begin = (size_t)begin->integer;
     tensor->end = (size_t)begin->next->integer;
@@ -44,7 +46,8 @@ static adabet_code check_places(const char *path, const ab_safetensors *file, ad
     }
     free(sorted);
     if (!whole || at != file->data_bytes)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s: its tensors do not fill its %zu bytes of data", path, file->data_bytes);
+        return ab_fail(error, ADABET_WRONG_FILE, "%s: its tensors do not fill its %zu bytes of data", path,
+                       file->data_bytes);
     return ADABET_OK;
 }
 
@@ -53,18 +56,20 @@ static adabet_code check_metadata(const char *path, const ab_safetensors *file, 
     for (const json *item = file->metadata->first; item != NULL; item = item->next)
         if (item->kind != JSON_STRING)
             return ab_fail(error, ADABET_WRONG_FILE, "%s: '%.80s' of its metadata is no string", path, item->key);
-    return file->metadata->kind == JSON_OBJECT ? ADABET_OK
-                                               : ab_fail(error, ADABET_WRONG_FILE, "%s: its metadata is no object", path);
+    return file->metadata->kind == JSON_OBJECT
+               ? ADABET_OK
+               : ab_fail(error, ADABET_WRONG_FILE, "%s: its metadata is no object", path);
 }
 
 static adabet_code read_header(const char *path, size_t bytes, ab_safetensors *file, adabet_error *error) {
     uint64_t length = 0;
     for (size_t i = 0; i < 8 && bytes >= 8; i++) length |= (uint64_t)(unsigned char)file->bytes[i] << (8 * i);
     if (bytes < 8 || length > MOST_HEADER || length > bytes - 8)
-        return ab_fail(error, ADABET_WRONG_FILE, "%s is no safetensors file: %zu bytes, with a header of %llu", path, bytes,
-                       (unsigned long long)length);
+        return ab_fail(error, ADABET_WRONG_FILE, "%s is no safetensors file: %zu bytes, with a header of %llu", path,
+                       bytes, (unsigned long long)length);
     AB_TRY(ab_json_parse(file->bytes + 8, (size_t)length, path, &file->header, error));
-    if (file->header->kind != JSON_OBJECT) return ab_fail(error, ADABET_WRONG_FILE, "%s: its header is no object", path);
+    if (file->header->kind != JSON_OBJECT)
+        return ab_fail(error, ADABET_WRONG_FILE, "%s: its header is no object", path);
     file->data = file->bytes + 8 + length;
     file->data_bytes = bytes - 8 - (size_t)length;
     file->tensors = calloc(file->header->count + 1, sizeof *file->tensors);

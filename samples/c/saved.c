@@ -62,7 +62,8 @@ static void put_number(growing *g, const char *key, uint64_t value) {
     put_pair(g, key, text);
 }
 
-static void put_metadata(growing *g, const adabet_package *p, const ab_entry *entry, const ab_place *place, const char *hash) {
+static void put_metadata(growing *g, const adabet_package *p, const ab_entry *entry, const ab_place *place,
+                         const char *hash) {
     put(g, "{\"__metadata__\":{");
     put_pair(g, "format", place == NULL ? DELTA : PROGRESS);
     put(g, ",\"version\":\"1\",");
@@ -97,8 +98,8 @@ static void put_tensors(growing *g, const ab_entry *entry, size_t count) {
     while ((g->used + 8) % 64 != 0 && g->text != NULL) put(g, " ");
 }
 
-adabet_code ab_save(const adabet_package *p, const ab_entry *entry, size_t count, const char *memory, const ab_place *place,
-                    const char *path, adabet_error *error) {
+adabet_code ab_save(const adabet_package *p, const ab_entry *entry, size_t count, const char *memory,
+                    const ab_place *place, const char *path, adabet_error *error) {
     char hex[SHA256_HEX];
     unsigned char length[8];
     sha256 hash;
@@ -116,7 +117,8 @@ adabet_code ab_save(const adabet_package *p, const ab_entry *entry, size_t count
     if (code == ADABET_OK) {
         ab_write(&writer, length, sizeof length);
         ab_write(&writer, header.text, header.used);
-        for (size_t i = 0; i < count; i++) ab_write(&writer, memory + entry->tensors[i].offset, entry->tensors[i].value.bytes);
+        for (size_t i = 0; i < count; i++)
+            ab_write(&writer, memory + entry->tensors[i].offset, entry->tensors[i].value.bytes);
         code = ab_write_end(&writer, error);
     }
     free(header.text);
@@ -124,7 +126,8 @@ adabet_code ab_save(const adabet_package *p, const ab_entry *entry, size_t count
 }
 
 adabet_code adabet_save_delta(const adabet_model *model, const char *path, adabet_error *error) {
-    if (model == NULL || path == NULL) return ab_fail(error, ADABET_USAGE, "adabet_save_delta needs a model and a path");
+    if (model == NULL || path == NULL)
+        return ab_fail(error, ADABET_USAGE, "adabet_save_delta needs a model and a path");
     const ab_entry *entry = model->package->entries + model->entry;
     const char *broken = ab_not_finite(entry, entry->kept_count, model->values);
     if (broken != NULL) return ab_fail(error, ADABET_NOT_FINITE, "'%.80s' is not finite", broken);
@@ -133,7 +136,8 @@ adabet_code adabet_save_delta(const adabet_model *model, const char *path, adabe
 
 adabet_code adabet_save_selected(const adabet_model *model, const char *path, adabet_error *error) {
     ab_writer writer;
-    if (model == NULL || path == NULL) return ab_fail(error, ADABET_USAGE, "adabet_save_selected needs a model and a path");
+    if (model == NULL || path == NULL)
+        return ab_fail(error, ADABET_USAGE, "adabet_save_selected needs a model and a path");
     AB_TRY(ab_write_begin(&writer, path, error));
     ab_write(&writer, model->values, model->package->entries[model->entry].selected_bytes);
     return ab_write_end(&writer, error);
@@ -145,8 +149,8 @@ static adabet_code expect(const ab_safetensors *file, const char *path, const ch
                           adabet_error *error) {
     const char *found = ab_metadata(file, key);
     if (found == NULL || strcmp(found, expected) != 0)
-        return ab_fail(error, ADABET_WRONG_MODEL, "%s: '%s' is %.80s; expected %.80s", path, key, found != NULL ? found : "missing",
-                       expected);
+        return ab_fail(error, ADABET_WRONG_MODEL, "%s: '%s' is %.80s; expected %.80s", path, key,
+                       found != NULL ? found : "missing", expected);
     return ADABET_OK;
 }
 
@@ -182,8 +186,9 @@ static adabet_code check_tensor(const ab_stored *found, const ab_value *value, c
     for (size_t d = 0; same && d < value->rank; d++, extent = extent->next)
         same = extent->whole && extent->integer == value->shape[d];
     if (!same)
-        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: '%.80s' %s; expected float32 with %zu dimensions and %zu bytes", path,
-                       value->name, found == NULL ? "is missing" : "has another data type or shape", value->rank, value->bytes);
+        return ab_fail(error, ADABET_WRONG_SHAPE, "%s: '%.80s' %s; expected float32 with %zu dimensions and %zu bytes",
+                       path, value->name, found == NULL ? "is missing" : "has another data type or shape", value->rank,
+                       value->bytes);
     return ADABET_OK;
 }
 
@@ -231,7 +236,8 @@ adabet_code ab_restore(const adabet_package *p, const ab_entry *entry, const cha
 }
 
 /* Which entry a file is of, and whether it is progress. */
-static adabet_code look_into(const adabet_package *p, const char *path, size_t *entry, bool *progress, adabet_error *error) {
+static adabet_code look_into(const adabet_package *p, const char *path, size_t *entry, bool *progress,
+                             adabet_error *error) {
     ab_safetensors file;
     size_t most = 0;
     for (size_t i = 0; i < p->entry_count; i++)

@@ -83,8 +83,8 @@ static adabet_code keep(const scoring *s, size_t layer, size_t sample, adabet_er
     AB_TRY(ab_tensor_floats(s->package, s->given[s->output_of[layer]], count, of->output.name, &from, error));
     for (size_t i = 0; i < count; i++)
         if (!isfinite(from[i]))
-            return ab_fail(error, ADABET_NOT_FINITE, "the activation of layer '%.80s' is not finite for sample %zu", of->name,
-                           sample);
+            return ab_fail(error, ADABET_NOT_FINITE, "the activation of layer '%.80s' is not finite for sample %zu",
+                           of->name, sample);
     memcpy(s->numbers[layer] + sample * count, from, count * sizeof *from);
     return ADABET_OK;
 }
@@ -165,7 +165,8 @@ static adabet_code score(scoring *s, const adabet_data *data, double *scores, ad
         return ab_fail(error, ADABET_USAGE, "the package has no graph for scoring: make one with it");
     AB_TRY(ab_check_data(s->package, data, false, "data", &there, error));
     s->samples = there < of->samples ? there : of->samples;
-    if (s->samples < 8) return ab_fail(error, ADABET_TOO_FEW, "there are %zu samples; scoring takes 8 or more", s->samples);
+    if (s->samples < 8)
+        return ab_fail(error, ADABET_TOO_FEW, "there are %zu samples; scoring takes 8 or more", s->samples);
     s->all = s->samples + of->layer_count;
     AB_TRY(make_room(s, error));
     AB_TRY(open_graph(s, error));
@@ -175,7 +176,8 @@ static adabet_code score(scoring *s, const adabet_data *data, double *scores, ad
     size_t points = of->points < s->samples ? of->points : s->samples, count = points == s->samples ? 1 : of->subsets;
     double *distance = ab_product(s->samples * sizeof(double), s->samples, &bytes) ? malloc(bytes) : NULL;
     size_t *loops = malloc(count * sizeof *loops);
-    adabet_code code = distance == NULL || loops == NULL ? ab_no_memory(error) : draw(s, points, count, &subsets, error);
+    adabet_code code =
+        distance == NULL || loops == NULL ? ab_no_memory(error) : draw(s, points, count, &subsets, error);
     if (code == ADABET_OK) code = count_loops(s, subsets, points, count, distance, loops, scores, error);
     free(subsets);
     free(distance);
@@ -212,7 +214,8 @@ uint64_t adabet_entry_memory(const adabet_package *package, size_t entry, size_t
         if (of->memory[i].batch >= batch) return of->memory[i].bytes;
     const ab_memory *last = of->memory + of->memory_count - 1;
     uint64_t whole = last->bytes / last->batch, rest = last->bytes % last->batch;
-    if (batch > UINT32_MAX || last->batch > UINT32_MAX || (whole != 0 && batch > UINT64_MAX / 2 / whole)) return UINT64_MAX;
+    if (batch > UINT32_MAX || last->batch > UINT32_MAX || (whole != 0 && batch > UINT64_MAX / 2 / whole))
+        return UINT64_MAX;
     return whole * batch + (rest * batch + last->batch - 1) / last->batch;
 }
 
@@ -227,13 +230,14 @@ static double worth(const adabet_package *package, const ab_entry *entry, const 
     return sum;
 }
 
-adabet_code adabet_choose(const adabet_package *package, const double *scores, size_t batch, uint64_t memory, size_t *entry,
-                          adabet_error *error) {
+adabet_code adabet_choose(const adabet_package *package, const double *scores, size_t batch, uint64_t memory,
+                          size_t *entry, adabet_error *error) {
     double best = 0;
     uint64_t least = UINT64_MAX, smallest = UINT64_MAX;
     bool found = false;
     if (package == NULL || scores == NULL || entry == NULL || batch < 1)
-        return ab_fail(error, ADABET_USAGE, "adabet_choose needs a package, scores, a batch size and where to put the choice");
+        return ab_fail(error, ADABET_USAGE,
+                       "adabet_choose needs a package, scores, a batch size and where to put the choice");
     for (size_t i = 0; i < package->scoring.layer_count; i++)
         if (!isfinite(scores[i])) return ab_fail(error, ADABET_NOT_FINITE, "score %zu is not finite", i);
     for (size_t i = 0; i < package->entry_count; i++) {
@@ -247,7 +251,9 @@ adabet_code adabet_choose(const adabet_package *package, const double *scores, s
         *entry = i;
     }
     if (!found)
-        return ab_fail(error, ADABET_NO_MEMORY, "no choice of layers trains in %llu bytes at a batch size of %zu: the smallest "
-                                                "needs %llu", (unsigned long long)memory, batch, (unsigned long long)smallest);
+        return ab_fail(error, ADABET_NO_MEMORY,
+                       "no choice of layers trains in %llu bytes at a batch size of %zu: the smallest "
+                       "needs %llu",
+                       (unsigned long long)memory, batch, (unsigned long long)smallest);
     return ADABET_OK;
 }

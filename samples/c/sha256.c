@@ -25,7 +25,8 @@ static void mix(uint32_t state[8], const unsigned char *block) {
     }
     for (size_t i = 16; i < 64; i++) {
         uint32_t a = w[i - 15], b = w[i - 2];
-        w[i] = w[i - 16] + w[i - 7] + (turned(a, 7) ^ turned(a, 18) ^ a >> 3) + (turned(b, 17) ^ turned(b, 19) ^ b >> 10);
+        w[i] =
+            w[i - 16] + w[i - 7] + (turned(a, 7) ^ turned(a, 18) ^ a >> 3) + (turned(b, 17) ^ turned(b, 19) ^ b >> 10);
     }
     memcpy(s, state, sizeof s);
     for (size_t i = 0; i < 64; i++) {

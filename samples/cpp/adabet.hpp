@@ -1,13 +1,10 @@
 // The C library of samples/c for C++17: what is opened is closed, errors are exceptions.
 //
 //     adabet::Package package("device");
-//     adabet::Data data{{x}, y};                          // std::vectors, sample after sample, which stay where they are
-//     auto scores = package.score(data);
-//     adabet::Fit fit = package.defaults();
-//     fit.entry = package.choose(scores, fit.batch_size, 64 << 20);
-//     adabet::Model model = package.fit(data, fit).model.value();
-//     std::vector<float> logits = model.predict<float>(data);
-//     model.save_delta("me.safetensors");
+//     adabet::Data data{{x}, y};                          // std::vectors, sample after sample, which stay where they
+//     are auto scores = package.score(data); adabet::Fit fit = package.defaults(); fit.entry = package.choose(scores,
+//     fit.batch_size, 64 << 20); adabet::Model model = package.fit(data, fit).model.value(); std::vector<float> logits
+//     = model.predict<float>(data); model.save_delta("me.safetensors");
 #ifndef ADABET_HPP
 #define ADABET_HPP
 
@@ -36,18 +33,13 @@ private:
 
 namespace detail {
 
-template <class Call>
-void check(Call call) {
+template <class Call> void check(Call call) {
     adabet_error error{};
     if (call(&error) != ADABET_OK) throw Error(error);
 }
 
-template <auto Free>
-struct Closer {
-    template <class T>
-    void operator()(T *what) const noexcept {
-        Free(what);
-    }
+template <auto Free> struct Closer {
+    template <class T> void operator()(T *what) const noexcept { Free(what); }
 };
 
 }  // namespace detail
@@ -59,10 +51,8 @@ struct View {
 
     View() = default;
     View(const void *data_, std::size_t bytes_) : data(data_), bytes(bytes_) {}
-    template <class T>
-    View(const std::vector<T> &numbers) : data(numbers.data()), bytes(numbers.size() * sizeof(T)) {}
-    template <class T>
-    View(std::vector<T> &&) = delete;  // it would be gone when it is read
+    template <class T> View(const std::vector<T> &numbers) : data(numbers.data()), bytes(numbers.size() * sizeof(T)) {}
+    template <class T> View(std::vector<T> &&) = delete;  // it would be gone when it is read
 };
 
 // An array for each input of the model, and labels where they are needed.
@@ -89,9 +79,9 @@ struct Fit {
 class Model {
 public:
     // With room for all numbers of one output.
-    template <class T>
-    std::vector<T> predict(const Data &data, std::size_t output = 0) {
-        if (data.inputs.empty() || output >= adabet_output_count(package_.get())) throw std::out_of_range("no such output");
+    template <class T> std::vector<T> predict(const Data &data, std::size_t output = 0) {
+        if (data.inputs.empty() || output >= adabet_output_count(package_.get()))
+            throw std::out_of_range("no such output");
         const std::size_t samples = data.inputs[0].bytes / adabet_input(package_.get(), 0).bytes;
         std::vector<T> numbers(samples * adabet_output(package_.get(), output).bytes / sizeof(T));
         std::vector<adabet_room> rooms(adabet_output_count(package_.get()), adabet_room{nullptr, 0});
@@ -140,11 +130,13 @@ public:
             return adabet_score(get(), &given.data, nullptr, nullptr, numbers.data(), error);
         });
         std::vector<Score> scores;
-        for (std::size_t i = 0; i + 1 < numbers.size(); i++) scores.push_back({adabet_scored_layer(get(), i), numbers[i]});
+        for (std::size_t i = 0; i + 1 < numbers.size(); i++)
+            scores.push_back({adabet_scored_layer(get(), i), numbers[i]});
         return scores;
     }
 
-    std::size_t choose(const std::vector<Score> &scores, std::size_t batch_size, std::uint64_t memory = UINT64_MAX) const {
+    std::size_t choose(const std::vector<Score> &scores, std::size_t batch_size,
+                       std::uint64_t memory = UINT64_MAX) const {
         std::vector<double> numbers;
         std::size_t entry = 0;
         if (scores.size() != adabet_scored_layer_count(get())) throw std::invalid_argument("scores of another package");

@@ -1,4 +1,5 @@
-// example PACKAGE X.bin Y.bin DELTA: score, choose, train, predict, save. X is float32, Y int64, both as the model takes them.
+// example PACKAGE X.bin Y.bin DELTA: score, choose, train, predict, save. X is float32, Y int64, both as the model
+// takes them.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -9,8 +10,7 @@
 
 #include "adabet.hpp"
 
-template <class T>
-static std::vector<T> read(const std::string &path) {
+template <class T> static std::vector<T> read(const std::string &path) {
     std::ifstream file(path, std::ios::binary | std::ios::ate);
     if (!file) throw std::runtime_error(path + " cannot be read");
     std::vector<T> numbers(static_cast<std::size_t>(file.tellg()) / sizeof(T));

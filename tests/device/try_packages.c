@@ -1,10 +1,10 @@
-/* try_packages X.bin Y.bin OUT < LIST: everything that can be done with each package of a list of folders, until something
- * fails; a line for each: the folder, what was done last, the code's name, the message. Files are written into OUT, with the
- * folder's name before theirs.
+/* try_packages X.bin Y.bin OUT < LIST: everything that can be done with each package of a list of folders, until
+ * something fails; a line for each: the folder, what was done last, the code's name, the message. Files are written
+ * into OUT, with the folder's name before theirs.
  *
- * try_packages X.bin Y.bin OUT STRIDE < LIST: the same with the first allocation of the library failing, then with the one
- * STRIDE later, and so on until all succeed; the line is that of the first that is no lack of memory, and the number of
- * tries. */
+ * try_packages X.bin Y.bin OUT STRIDE < LIST: the same with the first allocation of the library failing, then with the
+ * one STRIDE later, and so on until all succeed; the line is that of the first that is no lack of memory, and the
+ * number of tries. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>

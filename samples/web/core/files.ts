@@ -1,0 +1,49 @@
+import { plain } from "./bytes.js";
+import type { Description } from "./description.js";
+import { DeviceError, wrapped } from "./errors.js";
+import { sha256 } from "./sha256.js";
+import type { Source } from "./types.js";
+
+/** A file of a source, whatever is in it. */
+export async function readFrom(source: Source, name: string): Promise<Uint8Array> {
+  try {
+    const bytes: unknown = await source.read(name);
+    if (bytes instanceof Uint8Array) return plain(bytes);
+  } catch (error) {
+    const known = wrapped(error, `reading ${name}`);
+    if (known.code !== "runtime") throw known;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new DeviceError(
+      "wrong-file",
+      `${name} of the package cannot be read: ${why}. Fetch the package again.`,
+      error,
+    );
+  }
+  throw new DeviceError("wrong-file", `${name} of the package: the source gave something that is no Uint8Array.`);
+}
+
+/**
+ * A file of the package, its size and SHA-256 checked.
+ *
+ * @throws DeviceError wrong-file: missing or of another size; wrong-hash: other bytes than were packed
+ */
+export async function readChecked(source: Source, description: Description, name: string): Promise<Uint8Array> {
+  const record = description.files.find((file) => file.name === name);
+  if (record === undefined) throw new DeviceError("wrong-file", `The package has no file ${JSON.stringify(name)}.`);
+  const bytes = await readFrom(source, name);
+  if (bytes.length !== record.bytes) {
+    throw new DeviceError(
+      "wrong-file",
+      `${name} has ${bytes.length} bytes, expected ${record.bytes}. Fetch the package again.`,
+    );
+  }
+  if (description.entries.some(({ selected }) => selected === name)) return bytes; // written anew for a personal model
+  const found = await sha256(bytes);
+  if (found !== record.sha256) {
+    throw new DeviceError(
+      "wrong-hash",
+      `${name} has the SHA-256 ${found}, expected ${record.sha256}. Fetch the package again.`,
+    );
+  }
+  return bytes;
+}
