@@ -2,6 +2,7 @@ import AdabetOnnx
 import Foundation
 import PhotosUI
 import SwiftUI
+import os
 
 /// A photograph, as the model takes it, and what its owner says that it shows.
 struct Photograph: Identifiable {
@@ -73,12 +74,22 @@ final class Session: ObservableObject {
             let model = try await device.model(choice.entry)
             self.model = model
             let file = try self.file("training.progress")
-            try await model.fit(samples, FitOptions(progress: file)) { progress in
-                await self.show(progress)
-                await self.gate.passed()
+            do {
+                try await self.fit(model, samples, file)
+            } catch let error as DeviceError where error.code == .wrongModel {  // of other photographs: begin anew
+                try FileManager.default.removeItem(at: file)
+                try await model.reset()
+                try await self.fit(model, samples, file)
             }
             try await self.keep(model)
             try FileManager.default.removeItem(at: file)
+        }
+    }
+
+    private func fit(_ model: Model, _ samples: Samples, _ file: URL) async throws {
+        try await model.fit(samples, FitOptions(progress: file)) { progress in
+            await self.show(progress)
+            await self.gate.passed()
         }
     }
 
