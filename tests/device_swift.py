@@ -31,10 +31,10 @@ def includes(folder: Path) -> list[object]:
 def library(folder: Path) -> Path:
     """The library AdabetOnnx, compiled without a warning: an object file, and beside it its module."""
     made = folder / "AdabetOnnx.o"
-    words = ["-parse-as-library", "-wmo", "-enable-testing", "-module-name", "AdabetOnnx", "-emit-module", "-emit-object"]
+    words = ["-parse-as-library", "-wmo", "-enable-testing", "-module-name", "AdabetOnnx", "-emit-object"]
+    words += ["-emit-module", "-emit-module-path", folder / "AdabetOnnx.swiftmodule"]
     sources = sorted((SOURCES / "AdabetOnnx").glob("*.swift"))
-    module = ["-emit-module-path", folder / "AdabetOnnx.swiftmodule"]
-    checked(compiler(), *OPTIONS, *words, *module, *includes(folder), *sources, "-o", made)
+    checked(compiler(), *OPTIONS, *words, *includes(folder), *sources, "-o", made)
     return made
 
 

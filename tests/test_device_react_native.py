@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +21,57 @@ from adabet_onnx import Choices, make_artifacts, make_device, open_model, select
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
 
-SAMPLE = ROOT / "samples" / "react-native"
+SAMPLES = ROOT / "samples"
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
 TOLERANCE = 1e-5
 BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7  # ten steps in an epoch
 
 
-def check_types(folder: Path, *sources: Path) -> None:
-    """Compile in the sample's own strict way; packages that are too large for tests are declared beside them."""
-    node("typescript", "onnxruntime-node", "onnxruntime-common")
-    settings = {
-        "paths": {
-            "@adabet-onnx/core": [str(ROOT / "samples" / "web" / "core" / "index.ts")],
-            "onnxruntime-common": [str(MODULES / "onnxruntime-common")],
-        },
-        "rootDir": str(ROOT),
-        "outDir": str(folder),
-    }
-    include = [str(source) for source in (*sources, JS / "react_native.d.ts")]
-    content = {"extends": str(SAMPLE / "tsconfig.json"), "compilerOptions": settings, "include": include}
-    (folder / "tsconfig.json").write_text(json.dumps(content))
-    done = run(MODULES / ".bin" / "tsc", "-p", folder / "tsconfig.json")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    """The sample's JavaScript. Its imports without endings, which apps resolve, get those that node wants."""
+    """The JavaScript of the sample, of the core, and of the code in docs/app-react-native.md.
+
+    It is compiled in the sample's own strict way; packages that are too large for tests are declared beside it.
+    """
+    node("typescript", "onnxruntime-node", "onnxruntime-common")
     folder = tmp_path_factory.mktemp("app")
-    check_types(folder, SAMPLE / "*.ts", SAMPLE / "*.tsx")
-    for file in (folder / "samples" / "react-native").glob("*.js"):
+    sources, made = folder / "src", folder / "made"
+    for part in ("web/core", "react-native"):
+        shutil.copytree(SAMPLES / part, sources / part, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    blocks = re.findall(r"```ts\n(.*?)```", (ROOT / "docs" / "app-react-native.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    (sources / "page.ts").write_text("\n".join(blocks))
+    shutil.copy(JS / "react_native.d.ts", sources)
+    paths = {
+        "@adabet-onnx/core": ["./web/core/index.ts"],
+        "adabet-onnx-react-native-sample": ["./react-native/index.ts"],
+        "onnxruntime-common": [str(MODULES / "onnxruntime-common")],
+    }
+    settings = {"paths": paths, "rootDir": ".", "outDir": str(made)}
+    include = ["react-native/*.ts", "react-native/*.tsx", "*.ts"]
+    content = {"extends": "./react-native/tsconfig.json", "compilerOptions": settings, "include": include}
+    (sources / "tsconfig.json").write_text(json.dumps(content))
+    done = run(MODULES / ".bin" / "tsc", "-p", sources / "tsconfig.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return runnable(made)
+
+
+def runnable(made: Path) -> Path:
+    """The same folder, so that node runs it: imports get endings, which apps do without, and packages."""
+    (made / "package.json").write_text('{"type": "module"}')
+    for file in (made / "react-native").glob("*.js"):
         file.write_text(re.sub(r'(from "\./\w+)"', r'\1.js"', file.read_text()))
-    (folder / "package.json").write_text('{"type": "module"}')
-    modules = folder / "node_modules"
-    (modules / "@adabet-onnx").mkdir(parents=True)
-    (modules / "@adabet-onnx" / "core").symlink_to(folder / "samples" / "web" / "core", target_is_directory=True)
-    (folder / "samples" / "web" / "core" / "package.json").write_text('{"type": "module", "main": "index.js"}')
-    return folder / "samples"
+    packages = {
+        "@adabet-onnx/core": 'export * from "../../../web/core/index.js";',
+        "adabet-onnx-react-native-sample": """export * from "../../react-native/files.js";
+            export * from "../../react-native/session.js";""",  # but for the screen, which takes React
+    }
+    for name, text in packages.items():
+        package = made / "node_modules" / name
+        package.mkdir(parents=True)
+        (package / "package.json").write_text('{"type": "module", "main": "index.js"}')
+        (package / "index.js").write_text(text)
+    return made
 
 
 def data(name: str, shared: Path) -> tuple[Any, Any, tuple[np.ndarray, ...]]:
@@ -97,10 +112,6 @@ def task(request, app, shared, tmp_path_factory):
         settings = {"epochs": EPOCHS, "batch": BATCH, "rate": RATE, "seed": SEED}
         content = {"what": what, "package": folder / "device", "output": output, **files, **settings, **more}
         (folder / f"{what}.json").write_text(json.dumps(content, default=str))
-        modules = app.parent / "node_modules"
-        for package in ("onnxruntime-node", "onnxruntime-common"):
-            if not (modules / package).exists():
-                (modules / package).symlink_to(MODULES / package, target_is_directory=True)
         done = run(node("onnxruntime-node"), JS / "react_native.mjs", app, folder / f"{what}.json")
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return json.loads(done.stdout.strip().split("\n")[-1])
@@ -166,3 +177,16 @@ def test_choices_and_pictures(task):
 
 def test_a_full_disk_leaves_what_was_there(task):
     assert task[2]("full") == {"code": "storage-full", "kept": [1, 2, 3], "beside": False, "same": True}
+
+
+def test_what_the_page_says_runs(task):
+    folder, (x, y, _, _), job = task
+    content, found = description(folder / "device"), job("page")
+    entry, delta = content["entries"][0], load_file(found["delta"])
+    kept = [tensor for tensor in entry["tensors"] if tensor["kind"] != "optimizer"]
+    feeds = {content["inputs"][0]["name"]: x} | {tensor["input"]: delta[tensor["name"]] for tensor in kept}
+    logits = run_graph(folder / "device" / entry["prediction"], feeds)[content["outputs"][0]["name"]]
+    assert found["classes"] == logits.argmax(1).tolist()
+    assert found["epochs"] == 5
+    assert found["fed"] == x[0].size
+    assert len(set(found["classes"])) > 1 or len(set(y.tolist())) == 1

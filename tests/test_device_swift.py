@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import pytest
 from bad_inputs import limited_files
-from conftest import SHARED
+from conftest import ROOT, SHARED
 from device_c import Program, checked, description, environment, features, losses, run_graph, scores, stored
-from device_swift import checks_program, device_program, library
+from device_swift import checks_program, device_program, library, linked
 from models import tiny
 from safetensors.numpy import load_file, save_file
 
@@ -307,3 +307,40 @@ def test_two_thousand_steps_take_no_more_memory_than_twenty(demo):
     (first, before), (last, after) = (map(int, line.split()) for line in lines[:2])
     assert (first, last) == (20, 2000)
     assert after - before < 8 << 20
+
+
+HARNESS = """
+let words = CommandLine.arguments.dropFirst().map { URL(fileURLWithPath: $0) }
+let device = try await opened(words[0])
+let pixels = try Data(contentsOf: words[1]), labels = try Data(contentsOf: words[2]).map { Int($0) }
+let size = pixels.count / labels.count
+let pictures: [[UInt8]] = (0..<labels.count).map { place in
+    pixels[place * size..<(place + 1) * size].flatMap { [$0, $0, $0, 255] }
+}
+let data = try samples(device, pictures, labels)
+let model = try await personalised(device, data, in: words[3], memory: 1 << 30, gate: PauseGate())
+let found = try await kept(model, data, delta: words[3].appendingPathComponent("delta"))
+print(found.map { String($0) }.joined(separator: " "))
+"""
+
+
+def test_what_the_page_says_runs(demo, built, changed, tmp_path):
+    blocks = re.findall(r"```swift\n(.*?)```", (ROOT / "docs" / "app-ios.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    (tmp_path / "main.swift").write_text("\n".join([*blocks, HARNESS]))
+    program = linked(built, "page", tmp_path / "main.swift")
+    rule = {"scale": 1 / 255, "mean": [0], "std": [1], "channel_axis": 1, "bgr": False, "data": "integer"}
+    package = changed(preprocessing=rule).package
+    x, y = data(demo)
+    (x * 255).round().astype("u1").tofile(tmp_path / "x")
+    y.astype("u1").tofile(tmp_path / "y")
+    out = tmp_path / "out"
+    out.mkdir()
+    lines = checked(program, package, tmp_path / "x", tmp_path / "y", out, env=environment()).stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == [f"epoch {epoch}" for epoch in range(1, 6)]
+    entry, delta = description(package)["entries"][0], load_file(out / "delta")
+    kept = [tensor for tensor in entry["tensors"] if tensor["kind"] in ("parameter", "statistic")]
+    feeds = {"input": x} | {tensor["input"]: delta[tensor["name"]] for tensor in kept}
+    expected = run_graph(package / entry["prediction"], feeds)["logits"].argmax(1)
+    assert [int(word) for word in lines[-1].split()] == expected.tolist()
+    assert np.mean(expected == y) > 0.5

@@ -1,7 +1,8 @@
-"""samples/ios on what is the same for all languages, where there is a Swift compiler; and its words against the schema."""
+"""samples/ios on what is the same for all languages, where there is a Swift compiler; its words against the schema."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from device_c import DEVICE, checked, environment
-from device_swift import IOS, SOURCES, checks_program, library
+from device_swift import IOS, SOURCES, checks_program, compiler, library
 from test_device_betti import cases, square  # noqa: F401 - a fixture
 from test_device_c_damaged import ALL, GRAPHS, Damage, flipped, package  # noqa: F401 - a fixture
 
 from adabet_onnx.scoring.betti import Loops, first_betti_number
 
+TAKEN = (  # the functions that are given a key
+    "given|text|name|number|whole|wholeIfGiven|flag|list|filledList|object|texts|numbers|hash|dtype|named|ifNamed"
+)
 SCHEMA = ROOT / "docs" / "schemas" / "device.schema.json"
 
 
@@ -53,8 +57,7 @@ def test_swift_reads_only_keys_that_there_are():
     read = set()
     for name in ("Reading.swift", "ReadingEntries.swift"):
         text = (SOURCES / "AdabetOnnx" / name).read_text()
-        taken = r"(?:given|text|name|number|whole|wholeIfGiven|flag|list|filledList|object|texts|numbers|hash|dtype|named|ifNamed)"
-        read |= set(re.findall(rf'\.{taken}\("([^"]+)"', text)) | set(re.findall(r'shape: "([^"]+)"', text))
+        read |= set(re.findall(rf'\.(?:{TAKEN})\("([^"]+)"', text)) | set(re.findall(r'shape: "([^"]+)"', text))
     assert read <= known
     left_out = {"opset", "ir_version", "profile", "role", "data", "channels", "axis", "indices", "multiply_adds"}
     assert known - read == left_out
@@ -66,6 +69,11 @@ def test_the_app_uses_only_what_the_library_has():
     app = "".join(path.read_text() for path in (IOS / "App").glob("*.swift"))
     for called in set(re.findall(r"\b(?:device|model|gate)\.(\w+)", app)):
         assert re.search(rf"public [^\n]*\b(?:func|var|let) {called}\b", sources), called
+
+
+def test_the_app_parses():
+    """All that can be told of it without Apple's frameworks."""
+    checked(compiler(), "-frontend", "-parse", *sorted((IOS / "App").glob("*.swift")))
 
 
 # --- with one --------------------------------------------------------------------------------------------------------
@@ -129,8 +137,6 @@ def test_the_first_random_numbers_are_the_documented_ones(checks):
 
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 63, 64, 65, 5000])
 def test_hashes(checks, size, tmp_path):
-    import hashlib
-
     (tmp_path / "file").write_bytes(np.random.default_rng(size).bytes(size))
     expected = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
     assert printed(checks, "hash", tmp_path / "file") == [f"{expected} {expected}"]
@@ -193,5 +199,7 @@ def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):  # noqa: F81
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
 def test_the_whole_package_works(checks, package, tmp_path):  # noqa: F811
-    assert list(tried(checks, package, {"nothing": lambda _: None}, tmp_path / "out")) == [("nothing", "save", "ok", "")]
+    assert list(tried(checks, package, {"nothing": lambda _: None}, tmp_path / "out")) == [
+        ("nothing", "save", "ok", "")
+    ]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["p0.delta", "p0.progress", "p0.selected"]

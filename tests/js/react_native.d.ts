@@ -43,4 +43,6 @@ declare module "react-native" {
   export const StyleSheet: { create<T extends { [name: string]: Style }>(styles: T): T };
 }
 
+declare const console: { log(line: string): void };
+
 declare function setTimeout(work: (value: void) => void, milliseconds: number): unknown;

@@ -6,7 +6,7 @@
 //   one that is given as a path may have file:// before it.
 // - Outputs are new arrays, each with a buffer of its own.
 
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import * as native from "onnxruntime-node";
@@ -187,4 +187,38 @@ async function full() {
   return { code, kept: [...readFileSync(file)], beside: existsSync(`${file}.part`), same };
 }
 
-console.log(JSON.stringify(await { train, pause, views, choose, full }[job.what]()));
+/** The functions of docs/app-react-native.md. */
+async function page() {
+  const { expoFiles, opened, fed, personalised, classes } = await from("page.js");
+  class File {
+    constructor(uri) {
+      this.path = path(uri);
+    }
+
+    get exists() {
+      return existsSync(this.path);
+    }
+
+    bytes = async () => new Uint8Array(readFileSync(this.path));
+    create = () => writeFileSync(this.path, "");
+    write = (bytes) => writeFileSync(this.path, bytes);
+    move = (to) => renameSync(this.path, to.path);
+    delete = () => rmSync(this.path);
+  }
+  const documents = own("documents");
+  cpSync(job.package, join(documents, "device"), { recursive: true });
+  const session = await opened(ort, expoFiles(File), documents);
+  const { width, height } = session.pictureSize;
+  const { samples, labels } = data();
+  const lines = [];
+  const log = console.log;
+  console.log = (line) => lines.push(line);
+  const { training, delta } = await personalised(session, samples, [...labels].map(Number), 1e9);
+  console.log = log;
+  const found = await classes(training, samples);
+  const one = fed(session, [new Uint8Array(4 * width * height)]);
+  await session.close();
+  return { classes: found, delta, epochs: lines.length, fed: one.length };
+}
+
+console.log(JSON.stringify(await { train, pause, views, choose, full, page }[job.what]()));

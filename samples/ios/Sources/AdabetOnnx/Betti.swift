@@ -104,7 +104,9 @@ final class Loops {
     }
 
     /// The number of each subset; a point may be given twice.
-    func count(_ subsets: [[Int]]) throws -> [Int] {
+    ///
+    /// - Parameter subsets: taken one after the other, so that there need not be all of them at once.
+    func count(_ subsets: some Sequence<[Int]>) throws -> [Int] {
         let basis = Basis(pairs: Self.pairs(points))
         return try subsets.map { try count($0, basis) }
     }

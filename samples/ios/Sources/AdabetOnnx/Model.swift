@@ -65,7 +65,7 @@ public actor Model {
     // MARK: - Files
 
     /// What was learned, as a file that travels: it goes into the same model on any device, or into the artifacts with
-    /// `adabet-onnx apply-delta`. A file of that name is replaced as a whole or not at all.
+    /// `adabet-onnx delta apply`. A file of that name is replaced as a whole or not at all.
     public func saveDelta(to file: URL) throws {
         if let name = notFinite(entry.kept, in: kept) {
             throw DeviceError(.notFinite, "'\(short(name))' is not finite")

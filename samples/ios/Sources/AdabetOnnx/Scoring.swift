@@ -42,11 +42,10 @@ extension Device {
             try run.look(at: sample, of: checked)
             await onProgress?(sample + 1, all)
         }
-        let subsets = run.subsets()
         var layers: [Scores.Layer] = []
         for layer in plan.layers.indices {
             try checkCancelled("scoring")
-            layers.append(Scores.Layer(name: plan.layers[layer].name, score: try run.score(layer, subsets)))
+            layers.append(Scores.Layer(name: plan.layers[layer].name, score: try run.score(layer)))
             await onProgress?(count + layers.count, all)
         }
         return Scores(samples: count, layers: layers)
@@ -94,16 +93,18 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
         }
     }
 
-    func subsets() -> [[Int]] {
-        let points = min(plan.points, samples)
+    /// All layers have the same subsets, drawn anew.
+    func score(_ layer: Int) throws -> Double {
+        let points = min(plan.points, samples), count = points == samples ? 1 : plan.subsets
         var random = Random(seed: plan.seed, stream: 0)
-        return (0..<(points == samples ? 1 : plan.subsets)).map { _ in random.subset(samples, points) }
+        let total = try loops(layer).count((0..<count).lazy.map { _ in random.subset(samples, points) }).reduce(0, +)
+        return Double(total) / Double(count) / (Double(points) * Double(plan.layers[layer].size))
     }
 
-    func score(_ layer: Int, _ subsets: [[Int]]) throws -> Double {
+    private func loops(_ layer: Int) throws -> Loops {
         let width = plan.layers[layer].numbers
         let from = numbers[layer].start.bindMemory(to: Float.self, capacity: samples * width)
-        let loops = try Loops(count: samples) { i, j in
+        return try Loops(count: samples) { i, j in
             var sum = 0.0
             for k in 0..<width {
                 let apart = Double(from[i * width + k]) - Double(from[j * width + k])
@@ -111,7 +112,5 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
             }
             return sum.squareRoot()
         }
-        let total = try loops.count(subsets).reduce(0, +)
-        return Double(total) / Double(subsets.count) / (Double(subsets[0].count) * Double(plan.layers[layer].size))
     }
 }

@@ -33,10 +33,16 @@ public struct TensorType: Sendable {
         elements = bytes / dtype.width
     }
 
-    func extents(samples: Int) -> [Int] { shape.map { $0.perSample ? $0.count * samples : $0.count } }
+    func extents(samples: Int) -> [Int] { shape.map { $0.perSample ? times($0.count, samples) : $0.count } }
 
     /// Bytes of so many samples; where no axis is of samples, always the same.
-    func bytes(samples: Int) -> Int { shape.contains(where: \.perSample) ? bytes * samples : bytes }
+    func bytes(samples: Int) -> Int { shape.contains(where: \.perSample) ? times(bytes, samples) : bytes }
+
+    /// What no Int holds is the largest: no tensor is as large, and Swift ends a program that multiplies too far.
+    private func times(_ count: Int, _ samples: Int) -> Int {
+        let (product, tooMany) = count.multipliedReportingOverflow(by: samples)
+        return tooMany ? Int.max : product
+    }
 
     /// A tensor of one number.
     static func number(_ dtype: DataType) -> TensorType { TensorType(name: "a number", dtype: dtype, shape: [])! }
