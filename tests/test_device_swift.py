@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -248,6 +250,22 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(demo, tmp_path):
         )
     assert done.stderr == f"storage: {tmp_path / 'p'} cannot be written: File too large\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lack_of_memory_is_an_error(demo, tmp_path):
+    samples = 200_000  # which are not in memory themselves, unlike what is kept of them
+    for name, width in (("x", 4 * 256), ("y", 8)):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, samples * width)
+    command = demo.command("fit", x=tmp_path / "x", y=tmp_path / "y", progress=tmp_path / "p")
+    most = 1 << 30
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most))  # noqa: E731
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, preexec_fn=limit)
+    kept = samples * description(demo.package)["entries"][0]["boundary"][0]["bytes"]
+    assert kept > most
+    expected = f"what is kept of {samples} samples ({kept} bytes): take fewer"
+    assert done.stderr == f"no memory: there is not enough memory for {expected}\n"
+    assert not (tmp_path / "p").exists()
 
 
 def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, object], str]]:

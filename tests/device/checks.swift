@@ -30,6 +30,13 @@ struct Bytes {
     }
 }
 
+extension Loops {
+    func count(_ subsets: [[Int]]) throws -> [Int] {
+        var left = subsets.makeIterator()
+        return try count(subsets.count) { left.next()! }
+    }
+}
+
 /// A matrix of betti-1000.bin.
 func nextLoops(_ file: inout Bytes) throws -> Loops {
     let points = Int(file.next(UInt16.self)), width = file.next(UInt16.self)

@@ -103,12 +103,10 @@ final class Loops {
         }
     }
 
-    /// The number of each subset; a point may be given twice.
-    ///
-    /// - Parameter subsets: taken one after the other, so that there need not be all of them at once.
-    func count(_ subsets: some Sequence<[Int]>) throws -> [Int] {
+    /// The numbers of so many subsets, asked for one after the other; a point may be given twice.
+    func count(_ subsets: Int, of next: () -> [Int]) throws -> [Int] {
         let basis = Basis(pairs: Self.pairs(points))
-        return try subsets.map { try count($0, basis) }
+        return try (0..<subsets).map { _ in try count(next(), basis) }
     }
 
     private func count(_ subset: [Int], _ basis: Basis) throws -> Int {

@@ -14,8 +14,8 @@ struct Features {
         self.samples = samples
         sources = try entry.boundary.map { boundary in
             if let input = boundary.input { return .input(input) }
-            let purpose = "what is kept of \(samples.count) samples: take fewer"
-            return .made(try Memory(samples.count, times: boundary.type.bytes, for: purpose))
+            let purpose = "what is kept of \(samples.count) samples"
+            return .made(try Memory(samples.count, times: boundary.type.bytes, for: purpose, advice: ": take fewer"))
         }
         let made = zip(entry.boundary, sources).compactMap { boundary, source -> (TensorType, Memory)? in
             guard case .made(let memory) = source else { return nil }

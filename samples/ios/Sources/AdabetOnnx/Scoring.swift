@@ -97,7 +97,7 @@ private final class ScoringRun: @unchecked Sendable {  // one task has it
     func score(_ layer: Int) throws -> Double {
         let points = min(plan.points, samples), count = points == samples ? 1 : plan.subsets
         var random = Random(seed: plan.seed, stream: 0)
-        let total = try loops(layer).count((0..<count).lazy.map { _ in random.subset(samples, points) }).reduce(0, +)
+        let total = try loops(layer).count(count) { random.subset(self.samples, points) }.reduce(0, +)
         return Double(total) / Double(count) / (Double(points) * Double(plan.layers[layer].size))
     }
 
