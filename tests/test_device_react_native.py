@@ -153,6 +153,10 @@ def test_stopped_it_goes_on_to_the_same_bits(trained):
     assert Path(stopped["delta"]).read_bytes() == Path(trained["delta"]).read_bytes()
 
 
+def test_damaged_progress_does_not_stand_in_the_way(task):
+    assert task[2]("anew") == {"steps": 20, "progress": False}
+
+
 def test_a_pause_is_one(task):
     assert task[2]("pause") == {"paused": 3, "steps": 20}
 

@@ -1,4 +1,15 @@
-import type { Choice, Device, EpochReport, FitOptions, Labelled, Ort, Samples, StepReport, Training } from "@adabet-onnx/core";
+import type {
+  Choice,
+  Device,
+  EpochReport,
+  ErrorCode,
+  FitOptions,
+  Labelled,
+  Ort,
+  Samples,
+  StepReport,
+  Training,
+} from "@adabet-onnx/core";
 import { DeviceError, fedFromPixels, open } from "@adabet-onnx/core";
 import type { FileSystem } from "./files";
 import { folder, replace } from "./files";
@@ -146,11 +157,13 @@ export class Session {
     try {
       await training.resume(await this.files.read(path));
     } catch (error) {
-      if (!(error instanceof DeviceError) || error.code !== "wrong-model") throw error;
-      await this.files.remove(path); // of another entry or package: begin anew
+      if (!(error instanceof DeviceError) || !OF_NO_USE.has(error.code)) throw error;
+      await this.files.remove(path); // of another entry or package, or damaged: begin anew
     }
   }
 }
+
+const OF_NO_USE: ReadonlySet<ErrorCode> = new Set(["wrong-model", "wrong-file", "wrong-hash", "wrong-shape"]);
 
 /** Let the screen draw and the app hear its buttons. */
 function breath(): Promise<void> {

@@ -122,6 +122,18 @@ async function stopped(name) {
   return { code, left, steps, delta: path(delta), progress: existsSync(join(folder, "training.progress")) };
 }
 
+/** Progress that is of no use does not stand in the way. */
+async function anew() {
+  const folder = own("anew");
+  writeFileSync(join(folder, "training.progress"), "this is no progress");
+  const session = await start(files, folder);
+  let steps = 0;
+  const onReport = (report) => void (steps += report.kind === "step");
+  await session.train(session.device.description.entries[0].name, data(), { ...settings, onReport });
+  await session.close();
+  return { steps, progress: existsSync(join(folder, "training.progress")) };
+}
+
 /** While it is paused, no step is done. */
 async function pause() {
   const session = await start(files, own("paused"));
@@ -221,4 +233,4 @@ async function page() {
   return { classes: found, delta, epochs: lines.length, fed: one.length };
 }
 
-console.log(JSON.stringify(await { train, pause, views, choose, full, page }[job.what]()));
+console.log(JSON.stringify(await { train, anew, pause, views, choose, full, page }[job.what]()));

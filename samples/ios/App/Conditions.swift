@@ -9,8 +9,10 @@ final class Conditions {
     init(_ tell: @escaping @Sendable (String?) -> Void) {
         self.tell = tell
         for name in [Notification.Name.NSProcessInfoPowerStateDidChange, ProcessInfo.thermalStateDidChangeNotification] {
-            observers.append(
-                NotificationCenter.default.addObserver(forName: name, object: nil, queue: nil) { [weak self] _ in self?.look() })
+            let observer = NotificationCenter.default.addObserver(forName: name, object: nil, queue: nil) { [weak self] _ in
+                self?.look()
+            }
+            observers.append(observer)
         }
     }
 

@@ -41,7 +41,8 @@ final class Session: ObservableObject {
             }
             let device = try await Device.open(at: folder)
             self.device = device
-            self.classes = device.description.classNames ?? (0..<(device.description.labels.classes ?? 0)).map(String.init)
+            let count = device.description.labels.classes ?? 0
+            self.classes = device.description.classNames ?? (0..<count).map(String.init)
         }
     }
 
@@ -49,10 +50,12 @@ final class Session: ObservableObject {
         guard let device else { return }
         await attempt {
             for item in items {
-                guard let data = try await item.loadTransferable(type: Data.self), let picture = UIImage(data: data) else { continue }
-                let size = try device.pictureSize()
-                let numbers = try device.input(
-                    fromRGBA: pixels(of: picture, width: size.width, height: size.height), width: size.width, height: size.height)
+                guard let data = try await item.loadTransferable(type: Data.self), let picture = UIImage(data: data) else {
+                    continue
+                }
+                let (width, height) = try device.pictureSize()
+                let rgba = pixels(of: picture, width: width, height: height)
+                let numbers = try device.input(fromRGBA: rgba, width: width, height: height)
                 self.photographs.append(Photograph(picture: picture, numbers: numbers))
             }
         }
@@ -76,15 +79,18 @@ final class Session: ObservableObject {
             let file = try self.file("training.progress")
             do {
                 try await self.fit(model, samples, file)
-            } catch let error as DeviceError where error.code == .wrongModel {  // of other photographs: begin anew
+            } catch let error as DeviceError where [.wrongModel, .wrongHash].contains(error.code) && self.exists(file) {
+                // Progress of other photographs, or damaged: begin anew.
                 try FileManager.default.removeItem(at: file)
                 try await model.reset()
                 try await self.fit(model, samples, file)
             }
             try await self.keep(model)
-            try FileManager.default.removeItem(at: file)
+            if self.exists(file) { try FileManager.default.removeItem(at: file) }
         }
     }
+
+    private func exists(_ file: URL) -> Bool { FileManager.default.fileExists(atPath: file.path) }
 
     private func fit(_ model: Model, _ samples: Samples, _ file: URL) async throws {
         try await model.fit(samples, FitOptions(progress: file)) { progress in

@@ -83,8 +83,11 @@ extension Model {
     /// Loss and accuracy with the present values.
     public func evaluate(_ samples: Samples, batchSize: Int? = nil) throws -> Evaluation {
         let size = batchSize ?? device.description.start.batchSize
-        guard (1...Random.most).contains(size) else { throw DeviceError(.usage, "a batch size of \(size); expected at least 1") }
-        return try EvaluationRun(device, entry, samples, batchSize: size, "data").evaluate(stateValues(device.runtime, kept, entry.kept))
+        guard (1...Random.most).contains(size) else {
+            throw DeviceError(.usage, "a batch size of \(size); expected at least 1")
+        }
+        let run = try EvaluationRun(device, entry, samples, batchSize: size, "data")
+        return try run.evaluate(stateValues(device.runtime, kept, entry.kept))
     }
 
     /// The values of the progress file, where there is one; and whether they are of this training.
@@ -225,7 +228,8 @@ private final class FitRun {
             entry.boundary.map { Slot($0.type) }
             + [Slot(names.labels, labels), Slot(names.learningRate, .float32), Slot(names.step, .int64)]
             + entry.tensors.map { Slot($0.input, .float32) }
-        let outs = [Slot(names.loss, .float32), Slot(names.logits, .float32)] + entry.tensors.map { Slot($0.output, .float32) }
+        let outs =
+            [Slot(names.loss, .float32), Slot(names.logits, .float32)] + entry.tensors.map { Slot($0.output, .float32) }
         graph = try device.graph(entry.step, ins: ins, outs: outs)
     }
 

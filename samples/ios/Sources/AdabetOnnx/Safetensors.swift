@@ -52,12 +52,13 @@ struct Safetensors {
     /// Tensors fill the data without gaps and without lying over each other.
     private func checkPlaces(_ path: String, _ dataBytes: Int) throws {
         var at = 0
-        for range in tensors.values.map(\.bytes).sorted(by: { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }) {
+        let ranges = tensors.values.map(\.bytes)
+        for range in ranges.sorted(by: { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }) {
             guard range.lowerBound == at else { break }
             at = range.upperBound
         }
-        let end = tensors.values.map(\.bytes.upperBound).max() ?? 0
-        let total = tensors.values.reduce(0) { $0 + $1.bytes.count }
+        let end = ranges.map(\.upperBound).max() ?? 0
+        let total = ranges.reduce(0) { $0 + $1.count }
         guard at == dataBytes, end == dataBytes, total == dataBytes else {
             throw DeviceError(.wrongFile, "\(path): its tensors do not fill its \(dataBytes) bytes of data")
         }

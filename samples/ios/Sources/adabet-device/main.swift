@@ -97,7 +97,8 @@ func show(_ device: Device) {
     for type in description.outputs { print("output \(type.name) \(type.dtype.rawValue) \(text(type.shape))") }
     print("labels \(description.labels.type.dtype.rawValue) \(text(description.labels.type.shape))")
     for entry in description.entries {
-        print("entry \(entry.name): \(entry.layers.count) layers, \(entry.trained) numbers, \(entry.selectedBytes) bytes to send")
+        let size = "\(entry.trained) numbers, \(entry.selectedBytes) bytes to send"
+        print("entry \(entry.name): \(entry.layers.count) layers, \(size)")
         for layer in entry.layers { print("  \(layer)") }
     }
 }
