@@ -4,6 +4,8 @@
 #
 #     sudo sh tests/device/swift_chroot.sh /opt/swift
 #     SWIFTC=/opt/swift/swiftc make samples-swift
+#
+# This checkout and /tmp are mounted in it: unmount them before FOLDER is removed (umount -R; findmnt lists them).
 set -eu
 
 folder=$1
