@@ -27,7 +27,8 @@ test: core .venv-keras/.installed .venv-jax/.installed
 	$(PYTEST) $(CONVERTERS)
 
 core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-oldest/.installed \
-  tests/js/node_modules/.installed build/onnxruntime/.installed check
+  tests/js/node_modules/.installed build/onnxruntime/.installed \
+  tests/mobile/node_modules/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
 
@@ -109,6 +110,20 @@ build/onnxruntime/.installed: tests/device/onnxruntime_header.sh
 	  echo "onnxruntime_c_api.h could not be fetched: tests of samples/c are skipped"
 	touch $@
 
+# What samples/csharp, java and android are compiled with and run on: mono, a JDK, Kotlin's compiler, and the package that has
+# ONNX Runtime's C# sources and its Android classes. apt-get waits for the target above: it takes one at a time.
+tests/mobile/node_modules/.installed: tests/mobile/package.json build/onnxruntime/.installed
+	mkdir -p $(dir $@)
+	cd tests/mobile && npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts || \
+	  echo "npm could not install what samples of mobile platforms are compiled with: their tests are skipped"
+	{ command -v mcs && command -v mono; } >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends mono-mcs mono-runtime) >/dev/null 2>&1 || \
+	  echo "there is no mono, and apt-get could not install it: tests of samples/csharp are skipped"
+	command -v javac >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless) >/dev/null 2>&1 || \
+	  echo "there is no JDK, and apt-get could not install it: tests of samples/java are skipped"
+	touch $@
+
 # The newest onnxruntime for node and for browsers, what samples/web is built with, and a real browser.
 tests/js/node_modules/.installed: tests/js/package.json
 	mkdir -p $(dir $@)
@@ -120,6 +135,6 @@ tests/js/node_modules/.installed: tests/js/package.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules adabet-demo build dist \
+	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules tests/mobile/node_modules adabet-demo build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -185,10 +185,16 @@ def test_a_reload_keeps_it_but_for_the_epoch_that_went_on(seen):
     assert kept["pictures"].startswith("900 pictures")
     assert kept["right"] > RIGHT
     assert seen["goneOn"] > RIGHT
+    assert seen["rate"] == "0.005"
+
+
+def test_it_stops_when_it_is_told_to(seen):
+    assert 2 <= seen["stopped"]["epochs"] < 100
+    assert seen["stopped"]["right"] > RIGHT
 
 
 def test_it_works_without_network(seen):
-    assert seen["offline"]["asked"] == 0
+    assert seen["offline"]["answer"].startswith("It is ")
     assert seen["offline"]["model"].startswith("digits")
 
 

@@ -43,7 +43,9 @@ function serviceWorker() {
     },
     closeBundle() {
       const later = GPU.map((name) => `ort/${name}`);
-      const listed = files(folder).map((path) => [path, digest(join(folder, path))]).filter(([path]) => path !== "sw.js");
+      const listed = files(folder)
+        .map((path) => [path, digest(join(folder, path))])
+        .filter(([path]) => path !== "sw.js");
       const code = readFileSync(join(here, "src/sw.js"), "utf8")
         .replace("__FILES__", () => JSON.stringify(listed.filter(([path]) => !later.includes(path))))
         .replace("__LATER__", () => JSON.stringify(listed.filter(([path]) => later.includes(path))));
@@ -55,7 +57,11 @@ function serviceWorker() {
 function files(folder, below = folder) {
   return readdirSync(below)
     .sort()
-    .flatMap((name) => (statSync(join(below, name)).isDirectory() ? files(folder, join(below, name)) : [relative(folder, join(below, name)).replaceAll("\\", "/")]));
+    .flatMap((name) =>
+      statSync(join(below, name)).isDirectory()
+        ? files(folder, join(below, name))
+        : [relative(folder, join(below, name)).replaceAll("\\", "/")],
+    );
 }
 
 function digest(path) {

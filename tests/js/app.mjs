@@ -26,7 +26,8 @@ const seen = { problems: [], violations: [], sideways: [], states: [] };
 
 /** A page of its own storage, whose complaints are kept. */
 async function visit(given) {
-  const context = given ?? (await browser.newContext({ viewport: { width: 390, height: 844 }, permissions: ["camera"] }));
+  const context =
+    given ?? (await browser.newContext({ viewport: { width: 390, height: 844 }, permissions: ["camera"] }));
   const tab = await context.newPage();
   tab.setDefaultTimeout(30000);
   tab.on("console", (message) => {
@@ -44,7 +45,12 @@ const number = async (tab, id) => Number(/\((\d+) of/.exec(await text(tab, id))?
 const says = (tab, id, words) =>
   tab.waitForFunction(([id, words]) => new RegExp(words).test(document.querySelector(id).textContent), [id, words]);
 
-const LOOKS = [[360, "light"], [1280, "dark"], [360, "dark"], [1280, "light"]];
+const LOOKS = [
+  [360, "light"],
+  [1280, "dark"],
+  [360, "dark"],
+  [1280, "light"],
+];
 
 /** What axe finds, and whether the page scrolls sideways, in the first of these looks. */
 async function inspect(tab, state, looks = 2) {
@@ -57,7 +63,10 @@ async function inspect(tab, state, looks = 2) {
     const found = await tab.evaluate(async () => {
       const { violations } = await globalThis.axe.run();
       const { scrollWidth, clientWidth } = document.documentElement;
-      return { rules: violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`), over: scrollWidth - clientWidth };
+      return {
+        rules: violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`),
+        over: scrollWidth - clientWidth,
+      };
     });
     seen.violations.push(...found.rules.map((rule) => `${state}, ${width}, ${colorScheme}: ${rule}`));
     if (found.over > 0) seen.sideways.push(`${state}, ${width}: ${found.over}`);
@@ -88,7 +97,11 @@ async function adapt(tab) {
   await says(tab, "#layers-text", "Chosen");
   seen.free = await text(tab, "#layers-text");
   await tab.click("#scores-details summary");
-  seen.ranking = await tab.locator("#scores li").evaluateAll((items) => items.map((one) => [one.querySelector(".name").textContent, Number(one.querySelector(".value").title)]));
+  seen.ranking = await tab
+    .locator("#scores li")
+    .evaluateAll((items) =>
+      items.map((one) => [one.querySelector(".name").textContent, Number(one.querySelector(".value").title)]),
+    );
   await tab.fill("#limit", "1");
   await tab.press("#limit", "Enter");
   await says(tab, "#layers-text", "fits");
@@ -105,7 +118,11 @@ async function adapt(tab) {
   await says(tab, "#training-text", "epoch 2 of 3");
   await tab.click("#pause");
   await says(tab, "#training-text", "Paused");
-  const steps = () => tab.evaluate(() => [document.querySelector("#progress").value, document.querySelector("#chart .curve-loss").getAttribute("d")]);
+  const steps = () =>
+    tab.evaluate(() => [
+      document.querySelector("#progress").value,
+      document.querySelector("#chart .curve-loss").getAttribute("d"),
+    ]);
   await tab.waitForTimeout(200);
   const before = await steps();
   await inspect(tab, "paused");
@@ -129,26 +146,43 @@ async function comeBack(tab) {
   await tab.reload();
   await ready(tab);
   const stored = Number(/(\d+) epochs/.exec(await text(tab, "#stored"))[1]);
-  seen.reloaded = { stored, pictures: await text(tab, "#pictures-text"), rows: await tab.locator("#history tr").count(), right: await number(tab, "#now") };
+  seen.reloaded = {
+    stored,
+    pictures: await text(tab, "#pictures-text"),
+    rows: await tab.locator("#history tr").count(),
+    right: await number(tab, "#now"),
+  };
   await tab.fill("#epochs", String(stored + 1));
+  seen.rate = await tab.inputValue("#rate");
   await tab.fill("#rate", "0.0001");
   await tab.click("#train");
   await says(tab, "#training-text", `${stored + 1} epochs done`);
   seen.goneOn = await number(tab, "#now");
+  await tab.fill("#epochs", "200");
+  await tab.click("#train");
+  await says(tab, "#training-text", `epoch ${stored + 3} of`);
+  await tab.click("#stop");
+  await says(tab, "#training-text", "epochs done");
+  seen.stopped = {
+    epochs: Number(/(\d+) epochs/.exec(await text(tab, "#training-text"))[1]) - stored,
+    right: await number(tab, "#now"),
+  };
+  await says(tab, "#live", "epochs done");
 }
 
 /** No network: the page comes from the cache and works. */
 async function offline(tab) {
   await says(tab, "#offline", "without network");
   await tab.context().setOffline(true);
-  const asked = site.sent.requests.length;
+  site.sent.down = true;
   await tab.reload();
   await ready(tab);
   await tab.locator("#canvas").focus();
   for (const key of [" ", ...Array(8).fill("ArrowDown"), " "]) await tab.keyboard.press(key);
   await tab.click("#ask");
   await says(tab, "#answer", "It is .*before training");
-  seen.offline = { asked: site.sent.requests.length - asked, model: await text(tab, "#model-text"), answer: await text(tab, "#answer") };
+  seen.offline = { model: await text(tab, "#model-text"), answer: await text(tab, "#answer") };
+  site.sent.down = false;
   await tab.context().setOffline(false);
 }
 
@@ -176,11 +210,16 @@ async function restore(tab) {
   await inspect(tab, "message");
   await tab.click("#anew");
   await says(tab, "#training-text", "Ready");
-  await tab.evaluate((bytes) => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File([Uint8Array.from(bytes)], "page.safetensors"));
-    document.querySelector("h2").dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-  }, [...delta]);
+  await tab.evaluate(
+    (bytes) => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([Uint8Array.from(bytes)], "page.safetensors"));
+      document
+        .querySelector("h2")
+        .dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    },
+    [...delta],
+  );
   await says(tab, "#stored", "Restored .* from page.safetensors");
   seen.restored = await number(tab, "#now");
 }
@@ -286,12 +325,18 @@ const timed = async (part, tab) => {
  * that trains on the processor, with losses that are half a percent too high.
  */
 async function gpu() {
-  const other = await chromium.launch({ executablePath, args: [...ARGUMENTS.filter((one) => one !== "--disable-gpu"), "--enable-unsafe-webgpu"] });
+  const other = await chromium.launch({
+    executablePath,
+    args: [...ARGUMENTS.filter((one) => one !== "--disable-gpu"), "--enable-unsafe-webgpu"],
+  });
   try {
     seen.gpu = {};
     for (const kind of ["right", "wrong"]) {
       const context = await other.newContext({ serviceWorkers: "block" });
-      if (kind === "wrong") await context.route("**/ort.webgpu.min.mjs", (route) => route.fulfill({ contentType: "text/javascript", body: WRONG }));
+      if (kind === "wrong")
+        await context.route("**/ort.webgpu.min.mjs", (route) =>
+          route.fulfill({ contentType: "text/javascript", body: WRONG }),
+        );
       const tab = await visit(context);
       if (await tab.isDisabled("#gpu")) return;
       await tab.setInputFiles("#package-folder", join(own, "colours"));
@@ -303,7 +348,11 @@ async function gpu() {
       await tab.fill("#epochs", "3");
       await tab.click("#train");
       await says(tab, "#training-text", "3 epochs done");
-      seen.gpu[kind] = { text: await tab.locator(".alert p").allTextContents(), on: await tab.isChecked("#gpu"), loss: Number(await text(tab, "#loss")) };
+      seen.gpu[kind] = {
+        text: await tab.locator(".alert p").allTextContents(),
+        on: await tab.isChecked("#gpu"),
+        loss: Number(await text(tab, "#loss")),
+      };
       await saved(tab, "#save-selected", `${kind}.bin`);
       await context.close();
     }
@@ -335,7 +384,12 @@ try {
   await timed(keys);
   await timed(gpu);
 } catch (error) {
-  const alerts = await Promise.all(browser.contexts().flatMap((one) => one.pages()).map((tab) => tab.locator(".alert p").allTextContents()));
+  const alerts = await Promise.all(
+    browser
+      .contexts()
+      .flatMap((one) => one.pages())
+      .map((tab) => tab.locator(".alert p").allTextContents()),
+  );
   seen.failed = `${error.stack} ${alerts}`;
 } finally {
   await browser.close();

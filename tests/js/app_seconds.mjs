@@ -9,7 +9,10 @@ const site = await serve(folder);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu", "--disable-quic"] });
 try {
   const tab = await (await browser.newContext({ viewport: { width: 390, height: 844 } })).newPage();
-  const until = (id, words) => tab.waitForFunction(([id, words]) => new RegExp(words).test(document.querySelector(id).textContent), [id, words], { timeout: 300000 });
+  const until = (id, words) =>
+    tab.waitForFunction(([id, words]) => new RegExp(words).test(document.querySelector(id).textContent), [id, words], {
+      timeout: 300000,
+    });
   const seconds = async (work) => {
     const began = performance.now();
     await work();
@@ -35,7 +38,11 @@ try {
   await tab.fill("#epochs", "15");
   found.train = await seconds(async () => {
     await tab.click("#train");
-    await tab.waitForFunction(() => Number(/\((\d+) of/.exec(document.querySelector("#now").textContent)?.[1]) > 340, undefined, { timeout: 300000 });
+    await tab.waitForFunction(
+      () => Number(/\((\d+) of/.exec(document.querySelector("#now").textContent)?.[1]) > 340,
+      undefined,
+      { timeout: 300000 },
+    );
   });
   found.right = Number(/\((\d+) of/.exec(await tab.textContent("#now"))[1]);
   console.log(JSON.stringify(found));

@@ -15,20 +15,20 @@ const types = {
   ".webmanifest": "application/manifest+json",
 };
 
-/** Serve a folder below /page/; `bytes` counts what was sent, `requests` lists the paths. */
+/** Serve a folder below /page/; `bytes` counts what was sent; while `down`, nobody is answered. */
 export async function serve(folder) {
-  const sent = { bytes: 0, requests: [] };
+  const sent = { bytes: 0, down: false };
   const server = createServer(async (request, response) => {
+    if (sent.down) return request.socket.destroy();
     const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
     try {
       if (!path.startsWith("/page/")) throw new Error(path);
-      const name = normalize(path.slice("/page/".length)) === "." ? "index.html" : normalize(path.slice("/page/".length));
+      const name =
+        normalize(path.slice("/page/".length)) === "." ? "index.html" : normalize(path.slice("/page/".length));
       const body = await readFile(join(folder, name));
       sent.bytes += body.length;
-      sent.requests.push(path);
       response.writeHead(200, { "Content-Type": types[extname(name)] ?? "application/octet-stream" }).end(body);
     } catch {
-      sent.requests.push(`${path} 404`);
       response.writeHead(404).end();
     }
   });

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adabet_onnx import make_menu, score
+from adabet_onnx import Packing, make_menu, score
 
 HERE = Path(__file__).resolve().parent.parent
 MAGIC, VERSION = b"ADBX", 1
@@ -34,7 +34,8 @@ def main() -> None:
         scores = score(model, data)
         folder = given.output / "packages" / "demo"
         folder.parent.mkdir(exist_ok=True)
-        make_menu(model, folder, scores=scores, entries=given.entries, check=given.check)
+        packing = Packing(profile="webgpu")  # which any processor runs too
+        make_menu(model, folder, scores=scores, entries=given.entries, packing=packing, check=given.check)
         with np.load(data) as arrays:
             (given.output / "packages" / "demo-example.bin").write_bytes(example(arrays))
     site = {"title": "Handwritten digits", "package": "packages/demo", "example": "packages/demo-example.bin"}

@@ -34,7 +34,8 @@ export class Album {
   }
 
   get view(): PicturesView {
-    const count = (role: Role) => this.classes.map((_, label) => this.pictures.filter((one) => one.label === label && one.role === role).length);
+    const count = (role: Role) =>
+      this.classes.map((_, label) => this.pictures.filter((one) => one.label === label && one.role === role).length);
     return { train: count("train"), test: count("test") };
   }
 
@@ -56,10 +57,22 @@ export class Album {
     const skipped: { name: string; why: string }[] = [];
     for (const [i, { picture, name, label, folder }] of given.entries()) {
       const found = label ?? (folder === null ? null : labelOf(folder, this.classes));
-      if (found === null) skipped.push({ name, why: folder === null ? "it has no class: choose one, or put it into a folder" : `folder ${folder} is none of the classes` });
+      if (found === null)
+        skipped.push({
+          name,
+          why:
+            folder === null
+              ? "it has no class: choose one, or put it into a folder"
+              : `folder ${folder} is none of the classes`,
+        });
       else {
         try {
-          added.push({ name, label: found, role: this.roleOfNext(found, added), rgba: await fitted(picture, this.frame) });
+          added.push({
+            name,
+            label: found,
+            role: this.roleOfNext(found, added),
+            rgba: await fitted(picture, this.frame),
+          });
         } catch {
           skipped.push({ name, why: "it is no picture that this browser can read" });
         }
@@ -96,17 +109,24 @@ export class Album {
 
   /** Every fifth picture of a class is kept for the test. */
   private roleOfNext(label: number, pending: readonly Picture[]): Role {
-    const before = [...this.pictures, ...pending].filter((one) => one.label === label && !one.name.startsWith("example ")).length;
+    const before = [...this.pictures, ...pending].filter(
+      (one) => one.label === label && !one.name.startsWith("example "),
+    ).length;
     return before % TEST_EVERY === TEST_EVERY - 1 ? "test" : "train";
   }
 
   /** Where the model has no names for its classes, folders give them, in alphabetical order. */
   private nameClasses(given: readonly Given[]): void {
     if (this.description.class_names !== null || this.size > 0) return;
-    const folders = [...new Set(given.flatMap(({ label, folder }) => (label === null && folder !== null ? [folder] : [])))].sort();
+    const folders = [
+      ...new Set(given.flatMap(({ label, folder }) => (label === null && folder !== null ? [folder] : []))),
+    ].sort();
     if (folders.length === 0 || folders.every((folder) => labelOf(folder, this.classes) !== null)) return;
     if (folders.length > this.classes.length) {
-      throw new DeviceError("wrong-option", `There are ${folders.length} folders, but the model has ${this.classes.length} classes. Drop folders of its classes.`);
+      throw new DeviceError(
+        "wrong-option",
+        `There are ${folders.length} folders, but the model has ${this.classes.length} classes. Drop folders of its classes.`,
+      );
     }
     this.classes = this.classes.map((name, i) => folders[i] ?? name);
   }

@@ -82,7 +82,10 @@ export class Capture {
 
   private place(event: PointerEvent): readonly [number, number] {
     const { left, top, width, height } = this.canvas.getBoundingClientRect();
-    return [((event.clientX - left) / width) * this.canvas.width, ((event.clientY - top) / height) * this.canvas.height];
+    return [
+      ((event.clientX - left) / width) * this.canvas.width,
+      ((event.clientY - top) / height) * this.canvas.height,
+    ];
   }
 
   private stroke([x0, y0]: readonly [number, number], [x1, y1]: readonly [number, number]): void {
@@ -105,7 +108,10 @@ export class Capture {
       if (pen.down) this.stroke([pen.x, pen.y], [pen.x, pen.y]);
     } else if (move !== undefined) {
       const within = (value: number, most: number) => Math.min(Math.max(value, PEN / 2), most - PEN / 2);
-      const [x, y] = [within(pen.x + (move[0] * PEN) / 2, canvas.width), within(pen.y + (move[1] * PEN) / 2, canvas.height)];
+      const [x, y] = [
+        within(pen.x + (move[0] * PEN) / 2, canvas.width),
+        within(pen.y + (move[1] * PEN) / 2, canvas.height),
+      ];
       if (pen.down) this.stroke([pen.x, pen.y], [x, y]);
       this.pen = { ...pen, x, y };
     } else return;

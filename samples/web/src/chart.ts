@@ -24,11 +24,20 @@ export function drawChart({ curve, history, stepsPerEpoch, epochs }: RunView): v
     parts.push(drawing("text", { class: "right", x: right + 6, y: y(share) + 4 }, `${100 * share} %`));
   }
   for (const epoch of ticks(epochs)) {
-    if (stepsPerEpoch > 0) parts.push(drawing("text", { class: "under", x: x(epoch * stepsPerEpoch), y: bottom + 16 }, String(epoch)));
+    if (stepsPerEpoch > 0)
+      parts.push(drawing("text", { class: "under", x: x(epoch * stepsPerEpoch), y: bottom + 16 }, String(epoch)));
   }
   parts.push(drawing("text", { class: "under", x: (LEFT + right) / 2, y: bottom + 31 }, "epoch"));
-  if (curve.length > 0) parts.push(drawing("path", { class: "curve-loss", d: path(thinned(curve).map(([step, loss]) => [x(step), y(Math.min(loss / most, 1))])) }));
-  const tested = history.filter((row) => row.right !== null).map((row) => [x(row.epoch * stepsPerEpoch), y(row.right! / row.tested)] as const);
+  if (curve.length > 0)
+    parts.push(
+      drawing("path", {
+        class: "curve-loss",
+        d: path(thinned(curve).map(([step, loss]) => [x(step), y(Math.min(loss / most, 1))])),
+      }),
+    );
+  const tested = history
+    .filter((row) => row.right !== null)
+    .map((row) => [x(row.epoch * stepsPerEpoch), y(row.right! / row.tested)] as const);
   if (tested.length > 0) parts.push(drawing("path", { class: "curve-accuracy", d: path(tested) }));
   for (const [cx, cy] of tested) parts.push(drawing("circle", { class: "point", cx, cy, r: 4 }));
   title.textContent = described(curve, history);

@@ -15,7 +15,10 @@ export function trustedUrl(url: URL): string {
 }
 
 interface Policies {
-  createPolicy(name: string, rules: { createScriptURL(url: string): string }): { createScriptURL(url: string): unknown };
+  createPolicy(
+    name: string,
+    rules: { createScriptURL(url: string): string },
+  ): { createScriptURL(url: string): unknown };
 }
 
 const policies = (globalThis as { trustedTypes?: Policies }).trustedTypes;
@@ -37,12 +40,20 @@ export function connect(onNews: (news: News) => void): Call1 {
     if (data.kind === "done") one?.resolve(data.result as never);
     else one?.reject(new Error(data.message));
   };
-  worker.onerror = (event) => onNews({ kind: "warning", text: `The worker failed: ${event.message || "it cannot be loaded"}. Load the page again.` });
+  worker.onerror = (event) =>
+    onNews({
+      kind: "warning",
+      text: `The worker failed: ${event.message || "it cannot be loaded"}. Load the page again.`,
+    });
   return ((verb, ...given) =>
     new Promise((resolve, reject) => {
       last += 1;
       waiting.set(last, { resolve, reject });
-      const bitmaps = given.flatMap((one) => (typeof ImageBitmap !== "undefined" && (one as { picture?: unknown } | null)?.picture instanceof ImageBitmap ? [(one as { picture: ImageBitmap }).picture] : []));
+      const bitmaps = given.flatMap((one) =>
+        typeof ImageBitmap !== "undefined" && (one as { picture?: unknown } | null)?.picture instanceof ImageBitmap
+          ? [(one as { picture: ImageBitmap }).picture]
+          : [],
+      );
       worker.postMessage({ id: last, verb, given } as Call, bitmaps);
     })) as Call1;
 }

@@ -20,7 +20,11 @@ export function element<K extends keyof HTMLElementTagNameMap>(
   return made;
 }
 
-export function drawing(tag: string, attributes: { readonly [name: string]: string | number }, text?: string): SVGElement {
+export function drawing(
+  tag: string,
+  attributes: { readonly [name: string]: string | number },
+  text?: string,
+): SVGElement {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
   if (text !== undefined) made.textContent = text;
@@ -30,6 +34,25 @@ export function drawing(tag: string, attributes: { readonly [name: string]: stri
 /** Set the text of an element, if it is another one: live regions speak only then. */
 export function say(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
+}
+
+const PAUSE = 3000;
+let spoken = 0;
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+/** Set the text of an element, and let screen readers say it: the last one, where several come soon after each other. */
+export function announce(id: string, text: string): void {
+  const place = byId(id);
+  if (place.textContent === text) return;
+  place.textContent = text;
+  clearTimeout(timer);
+  timer = setTimeout(
+    () => {
+      spoken = performance.now();
+      byId("live").textContent = text;
+    },
+    Math.max(100, spoken + PAUSE - performance.now()),
+  );
 }
 
 export function disable(id: string, disabled: boolean): void {

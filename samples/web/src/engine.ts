@@ -33,7 +33,10 @@ export class Engine {
   async predict(entry: string, samples: Samples): Promise<[number[], number[]]> {
     const training = await this.training(entry);
     const { outputs } = this.device.description;
-    const output = outputs.find(({ role }) => role === "probabilities") ?? outputs.find(({ role }) => role === "logits") ?? outputs[0];
+    const output =
+      outputs.find(({ role }) => role === "probabilities") ??
+      outputs.find(({ role }) => role === "logits") ??
+      outputs[0];
     const shares = async (one: Training) => {
       const numbers = Array.from((await one.predict(samples))[output.name].data as Float32Array);
       return output.role === "probabilities" ? numbers : softmax(numbers);
@@ -52,7 +55,13 @@ export class Engine {
  *
  * @returns null where they agree, else what was found
  */
-export async function disagreement(one: Engine, other: Engine, entry: string, data: Labelled, rate: number): Promise<string | null> {
+export async function disagreement(
+  one: Engine,
+  other: Engine,
+  entry: string,
+  data: Labelled,
+  rate: number,
+): Promise<string | null> {
   const [expected, found] = [await twoLosses(one, entry, data, rate), await twoLosses(other, entry, data, rate)];
   const apart = expected.map((loss, i) => Math.abs(loss - found[i]) / Math.max(Math.abs(loss), 1e-12));
   if (apart[0] <= 1e-4 && (apart.length < 2 || apart[1] <= 1e-3)) return null;

@@ -4,13 +4,14 @@ import { alert, told } from "./alerts.js";
 import { Capture } from "./capture.js";
 import { drawChart } from "./chart.js";
 import { connect, trustedUrl } from "./client.js";
-import { byId, say } from "./dom.js";
+import { announce, byId, say } from "./dom.js";
 import { droppedFiles, isHidden, picked } from "./dropped.js";
 import type { Found } from "./dropped.js";
 import type { Given, News, View } from "./protocol.js";
 import { show, showAnswer, showLatest, showProgress } from "./showing.js";
 
 const SHOWN = 12;
+const PLACES = { pictures: "pictures-text", layers: "layers-text", training: "training-text" } as const;
 let view: View | null = null;
 let pictures = "";
 let drawn = 0;
@@ -18,7 +19,7 @@ let drawn = 0;
 const call = connect((news) => {
   if (news.kind === "view") update(news.view);
   else if (news.kind === "step") step(news);
-  else if (news.kind === "doing") say(byId(news.text === "Reading pictures" ? "pictures-text" : news.text.startsWith("Comparing") ? "training-text" : "layers-text"), `${news.text}: ${news.done} of ${news.total}`);
+  else if (news.kind === "doing") announce(PLACES[news.about], `${news.text}: ${news.done} of ${news.total}`);
   else alert(news.text);
 });
 
@@ -26,8 +27,8 @@ function update(next: View): void {
   const other = next.model?.sha256 !== view?.model?.sha256;
   view = next;
   if (next.model !== null && other) {
-    byId<HTMLInputElement>("epochs").value = String(next.run.epochs || next.model.epochs);
-    byId<HTMLInputElement>("rate").value = String(next.model.rate);
+    byId<HTMLInputElement>("epochs").value = String(next.run.epochs);
+    byId<HTMLInputElement>("rate").value = String(next.run.rate);
     byId<HTMLInputElement>("limit").value = next.limit === null ? "" : String(next.limit / 2 ** 20);
     byId("answers").replaceChildren();
     say(byId("answer"), "");
@@ -69,17 +70,33 @@ async function take(found: readonly Found[]): Promise<void> {
 }
 
 async function openPackage(files: readonly Found[]): Promise<void> {
-  if (!files.some(({ file }) => file.name === "device.json")) throw new Error(`There is no device.json among the ${files.length} files. Choose the folder that adabet-onnx menu or adabet-onnx device wrote, or all files of it.`);
-  await call("openFiles", files.map(({ file }) => ({ name: file.name, blob: file })));
+  if (!files.some(({ file }) => file.name === "device.json"))
+    throw new Error(
+      `There is no device.json among the ${files.length} files. Choose the folder that adabet-onnx menu or adabet-onnx device wrote, or all files of it.`,
+    );
+  await call(
+    "openFiles",
+    files.map(({ file }) => ({ name: file.name, blob: file })),
+  );
 }
 
 async function addPictures(files: readonly Found[]): Promise<void> {
   const label = byId<HTMLSelectElement>("class").selectedIndex;
-  const given = files.map(({ file, folder }): Given => ({ picture: file, name: file.name, label: folder === null ? label : null, folder }));
+  const given = files.map(({ file, folder }): Given => ({
+    picture: file,
+    name: file.name,
+    label: folder === null ? label : null,
+    folder,
+  }));
   const { added, skipped } = await call("addPictures", given);
   if (skipped.length === 0) return;
-  const shown = skipped.slice(0, 3).map(({ name, why }) => `${name}: ${why}`).join("; ");
-  throw new Error(`${added} of ${files.length} files were added. Not: ${shown}${skipped.length > 3 ? `; and ${skipped.length - 3} more` : ""}.`);
+  const shown = skipped
+    .slice(0, 3)
+    .map(({ name, why }) => `${name}: ${why}`)
+    .join("; ");
+  throw new Error(
+    `${added} of ${files.length} files were added. Not: ${shown}${skipped.length > 3 ? `; and ${skipped.length - 3} more` : ""}.`,
+  );
 }
 
 async function restore(file: File): Promise<void> {
@@ -101,7 +118,9 @@ onFiles("package-files", openPackage);
 onFiles("picture-files", addPictures);
 onFiles("picture-folder", (found) => addPictures(found.filter((one) => !isHidden(one))));
 onFiles("restore", ([{ file }]) => restore(file));
-onFiles("ask-file", async ([{ file }]) => showAnswer(await call("predict", { picture: file, name: file.name, label: null, folder: null })));
+onFiles("ask-file", async ([{ file }]) =>
+  showAnswer(await call("predict", { picture: file, name: file.name, label: null, folder: null })),
+);
 
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -138,7 +157,9 @@ on("camera", async () => {
   try {
     await capture.useCamera(!capture.usesCamera);
   } catch (error) {
-    throw new Error(`The camera cannot be used: ${error instanceof Error ? error.message : String(error)}. Allow it in the browser, or draw.`);
+    throw new Error(
+      `The camera cannot be used: ${error instanceof Error ? error.message : String(error)}. Allow it in the browser, or draw.`,
+    );
   }
 });
 
@@ -150,6 +171,7 @@ on("remove-last", () => call("removeLast"));
 on("remove-all", () => call("removeAll"));
 on("score", () => call("score"));
 on("pause", () => call(view?.run.state === "paused" ? "goOn" : "pause"));
+on("stop", () => call("stop"));
 on("anew", () => call("beginAnew"));
 on("forget", () => call("forget"));
 on("save-delta", async () => download(await call("delta"), `${view?.model?.name ?? "model"}.delta.safetensors`));

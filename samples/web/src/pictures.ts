@@ -27,7 +27,8 @@ export function frameOf(description: Description): Frame | string {
   const { shape, dtype } = input;
   const asked = `its input ${JSON.stringify(input.name)} is ${dtype} [${shape.join(", ")}]`;
   if (dtype !== "float32" || shape.length !== 4 || (shape[0] !== "N" && batch !== 1)) return asked;
-  if (loss !== "cross-entropy" || labels.classes === null || labels.shape.length > 1) return `its loss is ${loss}, with labels [${labels.shape.join(", ")}]`;
+  if (loss !== "cross-entropy" || labels.classes === null || labels.shape.length > 1)
+    return `its loss is ${loss}, with labels [${labels.shape.join(", ")}]`;
   const axis = preprocessing?.channel_axis ?? (shape[1] === 1 || shape[1] === 3 ? 1 : shape.length - 1);
   const channels = shape[axis];
   const [height, width] = shape.filter((_, i) => i !== 0 && i !== axis);
@@ -36,7 +37,10 @@ export function frameOf(description: Description): Frame | string {
 }
 
 /** A picture scaled so that it fills the frame; what is left over at two sides is cut off. */
-export async function fitted(picture: Blob | ImageBitmap, { width, height }: Frame): Promise<Uint8ClampedArray<ArrayBuffer>> {
+export async function fitted(
+  picture: Blob | ImageBitmap,
+  { width, height }: Frame,
+): Promise<Uint8ClampedArray<ArrayBuffer>> {
   const bitmap = picture instanceof Blob ? await createImageBitmap(picture) : picture;
   try {
     const canvas = new OffscreenCanvas(width, height);
@@ -52,12 +56,18 @@ export async function fitted(picture: Blob | ImageBitmap, { width, height }: Fra
 }
 
 /** Pictures as the model takes them, one after the other. */
-export function fed(pictures: readonly { readonly rgba: Uint8ClampedArray }[], description: Description, frame: Frame): Float32Array {
+export function fed(
+  pictures: readonly { readonly rgba: Uint8ClampedArray }[],
+  description: Description,
+  frame: Frame,
+): Float32Array {
   const { width, height, channels } = frame;
   const size = width * height * channels;
   const all = new Float32Array(pictures.length * size);
   const shape = description.inputs[0].shape;
-  pictures.forEach(({ rgba }, i) => all.set(fedFromPixels(rgba, width, height, shape, description.preprocessing), i * size));
+  pictures.forEach(({ rgba }, i) =>
+    all.set(fedFromPixels(rgba, width, height, shape, description.preprocessing), i * size),
+  );
   return all;
 }
 
@@ -66,16 +76,25 @@ export function readExample(bytes: Uint8Array, frame: Frame, classes: number): P
   const wrong = (why: string) => new Error(`The example data cannot be used: ${why}. Make the site anew.`);
   if (bytes.length < 28 || String.fromCharCode(...bytes.subarray(0, 4)) !== "ADBX") throw wrong("it is no such file");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const [version, height, width, channels, train, test] = Array.from({ length: 6 }, (_, i) => view.getUint32(4 + 4 * i, true));
+  const [version, height, width, channels, train, test] = Array.from({ length: 6 }, (_, i) =>
+    view.getUint32(4 + 4 * i, true),
+  );
   const count = train + test;
   const size = height * width * channels;
-  if (version !== 1 || bytes.length !== 28 + count * (1 + size)) throw wrong(`${bytes.length} bytes, version ${version}`);
-  if (height !== frame.height || width !== frame.width || channels !== frame.channels) throw wrong(`its pictures are ${width} x ${height} x ${channels}`);
+  if (version !== 1 || bytes.length !== 28 + count * (1 + size))
+    throw wrong(`${bytes.length} bytes, version ${version}`);
+  if (height !== frame.height || width !== frame.width || channels !== frame.channels)
+    throw wrong(`its pictures are ${width} x ${height} x ${channels}`);
   return Array.from({ length: count }, (_, i) => {
     const label = bytes[28 + i];
     if (label >= classes) throw wrong(`picture ${i} has class ${label}`);
     const begin = 28 + count + i * size;
-    return { name: `example ${i + 1}`, label, role: i < train ? "train" : "test", rgba: coloured(bytes.subarray(begin, begin + size), channels) };
+    return {
+      name: `example ${i + 1}`,
+      label,
+      role: i < train ? "train" : "test",
+      rgba: coloured(bytes.subarray(begin, begin + size), channels),
+    };
   });
 }
 

@@ -24,8 +24,6 @@ export interface ModelView {
   readonly height: number;
   readonly channels: number;
   readonly classes: readonly string[];
-  readonly epochs: number;
-  readonly rate: number;
   readonly batchSize: number;
   readonly scored: boolean;
   readonly bytes: number;
@@ -70,6 +68,7 @@ export interface RunView {
   /** Whole epochs so far, and when it is done. */
   readonly epoch: number;
   readonly epochs: number;
+  readonly rate: number;
   readonly history: readonly EpochView[];
   /** Loss of each step. */
   readonly curve: readonly number[];
@@ -135,6 +134,7 @@ export interface Verbs {
   train(options: TrainOptions): Promise<void>;
   pause(): Promise<void>;
   goOn(): Promise<void>;
+  stop(): Promise<void>;
   beginAnew(): Promise<void>;
   predict(given: Given): Promise<Prediction>;
   delta(): Promise<Uint8Array<ArrayBuffer>>;
@@ -144,12 +144,20 @@ export interface Verbs {
   forget(): Promise<void>;
 }
 
-export type Call = { [V in keyof Verbs]: { readonly id: number; readonly verb: V; readonly given: Parameters<Verbs[V]> } }[keyof Verbs];
+export type Call = {
+  [V in keyof Verbs]: { readonly id: number; readonly verb: V; readonly given: Parameters<Verbs[V]> };
+}[keyof Verbs];
 
 export type News =
   | { readonly kind: "view"; readonly view: View }
   | { readonly kind: "step"; readonly epoch: number; readonly step: number; readonly loss: number }
-  | { readonly kind: "doing"; readonly text: string; readonly done: number; readonly total: number }
+  | {
+      readonly kind: "doing";
+      readonly about: "pictures" | "layers" | "training";
+      readonly text: string;
+      readonly done: number;
+      readonly total: number;
+    }
   | { readonly kind: "warning"; readonly text: string };
 
 export type Answer =

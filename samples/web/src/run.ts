@@ -1,11 +1,13 @@
 /** One training at a time: with pauses, on the processor or on the GPU. */
 
 import { wrapped } from "../core/index.js";
-import type { EpochReport, Evaluation, FitOptions, Labelled, Source, Training } from "../core/index.js";
+import type { Entry, EpochReport, Evaluation, FitOptions, Labelled, Source, Training } from "../core/index.js";
 import { breath } from "./breath.js";
 import { disagreement, Engine } from "./engine.js";
 import type { EpochView, News, TrainOptions } from "./protocol.js";
 import type { Session } from "./session.js";
+
+const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is computed anew for each batch
 
 export class Run {
   state: "idle" | "running" | "paused" = "idle";
@@ -13,6 +15,7 @@ export class Run {
   pending: number[] = [];
   private gate: { readonly open: Promise<void>; readonly release: () => void } | null = null;
   private gpu: Engine | null = null;
+  private signal = { aborted: false };
 
   /**
    * @param engine of the processor: what it holds is what is predicted with and saved
@@ -32,14 +35,26 @@ export class Run {
 
   async train(entry: string, data: Labelled, heldOut: Labelled | null, { epochs, rate }: TrainOptions): Promise<void> {
     this.state = "running";
-    this.session.set({ epochs });
+    this.signal = { aborted: false };
+    this.session.set({ epochs, rate });
     this.show();
     try {
       const engine = await this.suited(entry, data, rate);
       const training = await engine.training(entry);
       if (this.session.state.history.length === 0) await this.before(training, heldOut);
       this.show();
-      await training.fit(data, { epochs, rate, ...(heldOut === null ? {} : { heldOut }), ...this.listeners });
+      const keepFeatures =
+        featureBytes(training.entry, data.labels.length + (heldOut?.labels.length ?? 0)) <= MOST_FEATURES;
+      await training.fit(data, {
+        epochs,
+        rate,
+        keepFeatures,
+        signal: this.signal,
+        ...(heldOut === null ? {} : { heldOut }),
+        ...this.listeners,
+      });
+    } catch (error) {
+      if (wrapped(error, "training").code !== "cancelled") throw error;
     } finally {
       this.release();
       this.state = "idle";
@@ -61,6 +76,12 @@ export class Run {
     if (this.state !== "paused") return;
     this.release();
     this.state = "running";
+  }
+
+  /** End before the next step; what remains is the state of the last whole epoch. */
+  stop(): void {
+    this.signal.aborted = true;
+    this.release();
   }
 
   /** The first row of the history: how right the values are that training begins with. */
@@ -114,7 +135,7 @@ export class Run {
   private async suited(entry: string, data: Labelled, rate: number): Promise<Engine> {
     if (!this.useGpu) return this.engine;
     try {
-      this.tell({ kind: "doing", text: "Comparing GPU and processor", done: 0, total: 1 });
+      this.tell({ kind: "doing", about: "training", text: "Comparing GPU and processor", done: 0, total: 1 });
       this.gpu ??= await Engine.open("webgpu", this.base, this.source);
       const progress = (await this.engine.training(entry)).progress();
       await (await this.gpu.training(entry)).resume(progress);
@@ -140,8 +161,19 @@ export class Run {
   }
 }
 
+/** Bytes that keeping the frozen part's results takes. */
+function featureBytes({ boundary }: Entry, samples: number): number {
+  return samples * boundary.reduce((sum, { input, bytes }) => sum + (input === null ? bytes : 0), 0);
+}
+
 function rowOf(epoch: number, loss: number | null, tested: Evaluation | null): EpochView {
   const samples = tested?.samples ?? 0;
   const accuracy = tested?.accuracy ?? null;
-  return { epoch, loss, testLoss: tested?.loss ?? null, right: accuracy === null ? null : Math.round(accuracy * samples), tested: samples };
+  return {
+    epoch,
+    loss,
+    testLoss: tested?.loss ?? null,
+    right: accuracy === null ? null : Math.round(accuracy * samples),
+    tested: samples,
+  };
 }

@@ -28,7 +28,10 @@ async function load(kind: Kind, base: string): Promise<Runtime> {
   // In its other layout the provider computes some convolutions wrongly.
   // Some operators on whole numbers run on the processor, which the runtime would warn of each time.
   const session = { logSeverityLevel: 3 } as const;
-  return { ort, options: { executionProviders: [{ name: "webgpu", preferredLayout: "NCHW" }], keepOnDevice: true, session } };
+  return {
+    ort,
+    options: { executionProviders: [{ name: "webgpu", preferredLayout: "NCHW" }], keepOnDevice: true, session },
+  };
 }
 
 /** Whether the browser has a GPU to compute on. */

@@ -1,7 +1,7 @@
 /** What of a package's work is kept: in memory, and stored on the device. */
 
 import { DeviceError, wrapped } from "../core/index.js";
-import type { Scores } from "../core/index.js";
+import type { Description, Scores } from "../core/index.js";
 import type { EpochView } from "./protocol.js";
 import type { Store } from "./store.js";
 
@@ -18,6 +18,7 @@ export interface State {
   readonly curve: readonly number[];
   readonly stepsPerEpoch: number;
   readonly epochs: number;
+  readonly rate: number;
 }
 
 export class Session {
@@ -32,8 +33,25 @@ export class Session {
     private readonly warn: (text: string) => void,
   ) {}
 
-  static async load(store: Store, sha256: string, classes: readonly string[], epochs: number, warn: (text: string) => void): Promise<Session> {
-    const fresh = { scores: null, entry: null, limit: null, classes, history: [], curve: [], stepsPerEpoch: 0, epochs };
+  static async load(
+    store: Store,
+    sha256: string,
+    description: Description,
+    classes: readonly string[],
+    warn: (text: string) => void,
+  ): Promise<Session> {
+    const { epochs, learning_rate: rate } = description.training;
+    const fresh = {
+      scores: null,
+      entry: null,
+      limit: null,
+      classes,
+      history: [],
+      curve: [],
+      stepsPerEpoch: 0,
+      epochs,
+      rate,
+    };
     return new Session(store, sha256, { ...fresh, ...(await store.get<State>(`session/${sha256}`)) }, warn);
   }
 
@@ -73,8 +91,12 @@ export class Session {
     } catch (error) {
       const { code, message } = wrapped(error, "storing");
       if (error instanceof DeviceError && code !== "storage-full") throw error;
-      const why = code === "storage-full" ? "There is no room left to store on this device." : `This could not be stored on this device: ${message}.`;
-      if (!this.told) this.warn(`${why} Nothing is lost as long as this page is open: download the delta before you close it.`);
+      const why =
+        code === "storage-full"
+          ? "There is no room left to store on this device."
+          : `This could not be stored on this device: ${message}.`;
+      if (!this.told)
+        this.warn(`${why} Nothing is lost as long as this page is open: download the delta before you close it.`);
       this.told = true;
       return false;
     }

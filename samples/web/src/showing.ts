@@ -1,7 +1,7 @@
 /** The view that the worker tells, as text, tables and bars. */
 
 import { drawChart } from "./chart.js";
-import { byId, counted, disable, element, percent, say, size } from "./dom.js";
+import { announce, byId, counted, disable, element, percent, say, size } from "./dom.js";
 import type { ModelView, Prediction, Shown, View } from "./protocol.js";
 
 /** @param onTake a choice of layers was picked by hand */
@@ -19,7 +19,10 @@ function showModel(model: ModelView | null): void {
   if (model === null) return;
   const { name, classes, width, height, channels, bytes } = model;
   const what = channels === 1 ? "grey pictures" : "colour pictures";
-  say(byId("model-text"), `${name}: ${what} of ${width} × ${height} pixels, ${counted(classes.length, "class", "classes")}; ${size(bytes)} in all.`);
+  say(
+    byId("model-text"),
+    `${name}: ${what} of ${width} × ${height} pixels, ${counted(classes.length, "class", "classes")}; ${size(bytes)} in all.`,
+  );
   const select = byId<HTMLSelectElement>("class");
   const present = [...select.options].map((option) => option.text);
   if (present.length === classes.length && present.every((text, i) => text === classes[i])) return;
@@ -31,8 +34,11 @@ function showModel(model: ModelView | null): void {
 function showPictures({ model, pictures: { train, test } }: View): void {
   const sum = (numbers: readonly number[]) => numbers.reduce((a, b) => a + b, 0);
   const [trained, tested] = [sum(train), sum(test)];
-  const text = trained + tested === 0 ? "No pictures yet." : `${counted(trained, "picture", "pictures")} to train with, ${tested.toLocaleString("en")} to test with.`;
-  say(byId("pictures-text"), text);
+  const text =
+    trained + tested === 0
+      ? "No pictures yet."
+      : `${counted(trained, "picture", "pictures")} to train with, ${tested.toLocaleString("en")} to test with.`;
+  announce("pictures-text", text);
   byId("counts-details").hidden = trained + tested === 0;
   const rows = (model?.classes ?? []).map((name, i) => row([name, String(train[i]), String(test[i])]));
   byId("counts").replaceChildren(...rows);
@@ -43,7 +49,12 @@ export function showLatest(pictures: readonly Shown[], { width, height, classes 
   const items = pictures.map(({ name, label, role, rgba }) => {
     const canvas = element("canvas", { width: String(width), height: String(height), role: "img", "aria-label": name });
     canvas.getContext("2d")!.putImageData(new ImageData(rgba, width, height), 0, 0);
-    return element("li", { title: name }, canvas, element("span", {}, `${classes[label]}${role === "test" ? " (test)" : ""}`));
+    return element(
+      "li",
+      { title: name },
+      canvas,
+      element("span", {}, `${classes[label]}${role === "test" ? " (test)" : ""}`),
+    );
   });
   byId("shown").replaceChildren(...items);
 }
@@ -53,7 +64,17 @@ function showScores({ scores }: View): void {
   if (scores === null) return;
   const most = Math.max(...scores.map(({ score }) => score), Number.MIN_VALUE);
   const ranked = scores.map((one, i) => ({ ...one, i })).sort((a, b) => b.score - a.score || a.i - b.i);
-  byId("scores").replaceChildren(...ranked.map(({ name, score }) => element("li", {}, element("span", { class: "name" }, name), bar(score / most), element("span", { class: "value", title: String(score) }, score.toExponential(2)))));
+  byId("scores").replaceChildren(
+    ...ranked.map(({ name, score }) =>
+      element(
+        "li",
+        {},
+        element("span", { class: "name" }, name),
+        bar(score / most),
+        element("span", { class: "value", title: String(score) }, score.toExponential(2)),
+      ),
+    ),
+  );
 }
 
 function bar(share: number, kind = "now"): HTMLElement {
@@ -63,7 +84,10 @@ function bar(share: number, kind = "now"): HTMLElement {
 }
 
 function showEntries({ entries, entry, note, scores, run }: View, onTake: (entry: string) => void): void {
-  const focused = (document.activeElement as HTMLInputElement | null)?.name === "entry" ? (document.activeElement as HTMLInputElement).value : null;
+  const focused =
+    (document.activeElement as HTMLInputElement | null)?.name === "entry"
+      ? (document.activeElement as HTMLInputElement).value
+      : null;
   const rows = entries.map((one, i) => {
     const input = element("input", { type: "radio", name: "entry", value: one.name, id: `entry-${i}` });
     input.checked = one.name === entry;
@@ -71,30 +95,61 @@ function showEntries({ entries, entry, note, scores, run }: View, onTake: (entry
     input.addEventListener("change", () => onTake(one.name));
     const words = `${counted(one.layers.length, "layer", "layers")}${one.fits ? "" : ", needs too much"}`;
     const label = element("label", { for: input.id }, one.name, element("span", { class: "small" }, words));
-    const cells = [cell(one.trained.toLocaleString("en")), cell(size(one.bytes)), cell(one.worth === null ? "–" : one.worth.toExponential(2))];
-    return element("tr", one.name === entry ? { class: "chosen" } : {}, element("th", { scope: "row" }, element("div", {}, input, label)), ...cells);
+    const cells = [
+      cell(one.trained.toLocaleString("en")),
+      cell(size(one.bytes)),
+      cell(one.worth === null ? "–" : one.worth.toExponential(2)),
+    ];
+    return element(
+      "tr",
+      one.name === entry ? { class: "chosen" } : {},
+      element("th", { scope: "row" }, element("div", {}, input, label)),
+      ...cells,
+    );
   });
   byId("entries").replaceChildren(...rows);
   if (focused !== null) rows[entries.findIndex(({ name }) => name === focused)]?.querySelector("input")?.focus();
   const chosen = entries.find(({ name }) => name === entry);
-  const text = note ?? (chosen === undefined ? "" : `Chosen: ${chosen.name}, ${counted(chosen.layers.length, "layer", "layers")}, ${size(chosen.bytes)} for training${scores === null ? "" : `, worth ${chosen.worth?.toExponential(2) ?? "unknown"}`}.`);
-  say(byId("layers-text"), text);
+  const text =
+    note ??
+    (chosen === undefined
+      ? ""
+      : `Chosen: ${chosen.name}, ${counted(chosen.layers.length, "layer", "layers")}, ${size(chosen.bytes)} for training${scores === null ? "" : `, worth ${chosen.worth?.toExponential(2) ?? "unknown"}`}.`);
+  announce("layers-text", text);
   say(byId("chosen-layers"), chosen === undefined ? "" : `Layers: ${chosen.layers.join(", ")}.`);
 }
 
 function showTraining({ run, model, entry }: View): void {
   const { history, epoch, epochs, state, where } = run;
   const last = history[history.length - 1];
-  const share = (row: typeof last | undefined) => (row === undefined || row.right === null ? "–" : `${percent(row.right / row.tested)} (${row.right} of ${row.tested})`);
+  const share = (row: typeof last | undefined) =>
+    row === undefined || row.right === null
+      ? "–"
+      : `${percent(row.right / row.tested)} (${row.right} of ${row.tested})`;
   say(byId("before"), share(history[0]?.loss === null ? history[0] : undefined));
   say(byId("now"), share(last));
   say(byId("loss"), last?.loss == null ? "–" : last.loss.toPrecision(3));
-  const right = last === undefined || last.right === null ? "" : `, ${percent(last.right / last.tested)} of the test pictures right`;
-  const words = { running: `Training ${where}: epoch ${epoch + 1} of ${epochs}${right}.`, paused: `Paused in epoch ${epoch + 1} of ${epochs}${right}.` };
-  const idle = epoch > 0 ? `${counted(epoch, "epoch", "epochs")} done${right}.` : model === null || entry === null ? "" : "Ready to train.";
-  say(byId("training-text"), state === "idle" ? idle : words[state]);
+  const right =
+    last === undefined || last.right === null
+      ? ""
+      : `, ${percent(last.right / last.tested)} of the test pictures right`;
+  const words = {
+    running: `Training ${where}: epoch ${epoch + 1} of ${epochs}${right}.`,
+    paused: `Paused in epoch ${epoch + 1} of ${epochs}${right}.`,
+  };
+  const idle =
+    epoch > 0
+      ? `${counted(epoch, "epoch", "epochs")} done${right}.`
+      : model === null || entry === null
+        ? ""
+        : "Ready to train.";
+  announce("training-text", state === "idle" ? idle : words[state]);
   byId("epochs-details").hidden = history.length === 0;
-  byId("history").replaceChildren(...history.map((one) => row([String(one.epoch), one.loss?.toPrecision(4) ?? "–", one.testLoss?.toPrecision(4) ?? "–", share(one)])));
+  byId("history").replaceChildren(
+    ...history.map((one) =>
+      row([String(one.epoch), one.loss?.toPrecision(4) ?? "–", one.testLoss?.toPrecision(4) ?? "–", share(one)]),
+    ),
+  );
   say(byId("pause"), state === "paused" ? "Go on" : "Pause");
   say(byId("train"), epoch > 0 && epoch < epochs ? "Train on" : "Train");
   drawChart(run);
@@ -108,26 +163,48 @@ export function showProgress(epoch: number, stepsPerEpoch: number, steps: number
 }
 
 function showResult({ stored, run, model }: View): void {
-  const text = stored === null ? (run.epoch > 0 && model !== null ? "Not stored on this device." : "") : `Stored on this device: ${counted(stored, "epoch", "epochs")}. Close the page and come back whenever you like.`;
+  const text =
+    stored === null
+      ? run.epoch > 0 && model !== null
+        ? "Not stored on this device."
+        : ""
+      : `Stored on this device: ${counted(stored, "epoch", "epochs")}. Close the page and come back whenever you like.`;
   say(byId("stored"), text);
 }
 
 function enable({ model, pictures, entry, run, gpu, entries }: View): void {
   const idle = run.state === "idle" && model !== null;
   const some = pictures.train.some((number) => number > 0);
-  for (const id of ["example", "picture-files", "picture-folder", "package-folder", "package-files", "keep", "restore", "forget", "open-site"]) disable(id, !idle);
-  for (const id of ["remove-last", "remove-all"]) disable(id, !idle || (!some && pictures.test.every((number) => number === 0)));
+  for (const id of [
+    "example",
+    "picture-files",
+    "picture-folder",
+    "package-folder",
+    "package-files",
+    "keep",
+    "restore",
+    "forget",
+    "open-site",
+  ])
+    disable(id, !idle);
+  for (const id of ["remove-last", "remove-all"])
+    disable(id, !idle || (!some && pictures.test.every((number) => number === 0)));
   disable("score", !idle || !some || !(model?.scored ?? false));
   disable("limit", !idle);
   disable("train", !idle || !some || entry === null || !entries.some(({ name, fits }) => name === entry && fits));
-  disable("pause", run.state === "idle");
+  for (const id of ["pause", "stop"]) disable(id, run.state === "idle");
   disable("anew", !idle || run.epoch === 0);
   disable("gpu", !idle || !gpu.there);
   byId<HTMLInputElement>("gpu").checked = gpu.used;
   for (const id of ["save-delta", "save-selected"]) disable(id, model === null || entry === null);
   byId("example").hidden = model !== null && !model.example;
   byId("open-site").hidden = model === null || model.fromSite;
-  say(byId("gpu-text"), gpu.there ? "The first steps are compared with the processor’s; where they differ, the processor trains." : "This browser offers no GPU (WebGPU); the processor trains.");
+  say(
+    byId("gpu-text"),
+    gpu.there
+      ? "The first steps are compared with the processor’s; where they differ, the processor trains."
+      : "This browser offers no GPU (WebGPU); the processor trains.",
+  );
 }
 
 /** What the model says of a picture, before and after training. */
@@ -142,7 +219,13 @@ export function showAnswer({ classes }: Prediction): void {
     ...shown.map((one) => {
       const words = same ? percent(one.after) : `${percent(one.before)} → ${percent(one.after)}`;
       const bars = element("span", { class: "pair" }, ...(same ? [] : [bar(one.before, "then")]), bar(one.after));
-      return element("li", {}, element("span", { class: "name" }, one.name), bars, element("span", { class: "value" }, words));
+      return element(
+        "li",
+        {},
+        element("span", { class: "name" }, one.name),
+        bars,
+        element("span", { class: "value" }, words),
+      );
     }),
   );
 }

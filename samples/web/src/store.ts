@@ -54,7 +54,8 @@ export class Store {
     await new Promise<void>((resolve, reject) => {
       const transaction = database.transaction(STORE, "readwrite");
       transaction.oncomplete = () => resolve();
-      transaction.onabort = () => reject(transaction.error ?? new DOMException("The browser stopped storing.", "AbortError"));
+      transaction.onabort = () =>
+        reject(transaction.error ?? new DOMException("The browser stopped storing.", "AbortError"));
       try {
         work(transaction.objectStore(STORE));
       } catch (error) {

@@ -35,7 +35,8 @@ export class Studio implements Verbs {
 
   async start(): Promise<void> {
     this.store = await Store.open();
-    if (!this.store.works) this.warn("This browser stores nothing here (a private window?): download the result before you leave.");
+    if (!this.store.works)
+      this.warn("This browser stores nothing here (a private window?): download the result before you leave.");
     this.gpu = await hasGpu();
     const last = await this.store.get<{ readonly files: string | null }>("last");
     const files = last?.files == null ? undefined : await this.store.get<NamedFile[]>(`files/${last.files}`);
@@ -66,14 +67,19 @@ export class Studio implements Verbs {
     const frame = frameOf(description);
     if (typeof frame === "string") {
       await engine.close();
-      throw new DeviceError("wrong-file", `This page labels pictures with classes, and this package is for something else: ${frame}. Open another one.`);
+      throw new DeviceError(
+        "wrong-file",
+        `This page labels pictures with classes, and this package is for something else: ${frame}. Open another one.`,
+      );
     }
     if (files !== null) for (const { name } of description.files) await engine.device.file(name);
     const names = description.class_names ?? Array.from({ length: description.labels.classes! }, (_, i) => String(i));
-    const session = await Session.load(this.store, sha256, names, description.training.epochs, (text) => this.warn(text));
+    const session = await Session.load(this.store, sha256, description, names, (text) => this.warn(text));
     const album = new Album(this.store, `pictures/${sha256}/`, description, frame, session.state.classes);
     await album.load();
-    const run = new Run(this.base, source, engine, session, this.opened?.run.useGpu ?? false, this.tell, () => this.show());
+    const run = new Run(this.base, source, engine, session, this.opened?.run.useGpu ?? false, this.tell, () =>
+      this.show(),
+    );
     await this.opened?.run.close();
     await this.opened?.engine.close();
     this.opened = { engine, album, session, run, fromSite: files === null };
@@ -106,17 +112,15 @@ export class Studio implements Verbs {
     const example = this.exampleFile;
     if (example === null) throw new DeviceError("wrong-option", "There is no example data for this package.");
     const found = readExample(await fetched(`${this.base}${example}`), album.frame, album.classes.length);
-    await this.changed(async () => {
-      await album.removeAll();
-      await album.append(found);
-    });
+    await this.work.session.attempt(() => album.removeAll());
+    await this.changed(() => album.append(found));
   }
 
   async addPictures(given: readonly Given[]): Promise<Added> {
     const { album } = this.idle("add pictures");
     let result: Added = { added: 0, skipped: [] };
     await this.changed(async () => {
-      result = await album.add(given, (done) => this.doing("Reading pictures", done, given.length));
+      result = await album.add(given, (done) => this.doing("pictures", "Reading pictures", done, given.length));
     });
     return result;
   }
@@ -153,7 +157,7 @@ export class Studio implements Verbs {
     const { engine, session } = this.idle("score layers");
     const scores = await engine.device.score(this.trainingData().samples, {
       onProgress: async ({ stage, done, total }) => {
-        this.doing(stage === "forward" ? "Looking at pictures" : "Counting loops", done, total);
+        this.doing("layers", stage === "forward" ? "Looking at pictures" : "Counting loops", done, total);
         await breath();
       },
     });
@@ -205,7 +209,11 @@ export class Studio implements Verbs {
   async train(options: TrainOptions): Promise<void> {
     const { session, album, run } = this.idle("train");
     const { entry } = session.state;
-    if (entry === null) throw new DeviceError("wrong-option", "No layers are chosen. Score the layers first, or choose some in the table.");
+    if (entry === null)
+      throw new DeviceError(
+        "wrong-option",
+        "No layers are chosen. Score the layers first, or choose some in the table.",
+      );
     await run.train(entry, this.trainingData(), album.labelled("test"), options);
   }
 
@@ -217,6 +225,10 @@ export class Studio implements Verbs {
   async goOn(): Promise<void> {
     this.work.run.goOn();
     this.show();
+  }
+
+  async stop(): Promise<void> {
+    this.work.run.stop();
   }
 
   async beginAnew(): Promise<void> {
@@ -241,7 +253,11 @@ export class Studio implements Verbs {
     try {
       rgba = await fitted(picture, album.frame);
     } catch (error) {
-      throw new DeviceError("wrong-file", "This is no picture that this browser can read. Take a PNG or JPEG file.", error);
+      throw new DeviceError(
+        "wrong-file",
+        "This is no picture that this browser can read. Take a PNG or JPEG file.",
+        error,
+      );
     }
     const entry = session.state.entry ?? description.entries[0].name;
     const [before, after] = await engine.predict(entry, fed([{ rgba }], description, album.frame));
@@ -259,7 +275,8 @@ export class Studio implements Verbs {
   private async trained(): Promise<Training> {
     const { run, session } = this.work;
     const { entry } = session.state;
-    if (entry === null) throw new DeviceError("wrong-option", "Nothing is trained yet. Choose layers and train them first.");
+    if (entry === null)
+      throw new DeviceError("wrong-option", "Nothing is trained yet. Choose layers and train them first.");
     return run.present(entry);
   }
 
@@ -325,11 +342,12 @@ export class Studio implements Verbs {
     this.tell({ kind: "warning", text });
   }
 
-  private doing(text: string, done: number, total: number): void {
-    this.tell({ kind: "doing", text, done, total });
+  private doing(about: "pictures" | "layers", text: string, done: number, total: number): void {
+    this.tell({ kind: "doing", about, text, done, total });
   }
 
   private show(): void {
-    if (this.opened !== null) this.tell({ kind: "view", view: viewOf(this.opened, this.choice(), this.exampleFile !== null, this.gpu) });
+    if (this.opened !== null)
+      this.tell({ kind: "view", view: viewOf(this.opened, this.choice(), this.exampleFile !== null, this.gpu) });
   }
 }

@@ -11,7 +11,8 @@ self.addEventListener("activate", (event) => event.waitUntil(tidy()));
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   if (event.request.method !== "GET" || !url.href.startsWith(self.registration.scope)) return;
-  const path = decodeURIComponent(url.href.slice(self.registration.scope.length).replace(/[?#].*$/, "")) || "index.html";
+  const path =
+    decodeURIComponent(url.href.slice(self.registration.scope.length).replace(/[?#].*$/, "")) || "index.html";
   if (FILES.has(path) || LATER.has(path)) event.respondWith(answer(path));
 });
 

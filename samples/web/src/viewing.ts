@@ -41,9 +41,19 @@ export function viewOf(work: Work, choice: Choice | DeviceError | null, example:
 
 function modelOf({ engine: { device }, album: { frame, classes }, fromSite }: Work, example: boolean): ModelView {
   const { description, sha256 } = device;
-  const { learning_rate: rate, batch_size: batchSize, epochs } = description.training;
+  const { batch_size: batchSize } = description.training;
   const bytes = description.files.reduce((sum, file) => sum + file.bytes, 0);
-  return { name: description.model, sha256, ...frame, classes, epochs, rate, batchSize, scored: description.scoring !== null, bytes, example, fromSite };
+  return {
+    name: description.model,
+    sha256,
+    ...frame,
+    classes,
+    batchSize,
+    scored: description.scoring !== null,
+    bytes,
+    example,
+    fromSite,
+  };
 }
 
 function entriesOf({ engine, session }: Work, choice: Choice | DeviceError | null): EntryView[] {
@@ -53,7 +63,14 @@ function entriesOf({ engine, session }: Work, choice: Choice | DeviceError | nul
   return entries.map((entry) => {
     const bytes = neededBytes(entry, training.batch_size);
     const worth = candidates.find((one) => one.entry === entry.name)?.worth ?? null;
-    return { name: entry.name, layers: entry.layers, trained: entry.trained, bytes, fits: limit === null || bytes <= limit, worth };
+    return {
+      name: entry.name,
+      layers: entry.layers,
+      trained: entry.trained,
+      bytes,
+      fits: limit === null || bytes <= limit,
+      worth,
+    };
   });
 }
 
@@ -62,6 +79,7 @@ function runOf({ run, session: { state } }: Work): RunView {
     state: run.state,
     epoch: state.history[state.history.length - 1]?.epoch ?? 0,
     epochs: state.epochs,
+    rate: state.rate,
     history: state.history,
     curve: [...state.curve, ...run.pending],
     stepsPerEpoch: state.stepsPerEpoch,

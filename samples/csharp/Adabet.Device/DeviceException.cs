@@ -1,0 +1,85 @@
+using System;
+using System.IO;
+using Microsoft.ML.OnnxRuntime;
+
+namespace Adabet.Device
+{
+    /// <summary>What went wrong: a program acts on it, a person on the message.</summary>
+    public enum DeviceError
+    {
+        /// <summary>A file is missing, damaged or not what it should be.</summary>
+        WrongFile,
+        /// <summary>The bytes of a file do not have the SHA-256 that was promised.</summary>
+        WrongHash,
+        /// <summary>Data or a tensor of another size or type than the model takes.</summary>
+        WrongShape,
+        /// <summary>A label that is no class.</summary>
+        LabelOutOfRange,
+        /// <summary>Numbers that are NaN or infinite.</summary>
+        NotFinite,
+        /// <summary>Training diverged; the values of the last whole epoch remain.</summary>
+        LossNotFinite,
+        /// <summary>There is no memory left, or less was allowed than is needed.</summary>
+        OutOfMemory,
+        /// <summary>A file cannot be written: no room, no permission.</summary>
+        Storage,
+        /// <summary>A delta or progress of another model, package, entry or training.</summary>
+        WrongModel,
+        /// <summary>Too few samples to score, train or evaluate with.</summary>
+        TooFewSamples,
+        /// <summary>An option that makes no sense.</summary>
+        WrongOption,
+        /// <summary>The entry is being trained.</summary>
+        Busy,
+        /// <summary>ONNX Runtime is missing, too old, or reports an error.</summary>
+        Runtime
+    }
+
+    /// <summary>
+    /// The one exception that this library throws, besides those for cancelling, for what was disposed of and for a
+    /// null that is given.
+    /// </summary>
+    public sealed class DeviceException : Exception
+    {
+        internal DeviceException(DeviceError error, string message, Exception cause = null) : base(message, cause)
+        {
+            Error = error;
+        }
+
+        /// <summary>What went wrong.</summary>
+        public DeviceError Error { get; }
+
+        /// <summary>What the runtime, or .NET, threw while something was being done, as one of ours.</summary>
+        internal static Exception From(Exception thrown, string doing)
+        {
+            if (thrown is DeviceException || thrown is OperationCanceledException || thrown is ObjectDisposedException) return thrown;
+            if (thrown is OutOfMemoryException || (thrown is OnnxRuntimeException && IsMemory(thrown.Message)))
+                return new DeviceException(DeviceError.OutOfMemory, $"There is not enough memory for {doing}. Take a smaller batch "
+                    + "size, keep no features, or take an entry that needs less.", thrown);
+            if (thrown is TypeInitializationException || thrown is DllNotFoundException || thrown is EntryPointNotFoundException
+                || thrown is BadImageFormatException)
+                return new DeviceException(DeviceError.Runtime, $"ONNX Runtime's native library cannot be used: {Innermost(thrown)} Add "
+                    + "the package Microsoft.ML.OnnxRuntime, or put the library where the program finds it.", thrown);
+            bool file = thrown is IOException || thrown is UnauthorizedAccessException;
+            return new DeviceException(file ? DeviceError.WrongFile : DeviceError.Runtime, $"Failed while {doing}: {Sentence(thrown)}", thrown);
+        }
+
+        internal static string Sentence(Exception thrown)
+        {
+            return thrown.Message.TrimEnd(' ', '.', '\n', '\r') + ".";
+        }
+
+        private static string Innermost(Exception thrown)
+        {
+            while (thrown.InnerException != null) thrown = thrown.InnerException;
+            return Sentence(thrown);
+        }
+
+        private static bool IsMemory(string message)
+        {
+            foreach (string sign in new[] { "bad_alloc", "Failed to allocate", "out of memory", "failed to allocate" })
+                if (message.IndexOf(sign, StringComparison.Ordinal) >= 0) return true;
+            return false;
+        }
+    }
+}
