@@ -2,8 +2,8 @@
 # swift_chroot.sh FOLDER: Swift on a Linux that has none, as root: Debian 13 with swiftlang in FOLDER/root (3.5 GB), and
 # FOLDER/swiftc, which runs it. What that links runs outside, on the libraries in FOLDER/root:
 #
-#     sudo sh tests/device/swift_chroot.sh /opt/swift
-#     SWIFTC=/opt/swift/swiftc make samples-swift
+#     sudo sh tests/device/swift_chroot.sh FOLDER
+#     SWIFTC=FOLDER/swiftc make samples-swift
 #
 # This checkout and /tmp are mounted in it: unmount them before FOLDER is removed (umount -R; findmnt lists them).
 set -eu
