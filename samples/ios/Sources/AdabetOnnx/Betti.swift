@@ -1,0 +1,228 @@
+/// First Betti numbers of Vietoris-Rips complexes, by the rule of adabet_onnx/scoring/betti.py, which says why it is right.
+///
+/// For each pair of points, a set of bits says which points are nearer to both than they are to each other. A pair is
+/// free in a subset if none of these points is in it: no triangle has it as its one longest edge. The number is
+///
+///     free pairs - (points - 1) - rank mod 2 of the triangles with two or three equal longest edges, over free pairs.
+///
+/// Another set of bits says with which points a pair forms such triangles. Where all lengths differ there are none.
+final class Loops {
+    /// More than this many points are refused.
+    static let mostPoints = 16384
+
+    private let given: Int
+    /// Points that are no twin of an earlier one: all below is about them.
+    private let points: Int
+    /// 64-bit words of a set of points.
+    private let words: Int
+    /// Of each given point, its place among those kept.
+    private let place: [Int]
+    private let lengthMemory, nearerMemory, levelMemory: Memory
+    private var anyLevel = false
+
+    private var lengths: UnsafeMutablePointer<Float> { lengthMemory.start.assumingMemoryBound(to: Float.self) }
+    private var nearer: UnsafeMutablePointer<UInt64> { nearerMemory.start.assumingMemoryBound(to: UInt64.self) }
+    private var level: UnsafeMutablePointer<UInt64> { levelMemory.start.assumingMemoryBound(to: UInt64.self) }
+
+    /// - Parameters:
+    ///   - distance: the distance of two of the points, in double precision; it is rounded to float32.
+    ///   - count: how many points.
+    /// - Throws: `notFinite` for what is no distance, `noMemory`.
+    init(count: Int, distance: (Int, Int) -> Double) throws {
+        guard count <= Self.mostPoints else {
+            throw DeviceError(.usage, "there are \(count) points; at most \(Self.mostPoints) are counted with")
+        }
+        let all = try Memory(count * count, times: MemoryLayout<Float>.stride, for: "distances")
+        let lengths = all.start.bindMemory(to: Float.self, capacity: count * count)
+        try Self.fill(lengths, count, distance)
+        (place, points) = Self.leaveOutTwins(lengths, count)
+        given = count
+        words = (points + 63) / 64
+        lengthMemory = all
+        let bytes = words * MemoryLayout<UInt64>.stride
+        nearerMemory = try Memory(Self.pairs(points), times: bytes, for: "counting loops", zeroed: true)
+        levelMemory = try Memory(Self.pairs(points), times: bytes, for: "counting loops", zeroed: true)
+        nearerMemory.start.bindMemory(to: UInt64.self, capacity: Self.pairs(points) * words)
+        levelMemory.start.bindMemory(to: UInt64.self, capacity: Self.pairs(points) * words)
+        for j in 0..<points { for i in 0..<j { fillSets(i, j) } }
+    }
+
+    private static func pairs(_ points: Int) -> Int { points > 0 ? points * (points - 1) / 2 : 0 }
+
+    /// Where the pair of two different points stands among all pairs.
+    private static func pair(_ a: Int, _ b: Int) -> Int { a < b ? b * (b - 1) / 2 + a : a * (a - 1) / 2 + b }
+
+    private static func fill(_ lengths: UnsafeMutablePointer<Float>, _ count: Int, _ distance: (Int, Int) -> Double) throws {
+        for i in 0..<count {
+            for j in 0..<count {
+                let length = distance(i, j)
+                func wrong(_ why: String) -> DeviceError {
+                    DeviceError(.notFinite, "the distance from point \(i) to point \(j) is \(told(length)); \(why)")
+                }
+                guard length >= 0 else { throw wrong("a number is expected that is not negative") }
+                guard i != j || length == 0 else { throw wrong("a point is expected at distance 0 from itself") }
+                lengths[i * count + j] = Float(length)
+                guard j >= i || lengths[i * count + j] == lengths[j * count + i] else {
+                    throw wrong("back it is \(distance(j, i)); the same is expected")
+                }
+            }
+        }
+    }
+
+    /// Leaves out points at distance 0 from an earlier one with the same distances to all others. Such twins form no
+    /// loops of their own: whatever one is joined to at some length, so is the other.
+    private static func leaveOutTwins(_ lengths: UnsafeMutablePointer<Float>, _ count: Int) -> ([Int], Int) {
+        var origin: [Int] = [], place = [Int](repeating: 0, count: count)
+        for i in 0..<count {
+            let twin = origin.firstIndex { other in
+                lengths[i * count + other] == 0
+                    && (0..<count).allSatisfy { lengths[i * count + $0] == lengths[other * count + $0] }
+            }
+            place[i] = twin ?? origin.count
+            if twin == nil { origin.append(i) }
+        }
+        let kept = origin.count
+        for i in 0..<kept {  // what is written stands before what is still to be read
+            for j in 0..<kept { lengths[i * kept + j] = lengths[origin[i] * count + origin[j]] }
+        }
+        return (place, kept)
+    }
+
+    /// The sets of the pair of i and j.
+    private func fillSets(_ i: Int, _ j: Int) {
+        let fromI = lengths + i * points, fromJ = lengths + j * points, length = fromI[j]
+        let at = Self.pair(i, j) * words
+        for k in 0..<points where k != i && k != j {
+            let farther = max(fromI[k], fromJ[k])
+            if farther < length {
+                nearer[at + k / 64] |= 1 << UInt64(k % 64)
+            } else if farther == length {
+                level[at + k / 64] |= 1 << UInt64(k % 64)
+                anyLevel = true
+            }
+        }
+    }
+
+    /// The numbers of so many subsets, asked for one after the other; a point may be given twice.
+    func count(_ subsets: Int, of next: () -> [Int]) throws -> [Int] {
+        let basis = Basis(pairs: Self.pairs(points))
+        return try (0..<subsets).map { _ in try count(next(), basis) }
+    }
+
+    private func count(_ subset: [Int], _ basis: Basis) throws -> Int {
+        var inside = [UInt64](repeating: 0, count: words)
+        for point in subset {
+            guard (0..<given).contains(point) else {
+                throw DeviceError(.usage, "a subset has point \(point); the points are 0 to \(given - 1)")
+            }
+            inside[place[point] / 64] |= 1 << UInt64(place[point] % 64)
+        }
+        let members = (0..<points).filter { inside[$0 / 64] >> UInt64($0 % 64) & 1 == 1 }
+        guard let first = members.first else { return 0 }
+        var edges: [(low: Int, high: Int)] = []
+        for high in members where high != first {
+            for low in members.prefix(while: { $0 < high }) {
+                let at = Self.pair(low, high)
+                basis.isFree[at] = (0..<words).allSatisfy { nearer[at * words + $0] & inside[$0] == 0 }
+                if basis.isFree[at] { edges.append((low, high)) }
+            }
+        }
+        let most = edges.count - (members.count - 1)  // free edges join all points
+        return most - (anyLevel ? rank(edges, inside, basis, atMost: most) : 0)
+    }
+
+    /// The rank of the triangles with two or three equal longest edges. Where one triangle of each edge reaches what it
+    /// can be at most, as is usual, there is nothing to reduce.
+    private func rank(_ edges: [(low: Int, high: Int)], _ inside: [UInt64], _ basis: Basis, atMost most: Int) -> Int {
+        basis.clear()
+        for all in [false, true] {
+            for edge in edges {
+                let at = Self.pair(edge.low, edge.high)
+                for word in 0..<words {
+                    var left = level[at * words + word] & inside[word]
+                    while left != 0 {
+                        if basis.rank == most { return most }
+                        if !all && basis.starts(at) { break }
+                        add(edge, third: 64 * word + left.trailingZeroBitCount, basis)
+                        left &= left - 1
+                    }
+                }
+            }
+        }
+        return basis.rank
+    }
+
+    /// Adds the triangle of a free edge and a third point, of which one or both other edges are as long. A triangle is
+    /// taken at the last of its free edges only.
+    private func add(_ edge: (low: Int, high: Int), third: Int, _ basis: Basis) {
+        let length = lengths[edge.low * points + edge.high], last = Self.pair(edge.low, edge.high)
+        var sum = [UInt32(last)]
+        for end in [edge.low, edge.high] {
+            let other = Self.pair(end, third)
+            if lengths[third * points + end] < length || !basis.isFree[other] { continue }
+            if other > last { return }
+            sum.append(UInt32(other))
+        }
+        if sum.count == 3 && sum[1] < sum[2] { sum.swapAt(1, 2) }
+        basis.add(sum)
+    }
+}
+
+/// Sums of pairs mod 2 in echelon form: each a list in descending order, all with different first pairs.
+private final class Basis {
+    private(set) var rank = 0
+    /// For each pair of the subset.
+    var isFree: [Bool]
+    /// For each pair the sum that starts with it, or -1.
+    private var first: [Int]
+    private var sums: [[UInt32]] = []
+
+    init(pairs: Int) {
+        isFree = [Bool](repeating: false, count: pairs)
+        first = [Int](repeating: -1, count: pairs)
+    }
+
+    func clear() {
+        for sum in sums { first[Int(sum[0])] = -1 }
+        sums.removeAll(keepingCapacity: true)
+        rank = 0
+    }
+
+    func starts(_ pair: Int) -> Bool { first[pair] >= 0 }
+
+    /// Adds a sum, and 1 to the rank if it is no sum of what is there.
+    func add(_ given: [UInt32]) {
+        var sum = given
+        while let start = sum.first {
+            let there = first[Int(start)]
+            guard there >= 0 else {
+                first[Int(start)] = sums.count
+                sums.append(sum)
+                rank += 1
+                return
+            }
+            sum = Self.added(sum, sums[there])
+        }
+    }
+
+    private static func added(_ a: [UInt32], _ b: [UInt32]) -> [UInt32] {
+        var result: [UInt32] = []
+        result.reserveCapacity(a.count + b.count)
+        var i = 0, j = 0
+        while i < a.count && j < b.count {
+            if a[i] == b[j] {
+                i += 1
+                j += 1
+            } else if a[i] > b[j] {
+                result.append(a[i])
+                i += 1
+            } else {
+                result.append(b[j])
+                j += 1
+            }
+        }
+        result.append(contentsOf: a[i...])
+        result.append(contentsOf: b[j...])
+        return result
+    }
+}

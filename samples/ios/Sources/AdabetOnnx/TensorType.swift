@@ -1,0 +1,81 @@
+import COnnxRuntime
+
+/// Name, data type and shape of what goes in or comes out of a graph.
+public struct TensorType: Sendable {
+    public let name: String
+    public let dtype: DataType
+    public let shape: [Extent]
+    /// Elements of one sample.
+    public let elements: Int
+    /// Bytes of one sample.
+    public let bytes: Int
+
+    /// How long an axis is: so many, or so many for each sample.
+    public struct Extent: Sendable, Equatable {
+        public let count: Int
+        public let perSample: Bool
+
+        static let samples = Extent(count: 1, perSample: true)
+    }
+
+    /// nil where it is larger than any memory.
+    init?(name: String, dtype: DataType, shape: [Extent]) {
+        var bytes = dtype.width
+        for extent in shape {
+            let (product, tooMany) = bytes.multipliedReportingOverflow(by: extent.count)
+            guard !tooMany, product <= Int.max / 2 else { return nil }
+            bytes = product
+        }
+        self.name = name
+        self.dtype = dtype
+        self.shape = shape
+        self.bytes = bytes
+        elements = bytes / dtype.width
+    }
+
+    func extents(samples: Int) -> [Int] { shape.map { $0.perSample ? times($0.count, samples) : $0.count } }
+
+    /// Bytes of so many samples; where no axis is of samples, always the same.
+    func bytes(samples: Int) -> Int { shape.contains(where: \.perSample) ? times(bytes, samples) : bytes }
+
+    /// What no Int holds is the largest: no tensor is as large, and Swift ends a program that multiplies too far.
+    private func times(_ count: Int, _ samples: Int) -> Int {
+        let (product, tooMany) = count.multipliedReportingOverflow(by: samples)
+        return tooMany ? Int.max : product
+    }
+
+    /// A tensor of one number.
+    static func number(_ dtype: DataType) -> TensorType { TensorType(name: "a number", dtype: dtype, shape: [])! }
+}
+
+/// Of a tensor's numbers.
+public enum DataType: String, Sendable {
+    case float32, float64, float16, int64, int32, int16, int8, uint64, uint32, uint16, uint8, bool
+
+    /// Bytes of a number.
+    public var width: Int {
+        switch self {
+        case .float64, .int64, .uint64: return 8
+        case .float32, .int32, .uint32: return 4
+        case .float16, .int16, .uint16: return 2
+        case .int8, .uint8, .bool: return 1
+        }
+    }
+
+    var onnx: ONNXTensorElementDataType {
+        switch self {
+        case .float32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+        case .float64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE
+        case .float16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
+        case .int64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64
+        case .int32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32
+        case .int16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16
+        case .int8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
+        case .uint64: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64
+        case .uint32: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32
+        case .uint16: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16
+        case .uint8: return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
+        case .bool: return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL
+        }
+    }
+}

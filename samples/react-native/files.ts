@@ -1,0 +1,82 @@
+import type { Source } from "@adabet-onnx/core";
+import { wrapped } from "@adabet-onnx/core";
+
+/** What is asked of the app's file system: a few lines over expo-file-system or react-native-fs. */
+export interface FileSystem {
+  /** The bytes of a file; rejects where there is none. */
+  read(path: string): Promise<Uint8Array>;
+  write(path: string, bytes: Uint8Array): Promise<void>;
+  /** Give a file another name, in place of what has it. */
+  move(from: string, to: string): Promise<void>;
+  exists(path: string): Promise<boolean>;
+  remove(path: string): Promise<void>;
+}
+
+/** A file system that takes and gives base64, as the module react-native-fs does. */
+export interface Base64FileSystem {
+  readFile(path: string, encoding: "base64"): Promise<string>;
+  writeFile(path: string, contents: string, encoding: "base64"): Promise<void>;
+  moveFile(from: string, to: string): Promise<void>;
+  exists(path: string): Promise<boolean>;
+  unlink(path: string): Promise<void>;
+}
+
+/** A package in a folder. Graphs are opened by their paths: this runtime looks at no options for one that is given as bytes. */
+export function folder(files: FileSystem, path: string): Source {
+  return { read: (name) => files.read(`${path}/${name}`), locate: (name) => `${path}/${name}` };
+}
+
+/** Write a file beside and rename it, so that there is the old one or the whole new one. */
+export async function replace(files: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
+  const part = `${path}.part`;
+  try {
+    await files.write(part, bytes);
+    await files.move(part, path);
+  } catch (error) {
+    await files.remove(part).catch(() => undefined);
+    throw wrapped(error, `writing ${path}`);
+  }
+}
+
+/** Bytes through base64: react-native-fs moves no file over another, so that one is removed first. */
+export function fromBase64(system: Base64FileSystem): FileSystem {
+  return {
+    read: async (path) => decoded(await system.readFile(path, "base64")),
+    write: (path, bytes) => system.writeFile(path, encoded(bytes), "base64"),
+    move: async (from, to) => {
+      if (await system.exists(to)) await system.unlink(to);
+      await system.moveFile(from, to);
+    },
+    exists: (path) => system.exists(path),
+    remove: (path) => system.unlink(path),
+  };
+}
+
+const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const PLACES = new Map([...LETTERS].map((letter, place) => [letter.charCodeAt(0), place]));
+
+function encoded(bytes: Uint8Array): string {
+  const parts: string[] = [];
+  for (let at = 0; at < bytes.length; at += 3) {
+    const left = bytes.length - at;
+    const three = (bytes[at] << 16) | ((left > 1 ? bytes[at + 1] : 0) << 8) | (left > 2 ? bytes[at + 2] : 0);
+    const letters = [18, 12, 6, 0].map((shift) => LETTERS[(three >> shift) & 63]);
+    parts.push(letters.slice(0, left > 2 ? 4 : left + 1).join("").padEnd(4, "="));
+  }
+  return parts.join("");
+}
+
+function decoded(text: string): Uint8Array {
+  const letters = text.replace(/[\r\n]|=+$/g, "");
+  const bytes = new Uint8Array(Math.floor((letters.length * 3) / 4));
+  let [bits, kept] = [0, 0];
+  let at = 0;
+  for (let i = 0; i < letters.length; i++) {
+    const place = PLACES.get(letters.charCodeAt(i));
+    if (place === undefined) throw new Error(`no base64 at letter ${i}`);
+    kept = ((kept << 6) | place) & 0xffff;
+    bits += 6;
+    if (bits >= 8) bytes[at++] = (kept >> (bits -= 8)) & 0xff;
+  }
+  return bytes;
+}
