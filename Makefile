@@ -1,5 +1,6 @@
 # make demo    set up, then adapt the embedded model to the embedded data
 # make test    set up, then check style and types and run all tests
+# make samples-swift    compile samples/ios and run its tests, where there is a Swift compiler
 # make quick   the same without converters, browsers and the slowest tests: for everyday work
 # Another interpreter: make test PYTHON=python3.12
 
@@ -13,7 +14,7 @@ EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info 
 # --no-compile, pip does not compile the rest, which took half of its time.
 MAKEFLAGS += --jobs=4
 
-.PHONY: demo test core quick check benchmarks matrix clean
+.PHONY: demo test core quick samples-swift check benchmarks matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
@@ -35,6 +36,10 @@ core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-o
 quick: $(VENV)/.test check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) -m 'not slow' $(addprefix --ignore=,$(CONVERTERS))
+
+# samples/ios in Swift, where there is a compiler: swiftc, or what SWIFTC names (tests/device/swift_chroot.sh makes one).
+samples-swift: $(VENV)/.test .venv-inference/.installed build/onnxruntime/.installed
+	$(BIN)/python -m pytest tests/test_device_swift.py tests/test_device_swift_checks.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ pytest_plugins = ["bad_inputs"]  # fixtures of the tests of bad input
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
+SWIFT = os.environ.get("SWIFTC") or shutil.which("swiftc")
 TRAINING = sys.version_info < (3, 13)
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 PROCESSES = Path(__file__).with_name("processes")  # first on the PYTHONPATH of processes: see the module in it
@@ -52,6 +54,14 @@ def _one_thread():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnxruntime, "SessionOptions", one_thread)
         yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what needs Swift where there is none: Debian 12, on which CI runs, has no compiler for it."""
+    needing = [] if SWIFT else [item for item in items if item.get_closest_marker("swift")]
+    if needing:
+        config.hook.pytest_deselected(items=needing)
+        items[:] = [item for item in items if item not in needing]
 
 
 def missing(reason: str) -> NoReturn:

@@ -27,7 +27,7 @@ import adabet_onnx
 from adabet_onnx import Choices, Packing, apply_delta, make_artifacts, make_device, open_model, select
 from adabet_onnx.device.scoring import score_package
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
+pytestmark = [pytest.mark.slow, pytest.mark.swift, pytest.mark.usefixtures("checked_here")]
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
 RESNET = SHARED / "models" / "resnet20_cifar10_bn.onnx"

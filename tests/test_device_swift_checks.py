@@ -71,6 +71,7 @@ def test_the_app_uses_only_what_the_library_has():
         assert re.search(rf"public [^\n]*\b(?:func|var|let) {called}\b", sources), called
 
 
+@pytest.mark.swift
 def test_the_app_parses():
     """All that can be told of it without Apple's frameworks."""
     checked(compiler(), "-frontend", "-parse", *sorted((IOS / "App").glob("*.swift")))
@@ -79,11 +80,13 @@ def test_the_app_parses():
 # --- with one --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.swift
 def test_betti_numbers_of_a_thousand_matrices(checks, cases):  # noqa: F811
     found = printed(checks, "numbers", DEVICE / "betti-1000.bin")
     assert [int(number) for number in found] == [number for _, number, _ in cases]
 
 
+@pytest.mark.swift
 def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):  # noqa: F811
     content, expected = b"", []
     for _, _, distance in cases:
@@ -97,6 +100,7 @@ def test_betti_numbers_of_subsets(checks, cases, rng, tmp_path):  # noqa: F811
     assert [[int(number) for number in line.split()] for line in lines] == expected
 
 
+@pytest.mark.swift
 @pytest.mark.parametrize(
     ("row", "column", "value", "expected"),
     [
@@ -114,6 +118,7 @@ def test_what_is_no_distance_is_refused(checks, row, column, value, expected, tm
     assert line == f"not finite: the distance from point {row} to point {column} is {expected}"
 
 
+@pytest.mark.swift
 @pytest.mark.parametrize("value", [1 + 1e-12, -0.0, 1e300, np.inf])
 def test_what_is_odd_but_a_distance_is_taken(checks, value, tmp_path):
     distance = square()
@@ -122,6 +127,7 @@ def test_what_is_odd_but_a_distance_is_taken(checks, value, tmp_path):
     assert printed(checks, "matrix", tmp_path / "matrix") == [str(first_betti_number(distance))]
 
 
+@pytest.mark.swift
 def test_the_menu(checks):
     cases = json.loads((DEVICE / "menu-50.json").read_text())["cases"]  # noqa: F811
     found = printed(checks, "menu", DEVICE / "menu-50.json")
@@ -131,10 +137,12 @@ def test_the_menu(checks):
         assert line == case["chosen"] or (case["chosen"] is None and refused), case["name"]
 
 
+@pytest.mark.swift
 def test_the_first_random_numbers_are_the_documented_ones(checks):
     assert printed(checks, "random", 0, 1) == ["2049673234 658261152 3573920880 3099447095"]
 
 
+@pytest.mark.swift
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 63, 64, 65, 5000])
 def test_hashes(checks, size, tmp_path):
     (tmp_path / "file").write_bytes(np.random.default_rng(size).bytes(size))
@@ -150,9 +158,7 @@ SAID = {  # in other words than in C
     "no inputs": "'inputs' of device.json is empty",
     "no entries": "'entries' of device.json is empty",
 }
-DAMAGES = {
-    name: (damage, SAID.get(name, said)) for name, (damage, said) in ALL.items() if name != "a bit of selected.bin"
-}
+DAMAGES = {name: (damage, SAID.get(name, said)) for name, (damage, said) in ALL.items()}
 
 
 def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> Iterator[tuple[str, ...]]:
@@ -169,6 +175,7 @@ def tried(checks: Path, whole: Path, damages: dict[str, Damage], out: Path) -> I
         yield name, stage, code, message
 
 
+@pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
 def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(checks, package, tmp_path):  # noqa: F811
@@ -185,6 +192,7 @@ def test_each_of_a_hundred_damages_is_an_error_and_nothing_is_half_written(check
     assert written == sorted(f"p{i}.progress" for i in whole_epochs)
 
 
+@pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
 def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):  # noqa: F811
@@ -196,6 +204,7 @@ def test_bits_of_graphs_do_not_crash_it(checks, package, tmp_path):  # noqa: F81
     assert all(message for _, _, code, message in found if code != "ok")
 
 
+@pytest.mark.swift
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_here")
 def test_the_whole_package_works(checks, package, tmp_path):  # noqa: F811
