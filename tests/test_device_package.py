@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from command_line import command_of
 from conftest import SHARED, missing
+from models import tiny
 
 from adabet_onnx import (
     Choices,
@@ -443,6 +444,13 @@ def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("adabet_onnx.device.menu.make_artifacts", refuses)
     with pytest.raises(ModelError, match="no choice of layers can be trained: no gradient"):
         make_menu(MODEL, tmp_path / "device")
+    assert not (tmp_path / "device").exists()
+
+
+def test_why_nothing_can_be_trained_is_what_stopped_the_first_choice(tmp_path):
+    model = tiny.mlp(classes=1)  # it has no normalisations either, which is not what stands in the way
+    with pytest.raises(ModelError, match=r"no choice of layers can be trained: cross-entropy needs an output"):
+        make_menu(model, tmp_path / "device")
     assert not (tmp_path / "device").exists()
 
 

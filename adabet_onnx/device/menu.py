@@ -115,8 +115,10 @@ def make_menu(
             writer = writer or PackageWriter(part, manifest, packing)
             writer.add(manifest, name, prefix=f"{name}.")
         if writer is None:
-            reason = next(iter(left_out.values()), "no layer can be selected")
-            raise ModelError(f"{opened.name}: no choice of layers can be trained: {reason}")
+            tried = (left_out[name] for name, _ in offers)
+            reason = next(tried, next(iter(left_out.values()), "no layer can be selected"))
+            named = reason.removeprefix(f"{opened.name}: ")
+            raise ModelError(f"{opened.name}: no choice of layers can be trained: {named}")
         content = writer.finish()
     return {**content, "left_out": left_out}
 
