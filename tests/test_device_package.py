@@ -437,6 +437,21 @@ def test_refused(tmp_path, trained, training):
     assert not (tmp_path / "device").exists()
 
 
+def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
+    folder = tmp_path / "device"
+    for _ in range(2):
+        make_device(trained, folder, packing=PLAIN)
+    (folder / "mine.safetensors").write_bytes(b"learned")
+    before = sorted(folder.iterdir())
+    for write in (lambda: make_device(trained, folder, packing=PLAIN), lambda: make_menu(MODEL, folder, entries=1)):
+        with pytest.raises(OutputError, match=r"device: besides a package it holds mine\.safetensors.*Move that"):
+            write()
+    assert sorted(folder.iterdir()) == before
+    (folder / "device.json").write_text("{}")  # a file of another program
+    with pytest.raises(OutputError, match=r"not named in device\.json"):
+        make_device(trained, folder, packing=PLAIN)
+
+
 def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
     def refuses(*_, **__):
         raise ModelError("no gradient")
