@@ -388,6 +388,22 @@ def test_nothing_that_is_read_is_written_over(artifacts, package, delta, tmp_pat
     load_device(package)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx", "metrics.jsonl", "training/last.ckpt"])
+def test_a_folder_keeps_its_own_files(artifacts, delta, name):
+    before = (artifacts / name).read_bytes()
+    for write in (save_delta, export_model, lambda folder, path: apply_delta(folder, delta, path)):
+        with pytest.raises(UsageError, match=f"the output is .*{name}, which is read as well"):
+            write(artifacts, artifacts / name)
+    assert (artifacts / name).read_bytes() == before
+
+
+def test_what_was_put_into_a_folder_can_be_written_anew(tmp_path):
+    folder = trained(tmp_path / "artifacts")
+    for _ in range(2):
+        made = save_delta(folder, folder / "mine.safetensors")
+        assert apply_delta(folder, made, folder / "mine.onnx") == "model"
+
+
 # --- differences -----------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from command_line import command_of
 from conftest import SHARED, missing
+from models import tiny
 
 from adabet_onnx import (
     Choices,
@@ -436,6 +437,21 @@ def test_refused(tmp_path, trained, training):
     assert not (tmp_path / "device").exists()
 
 
+def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
+    folder = tmp_path / "device"
+    for _ in range(2):
+        make_device(trained, folder, packing=PLAIN)
+    (folder / "mine.safetensors").write_bytes(b"learned")
+    before = sorted(folder.iterdir())
+    for write in (lambda: make_device(trained, folder, packing=PLAIN), lambda: make_menu(MODEL, folder, entries=1)):
+        with pytest.raises(OutputError, match=r"device: besides a package it holds mine\.safetensors.*Move that"):
+            write()
+    assert sorted(folder.iterdir()) == before
+    (folder / "device.json").write_text("{}")  # a file of another program
+    with pytest.raises(OutputError, match=r"not named in device\.json"):
+        make_device(trained, folder, packing=PLAIN)
+
+
 def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
     def refuses(*_, **__):
         raise ModelError("no gradient")
@@ -443,6 +459,13 @@ def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("adabet_onnx.device.menu.make_artifacts", refuses)
     with pytest.raises(ModelError, match="no choice of layers can be trained: no gradient"):
         make_menu(MODEL, tmp_path / "device")
+    assert not (tmp_path / "device").exists()
+
+
+def test_why_nothing_can_be_trained_is_what_stopped_the_first_choice(tmp_path):
+    model = tiny.mlp(classes=1)  # it has no normalisations either, which is not what stands in the way
+    with pytest.raises(ModelError, match=r"no choice of layers can be trained: cross-entropy needs an output"):
+        make_menu(model, tmp_path / "device")
     assert not (tmp_path / "device").exists()
 
 

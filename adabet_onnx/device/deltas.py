@@ -13,7 +13,7 @@ from ..errors import RecordError, UsageError
 from ..files import keep_apart, write_bytes
 from ..options import typed
 from ..training.export import proto_with, write_adapted
-from ..training.history import PROPERTY, trained_checkpoint, trained_on
+from ..training.history import PROPERTY, keep_own_files, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from .delta import Delta, check_fits, load_delta, write_delta
 from .description import FILE as DEVICE
@@ -36,7 +36,7 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 
     Raises:
         RecordError: the folder is not an artifact folder, or damaged, or a value is not finite.
-        UsageError: it was not trained.
+        UsageError: it was not trained, or the output would replace one of its files.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
 
@@ -48,6 +48,7 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
         ['head.weight', 'head.bias']
     """
     manifest = load_manifest(Path(folder))
+    keep_own_files(manifest, path)
     checkpoint, trained = trained_checkpoint(manifest)
     if not trained:
         raise UsageError(f"{manifest.folder} has not been trained: there is nothing to save. Train it first.")
@@ -99,8 +100,8 @@ def apply_delta(
         write_bytes(path, data)
         return SELECTED
     manifest = _artifacts(Path(folder))
-    inside = (path.path for path in os.scandir(manifest.folder))
-    keep_apart(path, [found.path, *inside])
+    keep_apart(path, [found.path])
+    keep_own_files(manifest, path)
     where = str(manifest.folder)
     check_fits(found, _shapes(manifest), model_sha256=str(manifest.content["model_sha256"]), where=where)
     _, state = manifest.read_checkpoint(trained_checkpoint(manifest)[0], PROPERTY)

@@ -19,7 +19,7 @@ from ..selection.record import Selection
 from ..selection.strategies import select
 from ..trainability.choices import Choices
 from ..training.artifacts import make_artifacts
-from .package import FILE, PackageWriter, Packing, check_backend
+from .package import FILE, PackageWriter, Packing, check_backend, check_replaceable
 
 ENTRIES = 8
 # What is offered, the most useful first: name, strategy, share of the layers, and whether it needs scores.
@@ -73,7 +73,7 @@ def make_menu(
     Raises:
         CheckError: a graph computes something else than it should.
         ModelError: none of the choices can be trained.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds files that are not the package's.
         RecordError: the scores are of another model, or damaged.
         UsageError: an unknown choice, or no entries.
 
@@ -92,6 +92,7 @@ def make_menu(
     known = load_scores(scores) if isinstance(scores, str | os.PathLike) else scores
     opened = open_model(model, bind=None if known is None or isinstance(model, Model) else known.inputs)
     packing = packing or Packing()
+    check_replaceable(device)
     left_out: dict[str, str] = {}
     offers = list(_offers(opened, known, entries, left_out))
     with replacing_folder(device, FILE) as part, temporary_folder() as folder:
@@ -115,8 +116,10 @@ def make_menu(
             writer = writer or PackageWriter(part, manifest, packing)
             writer.add(manifest, name, prefix=f"{name}.")
         if writer is None:
-            reason = next(iter(left_out.values()), "no layer can be selected")
-            raise ModelError(f"{opened.name}: no choice of layers can be trained: {reason}")
+            tried = (left_out[name] for name, _ in offers)
+            reason = next(tried, next(iter(left_out.values()), "no layer can be selected"))
+            named = reason.removeprefix(f"{opened.name}: ")
+            raise ModelError(f"{opened.name}: no choice of layers can be trained: {named}")
         content = writer.finish()
     return {**content, "left_out": left_out}
 

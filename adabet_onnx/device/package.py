@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..data.layout import entrance
-from ..errors import UsageError
+from ..errors import OutputError, UsageError
 from ..files import replacing_folder, sha256_of_files
 from ..model.dims import count, dims
 from ..model.open import Model, open_model
@@ -24,7 +25,7 @@ from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
 from ..portable.weights import Weights
 from ..scoring.probes import add_probes
-from ..showing import changed
+from ..showing import changed, named
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
 from ..training.manifest import Manifest, load_manifest
 from ..training.settings import BATCH_SIZE, LEARNING_RATES
@@ -140,7 +141,7 @@ def make_device(
     Raises:
         CheckError: a graph of the package computes something else than the artifacts.
         ModelError: a graph cannot be written.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or holds files that are not the package's.
         RecordError: ``folder`` is no artifact folder, or damaged.
         UsageError: an unknown choice, artifacts of another backend, or operators that the profile lacks.
 
@@ -161,6 +162,7 @@ def make_device(
             f"the graphs in {folder} were written for no profile. Make the artifacts again with `profile='webgpu'`."
         )
     packing = replace(packing, profile=packing.profile or profile)
+    check_replaceable(device)
     with replacing_folder(device, FILE) as part:
         writer = PackageWriter(part, manifest, packing)
         writer.add(manifest, str(manifest.content["selection"]["strategy"]), start=start)
@@ -177,6 +179,29 @@ def check_backend(manifest: Manifest) -> None:
         raise UsageError(
             f"{manifest.folder} holds artifacts for onnxruntime-training (or of an early release). A package needs "
             "plain ONNX: make them again with `backend='portable'`."
+        )
+
+
+def check_replaceable(folder: str | os.PathLike[str]) -> None:
+    """See that a package that is written anew takes nothing along: a delta that was put beside its files, say.
+
+    Args:
+        folder: to be written.
+
+    Raises:
+        OutputError: it holds a package and files that device.json does not name.
+    """
+    path = Path(folder)
+    if not (path / FILE).is_file():
+        return
+    own = {FILE}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        own.update(files_of(json.loads((path / FILE).read_bytes())))
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    if others:
+        raise OutputError(
+            f"cannot write {path}: besides a package it holds {named(others)}, not named in {FILE}, which would be "
+            "lost. Move that elsewhere, or give a new folder."
         )
 
 

@@ -19,7 +19,7 @@ from ..model.open import open_model
 from ..model.passes.bind_inputs import give_back_inputs
 from ..model.unused_inputs import restore_unused_inputs
 from ..options import typed
-from .history import PROPERTY, trained_checkpoint, trained_on
+from .history import PROPERTY, keep_own_files, trained_checkpoint, trained_on
 from .logits import logits_session
 from .manifest import Manifest, load_manifest
 from .rounding import logits_rounding
@@ -54,6 +54,7 @@ def export_model(
         RecordError: the folder is not an artifact folder, or damaged.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
+        UsageError: the output would replace one of the folder's files.
 
     Example:
         >>> from adabet_onnx import Trainer, export_model, make_artifacts, select
@@ -63,6 +64,7 @@ def export_model(
         'logits'
     """
     manifest = load_manifest(Path(folder))
+    keep_own_files(manifest, path)
     proto = adapted_proto(manifest, full_precision=full_precision)
     if check and not (full_precision and manifest.float_file is not None):
         _compare(manifest, proto)

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RecordError
-from ..files import make_folder, replacing, sha256_of_files, write_bytes
-from .manifest import Manifest, TrainingSession
+from ..files import keep_apart, make_folder, replacing, sha256_of_files, write_bytes
+from .manifest import FILE, Manifest, TrainingSession
 from .settings import Settings
 
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
@@ -146,6 +147,20 @@ def trained_on(state: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def keep_own_files(manifest: Manifest, path: str | os.PathLike[str]) -> None:
+    """See that what is written does not take the place of a file of the artifact folder.
+
+    Args:
+        manifest: of the folder.
+        path: of what is written.
+
+    Raises:
+        UsageError: it is the manifest, a file that it names, or what training left.
+    """
+    names = (FILE, METRICS, *map(str, manifest.content["files"].values()))
+    keep_apart(path, [*(manifest.folder / name for name in names), *(manifest.folder / FEATURES).rglob("*")])
 
 
 def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
