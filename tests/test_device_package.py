@@ -452,6 +452,13 @@ def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
         make_device(trained, folder, packing=PLAIN)
 
 
+def test_a_label_to_ignore_is_refused(tmp_path):
+    """A device knows -100 alone: another label would be trained as a class there."""
+    folder = artifacts(tmp_path, MODEL, choices=Choices(ignore_label=255), strategy="head")
+    with pytest.raises(UsageError, match=r"leave out the label 255, .* Make them again without `ignore_label`"):
+        make_device(folder, tmp_path / "device")
+
+
 def test_nothing_that_can_be_trained(tmp_path, monkeypatch):
     def refuses(*_, **__):
         raise ModelError("no gradient")

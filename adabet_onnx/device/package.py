@@ -180,6 +180,12 @@ def check_backend(manifest: Manifest) -> None:
             f"{manifest.folder} holds artifacts for onnxruntime-training (or of an early release). A package needs "
             "plain ONNX: make them again with `backend='portable'`."
         )
+    if manifest.ignore_label is not None:
+        raise UsageError(
+            f"the artifacts in {manifest.folder} leave out the label {manifest.ignore_label}, which a package cannot "
+            "say: on a device, what does not count has the label -100. Make them again without `ignore_label`, and map "
+            "it there."
+        )
 
 
 def check_replaceable(folder: str | os.PathLike[str]) -> None:

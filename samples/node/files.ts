@@ -26,6 +26,17 @@ export async function replace(path: string, bytes: Uint8Array): Promise<void> {
   }
 }
 
+/** See that a file can be written there, before long work whose result it is to hold. */
+export async function checkWritable(path: string): Promise<void> {
+  const part = `${path}.part`;
+  try {
+    await (await openFile(part, "w")).close();
+  } catch (error) {
+    throw wrapped(error, `writing ${path}`);
+  }
+  await rm(part, { force: true });
+}
+
 /** A file, or null where there is none. */
 export async function readIfThere(path: string): Promise<Uint8Array | null> {
   try {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Device, Evaluation, Ort, Training } from "../web/core/index.js";
 import { DeviceError, open } from "../web/core/index.js";
-import { folder, labelledFrom, readIfThere, replace, samplesFrom } from "./files.js";
+import { checkWritable, folder, labelledFrom, readIfThere, replace, samplesFrom } from "./files.js";
 
 const USAGE = `usage: node main.js show    DEVICE
        node main.js score   DEVICE --x X.bin [--memory BYTES]
@@ -93,6 +93,7 @@ function told({ loss, accuracy }: Evaluation): string {
 
 async function fit(device: Device, given: Given): Promise<void> {
   const delta = needed(given.delta, "delta");
+  for (const path of [delta, given.progress]) if (path !== undefined) await checkWritable(path);
   const data = await labelledFrom(device, needed(given.x, "x"), needed(given.y, "y"));
   const heldX = given["held-x"];
   const heldOut =

@@ -182,10 +182,10 @@ export class EntryTraining implements Training {
   private settings(options: StepsOptions): Settings {
     const { epochs, learning_rate } = this.description.training;
     const rate = options.rate ?? learning_rate;
-    if (!Number.isFinite(rate)) throw new DeviceError("wrong-option", `rate is ${rate}; give a number.`);
+    if (!(rate > 0 && rate < Infinity)) throw new DeviceError("wrong-option", `rate is ${rate}; give a number above 0.`);
     return {
       ...this.place,
-      epochs: whole(options.epochs ?? epochs, 0, "epochs"),
+      epochs: whole(options.epochs ?? epochs, 1, "epochs"),
       batchSize: this.batchSize(options.batchSize),
       seed: whole(options.seed ?? this.place.seed, Number.MIN_SAFE_INTEGER, "seed"),
       rate,
@@ -207,7 +207,7 @@ export class EntryTraining implements Training {
     return evaluated(this.runner, this.description, this.entry, this.values, features, labels, batchSize, signal);
   }
 
-  /** The steps of the next epoch; the mean of their losses. */
+  /** The steps of the next epoch; the mean of their losses, each as often as it had samples. */
   private async *oneEpoch(
     set: Set,
     settings: Settings,
@@ -221,15 +221,16 @@ export class EntryTraining implements Training {
     for (let i = 0; i < stepsPerEpoch; i++) {
       checkSignal(signal, "training");
       const step = this.step + i + 1;
-      const loss = await this.oneStep(set, order.slice(i * batchSize, (i + 1) * batchSize), rate, step);
-      sum += loss;
+      const rows = order.slice(i * batchSize, (i + 1) * batchSize);
+      const loss = await this.oneStep(set, rows, rate, step);
+      sum += loss * rows.length;
       if (i === stepsPerEpoch - 1) {
         await this.runner.inTurn(() => this.values.commit());
         this.place = { ...this.place, epoch, step };
       }
       yield { kind: "step", epoch, step, stepsPerEpoch, loss };
     }
-    return sum / stepsPerEpoch;
+    return sum / order.length;
   }
 
   private async oneStep({ features, labels }: Set, rows: Uint32Array, rate: number, step: number): Promise<number> {
