@@ -19,6 +19,7 @@ ORDER = (
     "report",
     "study",
     "pipeline",
+    "fleet",
     "measuring",
     "outcome",
     "adapting",
