@@ -120,4 +120,4 @@ class Bench:
         """Running statistics of a normalisation."""
         nodes = (node for node in self.model.graph.graph if node.name in layer.nodes)
         found = {value.name for node in nodes for value in node.inputs if value is not None}
-        return found & set(self.manifest.statistics)
+        return {name for name in self.manifest.statistics if name in found}

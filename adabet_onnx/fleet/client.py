@@ -28,7 +28,8 @@ from ..training.epochs import Accuracy
 from ..training.exact_loss import loss_of
 from ..training.features import Computed, Place, Source, micro_batch, open_features
 from ..training.fed import Fed, fed
-from ..training.head_rows import HeadRows, head_tensors
+from ..training.head_rows import HeadRows
+from ..training.head_start import settable_tensors
 from ..training.settings import Settings
 from .bench import Bench
 from .heads import sums_of
@@ -112,7 +113,7 @@ class Client:
             made = make_part(self._bench.manifest, self._bench.model, layers, values, {}, folder / "part")
             part = Bench(made.folder, threads=self._bench.threads)
             used = self._opened(part, local)
-            source = _source(part, used, local, folder, keep=False)
+            source = features_of(part, used, self._settings(local, keep=False), folder)
             return self._run(part, used, source, task, state, partial=True)
 
     def _run(self, bench: Bench, used: Fed, source: Source, task: Task, state: State, *, partial: bool) -> Reply:
@@ -132,7 +133,7 @@ class Client:
         shared = [name for name in bench.trained if name in task.tensors]
         after = session.state()
         self._keep(task.number, State(state.tensors | after.tensors, after.step))
-        figures = {"loss": total / weight if weight else None, **_judged(bench, used, source)}
+        figures = {"loss": total / weight if weight else None, **judged(bench, used, source, used.held_out)}
         tensors = bench.values(shared)
         return Reply(self.number, task.number, task.model_sha256, tensors, len(used.training), partial, figures)
 
@@ -215,7 +216,8 @@ class Client:
         used = self._data(task.local)
         source = self._features(used, task.local)
         bench.put(self._state_before(task.number), task.tensors)
-        return HeadRows(bench.manifest, bench.session, used, source, head_tensors(head.parameters), bench.threads)
+        tensors = settable_tensors(bench.manifest, head)
+        return HeadRows(bench.manifest, bench.session, used, source, tensors, bench.threads)
 
     # --- data and state ---
 
@@ -230,17 +232,19 @@ class Client:
             self._fed = self._opened(self._bench, local)
         return self._fed
 
+    def _settings(self, local: Local, *, keep: bool) -> Settings:
+        own = self._own
+        return Settings(batch_size=local.batch_size, validation=own.validation, seed=own.seed, keep_features=keep)
+
     def _opened(self, bench: Bench, local: Local) -> Fed:
-        settings = Settings(batch_size=local.batch_size, validation=self._own.validation, seed=self._own.seed)
         if not len(self._own.data):
             raise DataError(f"client {self.number} has no data.")
-        preprocessing = self._own.preprocessing
-        return fed(bench.manifest, bench.model, self._own.data, settings, preprocessing=preprocessing, resumed=None)
+        return open_fed(bench, self._own.data, self._settings(local, keep=False), self._own.preprocessing)
 
     def _features(self, used: Fed, local: Local) -> Source:
         if self._source is None:
-            keep = self._own.keep_features
-            self._source = _source(self._bench, used, local, self._own.folder, keep=keep)
+            settings = self._settings(local, keep=self._own.keep_features)
+            self._source = features_of(self._bench, used, settings, self._own.folder)
         return self._source
 
     def _check(self, task: Task) -> None:
@@ -285,17 +289,44 @@ class Client:
         return Reply(self.number, task.number, task.model_sha256, {}, 0, error=why)
 
 
-def _source(bench: Bench, used: Fed, local: Local, folder: Path, *, keep: bool) -> Source:
-    """What steps begin with, computed once."""
-    settings = Settings(batch_size=local.batch_size, keep_features=keep)
-    micro = micro_batch(bench.manifest, local.batch_size, len(used.data))
+def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any) -> Fed:
+    """Labelled data as the graphs take it.
+
+    Args:
+        bench: of the artifacts.
+        data: labelled.
+        settings: with the batch size and what is kept for validation.
+        preprocessing: by hand; None: the artifacts'.
+
+    Raises:
+        DataError: it does not fit, or has no samples or labels.
+    """
+    return fed(bench.manifest, bench.model, data, settings, preprocessing=preprocessing, resumed=None)
+
+
+def features_of(bench: Bench, used: Fed, settings: Settings, folder: Path) -> Source:
+    """What steps begin with, computed once.
+
+    Args:
+        bench: of the artifacts.
+        used: the data.
+        settings: with the batch size, and whether a file of it stays.
+        folder: for that file.
+    """
+    micro = micro_batch(bench.manifest, settings.size, len(used.data))
     computed = Computed(bench.session, used.feeder, used.data, micro, used.views, on(bench.threads))
     return open_features(computed, bench.manifest, used, settings, Place(folder, own=True), None)
 
 
-def _judged(bench: Bench, used: Fed, source: Source) -> dict[str, Any]:
-    """Loss and accuracy on what is kept for validation."""
-    rows = used.held_out
+def judged(bench: Bench, used: Fed, source: Source, rows: np.ndarray | None) -> dict[str, Any]:
+    """Loss and accuracy of the session's values on samples; nothing where there are none.
+
+    Args:
+        bench: with the session.
+        used: the data.
+        source: what steps begin with.
+        rows: which samples.
+    """
     if rows is None:
         return {}
     loss, right, seen = 0.0, Accuracy(bench.manifest), 0.0

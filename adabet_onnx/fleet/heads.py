@@ -16,6 +16,7 @@ from ..errors import DataError
 from .messages import Sums
 
 STRENGTHS = tuple(10.0**power for power in range(2, -6, -1))
+_ALONE = 1e-2  # the strength where there is but one client, which nothing tells the best for
 
 
 def sums_of(features: np.ndarray, targets: np.ndarray) -> Sums:
@@ -63,11 +64,8 @@ class RidgeHead:
 
 def added(parts: Sequence[Sums]) -> Sums:
     """The sums of the rows of several clients."""
-    return Sums(
-        sum(part.rows for part in parts),
-        *(np.sum([getattr(part, name) for part in parts], axis=0) for name in _ARRAYS),
-        output_squares=sum(part.output_squares for part in parts),
-    )
+    arrays = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in _ARRAYS}
+    return Sums(sum(part.rows for part in parts), output_squares=sum(part.output_squares for part in parts), **arrays)
 
 
 _ARRAYS = ("inputs", "outputs", "squares", "products")
@@ -121,24 +119,22 @@ def fit(parts: Sequence[Sums], *, intercept: bool = True) -> RidgeHead:
     """
     if not parts:
         raise DataError("no client sent sums that a head could be fitted to.")
-    whole, best = added(parts), (1e-2, None)
+    whole, strength, error = added(parts), _ALONE, None
     if len(parts) > 1:
         errors = {}
-        for strength in STRENGTHS:
-            total = 0.0
-            for part in parts:
-                total += _squared_error(part, *solve(_without(whole, part), strength, intercept=intercept))
-            errors[strength] = total / (whole.rows * len(whole.outputs))
-        strength = min(errors, key=lambda each: (errors[each], -each))
-        best = strength, errors[strength]
-    weight, bias = solve(whole, best[0], intercept=intercept)
-    return RidgeHead(weight, bias, best[0], whole.rows, best[1])
+        for tried in STRENGTHS:
+            each = (_squared_error(part, *solve(_without(whole, part), tried, intercept=intercept)) for part in parts)
+            errors[tried] = sum(each) / (whole.rows * len(whole.outputs))
+        strength = min(errors, key=lambda tried: (errors[tried], -tried))
+        error = errors[strength]
+    weight, bias = solve(whole, strength, intercept=intercept)
+    return RidgeHead(weight, bias, strength, whole.rows, error)
 
 
 def _square(triangle: np.ndarray, size: int) -> np.ndarray:
     full = np.zeros((size, size))
     full[np.tril_indices(size)] = triangle
-    return full + np.tril(full, -1).T
+    return np.asarray(full + np.tril(full, -1).T)
 
 
 def _centred(sums: Sums, intercept: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -150,8 +146,8 @@ def _centred(sums: Sums, intercept: bool) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _without(whole: Sums, part: Sums) -> Sums:
-    arrays = (getattr(whole, name) - getattr(part, name) for name in _ARRAYS)
-    return Sums(whole.rows - part.rows, *arrays, output_squares=whole.output_squares - part.output_squares)
+    arrays = {name: getattr(whole, name) - getattr(part, name) for name in _ARRAYS}
+    return Sums(whole.rows - part.rows, output_squares=whole.output_squares - part.output_squares, **arrays)
 
 
 def _squared_error(sums: Sums, weight: np.ndarray, bias: np.ndarray) -> float:

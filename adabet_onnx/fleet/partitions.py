@@ -74,7 +74,7 @@ class Partition:
         for client in rng.permutation(clients):
             rarest = np.lexsort((rng.random(classes), shares.sum(1)))[:each]
             shares[rarest, client] = 1
-        return shares / shares.sum(1, keepdims=True)
+        return np.asarray(shares / shares.sum(1, keepdims=True))
 
     @staticmethod
     def _by_shares(labels: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> list[list[int]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +19,10 @@ from ..files import make_folder
 from ..progress import Progress, silent
 from .aggregation import Aggregation, WeightedMean, mean_of
 from .checks import Dropped, Wanted, accepted
+from .grids import Grid
 from .messages import Local, Reply, Task
 from .options import Fleet
 from .record import CHECKPOINT, Checkpoint, load_checkpoint, read_rows, save_checkpoint, write_rows
-
-
-class Grid(Protocol):
-    """The way to clients."""
-
-    def clients(self) -> Sequence[int]:
-        """Numbers of those that can be asked now, ascending."""
-        ...
-
-    def train(self, clients: Sequence[int], task: Task) -> Iterable[Reply]:
-        """Their replies, in any order; who does not reply in time is missing, or replies with an error."""
-        ...
-
 
 Values = Mapping[str, np.ndarray]
 
