@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .device.deltas import apply_delta, save_delta
     from .device.menu import make_menu
     from .device.package import DeviceScoring, Packing, make_device
+    from .fleet.options import Fleet
+    from .fleet.simulation import simulate_fleet
     from .model.head import new_head
     from .model.open import Model, open_model
     from .model.saving import save_model
@@ -75,6 +77,7 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceScoring",
+    "Fleet",
     "Model",
     "ModelError",
     "Outcome",
@@ -115,6 +118,7 @@ __all__ = [
     "save_model",
     "score",
     "select",
+    "simulate_fleet",
     "stability",
     "write_predictions",
     "write_report",
@@ -128,6 +132,7 @@ _HOMES = {
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "DeviceScoring": ".device.package",
+    "Fleet": ".fleet.options",
     "Model": ".model.open",
     "Outcome": ".outcome",
     "Packing": ".device.package",
@@ -161,6 +166,7 @@ _HOMES = {
     "save_model": ".model.saving",
     "score": ".scoring.score",
     "select": ".selection.strategies",
+    "simulate_fleet": ".fleet.simulation",
     "stability": ".study.stability",
     "write_predictions": ".training.evaluation",
     "write_report": ".report.page",
