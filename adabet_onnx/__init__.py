@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .device.deltas import apply_delta, save_delta
     from .device.menu import make_menu
     from .device.package import DeviceScoring, Packing, make_device
+    from .fleet.apps import write_fleet_app
+    from .fleet.deltas import merge_deltas
     from .fleet.options import Fleet
     from .fleet.simulation import simulate_fleet
     from .model.head import new_head
@@ -110,6 +112,7 @@ __all__ = [
     "make_artifacts",
     "make_device",
     "make_menu",
+    "merge_deltas",
     "new_head",
     "open_model",
     "predict",
@@ -120,6 +123,7 @@ __all__ = [
     "select",
     "simulate_fleet",
     "stability",
+    "write_fleet_app",
     "write_predictions",
     "write_report",
 ]
@@ -158,6 +162,7 @@ _HOMES = {
     "make_artifacts": ".training.artifacts",
     "make_device": ".device.package",
     "make_menu": ".device.menu",
+    "merge_deltas": ".fleet.deltas",
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",
@@ -168,6 +173,7 @@ _HOMES = {
     "select": ".selection.strategies",
     "simulate_fleet": ".fleet.simulation",
     "stability": ".study.stability",
+    "write_fleet_app": ".fleet.apps",
     "write_predictions": ".training.evaluation",
     "write_report": ".report.page",
 }

@@ -699,7 +699,7 @@ def test_a_simulation_goes_on(files, tmp_path):
         ({"max_norm": 0.0}, "`max_norm` must be above 0"),
         ({"partition": "x"}, "unknown partition 'x'"),
         ({"client_memory": ("much",)}, "client_memory"),
-        ({"client_memory": ("1MB",), "aggregation": "krum"}, "which `aggregation='krum'` cannot take in"),
+        ({"client_memory": ("1MB",), "aggregation": "krum"}, "`aggregation='krum'` and `privacy_noise` cannot take in"),
     ],
 )
 def test_options_out_of_range(given, words):

@@ -30,8 +30,8 @@ def needs_votes(choosing: Choosing) -> bool:
         return False
     if choosing.strategy != "adabet":
         raise UsageError(
-            f"a fleet votes by the strategy adabet, not {choosing.strategy}: choose that, one of {', '.join(UNSCORED)}, "
-            "or `layers`."
+            f"a fleet votes by the strategy adabet, not {choosing.strategy}: choose that, `layers`, or one of "
+            f"{', '.join(UNSCORED)}."
         )
     return True
 

@@ -29,6 +29,11 @@ class Fleet:
         local_epochs: passes of a client over its data in a round.
         local_steps: steps, in place of ``local_epochs``.
         proximal: FedProx's mu, how strongly clients are held to what the server sent; None: 0.1 with fedprox, else 0.
+        server_rate: of the server's own steps with fedavgm (1) and fedadam (0.01).
+        malicious: how many clients krum expects to be hostile.
+        privacy_clip: differential privacy by Flower: how long an update may be, longer ones being cut; with
+            ``privacy_noise``.
+        privacy_noise: the noise that is added to what is aggregated, in multiples of that by client.
         personal: shell patterns of layer names, whose parameters stay with each client.
         client_memory: what clients have for a training step, such as ``"8MB"``: of the first, the second, ..., and
             from the first on again; where not all selected layers fit, a client trains those that do. Empty: enough.
@@ -53,6 +58,10 @@ class Fleet:
     local_epochs: int = 1
     local_steps: int | None = None
     proximal: float | None = None
+    server_rate: float | None = None
+    malicious: int = 0
+    privacy_clip: float | None = None
+    privacy_noise: float | None = None
     personal: tuple[str, ...] = ()
     client_memory: tuple[str, ...] = ()
     minimum: int = 1
@@ -68,7 +77,7 @@ class Fleet:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"`{name}` must be at least 1, not {value}.")
-        for name in ("rounds", "retries"):
+        for name in ("rounds", "retries", "malicious"):
             if getattr(self, name) < 0:
                 raise UsageError(f"`{name}` must be at least 0, not {getattr(self, name)}.")
         if self.asked > self.clients or self.minimum > self.asked:
@@ -76,17 +85,33 @@ class Fleet:
                 f"of {self.clients} clients {self.asked} are asked in a round, of which {self.minimum} must reply "
                 "(`clients`, `per_round`, `minimum`): each of these must be at most the one before."
             )
-        if self.proximal is not None and not (math.isfinite(self.proximal) and self.proximal >= 0):
-            raise UsageError(f"`proximal` must be at least 0, not {self.proximal}.")
-        if self.max_norm is not None and not (math.isfinite(self.max_norm) and self.max_norm > 0):
-            raise UsageError(f"`max_norm` must be above 0, not {self.max_norm}.")
-        if self.client_memory and self.aggregation not in OWN:
+        self._check_numbers()
+        if self.server_rate is not None and self.aggregation not in ("fedavgm", "fedadam"):
+            raise UsageError(f"`aggregation='{self.aggregation}'` has no `server_rate`: leave it out.")
+        if (self.privacy_clip is None) != (self.privacy_noise is None):
+            raise UsageError("differential privacy needs both `privacy_clip` and `privacy_noise`.")
+        if self.client_memory and not self.own:
             raise UsageError(
-                f"with `client_memory` some clients train but a part, which `aggregation='{self.aggregation}'` cannot "
-                f"take in. Use {' or '.join(OWN)}."
+                f"with `client_memory` some clients train but a part, which `aggregation='{self.aggregation}'` and "
+                f"`privacy_noise` cannot take in. Use {' or '.join(OWN)} without it."
             )
         _ = self.shared_out, self.memory_of(0)
         object.__setattr__(self, "partition", str(self.shared_out))
+
+    def _check_numbers(self) -> None:
+        for name in ("proximal", "privacy_noise"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"`{name}` must be at least 0, not {value}.")
+        for name in ("max_norm", "server_rate", "privacy_clip"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"`{name}` must be above 0, not {value}.")
+
+    @property
+    def own(self) -> bool:
+        """Whether replies are aggregated without Flower."""
+        return self.aggregation in OWN and self.privacy_noise is None
 
     @property
     def asked(self) -> int:

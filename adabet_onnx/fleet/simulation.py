@@ -39,10 +39,11 @@ from .bench import Bench
 from .choosing import choose, needs_votes
 from .client import Client, Own
 from .fitted_head import fit_head
+from .flower import FlowerStrategy
 from .grids import InProcess
 from .judge import Judge
 from .messages import Local, Task
-from .options import OWN, Fleet
+from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
 from .states import FolderStates
@@ -121,10 +122,7 @@ def simulate_fleet(
         if judge is not None:
             judge.close()
     store_trained(bench, server.values, job.target, about={"classes": job.splits.train.classes})
-    if job.options.check:
-        export_model(bench.manifest.folder, job.target / ADAPTED)
-    else:
-        export_model(bench.manifest.folder, job.target / ADAPTED, check=False)
+    export_model(bench.manifest.folder, job.target / ADAPTED, check=job.options.check)
     return rows
 
 
@@ -134,11 +132,7 @@ def aggregation_of(fleet: Fleet) -> Aggregation:
     Raises:
         RuntimeMissingError: it is one of Flower's, which is not installed.
     """
-    if fleet.aggregation in OWN:
-        return WeightedMean()
-    from .strategies import FlowerStrategy
-
-    return FlowerStrategy(fleet.aggregation)
+    return WeightedMean() if fleet.own else FlowerStrategy(fleet)
 
 
 @dataclass(frozen=True)
@@ -294,7 +288,8 @@ def _same_run(job: _Job, bench: Bench, about: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(job.to_json()))
     for part, now in wanted.items():
         there = about.get(part)
-        inner = [key for key in now if key != "rounds" and there.get(key) != now[key]] if isinstance(now, dict) else []
+        known = there if isinstance(there, dict) else {}
+        inner = [key for key in now if key != "rounds" and known.get(key) != now[key]] if isinstance(now, dict) else []
         if inner or (not isinstance(now, dict) and there != now):
             what = inner[0] if inner else part
             raise UsageError(
