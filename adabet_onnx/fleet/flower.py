@@ -84,7 +84,7 @@ class FlowerStrategy:
         need_flower()
         with quietly():
             self._inner = _inner(fleet)
-        self._strategy, self._fleet = self._inner, fleet
+        self._fleet = fleet
         self._names: list[str] = []
 
     def aggregate(self, number: int, current: Tensors, replies: Sequence[Reply]) -> dict[str, np.ndarray]:
@@ -101,7 +101,9 @@ class FlowerStrategy:
             self._inner.current_arrays = before
         try:
             with quietly():
-                arrays, _ = self._wrapped(before, len(replies)).aggregate_train(number, map(_message, replies))
+                arrays, _ = self._wrapped(before, len(replies)).aggregate_train(
+                    number, [_Given(reply) for reply in replies]
+                )
         except Exception as error:  # Flower's exceptions share no base class
             raise TrainingError(f"{self._fleet.aggregation} failed in round {number}: {error}") from error
         if arrays is None:
@@ -130,7 +132,9 @@ class FlowerStrategy:
         for what in ("m_t", "v_t"):
             moments: Mapping[str, Any] = getattr(self._inner, what, None) or {}
             found |= {f"{what}:{name}": np.asarray(array, np.float32) for name, array in moments.items()}
-        momentum = getattr(self._inner, "momentum_vector", None) or []
+        momentum = getattr(self._inner, "momentum_vector", None)
+        if momentum is None:
+            return found
         found |= {
             f"momentum:{name}": np.asarray(array, np.float32) for name, array in zip(self._names, momentum, strict=True)
         }
@@ -162,10 +166,15 @@ def _inner(fleet: Fleet) -> Any:
     return strategy.FedAvg()
 
 
-def _message(reply: Reply) -> Any:
-    """A checked reply as Flower has it."""
-    from flwr.app import Message, MessageType, MetricRecord, RecordDict
+class _Given:
+    """A checked reply as Flower's aggregations see it: a message of Flower's own needs one of its runs around it."""
 
-    metrics = MetricRecord({SAMPLES: float(reply.samples)})
-    content = RecordDict({ARRAYS: to_arrays(reply.tensors), METRICS: metrics})
-    return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+    def __init__(self, reply: Reply) -> None:
+        from flwr.app import MetricRecord, RecordDict
+
+        metrics = MetricRecord({SAMPLES: float(reply.samples)})
+        self.content = RecordDict({ARRAYS: to_arrays(reply.tensors), METRICS: metrics})
+
+    def has_error(self) -> bool:
+        """Nothing was wrong with it."""
+        return False
