@@ -5,32 +5,33 @@ The environment of the tests has no Flower (it needs Python 3.11, and 600 MB wit
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict  # noqa: E402
-from flwr.clientapp.mod import LocalDpMod  # noqa: E402
-from flwr.supercore.task_identity import TaskIdentity  # noqa: E402
-from models import tiny  # noqa: E402
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp.mod import LocalDpMod
+from flwr.supercore.task_identity import TaskIdentity
+from models import tiny
 
-from adabet_onnx import Choices, Fleet, TrainingError, make_artifacts, new_head, open_model, select  # noqa: E402
-from adabet_onnx.fleet.bench import Bench  # noqa: E402
-from adabet_onnx.fleet.client import Client, Own  # noqa: E402
-from adabet_onnx.fleet.flower import FlowerStrategy  # noqa: E402
-from adabet_onnx.fleet.flower_client import client_app  # noqa: E402
-from adabet_onnx.fleet.flower_server import FlowerGrid, run  # noqa: E402
-from adabet_onnx.fleet.grids import InProcess  # noqa: E402
-from adabet_onnx.fleet.messages import Local, Reply, Task  # noqa: E402
-from adabet_onnx.fleet.server import Server  # noqa: E402
-from adabet_onnx.data.dataset import ArrayRows, Dataset  # noqa: E402
+from adabet_onnx import Choices, Fleet, TrainingError, make_artifacts, new_head, open_model, save_model, select
+from adabet_onnx.data.dataset import ArrayRows, Dataset
+from adabet_onnx.fleet.bench import Bench
+from adabet_onnx.fleet.client import Client, Own
+from adabet_onnx.fleet.flower import FlowerStrategy
+from adabet_onnx.fleet.flower_client import client_app
+from adabet_onnx.fleet.flower_server import FlowerGrid, run
+from adabet_onnx.fleet.grids import InProcess
+from adabet_onnx.fleet.messages import Local, Reply, Task
+from adabet_onnx.fleet.record import load_checkpoint
+from adabet_onnx.fleet.server import Server
 
 CLIENTS, SAMPLES = 3, 40
 
@@ -79,8 +80,6 @@ def prepared(folder: Path, *, headed: bool = False) -> Path:
         x, y = pictures(SAMPLES, node)
         np.savez(folder / f"{node}.npz", x=x, y=y)
     model = new_head(tiny.conv_net(classes=7), 4) if headed else open_model(tiny.conv_net())
-    from adabet_onnx import save_model
-
     save_model(model, folder / "model.onnx")
     opened = open_model(folder / "model.onnx")
     make_artifacts(opened, select(opened, strategy="all"), folder / "artifacts", choices=Choices(), check=False)
@@ -116,8 +115,6 @@ def apps(folder: Path) -> dict[str, Any]:
     config = CONFIG | {"artifacts": str(folder / "artifacts"), "folder": str(folder / "results")}
     rows = run(grid, config)
     expected = plain(folder, bench, 2)
-    from adabet_onnx.fleet.record import load_checkpoint
-
     shapes = {name: array.shape for name, array in expected.items()}
     found = load_checkpoint(folder / "results", bench.model_sha256, shapes)
     more = run(OwnGrid(client_app(), folder), config | {"rounds": 3})
@@ -165,8 +162,6 @@ def spoilt(folder: Path) -> dict[str, Any]:
         elif what == "no bytes":
             arrays["fc.weight"] = array_of(b"")
         elif what == "pickled":
-            import io
-
             out = io.BytesIO()
             np.save(out, np.array([{"a": 1}], dtype=object), allow_pickle=True)
             arrays["fc.weight"] = array_of(out.getvalue())
@@ -273,8 +268,6 @@ def private(folder: Path) -> dict[str, Any]:
     mod = LocalDpMod(clipping_norm=0.5, sensitivity=0.01, epsilon=100.0, delta=1e-5)
     config = CONFIG | {"artifacts": str(folder / "artifacts"), "folder": str(folder / "results"), "rounds": 1}
     row = run(OwnGrid(client_app([mod]), folder), config)[-1]
-    from adabet_onnx.fleet.record import load_checkpoint
-
     shapes = {name: array.shape for name, array in plainly.items()}
     found = load_checkpoint(folder / "results", bench.model_sha256, shapes).values
     return {
@@ -284,9 +277,44 @@ def private(folder: Path) -> dict[str, Any]:
     }
 
 
+def certificates(folder: Path) -> dict[str, str]:
+    """An authority of our own and a certificate for 127.0.0.1."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("tests", "127.0.0.1")]
+    now = datetime.datetime.now(datetime.timezone.utc)
+
+    def signed(name: x509.Name, key: Any, *, authority: bool) -> bytes:
+        made = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
+        made = made.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+        made = made.not_valid_after(now + datetime.timedelta(days=2))
+        made = made.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        if not authority:
+            alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+            made = made.add_extension(alternative, critical=False)
+        return made.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    files = {
+        "ca.pem": signed(names[0], keys[0], authority=True),
+        "server.pem": signed(names[1], keys[1], authority=False),
+        "server.key": private,
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return {name: str(folder / name) for name in files}
+
+
 if __name__ == "__main__":
     import logging
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    _ = SimpleNamespace
     print(json.dumps(globals()[sys.argv[1]](Path(sys.argv[2]))))

@@ -13,6 +13,8 @@ from ..errors import UsageError
 from ..files import replacing_folder
 from ..model.open import open_model
 from ..options import typed
+from ..scoring.options import Scoring
+from ..selection.rankings import DEFAULT_RHO
 from ..training.manifest import FILE as MANIFEST
 from ..training.settings import Settings
 from ..version import __version__
@@ -110,7 +112,9 @@ def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> di
     }
     for name, value in asdict(fleet).items():
         if name not in skipped:
-            config[name.replace("_", "-")] = "" if value is None and name == "privacy_noise" else _plain(name, value)
+            config[name.replace("_", "-")] = _plain(name, value)
+    if not artifacts:
+        config |= {"rho": DEFAULT_RHO, "samples": Scoring().samples, "subset-size": Scoring().subset_size}
     components = {"serverapp": "fleet_app.server_app:app", "clientapp": "fleet_app.client_app:app"}
     return {
         "project": {
@@ -127,5 +131,5 @@ def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> di
 
 def _plain(name: str, value: Any) -> Any:
     """A value without null."""
-    floats = ("proximal", "server_rate", "privacy_clip", "max_norm")
+    floats = ("proximal", "server_rate", "privacy_clip", "privacy_noise", "max_norm")
     return value if value is not None else 0.0 if name in floats else 0

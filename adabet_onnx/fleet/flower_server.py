@@ -101,14 +101,15 @@ def fleet_of(config: Mapping[str, Any]) -> Fleet:
     found: dict[str, Any] = {}
     for field in fields(Fleet):
         value = config.get(field.name.replace("_", "-"))
-        if value in (None, "", 0) and field.name not in ("rounds", "retries", "privacy_noise"):
-            continue
-        if value is not None and value != "":
+        told = value not in (None, "", 0) or (value == 0 and field.name in ("rounds", "retries"))
+        if told:
             found[field.name] = tuple(str(value).split(",")) if field.name == "personal" else value
     asked = max(int(found.get("per_round", 1)), int(found.get("minimum", 1)), int(config.get("nodes", 1)))
     for name in ("proximal", "server_rate", "privacy_clip", "privacy_noise", "max_norm"):
         if name in found:
             found[name] = float(found[name])
+    if "privacy_clip" in found:
+        found.setdefault("privacy_noise", 0.0)
     return Fleet(**(found | {"clients": max(asked, int(found.get("clients", 1)))}))
 
 
