@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from conftest import ROOT
 from models import tiny
@@ -132,6 +131,7 @@ class Processes:
     def __init__(self, python: Path, folder: Path, tls: dict[str, str] | None = None) -> None:
         self._bin, self._folder, self._tls = python.parent, folder, tls
         self._around = surroundings(folder)
+        self._around["PATH"] = f"{python.parent}{os.pathsep}{self._around.get('PATH', '')}"  # they start each other
         self._stack = ExitStack()
         self._port, self._control = free_port(), free_port()
         home = folder / "flower"
@@ -169,7 +169,7 @@ class Processes:
             "superlink", "flower-superlink", *secure, "--host", "127.0.0.1", "--port", f"{self._port}", *words
         )
         end = time.monotonic() + 60
-        while time.monotonic() < end:
+        while time.monotonic() < end and made.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self._port)) == 0:
                     return made
@@ -192,10 +192,13 @@ class Processes:
     def run(self, app: Path, *words: str) -> None:
         """Run an app, and see that its run has not failed: `flwr run` says 0 for one that did."""
         said = self.flwr("run", str(app), "here", "--format", "json", *words)
-        number = str(json.loads(said)["run-id"])
+        number, results = str(json.loads(said)["run-id"]), app.with_name(f"{app.name}-results")
         end, status = time.monotonic() + PATIENCE, ""
-        while time.monotonic() < end and not status.startswith("finished"):
-            time.sleep(0.5)
+        while time.monotonic() < end and not (results / "delta.safetensors").is_file():
+            time.sleep(0.2)  # asking takes the time of a start of Python
+            if "run_serverapp failed" in self.logs():
+                break
+        while time.monotonic() < end + 30 and not status.startswith("finished"):
             runs = json.loads(self.flwr("ls", "here", "--run-id", number, "--format", "json"))["runs"]
             status = str(runs[0]["status"])
         assert status == "finished:completed", f"{status}\n{self.logs()}"
@@ -206,20 +209,23 @@ class Processes:
 
 def ended(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait(5)
+    family = []
+    if process.poll() is None:
+        family = psutil.Process(process.pid).children(recursive=True)  # some are in groups of their own
+        process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=10)
 
 
 @pytest.fixture
-def place(tmp_path_factory) -> Iterator[Path]:
+def place(tmp_path_factory) -> Path:
     """A folder with a short path, artifacts, and data of three clients and for evaluation."""
     folder = tmp_path_factory.mktemp("f")
     sets = []
@@ -234,7 +240,7 @@ def place(tmp_path_factory) -> Iterator[Path]:
     opened = open_model(tiny.conv_net())
     chosen = select(opened, strategy="last", rho=0.4)
     make_artifacts(opened, chosen, folder / "artifacts", choices=Choices(), check=False)
-    yield folder
+    return folder
 
 
 def came_of(folder: Path, rounds: int, clients: int) -> None:

@@ -122,7 +122,8 @@ def _take_fleet(settings: dict[str, Any]) -> Fleet:
     """Take what Fleet holds out of the options."""
     from ..fleet.options import Fleet
 
-    return Fleet(**{name: settings.pop(name) for name in Fleet.__dataclass_fields__ if name in settings})
+    taken = {name: settings.pop(name) for name in Fleet.__dataclass_fields__ if name in settings}
+    return Fleet(**{name: value for name, value in taken.items() if value is not None})
 
 
 def _take_objective(settings: dict[str, Any]) -> Any:
