@@ -101,6 +101,8 @@ def parse_partition(text: str) -> Partition:
     Raises:
         UsageError: it is none of these.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"`partition` must be text, not {type(text).__name__}.")
     kind, _, number = text.partition(":")
     try:
         value = float(number) if kind != "iid" else 0.0
