@@ -50,6 +50,7 @@ def surroundings(folder: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": "/tmp" if len(str(folder)) > 40 else str(folder),  # the paths of its sockets have a limit
         "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(folder),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -88,7 +89,7 @@ def test_from_a_model_alone(fleet_python, tmp_path):
 
 def test_replies_that_are_damaged_on_the_way(fleet_python, tmp_path):
     found = ran(fleet_python, "spoilt", tmp_path)
-    assert found.pop("not installed") == ["it has not got the artifacts yet."]
+    assert found.pop("not installed") == ["it has not got what the server handed out."]
     assert len(found) == 6
     for what, row in found.items():
         assert row["clients"] == [1, 3], what

@@ -102,6 +102,7 @@ def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> di
         "folder": str(target.absolute().with_name(f"{target.name}-results")),
         "nodes": fleet.minimum,
         "timeout": _TIMEOUT,
+        "evaluate": "",
         "data": "",
         "partition": "iid",
         "personal": ",".join(fleet.personal),

@@ -12,7 +12,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.labels import align_classes
 from ..data.source import open_data
-from ..errors import AdabetError, TrainingError, UsageError
+from ..errors import AdabetError, UsageError
 from ..model.open import Model, open_model
 from ..portable.checkpoint import State
 from ..portable.linear_head import NotLinearError
@@ -20,7 +20,7 @@ from . import wire
 from .bench import Bench
 from .client import Client, Own
 from .flower import ARRAYS, METRICS, SAMPLES, from_arrays, need_flower, to_arrays
-from .installing import install, installed
+from .installing import install, installed, there
 from .messages import Reply
 from .partitions import parse_partition
 from .votes import cast_vote
@@ -107,13 +107,6 @@ def _folder(context: Any) -> Path:
     return Path(str(given)) if given else Path(tempfile.gettempdir()) / f"adabet-onnx-fleet-{context.node_id}"
 
 
-def _there(settings: Any, context: Any) -> Path:
-    folder = installed(_folder(context), str(settings["key"]))
-    if not folder.is_dir():
-        raise TrainingError("it has not got the artifacts yet.")
-    return folder
-
-
 def _data(model: Model, context: Any) -> Dataset:
     """The node's own data; of a run's, its part."""
     node, run = context.node_config, context.run_config
@@ -130,18 +123,18 @@ def _data(model: Model, context: Any) -> Dataset:
 
 def _model(settings: Any, context: Any) -> tuple[Model, Dataset]:
     """The model that is voted on."""
-    model = open_model(_there(settings, context) / "model.onnx")
+    model = open_model(there(_folder(context), str(settings["key"])) / "model.onnx")
     return model, _data(model, context)
 
 
 def _client(settings: Any, context: Any) -> Client:
     """The client of a node, made once for each process."""
-    folder, node = _there(settings, context), context.node_config
+    folder, node = installed(_folder(context), str(settings["key"])), context.node_config
     run = {key: str(context.run_config.get(key, "")) for key in ("data", "partition", "personal", "validation", "seed")}
     key = (str(folder), str(context.node_id), *run.values(), *(str(node.get(each, "")) for each in _OF_NODES))
     if key not in _CLIENTS:
         personal = [each for each in run["personal"].split(",") if each]
-        bench = Bench(folder, personal)
+        bench = Bench(there(_folder(context), str(settings["key"])), personal)
         states = ContextStates()
         memory = node.get("memory")
         own = Own(

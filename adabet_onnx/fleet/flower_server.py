@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.labels import align_classes
+from ..data.source import open_data
 from ..errors import AdabetError, TrainingError, UsageError
 from ..files import make_folder
 from ..model.open import open_model
@@ -31,6 +33,7 @@ from .fitted_head import fit_head
 from .flower import ARRAYS, from_arrays, need_flower, to_arrays
 from .flower_client import CONFIG
 from .installing import key_of, packed
+from .judge import Judge
 from .messages import Local, Reply, Sums, Task, Vote
 from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
@@ -86,10 +89,18 @@ def run(grid: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
             values, about["head"] = values | fitted, said.to_json()
         size = sum(array.nbytes for array in values.values())
         write_json(folder / RECORD, about | {"bytes_down": size, "bytes_up": size})
-    server = Server(way, folder, bench.model_sha256, values, fleet, local, aggregation_of(fleet), None, seed)
+    judge = _judge(bench, str(config.get("evaluate", "")), folder)
+    server = Server(way, folder, bench.model_sha256, values, fleet, local, aggregation_of(fleet), judge, seed)
     rows = server.run(resume=True)
     store_trained(bench, server.values, folder, about={})
     return rows
+
+
+def _judge(bench: Bench, data: str, folder: Path) -> Judge | None:
+    """Evaluates on data of the server, where it has some."""
+    if not data:
+        return None
+    return Judge(bench, align_classes(open_data(data, bench.model).for_evaluation, bench.manifest.classes), folder)
 
 
 def fleet_of(config: Mapping[str, Any]) -> Fleet:
@@ -209,8 +220,10 @@ class FlowerGrid:
         self._install(clients)
         asked = {"what": "vote", **wire.scoring_settings(scoring)}
         for client, settings, _ in self._answers(clients, "query", asked, {}):
-            if "vote" in settings:
+            try:
                 yield wire.vote_of(client, settings)
+            except AdabetError as error:
+                yield Vote(client, "", 0, error=str(settings.get("error") or error))
 
     def sums(self, clients: Sequence[int], task: Task) -> Iterator[tuple[int, Sums | str]]:
         """See `Grid`."""

@@ -47,15 +47,28 @@ def install(folder: Path, key: str, files: Mapping[str, np.ndarray]) -> Path:
     if wrong or any(array.dtype != np.uint8 for array in files.values()) or key_of(files) != key:
         raise TrainingError(f"what the server sent to be kept is damaged (expected the SHA-256 {key}).")
     target = installed(folder, key)
-    if not target.is_dir():
-        with replacing_folder(target, ".none") as part:
-            for name, array in files.items():
-                (part / name).write_bytes(array.tobytes())
+    if target.is_dir():
+        return there(folder, key)
+    with replacing_folder(target, ".none") as part:
+        for name, array in files.items():
+            (part / name).write_bytes(array.tobytes())
+    return target
+
+
+def there(folder: Path, key: str) -> Path:
+    """The folder that files of a key are in, after a look whether they are those: a folder can be anyone's.
+
+    Raises:
+        TrainingError: they are not there, or others.
+    """
+    target = installed(folder, key)
+    if not target.is_dir() or key_of(packed({path.name: path for path in target.iterdir() if path.is_file()})) != key:
+        raise TrainingError("it has not got what the server handed out.")
     return target
 
 
 def installed(folder: Path, key: str) -> Path:
-    """Where files of a key are, if they are there.
+    """Where files of a key are put.
 
     Raises:
         TrainingError: it is no key.

@@ -98,6 +98,7 @@ class Vote:
         b1_hat: of each layer.
         shift: of each layer that has stored statistics, else None.
         note: why it abstains; None where it does not.
+        error: why it could not vote, in a sentence; None where it could.
     """
 
     client: int
@@ -107,6 +108,7 @@ class Vote:
     b1_hat: Mapping[str, float] = field(default_factory=dict)
     shift: Mapping[str, float | None] = field(default_factory=dict)
     note: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,9 @@ def _figures(number: int, attempts: int, replies: Sequence[Reply]) -> dict[str, 
         "samples": sum(float(reply.samples) for reply in replies),
         "loss": _mean(replies, "loss", [float(reply.samples) for reply in replies]),
         "client_accuracy": _mean(
-            replies, "eval_accuracy", [float(reply.figures.get("eval_samples") or 0) for reply in replies]
+            replies,
+            "eval_accuracy",
+            [min(float(reply.samples), float(reply.figures.get("eval_samples") or 0)) for reply in replies],
         ),
     }
 

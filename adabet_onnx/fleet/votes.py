@@ -154,6 +154,8 @@ def count(votes: Sequence[Vote], model: Model) -> Poll:
 
 def _problem(vote: Vote, names: Sequence[str], model_sha256: str) -> str | None:
     """What is wrong with a vote; None where nothing is."""
+    if vote.error is not None:
+        return vote.error
     if vote.model_sha256 != model_sha256:
         return f"its vote is on another model, with the SHA-256 {clipped(vote.model_sha256)}, expected {model_sha256}"
     wrong = samples_problem(vote.samples)
