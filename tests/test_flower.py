@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -161,13 +163,25 @@ class Processes:
         self._stack.callback(ended, process)
         return process
 
+    def documented(self, program: str, **places: object) -> list[str]:
+        """The words after a program in docs/fleet.md, with what is there in place of what stands for it."""
+        block = re.search(r"```sh\n(.+?)```", (ROOT / "docs" / "fleet.md").read_text(), re.DOTALL)
+        assert block is not None
+        (line,) = re.findall(rf"^{program} (.+)$", block[1].replace("\\\n", " "), re.MULTILINE)
+        for word, place in {**(self._tls or {}), "HOST:9092": f"127.0.0.1:{self._port}"}.items():
+            line = re.sub(rf"\b{re.escape(word)}", place, line)
+        found = {"0.0.0.0": "127.0.0.1", "9092": self._port, "9094": free_port(), **places}
+        for word, place in found.items():
+            line = re.sub(rf"(?<![\w./]){re.escape(word)}\b", str(place), line)
+        return shlex.split(line)
+
     def superlink(self, *words: str) -> subprocess.Popen[bytes]:
-        secure = ["--insecure"]
-        if self._tls is not None:
-            secure = ["--ssl-ca-certfile", self._tls["ca.pem"], "--ssl-certfile", self._tls["server.pem"]]
-            secure += ["--ssl-keyfile", self._tls["server.key"]]
+        how = ["--insecure", "--host", "127.0.0.1", "--port", str(self._port)]
         made = self.start(
-            "superlink", "flower-superlink", *secure, "--host", "127.0.0.1", "--port", f"{self._port}", *words
+            "superlink",
+            "flower-superlink",
+            *(how if self._tls is None else self.documented("flower-superlink")),
+            *words,
         )
         end = time.monotonic() + 60
         while time.monotonic() < end and made.poll() is None:
@@ -177,10 +191,10 @@ class Processes:
             time.sleep(0.1)
         raise AssertionError(self.logs())
 
-    def supernode(self, number: int, config: str) -> subprocess.Popen[bytes]:
-        secure = ["--insecure"] if self._tls is None else ["--root-certificates", self._tls["ca.pem"]]
-        where = ["--superlink", f"127.0.0.1:{self._port}", "--port", f"{free_port()}", "--host", "127.0.0.1"]
-        return self.start(f"node{number}", "flower-supernode", *secure, *where, "--node-config", config)
+    def supernode(self, number: int, data: Path, kept: Path) -> subprocess.Popen[bytes]:
+        """A node, as the docs have it."""
+        words = self.documented("flower-supernode", **{"/data/mine.npz": data, "/var/lib/adabet": kept})
+        return self.start(f"node{number}", "flower-supernode", *words)
 
     def flwr(self, *words: str) -> str:
         command = [str(self._bin / "flwr"), *words]
@@ -190,10 +204,10 @@ class Processes:
         assert done.returncode == 0, done.stdout + done.stderr + self.logs()
         return done.stdout
 
-    def run(self, app: Path, *words: str) -> None:
+    def run(self, app: str | Path, here: str = "here", *words: str) -> None:
         """Run an app, and see that its run has not failed: `flwr run` says 0 for one that did."""
-        said = self.flwr("run", str(app), "here", "--format", "json", *words)
-        number, results = str(json.loads(said)["run-id"]), app.with_name(f"{app.name}-results")
+        said = self.flwr("run", str(app), here, "--format", "json", *words)
+        number, results = str(json.loads(said)["run-id"]), Path(f"{app}-results")
         end, status = time.monotonic() + PATIENCE, ""
         while time.monotonic() < end and not (results / "delta.safetensors").is_file():
             time.sleep(0.2)  # asking takes the time of a start of Python
@@ -263,6 +277,7 @@ def test_a_simulation(fleet_python, place):
         processes.superlink("--simulation")
         processes.run(
             place / "app",
+            "here",
             "--run-config",
             f'data="{place / "all.npz"}" partition="dirichlet:1" timeout=60',
             "--federation-config",
@@ -278,9 +293,8 @@ def test_a_deployment_over_tls(fleet_python, place):
     with Processes(fleet_python, place, ran(fleet_python, "certificates", place)) as processes:
         processes.superlink()
         for number in range(2):
-            data, kept = place / f"{number}.npz", place / f"kept{number}"
-            processes.supernode(number, f'data="{data}" folder="{kept}"')
-        processes.run(place / "app", "--run-config", "timeout=90")
+            processes.supernode(number, place / f"{number}.npz", place / f"kept{number}")
+        processes.run(*processes.documented("flwr run", **{"app here": f"{place / 'app'} here"}))
     came_of(place, rounds=2, clients=2)
 
 
