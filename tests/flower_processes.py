@@ -152,12 +152,15 @@ class Processes:
         return "\n".join(f"== {path.name}\n{path.read_text()[-4000:]}" for path in sorted(self._folder.glob("*.log")))
 
 
-def ended(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started."""
+def ended(process: subprocess.Popen[bytes], *, killed: bool = False) -> None:
+    """End a process and all that it started; where it is killed, without a word to it."""
     family = []
     if process.poll() is None:
         family = psutil.Process(process.pid).children(recursive=True)  # some are in groups of their own
-        process.terminate()
+        if killed:
+            process.kill()
+        else:
+            process.terminate()
     try:
         process.wait(10)
     except subprocess.TimeoutExpired:

@@ -36,6 +36,7 @@ from adabet_onnx import (
 from adabet_onnx.device.delta import write_delta
 from adabet_onnx.device.description import load_device
 from adabet_onnx.fleet.checks import distance
+from adabet_onnx.fleet.drawing import plot_rounds
 
 pytestmark = pytest.mark.usefixtures("checked_here")
 
@@ -212,6 +213,32 @@ def test_simulate_says_what_came_of_it(adabet, tmp_path):
     error = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "g", "--minimum", "30", code=2).err
     assert "--clients" in error
     assert "--minimum" in error
+
+
+def test_a_picture_and_a_page(adabet, tmp_path):
+    """Of a fleet in which a reply was dropped; and records that are damaged are refused."""
+    quick = ["--clients", "4", "--rounds", "2", "--strategy", "last", "--no-check", "--plot", "rounds.svg"]
+    adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *quick)
+    assert "accuracy" in Path("rounds.svg").read_text()
+    rows = [json.loads(line) for line in Path("f/fleet.jsonl").read_text().splitlines()]
+    rows[2]["dropped"] = [{"client": 3, "why": "it did not reply"}]
+    Path("f/fleet.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plot_rounds(rows, "again.png")
+    adabet("report", "f", "-o", "page.html", "--no-costs")
+    page = Path("page.html").read_text()
+    assert "<h2>The fleet</h2>" in page
+    assert "Replies that did not count: 1" in page
+    assert 'id="fleet-' in page
+    for file, spoilt in (
+        ("fleet.jsonl", Path("f/fleet.jsonl").read_text().replace('"loss": ', '"loss": "x", "other": ')),
+        ("fleet.jsonl", "{"),
+        ("fleet.json", "{}"),
+        ("fleet.json", Path("f/fleet.json").read_text().replace('"bytes_up": ', '"bytes_up": "y", "other": ')),
+    ):
+        whole = Path("f", file).read_text()
+        Path("f", file).write_text(spoilt)
+        assert file in adabet("report", "f", "-o", "page.html", "--no-costs", code=1).err
+        Path("f", file).write_text(whole)
 
 
 COMMANDS = re.findall(r"^    (adabet-onnx .*?(?:\\\n.*?)*)$", (ROOT / "docs" / "fleet.md").read_text(), re.MULTILINE)

@@ -39,6 +39,7 @@ _TRAINING = ("batch_size", "learning_rate", "validation", "head_init")
 @click.argument("model", type=FILE)
 @click.argument("data", type=ANY)
 @options.folder.varied(required=True)
+@options.plot
 @options.printed
 @options.bind
 @options.new_head
@@ -76,7 +77,14 @@ _TRAINING = ("batch_size", "learning_rate", "validation", "head_init")
 @options.seed
 @options.compute
 def simulate(
-    model: Path, data: Path, bind: Bindings, output: Path, as_json: bool, quiet: bool, **settings: Any
+    model: Path,
+    data: Path,
+    bind: Bindings,
+    output: Path,
+    plot: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
 ) -> None:
     """Train as a fleet of devices would, in this process.
 
@@ -89,12 +97,17 @@ def simulate(
           --clients 20 --per-round 5 --rounds 20 --partition dirichlet:0.3
     """
     from ..adapting import Adapting
+    from ..drawing import check_plot_path
+    from ..files import check_output
+    from ..fleet.drawing import plot_rounds
     from ..fleet.record import FORMAT, RECORD, VERSION
     from ..fleet.simulation import simulate_fleet
     from ..options import with_given
     from ..records import read_record
     from ..training.settings import Settings
 
+    if plot is not None and check_plot_path(plot).parent.absolute() != output.absolute():
+        check_output(plot)
     resume, given, fleet = settings.pop("resume"), take_data(data, settings), _take_fleet(settings)
     adapting = Adapting(
         preprocessing=take_preprocessing(settings),
@@ -108,6 +121,8 @@ def simulate(
     with progress_bar(quiet, lines=True) as progress:
         how: dict[str, Any] = {"fleet": fleet, "adapting": adapting, "resume": resume, "progress": progress}
         rows = simulate_fleet(bound_model(model, bind), given, output, **how)
+    if plot is not None:
+        plot_rounds(rows, plot)
     about = read_record(output / RECORD, FORMAT, VERSION, "fleet simulate")
     if as_json:
         kept = {key: about[key] for key in ("poll", "head", "distribution_bytes")}

@@ -251,11 +251,21 @@ class FlowerGrid:
             return
         config = ConfigRecord({**settings, "key": self._key})
         messages = [
-            Message(RecordDict({ARRAYS: to_arrays(tensors), CONFIG: config}), dst_node_id=client, message_type=kind)
+            Message(
+                RecordDict({ARRAYS: to_arrays(tensors), CONFIG: config}),
+                dst_node_id=client,
+                message_type=kind,
+                group_id=str(client),
+            )
             for client in clients
         ]
         for answer in self._grid.send_and_receive(messages, timeout=self._timeout):
             client = int(answer.metadata.src_node_id)
+            if answer.has_error() and client not in clients:  # the superlink says it of a node that is gone
+                group = str(answer.metadata.group_id)
+                client = int(group) if group.isdecimal() else client
+            if client not in clients:
+                continue  # whose time is over counts as who did not reply
             if answer.has_error():
                 yield client, {"error": f"it failed: {answer.error.reason}"}, {}
                 continue

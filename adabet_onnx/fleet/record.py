@@ -27,6 +27,7 @@ import numpy as np
 from ..device.tensors_file import data_bytes, read_tensors, write_tensors
 from ..errors import RecordError
 from ..files import write_bytes
+from ..records import Entries, read_record
 
 FORMAT, VERSION = "adabet-onnx/fleet", 1
 CHECKPOINT_FORMAT = "adabet-onnx/fleet-checkpoint"
@@ -101,8 +102,8 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_bytes(folder / ROWS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
-def read_rows(folder: Path, number: int) -> list[dict[str, Any]]:
-    """The rows up to a round.
+def read_rows(folder: Path, number: int | None) -> list[dict[str, Any]]:
+    """The rows up to a round; None: all.
 
     Raises:
         RecordError: they are damaged, or fewer.
@@ -110,9 +111,38 @@ def read_rows(folder: Path, number: int) -> list[dict[str, Any]]:
     path = folder / ROWS
     try:
         rows = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        number = len(rows) - 1 if number is None else number
         kept = [row for row in rows if int(row["round"]) <= number]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RecordError(f"{path} cannot be read ({error}). Start again without `resume`.") from error
     if [row["round"] for row in kept] != list(range(number + 1)):
         raise RecordError(f"{path} lacks rounds up to {number}. Start again without `resume`.")
     return kept
+
+
+def read_fleet(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What fleet.json says, and the rows of fleet.jsonl, as far as people are shown them.
+
+    Raises:
+        RecordError: they are damaged.
+    """
+    about = read_record(folder / RECORD, FORMAT, VERSION, _MADE_BY)
+    entries = Entries(about, str(folder / RECORD), _MADE_BY)
+    for name in ("distribution_bytes", "bytes_down", "bytes_up"):
+        entries.take(name, int)
+    if entries.take("poll", dict, type(None)) is not None:
+        poll = entries.inside("poll")
+        poll.take("agreement", float, type(None))
+        poll.take_list("voters", int)
+        poll.take_list("abstained", int)
+    rows = read_rows(folder, None)
+    for number, row in enumerate(rows):
+        line = Entries(row, f"{folder / ROWS}, line {number + 1}", _MADE_BY)
+        for name in ("loss", "eval_loss", "eval_accuracy", "client_accuracy"):
+            line.take(name, float, type(None))
+        line.take_list("clients", int)
+        line.take_list("dropped", dict)
+    return about, rows
+
+
+_MADE_BY = "`simulate_fleet`"

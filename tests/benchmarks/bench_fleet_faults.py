@@ -71,15 +71,15 @@ def main() -> int:
             nodes = [processes.insecure_node(at, folder / f"{at}.npz", folder / f"kept{at}") for at in range(NODES)]
             processes.submit(folder / "app", *config)
             wait_for(folder, 1, 240)
-            ended(nodes[2])
+            ended(nodes[2], killed=True)
             print(f"{time.perf_counter() - began:4.0f} s: a node is killed in round 2", flush=True)
             wait_for(folder, 3, 400)
             nodes[2] = processes.insecure_node(2, folder / "2.npz", folder / "kept2")
             print(f"{time.perf_counter() - began:4.0f} s: it is started again in round 4", flush=True)
             wait_for(folder, 4, 300)
-            ended(superlink)
+            ended(superlink, killed=True)
             for node in nodes:
-                ended(node)
+                ended(node, killed=True)
             print(
                 f"{time.perf_counter() - began:4.0f} s: the superlink is killed after {len(rows_in(folder)) - 1}",
                 flush=True,
