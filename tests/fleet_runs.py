@@ -21,7 +21,20 @@ from flwr.clientapp.mod import LocalDpMod
 from flwr.supercore.task_identity import TaskIdentity
 from models import tiny
 
-from adabet_onnx import Choices, Fleet, TrainingError, make_artifacts, new_head, open_model, save_model, select
+from adabet_onnx import (
+    Adapting,
+    Choices,
+    Choosing,
+    Fleet,
+    Settings,
+    TrainingError,
+    make_artifacts,
+    new_head,
+    open_model,
+    save_model,
+    select,
+    simulate_fleet,
+)
 from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.fleet.bench import Bench
 from adabet_onnx.fleet.client import Client, Own
@@ -275,6 +288,26 @@ def private(folder: Path) -> dict[str, Any]:
         "dropped": row["dropped"],
         "moved": max(float(np.abs(found[name] - plainly[name]).max()) for name in plainly),
     }
+
+
+def simulated(folder: Path) -> dict[str, Any]:
+    """A simulation by each of Flower's aggregations: at once, and in two parts, of which the second resumes."""
+    x, y = pictures(160, 0)
+    data = {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
+    settings = Settings(batch_size=16, learning_rate=0.01)
+    adapting = Adapting(choosing=Choosing(strategy="last", rho=0.4), settings=settings, check=False)
+    found = {}
+    for name in ("fedavgm", "fedadam", "fedmedian", "krum"):
+
+        def losses(place: str, rounds: int, name: str = name) -> list[float]:
+            fleet = Fleet(clients=5, rounds=rounds, aggregation=name)
+            how: dict[str, Any] = {"fleet": fleet, "adapting": adapting, "resume": place == "parts" and rounds == 3}
+            rows = simulate_fleet(tiny.conv_net(), data, folder / f"{name}-{place}", **how)
+            return [row["eval_loss"] for row in rows]
+
+        losses("parts", 1)
+        found[name] = {"whole": losses("whole", 3), "parts": losses("parts", 3)}
+    return found
 
 
 def certificates(folder: Path) -> dict[str, str]:

@@ -81,6 +81,16 @@ def test_aggregations_are_what_they_are_said_to_be(fleet_python, tmp_path):
     assert len(found) == 8
 
 
+def test_simulations_by_them_go_on_as_they_were(fleet_python, tmp_path):
+    """Momentum and moments are in the checkpoint."""
+    found = ran(fleet_python, "simulated", tmp_path)
+    assert sorted(found) == ["fedadam", "fedavgm", "fedmedian", "krum"]
+    for name, losses in found.items():
+        assert losses["parts"] == pytest.approx(losses["whole"], abs=1e-6), name
+        assert losses["whole"][-1] < losses["whole"][0], name
+    assert len({tuple(losses["whole"]) for losses in found.values()}) == 4
+
+
 def test_local_differential_privacy(fleet_python, tmp_path):
     found = ran(fleet_python, "private", tmp_path)
     assert (found["clients"], found["dropped"]) == ([1, 2, 3], [])
