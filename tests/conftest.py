@@ -109,7 +109,7 @@ def fleet_python() -> Path:
     """A Python with Flower, Ray, the stock onnxruntime and this package."""
     if sys.version_info < (3, 11):
         pytest.skip("Flower is for Python 3.11 and newer")
-    if not FLEET_PYTHON.exists():
+    if not FLEET_PYTHON.with_name("flower-superlink").exists():
         missing("no environment with Flower (make test makes one)")
     return FLEET_PYTHON
 

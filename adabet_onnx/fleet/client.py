@@ -80,6 +80,7 @@ class Client:
         self.number, self._own, self._bench = own.number, own, bench
         self._source: Source | None = None
         self._fed: Fed | None = None
+        self._within: dict[int, tuple[str, ...] | None] = {}  # by batch size
 
     # --- scoring ---
 
@@ -101,9 +102,7 @@ class Client:
     def _trained(self, task: Task) -> Reply:
         self._check(task)
         state, local = self._state_before(task.number), task.local
-        layers = None
-        if self._own.memory is not None:
-            layers = layers_within(self._bench.manifest, self._bench.model, self._own.memory, local.batch_size)
+        layers = self._fitting(local.batch_size)
         if layers is None:
             used = self._data(local)
             return self._run(self._bench, used, self._features(used, local), task, state, partial=False)
@@ -115,6 +114,15 @@ class Client:
             used = self._opened(part, local)
             source = features_of(part, used, self._settings(local, keep=False), folder)
             return self._run(part, used, source, task, state, partial=True)
+
+    def _fitting(self, batch_size: int) -> tuple[str, ...] | None:
+        """The layers that its memory allows; None: all that are selected."""
+        if self._own.memory is None:
+            return None
+        if batch_size not in self._within:
+            bench = self._bench
+            self._within[batch_size] = layers_within(bench.manifest, bench.model, self._own.memory, batch_size)
+        return self._within[batch_size]
 
     def _run(self, bench: Bench, used: Fed, source: Source, task: Task, state: State, *, partial: bool) -> Reply:
         local, session = task.local, bench.session
