@@ -138,7 +138,7 @@ def _bench(way: FlowerGrid, config: Mapping[str, Any], fleet: Fleet, folder: Pat
         scoring = Scoring(samples=int(config.get("samples", 128)), subset_size=int(config.get("subset-size", 32)))
         votes = list(way.votes(way.clients(), scoring))
         choices = Choices().for_model(model)
-        about = {"preprocessing": None, "classes": model.metadata("classes")}
+        about = {name: model.metadata(name) for name in ("preprocessing", "classes")}
         how: dict[str, Any] = {"choices": choices, "batch_size": int(config.get("batch-size", 32)), "about": about}
         selection, poll = choose(model, Choosing(rho=float(config.get("rho") or 0.1)), votes, **how)
         make_artifacts(model, selection, own, choices=choices, backend="portable")
