@@ -294,7 +294,7 @@ def simulated(folder: Path) -> dict[str, Any]:
     """A simulation by each of Flower's aggregations: at once, and in two parts, of which the second resumes."""
     x, y = pictures(160, 0)
     data = {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
-    settings = Settings(batch_size=16, learning_rate=0.01)
+    settings = Settings(batch_size=16, learning_rate=0.01, schedule="constant")
     adapting = Adapting(choosing=Choosing(strategy="last", rho=0.4), settings=settings, check=False)
     found = {}
     for name in ("fedavgm", "fedadam", "fedmedian", "krum"):

@@ -474,6 +474,20 @@ def test_twenty_of_them(trained_all):
     assert "`max_norm`" in accepted([replace(good, tensors=near)], replace(wanted, max_norm=0.01))[1][0].why
 
 
+def test_the_rate_falls_from_round_to_round(trained_all, tmp_path):
+    bench, seen = Bench(trained_all), []
+
+    class Watched(InProcess):
+        def train(self, clients: Sequence[int], given: Task) -> Any:
+            seen.append(given.local.learning_rate)
+            return super().train(clients, given)
+
+    grid, local = Watched([client(0, bench, dataset(), tmp_path)]), Local(steps=1, learning_rate=0.01)
+    how = (bench.model_sha256, bench.initial_values(), Fleet(clients=1, rounds=4), local)
+    Server(grid, tmp_path / "s", *how, schedule="cosine").run()
+    assert seen == pytest.approx([0.01 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 0.25, 0.5, 0.75)])
+
+
 # --- rounds that fail, and go on -------------------------------------------------------------------------------------
 
 
@@ -672,7 +686,8 @@ def without_time(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_simulation_goes_on(files, tmp_path):
-    how = replace(HOW, choosing=Choosing(strategy="last", rho=0.4))
+    constant = replace(HOW.settings, schedule="constant")
+    how = replace(HOW, choosing=Choosing(strategy="last", rho=0.4), settings=constant)
     whole = simulate_fleet(*files, tmp_path / "w", fleet=Fleet(clients=3, rounds=3), adapting=how)
     simulate_fleet(*files, tmp_path / "p", fleet=Fleet(clients=3, rounds=1), adapting=how)
     rows = simulate_fleet(*files, tmp_path / "p", fleet=Fleet(clients=3, rounds=3), adapting=how, resume=True)
@@ -682,6 +697,10 @@ def test_a_simulation_goes_on(files, tmp_path):
     for changed in (Fleet(clients=4, rounds=3), Fleet(clients=3, rounds=3, proximal=1.0)):
         with pytest.raises(UsageError, match="was begun with other options"):
             simulate_fleet(*files, tmp_path / "p", fleet=changed, adapting=how, resume=True)
+    falling = replace(how, settings=HOW.settings)
+    simulate_fleet(*files, tmp_path / "c", fleet=Fleet(clients=3, rounds=1), adapting=falling)
+    with pytest.raises(UsageError, match="rounds differs"):
+        simulate_fleet(*files, tmp_path / "c", fleet=Fleet(clients=3, rounds=2), adapting=falling, resume=True)
     other_head = replace(how, num_classes=5)
     with pytest.raises(RecordError, match="a fleet of another model"):
         simulate_fleet(*files, tmp_path / "p", fleet=Fleet(clients=3, rounds=3), adapting=other_head, resume=True)

@@ -199,12 +199,12 @@ def adabet(monkeypatch, capfd, tmp_path) -> Callable[..., Any]:
 
 
 def test_simulate_says_what_came_of_it(adabet, tmp_path):
-    quick = ["--clients", "4", "--rounds", "1", "--rho", "0.2", "--no-check"]
+    quick = ["--clients", "4", "--rounds", "1", "--rho", "0.2", "--no-check", "--schedule", "constant"]
     said = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *quick).out
     assert re.search(r"^votes: 4 clients, agreement \(Kendall's W\) 0\.\d\d; first head", said, re.MULTILINE)
     assert re.search(r"^round +1 +4 clients +loss \d", said, re.MULTILINE)
     assert "a client gets" in said
-    more = ["--rounds", "2", "--resume", "--json", "--clients", "4", "--rho", "0.2", "--no-check"]
+    more = ["--resume", "--json", *quick[:3], "2", *quick[4:]]
     found = json.loads(adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *more).out)
     assert [row["round"] for row in found["rounds"]] == [0, 1, 2]
     assert found["poll"]["voters"] == [0, 1, 2, 3]

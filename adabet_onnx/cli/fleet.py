@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..fleet.options import Fleet
 
 _GROUP = "Fleet"
-_TRAINING = ("batch_size", "learning_rate", "validation", "head_init")
+_TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init")
 
 
 @click.command(
@@ -49,6 +49,7 @@ _TRAINING = ("batch_size", "learning_rate", "validation", "head_init")
 @options.scoring
 @options.batch_size
 @options.rate.varied(shown="the optimizer's usual one")
+@options.schedule
 @options.validation
 @options.head_init
 @options.objective
@@ -243,6 +244,7 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
 @options.printed
 @options.batch_size
 @options.rate.varied(shown="the optimizer's usual one")
+@options.schedule
 @options.validation
 @options.rounds
 @options.max_norm
@@ -262,7 +264,7 @@ def app(source: Path, output: Path, as_json: bool, quiet: bool, **settings: Any)
     from ..options import with_given
     from ..training.settings import Settings
 
-    training = {name: settings.pop(name) for name in ("batch_size", "learning_rate", "validation", "seed")}
+    training = {name: settings.pop(name) for name in ("batch_size", "learning_rate", "schedule", "validation", "seed")}
     made = with_given(Settings(), **training)
     fleet = _take_fleet(settings | {"clients": max(settings["per_round"] or 1, settings["minimum"])})
     files = write_fleet_app(source, output, fleet=fleet, settings=made)

@@ -247,6 +247,9 @@ validation = _training(
     help="Share of the training data set aside for eval_loss.",
     show_default="0.1",
 )
+schedule = _training(
+    "--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"
+)
 course = together(
     validation,
     _training(
@@ -257,7 +260,7 @@ course = together(
         show_default="never",
     ),
     head_init,
-    _training("--schedule", type=click.Choice(SCHEDULES), help="How the learning rate falls.", show_default="cosine"),
+    schedule,
     accumulate,
 )
 views = _training(

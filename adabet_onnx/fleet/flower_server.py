@@ -90,7 +90,18 @@ def run(grid: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
         size = sum(array.nbytes for array in values.values())
         write_json(folder / RECORD, about | {"bytes_down": size, "bytes_up": size})
     judge = _judge(bench, str(config.get("evaluate", "")), folder)
-    server = Server(way, folder, bench.model_sha256, values, fleet, local, aggregation_of(fleet), judge, seed)
+    server = Server(
+        way,
+        folder,
+        bench.model_sha256,
+        values,
+        fleet,
+        local,
+        aggregation_of(fleet),
+        judge,
+        seed,
+        str(config.get("schedule", "constant")),
+    )
     rows = server.run(resume=True)
     store_trained(bench, server.values, folder, about={})
     return rows

@@ -17,6 +17,7 @@ from .. import seeds
 from ..errors import TrainingError
 from ..files import make_folder
 from ..progress import Progress, silent
+from ..training.schedule import SCHEDULES
 from .aggregation import Aggregation, WeightedMean, mean_of
 from .checks import Dropped, Wanted, accepted
 from .grids import Grid
@@ -41,6 +42,7 @@ class Server:
         aggregation: makes new values of replies.
         judge: gives ``eval_loss`` and ``eval_accuracy`` of values on held-out data; None: nothing is evaluated.
         seed: of which clients are asked.
+        schedule: by which the rate of ``local`` falls from round to round.
     """
 
     grid: Grid
@@ -52,6 +54,7 @@ class Server:
     aggregation: Aggregation = field(default_factory=WeightedMean)
     judge: Callable[[Values], Mapping[str, Any]] | None = None
     seed: int = 0
+    schedule: str = "constant"
     rows: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def run(self, *, resume: bool = False, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -93,7 +96,9 @@ class Server:
         down = up = 0
         for attempt in range(self.fleet.retries + 1):
             asked = self._drawn(number, attempt)
-            task = Task(number, self.model_sha256, self.values, replace(self.local, seed=self.seed))
+            rate = self.local.learning_rate * SCHEDULES[self.schedule]((number - 1) / self.fleet.rounds)
+            local = replace(self.local, seed=self.seed, learning_rate=rate)
+            task = Task(number, self.model_sha256, self.values, local)
             replies = list(self.grid.train(asked, task)) if asked else []
             down, up = down + task.bytes * len(asked), up + sum(reply.bytes for reply in replies)
             partial, most = self.aggregation.partial, self.fleet.max_norm

@@ -76,7 +76,8 @@ def simulate_fleet(
         folder: where results go.
         fleet: how many clients, rounds and the like; None: the defaults of `Fleet`.
         adapting: the options of the steps: a new head, scoring, choosing, choices, and of ``settings`` the batch size,
-            the learning rate (where it is to be found: the optimizer's usual one), the seed, the share for validation
+            the learning rate (where it is to be found: the optimizer's usual one) and how it falls from round to round
+            (only a constant one can go on for more rounds), the seed, the share for validation
             that each client keeps, and how a new head starts. None: the defaults of `Adapting`.
         resume: go on after the last round in the folder.
         progress: called with what is going on, steps done and steps in all.
@@ -112,9 +113,9 @@ def simulate_fleet(
     grid = InProcess(clients)
     try:
         values = _start(job, bench, grid, about)
-        server = Server(
-            grid, job.target, bench.model_sha256, values, job.fleet, job.local, aggregation, judge, job.settings.seed
-        )
+        seed, schedule = job.settings.seed, job.settings.schedule
+        how = (job.fleet, job.local, aggregation, judge, seed, schedule)
+        server = Server(grid, job.target, bench.model_sha256, values, *how)
         rows = server.run(resume=job.resume, progress=progress)
     finally:
         for client in clients:
@@ -181,6 +182,7 @@ class _Job:
             "options": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.fleet).items()},
             "local": asdict(self.local),
             "validation": self.settings.validation,
+            "schedule": self.settings.schedule,
             "samples": [len(part) for part in self.parts],
         }
 
@@ -289,7 +291,8 @@ def _same_run(job: _Job, bench: Bench, about: Mapping[str, Any]) -> None:
     for part, now in wanted.items():
         there = about.get(part)
         known = there if isinstance(there, dict) else {}
-        inner = [key for key in now if key != "rounds" and known.get(key) != now[key]] if isinstance(now, dict) else []
+        free = {"rounds"} if job.settings.schedule == "constant" else set()
+        inner = [key for key in now if key not in free and known.get(key) != now[key]] if isinstance(now, dict) else []
         if inner or (not isinstance(now, dict) and there != now):
             what = inner[0] if inner else part
             raise UsageError(
