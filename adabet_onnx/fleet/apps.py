@@ -54,7 +54,8 @@ def write_fleet_app(
         source: an artifact folder of the portable backend; or a model file, whose layers clients first vote on.
         folder: of the app; made or, if it holds an earlier one, replaced.
         fleet: rounds, aggregation and the like; what is said of simulations and memory is not used. None: the defaults.
-        settings: of which batch size, learning rate and its schedule, seed and the share for validation are used; None: the defaults.
+        settings: of which batch size, learning rate and its schedule, seed and the share for validation are used; None:
+            the defaults.
 
     Returns:
         The files, relative to the folder.
