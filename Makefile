@@ -29,7 +29,7 @@ test: core .venv-keras/.installed .venv-jax/.installed
 
 core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-oldest/.installed \
   tests/js/node_modules/.installed build/onnxruntime/.installed \
-  tests/mobile/node_modules/.installed check
+  tests/mobile/node_modules/.installed .venv-fleet/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
 
@@ -82,6 +82,13 @@ $(VENV)/.test: $(VENV)/.installed
 	test -x .venv-openvino/bin/python || { rm -rf .venv-openvino; $(PYTHON) -m venv .venv-openvino; }
 	.venv-openvino/bin/python -m pip install --quiet --no-compile --editable . onnxruntime-openvino || \
 	  echo "onnxruntime-openvino could not be installed: its tests are skipped"
+	touch $@
+
+# Flower, with which fleets are tested; it is for Python 3.11 and newer.
+.venv-fleet/.installed: pyproject.toml
+	test -x .venv-fleet/bin/python || { rm -rf .venv-fleet; $(PYTHON) -m venv .venv-fleet; }
+	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet]' || \
+	  echo "Flower could not be installed: its tests are skipped"
 	touch $@
 
 # The oldest onnxruntime that training steps run on, with nothing of ours.
@@ -140,7 +147,7 @@ tests/js/node_modules/.installed: tests/js/package.json | build/onnxruntime/.ins
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-keras .venv-jax tests/js/node_modules \
+	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-fleet .venv-keras .venv-jax tests/js/node_modules \
   tests/mobile/node_modules adabet-demo build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from .device.deltas import apply_delta, save_delta
     from .device.menu import make_menu
     from .device.package import DeviceScoring, Packing, make_device
+    from .fleet.apps import write_fleet_app
+    from .fleet.deltas import merge_deltas
+    from .fleet.options import Fleet
+    from .fleet.simulation import simulate_fleet
     from .model.head import new_head
     from .model.open import Model, open_model
     from .model.saving import save_model
@@ -75,6 +79,7 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceScoring",
+    "Fleet",
     "Model",
     "ModelError",
     "Outcome",
@@ -107,6 +112,7 @@ __all__ = [
     "make_artifacts",
     "make_device",
     "make_menu",
+    "merge_deltas",
     "new_head",
     "open_model",
     "predict",
@@ -115,7 +121,9 @@ __all__ = [
     "save_model",
     "score",
     "select",
+    "simulate_fleet",
     "stability",
+    "write_fleet_app",
     "write_predictions",
     "write_report",
 ]
@@ -128,6 +136,7 @@ _HOMES = {
     "Choosing": ".selection.options",
     "Data": ".data.data",
     "DeviceScoring": ".device.package",
+    "Fleet": ".fleet.options",
     "Model": ".model.open",
     "Outcome": ".outcome",
     "Packing": ".device.package",
@@ -153,6 +162,7 @@ _HOMES = {
     "make_artifacts": ".training.artifacts",
     "make_device": ".device.package",
     "make_menu": ".device.menu",
+    "merge_deltas": ".fleet.deltas",
     "new_head": ".model.head",
     "open_model": ".model.open",
     "predict": ".training.evaluation",
@@ -161,7 +171,9 @@ _HOMES = {
     "save_model": ".model.saving",
     "score": ".scoring.score",
     "select": ".selection.strategies",
+    "simulate_fleet": ".fleet.simulation",
     "stability": ".study.stability",
+    "write_fleet_app": ".fleet.apps",
     "write_predictions": ".training.evaluation",
     "write_report": ".report.page",
 }

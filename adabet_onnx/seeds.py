@@ -17,6 +17,7 @@ _VALIDATION, _TEST, _SUBSETS, _EPOCH, _LABELS, _FISHER, _RATES = 1, 2, 3, 4, 5, 
 _VIEW, _VIEWS = 11, 12
 _FOLDS, _ROWS = 21, 22
 _SIGNS = 31
+_PARTITION, _PARTICIPANTS, _LOCAL = 41, 42, 43
 
 
 def check_seed(seed: int) -> None:
@@ -102,6 +103,21 @@ def folds(seed: int) -> np.random.Generator:
 def rows(seed: int) -> np.random.Generator:
     """Which pixels or tokens a head is fitted to."""
     return _stream(seed, _ROWS)
+
+
+def partition(seed: int) -> np.random.Generator:
+    """How data is shared out among the clients of a fleet."""
+    return _stream(seed, _PARTITION)
+
+
+def participants(seed: int, number: int, attempt: int) -> np.random.Generator:
+    """Which clients of a fleet take part in a round."""
+    return _stream(seed, _PARTICIPANTS, number, attempt)
+
+
+def local_order(seed: int, client: int, number: int, epoch: int) -> np.random.Generator:
+    """In which order a client of a fleet goes through its samples in an epoch of a round."""
+    return _stream(seed, _LOCAL, client, number, epoch)
 
 
 def check_inputs(seed: int) -> np.random.Generator:

@@ -32,3 +32,4 @@ FISHER = "fisher"  # study.fisher: the strategy that needs labels and gradients
 FIT_HEAD = "fit-head"  # study.trainings: a new head is fitted, and nothing trained
 COMPARED = (*STRATEGIES, FISHER, FIT_HEAD)
 COMPARED_UNASKED = ("auto", "adabet", "size", "last", "norm-bias", "fisher", "random", "head", FIT_HEAD, "all")
+AGGREGATIONS = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedmedian", "krum")  # fleet.options

@@ -19,6 +19,7 @@ ORDER = (
     "report",
     "study",
     "pipeline",
+    "fleet",
     "measuring",
     "outcome",
     "adapting",
@@ -57,10 +58,12 @@ DOORS = {
     "onnxruntime": {"runtime.py", "training_runtime.py", "quantiser.py"},
     "onnxruntime.training": {"training_runtime.py"},
     "ripser": {"scoring/betti.py"},
+    "flwr": {"fleet/flower.py", "fleet/flower_client.py", "fleet/flower_server.py"},
 }
 # What a function may import when it is called: libraries that are slow to import and that not every call needs, and
 # what not every system has.
 LATE = {
+    "flwr",
     "jinja2",
     "markupsafe",
     "matplotlib",

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 INFERENCE_PYTHON = ROOT / ".venv-inference" / ("Scripts" if os.name == "nt" else "bin") / "python"
 SWIFT = os.environ.get("SWIFTC") or shutil.which("swiftc")
+FLEET_PYTHON = INFERENCE_PYTHON.parents[2] / ".venv-fleet" / INFERENCE_PYTHON.parent.name / "python"
 TRAINING = sys.version_info < (3, 13)
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 PROCESSES = Path(__file__).with_name("processes")  # first on the PYTHONPATH of processes: see the module in it
@@ -111,6 +112,16 @@ def inference_python() -> Path:
     if not INFERENCE_PYTHON.exists():
         missing("no environment with the stock onnxruntime (make test makes one)")
     return INFERENCE_PYTHON
+
+
+@pytest.fixture(scope="session")
+def fleet_python() -> Path:
+    """A Python with Flower, Ray, the stock onnxruntime and this package."""
+    if sys.version_info < (3, 11):
+        pytest.skip("Flower is for Python 3.11 and newer")
+    if not FLEET_PYTHON.with_name("flower-superlink").exists():
+        missing("no environment with Flower (make test makes one)")
+    return FLEET_PYTHON
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ FUNCTIONS |= {
     "write_predictions",
     "write_report",
 }
+FUNCTIONS |= {"merge_deltas", "simulate_fleet", "write_fleet_app"}
 FUNCTIONS |= {"load_scores", "load_selection", "make_device", "make_menu", "save_delta", "load_delta", "apply_delta"}
 OPTIONS = {
     "Adapting",
@@ -30,6 +31,7 @@ OPTIONS = {
     "Choosing",
     "Data",
     "DeviceScoring",
+    "Fleet",
     "Packing",
     "Plan",
     "Preprocessing",

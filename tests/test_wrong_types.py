@@ -77,7 +77,11 @@ def test_every_parameter_refuses_a_thing_of_no_type(place, name, parameter):
         given["device"] = place / "device"
     if name in ("apply_delta", "save_delta"):
         given["delta"], given["path"] = place / "personal.safetensors", place / "made"
-    if name in ("adapt", "compare", "make_artifacts"):
+    if name == "merge_deltas":
+        given["deltas"], given["path"] = [str(place / "personal.safetensors")], place / "made"
+    if name == "write_fleet_app":
+        given["source"], given["folder"] = place / "artifacts", place / "app"
+    if name in ("adapt", "compare", "make_artifacts", "simulate_fleet"):
         given["folder"] = place / "made"
     if name == "write_predictions":
         given["output"] = place / "x.csv"

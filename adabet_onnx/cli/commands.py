@@ -51,8 +51,13 @@ SECTIONS = {
         "delta apply": Entry("delta", "apply", "Put a delta into the model that it belongs to."),
         "delta diff": Entry("delta", "diff", "Say how far two deltas are apart, tensor by tensor."),
     },
+    "Fleets": {
+        "fleet simulate": Entry("fleet", "simulate", "Train as a fleet of devices would, in this process."),
+        "fleet round": Entry("fleet", "round_", "Make one delta of those that devices have sent."),
+        "fleet app": Entry("fleet", "app", "Write an app with which Flower trains a real fleet."),
+    },
     "Studies": {
-        "compare": Entry("compare", "compare", "Train with several strategies and say what is more than chance."),
+        "compare": Entry("compare", "compare", "Train with several strategies; say what is more than chance."),
         "stability": Entry("stability", "stability", "Say whether other samples would rank the layers alike."),
         "report": Entry("report", "report", "Write the results in a folder as one HTML page."),
     },
@@ -63,7 +68,10 @@ SECTIONS = {
 }
 ENTRIES = {name: entry for entries in SECTIONS.values() for name, entry in entries.items()}
 # Commands of two words, by the first: what the group of that name does.
-FAMILIES = {"delta": "Save, look at, apply and compare what a training changed."}
+FAMILIES = {
+    "delta": "Save, look at, apply and compare what a training changed.",
+    "fleet": "Choose and train together, with data that stays where it is.",
+}
 
 
 class Commands(MutableMapping[str, click.Command]):

@@ -115,7 +115,7 @@ def compare(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train with several strategies and say what is more than chance.
+    """Train with several strategies; say what is more than chance.
 
     Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
     run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and

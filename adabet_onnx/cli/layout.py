@@ -13,7 +13,7 @@ import click
 from ..errors import UsageError
 
 # The headings of options, the everyday ones first.
-GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", "Budget", "Artifacts", "Runtime")
+GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", "Fleet", "Budget", "Artifacts", "Runtime")
 CONFIG = "adabet_onnx.config"  # under which a context notes the file that options are taken from
 _WIDEST = 26  # of the names of options beside which their help begins
 

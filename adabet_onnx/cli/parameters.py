@@ -206,3 +206,15 @@ class Words(click.ParamType["tuple[str, ...]"]):
         if not words:
             self.fail(f"give at least one of {', '.join(self._known)}.", param, ctx)
         return words
+
+
+class Texts(click.ParamType["tuple[str, ...]"]):
+    """Texts separated by commas: 8MB,64MB."""
+
+    name = "texts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in str(value).split(",") if part.strip())

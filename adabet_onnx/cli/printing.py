@@ -48,14 +48,14 @@ def show_json(value: Any) -> None:
 
 
 class ProgressLines:
-    """Progress for files and pipes, on stderr: a line for each epoch when it is over, and when anything else begins."""
+    """Progress for files and pipes, on stderr: a line when an epoch or round is over, and when anything else begins."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Write a line if this call is one of those."""
-        epoch = re.match(r"epoch (\d+)/(\d+)", what)
+        epoch = re.match(r"(?:epoch|round) (\d+)/(\d+)", what)
         if epoch is None:
             begins, self._last = what != self._last, what
             if begins:

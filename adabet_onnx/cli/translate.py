@@ -22,13 +22,15 @@ from ..pieces import replaced
 PROGRAM = "adabet-onnx"
 
 _SAME = (  # the option is called as the parameter is
-    "accumulate allow_resize append augment backend batch_norm batch_size batches bgr channel_rho channels "
-    "check class_axis class_weights clip_norm costs embeddings entries epochs estimator features "
-    "features_memory fisher frozen frozen_precision groups head head_init ignore_label keep_features "
-    "keep_tail label_smoothing layers layout logits loss max_accumulate max_memory max_step_time max_update "
-    "mean measure model momentum num_classes optimizer order ort_format patience preset profile provider "
-    "recompute resume rho samples save_predictions scale schedule seed seeds sketch start std strategies "
-    "strategy subset_size subsets threads train_samples validation views weight_decay "
+    "accumulate aggregation allow_resize append augment backend base batch_norm batch_size batches bgr "
+    "channel_rho channels check class_axis class_weights client_memory clients clip_norm costs embeddings entries "
+    "entry epochs estimator features features_memory fisher frozen frozen_precision groups head head_init "
+    "ignore_label keep_features keep_tail label_smoothing layers layout local_epochs local_steps logits loss "
+    "malicious max_accumulate max_memory max_norm max_step_time max_update mean measure minimum model momentum "
+    "num_classes optimizer order ort_format partition patience per_round personal preset privacy_clip "
+    "privacy_noise profile provider proximal recompute resume retries rho rounds samples save_predictions scale "
+    "schedule seed seeds server_rate sketch start std strategies strategy subset_size subsets threads "
+    "train_samples validation views weight_decay weights "
 )
 OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _SAME.split()} | {
     "bind": "--input",
@@ -52,6 +54,7 @@ OF_CLASSES: dict[str, dict[str, str]] = {  # options classes; what a name means 
     "Choosing": {},
     "Data": {},
     "DeviceScoring": {},
+    "Fleet": {},
     "Packing": {},
     "Plan": {},
     "Preprocessing": {},
@@ -64,7 +67,7 @@ OFF = {"check": "--no-check", "measure": "--no-measure", "fisher": "--no-fisher"
 _HOLDERS = frozenset(name.lower() for name in OF_CLASSES)  # parameters that take such an object
 _SHARES = frozenset({"max_memory_share", "max_step_time"})  # of what training all layers takes: 0.5x
 _LISTS = frozenset(
-    {"augment", "class_weights", "mean", "rates", "rhos", "std", "strategies"}
+    {"augment", "class_weights", "client_memory", "mean", "rates", "rhos", "std", "strategies", "weights"}
 )  # with commas; others are given again
 
 
@@ -88,6 +91,7 @@ COMMANDS = {
     "make_artifacts": Command("artifacts", ("model", "selection", "-o")),
     "make_device": Command("device", ("folder", "-o")),
     "make_menu": Command("menu", ("model", "-o")),
+    "merge_deltas": Command("fleet round", ("folder", "deltas", "-o")),
     "new_head": Command("new-head", ("model", "--num-classes"), "headed.onnx"),
     "open_model": Command("import", ("model",), "fixed.onnx"),
     "predict": Command("predict", ("model", "inputs")),
@@ -95,6 +99,7 @@ COMMANDS = {
     "save_model": Command("import", ("model", "-o")),
     "score": Command("score", ("model", "data"), "scores.json"),
     "select": Command("select", ("scores",), "selection.json"),
+    "simulate_fleet": Command("fleet simulate", ("model", "data", "-o")),
     "stability": Command("stability", ("model", "data"), "stability.json"),
     "write_predictions": Command("evaluate", ("model", "data", "--save-predictions")),
     "write_report": Command("report", ("folder", "-o")),

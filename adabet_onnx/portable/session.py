@@ -281,6 +281,10 @@ class Session:
         """A copy of a parameter's gathered gradient, float32 in its shape."""
         return np.asarray(self._gradients[name] / np.float32(self._weight or 1), np.float32)
 
+    def add_gradient(self, name: str, more: np.ndarray) -> None:
+        """Add to a parameter's gathered gradient, that of a term which is not in the graph."""
+        self._gradients[name] = self._gradients[name] + more.astype(np.float32) * np.float32(self._weight or 1)
+
     def property(self, name: str) -> str | None:
         """A property stored in the checkpoint, or None."""
         return self._properties.get(name)
@@ -295,10 +299,22 @@ class Session:
         Raises:
             TrainingError: it cannot be read, or is one of another training.
         """
+        self.put_state(checkpoint.load(path, [*self._parameters, *self._state]))
+
+    def state(self) -> checkpoint.State:
+        """A copy of parameters, optimizer state, number of the step and properties."""
+        tensors = {name: np.array(value.numpy(), copy=True) for name, value in self._values.items()}
+        return checkpoint.State(tensors, self._steps, dict(self._properties))
+
+    def put_state(self, state: checkpoint.State) -> None:
+        """Go back to a state.
+
+        Args:
+            state: with all parameters and all of the optimizer's.
+        """
         entries = [*self._parameters, *self._state]
-        stored = checkpoint.load(path, entries)
-        self._put({entry["name"]: self._held(stored.tensors.pop(entry["name"])) for entry in entries})
-        self._steps, self._properties = stored.step, stored.properties
+        self._put({entry["name"]: self._held(state.tensors[entry["name"]]) for entry in entries})
+        self._steps, self._properties = state.step, dict(state.properties)
         self._moved.clear()
         self.forget_gradients()
 

@@ -1,4 +1,4 @@
-"""What a folder holds that a report can show: the results of `run`, of `compare` and of `stability`."""
+"""What a folder holds that a report can show: the results of `run`, `compare`, `stability` and `fleet simulate`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdabetError, RecordError, UsageError
+from ..fleet.record import RECORD as FLEET
+from ..fleet.record import read_fleet
 from ..records import Entries, finite, read_record
 from ..scoring.record import load_scores
 from ..selection.record import load_selection
@@ -58,6 +60,8 @@ def gather(folder: Path) -> Material:
                 found.scores = load_scores(place / "scores" / "0.json")
         if found.stability is None:
             found.stability = _stability(place)
+        if found.fleet is None and (place / FLEET).is_file():
+            found.fleet = read_fleet(place)
     if found.scores is None and (folder / "scores.json").is_file():
         found.scores = load_scores(folder / "scores.json")
     if found.scores is None and found.run is None and found.stability is None:
@@ -95,7 +99,9 @@ def _check_hashes(found: Material) -> None:
 
 def _is_run(place: Path) -> bool:
     """Whether `run` wrote a folder; without scores where the selection needs none."""
-    return (place / "selection.json").is_file() and any((place / name).is_file() for name in ("scores.json", _SUMMARY))
+    return (place / "selection.json").is_file() and any(
+        (place / name).is_file() for name in ("scores.json", _SUMMARY, FLEET)
+    )
 
 
 def _run(place: Path) -> Run:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..drawing import label_points
+from ..fleet.drawing import draw_rounds
 from ..showing import shortened
 from ..study.drawing import draw_against, draw_agreement
 from ..study.results import Summary
@@ -127,6 +128,15 @@ def accuracy_against_memory(summaries: Sequence[Summary]) -> str:
     there = [row for row in summaries if row.accuracies]
     label_points(axis, [(row.step_memory_bytes / 1e6, 100 * row.mean, str(row.setting)) for row in there])
     return svg(figure, "memory")
+
+
+def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Loss and accuracy of a fleet by round."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_SIZE[0], _SIZE[1] * 1.5), layout="constrained")
+    draw_rounds(figure.subplots(2, 1, sharex=True), rows)
+    return svg(figure, "fleet")
 
 
 def agreement(found: Stability) -> str:

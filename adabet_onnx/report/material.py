@@ -113,6 +113,7 @@ class Material:
         run: of `adapt`.
         compared: of `compare`.
         stability: how firm rankings are.
+        fleet: what fleet.json says, and the rows of fleet.jsonl; None where there is none.
         model: what was scored, or selected from without scores.
         costs: predicted costs by name: inference, selection, all.
         reach: by layer name, step memory in bytes when this layer is trained alone, with the head; of 64 at most.
@@ -126,6 +127,7 @@ class Material:
     run: Run | None = None
     compared: Compared | None = None
     stability: Stability | None = None
+    fleet: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
     model: Model | None = None
     costs: dict[str, Prediction] = field(default_factory=dict)
     reach: dict[str, int] = field(default_factory=dict)

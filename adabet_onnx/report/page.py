@@ -17,6 +17,7 @@ from ..progress import Progress
 from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
 from ..selection.strategies import size_agreement
+from ..showing import counted
 from ..sizes import size_text
 from ..study.drawing import clusters_sentence
 from ..study.results import Summary, ranked, summarise, ties_sentence
@@ -88,9 +89,9 @@ def page(found: Material) -> str:
     context: dict[str, Any] = {"version": __version__, "commands": found.commands, "notes": found.notes}
     context |= {"title": _title(found), "lead": _lead(found), "facts": _facts(found)}
     context |= _network(found) | _firmness(found) | _costs(found) | _compared(found) | _curves(found)
-    context |= _classes(found)
+    context |= _classes(found) | _fleet(found)
     context["records"] = records(found)
-    for name in ("confusion_figure", "stability_figure", "memory_figure", "curves_figure"):
+    for name in ("confusion_figure", "stability_figure", "memory_figure", "curves_figure", "fleet_figure"):
         context[name] = Markup(context[name])  # our own SVG, in which matplotlib has escaped every text
     return environment.get_template("page.html.j2").render(context)
 
@@ -255,6 +256,26 @@ def _firmness(found: Material) -> dict[str, Any]:
             f"share of the top {found.stability.top} layers in common."
         )
     return {"firmness": lines, "stability_figure": figure, "stability_caption": caption}
+
+
+def _fleet(found: Material) -> dict[str, Any]:
+    """The rounds of a fleet: what clients said, what travelled, how it went."""
+    if found.fleet is None:
+        return {"fleet": [], "fleet_figure": "", "fleet_caption": ""}
+    about, rows = found.fleet
+    lines, poll = [], about["poll"]
+    if poll is not None:
+        agreement = poll["agreement"]
+        how_far = "" if agreement is None else f"; Kendall's W of their rankings is {agreement:.2f} (1: the same order)"
+        abstained = f", {len(poll['abstained'])} abstained" if poll["abstained"] else ""
+        lines.append(f"{counted(len(poll['voters']), 'client')} voted on the layers{abstained}{how_far}.")
+    down, up, once = (size_text(about[name]) for name in ("bytes_down", "bytes_up", "distribution_bytes"))
+    lines.append(f"A client got {once} once, then {down} in each round, and sent at most {up}.")
+    dropped = sum(len(row["dropped"]) for row in rows)
+    if dropped:
+        lines.append(f"Replies that did not count: {dropped}; fleet.jsonl says why.")
+    caption = f"Loss and accuracy over {len(rows) - 1} rounds; round 0 is before training."
+    return {"fleet": lines, "fleet_figure": inline.rounds(rows), "fleet_caption": caption}
 
 
 def _classes(found: Material) -> dict[str, Any]:

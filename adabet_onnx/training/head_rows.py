@@ -104,18 +104,13 @@ class HeadRows:
     ) -> None:
         self._manifest, self._session, self._used, self._source = manifest, session, used, source
         self.tensors = tensors
-        graph, names, logits = _graph_of(manifest)
-        weight, bias = (None if name is None else names.get(name, name) for name in (tensors.weight, tensors.bias))
-        assert weight is not None
-        self.head: LinearHead = linear_head(graph, weight, bias, logits)
+        self.head, names = head_in_graph(manifest, tensors)
         self.outputs = self.head.outputs(tensors.shape)
-        if tensors.biases not in (0, self.outputs):
-            raise NotLinearError(f"it has {self.outputs} outputs, and a bias of {tensors.biases}")
         self._values = {given: session.parameter(name) for name, given in names.items()}
         self._before, self._after = (
             None if part is None else _Part(part, threads) for part in (self.head.before, self.head.after)
         )
-        self.kernel = tensors.shape[2:] if self.head.node.op_type == "Conv" else ()
+        self.kernel = kernel_of(self.head, tensors)
         first = used.training[:2]
         given = self._given(first)
         rows = self.head.rows(self._input(given), self.kernel)
@@ -256,6 +251,31 @@ def _graph_of(manifest: Manifest) -> tuple[ir.Model, dict[str, str], str]:
     entries = [*manifest.content["parameters"], *manifest.content["state"]]
     moving = {str(entry["name"]): str(entry["input"]) for entry in entries if "gradient" in entry or entry.get("moves")}
     return ir.load(manifest.file("evaluation")), moving, str(manifest.content["logits"])
+
+
+def head_in_graph(manifest: Manifest, tensors: HeadTensors) -> tuple[LinearHead, dict[str, str]]:
+    """A head in the graph of an artifact folder, and the names of that graph's inputs by parameter.
+
+    Args:
+        manifest: of the folder.
+        tensors: of the head.
+
+    Raises:
+        NotLinearError: from the head to the logits something is not linear.
+    """
+    graph, names, logits = _graph_of(manifest)
+    weight, bias = (None if name is None else names.get(name, name) for name in (tensors.weight, tensors.bias))
+    assert weight is not None
+    head = linear_head(graph, weight, bias, logits)
+    outputs = head.outputs(tensors.shape)
+    if tensors.biases not in (0, outputs):
+        raise NotLinearError(f"it has {outputs} outputs, and a bias of {tensors.biases}")
+    return head, names
+
+
+def kernel_of(head: LinearHead, tensors: HeadTensors) -> tuple[int, ...]:
+    """Extents of the kernel of a head that is a convolution; of another, nothing."""
+    return tensors.shape[2:] if head.node.op_type == "Conv" else ()
 
 
 def head_tensors(parameters: Sequence[Parameter]) -> HeadTensors:

@@ -163,7 +163,7 @@ def start_head(
     assert head is not None
     fit = None
     try:
-        tensors = _tensors(manifest, head)
+        tensors = settable_tensors(manifest, head)
         rows = HeadRows(manifest, session, used, source, tensors, threads)
         made = HeadFit(model, session, manifest, used, rows, settings, progress or silent)
         start, fit = made.to(used.training), made
@@ -185,8 +185,12 @@ def _refused(settings: Settings, why: str) -> None:
         raise UsageError(f"`head_init='fitted'` cannot be had: {why}. Leave it out.")
 
 
-def _tensors(manifest: Manifest, head: Layer) -> HeadTensors:
+def settable_tensors(manifest: Manifest, head: Layer) -> HeadTensors:
     """The head's parameters.
+
+    Args:
+        manifest: of the artifacts that train it.
+        head: of the model.
 
     Raises:
         NotLinearError: they cannot all be set.

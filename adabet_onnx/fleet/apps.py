@@ -1,0 +1,138 @@
+"""A Flower app: three small files, with which `flwr run` trains a fleet in a simulation or a deployment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ..errors import UsageError
+from ..files import replacing_folder
+from ..model.open import open_model
+from ..options import typed
+from ..scoring.options import Scoring
+from ..selection.rankings import DEFAULT_RHO
+from ..training.manifest import FILE as MANIFEST
+from ..training.settings import Settings
+from ..version import __version__
+from .bench import Bench
+from .options import Fleet
+
+_MARKER = "pyproject.toml"
+_CLIENT = '''"""What a node runs. Modifiers of Flower's go into client_app(mods=[...])."""
+
+from adabet_onnx.fleet.flower_client import client_app
+
+app = client_app()
+'''
+_SERVER = '''"""What the server runs; it is told what to do by the run's configuration in pyproject.toml."""
+
+from adabet_onnx.fleet.flower_server import server_app
+
+app = server_app()
+'''
+_TIMEOUT = 600  # seconds that clients have for an answer
+
+
+@typed
+def write_fleet_app(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    fleet: Fleet | None = None,
+    settings: Settings | None = None,
+) -> list[Path]:
+    """Write a Flower app that trains a fleet of real devices: clients vote, train and answer, where their data is.
+
+    `flwr run` takes it to a simulation or a deployment. The server keeps its results and a checkpoint of every round
+    in a folder ``results`` beside the app's files, from which the next run goes on.
+
+    Args:
+        source: an artifact folder of the portable backend; or a model file, whose layers clients first vote on.
+        folder: of the app; made or, if it holds an earlier one, replaced.
+        fleet: rounds, aggregation and the like; what is said of simulations and memory is not used. None: the defaults.
+        settings: of which batch size, learning rate and its schedule, seed and the share for validation are used; None:
+            the defaults.
+
+    Returns:
+        The files, relative to the folder.
+
+    Raises:
+        RecordError: the artifacts are damaged.
+        ModelError: the model cannot be opened.
+        UsageError: the artifacts are of the other backend, or ``personal`` does not fit them.
+        OutputError: the folder cannot be written.
+
+    Example:
+        >>> from adabet_onnx import Fleet, make_artifacts, select, write_fleet_app
+        >>> manifest = make_artifacts("model.onnx", select("model.onnx", strategy="head"), "artifacts")
+        >>> [path.as_posix() for path in write_fleet_app("artifacts", "app", fleet=Fleet(rounds=5))]
+        ['pyproject.toml', 'fleet_app/__init__.py', 'fleet_app/client_app.py', 'fleet_app/server_app.py']
+    """
+    fleet, settings, source = fleet or Fleet(), settings or Settings(), Path(source)
+    if source.is_dir():
+        Bench(source, fleet.personal)
+    else:
+        open_model(source)
+        if fleet.personal:
+            raise UsageError("of a model whose layers are still to be chosen none can be `personal`. Give artifacts.")
+    target = Path(folder)
+    files = {
+        _MARKER: tomli_w.dumps(_project(source, target, fleet, settings)),
+        "fleet_app/__init__.py": '"""A fleet trained by adabet-onnx."""\n',
+        "fleet_app/client_app.py": _CLIENT,
+        "fleet_app/server_app.py": _SERVER,
+    }
+    with replacing_folder(target, _MARKER) as part:
+        (part / "fleet_app").mkdir()
+        for name, text in files.items():
+            (part / name).write_text(text, encoding="utf-8")
+    return list(map(Path, files))
+
+
+def _project(source: Path, target: Path, fleet: Fleet, settings: Settings) -> dict[str, Any]:
+    """The content of pyproject.toml; Flower's configurations hold no null, which 0 and "" stand for."""
+    artifacts = (source / MANIFEST).is_file()
+    skipped = ("clients", "partition", "client_memory", "personal")
+    config: dict[str, Any] = {
+        "artifacts": str(source.absolute()) if artifacts else "",
+        "model": "" if artifacts else str(source.absolute()),
+        "folder": str(target.absolute().with_name(f"{target.name}-results")),
+        "nodes": fleet.minimum,
+        "timeout": _TIMEOUT,
+        "evaluate": "",
+        "data": "",
+        "partition": "iid",
+        "personal": ",".join(fleet.personal),
+        "batch-size": settings.size,
+        "learning-rate": 0.0 if settings.searched else settings.rate,
+        "validation": settings.validation,
+        "schedule": settings.schedule,
+        "seed": settings.seed,
+    }
+    for name, value in asdict(fleet).items():
+        if name not in skipped:
+            config[name.replace("_", "-")] = _plain(name, value)
+    if not artifacts:
+        config |= {"rho": DEFAULT_RHO, "samples": Scoring().samples, "subset-size": Scoring().subset_size}
+    components = {"serverapp": "fleet_app.server_app:app", "clientapp": "fleet_app.client_app:app"}
+    return {
+        "project": {
+            "name": "fleet-app",
+            "version": "1.0.0",
+            "description": "A fleet trained by adabet-onnx.",
+            "license": "Apache-2.0",
+            "dependencies": [f"adabet-onnx[fleet]>={__version__}"],
+        },
+        "build-system": {"requires": ["hatchling"], "build-backend": "hatchling.build"},
+        "tool": {"flwr": {"app": {"publisher": "adabet-onnx", "components": components, "config": config}}},
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value without null."""
+    floats = ("proximal", "server_rate", "privacy_clip", "privacy_noise", "max_norm")
+    return value if value is not None else 0.0 if name in floats else 0

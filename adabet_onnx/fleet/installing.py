@@ -1,0 +1,78 @@
+"""What a client gets once: a model to vote on, or the artifacts that it trains."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import TrainingError
+from ..files import replacing_folder
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def packed(files: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """Files as arrays of bytes, by name."""
+    return {name: np.frombuffer(path.read_bytes(), np.uint8) for name, path in files.items()}
+
+
+def key_of(files: Mapping[str, np.ndarray]) -> str:
+    """What tells these files from others: a SHA-256."""
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{data.size}\0".encode() + data.tobytes())
+    return digest.hexdigest()
+
+
+def install(folder: Path, key: str, files: Mapping[str, np.ndarray]) -> Path:
+    """Put files where a client keeps them, whole or not at all.
+
+    Args:
+        folder: of the client.
+        key: that they should have.
+        files: from the server.
+
+    Returns:
+        The folder that they are in.
+
+    Raises:
+        TrainingError: they are not those of the key, or a name is none of a file.
+        OutputError: they cannot be written.
+    """
+    wrong = [name for name in files if not _NAME.match(name)]
+    if wrong or any(array.dtype != np.uint8 for array in files.values()) or key_of(files) != key:
+        raise TrainingError(f"what the server sent to be kept is damaged (expected the SHA-256 {key}).")
+    target = installed(folder, key)
+    if target.is_dir():
+        return there(folder, key)
+    with replacing_folder(target, ".none") as part:
+        for name, array in files.items():
+            (part / name).write_bytes(array.tobytes())
+    return target
+
+
+def there(folder: Path, key: str) -> Path:
+    """The folder that files of a key are in, after a look whether they are those: a folder can be anyone's.
+
+    Raises:
+        TrainingError: they are not there, or others.
+    """
+    target = installed(folder, key)
+    if not target.is_dir() or key_of(packed({path.name: path for path in target.iterdir() if path.is_file()})) != key:
+        raise TrainingError("it has not got what the server handed out.")
+    return target
+
+
+def installed(folder: Path, key: str) -> Path:
+    """Where files of a key are put.
+
+    Raises:
+        TrainingError: it is no key.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise TrainingError("what the server asks for has no key of 64 hexadecimal digits.")
+    return folder / key[:32]
