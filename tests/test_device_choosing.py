@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from adabet_onnx import DataError, UsageError
 from adabet_onnx.device.choosing import choose, needed_bytes
-from adabet_onnx.device.random import Random, shuffle
+from adabet_onnx.device.random import RandomNumbers, shuffle
 
 MENU = ROOT / "tests" / "device" / "menu-50.json"
 CASES = json.loads(MENU.read_text())["cases"]
@@ -74,7 +74,7 @@ def test_what_cannot_be_chosen_from():
 
 def test_the_first_numbers_are_those_of_the_format():
     text = (ROOT / "docs" / "device-package.md").read_text()
-    random = Random(0, 1)
+    random = RandomNumbers(0, 1)
     found = [random.next() for _ in range(4)]
     assert "the first numbers are " + ", ".join(map(str, found)) in text
 
@@ -89,7 +89,7 @@ def murmur(x: int) -> int:
 def test_numbers_are_those_of_a_formula():
     """The i-th number is a function of i alone: no state to be carried."""
     for seed, stream in ((0, 0), (1, 2), (2**32 - 1, 77)):
-        random = Random(seed, stream)
+        random = RandomNumbers(seed, stream)
         for i in range(1, 100):
             assert random.next() == murmur((seed + stream * 0x6C078965 + i * 0x9E3779B9) % 2**32)
 
@@ -112,17 +112,17 @@ def test_every_order_is_as_frequent():
 
 
 def test_subsets_ascend_and_follow_one_another():
-    random = Random(5)
+    random = RandomNumbers(5)
     found = [random.subset(20, 6) for _ in range(50)]
     assert all(len(set(subset)) == 6 and subset == sorted(subset) and subset[-1] < 20 for subset in found)
     assert len({tuple(subset) for subset in found}) > 45
     assert set().union(*map(set, found)) == set(range(20))
-    assert Random(5).subset(4, 4) == [0, 1, 2, 3]
+    assert RandomNumbers(5).subset(4, 4) == [0, 1, 2, 3]
 
 
 def test_what_no_language_could_draw_is_refused():
     with pytest.raises(UsageError, match="below 1 to 2097152, not below 2097153"):
-        Random(0).below(2**21 + 1)
+        RandomNumbers(0).below(2**21 + 1)
     with pytest.raises(UsageError, match="not -1"):
-        Random(-1)
-    assert 0 <= Random(0).below(2**21) < 2**21
+        RandomNumbers(-1)
+    assert 0 <= RandomNumbers(0).below(2**21) < 2**21

@@ -34,7 +34,7 @@ from safetensors.numpy import load_file
 from scipy.spatial.distance import squareform
 
 from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
-from adabet_onnx.device.random import Random, shuffle
+from adabet_onnx.device.random import RandomNumbers, shuffle
 from adabet_onnx.device.scoring import score_package
 from adabet_onnx.scoring.betti import Loops
 
@@ -126,7 +126,7 @@ def test_the_menu(csharp):
 
 
 def test_random_numbers_are_the_documented_ones(csharp):
-    again = Random(12345, 0)
+    again = RandomNumbers(12345, 0)
     expected = [
         [2049673234, 658261152, 3573920880, 3099447095],
         shuffle(1000, 2**32 - 7, 3),

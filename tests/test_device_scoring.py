@@ -23,7 +23,7 @@ from adabet_onnx import (
     score,
     select,
 )
-from adabet_onnx.device.random import Random
+from adabet_onnx.device.random import RandomNumbers
 from adabet_onnx.device.scoring import score_package
 from adabet_onnx.scoring.betti import loops_by_ripser
 from adabet_onnx.scoring.options import Scoring
@@ -43,7 +43,7 @@ def by_hand(x: np.ndarray) -> dict[str, float]:
     session = onnxruntime.InferenceSession(scoring_graph().SerializeToString(), providers=["CPUExecutionProvider"])
     n = min(SAMPLES, len(x))
     rows = [session.run(["one", "two"], {"x": x[i : i + 1]}) for i in range(n)]
-    random, subsets = Random(SEED, 0), [list(range(n))]
+    random, subsets = RandomNumbers(SEED, 0), [list(range(n))]
     if n > POINTS:
         subsets = [random.subset(n, POINTS) for _ in range(SUBSETS)]
     found = {}

@@ -11,7 +11,7 @@ _MASK = (1 << 32) - 1
 _MOST = 1 << 21  # of `below`: beyond, JavaScript's numbers would not hold the product
 
 
-class Random:
+class RandomNumbers:
     """A generator of one seed and stream.
 
     Args:
@@ -19,8 +19,8 @@ class Random:
         stream: 0 for the subsets of scoring, the epoch for the order of samples.
 
     Example:
-        >>> from adabet_onnx.device.random import Random
-        >>> random = Random(0, 1)
+        >>> from adabet_onnx.device.random import RandomNumbers
+        >>> random = RandomNumbers(0, 1)
         >>> [random.next() for _ in range(4)]
         [2049673234, 658261152, 3573920880, 3099447095]
     """
@@ -57,7 +57,7 @@ class Random:
 
 def shuffle(n: int, seed: int, stream: int) -> list[int]:
     """The numbers 0 to n - 1 in the order of a stream: of an epoch of training, for instance."""
-    random, order = Random(seed, stream), list(range(n))
+    random, order = RandomNumbers(seed, stream), list(range(n))
     for i in range(n - 1, 0, -1):
         other = random.below(i + 1)
         order[i], order[other] = order[other], order[i]

@@ -17,7 +17,7 @@ from ..runtime import Threads
 from ..scoring.betti import betti_numbers
 from .description import file_path, load_device
 from .parts import Device, ScoringPlan
-from .random import Random
+from .random import RandomNumbers
 
 FEWEST = 8  # samples
 
@@ -81,7 +81,7 @@ def drawn_subsets(plan: ScoringPlan, n: int) -> list[np.ndarray]:
     points = min(plan.points, n)
     if points == n:
         return [np.arange(n)]
-    random = Random(plan.seed, 0)
+    random = RandomNumbers(plan.seed, 0)
     return [np.array(random.subset(n, points)) for _ in range(plan.subsets)]
 
 
