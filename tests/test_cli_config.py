@@ -135,7 +135,7 @@ def test_compare_has_one_too(command):
         ("quite_other = 1", ("'quite-other'", "--help")),
         ("save-config = 'x.toml'", ("'save-config' is no option",)),
         ("[chosing]\nrho = 1", ("[chosing]", "Did you mean [choosing]?")),
-        ("[zzz]\nlr = 1", ("[zzz]", "[training], [budget]")),
+        ("[zzz]\nlr = 1", ("[zzz]", "[training], [fleet], [budget]")),
         ("rho = 0.1\n[choosing]\nrho = 0.2", ("'rho' twice",)),
         ("rho = 'much'", ('rho = "much"', "expected a number")),
         ("rho = true", ("rho = true", "expected a number")),

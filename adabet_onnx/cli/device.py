@@ -52,7 +52,7 @@ def device(folder: Path, output: Path, start: str, as_json: bool, quiet: bool, *
     """Write a package for devices from the artifacts in DIR.
 
     With it any ONNX Runtime from 1.17 on scores, retrains and personalises the model where the data is: samples/ has
-    programs for browsers, node, C, C++ and Python.
+    libraries and programs for browsers, node, phones, C, C++, C#, Java and Python.
 
     \b
     Example:

@@ -6,6 +6,7 @@ tensors from a file: the prediction graph takes them as inputs.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def as_ort(folder: Path, content: dict[str, Any]) -> None:
             f"onnxruntime's converter to its .ort format failed{f' at {lacking[0]}' if lacking else ''}: {last[:300]} "
             "Write the package without `ort_format`, or with another version of onnxruntime."
         )
+    config = (folder / CONFIG).read_text(encoding="utf-8")  # says where it was made
+    (folder / CONFIG).write_text(config.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", ""))
     for name in named:
         (folder / name).unlink()
     (folder / WEIGHTS).unlink(missing_ok=True)
