@@ -15,6 +15,8 @@ from scipy.spatial.distance import squareform
 
 from adabet_onnx.scoring.betti import Loops, first_betti_number, loops_by_ripser
 
+pytestmark = pytest.mark.slow
+
 DEVICE = ROOT / "tests" / "device"
 FILE = DEVICE / "betti-1000.bin"
 C = ROOT / "samples" / "c"

@@ -20,6 +20,8 @@ from adabet_onnx import DeviceScoring, Packing, make_artifacts, make_device, ope
 from adabet_onnx.scoring.betti import loops_by_ripser
 from adabet_onnx.trainability.choices import Choices
 
+pytestmark = pytest.mark.slow
+
 BATCH, EPOCHS, RATE, SEED = 8, 2, 1e-3, 7
 SAMPLES, HELD_OUT = 80, 20  # ten steps in an epoch
 TOLERANCE = 1e-5

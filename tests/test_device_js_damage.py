@@ -14,6 +14,8 @@ from models import tiny
 
 from adabet_onnx import DeviceScoring, Packing, make_artifacts, make_device, open_model, select
 
+pytestmark = pytest.mark.slow
+
 BATCH = 8
 SAMPLES = 8
 CODES = {"wrong-file", "wrong-hash", "wrong-shape", "not-finite", "loss-not-finite"}

@@ -13,6 +13,8 @@ from PIL import Image
 
 from adabet_onnx.data.preprocess import Arithmetic
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):

@@ -120,6 +120,7 @@ def command(monkeypatch, capfd):
     return command_of(monkeypatch, capfd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_package_trains_as_its_artifacts_do(tmp_path, name):
     from adabet_onnx.training.manifest import load_manifest
@@ -267,6 +268,7 @@ def test_choices(tmp_path, choices):
     np.testing.assert_allclose(found, predicted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_channels(tmp_path):
     """Of layers that are trained in part, selected.bin has the part, and the personal model the whole."""
     from adabet_onnx import Scoring
@@ -369,6 +371,7 @@ def test_ort_format(tmp_path, trained):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20_cifar10_bn", "mobilenetv2_035_imagenet128", "mobilenetv1_025_vww96_folded"])
 @pytest.mark.parametrize("how", [{"strategy": "head"}, {"strategy": "last", "rho": 0.1}, {"strategy": "all"}])
 def test_a_package_is_hardly_larger_than_its_model(tmp_path, name, how):
@@ -381,6 +384,7 @@ def test_a_package_is_hardly_larger_than_its_model(tmp_path, name, how):
     assert size <= 1.1 * path.stat().st_size + 12 * content["entries"][0]["trained"] + 1e6
 
 
+@pytest.mark.slow
 def test_a_menu(tmp_path):
     scores = score(MODEL, DATA)
     content = make_menu(MODEL, tmp_path / "device", scores=scores, entries=5, check=False)

@@ -13,6 +13,8 @@ from conftest import INFERENCE_PYTHON, ROOT, missing
 
 from adabet_onnx import Packing, Trainer, export_model, make_artifacts, make_device, select
 
+pytestmark = pytest.mark.slow
+
 MODEL, DATA = (ROOT / "adabet_onnx" / "demo" / name for name in ("digits.onnx", "digits_shifted.npz"))
 JS = Path(__file__).with_name("js")
 PYTHON = """
