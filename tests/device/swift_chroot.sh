@@ -12,7 +12,9 @@ folder=$1
 root=$folder/root
 mkdir -p "$folder"
 if [ ! -x "$root/usr/bin/swiftc" ]; then
-    debootstrap --variant=minbase trixie "$root" http://deb.debian.org/debian
+    mirror=$(apt-get indextargets --no-release-info --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
+        awk '$2 == "main" && !/security/ {print $1; exit}')
+    debootstrap --variant=minbase trixie "$root" "$mirror"
     chroot "$root" apt-get install -y --no-install-recommends swiftlang g++ libc6-dev
 fi
 
