@@ -29,6 +29,8 @@ from adabet_onnx import (
 )
 from adabet_onnx.fleet import flower
 
+pytestmark = pytest.mark.slow
+
 RUNS = Path(__file__).with_name("fleet_runs.py")
 
 
@@ -130,7 +132,6 @@ def came_of(folder: Path, rounds: int, clients: int) -> None:
     load_delta(folder / "app-results" / "delta.safetensors")
 
 
-@pytest.mark.slow
 def test_a_simulation(fleet_python, place):
     fleet, settings = Fleet(rounds=2, clients=3, minimum=3), Settings(batch_size=16, learning_rate=0.01)
     write_fleet_app(place / "artifacts", place / "app", fleet=fleet, settings=settings)
@@ -147,7 +148,6 @@ def test_a_simulation(fleet_python, place):
     came_of(place, rounds=2, clients=3)
 
 
-@pytest.mark.slow
 def test_a_deployment_over_tls(fleet_python, place):
     fleet, settings = Fleet(rounds=2, clients=2, minimum=2), Settings(batch_size=16, learning_rate=0.01)
     write_fleet_app(place / "artifacts", place / "app", fleet=fleet, settings=settings)
