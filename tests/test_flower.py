@@ -67,7 +67,7 @@ def test_from_a_model_alone(fleet_python, tmp_path):
 
 def test_replies_that_are_damaged_on_the_way(fleet_python, tmp_path):
     found = ran(fleet_python, "spoilt", tmp_path)
-    assert found.pop("not installed") == ["it has not got what the server handed out."]
+    assert found.pop("not installed") == ["the files that the server sent are missing or were changed."]
     assert len(found) == 6
     for what, row in found.items():
         assert row["clients"] == [1, 3], what

@@ -99,7 +99,7 @@ class Commands(MutableMapping[str, click.Command]):
 
 
 def _family(name: str) -> click.Group:
-    """The group of the commands that begin with a word; `Commands` lists them, not the group."""
+    """The group of two-word commands that begin with this word. `Commands` lists the commands and not the group."""
     commands = Commands()
     inside = {words[1]: commands[both] for both in ENTRIES if (words := both.split())[0] == name}
     return click.Group(name, inside, help=FAMILIES[name])

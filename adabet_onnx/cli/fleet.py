@@ -9,7 +9,7 @@ import click
 
 from ..showing import counted
 from ..sizes import size_text
-from . import options
+from . import fleet_options, options
 from .common import (
     Bindings,
     bound_model,
@@ -61,9 +61,9 @@ _TRAINING = ("batch_size", "learning_rate", "schedule", "validation", "head_init
     group=_GROUP,
     help="How data is shared out: iid, dirichlet:A (the smaller A, the more clients differ), by-class:K (K each).",
 )
-@options.rounds
-@options.max_norm
-@options.local
+@fleet_options.rounds
+@fleet_options.max_norm
+@fleet_options.local
 @Declared(
     "--client-memory",
     type=Texts(),
@@ -214,7 +214,7 @@ def _row(row: dict[str, Any]) -> str:
     help="The choice of layers of the new delta.",
     show_default="that of most deltas",
 )
-@options.max_norm
+@fleet_options.max_norm
 def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Make one delta of those that devices have sent.
 
@@ -246,9 +246,9 @@ def round_(folder: Path, deltas: tuple[Path, ...], output: Path, as_json: bool, 
 @options.rate.varied(shown="the optimizer's usual one")
 @options.schedule
 @options.validation
-@options.rounds
-@options.max_norm
-@options.local
+@fleet_options.rounds
+@fleet_options.max_norm
+@fleet_options.local
 @options.seed
 def app(source: Path, output: Path, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Write an app with which Flower trains a real fleet.

@@ -12,8 +12,9 @@ import click
 
 from ..errors import UsageError
 
+FLEET = "Fleet"
 # The headings of options, the everyday ones first.
-GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", "Fleet", "Budget", "Artifacts", "Runtime")
+GROUPS = ("Output", "Model", "Data", "Choosing", "Scoring", "Training", FLEET, "Budget", "Artifacts", "Runtime")
 CONFIG = "adabet_onnx.config"  # under which a context notes the file that options are taken from
 _WIDEST = 26  # of the names of options beside which their help begins
 

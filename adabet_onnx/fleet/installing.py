@@ -63,7 +63,7 @@ def there(folder: Path, key: str) -> Path:
     """
     target = installed(folder, key)
     if not target.is_dir() or key_of(packed({path.name: path for path in target.iterdir() if path.is_file()})) != key:
-        raise TrainingError("it has not got what the server handed out.")
+        raise TrainingError("the files that the server sent are missing or were changed.")
     return target
 
 

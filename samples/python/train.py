@@ -50,7 +50,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def run(graph: onnxruntime.InferenceSession, outputs: list, feeds: dict) -> list:
-    """Feed a graph what it takes of what there is."""
+    """Run a graph; of `feeds`, it gets the inputs that it has."""
     return graph.run(outputs, {item.name: feeds[item.name] for item in graph.get_inputs()})
 
 
