@@ -84,11 +84,11 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "onnxruntime-openvino could not be installed: its tests are skipped"
 	touch $@
 
-# Flower, with which fleets are tested; it is for Python 3.11 and newer.
+# Flower (for Python 3.11 and newer) and Ray, with which fleets and clusters are tested.
 .venv-fleet/.installed: pyproject.toml
 	test -x .venv-fleet/bin/python || { rm -rf .venv-fleet; $(PYTHON) -m venv .venv-fleet; }
-	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet]' || \
-	  echo "Flower could not be installed: its tests are skipped"
+	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet,cluster]' || \
+	  echo "Flower or Ray could not be installed: their tests are skipped"
 	touch $@
 
 # The oldest onnxruntime that training steps run on, with nothing of ours.

@@ -67,7 +67,7 @@ def compared(tmp_path_factory):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """A step takes a megabyte and a hundredth of a second: no process has to find out."""
-    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
 
 
 def accuracies(folder: Path) -> list[tuple]:

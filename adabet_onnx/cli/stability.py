@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import cluster_options, options
 from .common import Bindings, bound_model, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE
@@ -50,6 +50,7 @@ from .printing import progress_bar, show, show_json
 @options.scoring_memory
 @options.loss
 @options.compute
+@cluster_options.ray
 def stability(
     model: Path,
     data: Path,
@@ -59,6 +60,7 @@ def stability(
     loss: str,
     class_axis: int | None,
     ignore_label: int | None,
+    ray: str | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -95,6 +97,7 @@ def stability(
             repeats=Repeats(points=points, max_memory=memory, **settings),
             choices=choices,
             threads=threads,
+            ray=ray,
             progress=progress,
         )
     if output is not None:
