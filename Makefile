@@ -50,10 +50,10 @@ benchmarks: $(VENV)/.test
 	for benchmark in $(filter-out %/bench_matrix.py,$(wildcard tests/benchmarks/bench_*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
 # What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. Hours on a small machine; stopped,
-# it goes on where it was.
+# it goes on where it was. With Ray in .venv (pip install ray): make matrix RAY=local, or RAY=HOST:PORT.
 matrix: $(VENV)/.test
 	mkdir -p build docs
-	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl > build/support-matrix.md
+	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl $(addprefix --ray ,$(RAY)) > build/support-matrix.md
 	mv build/support-matrix.md docs/support-matrix.md
 	rm build/matrix.jsonl
 

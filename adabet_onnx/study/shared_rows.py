@@ -33,7 +33,7 @@ class SharedRows:
         """The rows of these indices, copied out of their blocks; negative indices count from the end."""
         rows = np.arange(self.count)[np.asarray(indices)]
         numbers, places = np.divmod(rows, self.block)
-        needed = np.unique(numbers)
+        needed = np.unique(numbers) if len(rows) else np.zeros(1, np.int64)
         blocks = dict(zip(needed.tolist(), fetch([self.blocks[number] for number in needed]), strict=True))
         if len(needed) == 1:
             return {name: array[places] for name, array in blocks[int(needed[0])].items()}

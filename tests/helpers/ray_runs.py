@@ -6,8 +6,10 @@ Prints a JSON object. Ray is started once for both; a serial comparison goes bef
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,8 +18,8 @@ import psutil
 import ray
 
 import adabet_onnx
-from adabet_onnx import Plan, Repeats, Scoring, compare, stability
-from adabet_onnx.study.ray_cluster import connect
+from adabet_onnx import AdabetError, DataError, Plan, Repeats, Scoring, compare, stability
+from adabet_onnx.study.ray_cluster import Cluster, connect
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
 MODEL, DATA = DEMO / "digits.onnx", DEMO / "digits_shifted.npz"
@@ -26,7 +28,7 @@ SCORING = Scoring(samples=32, subset_size=16, subsets=4)
 
 def plan(**how) -> Plan:
     common = {"seeds": 2, "epochs": 2, "rates": (0.001, 0.01), "train_samples": 200, "threads": 1}
-    return Plan(strategies=("adabet", "head"), scoring=SCORING, **common, **how)
+    return Plan(strategies=("adabet", "head"), rhos=(0.2,), scoring=SCORING, **common, **how)
 
 
 def kill_one_training(killed: list[int], ended: threading.Event) -> None:
@@ -38,6 +40,25 @@ def kill_one_training(killed: list[int], ended: threading.Event) -> None:
                 killed.append(process.pid)
                 return
         time.sleep(0.01)
+
+
+def fail() -> None:
+    raise DataError("expected 3, found 4")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def failures(cluster: Cluster) -> dict[str, list[str]]:
+    """What is raised for a task that raises an error, and for one whose process dies each time."""
+    raised = {}
+    for function in (fail, die):
+        try:
+            cluster.result(cluster.submit(function), "a training (head, seed 0)")
+        except AdabetError as error:
+            raised[function.__name__] = [type(error).__name__, str(error)]
+    return raised
 
 
 def main(folder: Path) -> None:
@@ -53,7 +74,8 @@ def main(folder: Path) -> None:
         watcher.join()
         firm_too = stability(MODEL, DATA, repeats=Repeats(groups=2, max_samples=32), threads=1, ray="local")
         still_there = ray.is_initialized()
-        nodes = [node.host for node in cluster.nodes]
+        costs = [path.name for path in (folder / "ray" / "costs").iterdir()]
+        errors = failures(cluster)
     print(
         json.dumps(
             {
@@ -67,7 +89,9 @@ def main(folder: Path) -> None:
                 "stability_equal": firm.to_json() == firm_too.to_json(),
                 "still_there": still_there,
                 "stopped": not ray.is_initialized(),
-                "nodes": nodes,
+                "costs": len(costs),
+                "errors": errors,
+                "left": [path.name for path in Path(tempfile.gettempdir()).glob("adabet-onnx-*")],
             }
         )
     )
