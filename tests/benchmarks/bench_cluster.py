@@ -2,8 +2,8 @@
 
     .venv-fleet/bin/python tests/benchmarks/bench_cluster.py [--model M --data D --num-classes N]
 
-Both nodes are on this machine, with one CPU and an object store each. Prints how many of the runs' files are the same byte
-by byte, and the time of both comparisons. Needs the extra `cluster`.
+Both nodes are on this machine, with one CPU and an object store each. Prints how many of the run files are the same
+byte by byte, and the time of both comparisons. Needs the extra `cluster`.
 """
 
 from __future__ import annotations
