@@ -128,7 +128,7 @@ def compare(
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
       adabet-onnx compare model.onnx new_domain.npz -o compared/ \\
           --strategies adabet,last,all --max-memory 64MB
-      adabet-onnx compare model.onnx new_domain.npz -o compared/ --ray 10.0.0.1:6379
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ --ray auto
     """
     from ..files import check_output
     from ..options import with_given

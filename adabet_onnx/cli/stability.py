@@ -60,7 +60,6 @@ def stability(
     loss: str,
     class_axis: int | None,
     ignore_label: int | None,
-    ray: str | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
@@ -97,7 +96,6 @@ def stability(
             repeats=Repeats(points=points, max_memory=memory, **settings),
             choices=choices,
             threads=threads,
-            ray=ray,
             progress=progress,
         )
     if output is not None:

@@ -172,7 +172,7 @@ def check_address(address: str) -> None:
     Raises:
         UsageError: it is not local, auto, HOST:PORT or ray://HOST:PORT.
     """
-    if address not in (LOCAL, "auto") and _host_and_port(address) is None:
+    if not isinstance(address, str) or (address not in (LOCAL, "auto") and _host_and_port(address) is None):
         raise UsageError(
             f"`ray` must be 'local', 'auto', 'HOST:PORT' or 'ray://HOST:PORT', not {address!r}. 'local' starts Ray on "
             "this machine; the others connect to a running cluster."
@@ -237,7 +237,7 @@ def _see_a_listener(address: str) -> None:
     except OSError as error:
         raise CheckError(
             f"nothing answers at {address} ({error.strerror or error}). Check the address and port of the Ray "
-            "cluster's head node (`ray start --head` prints them), or start Ray on this machine: `ray='local'`."
+            "cluster's head node, which Ray prints when it starts there, or use this machine alone: `ray='local'`."
         ) from error
 
 
@@ -250,7 +250,7 @@ def _nodes(ray: Any) -> list[Node]:
     """
     alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
     if not alive:
-        raise CheckError("the Ray cluster has no node with CPUs. Add one with `ray start --address HOST:PORT`.")
+        raise CheckError("the Ray cluster has no node with CPUs. Add a node that has some.")
     asked = {node["NodeID"]: _on_node(_describe, (), node["NodeID"], 0) for node in alive}
     own, nodes = _describe()[1], []
     for node in alive:

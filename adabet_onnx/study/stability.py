@@ -36,7 +36,6 @@ from ..trainability.choices import Choices
 from .agreement import every_pair, same_order
 from .agreements import FIRM, Agreement
 from .clusters import clusters_of
-from .ray_cluster import check_address
 from .repeats import Repeats
 from .shuffles import Grouping, Shuffles, ranked_on_ray
 from .stability_record import Stability
@@ -52,7 +51,6 @@ def stability(
     repeats: Repeats | None = None,
     choices: Choices | None = None,
     threads: Threads = None,
-    ray: str | None = None,
     progress: Progress | None = None,
 ) -> Stability:
     """Rank layers by disjoint groups of samples, and say how far the rankings agree.
@@ -65,8 +63,7 @@ def stability(
         repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
         choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
             defaults of `Choices`.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice, 1 with ``ray``.
-        ray: rank each shuffle in a task of Ray (extra ``cluster``); the address as in `Plan`.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice, 1 on Ray.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:
@@ -83,18 +80,16 @@ def stability(
         >>> found.points
         32
     """
-    if ray is not None:
-        check_address(ray)
     model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     taken = Feeder(model, used).taken(dataset)
     shuffles, notes = _shuffles(model, dataset, used, how, choices, threads)
     report, sizes = progress or silent, shuffles.grouping.sizes
-    if ray is None:
+    if how.ray is None:
         runs = [shuffles.rank(seed, report) for seed in range(how.seeds)]
     else:
-        runs = ranked_on_ray(model, shuffles.grouping, ray, report)
+        runs = ranked_on_ray(model, shuffles.grouping, how.ray, report)
     top = top_count(len(model.layers), how.rho)
     agreements = [
         _agreement(measure, size, [run[size][measure] for run in runs], top)

@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
         spread = compare(MODEL, DATA, folder / "ray", plan(ray="local"))
         ended.set()
         watcher.join()
-        firm_too = stability(MODEL, DATA, repeats=Repeats(groups=2, max_samples=32), threads=1, ray="local")
+        firm_too = stability(MODEL, DATA, repeats=Repeats(groups=2, max_samples=32, ray="local"), threads=1)
         still_there = ray.is_initialized()
         costs = [path.name for path in (folder / "ray" / "costs").iterdir()]
         errors = failures(cluster)

@@ -14,7 +14,7 @@ from flower_processes import surroundings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adabet_onnx import CheckError, Plan, RuntimeMissingError, UsageError, compare, stability
+from adabet_onnx import CheckError, Plan, Repeats, RuntimeMissingError, UsageError, compare, stability
 from adabet_onnx.data.dataset import ArrayRows, Dataset
 from adabet_onnx.study import ray_cluster, shared_rows
 from adabet_onnx.study.ray_cluster import Node, check_address, connect
@@ -77,7 +77,7 @@ def test_wrong_addresses(address, tmp_path):
     with pytest.raises(UsageError, match="`ray` must be 'local', 'auto', 'HOST:PORT'"):
         Plan(ray=address)
     with pytest.raises(UsageError, match="`ray` must be"):
-        stability(MODEL, DATA, ray=address)
+        Repeats(ray=address)
 
 
 def test_right_addresses():
@@ -92,7 +92,7 @@ def test_a_cluster_that_does_not_answer(monkeypatch, tmp_path):
             return False
 
     monkeypatch.setattr(ray_cluster, "_ray", lambda: Idle)
-    with pytest.raises(CheckError, match=r"nothing answers at 127.0.0.1:1 .*`ray start --head` prints them"):
+    with pytest.raises(CheckError, match=r"nothing answers at 127.0.0.1:1 .*which Ray prints when it starts there"):
         compare(MODEL, DATA, tmp_path / "c", Plan(ray="127.0.0.1:1"))
     assert not (tmp_path / "c").exists()
 
@@ -103,7 +103,7 @@ def test_without_ray(monkeypatch, tmp_path):
     with pytest.raises(RuntimeMissingError, match=r"pip install 'adabet-onnx\[cluster\]'"):
         compare(MODEL, DATA, tmp_path / "c", Plan(ray="local"))
     with pytest.raises(RuntimeMissingError, match="Ray is not installed"):
-        stability(MODEL, DATA, ray="local")
+        stability(MODEL, DATA, repeats=Repeats(ray="local"))
 
 
 class FakeRay:
