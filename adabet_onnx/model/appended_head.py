@@ -66,8 +66,8 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     graph.graph.outputs.append(made)
     counted = "1 number" if given == 1 else f"{given} numbers"
     return (
-        f"a linear classifier {free!r} was put on the outputs, of the {counted} along axis {at} of "
-        f"{written(shape)}; all layers stay as they are"
+        f"a linear classifier {free!r} was put on the outputs, of the {counted} along axis {at} of {written(shape)}; "
+        "all layers stay as they are"
     )
 
 

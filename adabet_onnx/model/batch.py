@@ -93,8 +93,8 @@ def _check_shapes(model: ir.Model, name: str) -> None:
         one, three = (infer_shapes(model, batch, strict=True) for batch in _SIZES)
     except ModelError as error:
         raise ModelError(
-            f"{name}: the batch size is fixed inside the graph and cannot be freed ({error}). Export the model "
-            "with a dynamic batch dimension."
+            f"{name}: the batch size is fixed inside the graph and cannot be freed ({error}). Export the model with a "
+            "dynamic batch dimension."
         ) from error
     for value in model.graph.outputs:
         small, large = one.get(value.name or ""), three.get(value.name or "")
@@ -154,8 +154,8 @@ def _bindable(inputs: Sequence[ir.Value]) -> str:
         return ""
     named = next((value for value in several if is_adapter(value)), several[-1])
     return (
-        " An input that is no data but a weight, a state or a setting is bound to its value, from a file or one "
-        f"number for all of it: `bind={{{named.name!r}: 'FILE.npy'}}`."
+        " An input that is no data but a weight, a state or a setting is bound to its value, from a file or one number "
+        f"for all of it: `bind={{{named.name!r}: 'FILE.npy'}}`."
     )
 
 

@@ -98,8 +98,8 @@ def _read(name: str, value: Any) -> Binding:
     if isinstance(value, Mapping):  # as it was noted
         if not value.get("file"):
             raise UsageError(
-                f"input {name!r} was bound to an array that is in no file. Give it again, from a file for "
-                f"instance: `bind={{{name!r}: 'FILE.npy'}}`."
+                f"input {name!r} was bound to an array that is in no file. Give it again, from a file for instance: "
+                f"`bind={{{name!r}: 'FILE.npy'}}`."
             )
         return _file(name, Path(str(value["file"])), value.get("sha256"))
     if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(SUFFIXES)):
@@ -121,8 +121,8 @@ def _not_a_value(name: str, value: str) -> str:
     if value.lower().endswith(".onnx_adapter"):
         return (
             f"input {name!r}: {value} is an adapter of ONNX Runtime, which is not read here. Save its parameters as "
-            ".npz: numpy.savez('adapter.npz', **{name: value.numpy() for name, value in onnxruntime.AdapterFormat."
-            f"read_adapter('{value}').get_parameters().items()}}), and give "
+            ".npz: numpy.savez('adapter.npz', **{name: value.numpy() for name, value in "
+            f"onnxruntime.AdapterFormat.read_adapter('{value}').get_parameters().items()}}), and give "
             f"`bind={{{name!r}: 'adapter.npz'}}`."
         )
     return (
@@ -142,8 +142,8 @@ def _file(name: str, path: Path, sha256: Any) -> Binding:
     if sha256 is not None and found != sha256:
         raise UsageError(
             f"{path}, the value of input {name!r}, is not what it was when the model was scored (SHA-256 "
-            f"{found[:12]}..., then {str(sha256)[:12]}...). Give the file of then, "
-            f"`bind={{{name!r}: 'FILE'}}`, or score again."
+            f"{found[:12]}..., then {str(sha256)[:12]}...). Give the file of then, `bind={{{name!r}: 'FILE'}}`, or "
+            "score again."
         )
     return Binding(array, {"file": str(path), "sha256": found})
 

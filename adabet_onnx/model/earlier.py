@@ -45,8 +45,8 @@ class Earlier:
         if self.head is None:
             return f"Value {self.name!r} {shape}, from which they are made, {why}: take it as the logits (`{named}`)."
         return (
-            f"Value {self.name!r} {shape} {why}, but stands before the head {self.head!r}: take it as the logits "
-            f"and put a new head on it (`new_head({named}, C, append=True)`)."
+            f"Value {self.name!r} {shape} {why}, but stands before the head {self.head!r}: take it as the logits and "
+            f"put a new head on it (`new_head({named}, C, append=True)`)."
         )
 
 

@@ -72,7 +72,7 @@ def classical(op_type: str, where: str) -> str:
         return f"{where} ({op_type}): this is {what}, so nothing of it can be scored or retrained. {_AGAIN} {_NETWORKS}"
     return (
         f"{where} ({op_type}) is a step of {CLASSICAL} (scikit-learn) that prepares tables or text, or names classes, "
-        f"and has no gradient. Apply it outside, and export the network alone, without it (skl2onnx: the last step of "
+        "and has no gradient. Apply it outside, and export the network alone, without it (skl2onnx: the last step of "
         f"the pipeline). {_NETWORKS}"
     )
 

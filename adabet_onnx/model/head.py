@@ -141,8 +141,8 @@ def _replace_head(
     ]
     if later:
         raise ModelError(
-            f"{model.name}: the head is {head.op_type} {head.name!r}, but {later[-1].op_type} {later[-1].name!r} "
-            "comes after it and holds parameters of the old outputs. "
+            f"{model.name}: the head is {head.op_type} {head.name!r}, but {later[-1].op_type} {later[-1].name!r} comes "
+            "after it and holds parameters of the old outputs. "
             + ("Leave out `keep_tail`, or " if keep_tail else "")
             + (APPEND[0].lower() if keep_tail else APPEND[0])
             + APPEND[1:]

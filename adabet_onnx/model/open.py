@@ -170,8 +170,8 @@ class Model:
         """
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
-                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
-                "(2 GB at most). It can be inspected, scored and written by `save_model`, not trained."
+                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory (2 "
+                "GB at most). It can be inspected, scored and written by `save_model`, not trained."
             )
         return ir.to_proto(in_memory(self.graph))
 

@@ -143,8 +143,8 @@ def _convert(proto: onnx.ModelProto, name: str, opset: int, target: int) -> onnx
             converted = onnx.version_converter.convert_version(proto, target)
     except Exception as error:  # the C++ converter raises its own kinds
         raise ModelError(
-            f"{name} has opset {opset}, and onnx could not convert it to {target}: {str(error).strip()[:300]}. "
-            f"Export it at an opset from {OPSETS[0]} to {OPSETS[1]}."
+            f"{name} has opset {opset}, and onnx could not convert it to {target}: {str(error).strip()[:300]}. Export "
+            f"it at an opset from {OPSETS[0]} to {OPSETS[1]}."
         ) from error
     if not converted.metadata_props:
         converted.metadata_props.extend(metadata)

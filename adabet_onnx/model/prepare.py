@@ -111,8 +111,8 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
         )
     if weight_bytes(model.graph) >= MOST_BYTES:
         raise ModelError(
-            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up "
-            "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
+            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up to "
+            "2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)
     parts = _selected_parts(model, selection)
@@ -210,8 +210,8 @@ def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str
     missing = wanted - {name for _, _, name in slots}
     if missing:
         raise UsageError(
-            f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. "
-            "Make the selection again with `select`."
+            f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. Make the selection "
+            "again with `select`."
         )
     if not slots:
         raise UsageError("the selection is empty: select at least one layer.")

@@ -194,8 +194,8 @@ def _parsed(data: bytes, name: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise ModelError(
-            f"{name} is not a readable ONNX file ({error}): damaged, cut short, or another format. "
-            "Copy or export it again."
+            f"{name} is not a readable ONNX file ({error}): damaged, cut short, or another format. Copy or export it "
+            "again."
         ) from error
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{name} holds no ONNX graph (no nodes or no opset). Is it an ONNX model file?")
@@ -229,8 +229,8 @@ def _check_file(path: Path, location: str) -> None:
         raise ModelError(f"{path}: its external data file {location[:200]!r} cannot be opened: {reason}.") from error
     if outside:
         raise ModelError(
-            f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not "
-            "read. Copy it beside the model."
+            f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not read. "
+            "Copy it beside the model."
         )
     if not there:
         raise ModelError(

@@ -66,8 +66,8 @@ def refuse_sequences(model: ir.Model, name: str) -> None:
                 remedy = "Export the model with a tensor in its place."
             else:
                 remedy = (
-                    f"Name a tensor to be the logits: `open_model({path_of(name)}, logits='NAME')`; or "
-                    "export the model with a tensor in its place."
+                    f"Name a tensor to be the logits: `open_model({path_of(name)}, logits='NAME')`; or export the "
+                    "model with a tensor in its place."
                 )
             raise ModelError(
                 f"{name}: {what} {value.name!r} is no tensor but {_kind(value.type)}, and the {what}s of a model that "

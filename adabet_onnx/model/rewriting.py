@@ -96,8 +96,8 @@ def inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConstan
         return False
     difference = _same(original, model, name, "with branches in place of Ifs")
     notes.append(
-        f"If with a constant condition gave way to the branch that it takes: {_listed(inlining.inlined)}"
-        f"{_checked(difference)}"
+        "If with a constant condition gave way to the branch that it takes: "
+        f"{_listed(inlining.inlined)}{_checked(difference)}"
     )
     return True
 

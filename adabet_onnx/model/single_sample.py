@@ -48,7 +48,7 @@ def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.
         raise ModelError(f"{error}{_advice(original)}") from error
     shapes = ", ".join(f"{value.name} {_written(value)}" for value in added.graph.inputs)
     notes.append(
-        f"the inputs were taken for single samples, to which the graph adds a batch inside: the batch is now the first "
+        "the inputs were taken for single samples, to which the graph adds a batch inside: the batch is now the first "
         f"dimension of inputs and outputs ({shapes}), of the adapted model too"
     )
     return added

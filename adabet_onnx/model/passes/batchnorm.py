@@ -116,8 +116,8 @@ class FoldBatchNormalization(ir.passes.InPlacePass):
 def _check_mode(node: ir.Node) -> None:
     if node.attributes.get_int("training_mode", 0):
         raise ModelError(
-            f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not "
-            "by stored statistics. Export the model in evaluation mode (model.eval())."
+            f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not by "
+            "stored statistics. Export the model in evaluation mode (model.eval())."
         )
 
 

@@ -36,8 +36,8 @@ class FillConstants(ir.passes.InPlacePass):
             if math.prod(wanted) * fill.itemsize > _MOST_BYTES:
                 raise ModelError(
                     f"node {node.name or output.name!r} (ConstantOfShape) asks for "
-                    f"{math.prod(wanted) * fill.itemsize:.3g} bytes ({wanted[:9]}), more than any weight of a model "
-                    "is filled with. Is the file damaged? Export it again."
+                    f"{math.prod(wanted) * fill.itemsize:.3g} bytes ({wanted[:9]}), more than any weight of a model is "
+                    "filled with. Is the file damaged? Export it again."
                 )
             name = output.name
             output.name = None

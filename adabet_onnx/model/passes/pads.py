@@ -50,8 +50,7 @@ class ExplicitPads(ir.passes.InPlacePass):
         if shape is None:
             raise ModelError(
                 f"node {node.name!r} has auto_pad, and the shape of its input {x.name!r} is unknown, so its pads "
-                f"cannot be "
-                "computed. Export the model with explicit pads or with static height and width."
+                "cannot be computed. Export the model with explicit pads or with static height and width."
             )
         extents = shape[2:]
         kernel = node.attributes.get_ints("kernel_shape", []) or self._kernel(node)

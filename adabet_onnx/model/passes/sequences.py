@@ -72,8 +72,8 @@ class TakeSequencesApart(ir.passes.InPlacePass):
         for node in sorted(left, key=lambda node: node not in taking.unknown):  # those that say why are the first
             unknown = taking.unknown.get(node) or _UnknownError("gives a sequence that something else needs", _CONSTANT)
             raise ModelError(
-                f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are taken apart where their "
-                f"tensors, and the places in them, are the same in every run. {unknown.remedy} and export again."
+                f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are taken apart where their tensors, "
+                f"and the places in them, are the same in every run. {unknown.remedy} and export again."
             )
         self.rewritten = [node.name or "" for node in nodes]
         return ir.passes.PassResult(model, True)

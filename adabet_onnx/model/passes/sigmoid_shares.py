@@ -40,8 +40,8 @@ def logits_of_shares(model: ir.Model, value: ir.Value, notes: list[str]) -> str 
     name = value.name
     logits = _rewrite(model.graph, value)
     notes.append(
-        f"{name!r} is sigmoids divided by their sum: it is computed as the Softmax of their logarithms, "
-        f"{logits!r}, which are the logits (on random inputs, outputs differ by {difference:.2g} of their size)"
+        f"{name!r} is sigmoids divided by their sum: it is computed as the Softmax of their logarithms, {logits!r}, "
+        f"which are the logits (on random inputs, outputs differ by {difference:.2g} of their size)"
     )
     return logits
 
