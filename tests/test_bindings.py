@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from adabet_onnx import ModelError, RecordError, UsageError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.scored import scored_model
-from adabet_onnx.model.bindings import bound_otherwise
+from adabet_onnx.model.bindings import binding_mismatch
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
@@ -382,7 +382,7 @@ def test_where_a_file_lies_does_not_count(tmp_path):
         np.save(tmp_path / folder / "h.npy", normal(1, 1, 6))
     first, second = (open_model(settings.streaming(), bind={"h0": tmp_path / name / "h.npy"}) for name in "ab")
     assert first.sha256 == second.sha256
-    assert bound_otherwise(first.bound, second.bound) is None
+    assert binding_mismatch(first.bound, second.bound) is None
     np.save(tmp_path / "b" / "h.npy", 2 * normal(1, 1, 6))
     third = open_model(settings.streaming(), bind={"h0": tmp_path / "b" / "h.npy"})
-    assert "was scored with" in (bound_otherwise(first.bound, third.bound) or "")
+    assert "was scored with" in (binding_mismatch(first.bound, third.bound) or "")

@@ -21,7 +21,7 @@ from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
-from adabet_onnx.model.probabilities import is_class_axis, look_like
+from adabet_onnx.model.probabilities import describe_probabilities, is_class_axis
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.trainability.decisions import decisions
 from adabet_onnx.trainability.preflight import check_model, loss_obstacle
@@ -232,7 +232,7 @@ def test_class_axis(axes: tuple[int, ...], shape: tuple[int, ...] | None, expect
     ],
 )
 def test_what_looks_like_probabilities(found: list[Any], expected: str | None) -> None:
-    assert look_like([np.array(array) for array in found]) == expected
+    assert describe_probabilities([np.array(array) for array in found]) == expected
 
 
 # --- other outputs -------------------------------------------------------------------------------------------

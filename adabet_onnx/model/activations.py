@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .layers import Layer
-from .merged import Merged
+from .merged_batch import MergedBatchAxes
 from .shapes import Shapes, infer_shapes, measured_shapes
 from .uses import users
 
@@ -37,7 +37,7 @@ def with_shapes(
     """
     known = _Known(model, name, dims, [layer.activation for layer in layers])
     values = {value.name or "": value for node in model.graph for value in node.outputs}
-    merged = Merged(known)
+    merged = MergedBatchAxes(known)
     filled = []
     for layer in layers:
         where = layer.activation
@@ -64,7 +64,7 @@ def with_shapes(
     return tuple(filled)
 
 
-def _filled(layer: Layer, value: ir.Value, whole: Merged, notes: list[str]) -> Layer:
+def _filled(layer: Layer, value: ir.Value, whole: MergedBatchAxes, notes: list[str]) -> Layer:
     where, known = value.name or "", whole.known
     shape, axis = known.shape(where), known.batch_axis(where)
     assert axis is not None

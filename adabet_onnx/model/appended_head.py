@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..pieces import path_of
-from .logits_axes import axes_of, class_axis, told_axis, written
+from .logits_axes import axes_of, class_axis, detected_class_axis, written
 from .open import Model
 
 _NAME = "new_head"
@@ -38,7 +38,7 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
             f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: "
             f"`open_model({path_of(model.name)}, logits='NAME')`."
         )
-    at = class_axis(shape, told_axis(model), "cross-entropy")
+    at = class_axis(shape, detected_class_axis(model), "cross-entropy")
     assert at is not None
     given = int(shape[at])
     if at not in (1, len(shape) - 1):

@@ -23,7 +23,7 @@ _LONGEST_PATH, _MOST_PATHS = 8, 64
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerNode:
     """A node with parameters, before applications of one layer are put together.
 
     Attributes:
@@ -73,7 +73,7 @@ class Applications:
         depends: values that depend on a graph input.
     """
 
-    def __init__(self, graph: ir.Graph, rows: Sequence[Row], depends: Collection[ir.Value]) -> None:
+    def __init__(self, graph: ir.Graph, rows: Sequence[LayerNode], depends: Collection[ir.Value]) -> None:
         self._graph, self._depends, self._rows = graph, depends, list(rows)
         self._parameters = {name for row in rows for name in row.parameters}
         self._constants: dict[ir.Value, Hashable] = {}

@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..errors import ModelError, RuntimeMissingError
+from .alternative_logits import find_alternative
 from .dims import batch_axis
-from .earlier import earlier_value
 from .passes.unused import RemoveUnused
 from .reshapes import follow
 from .settings import is_adapter
 from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
-from .trial import random_feeds
+from .trial_runs import random_feeds
 
 _SIZES = (1, 3)
 
@@ -99,7 +99,7 @@ def _check_shapes(model: ir.Model, name: str) -> None:
     for value in model.graph.outputs:
         small, large = one.get(value.name or ""), three.get(value.name or "")
         if small is not None and large is not None and batch_axis(small, large, _SIZES) is None:
-            earlier = earlier_value(model, value.name or "")
+            earlier = find_alternative(model, value.name or "")
             instead = "" if earlier is None else earlier.remedy(name, "has an axis for the batch alone") + " Or e"
             raise ModelError(
                 f"{name}: output {value.name!r} has shape {small} for a batch of {_SIZES[0]} and {large} for one of "
@@ -159,7 +159,7 @@ def _bindable(inputs: Sequence[ir.Value]) -> str:
     )
 
 
-def check_apart(model: ir.Model, name: str, states: Collection[str]) -> None:
+def check_sample_independence(model: ir.Model, name: str, states: Collection[str]) -> None:
     """See that samples do not run into each other, where initial states became zeros for every sample.
 
     Raises:

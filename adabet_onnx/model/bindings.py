@@ -77,7 +77,7 @@ def _argument(written: Mapping[str, Any] | None) -> str:
     return f"`bind={{{pairs}}}`" if pairs else "no `bind`"
 
 
-def bound_otherwise(scored: Mapping[str, Any] | None, opened: Mapping[str, Any] | None) -> str | None:
+def binding_mismatch(scored: Mapping[str, Any] | None, opened: Mapping[str, Any] | None) -> str | None:
     """In words, a model that was scored with other values of its inputs than it is opened with; None if they agree."""
     if _contents(scored) == _contents(opened):
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..showing import clipped, named, one_line
-from .constant import varying
+from .constant_values import varying
 from .input_values import input_values
 from .layers import Layer, is_mask
 from .origins import origins

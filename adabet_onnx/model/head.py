@@ -12,9 +12,8 @@ from .. import seeds
 from ..errors import ModelError, UsageError
 from ..options import typed
 from .appended_head import append_head
-from .door import guarded
 from .embedding import embedded
-from .enlarging import head_and_enlarging, head_of, keeps_channels
+from .error_context import guarded
 from .head_tail import head_tail, only_reshapes
 from .head_weights import APPEND, enlarge, replace_parameters
 from .layers import Layer, find_layers
@@ -22,10 +21,11 @@ from .logits_axes import softmax_axis
 from .materialised import materialise
 from .metadata import METADATA, set_metadata
 from .open import Model, ModelSource, open_model
-from .output_shapes import state_shapes
+from .output_shapes import set_output_shapes
 from .passes.unused import RemoveUnused
-from .reshapes import follow, state_targets
+from .reshapes import fix_reshape_targets, follow
 from .shapes import infer_shapes, measured_shapes
+from .upsampling import head_and_upsampling, head_of, is_upsampling
 
 _MOST_CLASSES = 1_000_000
 
@@ -76,7 +76,7 @@ def new_head(
     Weights are uniform in +-1/sqrt(fan_in), as is usual for such layers, biases zero. A final Softmax or Sigmoid is
     dropped, so that the output is logits, and so is what belongs to the old outputs (a normalisation of an embedding,
     an activation, a temperature; see `head_tail`); a note says so. ConvTranspose layers that only enlarge what the head
-    gives enlarge as many channels (see `enlarging`). The head is marked as new in the file's metadata, with which
+    gives enlarge as many channels (see `upsampling`). The head is marked as new in the file's metadata, with which
     ``select(..., head="auto")`` always trains it.
 
     Args:
@@ -119,7 +119,7 @@ def new_head(
     assert now is not None
     set_metadata(graph, "new_head", now.name)
     _check_classes(graph, model, num_classes, now.name)
-    state_shapes(graph, model.name)
+    set_output_shapes(graph, model.name)
     opened = open_model(ir.to_proto(graph))
     return dataclasses.replace(opened, name=f"{model.name} with a new head", notes=tuple(notes))
 
@@ -128,7 +128,7 @@ def _replace_head(
     graph: ir.Model, model: Model, classes: int, rng: np.random.Generator, keep_tail: bool, notes: list[str]
 ) -> None:
     """Give the head other outputs, in place; what a user should know is added to the notes."""
-    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    head, enlarging = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         raise ModelError(
             f"{model.name} has no Gemm, MatMul, Conv or ConvTranspose layer that could be its head. {APPEND}"
@@ -159,14 +159,14 @@ def _replace_head(
             "the classifier (`append=True` keeps it, and puts the classifier on the embedding)"
         )
     node = next(node for node in model.graph.graph if node.name == head.node)
-    if head.op_type == "ConvTranspose" and keeps_channels(node, head):
+    if head.op_type == "ConvTranspose" and is_upsampling(node, head):
         notes.append(
             f"the head {head.name!r} is a ConvTranspose of {head.parameters[0].shape[0]} channels that gave as many: "
             "if these are scores of the old classes, summed of several layers, the new outputs are made of them alone "
             "(as they are with `append=True`); a network that ends in a layer of its own uses more of what it has "
             "learned"
         )
-    state_targets(graph)
+    fix_reshape_targets(graph)
     before = infer_shapes(graph)
     old = replace_parameters(graph, materialise(graph, head), classes, rng, model.name)
     for layer in enlarging:

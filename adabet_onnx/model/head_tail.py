@@ -38,7 +38,7 @@ _MADE_ALONE = frozenset(
 
 
 @dataclass(frozen=True)
-class Step:
+class TailStep:
     """A change that belongs to the old outputs.
 
     Attributes:
@@ -58,7 +58,7 @@ class Step:
         return node is not None and node.op_type == "Concat"
 
 
-def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = ()) -> tuple[Step, ...]:
+def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = ()) -> tuple[TailStep, ...]:
     """What belongs to the old head in what makes the logits of the head's activation.
 
     Accepted on the way: activations, bounds, arithmetic with constants (a temperature, a scale for each output, a soft
@@ -74,7 +74,7 @@ def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = (
     Returns:
         What goes, from the logits back to the head; nothing where anything else is on the way, as a residual.
     """
-    steps: list[Step] = []
+    steps: list[TailStep] = []
     value = logits
     while value is not activation:
         node = value.producer()
@@ -85,7 +85,7 @@ def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = (
         if source is None:
             return ()
         if not kept:
-            steps.append(Step(value, source, _between(value, source)))
+            steps.append(TailStep(value, source, _between(value, source)))
         value = source
     return tuple(steps)
 

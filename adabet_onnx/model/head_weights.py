@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .enlarging import enlarging_weight
 from .layers import Layer, Parameter, source_initializer
 from .materialised import materialise
 from .passes.unshare import consumers, feed
+from .upsampling import upsampling_weight
 
 APPEND = "Put a classifier on the outputs instead (`append=True`), or change the head in the source framework."
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}  # the axis of the weight that holds the outputs
@@ -27,7 +27,7 @@ def enlarge(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
     assert source is not None
     assert source.const_value is not None
     array = source.const_value.numpy()
-    made = enlarging_weight(node, array, classes)
+    made = upsampling_weight(node, array, classes)
     _replace(graph, nodes, weight, True, made)
     for bias in biases:
         extents = [classes if extent == old else extent for extent in bias.shape]

@@ -11,7 +11,7 @@ _SAME_NUMBERS = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze"
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTable:
     """What ids are looked up in.
 
     Attributes:
@@ -23,7 +23,7 @@ class Table:
     rows: int
 
 
-def looked_up(graph: ir.Model, name: str) -> Table | None:
+def lookup_table(graph: ir.Model, name: str) -> LookupTable | None:
     """The table that an input's numbers are rows of, the smallest where there are several; None where they are no ids.
 
     They are ids where a Gather takes them, unchanged in number (`_SAME_NUMBERS`), as indices into an initializer of two
@@ -35,7 +35,7 @@ def looked_up(graph: ir.Model, name: str) -> Table | None:
     return None
 
 
-def _tables(value: ir.Value, seen: set[int]) -> Iterator[Table]:
+def _tables(value: ir.Value, seen: set[int]) -> Iterator[LookupTable]:
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -49,4 +49,4 @@ def _tables(value: ir.Value, seen: set[int]) -> Iterator[Table]:
                 continue
             rows = table.shape[0]
             if isinstance(rows, int) and (axis is None or axis.as_int() in (0, -2)):
-                yield Table(table.name or "", rows)
+                yield LookupTable(table.name or "", rows)

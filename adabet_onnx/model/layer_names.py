@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from .origins import Origin, telling_names
+from .origins import Origin, naming_parameters
 
 # What a parameter is in its layer, where its name has no other separator than an underscore.
 _ROLE = re.compile(r"(w|b|weights?|bias|kernel|gamma|beta|scale|shift)(_\d+)?(:\d+)?", re.IGNORECASE)
@@ -24,7 +24,7 @@ def layer_names(nodes: Sequence[tuple[ir.Node, Sequence[str]]], made_from: Mappi
     """
     candidates = []
     for index, (node, parameters) in enumerate(nodes):
-        telling = [name for item in parameters for name in telling_names(item, made_from.get(item))]
+        telling = [name for item in parameters for name in naming_parameters(item, made_from.get(item))]
         candidates.append(_candidates(node, telling, index))
     counts = [Counter(row[level] for row in candidates) for level in range(3)]
     names: list[str] = []

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..showing import clipped, counted, one_line
-from .applications import Applications, Row, is_matrix
-from .grids import is_grid
+from .applications import Applications, LayerNode, is_matrix
+from .expectation_grids import is_expectation_grid
 from .input_values import input_values
 from .layer_names import layer_names
 from .origins import origins
@@ -154,7 +154,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LayerCandidate:
     """A node with parameters, the Add of its bias if there is one, and the value after it."""
 
     node: ir.Node
@@ -163,17 +163,19 @@ class _Found:
     follower: ir.Node | None = None
 
     @property
-    def row(self) -> Row:
+    def row(self) -> LayerNode:
         own = [parameter for parameter in self.parameters if parameter.node == self.node.name]
         matrix = any(is_matrix(self.node.op_type, parameter.position, parameter.shape) for parameter in own)
-        return Row(self.node, tuple(p.name for p in self.parameters), matrix, self.follower)
+        return LayerNode(self.node, tuple(p.name for p in self.parameters), matrix, self.follower)
 
-    def apart(self) -> tuple[_Found, _Found]:
+    def apart(self) -> tuple[_LayerCandidate, _LayerCandidate]:
         """The node and the Add as layers of their own."""
         assert self.follower is not None
         own = tuple(parameter for parameter in self.parameters if parameter.node == self.node.name)
         bias = tuple(parameter for parameter in self.parameters if parameter.node == self.follower.name)
-        return _Found(self.node, own, _first_output(self.node)), _Found(self.follower, bias, self.activation)
+        return _LayerCandidate(self.node, own, _first_output(self.node)), _LayerCandidate(
+            self.follower, bias, self.activation
+        )
 
 
 def find_layers(model: ir.Model) -> tuple[Layer, ...]:
@@ -196,7 +198,9 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
 
 
-def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value], formulas: Collection[str]) -> Iterator[_Found]:
+def _nodes_with_parameters(
+    graph: ir.Graph, depends: set[ir.Value], formulas: Collection[str]
+) -> Iterator[_LayerCandidate]:
     taken: set[str] = set()
     raw = input_values(graph, depends)
     for node in graph:
@@ -213,14 +217,14 @@ def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value], formulas: Co
         biases = [] if follower is None else list(_parameters(follower, depends, raw, single=one_output))
         biases = [item for item in biases if item.name not in formulas]
         if follower is None or not biases:
-            yield _Found(node, tuple(parameters), activation, None)
+            yield _LayerCandidate(node, tuple(parameters), activation, None)
             continue
         assert follower.name is not None
         taken.add(follower.name)
-        yield _Found(node, (*parameters, *biases), follower.outputs[0], follower)
+        yield _LayerCandidate(node, (*parameters, *biases), follower.outputs[0], follower)
 
 
-def _named(found: _Found) -> list[str]:
+def _named(found: _LayerCandidate) -> list[str]:
     return [parameter.name for parameter in found.parameters]
 
 
@@ -228,7 +232,7 @@ def _first_output(node: ir.Node) -> ir.Value:
     return next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
 
 
-def _layer(name: str, applications: list[_Found]) -> Layer:
+def _layer(name: str, applications: list[_LayerCandidate]) -> Layer:
     """One layer of its applications, in the order of the graph."""
     *before, last = applications
     parameters = tuple(
@@ -316,7 +320,7 @@ def _parameters(
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
-        if max(shape, default=0) == math.prod(shape) and is_grid(node, position, tensor.numpy()):
+        if max(shape, default=0) == math.prod(shape) and is_expectation_grid(node, position, tensor.numpy()):
             continue
         if node.op_type == "Mul" and is_rotation(node, position, tensor.numpy()):
             continue

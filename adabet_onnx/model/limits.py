@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .constant import DIVISIONS
+from .constant_values import DIVISIONS
 from .shapes import Shapes, infer_shapes
 from .uses import input_of
 

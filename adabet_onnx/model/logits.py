@@ -11,15 +11,15 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..pieces import path_of
 from .embedding import embedded
-from .enlarging import head_and_enlarging
 from .head_axis import head_axis
 from .layers import find_layers
 from .liveness import weight_bytes
 from .passes.sigmoid_shares import logits_of_shares
 from .passes.two_columns import logits_of_columns
-from .probabilities import Tail, behind_shape, is_class_axis, look_like, tail_of
+from .probabilities import Tail, behind_shape, describe_probabilities, is_class_axis, tail_of
 from .shapes import infer_shapes
-from .trial import outputs_of_trial
+from .trial_runs import outputs_of_trial
+from .upsampling import head_and_upsampling
 
 _OF_LOGITS = frozenset({"cross-entropy", "bce-with-logits"})  # losses that make probabilities of what they are given
 _EMBEDDING = "an embedding that is brought to length 1"
@@ -155,7 +155,7 @@ def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
 
 def _of_the_head(model: ir.Model, logits: str, axes: Sequence[int], rank: int) -> bool:
     """Whether axes are the one along which the head's outputs lie, as that of the channels of (N, C, steps)."""
-    head, enlarging = head_and_enlarging(find_layers(model), model.graph)
+    head, enlarging = head_and_upsampling(find_layers(model), model.graph)
     if head is None or len(axes) != 1:
         return False
     found = head_axis(model.graph, (head, *enlarging), logits, infer_shapes(model, 2))
@@ -189,7 +189,7 @@ def _looks(model: ir.Model, value: ir.Value) -> str | None:
     cut.graph.outputs.append(shown)
     found = [made for scale in (1.0, 30.0) if (made := outputs_of_trial(cut, scale)) is not None]
     finite = [made for made in found if np.isfinite(made).all()]
-    what = look_like(finite)
+    what = describe_probabilities(finite)
     if what is None:
         return None
     return f"{value.name!r} looks like probabilities ({what}), and how they are made was not recognised"

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError, UsageError
+from .alternative_logits import AlternativeLogits, find_alternative
 from .dims import Dim, Dims, batch_axis, times
-from .earlier import Earlier, earlier_value
-from .enlarging import head_and_enlarging
 from .head_axis import head_axis
 from .open import Model
 from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
+from .upsampling import head_and_upsampling
 
 _INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
 _MEASURED = (2, 3)
@@ -82,7 +82,7 @@ def softmax_axis(model: Model) -> int | None:
     return axes.order.index(long.pop())
 
 
-def told_axis(model: Model) -> int | None:
+def detected_class_axis(model: Model) -> int | None:
     """The axis of the classes in the logits, the batch first, where the model tells that it is not the usual one.
 
     The model's own Softmax tells (`softmax_axis`), or else the head does, whose outputs lie along another axis than
@@ -91,7 +91,7 @@ def told_axis(model: Model) -> int | None:
     told = softmax_axis(model)
     if told is not None:
         return told
-    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    head, enlarging = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         return None
     try:
@@ -113,7 +113,7 @@ def label_shape(shape: Dims, axis: int | None) -> Dims:
 
 
 @dataclass(frozen=True)
-class Axes:
+class LogitsAxes:
     """The axes of a model's logits.
 
     Attributes:
@@ -126,7 +126,7 @@ class Axes:
     logits: str
     shape: tuple[Dim, ...]
     batch: int | None
-    earlier: Earlier | None = None
+    earlier: AlternativeLogits | None = None
 
     def batch_first(self, name: str) -> Dims:
         """The shape with the batch first, as a loss takes it.
@@ -157,7 +157,7 @@ class Axes:
         return "several axes grow with the batch" if growing > 1 else "the batch is merged with another axis"
 
 
-def axes_of(model: ir.Model, logits: str) -> Axes:
+def axes_of(model: ir.Model, logits: str) -> LogitsAxes:
     """Find the axes of the logits, from their shape at two batch sizes: inferred, or else measured in runs on zeros.
 
     Args:
@@ -180,7 +180,7 @@ def axes_of(model: ir.Model, logits: str) -> Axes:
     axis = batch_axis(first, second, sizes)
     same = len(first) == len(second)
     shape = tuple(_extent(a, b, sizes) for a, b in zip(first, second, strict=True)) if same else (_UNKNOWN,)
-    return Axes(logits, shape, axis, None if axis is not None else earlier_value(model, logits))
+    return LogitsAxes(logits, shape, axis, None if axis is not None else find_alternative(model, logits))
 
 
 def written(shape: Sequence[Dim]) -> str:

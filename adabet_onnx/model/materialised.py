@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 
-from .constant import evaluate
+from .constant_values import evaluate
 from .layers import Layer, Parameter, source_initializer
 from .passes.unshare import consumers
 from .passes.unused import RemoveUnused

@@ -26,20 +26,20 @@ from ..showing import clipped, counted, file_name, html_table, named, one_line
 from ..sizes import size_text
 from .activations import with_shapes
 from .bindings import Binding, noted, read_bindings
-from .door import name_of, through
-from .enlarging import head_of
+from .call_arguments import Given, complete_calls, complete_calls_in_errors, opening_arguments
 from .equal_weights import copies
-from .folded import folded_note
+from .error_context import name_of, through
+from .folded_norms import folded_note
 from .frozen import Frozen, frozen_weights
-from .given import Given, calls_keep, given_arguments, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
 from .metadata import get_metadata
-from .opening import named_before, normalise
+from .opening_steps import normalise, recorded_logits
 from .origins import parted
-from .quantised_form import Quantised, as_it_came
+from .quantised_form import Quantised, keep_quantised
 from .reading import read
+from .upsampling import head_of
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Model"
 
@@ -220,8 +220,8 @@ def open_model(
     if isinstance(source, ir.Model):
         source = _as_proto(source)
     name, values = name_of(source), read_bindings(bind)
-    given = given_arguments(logits, dims, noted(values))
-    with through(name, "opening"), calls_keep(given):
+    given = opening_arguments(logits, dims, noted(values))
+    with through(name, "opening"), complete_calls_in_errors(given):
         return _open(source, logits, dims, values, given)
 
 
@@ -249,7 +249,7 @@ def _open(
     found = read(source)
     notes: list[str] = []
     graph, chosen, before = normalise(found, logits, dims or {}, bind, notes)
-    value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
+    value = find_logits(graph, found.name, chosen, named=recorded_logits(graph) == chosen, notes=notes)
     layers = with_shapes(graph, find_layers(graph), found.name, dims or {}, notes)
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
@@ -258,7 +258,7 @@ def _open(
     note = folded_note(layers, graph.producer_name)
     if note is not None:
         notes.append(note)
-    notes = [with_given(note, given) for note in notes]
+    notes = [complete_calls(note, given) for note in notes]
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
     digest = _with_choices(found.sha256, logits, dims, bind)
     return Model(
@@ -271,7 +271,7 @@ def _open(
         tuple(notes),
         value.doubt,
         noted(bind),
-        as_it_came(before, graph, value.name),
+        keep_quantised(before, graph, value.name),
     )
 
 

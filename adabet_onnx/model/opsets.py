@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
-from .door import through
+from .error_context import through
 from .limits import all_nodes
 from .passes.newer_operators import LowerNewerOperators, is_newer
-from .trial import compare
+from .trial_runs import compare
 
 OPSETS = (12, 21)
 IR_VERSIONS = (4, 10)
@@ -23,7 +23,7 @@ _MOST = 1e-3  # of the outputs' size, by which two ways of writing an operator m
 _FIRST_RESIZE_WITH_A_MODE, _COORDINATES = 11, "coordinate_transformation_mode"
 
 
-def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.ModelProto:
+def convert_opset(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.ModelProto:
     """The model at an opset of 12 to 21.
 
     Raises:
@@ -41,7 +41,7 @@ def into_range(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.Mode
     return _convert(proto, name, opset, target)
 
 
-def plain_domains(proto: onnx.ModelProto, name: str) -> None:
+def normalise_domains(proto: onnx.ModelProto, name: str) -> None:
     """Let the domain of ONNX's own operators be written one way, in place: as nothing, and not as ``ai.onnx``.
 
     Raises:
@@ -68,7 +68,7 @@ def opset_of(proto: onnx.ModelProto) -> int:
     return max((entry.version for entry in proto.opset_import if entry.domain in _OWN), default=0)
 
 
-def check_known(proto: onnx.ModelProto, name: str) -> None:
+def check_versions(proto: onnx.ModelProto, name: str) -> None:
     """See that the installed onnx knows the model's opset and IR version.
 
     Raises:

@@ -73,7 +73,7 @@ def _words(entry: object) -> tuple[str, ...] | None:
     return tuple(entry) if fits and isinstance(entry, list) else None
 
 
-def telling_names(name: str, made: Origin | None) -> tuple[str, ...]:
+def naming_parameters(name: str, made: Origin | None) -> tuple[str, ...]:
     """The names by which a parameter tells its layer: its own, or those of what it was computed from."""
     if made is None or not made.names:
         return (name,)

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
-from .earlier import earlier_value
+from .alternative_logits import find_alternative
 from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
@@ -37,7 +37,7 @@ def _has_no_shape(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
-def state_types(model: ir.Model) -> None:
+def set_output_types(model: ir.Model) -> None:
     """Give every output without an element type one, in place: inferred, or else float32, as logits are.
 
     Raises:
@@ -55,7 +55,7 @@ def state_types(model: ir.Model) -> None:
         value.shape = shape
 
 
-def state_shapes(model: ir.Model, name: str) -> None:
+def set_output_shapes(model: ir.Model, name: str) -> None:
     """Give every output the shape it has, in place: inferred, or else measured in a run.
 
     A dimension that is as large as the batch at two batch sizes is the batch, ``N``, whichever it is; others that
@@ -79,7 +79,7 @@ def state_shapes(model: ir.Model, name: str) -> None:
             value.shape = ir.Shape([extent if isinstance(extent, int) else None for extent in value.shape])
             continue
         if len(small) != len(large):
-            earlier = earlier_value(model, value.name)
+            earlier = find_alternative(model, value.name)
             instead = "E" if earlier is None else earlier.remedy(name, "has") + " Or e"
             raise ModelError(
                 f"{name}: output {value.name!r} has no fixed number of dimensions: {len(small)} for a batch of "

@@ -17,10 +17,9 @@ from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from ..showing import file_name, named, one_line
 from ..sizes import size_text
-from .bindings import bound_otherwise
+from .bindings import binding_mismatch
 from .channels import Slice, channels_of
-from .chosen import Chosen
-from .door import guarded
+from .error_context import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
 from .logits_axes import written
@@ -31,14 +30,15 @@ from .passes.constants import FoldShapeArithmetic
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
-from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads, MergePads
+from .passes.reserved_names import RenameClashes
 from .passes.slices import TrainSlices
 from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
 from .sharing import groups_of, sharings_of
+from .training_target import TrainingTarget
 
 BACKENDS = ("ort", "portable")
 
@@ -78,7 +78,7 @@ class Prepared:
 
 
 @guarded("preparing")
-def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepared:
+def trainable_graph(model: Model, selection: TrainingTarget, *, backend: str) -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:
@@ -100,7 +100,7 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
     if selection.model_sha256 != model.sha256:
         raise RecordError(
-            bound_otherwise(selection.inputs, model.bound)
+            binding_mismatch(selection.inputs, model.bound)
             or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
@@ -196,7 +196,7 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
     return {}
 
 
-def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str]]:
+def _selected_slots(model: Model, selection: TrainingTarget) -> list[tuple[str, int, str]]:
     """(node, input position, initializer) of every selected parameter, in all applications of its layer."""
     wanted = set(selection.parameters)
     chosen = [model.layer(name) for name in selection.layers]
@@ -218,7 +218,7 @@ def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str
     return slots
 
 
-def _selected_parts(model: Model, selection: Chosen) -> dict[tuple[str, int], Slice]:
+def _selected_parts(model: Model, selection: TrainingTarget) -> dict[tuple[str, int], Slice]:
     """What is trained of parameters that are not trained whole, by node and input position."""
     if not selection.channels:
         return {}

@@ -274,7 +274,7 @@ def made_from(value: ir.Value, logits: ir.Value) -> bool:
     return made_by(value, logits, AFTER_LOGITS)
 
 
-def look_like(found: Sequence[np.ndarray]) -> str | None:
+def describe_probabilities(found: Sequence[np.ndarray]) -> str | None:
     """What outputs for several samples, of small and of large inputs, look like: probabilities, or None.
 
     Rows of several numbers from 0 on that sum to the same number, 1 or 100 say, along one axis; or minus the logarithms

@@ -22,7 +22,7 @@ class Quantised:
     whole: bool = True
 
 
-def as_it_came(before: ir.Model | None, graph: ir.Model, logits: str) -> Quantised | None:
+def keep_quantised(before: ir.Model | None, graph: ir.Model, logits: str) -> Quantised | None:
     """What was set aside before a graph was brought back to float32, where it can be run in its place.
 
     Args:

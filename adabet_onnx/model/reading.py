@@ -19,8 +19,8 @@ from ..errors import ModelError, UsageError
 from ..files import sha256_of_files
 from ..runtime import MOST_BYTES
 from ..sizes import size_text
-from .door import name_of
-from .sparse import fill_in
+from .error_context import name_of
+from .sparse import densify
 
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
@@ -42,7 +42,7 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Source:
+class ReadModel:
     """A model that was read.
 
     Attributes:
@@ -59,7 +59,7 @@ class Source:
     folder: Path | None = None
 
 
-def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Source:
+def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ReadModel:
     """Read a model.
 
     Raises:
@@ -93,14 +93,14 @@ def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Source:
     for tensor in external:
         _take_in(tensor, path, load=not large)
     _check_tensors(proto, name, external=large)
-    fill_in(proto, name)
-    return Source(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
+    densify(proto, name)
+    return ReadModel(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
 
 
-def _in_memory(proto: onnx.ModelProto, name: str, data: bytes) -> Source:
+def _in_memory(proto: onnx.ModelProto, name: str, data: bytes) -> ReadModel:
     _check_tensors(proto, name, external=False)
-    fill_in(proto, name)
-    return Source(name, proto, hashlib.sha256(data).hexdigest())
+    densify(proto, name)
+    return ReadModel(name, proto, hashlib.sha256(data).hexdigest())
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -8,11 +8,11 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..isolation import during
 from ..pieces import path_of
-from .constant import RANDOM, is_random
-from .foreign import CLASSICAL, classical, of_onnxruntime
+from .constant_values import RANDOM, is_random
 from .output_shapes import completed
 from .passes.unfuse import DOMAIN
 from .producer import inference
+from .untrainable_models import CLASSICAL, classical, onnxruntime_operator_message
 from .uses import subgraphs
 
 
@@ -31,7 +31,7 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"{name} is not a valid ONNX model: {reason}. Export it again.") from error
 
 
-def refuse_random(model: ir.Model, name: str) -> None:
+def reject_random(model: ir.Model, name: str) -> None:
     """See that the output does not depend on chance (Dropouts are at inference by now).
 
     Raises:
@@ -52,7 +52,7 @@ def _random_inside(node: ir.Node) -> list[str]:
     return list(dict.fromkeys(item.op_type for item in inner))
 
 
-def refuse_sequences(model: ir.Model, name: str) -> None:
+def reject_sequences(model: ir.Model, name: str) -> None:
     """See that inputs and outputs are tensors.
 
     Raises:
@@ -81,7 +81,7 @@ def _kind(kind: ir.TypeProtocol) -> str:
     return "a sequence" if isinstance(kind, ir.SequenceType) else "a value of another kind"
 
 
-def refuse_foreign(model: ir.Model, name: str) -> None:
+def reject_custom_operators(model: ir.Model, name: str) -> None:
     """See that every node is a standard operator (local functions are inlined by now).
 
     Raises:
@@ -95,5 +95,5 @@ def refuse_foreign(model: ir.Model, name: str) -> None:
         if node.domain == CLASSICAL:
             raise ModelError(classical(node.op_type, where))
         if node.domain.startswith(DOMAIN):
-            raise ModelError(of_onnxruntime(node.domain, node.op_type, where))
+            raise ModelError(onnxruntime_operator_message(node.domain, node.op_type, where))
         raise ModelError(f"{what}, not a standard ONNX operator. Export the model with standard operators only.")

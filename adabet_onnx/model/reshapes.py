@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from .merged import Merged
+from .merged_batch import MergedBatchAxes
 from .shapes import Shapes, infer_shapes
 
 _SIZES = (7919, 7907)
@@ -31,7 +31,7 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
     """
     now = infer()
     known = _Changed(before, now, size)
-    merged = Merged(known)
+    merged = MergedBatchAxes(known)
     for node in model.graph:
         data, shape = (node.inputs[0], node.inputs[1]) if node.op_type == "Reshape" else (None, None)
         constant = ir.convenience.get_const_tensor(shape) if shape is not None else None
@@ -63,7 +63,7 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         known.now = now = infer()  # another only after this node, and what comes before it alone was asked about
 
 
-def state_targets(model: ir.Model) -> None:
+def fix_reshape_targets(model: ir.Model) -> None:
     """Give Reshapes whose target the graph computes a constant one, in place, where only the batch is open in it.
 
     Exporters compute (N, -1, C) from the shape of the input. What they compute is the same at any batch size but for

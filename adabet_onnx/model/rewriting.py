@@ -21,11 +21,11 @@ from .passes.fold_constants import FoldConstants, computed_constants
 from .passes.inference_mode import InferenceMode
 from .passes.initial_states import RECURRENT, FreeInitialStates
 from .passes.inline_if import InlineConstantIfs
-from .passes.sequences import TakeSequencesApart, is_sequence_node
+from .passes.sequences import DecomposeSequences, is_sequence_node
 from .passes.single_precision import SinglePrecision, other_precision
 from .passes.unfuse import Unfuse, can_unfuse
 from .passes.unused import RemoveUnused
-from .trial import compare
+from .trial_runs import compare
 
 _MOST_LISTED = 6
 _MOST_ELSE = 1e-3  # of the outputs' size, where nothing but the order of a sum may change
@@ -65,7 +65,7 @@ def to_float32(model: ir.Model, name: str, notes: list[str]) -> None:
     notes.append(f"{' and '.join(found)} was converted to float32{_checked(difference)}")
 
 
-def at_inference(model: ir.Model, notes: list[str]) -> None:
+def set_inference_mode(model: ir.Model, notes: list[str]) -> None:
     """Set what is in training mode to inference, and say so."""
     switching = InferenceMode()
     switching(model)
@@ -102,11 +102,11 @@ def inline(model: ir.Model, name: str, notes: list[str], inlining: InlineConstan
     return True
 
 
-def without_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
+def decompose_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
     """Let Split, Squeeze and Concat stand for sequences of tensors."""
     if not any(is_sequence_node(node) for node in model.graph.all_nodes()):
         return
-    original, taking = model.clone(), TakeSequencesApart()
+    original, taking = model.clone(), DecomposeSequences()
     with named(name):
         taking(model)
     difference = _same(original, model, name, "without sequences of tensors")
@@ -116,7 +116,7 @@ def without_sequences(model: ir.Model, name: str, notes: list[str]) -> None:
     )
 
 
-def free_states(model: ir.Model, name: str, notes: list[str]) -> None:
+def free_initial_states(model: ir.Model, name: str, notes: list[str]) -> None:
     """Let stored initial states of recurrent layers serve any batch."""
     if not any(node.op_type in RECURRENT for node in model.graph):
         return

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..files import check_output, replacing, write_bytes
 from ..options import typed
 from ..runtime import MOST_BYTES
-from .door import guarded
+from .error_context import guarded
 from .liveness import weight_bytes
 from .open import ModelSource, open_model
 

@@ -26,7 +26,7 @@ _LEADING_ON = frozenset(
 _MOST_STEPS = 64
 
 
-def mode_of(value: ir.Value) -> bool:
+def is_training_switch(value: ir.Value) -> bool:
     """Whether an input surely switches training on: one bool, called like ``phase_train`` or ``is_training``."""
     return value.dtype == ir.DataType.BOOL and is_single(value) and _plain(value) in _MODES
 
@@ -37,7 +37,7 @@ def is_single(value: ir.Value) -> bool:
 
 
 @dataclass(frozen=True)
-class State:
+class RecurrentState:
     """An input that is the state of a recurrent network.
 
     Attributes:
@@ -54,7 +54,7 @@ def is_setting(value: ir.Value) -> bool:
     return is_single(value) and _plain(value) in _MODES | _KEPT | _DROPPED | _RATES
 
 
-def state_of(model: ir.Model, value: ir.Value) -> State | None:
+def state_of(model: ir.Model, value: ir.Value) -> RecurrentState | None:
     """An input as the state of a recurrent network, whose next value is an output; None if it is not.
 
     Accepted: floats of two to four dimensions beside an output of the same type and shape, as far as the file states
@@ -74,9 +74,11 @@ def state_of(model: ir.Model, value: ir.Value) -> State | None:
     words = _words(value)
     for output in alike:
         if words & _words(output) & _STATES and _layers_first(model, value, words):
-            return State(f"output {output.name!r} is called and shaped as its next value", output)
+            return RecurrentState(f"output {output.name!r} is called and shaped as its next value", output)
     cell = _cell_behind(value)
-    return None if cell is None else State(f"{cell} begins with it, and output {alike[0].name!r} has its shape")
+    return (
+        None if cell is None else RecurrentState(f"{cell} begins with it, and output {alike[0].name!r} has its shape")
+    )
 
 
 def suggestion(value: ir.Value) -> str | None:

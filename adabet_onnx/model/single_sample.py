@@ -10,7 +10,7 @@ from ..errors import ModelError, RuntimeMissingError
 from .batch import make_batch_dynamic
 from .passes.add_batch import AddBatch
 from .shapes import BATCH, TRIAL_SECONDS
-from .trial import random_feeds
+from .trial_runs import random_feeds
 from .uses import input_of
 
 _SAME = 1e-4  # of the largest output

@@ -14,7 +14,7 @@ from ..errors import ModelError
 _MOST_BYTES = 1 << 28  # a few bytes of file can ask for any amount of memory
 
 
-def fill_in(proto: onnx.ModelProto, name: str) -> None:
+def densify(proto: onnx.ModelProto, name: str) -> None:
     """Put dense tensors in place of sparse initializers and constants, in place, subgraphs and functions included.
 
     Raises:

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 from ..data.pictures import picture_input
 from ..errors import ModelError
-from ..model.enlarging import head_and_enlarging
-from ..model.grids import grids
+from ..model.expectation_grids import grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, told_axis, written
+from ..model.logits_axes import LogitsAxes, axes_of, class_axis, detected_class_axis, softmax_axis, written
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
@@ -29,6 +28,7 @@ from ..model.probabilities import tail_of
 from ..model.rotations import rotations
 from ..model.sharing import sharings_of
 from ..model.unused_inputs import unused_inputs
+from ..model.upsampling import head_and_upsampling
 
 _MOST_LISTED = 12  # weights or nodes
 _MOST_NAMES = 3
@@ -116,7 +116,7 @@ def _rotations(model: Model) -> Iterator[Decision]:
 
 
 def _head(model: Model) -> Iterator[Decision]:
-    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    head, enlarging = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         yield Decision("head", "none", "no Gemm, MatMul, Conv or ConvTranspose has parameters")
         return
@@ -222,7 +222,7 @@ def _class_axis(model: Model) -> Iterator[Decision]:
     if axes is not None and axes.batch is not None and len(axes.shape) > 2:
         shape = axes.batch_first(model.name)
         which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
-        told = told_axis(model)
+        told = detected_class_axis(model)
         at = class_axis(shape, told, "cross-entropy")
         if told is not None:
             softmax = softmax_axis(model) is not None
@@ -231,7 +231,7 @@ def _class_axis(model: Model) -> Iterator[Decision]:
         yield Decision("class axis", str(at), because)
 
 
-def _axes(model: Model) -> Axes | None:
+def _axes(model: Model) -> LogitsAxes | None:
     try:
         return axes_of(model.graph, model.logits)
     except ModelError:

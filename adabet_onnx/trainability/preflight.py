@@ -11,15 +11,15 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
-from ..model.chosen import Chosen, whole
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, told_axis, written
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis, written
 from ..model.open import Model, ModelSource, open_model
-from ..model.passes.names import RESERVED
+from ..model.passes.reserved_names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
+from ..model.training_target import TrainingTarget, whole
 from ..model.uses import ancestors, reads
 from ..options import typed
 from ..portable import autodiff
@@ -112,7 +112,7 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     return None
 
 
-def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) -> str:
+def pick_backend(model: Model, selection: TrainingTarget, asked: str, choices: Choices) -> str:
     """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
 
     That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
@@ -156,7 +156,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        told = told_axis(model) if axis is None and loss == "cross-entropy" else axis
+        told = detected_class_axis(model) if axis is None and loss == "cross-entropy" else axis
         at = class_axis(shape, told, loss)
     except AdabetError as error:
         if axis is not None and isinstance(error, UsageError):

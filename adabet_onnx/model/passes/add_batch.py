@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..uses import input_of
-from .edit import replace_output
+from .replacement import replace_output
 
 _ELEMENTWISE = frozenset(
     {"Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"}

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .before import Before
+from .node_builder import NodeBuilder
 
 _LOWEST = float(np.finfo(np.float32).min)
 _MASK = 3  # position of the input
@@ -22,7 +22,7 @@ _NO_CACHE = "Export the model without a cache of keys and values (in Transformer
 _NO_PADDING = "Export the model with a mask of all keys."
 
 
-def lower_attention(build: Before) -> None:
+def lower_attention(build: NodeBuilder) -> None:
     """Write an Attention with older operators."""
     for position, name in _CACHE.items():
         if build.given(position) is not None:
@@ -57,7 +57,7 @@ def is_capped(node: ir.Node) -> bool:
     return node.op_type == "Attention" and bool(masked) and bool(node.attributes.get_float("softcap", 0.0))
 
 
-def _heads(build: Before, position: int) -> int:
+def _heads(build: NodeBuilder, position: int) -> int:
     rank, extents = build.rank(position), build.extents(position)
     given = build.integer("q_num_heads" if position == 0 else "kv_num_heads", 0)
     if rank == 3 and given:
@@ -67,7 +67,7 @@ def _heads(build: Before, position: int) -> int:
     raise build.refusal("has an input of which the number of heads is not known")
 
 
-def _features(build: Before, position: int, heads: int) -> int:
+def _features(build: NodeBuilder, position: int, heads: int) -> int:
     """Of each head."""
     extents = build.extents(position)
     size = None if extents is None else extents[-1]
@@ -76,7 +76,7 @@ def _features(build: Before, position: int, heads: int) -> int:
     return size // heads if len(extents or ()) == 3 else size
 
 
-def _by_heads(build: Before, position: int, heads: int) -> ir.Value:
+def _by_heads(build: NodeBuilder, position: int, heads: int) -> ir.Value:
     """An input as (batch, heads, length, features)."""
     x = build.x(position)
     if build.rank(position) == 4:
@@ -84,14 +84,14 @@ def _by_heads(build: Before, position: int, heads: int) -> ir.Value:
     return build.op("Transpose", build.op("Reshape", x, build.ints(0, 0, heads, -1)), perm=[0, 2, 1, 3])
 
 
-def _repeated(build: Before, x: ir.Value, position: int, many: int, few: int) -> ir.Value:
+def _repeated(build: NodeBuilder, x: ir.Value, position: int, many: int, few: int) -> ir.Value:
     """Each head as often as there are heads of queries for it."""
     size = _features(build, position, few)
     each = build.op("Expand", build.op("Unsqueeze", x, build.ints(2)), build.ints(1, 1, many // few, 1, 1))
     return build.op("Reshape", each, build.ints(0, many, -1, size))
 
 
-def _weights(build: Before, scores: ir.Value, q: ir.Value, k: ir.Value) -> ir.Value:
+def _weights(build: NodeBuilder, scores: ir.Value, q: ir.Value, k: ir.Value) -> ir.Value:
     """The softmax of what is left of the scores."""
     cap = build.real("softcap", 0.0)
     if cap:
@@ -116,7 +116,7 @@ def _weights(build: Before, scores: ir.Value, q: ir.Value, k: ir.Value) -> ir.Va
     return weights if blind is None else build.op("Where", blind, zero, weights)
 
 
-def _visible(build: Before, q: ir.Value, k: ir.Value) -> ir.Value | None:
+def _visible(build: NodeBuilder, q: ir.Value, k: ir.Value) -> ir.Value | None:
     """Which key each query sees by its position, (L, S); None: all."""
     left, right = build.integer("left_window_size", -1), build.integer("right_window_size", -1)
     if build.integer("is_causal", 0):
@@ -133,14 +133,14 @@ def _visible(build: Before, q: ir.Value, k: ir.Value) -> ir.Value | None:
     return found[0] if len(found) == 1 else build.op("And", *found)
 
 
-def _positions(build: Before, x: ir.Value) -> ir.Value:
+def _positions(build: NodeBuilder, x: ir.Value) -> ir.Value:
     """0, 1, ... along the third of four axes."""
     length = build.op("Squeeze", build.op("Shape", x, start=2, end=3))
     zero, one = (build.constant(np.array(number, np.int64)) for number in (0, 1))
     return build.op("Range", zero, length, one)
 
 
-def _check_length(build: Before, mask: ir.Value) -> None:
+def _check_length(build: NodeBuilder, mask: ir.Value) -> None:
     """A shorter mask is filled up by the definition; that is not done here."""
     keys = build.extents(1)
     length = None if keys is None else keys[-2]

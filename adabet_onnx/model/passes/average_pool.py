@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from .edit import Replacement
+from .replacement import Replacement
 
 
 class AveragePoolToConv(ir.passes.InPlacePass):

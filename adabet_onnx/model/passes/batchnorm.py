@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ..layers import source_initializer
 from ..scaled import Scaled
-from .edit import Replacement
+from .replacement import Replacement
 
 
 class DecomposeBatchNormalization(ir.passes.InPlacePass):

@@ -16,13 +16,13 @@ import onnx_ir as ir
 from ...errors import UsageError
 from ..bindings import Binding, told
 from ..metadata import get_metadata, set_metadata
-from ..settings import mode_of, state_of
+from ..settings import is_training_switch, state_of
 
 BOUND, KEPT = "inputs", "inputs_kept"  # metadata
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundInputs:
     """What became of inputs.
 
     Attributes:
@@ -40,7 +40,7 @@ class Bound:
 
 def bind_inputs(
     model: ir.Model, name: str, bind: Mapping[str, Binding], dims: Mapping[str, int], notes: list[str]
-) -> Bound:
+) -> BoundInputs:
     """Let constants take the place of inputs, in place.
 
     Args:
@@ -56,7 +56,7 @@ def bind_inputs(
     Raises:
         UsageError: there is no such input, or the value does not fit it.
     """
-    bound = Bound()
+    bound = BoundInputs()
     graph = model.graph
     for key, binding in bind.items():
         value = next((value for value in graph.inputs if value.name == key), None)
@@ -79,7 +79,7 @@ def bind_inputs(
     return bound
 
 
-def bind_unasked(model: ir.Model, name: str, dims: Mapping[str, int], notes: list[str], bound: Bound) -> None:
+def bind_defaults(model: ir.Model, name: str, dims: Mapping[str, int], notes: list[str], bound: BoundInputs) -> None:
     """Bind states to zeros, and what surely switches training on to false, in place, as long as an input stays.
 
     Args:
@@ -108,7 +108,7 @@ def bind_unasked(model: ir.Model, name: str, dims: Mapping[str, int], notes: lis
                 f"input {called!r} {shape} is taken for a recurrent state, since {state.because}: it is zeros, as at "
                 f"the beginning of a sequence (`bind={{{called!r}: 'FILE.npy'}}` binds another)"
             )
-        elif mode_of(value):
+        elif is_training_switch(value):
             array = np.zeros([1] * len(value.shape or ()), bool)
             _replace(graph, value, array, array.shape, dims, name)
             bound.told[called] = "false"
@@ -121,7 +121,7 @@ def _one_for_all(model: ir.Model, value: ir.Value, array: np.ndarray) -> bool:
     return len(open_at) == 1 and array.shape[open_at[0]] == 1 and state_of(model, value) is not None
 
 
-def drop_next_states(model: ir.Model, bound: Bound, logits: str | None, notes: list[str]) -> None:
+def drop_next_states(model: ir.Model, bound: BoundInputs, logits: str | None, notes: list[str]) -> None:
     """Drop the next values of states from the outputs, in place, where others stay and none is to be the logits."""
     outputs = model.graph.outputs
     dropped = [value for value in outputs if value.name in bound.next]
@@ -133,7 +133,7 @@ def drop_next_states(model: ir.Model, bound: Bound, logits: str | None, notes: l
     notes.append(f"{listed}, the next value of the state, was dropped: an exported model begins anew in every call")
 
 
-def keep_bound(model: ir.Model, bound: Bound) -> None:
+def record_bound(model: ir.Model, bound: BoundInputs) -> None:
     """Note in the graph's metadata which inputs it had, and which of their values nothing was computed from since.
 
     To the latter, an exported model gives the value as a default, so that it can still be fed another one.
@@ -148,7 +148,7 @@ def keep_bound(model: ir.Model, bound: Bound) -> None:
         set_metadata(model, KEPT, kept)
 
 
-def give_back_inputs(model: ir.Model, trained: Collection[str]) -> None:
+def restore_bound_inputs(model: ir.Model, trained: Collection[str]) -> None:
     """Let inputs that were bound be inputs again, with their values as defaults, where nothing else came of them.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from .edit import Replacement
+from .replacement import Replacement
 from .unused import RemoveUnused
 
 DOMAIN = "ai.onnx.ml"
@@ -42,7 +42,7 @@ class ReplaceClassical(ir.passes.InPlacePass):
             if rewrite is None or not node.inputs or any(value is None for value in node.inputs):
                 continue
             name, op_type = node.name or "", node.op_type
-            became = rewrite(_Work(model.graph, node, opset))
+            became = rewrite(_ReplacedNode(model.graph, node, opset))
             if became:
                 self.replaced.append((name, op_type, became))
         if self.replaced:
@@ -57,7 +57,7 @@ def has_classical(model: ir.Model) -> bool:
     return any(node.domain == DOMAIN and node.op_type in _REWRITERS for node in model.graph)
 
 
-class _Work(Replacement):
+class _ReplacedNode(Replacement):
     """A node on its way out: its attributes and first input, and new nodes before it."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node, opset: int) -> None:
@@ -106,7 +106,7 @@ class _Work(Replacement):
         )
 
 
-def _scaler(work: _Work) -> str:
+def _scaler(work: _ReplacedNode) -> str:
     value = work.floats
     for operator, name, neutral in (("Sub", "offset", 0), ("Mul", "scale", 1)):
         array = work.numbers(name)
@@ -118,7 +118,7 @@ def _scaler(work: _Work) -> str:
     return "Sub and Mul"
 
 
-def _normalizer(work: _Work) -> str:
+def _normalizer(work: _ReplacedNode) -> str:
     """x by its norm, by 1 where that is 0; probabilities, which sum to 1, stay."""
     norm = work.text("norm", "MAX")
     before = work.x.producer()
@@ -136,7 +136,7 @@ def _normalizer(work: _Work) -> str:
     return f"{_NORMS[norm]} and Div"
 
 
-def _binarizer(work: _Work) -> str:
+def _binarizer(work: _ReplacedNode) -> str:
     threshold = work.constant("threshold", np.array(work.node.attributes.get_float("threshold", 0.0)))
     above = work.apply("Greater", work.floats, threshold)
     above.dtype = ir.DataType.BOOL
@@ -144,7 +144,7 @@ def _binarizer(work: _Work) -> str:
     return "Greater and Cast"
 
 
-def _imputer(work: _Work) -> str:
+def _imputer(work: _ReplacedNode) -> str:
     filled, replaced = work.numbers("imputed_value_floats"), work.node.attributes.get_float("replaced_value_float", 0.0)
     if not filled.size:  # of integers
         return ""
@@ -158,7 +158,7 @@ def _imputer(work: _Work) -> str:
     return f"{'IsNaN' if np.isnan(replaced) else 'Equal'} and Where"
 
 
-def _columns(work: _Work) -> str:
+def _columns(work: _ReplacedNode) -> str:
     """Columns by their numbers: of a vector, its elements in a row."""
     table, index = work.node.inputs[:2]
     assert table is not None
@@ -175,7 +175,7 @@ def _columns(work: _Work) -> str:
     return "Gather"
 
 
-def _regressor(work: _Work) -> str:
+def _regressor(work: _ReplacedNode) -> str:
     if work.text("post_transform", "NONE") != "NONE":
         return ""
     targets = work.node.attributes.get_int("targets", 1)
@@ -183,7 +183,7 @@ def _regressor(work: _Work) -> str:
     return "Gemm"
 
 
-def _linear(work: _Work, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def _linear(work: _ReplacedNode, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients, a row for each output, and intercepts."""
     coefficients, intercepts = work.numbers("coefficients"), work.numbers("intercepts")
     if not coefficients.size or coefficients.size % rows or intercepts.size not in (0, rows):
@@ -191,12 +191,12 @@ def _linear(work: _Work, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return coefficients.reshape(rows, -1), intercepts if intercepts.size else np.zeros(rows, np.float32)
 
 
-def _product(work: _Work, rows: int, coefficients: np.ndarray, intercepts: np.ndarray) -> ir.Value:
+def _product(work: _ReplacedNode, rows: int, coefficients: np.ndarray, intercepts: np.ndarray) -> ir.Value:
     weights = work.weight("coefficients", coefficients), work.weight("intercepts", intercepts)
     return work.apply("Gemm", work.floats, *weights, transB=1)
 
 
-def _classifier(work: _Work) -> str:
+def _classifier(work: _ReplacedNode) -> str:
     """A Gemm, what makes probabilities of its outputs, and the class of the largest.
 
     Of two classes with one number z and its sigmoid p, the columns are 1 - p and p: the Softmax of -z/2 and z/2.
@@ -225,7 +225,7 @@ def _classifier(work: _Work) -> str:
     return became
 
 
-def _label(work: _Work, labels: list[object], scores: ir.Value) -> None:
+def _label(work: _ReplacedNode, labels: list[object], scores: ir.Value) -> None:
     """The classifier's first output, where it is a number that is read."""
     output = work.node.outputs[0]
     if not output.name or not (output.uses() or output.is_graph_output()) or not isinstance(labels[0], int):
@@ -237,7 +237,7 @@ def _label(work: _Work, labels: list[object], scores: ir.Value) -> None:
     _take_over(output, label)
 
 
-def _take_second(work: _Work, found: ir.Value) -> None:
+def _take_second(work: _ReplacedNode, found: ir.Value) -> None:
     """Let a value take the place of the classifier's second output; the node goes, if its first is read no more."""
     if len(work.node.outputs) > 1:
         _take_over(work.node.outputs[1], found)
@@ -253,7 +253,7 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
     new.name = name
 
 
-_REWRITERS: dict[str, Callable[[_Work], str]] = {
+_REWRITERS: dict[str, Callable[[_ReplacedNode], str]] = {
     "ArrayFeatureExtractor": _columns,
     "Binarizer": _binarizer,
     "Imputer": _imputer,

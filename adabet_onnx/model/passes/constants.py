@@ -15,7 +15,7 @@ import onnx.reference
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import is_random
+from ..constant_values import is_random
 from ..shapes import infer_shapes, measured_shapes
 from ..uses import subgraphs
 

@@ -16,8 +16,8 @@ import onnx_ir as ir
 
 from ..uses import attributes_of, input_of
 from .dynamic import DYNAMIC, WITHOUT_RULE
-from .edit import replace_output
-from .quantised import Grid, cannot, float_name, grid_of
+from .quantised import QuantisationGrid, cannot, float_name, grid_of
+from .replacement import replace_output
 from .signs import MOVING, not_negative
 from .unused import RemoveUnused
 
@@ -65,7 +65,7 @@ class Dequantise(ir.passes.InPlacePass):
         nodes = [node for node in model.graph if _is_quantised(node)]
         if not nodes and not is_quantised(model):
             return ir.passes.PassResult(model, False)
-        work = _Work(model.graph)
+        work = _Dequantiser(model.graph)
         for node in nodes:
             work.check(node)
         for node in list(model.graph):
@@ -103,7 +103,7 @@ def _output_places(node: ir.Node) -> tuple[int, int] | None:
     return fixed.get(node.op_type)
 
 
-class _Work:
+class _Dequantiser:
     """One graph being brought back."""
 
     def __init__(self, graph: ir.Graph) -> None:
@@ -111,7 +111,9 @@ class _Work:
         self.taken = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
         self.taken |= {value.name or "" for node in graph for value in node.outputs}
         self._made: dict[tuple[object, ...], ir.Value] = {}
-        self._early: dict[ir.Value, tuple[ir.Node, Grid]] = {}  # constants brought back before they are moved about
+        self._early: dict[
+            ir.Value, tuple[ir.Node, QuantisationGrid]
+        ] = {}  # constants brought back before they are moved about
         self._rewriters: dict[str, Callable[[ir.Node], ir.Value]] = {
             "QuantizeLinear": self._quantize,
             "DequantizeLinear": self._dequantize,
@@ -204,7 +206,7 @@ class _Work:
         return value
 
     def _real(
-        self, node: ir.Node, value: ir.Value | None, grid: Grid, axis: int, block: int = 0, output: str = ""
+        self, node: ir.Node, value: ir.Value | None, grid: QuantisationGrid, axis: int, block: int = 0, output: str = ""
     ) -> ir.Value:
         """The real numbers a quantised value stands for: a new initializer, or the value, which is real by now."""
         assert value is not None
@@ -243,7 +245,7 @@ class _Work:
         grid = grid_of(node, node.inputs[1], input_of(node, 2), ir.DataType(default) if default else ir.DataType.UINT8)
         return self._saturated(node, x, grid)
 
-    def _saturated(self, node: ir.Node, x: ir.Value, grid: Grid) -> ir.Value:
+    def _saturated(self, node: ir.Node, x: ir.Value, grid: QuantisationGrid) -> ir.Value:
         """A Clip where the type's range begins at zero and nothing else keeps ``x`` from being negative."""
         bounds = grid.bounds
         if bounds is None or bounds[0] != 0 or not_negative(x):
@@ -261,7 +263,7 @@ class _Work:
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
         return self._real(node, node.inputs[0], grid, axis, block, node.outputs[0].name or "")
 
-    def _taken_in(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, Grid]:
+    def _taken_in(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, QuantisationGrid]:
         value_at, scale_at, zero_at = _inputs(node)[number]
         grid = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
         return self._real(node, node.inputs[value_at], grid, axis), grid

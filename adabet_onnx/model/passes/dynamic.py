@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..uses import attributes_of, input_of
-from .edit import replace_output
-from .quantised import Grid, cannot, float_name
+from .quantised import QuantisationGrid, cannot, float_name
+from .replacement import replace_output
 
 # Quantised operators of ONNX Runtime for which nothing is written here.
 WITHOUT_RULE = frozenset(
@@ -34,7 +34,7 @@ _RESHAPING = frozenset({"Reshape", "Unsqueeze", "Identity"})
 _ROUNDING = frozenset({"Floor", "Round", "Ceil"})
 
 
-class Work(Protocol):
+class GraphEditor(Protocol):
     """What rules here need of the pass: see `dequantise`."""
 
     graph: ir.Graph
@@ -47,7 +47,7 @@ class Work(Protocol):
         """A float32 node before ``node``."""
 
 
-def _integer_product(work: Work, node: ir.Node) -> None:
+def _integer_product(work: GraphEditor, node: ir.Node) -> None:
     """MatMulInteger or ConvInteger with what rescales it: one float product, and its bias."""
     last, factor, bias = _rescaled(node)
     factors = [np.ones(()), factor]
@@ -60,7 +60,7 @@ def _integer_product(work: Work, node: ir.Node) -> None:
             inputs.append(producer.inputs[0])
             continue
         axis = 0 if node.op_type == "ConvInteger" else -1
-        array = Grid(np.ones(()), _constant(node, zero), None).real(_integers(node, value), axis)
+        array = QuantisationGrid(np.ones(()), _constant(node, zero), None).real(_integers(node, value), axis)
         scale = factors[position]
         factors[position] = np.ones(())
         if node.op_type == "ConvInteger" and scale.size > 1:
@@ -123,7 +123,7 @@ def _factors(value: ir.Value | None) -> set[ir.Value | None]:
     return set().union(*(_factors(operand) for operand in producer.inputs))
 
 
-def _lstm(work: Work, node: ir.Node) -> None:
+def _lstm(work: GraphEditor, node: ir.Node) -> None:
     """W and R, stored as (directions, inputs, gates), become the LSTM's (directions, gates, inputs)."""
     inputs = [input_of(node, position) for position in range(8)]
     for position, scale_at in ((1, 8), (2, 10)):
@@ -135,7 +135,7 @@ def _lstm(work: Work, node: ir.Node) -> None:
         if any(part.size not in (1, directions, directions * gates) for part in parts):
             raise cannot(node, f"scale and zero point do not fit {value.name!r}")
         spread = [part.reshape(directions, 1, -1) if part.size > 1 else part.reshape(()) for part in parts]
-        array = Grid(spread[0], spread[1], None).real(integers, 0).transpose(0, 2, 1)
+        array = QuantisationGrid(spread[0], spread[1], None).real(integers, 0).transpose(0, 2, 1)
         inputs[position] = work.initializer(_name(work, value), np.ascontiguousarray(array))
     while inputs[-1] is None:
         inputs.pop()
@@ -151,7 +151,7 @@ def _lstm(work: Work, node: ir.Node) -> None:
     work.graph.remove(node, safe=True)
 
 
-def _float_product(work: Work, node: ir.Node) -> None:
+def _float_product(work: GraphEditor, node: ir.Node) -> None:
     """DynamicQuantizeMatMul takes floats, MatMulIntegerToFloat what was quantised on the fly; both add a bias."""
     if node.op_type == "DynamicQuantizeMatMul":
         a, b_scale, b_zero, bias = node.inputs[0], input_of(node, 2), input_of(node, 3), input_of(node, 4)
@@ -162,7 +162,7 @@ def _float_product(work: Work, node: ir.Node) -> None:
         a, b_scale, b_zero, bias = producer.inputs[0], input_of(node, 3), input_of(node, 5), input_of(node, 6)
     b = node.inputs[1]
     assert b is not None
-    grid = Grid(_constant(node, b_scale), _constant(node, b_zero), None)
+    grid = QuantisationGrid(_constant(node, b_scale), _constant(node, b_zero), None)
     weight = work.initializer(_name(work, b), grid.real(_integers(node, b), -1))
     value = work.node_before("MatMul", node, [a, weight])
     if bias is not None:
@@ -170,7 +170,7 @@ def _float_product(work: Work, node: ir.Node) -> None:
     replace_output(work.graph, node, value)
 
 
-def _plus(work: Work, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Value:
+def _plus(work: GraphEditor, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Value:
     """The sum with a bias, by a node of its own."""
     product.name = f"{product.name}/product"
     total = work.node_before("Add", node, [product, bias])
@@ -181,7 +181,7 @@ def _plus(work: Work, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Va
 
 
 # Rules by operator.
-DYNAMIC: dict[str, Callable[[Work, ir.Node], None]] = {
+DYNAMIC: dict[str, Callable[[GraphEditor, ir.Node], None]] = {
     "ConvInteger": _integer_product,
     "DynamicQuantizeLSTM": _lstm,
     "DynamicQuantizeMatMul": _float_product,
@@ -190,7 +190,7 @@ DYNAMIC: dict[str, Callable[[Work, ir.Node], None]] = {
 }
 
 
-def _name(work: Work, value: ir.Value) -> str:
+def _name(work: GraphEditor, value: ir.Value) -> str:
     return float_name(value.name or "", "", work.taken)
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..probabilities import behind_shape
 from ..shapes import infer_shapes
 from ..uses import input_of
-from .edit import Replacement
+from .replacement import Replacement
 
 _OF_ONE = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
 _BATCHES = (2, 3)

@@ -2,7 +2,7 @@
 
 Weights are computed where an exporter folded nothing (the gates of an LSTM put in ONNX's order, biases put together),
 and where training computes them (weight norm, spectral norm, weight standardisation, int8 behind a Cast and a Mul). No
-operator counts for that: a value is folded because it is constant (`constant.varying`).
+operator counts for that: a value is folded because it is constant (`constant_values.varying`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..layers import ELEMENTWISE, PASSED_THROUGH, TRAINABLE, source_initializer
 from ..origins import Origin, add_origins
 from ..shapes import infer_shapes
@@ -139,7 +139,7 @@ def _is_range(array: np.ndarray) -> bool:
 def computed_constants(graph: ir.Graph) -> list[ir.Value]:
     """The values that take part in a computation as constants though the graph computes them.
 
-    Accepted is every value that is not `constant.varying` and is read by a node whose result is, or by one that stays.
+    Accepted is every value that is not `constant_values.varying` and is read by a node whose result is, or by one that stays.
     Rejected are initializers, also when `is_moved_about`, what only other constants read, outputs of the graph, and
     what comes from a table by constant indices (see `_looked_up`).
     """

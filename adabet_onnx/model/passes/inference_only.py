@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from .edit import replace_output
+from .replacement import replace_output
 
 
 class RemoveInferenceNoOps(ir.passes.InPlacePass):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..shapes import BATCH, Shapes, infer_shapes
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..uses import detach
 from .unused import RemoveUnused
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..logits_axes import Axes, axes_of
+from ..logits_axes import LogitsAxes, axes_of
 
 
 class LogitsOnly(ir.passes.InPlacePass):
@@ -18,7 +18,7 @@ class LogitsOnly(ir.passes.InPlacePass):
         axes: of the logits before that; known once the pass was run.
     """
 
-    axes: Axes
+    axes: LogitsAxes
 
     def __init__(self, logits: str, name: str = "the model") -> None:
         super().__init__()

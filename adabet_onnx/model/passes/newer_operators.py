@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from .attention import is_capped, lower_attention
-from .before import Before
+from .node_builder import NodeBuilder
 
 _HERE = ("", "ai.onnx")
 _END = np.iinfo(np.int64).max
@@ -57,7 +57,7 @@ class LowerNewerOperators(ir.passes.InPlacePass):
                     f"Export the model at an opset up to {self._opset}, or write it without {node.op_type}."
                 )
             self.capped |= is_capped(node)
-            lower(Before(node, taken))
+            lower(NodeBuilder(node, taken))
             found.append(node.op_type)
         self.lowered = list(dict.fromkeys(found))
         return ir.passes.PassResult(model, bool(found))
@@ -76,7 +76,7 @@ def _is_in(op_type: str, opset: int) -> bool:
     return True
 
 
-def _rms_normalization(build: Before) -> None:
+def _rms_normalization(build: NodeBuilder) -> None:
     """X / sqrt(mean(x^2) + epsilon) * scale, over the axes from the given one on."""
     x, axis = build.x(0), build.integer("axis", -1)
     if axis >= 0:
@@ -91,14 +91,14 @@ def _rms_normalization(build: Before) -> None:
     build.become(build.op("Mul", build.as_before(build.op("Div", single, root), x), build.x(1)))
 
 
-def _swish(build: Before) -> None:
+def _swish(build: NodeBuilder) -> None:
     """X sigmoid(alpha x)."""
     x, alpha = build.x(0), build.real("alpha", 1.0)
     inner = x if alpha == 1 else build.op("Mul", x, build.number(alpha, x))
     build.become(build.op("Mul", x, build.op("Sigmoid", inner)))
 
 
-def _rotary_embedding(build: Before) -> None:
+def _rotary_embedding(build: NodeBuilder) -> None:
     """Turn pairs of features by the angles that stand for positions."""
     x, heads, part = build.x(0), build.integer("num_heads", 0), build.integer("rotary_embedding_dim", 0)
     rank = build.rank(0) or (3 if heads else 4)
@@ -134,11 +134,11 @@ def _rotary_embedding(build: Before) -> None:
     build.become(build.op("Reshape", joined, build.ints(0, 0, -1)) if rank == 3 else joined)
 
 
-def _slice(build: Before, x: ir.Value, start: int, end: int, step: int = 1) -> ir.Value:
+def _slice(build: NodeBuilder, x: ir.Value, start: int, end: int, step: int = 1) -> ir.Value:
     return build.op("Slice", x, build.ints(start), build.ints(end), build.ints(-1), build.ints(step))
 
 
-_LOWER: dict[str, Callable[[Before], None]] = {
+_LOWER: dict[str, Callable[[NodeBuilder], None]] = {
     "Attention": lower_attention,
     "RMSNormalization": _rms_normalization,
     "RotaryEmbedding": _rotary_embedding,

@@ -24,7 +24,7 @@ _OUTPUT_MARKS = ("_DequantizeLinear_Output", "_DequantizeLinear", "_dequantized"
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantisationGrid:
     """Which real numbers quantised ones stand for: (q - zero) * scale.
 
     Attributes:
@@ -37,7 +37,7 @@ class Grid:
     zero: np.ndarray
     dtype: ir.DataType | None
 
-    def same(self, other: Grid) -> bool:
+    def same(self, other: QuantisationGrid) -> bool:
         """Whether the same numbers stand for the same."""
         return np.allclose(self.scale, other.scale, rtol=1e-5) and np.array_equal(self.zero, other.zero)
 
@@ -72,7 +72,9 @@ def _spread(part: np.ndarray, array: np.ndarray, axis: int, block: int) -> np.nd
     return part
 
 
-def grid_of(node: ir.Node, scale: ir.Value | None, zero: ir.Value | None, default: ir.DataType | None = None) -> Grid:
+def grid_of(
+    node: ir.Node, scale: ir.Value | None, zero: ir.Value | None, default: ir.DataType | None = None
+) -> QuantisationGrid:
     """The grid that two constant inputs of a node make.
 
     Raises:
@@ -83,8 +85,8 @@ def grid_of(node: ir.Node, scale: ir.Value | None, zero: ir.Value | None, defaul
     if scales is None or (zeros is None and zero is not None):
         raise cannot(node, "its scale or zero point is computed in the graph")
     if zeros is None:
-        return Grid(scales.numpy().astype(np.float64), np.zeros(()), default)
-    return Grid(scales.numpy().astype(np.float64), zeros.numpy().astype(np.float64), zeros.dtype)
+        return QuantisationGrid(scales.numpy().astype(np.float64), np.zeros(()), default)
+    return QuantisationGrid(scales.numpy().astype(np.float64), zeros.numpy().astype(np.float64), zeros.dtype)
 
 
 def cannot(node: ir.Node, why: str) -> ModelError:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..shapes import Shapes, infer_shapes, measured_shapes
 from ..uses import input_of, subgraphs
 from .constants import constants_of_shapes
@@ -38,7 +38,7 @@ _MOST_PARTS = 4096
 _CONSTANT = "Write it with a constant there in the source (torch: a plain int, or torch.stack and gather)"
 
 
-class _UnknownError(Exception):
+class _UnknownSequenceError(Exception):
     """Why a sequence is not known, and what to do."""
 
     def __init__(self, why: str, remedy: str) -> None:
@@ -46,7 +46,7 @@ class _UnknownError(Exception):
         self.why, self.remedy = why, remedy
 
 
-class TakeSequencesApart(ir.passes.InPlacePass):
+class DecomposeSequences(ir.passes.InPlacePass):
     """Let whatever is done with sequences be done with their tensors.
 
     Raises:
@@ -65,12 +65,14 @@ class TakeSequencesApart(ir.passes.InPlacePass):
         nodes = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
         if not nodes:
             return ir.passes.PassResult(model, False)
-        taking = _Taking(model)
+        taking = _SequenceWalk(model)
         taking.walk(model.graph)
         RemoveUnused()(model)
         left = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
         for node in sorted(left, key=lambda node: node not in taking.unknown):  # those that say why are the first
-            unknown = taking.unknown.get(node) or _UnknownError("gives a sequence that something else needs", _CONSTANT)
+            unknown = taking.unknown.get(node) or _UnknownSequenceError(
+                "gives a sequence that something else needs", _CONSTANT
+            )
             raise ModelError(
                 f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are taken apart where their tensors, "
                 f"and the places in them, are the same in every run. {unknown.remedy} and export again."
@@ -84,7 +86,7 @@ def is_sequence_node(node: ir.Node) -> bool:
     return node.op_type in SEQUENCES and node.domain in ("", "ai.onnx")
 
 
-class _Taking:
+class _SequenceWalk:
     """The walk over a graph.
 
     Attributes:
@@ -99,7 +101,7 @@ class _Taking:
         self._shapes: list[Shapes] | None = None
         self._taken = {value.name for node in model.graph.all_nodes() for value in node.outputs}
         self._taken |= set(model.graph.initializers)
-        self.unknown: dict[ir.Node, _UnknownError] = {}
+        self.unknown: dict[ir.Node, _UnknownSequenceError] = {}
 
     def walk(self, graph: ir.Graph) -> None:
         """Rewrite the nodes of a graph and of those inside it, in order."""
@@ -113,7 +115,7 @@ class _Taking:
             elif is_sequence_node(node):
                 try:
                     self._rewrite(node, graph)
-                except _UnknownError as unknown:
+                except _UnknownSequenceError as unknown:
                     self.unknown[node] = unknown
 
     def _rewrite(self, node: ir.Node, graph: ir.Graph) -> None:
@@ -143,7 +145,9 @@ class _Taking:
         elif node.op_type == "ConcatFromSequence":
             self._become(graph, node, self._joined(node, graph))
         else:
-            raise _UnknownError("works with optional values or maps a sequence", "Write it without them in the source")
+            raise _UnknownSequenceError(
+                "works with optional values or maps a sequence", "Write it without them in the source"
+            )
 
     def _sequence(self, node: ir.Node) -> list[ir.Value]:
         """The tensors of the sequence that a node takes."""
@@ -151,7 +155,7 @@ class _Taking:
         if value not in self._known or value is None:
             made = None if value is None else value.producer()
             what = "is an input" if made is None else f"comes from node {made.name!r} ({made.op_type})"
-            raise _UnknownError(
+            raise _UnknownSequenceError(
                 f"takes a sequence that {what}, so it may differ from run to run",
                 "Write it without a list that is an input or grows in a loop (torch: a tensor made beforehand)",
             )
@@ -165,10 +169,12 @@ class _Taking:
         else:
             array = None if given is None else self._array(given)
             if array is None or array.size != 1:
-                raise _UnknownError("takes the place in a sequence from a value that runs decide", _CONSTANT)
+                raise _UnknownSequenceError("takes the place in a sequence from a value that runs decide", _CONSTANT)
             place = int(array.reshape(-1)[0])
         if not -count <= place < count:
-            raise _UnknownError(f"takes place {place} of a sequence, which has {count}", "Mend it in the source")
+            raise _UnknownSequenceError(
+                f"takes place {place} of a sequence, which has {count}", "Mend it in the source"
+            )
         return place % count
 
     def _parts(self, node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
@@ -178,7 +184,7 @@ class _Taking:
         given = input_of(node, 1)
         sizes = self._sizes(x, axis, given)
         if not 0 < len(sizes) <= _MOST_PARTS:
-            raise _UnknownError(
+            raise _UnknownSequenceError(
                 f"makes {len(sizes)} tensors; 1 to {_MOST_PARTS} are supported", "Split into larger parts"
             )
         base = self._free(node.name or node.op_type)
@@ -200,12 +206,12 @@ class _Taking:
     def _sizes(self, x: ir.Value, axis: int, given: ir.Value | None) -> list[int]:
         array = np.array(1) if given is None else self._array(given)
         if array is None:
-            raise _UnknownError("splits a value into sizes that runs decide", _CONSTANT)
+            raise _UnknownSequenceError("splits a value into sizes that runs decide", _CONSTANT)
         if array.ndim == 1:
             return [int(size) for size in array]
         size, total = int(array.reshape(-1)[0]), self._extent(x, axis)
         if size <= 0:
-            raise _UnknownError(f"splits a value into tensors of size {size}", "Mend it in the source")
+            raise _UnknownSequenceError(f"splits a value into tensors of size {size}", "Mend it in the source")
         return [min(size, total - start) for start in range(0, total, size)]
 
     def _extent(self, x: ir.Value, axis: int) -> int:
@@ -219,7 +225,7 @@ class _Taking:
                 if -len(first) <= axis < len(first) and first[axis] == second[axis]:
                     return first[axis]
                 break
-        raise _UnknownError(
+        raise _UnknownSequenceError(
             f"splits {name!r} along axis {axis}, which is the batch or of a length that is not known",
             "Split along another axis, or into a list of sizes,",
         )
@@ -251,7 +257,7 @@ class _Taking:
     def _joined(self, node: ir.Node, graph: ir.Graph) -> ir.Value:
         parts = self._sequence(node)
         if not parts:
-            raise _UnknownError("joins a sequence without tensors", "Mend it in the source")
+            raise _UnknownSequenceError("joins a sequence without tensors", "Mend it in the source")
         axis = node.attributes.get_int("axis", 0)
         if node.attributes.get_int("new_axis", 0):
             parts = [self._moved(graph, node, "Unsqueeze", value, axis) for value in parts]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..probabilities import behind_shape, tail_of
-from ..trial import compare
+from ..trial_runs import compare
 from ..uses import ancestors, attributes_of
-from .edit import Replacement
+from .replacement import Replacement
 
 _MOST_ELSE = 1e-4  # of the outputs' size
 _SUMS = frozenset({"ReduceSum", "ReduceL1"})

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from ..shapes import infer_types
-from .edit import replace_output
+from .replacement import replace_output
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _OTHERS = HALF | {ir.DataType.DOUBLE}

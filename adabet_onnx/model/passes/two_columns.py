@@ -8,7 +8,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...pieces import path_of
 from ..probabilities import behind_shape, tail_of
-from ..trial import compare
+from ..trial_runs import compare
 
 _MOST_ELSE = 1e-4  # of the outputs' size
 

@@ -1,7 +1,7 @@
 """Operators that ONNX Runtime's optimiser puts in place of several, taken apart again where that is exact.
 
 What it merged into weights (BatchNormalization into a Conv) stays merged. Blocked layouts (nchwc) and attention are
-not taken apart: see `foreign` for what is said of them.
+not taken apart: see `untrainable_models` for what is said of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from ..shapes import infer_shapes
-from .before import Before
+from .node_builder import NodeBuilder
 
 DOMAIN = "com.microsoft"
 NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")  # without a domain of their own in ONNX Runtime
@@ -52,7 +52,7 @@ class Unfuse(ir.passes.InPlacePass):
         for node in list(model.graph.all_nodes()):
             if not can_unfuse(node):
                 continue
-            build = Before(node, taken)
+            build = NodeBuilder(node, taken)
             if node.op_type == "FusedMatMul":
                 _state_ranks(model, node)
             for value, what in zip(node.outputs[1:], _EXTRA.get(node.op_type, ()), strict=False):
@@ -96,7 +96,7 @@ def _state_ranks(model: ir.Model, node: ir.Node) -> None:
             value.shape = ir.Shape([None] * len(shapes[value.name]))  # the batch is open
 
 
-def _activated(build: Before, value: ir.Value, name: str, numbers: Sequence[float]) -> ir.Value:
+def _activated(build: NodeBuilder, value: ir.Value, name: str, numbers: Sequence[float]) -> ir.Value:
     if name not in _ACTIVATIONS:
         raise build.refusal(f"has the activation {name!r}", "Give the model as it was before optimisation.")
     if name == "Clip":
@@ -105,7 +105,7 @@ def _activated(build: Before, value: ir.Value, name: str, numbers: Sequence[floa
     return build.op(name, value, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
 
 
-def _conv(build: Before, opset: int) -> None:
+def _conv(build: NodeBuilder, opset: int) -> None:
     """The activation of a Conv, to which a tensor may have been added."""
     attributes = dict(build.node.attributes.items())
     name, numbers = attributes.pop("activation", None), attributes.pop("activation_params", None)
@@ -122,7 +122,7 @@ def _conv(build: Before, opset: int) -> None:
     build.become(value, named=plain)
 
 
-def _gemm(build: Before, opset: int) -> None:
+def _gemm(build: NodeBuilder, opset: int) -> None:
     attributes = dict(build.node.attributes.items())
     name = attributes.pop("activation", None)
     numbers = [attributes.pop(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
@@ -136,7 +136,7 @@ def _gemm(build: Before, opset: int) -> None:
     build.become(value, named=plain)
 
 
-def _matmul(build: Before, opset: int) -> None:
+def _matmul(build: NodeBuilder, opset: int) -> None:
     """A number times a product of matrices, some of them transposed."""
     if build.integer("transBatchA", 0) or build.integer("transBatchB", 0):
         raise build.refusal("moves the axes of its batch", "Give the model as it was before optimisation.")
@@ -155,7 +155,7 @@ def _matmul(build: Before, opset: int) -> None:
     build.become(product if alpha == 1 else build.op("Mul", product, build.single(alpha)), named=product)
 
 
-def _gelu(build: Before, opset: int) -> None:
+def _gelu(build: NodeBuilder, opset: int) -> None:
     """X (1 + erf(x / sqrt 2)) / 2, of a sum where there is a bias."""
     bias = build.given(1)
     x = build.x(0) if bias is None else build.op("Add", build.x(0), bias)
@@ -163,7 +163,7 @@ def _gelu(build: Before, opset: int) -> None:
     build.become(build.op("Mul", build.op("Mul", x, build.op("Add", inner, build.single(1))), build.single(0.5)))
 
 
-def _fast_gelu(build: Before, opset: int) -> None:
+def _fast_gelu(build: NodeBuilder, opset: int) -> None:
     """The form with tanh."""
     bias = build.given(1)
     x = build.x(0) if bias is None else build.op("Add", build.x(0), bias)
@@ -172,18 +172,18 @@ def _fast_gelu(build: Before, opset: int) -> None:
     build.become(build.op("Mul", build.op("Mul", x, build.op("Add", inner, build.single(1))), build.single(0.5)))
 
 
-def _quick_gelu(build: Before, opset: int) -> None:
+def _quick_gelu(build: NodeBuilder, opset: int) -> None:
     x, alpha = build.x(0), build.real("alpha", 1.702)
     inner = x if alpha == 1 else build.op("Mul", x, build.single(alpha))
     build.become(build.op("Mul", x, build.op("Sigmoid", inner)))
 
 
-def _norm(build: Before, opset: int) -> None:
+def _norm(build: NodeBuilder, opset: int) -> None:
     x, scale = build.x(0), build.x(1)
     build.become(_normalised(build, opset, x, scale, build.given(2), build.real("epsilon", 1e-5)))
 
 
-def _skip_norm(build: Before, opset: int) -> None:
+def _skip_norm(build: NodeBuilder, opset: int) -> None:
     """A normalisation of a sum, which may be given out too."""
     centred = build.node.op_type == "SkipLayerNormalization"
     total = build.op("Add", build.x(0), build.x(1))
@@ -197,7 +197,7 @@ def _skip_norm(build: Before, opset: int) -> None:
 
 
 def _normalised(
-    build: Before, opset: int, x: ir.Value, scale: ir.Value, bias: ir.Value | None, epsilon: float
+    build: NodeBuilder, opset: int, x: ir.Value, scale: ir.Value, bias: ir.Value | None, epsilon: float
 ) -> ir.Value:
     axis = build.integer("axis", -1)
     if axis >= 0:
@@ -220,7 +220,7 @@ def _normalised(
     return y if bias is None else build.op("Add", y, bias)
 
 
-_UNFUSE: dict[str, Callable[[Before, int], None]] = {
+_UNFUSE: dict[str, Callable[[NodeBuilder, int], None]] = {
     "BiasGelu": _gelu,
     "FastGelu": _fast_gelu,
     "FusedConv": _conv,

@@ -11,7 +11,7 @@ _WEIGHTED = frozenset({"Conv", "MatMul", "Gemm", "Mul"})
 _LEAST, _MOST = 3, 4096  # numbers
 
 
-def is_grid(node: ir.Node, position: int, array: np.ndarray) -> bool:
+def is_expectation_grid(node: ir.Node, position: int, array: np.ndarray) -> bool:
     """Whether a tensor is steps that probabilities are multiplied by, as in the mean of a distribution.
 
     Accepted are three evenly spaced numbers or more along one axis, of size 1 in all others, that a Conv, MatMul, Gemm
@@ -42,6 +42,6 @@ def grids(graph: ir.Graph) -> tuple[tuple[str, str], ...]:
             tensor = None if source is None else source.const_value
             if source is None or tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size > _MOST:
                 continue
-            if is_grid(node, position, tensor.numpy()):
+            if is_expectation_grid(node, position, tensor.numpy()):
                 found.append((node.name or "", source.name or ""))
     return tuple(found)

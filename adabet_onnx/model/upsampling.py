@@ -16,12 +16,12 @@ _AS_IT_IS = frozenset({"Identity", "Dropout", "Slice", "Pad"})
 def head_of(layers: Sequence[Layer], graph: ir.Graph) -> Layer | None:
     """The last layer that makes the outputs: a Gemm, MatMul, Conv or ConvTranspose with parameters.
 
-    A ConvTranspose that only enlarges another layer's outputs is not taken: see `head_and_enlarging`.
+    A ConvTranspose that only enlarges another layer's outputs is not taken: see `head_and_upsampling`.
     """
-    return head_and_enlarging(layers, graph)[0]
+    return head_and_upsampling(layers, graph)[0]
 
 
-def head_and_enlarging(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer | None, tuple[Layer, ...]]:
+def head_and_upsampling(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer | None, tuple[Layer, ...]]:
     """The head and the ConvTranspose layers after it that enlarge its outputs, the last first.
 
     Accepted as enlarging is a ConvTranspose with as many output channels as input channels whose input is another
@@ -35,7 +35,7 @@ def head_and_enlarging(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer 
     while head.op_type == "ConvTranspose" and head.applied == 1:
         node = next(node for node in graph if node.name == head.node)
         before = by_activation.get(_source(node).name or "")
-        if before is None or before is head or not keeps_channels(node, head):
+        if before is None or before is head or not is_upsampling(node, head):
             break
         found.append(head)
         head = before
@@ -51,14 +51,14 @@ def _source(node: ir.Node) -> ir.Value:
     return value
 
 
-def keeps_channels(node: ir.Node, layer: Layer) -> bool:
+def is_upsampling(node: ir.Node, layer: Layer) -> bool:
     """Whether a ConvTranspose has as many output channels as input channels, each from all others or from itself."""
     shape, groups = layer.parameters[0].shape, node.attributes.get_int("group", 1)
     given = shape[0]
     return layer.parameters[0].position == 1 and shape[1] * groups == given and groups in (1, given)
 
 
-def enlarging_weight(node: ir.Node, old: np.ndarray, classes: int) -> np.ndarray:
+def upsampling_weight(node: ir.Node, old: np.ndarray, classes: int) -> np.ndarray:
     """The weight of an enlarging ConvTranspose for a new number of channels.
 
     Each channel is enlarged by itself and in the same way: by the kernel of the old weight where that did so, else by

@@ -17,7 +17,7 @@ _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")  # a
 _CLASSES = METADATA + "classes"
 
 
-def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
+def replace_zip_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
     """Let tensors take the place of ZipMaps' outputs, and drop string outputs beside others, in place.
 
     Names of the classes that the file has go into its metadata, as ``classes``, where they are not 0, 1, 2, ...

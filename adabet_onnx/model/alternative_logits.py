@@ -9,9 +9,9 @@ import onnx_ir as ir
 from ..errors import ModelError, RuntimeMissingError
 from ..pieces import path_of
 from .dims import Dim, batch_axis
-from .enlarging import head_of
 from .layers import Layer, find_layers
 from .shapes import BATCH, infer_shapes, infer_types, measured_shapes
+from .upsampling import head_of
 from .uses import ancestors, reads
 
 _INFERRED, _MEASURED = (7919, 7907), (2, 3)
@@ -20,7 +20,7 @@ _CHOOSING = frozenset({"If"})  # their first input only chooses
 
 
 @dataclass(frozen=True)
-class Earlier:
+class AlternativeLogits:
     """A value that could be the logits.
 
     Attributes:
@@ -50,7 +50,7 @@ class Earlier:
         )
 
 
-def earlier_value(model: ir.Model, logits: str, before: ir.Node | None = None) -> Earlier | None:
+def find_alternative(model: ir.Model, logits: str, before: ir.Node | None = None) -> AlternativeLogits | None:
     """The last value before the logits with an axis for the batch alone, from which alone they are made.
 
     Accepted are float32 values of two axes or more, made by a layer or behind one, on which everything that depends on
@@ -85,7 +85,7 @@ def earlier_value(model: ir.Model, logits: str, before: ir.Node | None = None) -
         if axis is None or len(small) < 2 or types.get(name, ir.DataType.FLOAT) != ir.DataType.FLOAT:
             continue
         shape = tuple(BATCH if i == axis else extent for i, extent in enumerate(small))
-        return Earlier(name, shape, _later_head(model, layers, value))
+        return AlternativeLogits(name, shape, _later_head(model, layers, value))
     return None
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 _SAME_ELEMENTS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
-class Known(Protocol):
+class KnownShapes(Protocol):
     """Shapes of values, at the batch size they were found with."""
 
     def shape(self, value: str) -> tuple[int, ...]:
@@ -27,14 +27,14 @@ class Known(Protocol):
         ...
 
 
-class Merged:
+class MergedBatchAxes:
     """Where the batch lies in axes that it is merged into, remembered for the values of a graph.
 
     Args:
         known: shapes; what they say of a value that was asked about must not change.
     """
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: KnownShapes) -> None:
         self.known = known
         self._rows: dict[ir.Value, Fraction | None] = {}
 
@@ -85,7 +85,7 @@ class Merged:
         return next((operand for operand in given if _steps(operand, self.known) == steps), None)
 
 
-def _steps(value: ir.Value, known: Known) -> int | None:
+def _steps(value: ir.Value, known: KnownShapes) -> int | None:
     """How many times the batch its batch axis is; None where there is none."""
     name = value.name or ""
     if value.is_initializer():
@@ -94,7 +94,7 @@ def _steps(value: ir.Value, known: Known) -> int | None:
     return None if axis is None else known.shape(name)[axis] // known.size(name)
 
 
-def _after(value: ir.Value, known: Known) -> int:
+def _after(value: ir.Value, known: KnownShapes) -> int:
     """Elements from one index of the batch axis to the next."""
     name = value.name or ""
     axis = known.batch_axis(name)

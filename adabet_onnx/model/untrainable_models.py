@@ -43,7 +43,7 @@ _FUSED = (
 )
 
 
-def refuse_classical(proto: onnx.ModelProto, name: str) -> None:
+def reject_classical(proto: onnx.ModelProto, name: str) -> None:
     """See that a model is no tree ensemble or the like, which onnx_ir may not even take in.
 
     A file with layers in it as well is left to what follows: which output is meant decides.
@@ -77,7 +77,7 @@ def classical(op_type: str, where: str) -> str:
     )
 
 
-def of_onnxruntime(domain: str, op_type: str, where: str) -> str:
+def onnxruntime_operator_message(domain: str, op_type: str, where: str) -> str:
     """The message about a node of com.microsoft; ``where`` names the file and the node."""
     if domain == f"{DOMAIN}.nchwc":
         what, remedy = _BLOCKED

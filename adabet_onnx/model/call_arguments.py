@@ -15,7 +15,7 @@ from .bindings import in_python
 Given = dict[str, ast.expr]  # by parameter of `open_model`, in its order
 
 
-def given_arguments(logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Any] | None) -> Given:
+def opening_arguments(logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Any] | None) -> Given:
     """What a model is opened with, as arguments of ``open_model``.
 
     Args:
@@ -33,18 +33,18 @@ def given_arguments(logits: str | None, dims: Mapping[str, int] | None, bind: Ma
     return found
 
 
-def with_given(text: str, given: Given) -> str:
+def complete_calls(text: str, given: Given) -> str:
     """A message in which calls of ``open_model`` have the given arguments, and those that the message asks for."""
     return replaced(text, lambda call: _complete(call, given)) if given else text
 
 
 @contextlib.contextmanager
-def calls_keep(given: Given) -> Iterator[None]:
+def complete_calls_in_errors(given: Given) -> Iterator[None]:
     """Let the calls in messages of errors that are raised inside keep the given arguments."""
     try:
         yield
     except AdabetError as error:
-        error.args = tuple(with_given(part, given) if isinstance(part, str) else part for part in error.args)
+        error.args = tuple(complete_calls(part, given) if isinstance(part, str) else part for part in error.args)
         raise
 
 

@@ -10,7 +10,7 @@ from .layers import Layer
 from .open import Model
 
 
-class Chosen(Protocol):
+class TrainingTarget(Protocol):
     """What is to be trained of a model: a `selection.record.Selection`, or another value that says as much."""
 
     @property
@@ -35,8 +35,8 @@ class Chosen(Protocol):
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Layers to be trained whole; the attributes are those of `Chosen`."""
+class WholeLayers:
+    """Layers to be trained whole; the attributes are those of `TrainingTarget`."""
 
     model_sha256: str
     layers: tuple[str, ...]
@@ -45,7 +45,7 @@ class Whole:
     inputs: None = None
 
 
-def whole(model: Model, layers: Sequence[Layer]) -> Whole:
+def whole(model: Model, layers: Sequence[Layer]) -> WholeLayers:
     """All parameters of these layers of a model."""
     names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
-    return Whole(model.sha256, tuple(layer.name for layer in layers), tuple(names))
+    return WholeLayers(model.sha256, tuple(layer.name for layer in layers), tuple(names))

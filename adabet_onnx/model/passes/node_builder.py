@@ -11,7 +11,7 @@ from ...errors import ModelError
 from ..uses import input_of
 
 
-class Before:
+class NodeBuilder:
     """Makes nodes before one, and at last puts a value in its place.
 
     Args:
