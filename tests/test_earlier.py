@@ -128,8 +128,8 @@ def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
     model = open_model(file, logits=both["--logits"], dims={"steps": earlier.STEPS})
     assert not check_model(model).untrainable
     assert [value.name for value in model.graph.graph.outputs] == ["scores"]
-    assert [note for note in model.notes if "went" in note] == [
-        "output 'logits', without an axis for the batch alone, went: what is left is 'scores'"
+    assert [note for note in model.notes if "dropped; what" in note] == [
+        "output 'logits' had no axis for the batch alone and was dropped; what remains is 'scores'"
     ]
 
 

@@ -18,7 +18,7 @@ APPEND = "Put a classifier on the outputs instead (`append=True`), or change the
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}  # the axis of the weight that holds the outputs
 
 
-def enlarge(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
+def resize_upsampling(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
     """Give a ConvTranspose that enlarges the head's outputs the new number of channels, in place; return a note."""
     weight, *biases = materialise(graph, layer).parameters
     nodes = {node.name: node for node in graph.graph}

@@ -155,10 +155,10 @@ def _not_of_classes(model: ir.Model, value: ir.Value, tail: Tail) -> str | None:
 
 def _of_the_head(model: ir.Model, logits: str, axes: Sequence[int], rank: int) -> bool:
     """Whether axes are the one along which the head's outputs lie, as that of the channels of (N, C, steps)."""
-    head, enlarging = head_and_upsampling(find_layers(model), model.graph)
+    head, upsampling = head_and_upsampling(find_layers(model), model.graph)
     if head is None or len(axes) != 1:
         return False
-    found = head_axis(model.graph, (head, *enlarging), logits, infer_shapes(model, 2))
+    found = head_axis(model.graph, (head, *upsampling), logits, infer_shapes(model, 2))
     return found is not None and found == axes[0] % rank
 
 

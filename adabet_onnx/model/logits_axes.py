@@ -91,7 +91,7 @@ def detected_class_axis(model: Model) -> int | None:
     told = softmax_axis(model)
     if told is not None:
         return told
-    head, enlarging = head_and_upsampling(model.layers, model.graph.graph)
+    head, upsampling = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         return None
     try:
@@ -100,7 +100,7 @@ def detected_class_axis(model: Model) -> int | None:
         return None
     if axes.batch is None or len(axes.shape) < 3:
         return None
-    found = head_axis(model.graph.graph, (head, *enlarging), model.logits, infer_shapes(model.graph, _INFERRED[0]))
+    found = head_axis(model.graph.graph, (head, *upsampling), model.logits, infer_shapes(model.graph, _INFERRED[0]))
     if found is None or found == axes.batch:
         return None
     at = axes.order.index(found)

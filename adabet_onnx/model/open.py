@@ -25,10 +25,10 @@ from ..runtime import MOST_BYTES, in_memory
 from ..showing import clipped, counted, file_name, html_table, named, one_line
 from ..sizes import size_text
 from .activations import with_shapes
-from .bindings import Binding, noted, read_bindings
-from .call_arguments import Given, complete_calls, complete_calls_in_errors, opening_arguments
-from .equal_weights import copies
-from .error_context import name_of, through
+from .bindings import Binding, read_bindings, recorded_bindings
+from .call_arguments import OpeningArguments, complete_calls, complete_calls_in_errors, opening_arguments
+from .equal_weights import equal_weight_notes
+from .error_context import error_context, name_of
 from .folded_norms import folded_note
 from .frozen import Frozen, frozen_weights
 from .layers import Layer, find_layers
@@ -220,8 +220,8 @@ def open_model(
     if isinstance(source, ir.Model):
         source = _as_proto(source)
     name, values = name_of(source), read_bindings(bind)
-    given = opening_arguments(logits, dims, noted(values))
-    with through(name, "opening"), complete_calls_in_errors(given):
+    given = opening_arguments(logits, dims, recorded_bindings(values))
+    with error_context(name, "opening"), complete_calls_in_errors(given):
         return _open(source, logits, dims, values, given)
 
 
@@ -244,7 +244,7 @@ def _open(
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],
-    given: Given,
+    given: OpeningArguments,
 ) -> Model:
     found = read(source)
     notes: list[str] = []
@@ -254,7 +254,7 @@ def _open(
     if not layers:
         raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
     names = list(dict.fromkeys(item.name for layer in layers for item in layer.parameters))
-    notes += [*parted(graph, names), *copies(graph, names)]
+    notes += [*parted(graph, names), *equal_weight_notes(graph, names)]
     note = folded_note(layers, graph.producer_name)
     if note is not None:
         notes.append(note)
@@ -270,7 +270,7 @@ def _open(
         inputs,
         tuple(notes),
         value.doubt,
-        noted(bind),
+        recorded_bindings(bind),
         keep_quantised(before, graph, value.name),
     )
 

@@ -10,7 +10,7 @@ from onnx_ir.passes import common
 from .batch import check_sample_independence
 from .bindings import Binding
 from .constant_values import check_divisors
-from .error_context import through
+from .error_context import error_context
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
 from .limits import check_nodes, check_sizes
 from .metadata import get_metadata, set_metadata
@@ -75,7 +75,7 @@ def normalise(
     check_valid(proto, name)
     replace_zip_maps(proto, notes)
     proto = with_external(convert_opset(proto, name, notes), weights)
-    with through(name, "taking in the graph of"):
+    with error_context(name, "taking in the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
@@ -129,7 +129,7 @@ def recorded_logits(model: ir.Model) -> str | None:
 def _tidy(model: ir.Model, name: str) -> None:
     """Constants as initializers, no functions, a name for everything."""
     lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    with through(name, "tidying the graph of"):
+    with error_context(name, "tidying the graph of"):
         for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):
             step(model)
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):

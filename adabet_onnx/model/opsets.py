@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..isolation import during
-from .error_context import through
+from .error_context import error_context
 from .limits import all_nodes
 from .passes.newer_operators import LowerNewerOperators, is_newer
 from .trial_runs import compare
@@ -86,7 +86,7 @@ def check_versions(proto: onnx.ModelProto, name: str) -> None:
 
 def _without_newer(proto: onnx.ModelProto, name: str, notes: list[str]) -> onnx.ModelProto:
     """The model with operators that are newer than `OPSETS` written as older ones."""
-    with through(name, "writing operators of newer opsets with older ones in"):
+    with error_context(name, "writing operators of newer opsets with older ones in"):
         if proto.functions:
             proto = onnx.inliner.inline_local_functions(proto)
         if not any(is_newer(node.op_type, node.domain, OPSETS[1]) for node, _ in all_nodes(proto.graph.node)):

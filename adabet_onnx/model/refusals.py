@@ -12,7 +12,7 @@ from .constant_values import RANDOM, is_random
 from .output_shapes import completed
 from .passes.unfuse import DOMAIN
 from .producer import inference
-from .untrainable_models import CLASSICAL, classical, onnxruntime_operator_message
+from .untrainable_models import CLASSICAL, classical_operator_message, onnxruntime_operator_message
 from .uses import subgraphs
 
 
@@ -93,7 +93,7 @@ def reject_custom_operators(model: ir.Model, name: str) -> None:
         what = f"{name}: node {node.name or node.outputs[0].name!r} is {node.domain}.{node.op_type}"
         where = f"{name}: node {node.name or node.outputs[0].name!r}"
         if node.domain == CLASSICAL:
-            raise ModelError(classical(node.op_type, where))
+            raise ModelError(classical_operator_message(node.op_type, where))
         if node.domain.startswith(DOMAIN):
             raise ModelError(onnxruntime_operator_message(node.domain, node.op_type, where))
         raise ModelError(f"{what}, not a standard ONNX operator. Export the model with standard operators only.")

@@ -1,4 +1,4 @@
-"""The head, and the ConvTranspose layers after it that only enlarge what it gives, as segmentation networks end."""
+"""The head, and the ConvTranspose layers after it that only upsample its outputs, as in segmentation networks."""
 
 from __future__ import annotations
 
@@ -14,58 +14,60 @@ _AS_IT_IS = frozenset({"Identity", "Dropout", "Slice", "Pad"})
 
 
 def head_of(layers: Sequence[Layer], graph: ir.Graph) -> Layer | None:
-    """The last layer that makes the outputs: a Gemm, MatMul, Conv or ConvTranspose with parameters.
+    """The last layer that produces the outputs: a Gemm, MatMul, Conv or ConvTranspose with parameters.
 
-    A ConvTranspose that only enlarges another layer's outputs is not taken: see `head_and_upsampling`.
+    A ConvTranspose that only upsamples another layer's outputs is skipped, see `head_and_upsampling`.
     """
     return head_and_upsampling(layers, graph)[0]
 
 
 def head_and_upsampling(layers: Sequence[Layer], graph: ir.Graph) -> tuple[Layer | None, tuple[Layer, ...]]:
-    """The head and the ConvTranspose layers after it that enlarge its outputs, the last first.
+    """The head and the ConvTranspose layers after it that upsample its outputs, the last first.
 
-    Accepted as enlarging is a ConvTranspose with as many output channels as input channels whose input is another
-    such layer's activation, maybe cropped or padded: with nothing that is not linear between, it makes no classes.
+    A ConvTranspose counts as upsampling if it has as many output channels as input channels and reads another such
+    layer's activation, possibly cropped or padded: with no nonlinearity between them it computes no new classes.
     """
-    makers = [layer for layer in layers if layer.op_type in HEAD_OPERATORS]
-    if not makers:
+    candidates = [layer for layer in layers if layer.op_type in HEAD_OPERATORS]
+    if not candidates:
         return None, ()
-    by_activation = {layer.activation: layer for layer in makers}
-    head, found = makers[-1], []
+    by_activation = {layer.activation: layer for layer in candidates}
+    head, upsampling = candidates[-1], []
     while head.op_type == "ConvTranspose" and head.applied == 1:
         node = next(node for node in graph if node.name == head.node)
         before = by_activation.get(_source(node).name or "")
         if before is None or before is head or not is_upsampling(node, head):
             break
-        found.append(head)
+        upsampling.append(head)
         head = before
-    return head, tuple(found)
+    return head, tuple(upsampling)
 
 
 def _source(node: ir.Node) -> ir.Value:
-    """What a node is applied to, before it is cropped or padded."""
+    """The value that a node reads, before cropping and padding."""
     value = node.inputs[0]
     assert value is not None
-    while (made := value.producer()) is not None and made.op_type in _AS_IT_IS and made.inputs[0] is not None:
-        value = made.inputs[0]
+    while (
+        (producer := value.producer()) is not None and producer.op_type in _AS_IT_IS and producer.inputs[0] is not None
+    ):
+        value = producer.inputs[0]
     return value
 
 
 def is_upsampling(node: ir.Node, layer: Layer) -> bool:
-    """Whether a ConvTranspose has as many output channels as input channels, each from all others or from itself."""
+    """Whether a ConvTranspose has as many output channels as input channels, dense or depthwise."""
     shape, groups = layer.parameters[0].shape, node.attributes.get_int("group", 1)
-    given = shape[0]
-    return layer.parameters[0].position == 1 and shape[1] * groups == given and groups in (1, given)
+    channels = shape[0]
+    return layer.parameters[0].position == 1 and shape[1] * groups == channels and groups in (1, channels)
 
 
 def upsampling_weight(node: ir.Node, old: np.ndarray, classes: int) -> np.ndarray:
-    """The weight of an enlarging ConvTranspose for a new number of channels.
+    """The weight of an upsampling ConvTranspose for a new number of channels.
 
-    Each channel is enlarged by itself and in the same way: by the kernel of the old weight where that did so, else by
+    Every channel is upsampled separately with the same kernel: that of the old weight if it worked this way, else
     linear interpolation.
 
     Args:
-        node: the ConvTranspose; one with a group for each channel gets as many groups as there are classes.
+        node: the ConvTranspose; a depthwise one gets as many groups as there are classes.
         old: its weight, float32 (channels, channels / groups, ...).
         classes: the new number of channels.
 
@@ -84,20 +86,20 @@ def upsampling_weight(node: ir.Node, old: np.ndarray, classes: int) -> np.ndarra
 
 
 def _common_kernel(old: np.ndarray) -> np.ndarray | None:
-    """The kernel that all channels have, each for itself; None if they differ or are mixed."""
+    """The kernel common to all channels; None if the kernels differ or channels are mixed."""
     if old.shape[1] == 1:
         own, mixed = old[:, 0], False
     else:
-        at = np.arange(len(old))
-        own, rest = old[at, at], old.copy()
-        rest[at, at] = 0
-        mixed = bool(rest.any())
-    same = not mixed and bool((own == own[:1]).all())
-    return np.array(own[0], np.float32) if same else None
+        channels = np.arange(len(old))
+        own, off_diagonal = old[channels, channels], old.copy()
+        off_diagonal[channels, channels] = 0
+        mixed = bool(off_diagonal.any())
+    common = not mixed and bool((own == own[:1]).all())
+    return np.array(own[0], np.float32) if common else None
 
 
 def _interpolation(size: Sequence[int], strides: Sequence[int]) -> np.ndarray:
-    """Kernel of linear interpolation, scaled so that a constant stays what it is."""
+    """Kernel of linear interpolation, scaled so that constants are preserved."""
     kernel = np.ones((1,) * len(size))
     for axis, (extent, stride) in enumerate(zip(size, strides, strict=True)):
         factor = (extent + 1) // 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..data.pictures import picture_input
 from ..errors import ModelError
-from ..model.expectation_grids import grids
+from ..model.expectation_grids import expectation_grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
@@ -100,7 +100,7 @@ def _preprocessing(model: Model) -> Iterator[Decision]:
 
 def _grids(model: Model) -> Iterator[Decision]:
     """Fixed steps of a distribution, which look like the weight of a layer."""
-    for node, steps in grids(model.graph.graph):
+    for node, steps in expectation_grids(model.graph.graph):
         because = f"{steps}: evenly spaced numbers that a Softmax is multiplied by, as for its mean; not trained"
         yield Decision("fixed steps", f"node {node}, no layer", because)
 

@@ -19,7 +19,7 @@ from ..model.open import Model, ModelSource, open_model
 from ..model.passes.reserved_names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
-from ..model.training_target import TrainingTarget, whole
+from ..model.training_target import TrainingTarget, whole_layers
 from ..model.uses import ancestors, reads
 from ..options import typed
 from ..portable import autodiff
@@ -207,7 +207,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = trainable_graph(model, whole(model, layers), backend=self._backend)
+        prepared = trainable_graph(model, whole_layers(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)

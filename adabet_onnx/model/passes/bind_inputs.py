@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import UsageError
-from ..bindings import Binding, told
+from ..bindings import Binding, binding_text
 from ..metadata import get_metadata, set_metadata
 from ..settings import is_training_switch, state_of
 
@@ -26,13 +26,13 @@ class BoundInputs:
     """What became of inputs.
 
     Attributes:
-        told: by input, its value in words.
+        texts: by input, its value as text for messages.
         uses: by input, how many nodes read its value at first.
         states: the inputs that became zeros, and others of floats that have one number for every sample.
         next: outputs that are the next values of states.
     """
 
-    told: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     states: set[str] = field(default_factory=set)
     next: set[str] = field(default_factory=set)
@@ -72,10 +72,12 @@ def bind_inputs(
         if everywhere and value.dtype is not None and value.dtype.is_floating_point():
             bound.states.add(key)  # as far as can be seen
         _replace(graph, value, array, shape, dims, name)
-        bound.told[key] = (
-            PurePath(told(binding.written)).name if isinstance(binding.written, Mapping) else told(binding.written)
+        bound.texts[key] = (
+            PurePath(binding_text(binding.written)).name
+            if isinstance(binding.written, Mapping)
+            else binding_text(binding.written)
         )
-        notes.append(f"input {key!r} was bound to {bound.told[key]}")
+        notes.append(f"input {key!r} was bound to {bound.texts[key]}")
     return bound
 
 
@@ -100,7 +102,7 @@ def bind_defaults(model: ir.Model, name: str, dims: Mapping[str, int], notes: li
         if state is not None:
             shape = described(value)
             _replace(graph, value, np.zeros((), np.float32), None, dims, name)
-            bound.told[called] = "zeros"
+            bound.texts[called] = "zeros"
             bound.states.add(called)
             if state.next is not None:
                 bound.next.add(state.next.name or "")
@@ -111,7 +113,7 @@ def bind_defaults(model: ir.Model, name: str, dims: Mapping[str, int], notes: li
         elif is_training_switch(value):
             array = np.zeros([1] * len(value.shape or ()), bool)
             _replace(graph, value, array, array.shape, dims, name)
-            bound.told[called] = "false"
+            bound.texts[called] = "false"
             notes.append(f"input {called!r} says by its name that it switches training on: it is bound to false")
 
 
@@ -138,10 +140,10 @@ def record_bound(model: ir.Model, bound: BoundInputs) -> None:
 
     To the latter, an exported model gives the value as a default, so that it can still be fed another one.
     """
-    if not bound.told:
+    if not bound.texts:
         return
     earlier = get_metadata(model, BOUND)
-    set_metadata(model, BOUND, {**(earlier if isinstance(earlier, dict) else {}), **bound.told})
+    set_metadata(model, BOUND, {**(earlier if isinstance(earlier, dict) else {}), **bound.texts})
     left = {name: model.graph.initializers.get(name) for name in bound.uses}
     kept = [name for name, value in left.items() if value is not None and len(value.uses()) == bound.uses[name]]
     if kept:
