@@ -199,7 +199,7 @@ def test_a_recurrent_network_with_a_batch_of_one(x):
 def test_a_batch_without_an_axis_is_scored_only(kind, rng, tmp_path):
     model = open_model(shaped.time_major(merged=True) if kind == "merged" else shaped.no_sample_alone(kind))
     shown = {"mean": r"\(1, 3\)", "pairs": r"\(N, N\)", "flat": r"\(3\*N,\)", "merged": rf"\({T}\*N, 3\)"}[kind]
-    instead = "No value before them that a layer makes has" if kind == "merged" else r"logits='h'\)`"
+    instead = "No layer output before them has" if kind == "merged" else r"logits='h'\)`"
     words = f"have shape {shown} for a batch of N.*{instead}"
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
     data = open_data((x, np.zeros(40, int)), model).train

@@ -94,7 +94,7 @@ def test_a_value_that_no_layer_makes_is_not_named() -> None:
     """Before the rows there is only the transposed input."""
     model = open_model(shaped.time_major(merged=True))
     assert find_alternative(model.graph, model.logits) is None
-    assert "No value before them that a layer makes" in reason(model)
+    assert "No layer output before them has" in reason(model)
 
 
 # --- remedies that are followed with what was given before -------------------------------------------------------

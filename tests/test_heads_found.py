@@ -286,7 +286,7 @@ def test_the_classifier_before_an_enlarging_conv_transpose_is_the_head(case: str
     enlarged = functional.conv_transpose2d(score, each, stride=2, padding=pads, groups=NEW)
     np.testing.assert_allclose(logits(made, x), enlarged.numpy(), rtol=1e-5, atol=1e-5)
     only_the_head_differs(made, model, "up.weight", "up.bias")
-    assert any("enlarges the new outputs" in note for note in made.notes)
+    assert any("upsamples the new outputs" in note for note in made.notes)
 
 
 def test_interpolation_is_that_of_torch() -> None:

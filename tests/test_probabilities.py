@@ -149,7 +149,7 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
     assert loss_obstacle(model, "mse", "portable") is None
     named = open_model(proto, logits="y")  # then it is the user's word
     assert named.doubt is None
-    assert any("taken as logits, since it was named" in note for note in named.notes)
+    assert any("used as logits because it was named" in note for note in named.notes)
     assert loss_obstacle(named, "cross-entropy", "portable") is None
     again = open_model(named.proto())
     assert (again.logits, again.doubt) == ("y", None)
@@ -277,7 +277,7 @@ def test_outputs_made_from_the_same_logits_are_no_choice() -> None:
     model = open_model(proto)
     assert (model.logits, outputs(model)) == ("z", ["v", "p", "z"])
     other = with_tail([*TOP, ("Relu", ["z"], ["r"], {})], outputs={"v": FLOAT, "r": FLOAT})
-    with pytest.raises(ModelError, match="cannot be told"):
+    with pytest.raises(ModelError, match="it is unclear which"):
         open_model(other)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..pieces import path_of
-from .logits_axes import axes_of, class_axis, detected_class_axis, written
+from .logits_axes import axes_of, class_axis, detected_class_axis, shape_text
 from .open import Model
 
 _NAME = "new_head"
@@ -35,14 +35,16 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     if axes.batch != 0 or len(shape) < 2:
         raise ModelError(
             f"{model.name}: a head can be appended to logits of shape (N, C), (N, steps, C) or (N, C, H, W), but "
-            f"{model.logits!r} has {written(axes.shape)}. Name a value of such a shape: "
+            f"{model.logits!r} has {shape_text(axes.shape)}. Name a value of such a shape: "
             f"`open_model({path_of(model.name)}, logits='NAME')`."
         )
     axis = class_axis(shape, detected_class_axis(model), "cross-entropy")
     assert axis is not None
     features = int(shape[axis])
     if axis not in (1, len(shape) - 1):
-        raise ModelError(f"{model.name}: the classes are axis {axis} of {written(shape)}, neither axis 1 nor the last.")
+        raise ModelError(
+            f"{model.name}: the classes are axis {axis} of {shape_text(shape)}, neither axis 1 nor the last."
+        )
     logits = next(value for node in graph.graph for value in node.outputs if value.name == model.logits)
     old = next((value for value in graph.graph.outputs if value.dtype in (None, ir.DataType.FLOAT)), logits)
     name, prefix = old.name or "", _free_name(graph)
@@ -67,7 +69,7 @@ def append_head(graph: ir.Model, model: Model, classes: int, rng: np.random.Gene
     counted = "1 number" if features == 1 else f"{features} numbers"
     return (
         f"a linear classifier {prefix!r} was appended to the outputs; it reads the {counted} along axis {axis} of "
-        f"{written(shape)}; all layers stay unchanged"
+        f"{shape_text(shape)}; all layers stay unchanged"
     )
 
 

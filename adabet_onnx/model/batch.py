@@ -12,7 +12,7 @@ from ..errors import ModelError, RuntimeMissingError
 from .alternative_logits import find_alternative
 from .dims import batch_axis
 from .passes.unused import RemoveUnused
-from .reshapes import follow
+from .reshapes import update_reshapes
 from .settings import is_adapter
 from .shapes import BATCH, TRIAL_SECONDS, infer_shapes
 from .trial_runs import random_feeds
@@ -55,7 +55,7 @@ def make_batch_dynamic(model: ir.Model, name: str, chosen: str, notes: list[str]
         for value in model.graph.outputs:
             value.shape = None  # it states the fixed size, and not always in the first axis
         size = next(iter(fixed))
-        follow(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
+        update_reshapes(model, size, infer_shapes(model, size), lambda: infer_shapes(model, 7 * size), dynamic=True)
         dropped = _only_with_batch((model, original), chosen)
         _check_shapes(model, name)
         _check_values(original, model, size, name)

@@ -23,7 +23,7 @@ from .metadata import METADATA, set_metadata
 from .open import Model, ModelSource, open_model
 from .output_shapes import set_output_shapes
 from .passes.unused import RemoveUnused
-from .reshapes import fix_reshape_targets, follow
+from .reshapes import fix_reshape_targets, update_reshapes
 from .shapes import infer_shapes, measured_shapes
 from .upsampling import head_and_upsampling, head_of, is_upsampling
 
@@ -113,9 +113,8 @@ def new_head(
         graph.metadata_props.pop(METADATA + key, None)
     if class_axis is not None:
         name = graph.graph.outputs[0].name
-        set_metadata(
-            graph, "class_axis", {"logits": name, "axis": class_axis}
-        )  # the Softmax that showed the axis is gone
+        # The Softmax that showed the axis is gone.
+        set_metadata(graph, "class_axis", {"logits": name, "axis": class_axis})
     RemoveUnused()(graph)
     head = head_of(find_layers(graph), graph.graph)  # its name may differ if its weight was shared
     assert head is not None
@@ -176,7 +175,7 @@ def _replace_head(
     for node in graph.graph:
         for value in node.outputs:
             value.shape = None
-    follow(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
+    update_reshapes(graph, old, before, lambda: infer_shapes(graph), dynamic=False)
 
 
 def _check_classes(graph: ir.Model, model: Model, classes: int, head: str) -> None:
@@ -222,10 +221,10 @@ def _drop_tail(
     outputs = list(graph.graph.outputs)
     old = next((value for value in outputs if value.dtype in (None, ir.DataType.FLOAT)), outputs[0])
     for step in steps:
-        if step.made is logits:
+        if step.result is logits:
             logits = step.source
         else:
-            step.made.replace_all_uses_with(step.source)
+            step.result.replace_all_uses_with(step.source)
     if head.activation_shape == (1,) and not keep and only_reshapes(logits, activation):
         logits = activation
     name = old.name

@@ -1,4 +1,4 @@
-"""What is done to every model on opening, in which order."""
+"""The steps performed on every model when it is opened, in order."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ from .zip_maps import replace_zip_maps
 def normalise(
     source: ReadModel, logits: str | None, dims: Mapping[str, int], bind: Mapping[str, Binding], notes: list[str]
 ) -> tuple[ir.Model, str, ir.Model | None]:
-    """The graph that the rest of the package relies on, and which value is the logits or is made from them.
-
-    And, where the file is quantised, the graph before it was brought back to float32.
-
-    See `open` for what is true of it.
+    """Turn a file's contents into the graph that the rest of the package relies on; `open` lists its properties.
 
     Args:
-        source: what was read.
-        logits: name of the value to be the logits; None to choose.
+        source: the model as read from the file.
+        logits: name of the value to use as the logits; None to choose.
         dims: sizes of symbolic dimensions.
-        bind: values of inputs that are no data.
-        notes: what was changed is added to it, a sentence each.
+        bind: values of inputs that are not data.
+        notes: receives a sentence for each change.
+
+    Returns:
+        The graph, the name of the value that is the logits or is computed from them, and, for a quantised file, the
+        graph before its conversion to float32, else None.
 
     Raises:
-        ModelError: something stands in the way.
+        ModelError: the graph cannot be handled.
         UsageError: ``logits``, ``dims`` or ``bind`` name nothing of the graph, or a value does not fit its input.
     """
     name = source.name
@@ -75,7 +75,7 @@ def normalise(
     check_valid(proto, name)
     replace_zip_maps(proto, notes)
     proto = with_external(convert_opset(proto, name, notes), weights)
-    with error_context(name, "taking in the graph of"):
+    with error_context(name, "importing the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
@@ -89,7 +89,7 @@ def normalise(
     chosen = choose_output(model, name, logits or recorded_logits(model), notes)
     if logits is not None:
         set_metadata(model, "logits", chosen)
-    RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
+    RemoveUnused()(model)  # only layers that the logits depend on can be selected
     drop_unused_inputs(model)
     reject_sequences(model, name)
     set_output_types(model)
@@ -120,14 +120,14 @@ def normalise(
 
 
 def recorded_logits(model: ir.Model) -> str | None:
-    """The logits as they were named when the file was written, if it has them still."""
+    """The name of the logits recorded in the file's metadata, if such a value still exists."""
     name = get_metadata(model, "logits")
     known = {value.name for value in model.graph.outputs} | {v.name for node in model.graph for v in node.outputs}
     return name if isinstance(name, str) and name in known else None
 
 
 def _tidy(model: ir.Model, name: str) -> None:
-    """Constants as initializers, no functions, a name for everything."""
+    """Turn constants into initializers, inline functions, and name all nodes and values."""
     lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
     with error_context(name, "tidying the graph of"):
         for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):

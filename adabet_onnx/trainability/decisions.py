@@ -19,7 +19,7 @@ from ..model.expectation_grids import expectation_grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import LogitsAxes, axes_of, class_axis, detected_class_axis, softmax_axis, written
+from ..model.logits_axes import LogitsAxes, axes_of, class_axis, detected_class_axis, shape_text, softmax_axis
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
@@ -211,10 +211,12 @@ def _batch_axis(model: Model) -> Iterator[Decision]:
     if axes is None:
         yield Decision("batch axis", "unknown", "neither inference nor a run tells the shape of the logits: no loss")
     elif axes.batch is None:
-        yield Decision("batch axis", "none", f"the logits are {written(axes.shape)}, N the batch: no loss, only scores")
+        yield Decision(
+            "batch axis", "none", f"the logits are {shape_text(axes.shape)}, N the batch: no loss, only scores"
+        )
     else:
         moved = ", put first before a loss" if axes.batch else ""
-        yield Decision("batch axis", str(axes.batch), f"of the logits {written(axes.shape)}: it grows with N{moved}")
+        yield Decision("batch axis", str(axes.batch), f"of the logits {shape_text(axes.shape)}: it grows with N{moved}")
 
 
 def _class_axis(model: Model) -> Iterator[Decision]:
@@ -227,7 +229,7 @@ def _class_axis(model: Model) -> Iterator[Decision]:
         if told is not None:
             softmax = softmax_axis(model) is not None
             which = "the one that the model's own Softmax is over" if softmax else "the one of the head's outputs"
-        because = f"of {written(shape)}, for cross-entropy: {which}; `class_axis` changes it"
+        because = f"of {shape_text(shape)}, for cross-entropy: {which}; `class_axis` changes it"
         yield Decision("class axis", str(at), because)
 
 

@@ -14,7 +14,7 @@ from ..errors import AdabetError, RuntimeMissingError, UsageError
 from ..model.error_context import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, detected_class_axis, written
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis, shape_text
 from ..model.open import Model, ModelSource, open_model
 from ..model.passes.reserved_names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
@@ -164,7 +164,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         return str(error).removeprefix(f"{model.name}: ")
     if at is not None and shape[at] == 1:
         behind = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
-        what = f"one output, with a Sigmoid behind it, of shape {written(shape)}" if behind else written(shape)
+        what = f"one output, with a Sigmoid behind it, of shape {shape_text(shape)}" if behind else shape_text(shape)
         return (
             f"cross-entropy needs an output for each class, but the logits are {what}, and the cross-entropy of one "
             "class is 0 whatever it is. Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or "
@@ -173,7 +173,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
     if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use `loss='mse'`, l1 or "
+        f"cross-entropy needs logits of shape (N, classes), but they have {shape_text(shape)}. Use `loss='mse'`, l1 or "
         "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
     )
 
