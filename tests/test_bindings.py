@@ -193,7 +193,7 @@ def test_steps_of_one_sequence_are_no_batch():
 def test_a_mode_is_off(x):
     proto = settings.scaled("phase_train", dtype=BOOL)
     model = open_model(proto)
-    assert "input 'phase_train' says by its name that it switches training on: it is bound to false" in model.notes
+    assert "input 'phase_train' switches training on according to its name: it is bound to false" in model.notes
     expected = run(proto, {"x": x, "phase_train": np.array(False)})
     np.testing.assert_allclose(run(model.proto(), {"x": x}), expected, rtol=1e-5, atol=1e-6)
     on = open_model(proto, bind={"phase_train": True})
@@ -299,10 +299,10 @@ def test_one_number_for_a_whole_input(rng):
 @pytest.mark.parametrize(
     ("bind", "said"),
     [
-        ({"rate": 1}, r"has no input 'rate' to bind. It has: 'x' \(float \[N, 8\]\), 'sr' \(int64 \[\]\)"),
+        ({"rate": 1}, r"has no input 'rate' to bind. Its inputs: 'x' \(float \[N, 8\]\), 'sr' \(int64 \[\]\)"),
         ({"sr": 0.5}, r"input 'sr' is \(int64 \[\]\), which 0.5 is not. Give a value of that type"),
         ({"sr": True}, r"input 'sr' is \(int64 \[\]\), which True is not"),
-        ({"sr": [1, 2]}, r"the value has the shape \[2\]. Give one of that shape"),
+        ({"sr": [1, 2]}, r"the value has shape \[2\]. Give one of that shape"),
         ({"sr": "fast"}, r"the value 'fast' of input 'sr' is not a number, .* Write `bind=\{'sr': 16000\}`"),
         ({"sr": "no.npy"}, r"'no.npy', is not a file. Give it again"),
         ({"sr": "a.onnx_adapter"}, r"a.onnx_adapter is an ONNX Runtime adapter file, which cannot be read. Save"),
@@ -324,7 +324,7 @@ def test_files_that_hold_no_such_array(tmp_path):
 
 
 def test_the_only_input_is_data():
-    with pytest.raises(UsageError, match="has no input but 'input'"):
+    with pytest.raises(UsageError, match="has no input other than 'input'"):
         open_model(tiny.mlp(), bind={"input": 1})
 
 

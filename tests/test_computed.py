@@ -132,7 +132,7 @@ def test_a_weight_that_two_are_computed_from_is_no_longer_shared_and_that_is_sai
     ]
     model = open_model(build(nodes, values, input_shape=("N", 8)))
     assert [layer.parameters[0].name for layer in model.layers] == ["e", "double", "fc"]
-    assert any("'e', 'double' come from 'e'" in note for note in model.notes)
+    assert any("'e', 'double' are computed from 'e'" in note for note in model.notes)
 
 
 # --- what is left as it is -----------------------------------------------------------------------------------

@@ -102,13 +102,15 @@ def test_statistics_of_a_fused_normalisation_are_refused():
     proto.graph.output.append(helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, ["N", 5, 1]))
     proto.graph.node[3].input[0] = "mean_wide"
     proto.graph.node.insert(3, helper.make_node("Add", ["mean", "f"], ["mean_wide"], "/use"))
-    with pytest.raises(ModelError, match=r"'/fused' \(SkipLayerNormalization\) gives out its statistics"):
+    with pytest.raises(ModelError, match=r"'/fused' \(SkipLayerNormalization\) outputs its statistics"):
         open_model(proto, logits="logits")
 
 
 def test_an_ort_file_leads_to_its_onnx_file(tmp_path):
     path = optimised(fused.network(), tmp_path, "ORT_ENABLE_BASIC", save_model_format="ORT")
-    with pytest.raises(ModelError, match=r"an ORT-format model \(\.ort\).*made from an \.onnx file.*give that file"):
+    with pytest.raises(
+        ModelError, match=r"an ORT-format model \(\.ort\).*converted from an \.onnx file.*give that file"
+    ):
         open_model(path)
 
 

@@ -50,7 +50,7 @@ def test_a_dropout_in_training_mode_drops_nothing(mode, backend, tmp_path):
 def test_inputs_that_only_set_a_dropout_up_go(fed):
     model = open_model(training_mode.dropout_set_by_input(fed))
     assert [spec.name for spec in model.inputs] == ["input"]
-    assert any("which only set Dropout up, was dropped" in note and "'fed'" in note for note in model.notes)
+    assert any("which only configured Dropout, was dropped" in note and "'fed'" in note for note in model.notes)
     np.testing.assert_allclose(tiny.run(model.proto(), x()), tiny.run(training_mode.plain(), x()), rtol=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_a_normalisation_by_the_batch_uses_what_is_stored(how):
 
 @pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniform", "Bernoulli"])
 def test_random_numbers_are_rejected_by_name(operator):
-    with pytest.raises(ModelError, match=rf"node '/noise' \({operator}\) gives random numbers"):
+    with pytest.raises(ModelError, match=rf"node '/noise' \({operator}\) generates random numbers"):
         open_model(training_mode.noisy(operator))
 
 

@@ -205,7 +205,7 @@ def test_several_labels_open_by_the_remedy(data, tmp_path):
     x, labels = data
     several = np.stack([labels["binary"], (x[:, 1] > 3).astype(int)], 1)
     fitted, path = exported(network(), x, several, tmp_path)
-    with pytest.raises(ModelError, match=r"'add_result1', but they are something else .* logits='add_result1'"):
+    with pytest.raises(ModelError, match=r"'add_result1', but the outputs change .* logits='add_result1'"):
         open_model(path)
     found = logits_of(open_model(path, logits="add_result1"), x)
     np.testing.assert_allclose(1 / (1 + np.exp(-found)), fitted.predict_proba(x), atol=2e-5)

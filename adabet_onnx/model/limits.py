@@ -50,8 +50,7 @@ _MAY_BE_ZERO = frozenset({"block_size"})
 
 
 def check_nodes(proto: onnx.ModelProto, name: str) -> None:
-    """Check that attributes have plausible values, names and comments are text, and subgraphs are not nested too
-    deeply.
+    """Check that attributes are plausible, names and comments are text, and subgraphs are not nested too deeply.
 
     Raises:
         ModelError: a check fails; the message names the node.

@@ -161,8 +161,7 @@ def _rank(value: ir.Value) -> int | None:
 
 
 def _looks_like_probabilities(model: ir.Model, value: ir.Value) -> str | None:
-    """Why outputs look like probabilities in a trial run, as a clause; None if not, or if no run is possible or
-    needed."""
+    """Why outputs look like probabilities in a trial run, as a clause; None if not, or without a run."""
     source, _ = behind_shape(value)
     node = source.producer()
     if node is not None and node.op_type in _POOLING and tail_of(node.inputs[0]) is not None:

@@ -33,7 +33,7 @@ from .rewriting import (
     free_initial_states,
     from_quantised,
     inline,
-    named,
+    prefix_errors,
     replace_classical,
     set_inference_mode,
     to_float32,
@@ -99,7 +99,7 @@ def normalise(
     name_batch(model)
     check_sizes(model, name)
     reject_random(model, name)
-    with named(name):
+    with prefix_errors(name):
         check_divisors(model)
     inline(model, name, notes, InlineConstantIfs())
     decompose_sequences(model, name, notes)

@@ -251,8 +251,7 @@ def _columns(node: ir.Node) -> Tail | None:
 
 
 def _axes(node: ir.Node) -> tuple[int, ...] | None:
-    """The axes of a reduction from an attribute or a constant input; None if it is over all axes, or they are
-    unknown."""
+    """The axes of a reduction, from an attribute or a constant input; None if over all axes, or unknown."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
     axes = input_of(node, 1)

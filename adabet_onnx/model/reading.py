@@ -116,8 +116,7 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def without_external(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """The model with externally stored weights turned into inputs, so that nothing reads or copies them; and the
-    weights.
+    """Turn external weights into inputs, so that nothing reads or copies them; return the model and these weights.
 
     A model without external weights is returned unchanged.
     """

@@ -1,4 +1,4 @@
-"""Nodes that do nothing at inference go: Dropout would drop in a training graph, Identity hides parameters."""
+"""Remove nodes that do nothing at inference: Dropout would be active in a training graph, Identity hides parameters."""
 
 from __future__ import annotations
 
