@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..model.passes.dequantise import input_ranges, is_quantised
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
-from ..model.trial import compare, random_feeds
+from ..model.trial_runs import compare, random_feeds
 from .opset import lower_opset, raise_opset
 from .parting import Boundary
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..model.earlier import earlier_value
+from ..model.alternative_logits import find_alternative
 from ..model.prepare import Prepared
 from ..model.uses import reads, subgraphs
 from .autodiff import Obstacle
@@ -45,7 +45,7 @@ def way_around(obstacle: Obstacle, prepared: Prepared) -> str | None:
     node = next((node for node in prepared.model.graph.graph if node.name == obstacle.node), None)
     if node is None or _layers_after(obstacle, prepared, ()):
         return None
-    earlier = earlier_value(prepared.model.graph, prepared.model.logits, node)
+    earlier = find_alternative(prepared.model.graph, prepared.model.logits, node)
     if earlier is None or earlier.head is not None:
         return None
     return earlier.remedy(prepared.model.name, "is made without it")

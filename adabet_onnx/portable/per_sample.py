@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from ..model.constant import is_random
+from ..model.constant_values import is_random
 from ..model.dims import dims_or_none, multiple
 from ..model.uses import reads, subgraphs
 from .batch_sizes import Sizes, from_size

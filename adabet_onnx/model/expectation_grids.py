@@ -1,4 +1,4 @@
-"""Fixed steps that the mean of a distribution is taken over, as detectors do (DFL): 0, 1, 2, ... are no weights."""
+"""Fixed grids 0, 1, 2, ... over which a detector takes the mean of a distribution (DFL); they are not weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _WEIGHTED = frozenset({"Conv", "MatMul", "Gemm", "Mul"})
 _LEAST, _MOST = 3, 4096  # numbers
 
 
-def is_grid(node: ir.Node, position: int, array: np.ndarray) -> bool:
-    """Whether a tensor is steps that probabilities are multiplied by, as in the mean of a distribution.
+def is_expectation_grid(node: ir.Node, position: int, array: np.ndarray) -> bool:
+    """Whether a tensor is a grid by which probabilities are multiplied to take the mean of a distribution.
 
-    Accepted are three evenly spaced numbers or more along one axis, of size 1 in all others, that a Conv, MatMul, Gemm
-    or Mul applies to a Softmax, maybe moved about. Weights that were trained are not evenly spaced.
+    A grid has at least three evenly spaced numbers along one axis, size 1 in all others, and a Conv, MatMul, Gemm or
+    Mul applies it to a Softmax, possibly after changes of shape. Trained weights are not evenly spaced.
 
     Args:
-        node: what uses it.
-        position: at which input.
+        node: the node that uses the tensor.
+        position: the input position of the tensor.
         array: its elements.
     """
     if node.op_type not in _WEIGHTED or not _LEAST <= array.size <= _MOST or max(array.shape, default=0) != array.size:
@@ -32,9 +32,9 @@ def is_grid(node: ir.Node, position: int, array: np.ndarray) -> bool:
     return tail is not None and tail.kind == "probabilities"
 
 
-def grids(graph: ir.Graph) -> tuple[tuple[str, str], ...]:
-    """The nodes that take such a mean: their names, and those of the steps."""
-    found = []
+def expectation_grids(graph: ir.Graph) -> tuple[tuple[str, str], ...]:
+    """The nodes that take such a mean: their names, and those of the grids."""
+    pairs = []
     for node in graph:
         for position in (0, 1) if node.op_type in _WEIGHTED and len(node.inputs) > 1 else ():
             value = node.inputs[position]
@@ -42,6 +42,6 @@ def grids(graph: ir.Graph) -> tuple[tuple[str, str], ...]:
             tensor = None if source is None else source.const_value
             if source is None or tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size > _MOST:
                 continue
-            if is_grid(node, position, tensor.numpy()):
-                found.append((node.name or "", source.name or ""))
-    return tuple(found)
+            if is_expectation_grid(node, position, tensor.numpy()):
+                pairs.append((node.name or "", source.name or ""))
+    return tuple(pairs)

@@ -1,4 +1,4 @@
-"""Noticing that an exporter has merged normalisations into convolutions, where they can no longer be chosen."""
+"""Detect that an exporter folded normalisations into convolutions, so that they cannot be selected any more."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from .layers import Layer
 from .producer import keep_normalisations
 
-_LEAST = 3  # convolutions that make a network one of convolutions
+_LEAST = 3  # fewest convolutions of a convolutional network
 
 
 def folded_note(layers: Sequence[Layer], producer: str | None) -> str | None:
-    """What to say of a network of convolutions that all have a bias, and no normalisation; else None.
+    """A note on a network whose convolutions all have a bias and that has no normalisation; None for others.
 
     Args:
-        layers: of the network.
+        layers: the layers of the network.
         producer: the file's ``producer_name``.
     """
     convolutions = [layer for layer in layers if layer.op_type == "Conv"]

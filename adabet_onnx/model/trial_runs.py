@@ -1,4 +1,4 @@
-"""Running two graphs on the same random inputs, to see that a repair has changed nothing else."""
+"""Run two graphs on the same random inputs, to verify that a rewrite has not changed the outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Range = tuple[float, float]
 
 
 def compare(original: ir.Model, changed: ir.Model, *, ranges: Mapping[str, Range] | None = None) -> float | None:
-    """How far the outputs of two graphs with the same inputs lie apart, as a share of their size.
+    """The relative difference between the outputs of two graphs on the same inputs.
 
     Args:
         original: a graph; its inputs may be of another float type.
-        changed: another one.
-        ranges: for inputs of which only a part makes sense, smallest and largest value.
+        changed: the rewritten graph.
+        ranges: smallest and largest meaningful value of inputs with a limited range.
 
     Returns:
-        The largest ratio of norms over all outputs; None where no runtime is installed, the original cannot be run
-        by it, or gives no finite numbers.
+        The largest ratio of norms over all outputs; None if no runtime is installed, it cannot run the original, or
+        the original's outputs are not finite.
     """
     feeds = random_feeds(original, ranges or {})
     if feeds is None:
@@ -40,10 +40,10 @@ def compare(original: ir.Model, changed: ir.Model, *, ranges: Mapping[str, Range
         for value in changed.graph.inputs
         if value.dtype is not None
     }
-    found = _run(changed, singles)
-    if found is None or any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
+    outputs = _run(changed, singles)
+    if outputs is None or any(a.shape != b.shape for a, b in zip(outputs, expected, strict=True)):
         return float("inf")
-    return max(_distance(a, b) for a, b in zip(found, expected, strict=True))
+    return max(_distance(a, b) for a, b in zip(outputs, expected, strict=True))
 
 
 def outputs_of_trial(model: ir.Model, scale: float = 1.0) -> np.ndarray | None:
@@ -51,10 +51,10 @@ def outputs_of_trial(model: ir.Model, scale: float = 1.0) -> np.ndarray | None:
 
     Args:
         model: a graph.
-        scale: what float inputs are multiplied by.
+        scale: factor for float inputs.
 
     Returns:
-        None where no runtime is installed, or it cannot run the graph in time.
+        The output; None if no runtime is installed, or it cannot run the graph in time.
     """
     feeds = random_feeds(model, {}, 2 * _BATCH)
     if feeds is None:
@@ -63,12 +63,12 @@ def outputs_of_trial(model: ir.Model, scale: float = 1.0) -> np.ndarray | None:
         name: (array * np.asarray(scale, array.dtype) if array.dtype.kind == "f" else array)
         for name, array in feeds.items()
     }
-    found = _run(model, scaled)
-    return None if found is None else found[0]
+    outputs = _run(model, scaled)
+    return None if outputs is None else outputs[0]
 
 
 def random_feeds(model: ir.Model, ranges: Mapping[str, Range], batch: int = _BATCH) -> dict[str, np.ndarray] | None:
-    """Random inputs: normal floats, integers 0 and 1; None if a shape or type is not known."""
+    """Random inputs: normal floats, integers 0 and 1; None if a shape or type is unknown."""
     rng = seeds.trial()
     feeds = {}
     for value in model.graph.inputs:
@@ -95,6 +95,6 @@ def _run(model: ir.Model, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
     return [np.asarray(output, np.float64) for output in outputs]
 
 
-def _distance(found: np.ndarray, expected: np.ndarray) -> float:
+def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
     size = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(found - expected)) / (size or 1.0)
+    return float(np.linalg.norm(actual - expected)) / (size or 1.0)

@@ -1,7 +1,7 @@
-"""The one door through which a user's file goes into onnx, onnx_ir and onnxruntime.
+"""Translate whatever onnx, onnx_ir and onnxruntime raise for a user's file into a `ModelError`.
 
-Each of them raises errors of many kinds of its own: of protobuf and C++, of checks that wrap other checks, assertions,
-lists out of range. Behind the door there is one kind, that says which file it was, what was done, and what to do.
+These libraries raise many kinds of errors: from protobuf and C++, from nested checks, assertions, index errors. The
+translated error names the file, the operation that failed, and what to do about it.
 """
 
 from __future__ import annotations
@@ -18,40 +18,42 @@ from ..isolation import during
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_MOST = 300  # characters of a reason
-EXPORT_AGAIN = "The file is damaged, or made in a way that is not known here: copy it again, or export it anew."
+_MOST = 300  # characters of a reason, at most
+EXPORT_AGAIN = "The file is damaged or uses an unknown form: copy or export it again."
 
 
 @contextlib.contextmanager
-def through(name: str, doing: str, remedy: str = EXPORT_AGAIN) -> Iterator[None]:
-    """Turn whatever is raised inside into an error of ours.
+def error_context(name: str, doing: str, remedy: str = EXPORT_AGAIN) -> Iterator[None]:
+    """Turn whatever is raised inside the block into a `ModelError`.
 
     Args:
         name: of the model, for messages.
-        doing: what is done inside, as after "while" and before the name: ``opening``.
-        remedy: what to do about it.
+        doing: the operation inside, in a form that fits before the name: ``opening``.
+        remedy: what to do about a failure.
 
     Raises:
-        ModelError: something other than an error of ours, or of the file system, was raised inside.
+        ModelError: something other than an `AdabetError` or an error of the file system was raised inside.
     """
-    with during(f"{doing} {name}"), _ours(name, doing, remedy):
+    with during(f"{doing} {name}"), _as_model_error(name, doing, remedy):
         yield
 
 
 @contextlib.contextmanager
-def _ours(name: str, doing: str, remedy: str) -> Iterator[None]:
+def _as_model_error(name: str, doing: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (AdabetError, OSError):
         raise
     except MemoryError as error:
-        raise ModelError(f"{name}: {doing} it took more memory than there is. Is a size in the graph wrong?") from error
-    except Exception as error:  # see the module
+        raise ModelError(
+            f"{name}: {doing} it needed more memory than is available. Is a size in the graph wrong?"
+        ) from error
+    except Exception as error:  # see the docstring of the module
         raise ModelError(f"{name}: {doing} it failed: {reason_of(error)}. {remedy}") from error
 
 
 def guarded(doing: str, remedy: str = EXPORT_AGAIN) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Let a function whose first argument is a model, opened or named by a path, go `through` the door."""
+    """Decorate a function whose first argument is a model, opened or given by path, with an `error_context`."""
 
     def guard(function: Callable[_P, _R]) -> Callable[_P, _R]:
         signature = inspect.signature(function)
@@ -60,10 +62,10 @@ def guarded(doing: str, remedy: str = EXPORT_AGAIN) -> Callable[[Callable[_P, _R
         def inner(*arguments: _P.args, **options: _P.kwargs) -> _R:
             try:
                 signature.bind(*arguments, **options)
-            except TypeError as error:  # the caller's mistake, and not the model's
+            except TypeError as error:  # a mistake of the caller, not in the model
                 raise TypeError(f"{function.__name__}() {error}") from None
             model = arguments[0] if arguments else options.get("model")
-            with _ours(name_of(model)[:_MOST], doing, remedy):
+            with _as_model_error(name_of(model)[:_MOST], doing, remedy):
                 return function(*arguments, **options)
 
         return inner
@@ -72,7 +74,7 @@ def guarded(doing: str, remedy: str = EXPORT_AGAIN) -> Callable[[Callable[_P, _R
 
 
 def name_of(model: object) -> str:
-    """What messages call a model: the path, the name it was opened by, or its kind."""
+    """The name of a model in messages: its path, the name it was opened with, or its type."""
     if isinstance(model, str | os.PathLike):
         return os.fspath(model)
     if isinstance(model, bytes | bytearray | memoryview):
@@ -82,7 +84,7 @@ def name_of(model: object) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What lies at the bottom of a chain of errors, in one line."""
+    """The root cause of a chain of errors, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())[:_MOST].rstrip(".")

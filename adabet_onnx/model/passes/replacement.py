@@ -1,4 +1,4 @@
-"""Replacing one node by several: the small steps that the passes share."""
+"""Replace one node by several: helpers shared by the passes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 
 class Replacement:
-    """Builds nodes before ``node`` and, when finished, puts the last value in its place.
+    """Builds nodes before ``node`` and, when finished, replaces its output by the last value.
 
     Args:
         graph: the graph that holds ``node``.
@@ -20,7 +20,7 @@ class Replacement:
         self._graph, self._node, self._count = graph, node, 0
 
     def constant(self, suffix: str, array: np.ndarray) -> ir.Value:
-        """An initializer: int64 where the array is, else float32."""
+        """An initializer: int64 if the array is, else float32."""
         dtype = np.int64 if array.dtype == np.int64 else np.float32
         value = ir.Value(name=f"{self._node.name}/{suffix}", const_value=ir.tensor(array.astype(dtype)))
         self._graph.register_initializer(value)
@@ -37,12 +37,12 @@ class Replacement:
         return new.outputs[0]
 
     def finish(self, value: ir.Value) -> None:
-        """Let ``value`` take over the node's first output, its name included, and remove the node."""
+        """Replace the node's first output by ``value``, which takes over its name, and remove the node."""
         replace_output(self._graph, self._node, value)
 
 
 def replace_output(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Let ``value`` take over the first output of ``node``, its name included, and remove the node."""
+    """Replace the first output of ``node`` by ``value``, which takes over its name, and remove the node."""
     output = node.outputs[0]
     name = output.name
     value.shape = value.shape if value.shape is not None else output.shape

@@ -1,4 +1,4 @@
-"""What must be known of a selection to prepare a model for it."""
+"""The interface of a selection, as far as preparing a model for training needs it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .layers import Layer
 from .open import Model
 
 
-class Chosen(Protocol):
-    """What is to be trained of a model: a `selection.record.Selection`, or another value that says as much."""
+class TrainingTarget(Protocol):
+    """The part of a model to train: a `selection.record.Selection`, or any object with the same attributes."""
 
     @property
     def model_sha256(self) -> str:
-        """The model it was chosen for."""
+        """SHA-256 of the model it was made for."""
 
     @property
     def layers(self) -> Sequence[str]:
@@ -27,16 +27,16 @@ class Chosen(Protocol):
 
     @property
     def channels(self) -> Mapping[str, Sequence[int]] | None:
-        """Output channels to train, of the layers that are not trained whole."""
+        """Output channels to train, for layers that are not trained whole."""
 
     @property
     def inputs(self) -> Mapping[str, Any] | None:
-        """Values that inputs were bound to when it was chosen."""
+        """Values that inputs were bound to when it was made."""
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Layers to be trained whole; the attributes are those of `Chosen`."""
+class WholeLayers:
+    """Layers to train whole; the attributes are those of `TrainingTarget`."""
 
     model_sha256: str
     layers: tuple[str, ...]
@@ -45,7 +45,7 @@ class Whole:
     inputs: None = None
 
 
-def whole(model: Model, layers: Sequence[Layer]) -> Whole:
-    """All parameters of these layers of a model."""
+def whole_layers(model: Model, layers: Sequence[Layer]) -> WholeLayers:
+    """A training target of all parameters of these layers."""
     names = dict.fromkeys(parameter.name for layer in layers for parameter in layer.parameters)
-    return Whole(model.sha256, tuple(layer.name for layer in layers), tuple(names))
+    return WholeLayers(model.sha256, tuple(layer.name for layer in layers), tuple(names))

@@ -1,4 +1,4 @@
-"""What is done to every model on opening, in which order."""
+"""The steps performed on every model when it is opened, in order."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from .batch import check_apart
+from .batch import check_sample_independence
 from .bindings import Binding
-from .choice import choose_output
-from .constant import check_divisors
-from .door import through
+from .constant_values import check_divisors
+from .error_context import error_context
 from .fixed_dims import check_dims, fix_dims, forget_unknown, name_batch
-from .foreign import refuse_classical
 from .limits import check_nodes, check_sizes
-from .maps import without_maps
 from .metadata import get_metadata, set_metadata
-from .opsets import check_known, into_range, lower_ir_version, opset_of, plain_domains
-from .output_shapes import state_shapes, state_types
-from .passes.bind_inputs import bind_inputs, bind_unasked, drop_next_states, keep_bound
+from .opsets import check_versions, convert_opset, lower_ir_version, normalise_domains, opset_of
+from .output_choice import choose_output
+from .output_shapes import set_output_shapes, set_output_types
+from .passes.bind_inputs import bind_defaults, bind_inputs, drop_next_states, record_bound
 from .passes.constants import constants_of_shapes
 from .passes.empty_reductions import DropEmptyReductions
 from .passes.fill_constants import FillConstants
@@ -27,109 +25,111 @@ from .passes.inline_if import InlineConstantIfs
 from .passes.node_names import NameNodes
 from .passes.unfuse import name_norms
 from .passes.unused import RemoveUnused
-from .reading import Source, with_external, without_external
-from .refusals import check_valid, refuse_foreign, refuse_random, refuse_sequences
+from .reading import ReadModel, with_external, without_external
+from .refusals import check_valid, reject_custom_operators, reject_random, reject_sequences
 from .rewriting import (
-    at_inference,
+    decompose_sequences,
     fold,
-    free_states,
+    free_initial_states,
     from_quantised,
     inline,
-    named,
+    prefix_errors,
     replace_classical,
+    set_inference_mode,
     to_float32,
     unfuse,
-    without_sequences,
 )
 from .single_sample import free_batch
+from .untrainable_models import reject_classical
 from .unused_inputs import drop_unused_inputs
+from .zip_maps import replace_zip_maps
 
 
 def normalise(
-    source: Source, logits: str | None, dims: Mapping[str, int], bind: Mapping[str, Binding], notes: list[str]
+    source: ReadModel, logits: str | None, dims: Mapping[str, int], bind: Mapping[str, Binding], notes: list[str]
 ) -> tuple[ir.Model, str, ir.Model | None]:
-    """The graph that the rest of the package relies on, and which value is the logits or is made from them.
-
-    And, where the file is quantised, the graph before it was brought back to float32.
-
-    See `open` for what is true of it.
+    """Turn a file's contents into the graph that the rest of the package relies on; `open` lists its properties.
 
     Args:
-        source: what was read.
-        logits: name of the value to be the logits; None to choose.
+        source: the model as read from the file.
+        logits: name of the value to use as the logits; None to choose.
         dims: sizes of symbolic dimensions.
-        bind: values of inputs that are no data.
-        notes: what was changed is added to it, a sentence each.
+        bind: values of inputs that are not data.
+        notes: receives a sentence for each change.
+
+    Returns:
+        The graph, the name of the value that is the logits or is computed from them, and, for a quantised file, the
+        graph before its conversion to float32, else None.
 
     Raises:
-        ModelError: something stands in the way.
+        ModelError: the graph cannot be handled.
         UsageError: ``logits``, ``dims`` or ``bind`` name nothing of the graph, or a value does not fit its input.
     """
     name = source.name
     proto, weights = without_external(source.proto)
-    refuse_classical(proto, name)
+    reject_classical(proto, name)
     check_nodes(proto, name)
-    check_known(proto, name)
-    plain_domains(proto, name)
+    check_versions(proto, name)
+    normalise_domains(proto, name)
     name_norms(proto, opset_of(proto))
     check_valid(proto, name)
-    without_maps(proto, notes)
-    proto = with_external(into_range(proto, name, notes), weights)
-    with through(name, "taking in the graph of"):
+    replace_zip_maps(proto, notes)
+    proto = with_external(convert_opset(proto, name, notes), weights)
+    with error_context(name, "importing the graph of"):
         model = ir.from_proto(proto)
     if source.folder is not None:
         ir.external_data.set_base_dir(model.graph, source.folder)
     _tidy(model, name)
     replace_classical(model, name, notes)
     bound = bind_inputs(model, name, bind, dims, notes)
-    at_inference(model, notes)
-    bind_unasked(model, name, dims, notes, bound)
+    set_inference_mode(model, notes)
+    bind_defaults(model, name, dims, notes, bound)
     lower_ir_version(model, notes)
     drop_next_states(model, bound, logits, notes)
-    chosen = choose_output(model, name, logits or named_before(model), notes)
+    chosen = choose_output(model, name, logits or recorded_logits(model), notes)
     if logits is not None:
         set_metadata(model, "logits", chosen)
-    RemoveUnused()(model)  # what the logits do not depend on is no layer to choose
+    RemoveUnused()(model)  # only layers that the logits depend on can be selected
     drop_unused_inputs(model)
-    refuse_sequences(model, name)
-    state_types(model)
+    reject_sequences(model, name)
+    set_output_types(model)
     forget_unknown(model, name, dims)
     fix_dims(model, name, dims)
     check_dims(model, name)
     name_batch(model)
     check_sizes(model, name)
-    refuse_random(model, name)
-    with named(name):
+    reject_random(model, name)
+    with prefix_errors(name):
         check_divisors(model)
     inline(model, name, notes, InlineConstantIfs())
-    without_sequences(model, name, notes)
+    decompose_sequences(model, name, notes)
     to_float32(model, name, notes)
     quantised = from_quantised(model, name, notes)
     unfuse(model, name, notes)
-    refuse_foreign(model, name)
+    reject_custom_operators(model, name)
     fold(model, name)
-    free_states(model, name, notes)
+    free_initial_states(model, name, notes)
     model = free_batch(model, name, chosen, notes)
     if inline(model, name, notes, InlineConstantIfs(constants_of_shapes)):
         fold(model, name)
     DropEmptyReductions()(model)
-    check_apart(model, name, bound.states)
-    state_shapes(model, name)
-    keep_bound(model, bound)
+    check_sample_independence(model, name, bound.states)
+    set_output_shapes(model, name)
+    record_bound(model, bound)
     return model, chosen, quantised
 
 
-def named_before(model: ir.Model) -> str | None:
-    """The logits as they were named when the file was written, if it has them still."""
+def recorded_logits(model: ir.Model) -> str | None:
+    """The name of the logits recorded in the file's metadata, if such a value still exists."""
     name = get_metadata(model, "logits")
     known = {value.name for value in model.graph.outputs} | {v.name for node in model.graph for v in node.outputs}
     return name if isinstance(name, str) and name in known else None
 
 
 def _tidy(model: ir.Model, name: str) -> None:
-    """Constants as initializers, no functions, a name for everything."""
+    """Turn constants into initializers, inline functions, and name all nodes and values."""
     lifting = common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=1)
-    with through(name, "tidying the graph of"):
+    with error_context(name, "tidying the graph of"):
         for step in (common.InlinePass(), common.RemoveInitializersFromInputsPass(), lifting):
             step(model)
     for repair in (FillConstants(), NameNodes(), common.NameFixPass()):

@@ -1,4 +1,4 @@
-"""A batch that is merged with another axis, as in the rows of a Gemm: which part of that axis is the batch."""
+"""Find which part of an axis is the batch if the two are merged, as in the rows of a Gemm."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import onnx_ir as ir
 _SAME_ELEMENTS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
-class Known(Protocol):
-    """Shapes of values, at the batch size they were found with."""
+class KnownShapes(Protocol):
+    """Shapes of values, and the batch size at which each was determined."""
 
     def shape(self, value: str) -> tuple[int, ...]:
         """The shape of a value."""
         ...
 
     def size(self, value: str) -> int:
-        """The batch size it was found with."""
+        """The batch size at which the shape was determined."""
         ...
 
     def batch_axis(self, value: str) -> int | None:
@@ -27,36 +27,35 @@ class Known(Protocol):
         ...
 
 
-class Merged:
-    """Where the batch lies in axes that it is merged into, remembered for the values of a graph.
+class MergedBatchAxes:
+    """The position of the batch in axes that it is merged into, cached for the values of a graph.
 
     Args:
-        known: shapes; what they say of a value that was asked about must not change.
+        known: shapes; those of a queried value must not change afterwards.
     """
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: KnownShapes) -> None:
         self.known = known
         self._rows: dict[ir.Value, Fraction | None] = {}
 
     def before_batch(self, value: ir.Value) -> int | None:
-        """How many extents of a merged axis lie before the batch: 1 for (N*T, C), T for (T*N, C).
+        """The factor of a merged axis that lies before the batch: 1 for (N*T, C), T for (T*N, C).
 
-        Accepts a value whose merged axis comes, through nodes that keep it, from Reshapes of a value that has the batch
-        in an axis of its own: a Reshape leaves elements in their order, so where the batch lay tells where it lies.
+        The merged axis must result, through nodes that keep it, from Reshapes of a value with a separate batch axis: a
+        Reshape keeps the order of elements, so the old position of the batch determines the new one.
 
-        Rejects, with None, a value that does not come from such a one, and one whose axis is cut in another way on the
-        way.
+        None for a value without such an origin, and for one whose axis is split differently in between.
 
         Args:
-            value: its batch axis is a multiple of the batch.
+            value: a value whose batch axis is a multiple of the batch.
         """
-        steps, rows = _steps(value, self.known), self._found(value)
+        steps, rows = _steps(value, self.known), self._rows_per_sample(value)
         if steps is None or rows is None or rows.denominator != 1 or steps % int(rows):
             return None
         return steps // int(rows)
 
-    def _found(self, value: ir.Value) -> Fraction | None:
-        """Rows of the merged axis that go by before the sample changes."""
+    def _rows_per_sample(self, value: ir.Value) -> Fraction | None:
+        """Number of consecutive rows of the merged axis that belong to one sample."""
         passed = []
         current: ir.Value | None = value
         while current is not None and current not in self._rows:
@@ -64,7 +63,7 @@ class Merged:
                 self._rows[current] = Fraction(1)
                 break
             passed.append(current)
-            current = self._from(current)
+            current = self._axis_source(current)
         rows = None if current is None else self._rows[current]
         for later in reversed(passed):
             node = later.producer()
@@ -74,19 +73,21 @@ class Merged:
             current = later
         return rows
 
-    def _from(self, value: ir.Value) -> ir.Value | None:
-        """The operand that a value has its merged axis from."""
+    def _axis_source(self, value: ir.Value) -> ir.Value | None:
+        """The operand from which a value inherits its merged axis."""
         node, steps = value.producer(), _steps(value, self.known)
         if node is None or steps is None:
             return None
-        given = [operand for operand in node.inputs if operand is not None and _steps(operand, self.known) is not None]
+        candidates = [
+            operand for operand in node.inputs if operand is not None and _steps(operand, self.known) is not None
+        ]
         if node.op_type in _SAME_ELEMENTS:
-            return given[0] if given and given[0] is node.inputs[0] else None
-        return next((operand for operand in given if _steps(operand, self.known) == steps), None)
+            return candidates[0] if candidates and candidates[0] is node.inputs[0] else None
+        return next((operand for operand in candidates if _steps(operand, self.known) == steps), None)
 
 
-def _steps(value: ir.Value, known: Known) -> int | None:
-    """How many times the batch its batch axis is; None where there is none."""
+def _steps(value: ir.Value, known: KnownShapes) -> int | None:
+    """The factor of the batch in a value's batch axis; None without a batch axis."""
     name = value.name or ""
     if value.is_initializer():
         return None
@@ -94,7 +95,7 @@ def _steps(value: ir.Value, known: Known) -> int | None:
     return None if axis is None else known.shape(name)[axis] // known.size(name)
 
 
-def _after(value: ir.Value, known: Known) -> int:
+def _after(value: ir.Value, known: KnownShapes) -> int:
     """Elements from one index of the batch axis to the next."""
     name = value.name or ""
     axis = known.batch_axis(name)

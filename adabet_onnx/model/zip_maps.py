@@ -1,7 +1,7 @@
-"""Outputs that no graph of tensors has: ZipMap's sequences of maps, and labels that are strings.
+"""Replace outputs that are not tensors of numbers: ZipMap's sequences of maps, and labels that are strings.
 
-skl2onnx writes both by default. A ZipMap's output holds the same numbers as the tensor that it takes in, so that tensor
-becomes the output; a string stands for the index of the largest of them. The names of the classes are kept.
+skl2onnx writes both by default. A ZipMap's output holds the same numbers as its input tensor, so that tensor becomes
+the output; a string label is the class with the largest of them. The names of the classes are recorded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")  # a
 _CLASSES = METADATA + "classes"
 
 
-def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
-    """Let tensors take the place of ZipMaps' outputs, and drop string outputs beside others, in place.
+def replace_zip_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
+    """Replace ZipMaps' outputs by tensors, and drop string outputs if there are others, in place.
 
-    Names of the classes that the file has go into its metadata, as ``classes``, where they are not 0, 1, 2, ...
+    Class names other than 0, 1, 2, ... are stored in the metadata as ``classes``.
 
     Args:
         proto: the model.
-        notes: what was changed is added, a sentence each.
+        notes: receives a sentence for each change.
     """
     graph = proto.graph
     zips = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and node.input and node.output}
@@ -38,15 +38,16 @@ def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
         node = zips.get(value.name)
         if node is not None:
             notes.append(
-                f"output {value.name!r}, a sequence of maps from class to number (ZipMap), was replaced by the tensor "
-                f"{node.input[0]!r} that it is made from"
+                f"output {value.name!r}, a sequence of maps from class to number (ZipMap), was replaced by its input "
+                f"tensor {node.input[0]!r}"
             )
             outputs.append(_tensor(node.input[0], graph))
         elif value.name not in strings or len(strings) == len(graph.output):
             outputs.append(value)
         else:
             notes.append(
-                f"output {value.name!r}, the class as a string, was dropped: the index of the largest tells it"
+                f"output {value.name!r}, the class as a string, was dropped: the index of the largest number gives the "
+                "class"
             )
     del graph.output[:]
     graph.output.extend(outputs)
@@ -55,7 +56,7 @@ def without_maps(proto: onnx.ModelProto, notes: list[str]) -> None:
 
 
 def _join_columns(graph: onnx.GraphProto, notes: list[str]) -> None:
-    """Let the tensor take the place of outputs that are its columns, one for each class (``zipmap="columns"``)."""
+    """Replace outputs that are the columns of a tensor, one for each class, by the tensor (``zipmap="columns"``)."""
     makers = {name: node for node in graph.node for name in node.output}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     sources = []
@@ -69,16 +70,18 @@ def _join_columns(graph: onnx.GraphProto, notes: list[str]) -> None:
     if len(names) != 1 or len(columns) < 2 or sorted(columns) != list(range(len(columns))):
         return
     joined = names.pop()
-    kept = [value for value, source in zip(graph.output, sources, strict=True) if source is None]
+    others = [value for value, source in zip(graph.output, sources, strict=True) if source is None]
     listed = ", ".join(repr(value.name) for value, source in zip(graph.output, sources, strict=True) if source)
-    notes.append(f"outputs {listed}, a column for each class, were replaced by {joined!r}, whose columns they are")
-    made = _tensor(joined, graph)
+    notes.append(
+        f"outputs {listed}, one column for each class, were replaced by {joined!r}, the tensor that holds the columns"
+    )
+    output = _tensor(joined, graph)
     del graph.output[:]
-    graph.output.extend([*kept, made])
+    graph.output.extend([*others, output])
 
 
 def _column_of(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> tuple[str, int] | None:
-    """The tensor of which a Slice takes one column, and which."""
+    """The tensor from which a Slice takes one column, and the index of the column."""
     if node.op_type != "Slice" or len(node.input) != 4 or any(name not in tensors for name in node.input[1:]):
         return None
     start, end, axis = (onnx.numpy_helper.to_array(tensors[name]).ravel().tolist() for name in node.input[1:])
@@ -92,28 +95,28 @@ def _is_string(value: onnx.ValueInfoProto) -> bool:
 
 
 def _tensor(name: str, graph: onnx.GraphProto) -> onnx.ValueInfoProto:
-    """What is known of a value that becomes an output: floats, with the shape that the file says, if it does."""
-    found = onnx.ValueInfoProto(name=name)
-    found.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    """The declaration of a value that becomes an output: floats, with the shape that the file states, if any."""
+    declaration = onnx.ValueInfoProto(name=name)
+    declaration.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     for value in graph.value_info:
         if value.name == name:
-            found.CopyFrom(value)
-    return found
+            declaration.CopyFrom(value)
+    return declaration
 
 
 def _keep_classes(proto: onnx.ModelProto, notes: list[str]) -> None:
-    """Names of classes into the metadata; what the index of a class stands for is said where it is not the class."""
+    """Store the names of the classes in the metadata, with a note, unless they are 0, 1, 2, ..."""
     classes = _listed(proto.graph.node) or _looked_up(proto.graph)
     if classes is None or classes == [str(index) for index in range(len(classes))]:
         return
     if all(entry.key != _CLASSES for entry in proto.metadata_props):
         proto.metadata_props.add(key=_CLASSES, value=json.dumps(classes))
     shown = ", ".join(f"{index} is {name!r}" for index, name in enumerate(classes[:6])) + ", ..." * (len(classes) > 6)
-    notes.append(f"labels are indices of the classes that the file names: {shown}")
+    notes.append(f"labels are indices of the named classes: {shown}")
 
 
 def _listed(nodes: Iterable[onnx.NodeProto]) -> list[str] | None:
-    """Of a ZipMap or a LinearClassifier."""
+    """The class labels of a ZipMap or a LinearClassifier."""
     for node in nodes:
         if node.op_type in ("ZipMap", "LinearClassifier") and node.domain == "ai.onnx.ml":
             for attribute in node.attribute:
@@ -123,7 +126,7 @@ def _listed(nodes: Iterable[onnx.NodeProto]) -> list[str] | None:
 
 
 def _looked_up(graph: onnx.GraphProto) -> list[str] | None:
-    """A table of strings in which an ArrayFeatureExtractor looks a class up."""
+    """The table of strings in which an ArrayFeatureExtractor looks up a class."""
     tables = {item.name: item for item in graph.initializer if item.data_type == onnx.TensorProto.STRING}
     for node in graph.node:
         if node.op_type == "ArrayFeatureExtractor" and node.input and node.input[0] in tables:

@@ -1,4 +1,4 @@
-"""What a graph computes from constants alone, and what comes out."""
+"""Which values a graph computes from constants alone, and what they are."""
 
 from __future__ import annotations
 
@@ -25,68 +25,70 @@ DIVISIONS = frozenset({"Div", "Mod"})
 
 
 def is_random(node: ir.Node) -> bool:
-    """Whether a node, or one in a graph inside it, gives random numbers. (A Dropout does not: see `inference`.)"""
+    """Whether a node, or one in a subgraph of it, generates random numbers (a Dropout does not count)."""
     if node.op_type in RANDOM and node.domain in ("", "ai.onnx"):
         return True
     return any(is_random(inner) for graph in subgraphs(node) for inner in graph)
 
 
 def varying(graph: ir.Graph) -> set[ir.Value]:
-    """Values that may differ from run to run: they depend on an input or on chance. All others are constant.
+    """Values that may differ from run to run because they depend on an input or on chance. All others are constant.
 
-    Accepted as constant is whatever is computed from initializers and constants alone, by any operators; rejected what
-    depends on an input at any distance, also by a graph inside a node, and what a random operator gives.
+    Constant is whatever is computed from initializers and constants alone, by any operators. Varying is whatever
+    depends on an input at any distance, also through a subgraph, and the results of random operators.
     """
-    found = {value for value in graph.inputs if not value.is_initializer()}
+    changing = {value for value in graph.inputs if not value.is_initializer()}
     for node in graph:
-        if any(value in found for value in reads(node)) or is_random(node):
-            found.update(node.outputs)
-    return found
+        if any(value in changing for value in reads(node)) or is_random(node):
+            changing.update(node.outputs)
+    return changing
 
 
 def evaluate(model: ir.Model, values: Sequence[ir.Value]) -> dict[ir.Value, np.ndarray]:
-    """What constant values are, as far as it can be computed in time.
+    """Compute constant values, as far as that is possible within the time limit.
 
     Args:
         model: the graph.
         values: outputs of its nodes, none of them `varying`.
 
     Raises:
-        ModelError: integers are divided by zero, which would end the process.
+        ModelError: integers are divided by zero, which would terminate the process.
     """
     check_divisors(model, ancestors(values))
     return _evaluate(model, values, time.monotonic() + TRIAL_SECONDS)
 
 
 def _evaluate(model: ir.Model, values: Sequence[ir.Value], end: float) -> dict[ir.Value, np.ndarray]:
-    found: dict[ir.Value, np.ndarray] = {}
+    arrays_by_value: dict[ir.Value, np.ndarray] = {}
     stack = [list(values)]
     while stack:
         part = stack.pop()
-        left = end - time.monotonic()
-        if not part or left <= 0:
+        seconds_left = end - time.monotonic()
+        if not part or seconds_left <= 0:
             continue
-        arrays = _run(model, part, left)
+        arrays = _run(model, part, seconds_left)
         if arrays is not None:
-            found.update((value, array) for value, array in zip(part, arrays, strict=True) if _is_plain(array))
+            arrays_by_value.update(
+                (value, array) for value, array in zip(part, arrays, strict=True) if _is_plain(array)
+            )
         elif len(part) > 1:  # one of them cannot be computed
             stack += [part[: len(part) // 2], part[len(part) // 2 :]]
-    return found
+    return arrays_by_value
 
 
 def check_divisors(model: ir.Model, nodes: Collection[ir.Node] | None = None) -> None:
-    """See that no integer is divided by a zero that is computed from constants, which ends the process.
+    """Check that no integer is divided by a zero computed from constants, which would terminate the process.
 
     Args:
         model: the graph.
-        nodes: to look at; None: all.
+        nodes: the nodes to check; None: all.
 
     Raises:
-        ModelError: one is; the node is named.
+        ModelError: a node divides by zero; the message names it.
     """
     changing, end = varying(model.graph), time.monotonic() + TRIAL_SECONDS
     known: dict[ir.Value, np.ndarray] = {}
-    for node in model.graph:  # in order: a divisor is computed when what it is computed by was looked at
+    for node in model.graph:  # in order: the inputs of a divisor are checked before it is computed
         if node.op_type not in DIVISIONS or len(node.inputs) < 2 or not (nodes is None or node in nodes):
             continue
         divisor = node.inputs[1]
@@ -121,18 +123,18 @@ def _run(model: ir.Model, values: Sequence[ir.Value], seconds: float) -> list[np
 
 
 def _by_reference(proto: onnx.ModelProto) -> list[np.ndarray] | None:
-    """Where no runtime is installed: by onnx's own evaluator, but for loops, which nothing could stop."""
+    """Evaluate with onnx's reference evaluator where no runtime is installed; no loops, which could not be stopped."""
     if any(attribute.HasField("g") for node in proto.graph.node for attribute in node.attribute):
         return None
     try:
         with during("onnx evaluates constants"), np.errstate(all="ignore"):
             return list(onnx.reference.ReferenceEvaluator(proto).run(None, {}))
-    except Exception:  # whatever it meets in the operators of a file
+    except Exception:  # operators of a file can raise anything
         return None
 
 
 def part_of(model: ir.Model, values: Collection[ir.Value]) -> onnx.ModelProto | None:
-    """A model that gives out constant values alone; None where their initializers are too many for one."""
+    """A model whose outputs are the given constant values; None if its initializers exceed the size limit."""
     needed = ancestors(values)
     nodes = [node for node in model.graph if node in needed]
     read = dict.fromkeys(value for node in nodes for value in reads(node) if value is not None)

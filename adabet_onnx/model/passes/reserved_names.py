@@ -1,4 +1,4 @@
-"""Values whose names onnxruntime-training uses itself are renamed: labels, target and anything ending in _grad."""
+"""Rename values whose names onnxruntime-training reserves: labels, target and anything ending in _grad."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class RenameClashes(ir.passes.InPlacePass):
         """Rename in place."""
         graph = model.graph
         values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
-        taken = {value.name for value in values}
+        names = {value.name for value in values}
         for value in values:
             name = value.name or ""
             if name not in RESERVED and not name.endswith("_grad"):
                 continue
             new = f"{name}_value"
-            while new in taken:
+            while new in names:
                 new += "_"
-            taken.add(new)
+            names.add(new)
             value.name = new
             self.renamed[name] = new
         return ir.passes.PassResult(model, bool(self.renamed))

@@ -1,6 +1,6 @@
-"""Which output of a graph holds the logits, or is made from them; others go, with what only they needed.
+"""Choose the output that holds the logits, or is computed from them; drop others and what only they needed.
 
-What is made from the logits alone stays: probabilities, the largest of them and their indices, the class.
+Outputs computed from the logits alone stay: probabilities, the largest of them and their indices, the class.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from ..pieces import path_of
 from .passes.unused import RemoveUnused
 from .probabilities import made_from, tail_of
 
-_TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # names, the most telling first
+_TELLING = ("logits", "logit", "output", "output0", "output_0", "outputs")  # telling names, in order of preference
 _MOST_LISTED = 12
 
 
 def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[str]) -> str:
-    """Leave one output and those made from the same logits alone, in place.
+    """Keep one output and those computed from the same logits alone, in place.
 
     Args:
         model: the graph.
         name: of the model, for messages.
-        logits: name of an output or of a value inside; None: the only output, or the only one whose name tells.
-        notes: a word on what was chosen is added where there was a choice.
+        logits: name of an output or of a value inside; None: the only output, or the only one with a telling name.
+        notes: receives a sentence about the choice where there was one.
 
     Returns:
-        The name of the output, or of the value inside that was asked for; it may be no output itself, where outputs
-        are made from it.
+        The name of the output, or of the requested value inside the graph, which need not be an output if outputs are
+        computed from it.
 
     Raises:
         UsageError: no value has that name.
-        ModelError: which one is meant cannot be told.
+        ModelError: the choice is ambiguous.
     """
     graph = model.graph
     outputs = list(graph.outputs)
@@ -49,43 +49,45 @@ def choose_output(model: ir.Model, name: str, logits: str | None, notes: list[st
         chosen = _telling(outputs)
         if chosen is None:
             raise ModelError(
-                f"{name} has {len(outputs)} outputs, and which of them a loss is computed from cannot be told: "
+                f"{name} has {len(outputs)} outputs, and it is unclear which of them a loss is computed from: "
                 f"{_listed(outputs)}. Choose one: `open_model({path_of(name)}, logits='NAME')`."
             )
     if outputs == [chosen]:
         return chosen.name or ""
     tail = tail_of(chosen)
     source = chosen if tail is None else tail.logits
-    kept = [value for value in outputs if value is chosen or made_from(value, source)] or [chosen]
+    remaining = [value for value in outputs if value is chosen or made_from(value, source)] or [chosen]
     inputs = [value for value in graph.inputs if value.uses()]
     graph.outputs.clear()
-    graph.outputs.extend(kept)
+    graph.outputs.extend(remaining)
     RemoveUnused()(model)
-    dropped = [value for value in inputs if not value.uses() and value not in kept]
+    dropped = [value for value in inputs if not value.uses() and value not in remaining]
     for value in dropped:
         graph.inputs.remove(value)
-    notes.append(_told(chosen, source, kept, [value for value in outputs if value not in kept], dropped))
+    notes.append(
+        _choice_note(chosen, source, remaining, [value for value in outputs if value not in remaining], dropped)
+    )
     return chosen.name or ""
 
 
-def _told(
+def _choice_note(
     chosen: ir.Value,
     logits: ir.Value,
     kept: Sequence[ir.Value],
     others: Sequence[ir.Value],
     inputs: Sequence[ir.Value],
 ) -> str:
-    """What became of the outputs, and of inputs that only some of them needed."""
-    stay = [value for value in kept if value is not chosen]
-    is_made = f"{chosen.name!r} is made from the logits {logits.name!r}"
-    told = [f"{chosen.name!r} is taken as the logits" if chosen is logits else is_made]
-    if stay:
-        what = "stays an output" if len(stay) == 1 else "stay outputs"
-        told.append(f"{_quoted(stay)}, made from them alone, {what}")
+    """Describe what became of the outputs, and of inputs that only some of them needed."""
+    staying = [value for value in kept if value is not chosen]
+    is_made = f"{chosen.name!r} is computed from the logits {logits.name!r}"
+    sentences = [f"{chosen.name!r} is used as the logits" if chosen is logits else is_made]
+    if staying:
+        verb = "stays an output" if len(staying) == 1 else "stay outputs"
+        sentences.append(f"{_quoted(staying)}, computed from them alone, {verb}")
     if others:
         without = f", with input {_quoted(inputs)}, which only they needed" * bool(inputs)
-        told.append(f"{_quoted(others)} {'was' if len(others) == 1 else 'were'} dropped{without}")
-    return "; ".join(told)
+        sentences.append(f"{_quoted(others)} {'was' if len(others) == 1 else 'were'} dropped{without}")
+    return "; ".join(sentences)
 
 
 def _quoted(values: Sequence[ir.Value]) -> str:
@@ -97,17 +99,19 @@ def _inner(graph: ir.Graph, name: str) -> ir.Value | None:
 
 
 def _telling(outputs: list[ir.Value]) -> ir.Value | None:
-    """The only output that holds float numbers, else the only one with the most telling name there is.
+    """The only output that holds floats, else the only one with the most telling name.
 
-    Outputs that are made from the same logits (probabilities, and the largest of them) count as one.
+    Outputs computed from the same logits (probabilities, and the largest of them) count as one.
     """
     floats = [value for value in outputs if isinstance(value.type, ir.TensorType) and _may_be_float(value)]
     tails = [tail_of(value) for value in floats]
     sources = {value if tail is None else tail.logits for value, tail in zip(floats, tails, strict=True)}
     if len(sources) == 1:
         return floats[0]
-    for word in _TELLING:
-        named = [value for value in floats if (value.name or "").lower().rsplit("/", 1)[-1].split(":")[0] == word]
+    for telling_name in _TELLING:
+        named = [
+            value for value in floats if (value.name or "").lower().rsplit("/", 1)[-1].split(":")[0] == telling_name
+        ]
         if len(named) == 1:
             return named[0]
         if named:
