@@ -38,9 +38,9 @@ def _command(name: str, parent: click.Context) -> Iterator[str]:
     context = parent
     for word in name.split():
         assert isinstance(command, click.Group)
-        found = command.get_command(context, word)
-        assert found is not None, name
-        command, context = found, click.Context(found, info_name=word, parent=context)
+        member = command.get_command(context, word)
+        assert member is not None, name
+        command, context = member, click.Context(member, info_name=word, parent=context)
     yield f"### {name} {{ #{name.replace(' ', '-')} }}\n"
     yield f"```text\n{' '.join(['adabet-onnx', name, *command.collect_usage_pieces(context)])}\n```\n"
     yield _prose(command.help or "")
@@ -52,7 +52,7 @@ def _command(name: str, parent: click.Context) -> Iterator[str]:
             rows[group].append(f"| `{_cell(record[0])}` | {_escaped(_cell(record[1]))} |")
     for group, records in rows.items():
         if records:
-            yield f"| {group} | |\n|:--|:--|\n" + "\n".join(records) + "\n{ .options }\n"
+            yield f"| {group} | |\n|:--|:--|\n" + "\n".join(records) + "\n"
     if command.epilog:
         yield _prose(command.epilog)
 
