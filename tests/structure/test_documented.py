@@ -51,7 +51,8 @@ ADDED = {
     "train": ["--epochs", "1"],
     "cost": ["--no-measure"],
     "compare": ["--strategies", "last,head", "--seeds", "1", "--epochs", "1", "--rates", "0.01"],
-    "stability": ["--group-size", "32", "--shuffles", "1", "--max-samples", "64"],
+    "menu": ["--entries", "2"],
+    "stability": ["--group-size", "32", "--shuffles", "1", "--subsets", "8"],
 }
 
 
@@ -126,6 +127,7 @@ def place(tmp_path, monkeypatch, checked_here):
 _RUN = [name for name in PAGES if name not in TESTED_ELSEWHERE | CODE_TESTED_ELSEWHERE and page(name)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _RUN, ids=lambda name: Path(name).stem)
 def test_blocks_run(name, place, monkeypatch, capfd):
     namespace: dict[str, object] = {"__name__": "page"}
@@ -143,6 +145,7 @@ def test_blocks_run(name, place, monkeypatch, capfd):
             pytest.fail(f"{name}, line {block.line}: {block.language} is not run here; mark the block")
 
 
+@pytest.mark.slow
 def test_commands_of_the_guides_for_apps_run(place, monkeypatch, capfd):
     commands = {
         tuple(words)
@@ -154,9 +157,10 @@ def test_commands_of_the_guides_for_apps_run(place, monkeypatch, capfd):
     assert len(commands) == 2, "what is the same is run once"
     for number, (program, *words) in enumerate(sorted(commands)):
         assert program == "adabet-onnx"
-        command_of(monkeypatch, capfd)(*words, "--output", f"device{number}")
+        command_of(monkeypatch, capfd)(*made_quick(words), "--output", f"device{number}")
 
 
+@pytest.mark.slow
 def test_the_file_of_options_runs(place, monkeypatch, capfd):
     [options] = [block.text for block in page("docs/getting-started.md") if block.language == "toml"]
     (place / "run.toml").write_text(options)
