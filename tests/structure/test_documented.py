@@ -23,7 +23,7 @@ import adabet_onnx
 from adabet_onnx import pipeline
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
-PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 # Pages whose blocks have a test of their own: of all languages, or (in guides for apps) of those other than the shell's,
 # whose commands are much the same in all of these.
 TESTED_ELSEWHERE = {"docs/fleet.md": "test_fleet_deltas.py"}
@@ -35,6 +35,7 @@ CODE_TESTED_ELSEWHERE = {
 }
 NOT_RUN = {
     "README.md": ["downloads packages"],
+    "CONTRIBUTING.md": ["builds and tests the project"],
     "docs/app-android.md": ["the delta comes from the phone"],
     "docs/app-react-native.md": ["downloads packages"],
     "docs/device-package.md": ["a formula", "pseudocode"],
@@ -177,6 +178,13 @@ def test_what_is_not_run():
 def test_other_tests_read_their_pages(name, test):
     [path] = (ROOT / "tests").rglob(test)
     assert f'"{Path(name).name}"' in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_that_a_page_names_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"`(?:python )?((?:tests|samples|converters|adabet_onnx|docs)/[\w./*-]+)`", text)
+    assert [path for path in paths if not list(ROOT.glob(path.rstrip("/")))] == []
 
 
 def test_blocks_are_seen():
