@@ -24,19 +24,19 @@ from .autodiff import differentiate, plan
 from .batch_inside import put_batch_inside
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder
-from .channels import Part
-from .hidden import compute_in_pieces
+from .channel_gradients import TrainedPart
+from .early_selection import select_early
+from .graph_split import Boundary, split_at_cut
+from .hidden_layers import compute_in_pieces
 from .losses import Loss, build_loss
 from .memory import step_bytes
-from .names import Names, Tensor, in_order, name_all
+from .names import GraphNames, StepTensor, in_order, name_all
 from .obstacles import explain
 from .opset import TARGET, raise_opset
 from .optimizers import Updates
 from .order import mask_chain, split_by_use
-from .parting import Boundary, part
 from .recipe import Recipe
 from .recompute import recompute
-from .selected import select_early
 from .shapes import annotate
 from .small_maps import convolve_by_matrix
 from .trained_norms import merge_norms
@@ -67,7 +67,7 @@ class Graphs:
     update: ir.Model
     evaluation: ir.Model
     boundary: tuple[Boundary, ...]
-    names: Names
+    names: GraphNames
     labels: ir.Value
 
 
@@ -78,18 +78,18 @@ class WholeGraphs:
     step: ir.Model
     gradients: ir.Model
     evaluation: ir.Model
-    names: Names
+    names: GraphNames
     labels: ir.Value
 
 
 @dataclass(frozen=True)
-class Step:
+class StepGraphs:
     """A training step: see `Graphs`."""
 
     frozen: ir.Model
     model: ir.Model
     boundary: tuple[Boundary, ...]
-    names: Names
+    names: GraphNames
     labels: str
 
 
@@ -106,7 +106,7 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     whole = _whole_graphs(prepared, recipe)
     data = [name for _, name in prepared.inputs]
     parted = [whole.step, whole.gradients, whole.evaluation]
-    frozen, boundary = part(parted, data, whole.names.labels, recipe.allowed)
+    frozen, boundary = split_at_cut(parted, data, whole.names.labels, recipe.allowed)
     _convolve(parted, whole.names, recipe)
     update = _update_graph(prepared, recipe, whole.names)
     return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
@@ -134,7 +134,7 @@ def _whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
     return WholeGraphs(step, gradients.finish_gradients(), evaluation.finish_evaluation(), gradients.names, labels)
 
 
-def make_step(prepared: Prepared, recipe: Recipe) -> Step:
+def make_step(prepared: Prepared, recipe: Recipe) -> StepGraphs:
     """The frozen graph and the step's alone, as `make_graphs` writes them.
 
     Raises:
@@ -143,16 +143,16 @@ def make_step(prepared: Prepared, recipe: Recipe) -> Step:
     return _step(prepared, recipe, _best_segments(prepared, recipe) if recipe.recompute else 0)
 
 
-def _step(prepared: Prepared, recipe: Recipe, segments: int) -> Step:
+def _step(prepared: Prepared, recipe: Recipe, segments: int) -> StepGraphs:
     draft, labels = _step_draft(prepared, recipe, segments)
     model = draft.finish_step()
     name = labels.name or ""
-    frozen, boundary = part([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
+    frozen, boundary = split_at_cut([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
     _convolve([model], draft.names, recipe)
-    return Step(frozen, model, boundary, draft.names, name)
+    return StepGraphs(frozen, model, boundary, draft.names, name)
 
 
-def _convolve(models: Sequence[ir.Model], names: Names, recipe: Recipe) -> None:
+def _convolve(models: Sequence[ir.Model], names: GraphNames, recipe: Recipe) -> None:
     """After the cut, whose values are those of the model."""
     for model in models:
         convolve_by_matrix(model, {tensor.input for tensor in names.parameters}, recipe.allowed)
@@ -218,12 +218,12 @@ class _Draft:
             raise ModelError(explain(route.obstacles, self._prepared))
         self._seed = seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
         parts = {
-            whole: Part(parameter, self._prepared.slices[parameter.name or ""])
+            whole: TrainedPart(parameter, self._prepared.slices[parameter.name or ""])
             for whole, parameter in zip(self._trained, self._parameters, strict=True)
             if whole is not parameter
         }
-        found = differentiate(route, seed, self._build, parts)
-        self._gradients = [found[value] for value in self._trained]
+        gradients = differentiate(route, seed, self._build, parts)
+        self._gradients = [gradients[value] for value in self._trained]
         if segments:
             recompute(self._build, list(forward), seed, segments)
         waits = mask_chain(self._build, forward, seed)
@@ -338,7 +338,7 @@ def _move_last(graph: ir.Graph, values: list[ir.Value]) -> None:
             graph.append(node)
 
 
-def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
+def _update_graph(prepared: Prepared, recipe: Recipe, names: GraphNames) -> ir.Model:
     """The optimizer alone, from gradients."""
     opset = max(prepared.graph.opset_imports.get("") or 0, TARGET)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
@@ -366,27 +366,27 @@ def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
     return ir.Model(graph, ir_version=prepared.graph.ir_version)
 
 
-def _outputs(tensors: Sequence[Tensor]) -> list[str]:
+def _outputs(tensors: Sequence[StepTensor]) -> list[str]:
     return [tensor.output for tensor in tensors]
 
 
-def _by_parameter(names: Names, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
-    found: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
+def _by_parameter(names: GraphNames, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
+    by_parameter: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
     for tensor, value in zip(names.moments, values, strict=True):
-        found[tensor.parameter].append(value)
-    return found
+        by_parameter[tensor.parameter].append(value)
+    return by_parameter
 
 
 def _input(name: str, shape: Sequence[int]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
-def _rate(names: Names) -> ir.Value:
+def _rate(names: GraphNames) -> ir.Value:
     """A single number; onnxruntime takes one of shape (1,) for it as well."""
     return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
 
 
-def _number(names: Names) -> ir.Value:
+def _number(names: GraphNames) -> ir.Value:
     return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
 
 

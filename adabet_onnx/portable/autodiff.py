@@ -15,12 +15,12 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..model.dims import dims_or_none
 from ..model.uses import reads, subgraphs
+from .backward_paths import BackwardPath, backward_paths
 from .builder import Builder
-from .channels import Part, narrowed, take
+from .channel_gradients import TrainedPart, narrowed, take
 from .composites import find_composite
-from .reach import Way, ways
-from .rules import find
-from .rules.registry import Look, Step
+from .rules import find_rule
+from .rules.registry import BackwardContext, NodeView
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
@@ -30,7 +30,7 @@ REMEDY = "Select layers after it, or export the model with other operators in it
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class GradientObstacle:
     """A node that cannot be differentiated.
 
     Attributes:
@@ -52,7 +52,7 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackwardPlan:
     """The backward pass.
 
     Attributes:
@@ -67,11 +67,11 @@ class Plan:
     output: ir.Value
     trainable: tuple[ir.Value, ...]
     steps: tuple[tuple[ir.Node, tuple[int, ...]], ...]
-    obstacles: tuple[Obstacle, ...]
+    obstacles: tuple[GradientObstacle, ...]
     unreached: tuple[ir.Value, ...]
 
 
-def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> Plan:
+def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> BackwardPlan:
     """Find the backward pass from a value to trained parameters.
 
     Args:
@@ -87,33 +87,35 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
     steps: list[tuple[ir.Node, tuple[int, ...]]] = []
-    obstacles: list[Obstacle] = []
+    obstacles: list[GradientObstacle] = []
     for node in reversed(list(graph)):
         if not any(value in needed and value in active for value in node.outputs):
             continue
-        wanted = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
-        if not wanted:
+        positions = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
+        if not positions:
             continue
-        obstacle = _obstacle(node, wanted, needed, opset)
+        obstacle = _obstacle(node, positions, needed, opset)
         if obstacle is not None:
             obstacles.append(obstacle)
-        steps.append((node, wanted))
-        for i in wanted:
+        steps.append((node, positions))
+        for i in positions:
             value = sources(node)[i]
             assert value is not None
             needed.add(value)
             reached.add(value)
     unreached = tuple(value for value in trainable if value not in reached)
-    return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
+    return BackwardPlan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
 
 
-def plan_each(graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int) -> list[Way]:
+def plan_each(
+    graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int
+) -> list[BackwardPath]:
     """What stands in the way of each of several sets of trained values; arguments as of `plan`."""
-    return ways(
+    return backward_paths(
         graph,
         output,
         sets,
-        reason=lambda node, wanted, needed: why_not(node, wanted, needed, opset),
+        reason=lambda node, positions, needed: obstacle_reason(node, positions, needed, opset),
         inputs=sources,
         carries=carries,
     )
@@ -136,29 +138,29 @@ def sources(node: ir.Node) -> Sequence[ir.Value | None]:
     return node.inputs[:1] if node.op_type == "CastLike" else reads(node)
 
 
-def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
-    reason = why_not(node, wanted, needed, opset)
+def _obstacle(node: ir.Node, positions: tuple[int, ...], needed: set[ir.Value], opset: int) -> GradientObstacle | None:
+    reason = obstacle_reason(node, positions, needed, opset)
     return None if reason is None else obstacle(node, reason)
 
 
-def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> Obstacle:
+def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> GradientObstacle:
     """A node that cannot be differentiated for this reason."""
-    return Obstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
+    return GradientObstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
 
 
-def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
     """Why a node cannot be differentiated, to be read after its name; None where it can.
 
     Args:
         node: a forward node.
-        wanted: positions of the inputs whose gradient is asked for.
+        positions: positions of the inputs whose gradient is asked for.
         needed: values whose gradient is, its own outputs among them.
         opset: of the graph.
     """
     if node.domain not in ("", "ai.onnx"):
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
-    entry = find(node.op_type)
-    if entry is None:
+    rule = find_rule(node.op_type)
+    if rule is None:
         inside = any(True for _ in subgraphs(node))
         return "computes in a graph inside it, which has no gradient here" if inside else "has no gradient here"
     if any(value is not None and value.dtype in _HALVES for value in (*node.inputs, *node.outputs)):
@@ -166,19 +168,19 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
     for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):
         if value.dtype is not None and value.dtype in _FLOATS and dims_or_none(value) is None:
             return f"has a value of unknown shape ({value.name!r})"
-    if entry.inputs is not None and not set(wanted) <= entry.inputs:
-        position = min(set(wanted) - entry.inputs)
+    if rule.inputs is not None and not set(positions) <= rule.inputs:
+        position = min(set(positions) - rule.inputs)
         operand = node.inputs[position]
         return f"has no gradient for its input {position} ({operand.name if operand is not None else None!r})"
-    if entry.outputs is not None:
-        others = [v for i, v in enumerate(node.outputs) if i not in entry.outputs and v in needed]
+    if rule.outputs is not None:
+        others = [v for i, v in enumerate(node.outputs) if i not in rule.outputs and v in needed]
         if others:
             return f"has no gradient for its output {others[0].name!r}"
-    return None if entry.check is None else entry.check(Look(node, wanted, opset))
+    return None if rule.check is None else rule.check(NodeView(node, positions, opset))
 
 
 def differentiate(
-    plan: Plan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, Part] | None = None
+    plan: BackwardPlan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, TrainedPart] | None = None
 ) -> dict[ir.Value, ir.Value]:
     """Write the nodes of the gradient.
 
@@ -199,7 +201,7 @@ def differentiate(
     parts = parts or {}
     gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
     of_parts: dict[ir.Value, list[ir.Value]] = {}
-    for node, wanted in reversed(plan.steps):
+    for node, positions in reversed(plan.steps):
         outputs = [_summed(gradients, value, build) for value in node.outputs]
         if not any(outputs):
             continue
@@ -211,45 +213,45 @@ def differentiate(
             composite.release(stand_in)
             gradients.setdefault(composite.x, []).append(gradient)
             continue
-        narrow = narrowed(node, wanted, parts, outputs, build)
+        narrow = narrowed(node, positions, parts, outputs, build)
         if narrow is not None:
-            for position, gradient in _apply(narrow.node, narrow.wanted, build, [narrow.gradient]).items():
+            for position, gradient in _apply(narrow.node, narrow.positions, build, [narrow.gradient]).items():
                 whole = node.inputs[position]
                 assert whole is not None
                 of_parts.setdefault(whole, []).append(gradient)
             narrow.release()
-            wanted = tuple(position for position in wanted if position not in narrow.wanted)
-        if not wanted:
+            positions = tuple(position for position in positions if position not in narrow.positions)
+        if not positions:
             continue
-        for position, gradient in _apply(node, wanted, build, outputs).items():
+        for position, gradient in _apply(node, positions, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
-            assert position in wanted, f"{node.op_type} gave a gradient nobody asked for ({position})"
+            assert position in positions, f"{node.op_type} gave a gradient nobody asked for ({position})"
             gradients.setdefault(operand, []).append(gradient)
     result = {}
     for parameter in plan.trainable:
         build.begin(f"{parameter.name}/grad")
-        found = _summed(gradients, parameter, build)
+        total = _summed(gradients, parameter, build)
         name = parameter.name
         if parameter in parts:
             name, part = parts[parameter].value.name, parts[parameter].slice
-            if found is not None:
-                of_parts.setdefault(parameter, []).append(take(build, found, part.indices, part.axis))
-            found = _summed(of_parts, parameter, build)
-        if found is None:
+            if total is not None:
+                of_parts.setdefault(parameter, []).append(take(build, total, part.indices, part.axis))
+            total = _summed(of_parts, parameter, build)
+        if total is None:
             raise ModelError(
                 f"parameter {name!r} has no gradient: the logits do not depend on it. Select other layers."
             )
-        result[parameter] = found
+        result[parameter] = total
     return result
 
 
 def _apply(
-    node: ir.Node, wanted: tuple[int, ...], build: Builder, outputs: list[ir.Value | None]
+    node: ir.Node, positions: tuple[int, ...], build: Builder, outputs: list[ir.Value | None]
 ) -> dict[int, ir.Value]:
-    entry = find(node.op_type)
-    assert entry is not None
-    return entry.rule(Step(node, wanted, build, outputs))
+    rule = find_rule(node.op_type)
+    assert rule is not None
+    return rule.rule(BackwardContext(node, positions, build, outputs))
 
 
 def _summed(gradients: dict[ir.Value, list[ir.Value]], value: ir.Value, build: Builder) -> ir.Value | None:

@@ -22,7 +22,7 @@ from .builder import Builder
 from .rules.conv_geometry import Geometry, check, geometry
 from .rules.conv_matrix import channels_by_matrix
 from .rules.conv_strategy import by_matrix
-from .rules.registry import Look
+from .rules.registry import NodeView
 
 _OPERATORS = ("Add", "Gemm", "MatMul", "Reshape", "Transpose")
 _POSITIONS = 7 * 7  # of an image; at 8x8 a product for each sample is as fast
@@ -76,12 +76,12 @@ class _Turning:
         """All of it."""
         for node in list(self._graph):
             self._build.begin(node.name or node.op_type)
-            found = self._found(node)
+            rewritten = self._rewritten(node)
             made = self._build.take()
             if made:
                 self._graph.insert_before(node, made)
-            if found is not None:
-                self._turned[node.outputs[0]] = found
+            if rewritten is not None:
+                self._turned[node.outputs[0]] = rewritten
                 self._replaced.append(node)
         gone = set(self._replaced)
         for node in self._replaced:  # what others read is turned back
@@ -99,7 +99,7 @@ class _Turning:
             if value.uses():
                 self._graph.register_initializer(value)
 
-    def _found(self, node: ir.Node) -> ir.Value | None:
+    def _rewritten(self, node: ir.Node) -> ir.Value | None:
         """What a node gives, turned; None where it is left as it is."""
         if node.domain not in ("", "ai.onnx") or not _is_small(node.outputs[0]) or len(node.outputs) > 1:
             return None
@@ -142,8 +142,8 @@ class _Turning:
             return None
         shape, build = dims(x), self._build
         flat = build.reshape(self._turned[x], [1, shape[1], product((shape[0], *shape[2:]))])
-        found = build.op("BatchNormalization", flat, *node.inputs[1:], shape=dims(flat), **attributes_of(node))
-        return build.reshape(found, dims(self._turned[x]))
+        normalised = build.op("BatchNormalization", flat, *node.inputs[1:], shape=dims(flat), **attributes_of(node))
+        return build.reshape(normalised, dims(self._turned[x]))
 
     def _convolved(self, node: ir.Node) -> ir.Value | None:
         x, weight = node.inputs[0], node.inputs[1]
@@ -151,10 +151,10 @@ class _Turning:
             return None
         if any(value in self._parted for value in node.inputs[1:]):
             return None
-        look = Look(node, (0, 1), self._build.opset)
-        if check(look) is not None:
+        view = NodeView(node, (0, 1), self._build.opset)
+        if check(view) is not None:
             return None
-        g = geometry(look)
+        g = geometry(view)
         if g.depthwise and g.taps > 1 and by_matrix(g):
             return self._depthwise(node, g)
         return self._product(node, g) if _is_product(g) else None
@@ -168,8 +168,8 @@ class _Turning:
         matrix = build.reshape(weight, [g.features, g.channels])
         columns = build.reshape(self._turn(node.inputs[0]), [g.channels, long])
         column = None if bias is None else build.reshape(bias, [g.features, 1])
-        found = build.op("Gemm", matrix, columns, column, shape=[g.features, long])
-        return build.reshape(found, [g.features, batch, *g.out])
+        products = build.op("Gemm", matrix, columns, column, shape=[g.features, long])
+        return build.reshape(products, [g.features, batch, *g.out])
 
     def _depthwise(self, node: ir.Node, g: Geometry) -> ir.Value:
         build, weight, bias = self._build, node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
@@ -177,10 +177,10 @@ class _Turning:
         assert node.inputs[0] is not None
         batch = dims(node.inputs[0])[0]
         images = build.reshape(self._turn(node.inputs[0]), [g.channels, batch, g.pixels])
-        found = channels_by_matrix(build, images, weight, g)
+        convolved = channels_by_matrix(build, images, weight, g)
         if bias is not None:
-            found = build.add(found, build.reshape(bias, [g.channels, 1, 1]))
-        return build.reshape(found, [g.channels, batch, *g.out])
+            convolved = build.add(convolved, build.reshape(bias, [g.channels, 1, 1]))
+        return build.reshape(convolved, [g.channels, batch, *g.out])
 
 
 def _is_product(g: Geometry) -> bool:

@@ -21,12 +21,12 @@ def moving_nodes(graph: ir.Graph, trained: Collection[ir.Value]) -> list[ir.Node
         ModelError: two of them have the same statistics: applications of one layer, whose batches would move them in
             turn.
     """
-    found: list[ir.Node] = []
+    moving: list[ir.Node] = []
     for node in graph:
         if node.op_type == "BatchNormalization" and any(_is_of(value, trained) for value in node.inputs[1:3]):
-            found.append(node)
+            moving.append(node)
     owners: dict[ir.Value, ir.Node] = {}
-    for node in found:
+    for node in moving:
         for value in statistics(node):
             other = owners.setdefault(value, node)
             if other is not node:
@@ -34,7 +34,7 @@ def moving_nodes(graph: ir.Graph, trained: Collection[ir.Value]) -> list[ir.Node
                     f"the normalisation at nodes {other.name!r} and {node.name!r} is applied several times with the "
                     "same statistics, which a batch cannot move. Use `batch_norm='frozen'`, or leave it out."
                 )
-    return found
+    return moving
 
 
 def _is_of(value: ir.Value | None, trained: Collection[ir.Value]) -> bool:

@@ -70,12 +70,12 @@ class Builder:
 
     def unique(self, name: str) -> str:
         """A name nobody has, made from this one; it is taken from now on."""
-        found, count = name, 1
-        while found in self._names:
+        candidate, count = name, 1
+        while candidate in self._names:
             count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
 
     def op(
         self, op_type: str, *inputs: ir.Value | None, shape: Sequence[Dim] | None = None, **attributes: Any
@@ -226,13 +226,20 @@ class Builder:
 
     def spread(self, value: ir.Value, share: ir.Value, number: float) -> ir.Value:
         """A value times a number, broadcast by multiplying with a constant that holds it; a mask spares that pass."""
-        found = self.mul(value, share)
-        self._spread[found] = value, number
-        return found
+        product = self.mul(value, share)
+        self._spread[product] = value, number
+        return product
 
     def mask(self, op_type: str, *inputs: ir.Value) -> ir.Value:
-        """A bool value that a rule takes from an activation, so that the activation itself need not be kept."""
-        value = self.op(op_type, *inputs)
+        """A bool value that a rule computes from an activation and reads instead of it; see `declare_mask`."""
+        return self.declare_mask(self.op(op_type, *inputs))
+
+    def declare_mask(self, value: ir.Value) -> ir.Value:
+        """Record that a rule reads this value, computed from an activation, instead of the activation itself.
+
+        A rule declares no more than that. When the value is computed, and whether the activation is freed early, is
+        decided by `order.mask_chain`.
+        """
         self.masks.append(value)
         return value
 

@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
 from ..errors import RecordError, TrainingError
-from .names import Tensor
+from .names import StepTensor
 
 _FLOAT = np.dtype("<f4")
 
 
 @dataclass
-class State:
+class TrainingState:
     """Parameters and optimizer state by name, how many updates they have seen, and properties."""
 
     tensors: dict[str, np.ndarray]
@@ -33,16 +33,16 @@ class State:
     properties: dict[str, str] = field(default_factory=dict)
 
 
-def offsets(tensors: Sequence[Tensor]) -> list[int]:
+def offsets(tensors: Sequence[StepTensor]) -> list[int]:
     """Where in state.bin each tensor begins, in bytes."""
-    found, total = [], 0
+    starts, total = [], 0
     for tensor in tensors:
-        found.append(total)
+        starts.append(total)
         total += _FLOAT.itemsize * math.prod(tensor.shape)
-    return found
+    return starts
 
 
-def write_initial(path: Path, tensors: Sequence[Tensor], values: Mapping[str, np.ndarray]) -> None:
+def write_initial(path: Path, tensors: Sequence[StepTensor], values: Mapping[str, np.ndarray]) -> None:
     """Write state.bin; what has no value given is zero."""
     with path.open("wb") as file:
         for tensor in tensors:
@@ -51,7 +51,7 @@ def write_initial(path: Path, tensors: Sequence[Tensor], values: Mapping[str, np
             file.write(np.ascontiguousarray(array).tobytes())
 
 
-def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
+def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
     """Read state.bin by the manifest's entries of parameters and state.
 
     Raises:
@@ -65,10 +65,10 @@ def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
             raise RecordError(f"{path} is too short for {entry['name']!r}. Make the artifacts again.")
         array = np.frombuffer(data, _FLOAT, count, offset)
         tensors[str(entry["name"])] = array.astype(np.float32).reshape(entry["shape"])
-    return State(tensors)
+    return TrainingState(tensors)
 
 
-def save(path: Path, state: State) -> None:
+def save(path: Path, state: TrainingState) -> None:
     """Write a checkpoint.
 
     Raises:
@@ -79,7 +79,7 @@ def save(path: Path, state: State) -> None:
     path.write_bytes(serialised(tensors, metadata=metadata))
 
 
-def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
+def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
     """Read a checkpoint, and see that it is one of a training with these parameters and state.
 
     Raises:
@@ -90,12 +90,12 @@ def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
             metadata = file.metadata() or {}
             tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no dict)
         properties = json.loads(metadata["properties"])
-        state = State(tensors, int(metadata["step"]), {str(k): str(v) for k, v in properties.items()})
+        state = TrainingState(tensors, int(metadata["step"]), {str(k): str(v) for k, v in properties.items()})
     except (SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise TrainingError(f"the checkpoint {path} cannot be read: {error}. {_REMEDY}") from error
     for entry in entries:
-        found = tensors.get(str(entry["name"]))
-        if found is None or list(found.shape) != list(entry["shape"]) or found.dtype != np.float32:
+        tensor = tensors.get(str(entry["name"]))
+        if tensor is None or list(tensor.shape) != list(entry["shape"]) or tensor.dtype != np.float32:
             raise TrainingError(
                 f"the checkpoint {path} does not fit: {entry['name']!r} is missing or differs. {_REMEDY}"
             )

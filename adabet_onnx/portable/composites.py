@@ -60,15 +60,15 @@ def find_composite(root: ir.Node) -> Composite | None:
 
 def _factors(node: ir.Node) -> list[ir.Value]:
     """The factors of a product, products that only it uses taken apart."""
-    found: list[ir.Value] = []
+    factors: list[ir.Value] = []
     for value in node.inputs:
         assert value is not None
         producer = _only_for(value, "Mul")
-        if producer is not None and len(found) < 4:
-            found += _factors(producer)
+        if producer is not None and len(factors) < 4:
+            factors += _factors(producer)
         else:
-            found.append(value)
-    return found
+            factors.append(value)
+    return factors
 
 
 def _only_for(value: ir.Value, op_type: str) -> ir.Node | None:

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from ..model.dims import count, dims_or_none
 from ..model.uses import reads
 from .batch_sizes import from_size
-from .layout import Layout, Place
+from .layout import Place, SampleLayout
 from .numbering import Numbering
 from .per_sample import places
 
@@ -61,7 +61,7 @@ class Crossing:
 
     value: ir.Value
     number: int
-    layout: Layout
+    layout: SampleLayout
 
 
 @dataclass(frozen=True)
@@ -112,38 +112,40 @@ class _Frozen:
     """
 
     def __init__(self, graph: ir.Graph, numbers: Mapping[ir.Value, int], where: Mapping[ir.Value, Place]) -> None:
-        self.values: dict[int, tuple[ir.Value, Layout]] = {}
+        self.values: dict[int, tuple[ir.Value, SampleLayout]] = {}
         self.made: dict[int, ir.Node] = {}
         self.operands: dict[int, tuple[int, ...]] = {}
         self.results: dict[int, tuple[int, ...]] = {}
         self.producer: dict[int, int] = {}
         for value in graph.inputs:
             place = where[value]
-            if isinstance(place, Layout):
+            if isinstance(place, SampleLayout):
                 self.values.setdefault(numbers[value], (value, place))
         for node in graph:
             first = numbers[node.outputs[0]]
-            if first in self.made or not any(isinstance(where[value], Layout) for value in node.outputs):
+            if first in self.made or not any(isinstance(where[value], SampleLayout) for value in node.outputs):
                 continue
-            given = [numbers[value] for value in reads(node) if value is not None and isinstance(where[value], Layout)]
+            given = [
+                numbers[value] for value in reads(node) if value is not None and isinstance(where[value], SampleLayout)
+            ]
             self.made[first], self.operands[first] = node, tuple(dict.fromkeys(given))
             self.results[first] = tuple(numbers[value] for value in node.outputs)
             for value in node.outputs:
                 place = where[value]
                 self.producer[numbers[value]] = first
-                if isinstance(place, Layout):
+                if isinstance(place, SampleLayout):
                     self.values.setdefault(numbers[value], (value, place))
 
     def needed(self, read: Collection[int]) -> set[int]:
         """The nodes that values are computed by."""
-        found: set[int] = set()
+        needed: set[int] = set()
         stack = [self.producer[number] for number in read if number in self.producer]
         while stack:
             node = stack.pop()
-            if node not in found:
-                found.add(node)
+            if node not in needed:
+                needed.add(node)
                 stack.extend(self.producer[number] for number in self.operands[node] if number in self.producer)
-        return found
+        return needed
 
     def kept_bytes(self, number: int) -> int:
         """What keeping a value of one sample takes."""
@@ -169,12 +171,12 @@ def _cheapest(frozen: _Frozen, needed: set[int], read: Collection[int]) -> set[i
     kept = network.before()
     if kept is None:  # what a heavy node gives cannot be kept
         kept = set()
-    found = set()
+    crossing = set()
     for number in (n for n in frozen.values if n not in frozen.producer or frozen.producer[n] in kept):
         later = any(number in frozen.operands[node] for node in needed - kept)
         if later or number in read:
-            found.add(number)
-    return found
+            crossing.add(number)
+    return crossing
 
 
 class _Network:

@@ -23,14 +23,14 @@ from ..quantiser import quantised
 from ..runtime import in_memory
 from . import checkpoint, weights
 from .assemble import Graphs, make_graphs
-from .graft import check_same, grafted
-from .kept_quantised import frozen_as_it_came, trial_feeds
+from .frozen_replacement import check_boundary_values, with_frozen_graph
 from .memory import step_bytes
-from .names import Tensor
+from .names import StepTensor
 from .opset import lower_opset, oldest_runtime
+from .original_quantised import original_frozen, trial_feeds
 from .profiles import fit_profile
+from .quantised_cleanup import clean_up, wide_range_nodes
 from .recipe import Recipe
-from .tight import tighten, wide_ranges
 
 FILES = {
     "frozen": "frozen.onnx",
@@ -95,7 +95,7 @@ def write(
         "update": graphs.update,
         "evaluation": graphs.evaluation,
     }
-    stored = weights.Weights(folder)
+    stored = weights.WeightsWriter(folder)
     opset = ir_version = 0
     operators: set[str] = set()
     for what, written in models.items():
@@ -168,24 +168,26 @@ def _as_it_runs(
         return frozen, None
     lower_opset(frozen)
     if precision == "auto":
-        found, feeds = frozen_as_it_came(prepared, frozen, boundary), trial_feeds(prepared, frozen)
-        if found is None or feeds is None:
+        quantised_frozen, feeds = original_frozen(prepared, frozen, boundary), trial_feeds(prepared, frozen)
+        if quantised_frozen is None or feeds is None:
             return frozen, None
         try:
-            check_same(prepared, frozen, boundary, feeds)
-            return found, grafted(prepared, found, boundary)
+            check_boundary_values(prepared, frozen, boundary, feeds)
+            return quantised_frozen, with_frozen_graph(prepared, quantised_frozen, boundary)
         except ModelError:  # it was not asked for
             return frozen, None
     assert calibration is not None
     batches = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
-    check_same(prepared, frozen, boundary, batches[0])
+    check_boundary_values(prepared, frozen, boundary, batches[0])
     proto = ir.to_proto(in_memory(frozen))
-    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_ranges(frozen)))
-    tighten(found)
-    return found, grafted(prepared, found, boundary)
+    quantised_frozen = ir.from_proto(
+        quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_range_nodes(frozen))
+    )
+    clean_up(quantised_frozen)
+    return quantised_frozen, with_frozen_graph(prepared, quantised_frozen, boundary)
 
 
-def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:
+def _entry(tensor: StepTensor, offset: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": tensor.name,
         "input": tensor.input,
@@ -202,7 +204,7 @@ def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:
     return entry
 
 
-def _channels(tensor: Tensor, prepared: Prepared) -> dict[str, Any]:
+def _channels(tensor: StepTensor, prepared: Prepared) -> dict[str, Any]:
     """Of a parameter that is part of a tensor, which part."""
     part = prepared.slices.get(tensor.name)
     return {} if part is None else {"channels": {"axis": part.axis, "indices": list(part.indices)}}

@@ -9,7 +9,7 @@ from ..model.dims import Dims
 
 
 @dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """Where the samples lie in a value, each of which is computed from its own part of the inputs.
 
     Attributes:
@@ -31,7 +31,7 @@ class Kind(Enum):
     TAIL = "depends on what changes in training, on several samples, or on chance"
 
 
-Place = Layout | Kind
+Place = SampleLayout | Kind
 
 
 def batch_axes(extents: Dims | None) -> list[int] | None:

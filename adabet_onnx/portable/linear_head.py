@@ -110,12 +110,12 @@ class LinearHead:
             return list(zip(pads[: len(extents)], pads[len(extents) :], strict=True))
         if kind == "VALID":
             return [(0, 0)] * len(extents)
-        found = []
+        pairs = []
         for extent, long, step in zip(extents, reach, strides, strict=True):
             whole = max(0, (-(-extent // step) - 1) * step + long - extent)
             few, many = whole // 2, whole - whole // 2
-            found.append((few, many) if kind == "SAME_UPPER" else (many, few))
-        return found
+            pairs.append((few, many) if kind == "SAME_UPPER" else (many, few))
+        return pairs
 
     def parameters(
         self, weight: np.ndarray, bias: np.ndarray, kernel: tuple[int, ...]
@@ -260,11 +260,11 @@ def _reads(value: ir.Value, source: ir.Value) -> bool:
     return False
 
 
-def _cut(graph: ir.Model, wanted: str, begin: str | None = None) -> ir.Model:
+def _cut(graph: ir.Model, output_name: str, begin: str | None = None) -> ir.Model:
     """The part of a graph that makes a value, from another on that becomes an input."""
     part = graph.clone()
     values = _values(part.graph)
-    output = values[wanted]
+    output = values[output_name]
     if begin is not None:
         old = values[begin]
         given = ir.Value(name=f"{begin}/given", type=ir.TensorType(ir.DataType.FLOAT))
@@ -303,14 +303,14 @@ def places(indices: np.ndarray, ones: np.ndarray, noise: np.ndarray, outputs: in
         NotLinearError: an output is not found, or mixed with others, or what is added up is not an average.
     """
     count = len(indices)
-    flat, found = indices.reshape(count, -1), np.rint(indices.reshape(count, -1)).astype(np.int64)
+    flat, numbers = indices.reshape(count, -1), np.rint(indices.reshape(count, -1)).astype(np.int64)
     each = math.prod(flat.shape[1:]) // outputs
-    exact = np.abs(flat - found).max(initial=0.0) < 1e-3 * max(1.0, outputs / 1e3)
-    if not exact or (found != found[0]).any() or (np.bincount(found[0].clip(0), minlength=outputs) != each).any():
+    exact = np.abs(flat - numbers).max(initial=0.0) < 1e-3 * max(1.0, outputs / 1e3)
+    if not exact or (numbers != numbers[0]).any() or (np.bincount(numbers[0].clip(0), minlength=outputs) != each).any():
         raise NotLinearError("its outputs are mixed on their way to the logits")
     if np.abs(ones - 1).max(initial=0.0) > 1e-4:
         raise NotLinearError("its outputs are added up, not averaged, on their way to the logits")
-    order = np.argsort(found[0], kind="stable").reshape(outputs, each)
+    order = np.argsort(numbers[0], kind="stable").reshape(outputs, each)
     laid = noise.reshape(count, -1)[:, order]
     if np.abs(laid - laid[:, :1]).max(initial=0.0) > 1e-4 * max(1.0, float(np.abs(laid).max(initial=0.0))):
         raise NotLinearError("its outputs lie in different orders in the logits")

@@ -14,7 +14,7 @@ from .optimizers import Optimizer
 
 
 @dataclass(frozen=True)
-class Tensor:
+class StepTensor:
     """A parameter, or a piece of state, on its way through a step.
 
     Attributes:
@@ -37,7 +37,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Names:
+class GraphNames:
     """What inputs and outputs of the graphs are called; the same in all of them."""
 
     labels: str
@@ -45,23 +45,23 @@ class Names:
     step: str
     loss: str
     logits: str
-    parameters: tuple[Tensor, ...]
-    state: tuple[Tensor, ...]
+    parameters: tuple[StepTensor, ...]
+    state: tuple[StepTensor, ...]
 
     @property
-    def moments(self) -> tuple[Tensor, ...]:
+    def moments(self) -> tuple[StepTensor, ...]:
         """The optimizer's state."""
         return tuple(tensor for tensor in self.state if not tensor.moves)
 
     @property
-    def statistics(self) -> tuple[Tensor, ...]:
+    def statistics(self) -> tuple[StepTensor, ...]:
         """Running statistics."""
         return tuple(tensor for tensor in self.state if tensor.moves)
 
 
 def name_all(
     build: Builder, prepared: Prepared, logits: ir.Value, loss: str, optimizer: Optimizer, moving: Sequence[ir.Value]
-) -> Names:
+) -> GraphNames:
     """Names that nothing in the graph has.
 
     Args:
@@ -80,15 +80,15 @@ def name_all(
         assert tensor is not None
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         output, gradient = build.unique(f"{name}.new"), build.unique(f"{name}.gradient")
-        parameters.append(Tensor(name, name, output, shape, name, gradient))
+        parameters.append(StepTensor(name, name, output, shape, name, gradient))
         for moment in optimizer.moments:
             own = build.unique(f"{name}.{moment}")
-            state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
+            state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, name))
     for value in moving:
         own = value.name or ""
         shape = tuple(d for d in dims(value) if isinstance(d, int))
-        state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
-    return Names(labels, rate, step, value_of_loss, logits.name or "", tuple(parameters), tuple(state))
+        state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
+    return GraphNames(labels, rate, step, value_of_loss, logits.name or "", tuple(parameters), tuple(state))
 
 
 def in_order(prepared: Prepared) -> list[str]:

@@ -34,10 +34,10 @@ def infer_outputs(node: ir.Node, attributes: Mapping[str, Any], opset: int) -> N
     inputs = tuple(_described(value) for value in node.inputs)
     try:
         given = tuple(sorted((name, _hashable(value)) for name, value in attributes.items()))
-        found = _known(node.op_type, opset, given, inputs, len(node.outputs))
+        inferred = _known(node.op_type, opset, given, inputs, len(node.outputs))
     except TypeError:  # an attribute that cannot be compared, such as a tensor
-        found = _infer(node.op_type, opset, attributes, inputs, len(node.outputs))
-    for value, output in zip(node.outputs, found, strict=True):
+        inferred = _infer(node.op_type, opset, attributes, inputs, len(node.outputs))
+    for value, output in zip(node.outputs, inferred, strict=True):
         if output is not None:
             value.dtype = ir.DataType(output[0])
             if output[1] is not None:
@@ -87,20 +87,20 @@ def _infer(
     node = ir.node(op_type, made, dict(attributes), num_outputs=outputs, name="node")
     for position, value in enumerate(node.outputs):
         value.name = f"y{position}"
-    found = onnx.shape_inference.infer_node_outputs(
+    inferred = onnx.shape_inference.infer_node_outputs(
         onnx.defs.get_schema(op_type, opset, ""),
         ir.to_proto(node),
         types,
         data,
         opset_imports=[onnx.helper.make_opsetid("", opset)],
     )
-    return tuple(_output(found.get(value.name or "")) for value in node.outputs)
+    return tuple(_output(inferred.get(value.name or "")) for value in node.outputs)
 
 
-def _output(found: onnx.TypeProto | None) -> _Output:
-    if found is None:
+def _output(inferred: onnx.TypeProto | None) -> _Output:
+    if inferred is None:
         return None
-    tensor = found.tensor_type
+    tensor = inferred.tensor_type
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
     extents = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)

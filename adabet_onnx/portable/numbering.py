@@ -31,18 +31,18 @@ class Numbering:
 
     def of(self, graph: ir.Graph) -> dict[ir.Value, int]:
         """The numbers of a graph's values; its nodes are in order."""
-        found: dict[ir.Value, int] = {}
+        numbers: dict[ir.Value, int] = {}
         for value in graph.inputs:
-            found[value] = self._number(("input", value.name))
+            numbers[value] = self._number(("input", value.name))
         for value in graph.initializers.values():
-            found[value] = self._number(self._constant(value))
+            numbers[value] = self._number(self._constant(value))
         for node in graph:
-            inputs = tuple(-1 if value is None else found[value] for value in reads(node))
+            inputs = tuple(-1 if value is None else numbers[value] for value in reads(node))
             attributes = tuple(sorted((name, _content(item)) for name, item in node.attributes.items()))
             key = (node.domain, node.op_type, attributes, inputs, len(node.outputs))
             for position, value in enumerate(node.outputs):
-                found[value] = self._number((*key, position))
-        return found
+                numbers[value] = self._number((*key, position))
+        return numbers
 
     def _number(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers))

@@ -9,12 +9,12 @@ import onnx_ir as ir
 from ..model.earlier import earlier_value
 from ..model.prepare import Prepared
 from ..model.uses import reads, subgraphs
-from .autodiff import Obstacle
+from .autodiff import GradientObstacle
 
 _SHOWN = 3
 
 
-def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
+def explain(obstacles: Sequence[GradientObstacle], prepared: Prepared) -> str:
     """A message: each node, the layer it belongs to or comes after, why, and what to do.
 
     Args:
@@ -40,7 +40,7 @@ def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
     return f"{prepared.model.name} cannot be trained with this selection: {' '.join(lines)}"
 
 
-def way_around(obstacle: Obstacle, prepared: Prepared) -> str | None:
+def way_around(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
     """What to do where no layer comes after a node: to take a value before it as the logits, if there is one."""
     node = next((node for node in prepared.model.graph.graph if node.name == obstacle.node), None)
     if node is None or _layers_after(obstacle, prepared, ()):
@@ -51,13 +51,13 @@ def way_around(obstacle: Obstacle, prepared: Prepared) -> str | None:
     return earlier.remedy(prepared.model.name, "is made without it")
 
 
-def _line(obstacle: Obstacle, prepared: Prepared) -> str:
+def _line(obstacle: GradientObstacle, prepared: Prepared) -> str:
     layer = layer_of(obstacle, prepared)
     where = f", in layer {layer!r}," if layer else ""
     return f"node {obstacle.node!r} ({obstacle.op_type}){where} {obstacle.reason}."
 
 
-def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
+def layer_of(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
     """The layer a node is, or else the nearest one before it."""
     layers = {node: layer.name for layer in prepared.model.layers for node in layer.nodes}
     nodes = {node.name: node for node in prepared.graph.graph}
@@ -73,7 +73,7 @@ def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
     return None
 
 
-def _trained_inside(obstacle: Obstacle, prepared: Prepared) -> tuple[str, ...]:
+def _trained_inside(obstacle: GradientObstacle, prepared: Prepared) -> tuple[str, ...]:
     """Tensors to be trained that a node with a graph inside reads there, beside layers that come after it."""
     node = next((node for node in prepared.graph.graph if node.name == obstacle.node), None)
     if node is None or not any(True for _ in subgraphs(node)):
@@ -82,7 +82,7 @@ def _trained_inside(obstacle: Obstacle, prepared: Prepared) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in read if name is not None and name in prepared.trainable))
 
 
-def _layers_after(obstacle: Obstacle, prepared: Prepared, but: Collection[str]) -> list[str]:
+def _layers_after(obstacle: GradientObstacle, prepared: Prepared, but: Collection[str]) -> list[str]:
     """Layers that stand after a node in the order of the graph, all their applications, without these tensors."""
     names = [node.name for node in prepared.graph.graph]
     if obstacle.node not in names:

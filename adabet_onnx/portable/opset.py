@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from .builder import Builder
 from .opset_downward import DOWNWARD
-from .opset_edits import Edit, Edited
+from .opset_edits import Edit, EditedNode
 from .opset_upward import UPWARD
 from .shapes import annotate
 
@@ -65,18 +65,18 @@ def lower_opset(model: ir.Model) -> list[Kept]:
     edits: list[tuple[ir.Node, Edit]] = []
     kept = []
     for node in model.graph:
-        found = None if node.domain not in ("", "ai.onnx") else _edit(node, opset)
-        if isinstance(found, str):
-            kept.append(Kept(node.name or "", node.op_type, found))
-        elif found is not None:
-            edits.append((node, found))
+        change = None if node.domain not in ("", "ai.onnx") else _edit(node, opset)
+        if isinstance(change, str):
+            kept.append(Kept(node.name or "", node.op_type, change))
+        elif change is not None:
+            edits.append((node, change))
     if kept:
         return kept
     build = Builder(model.graph, opset=TARGET)
     before = {value for node, _ in edits for value in node.inputs if value is not None}
     for node, edit in edits:
         build.begin(node.name or node.op_type)
-        edit(Edited(node, build))
+        edit(EditedNode(node, build))
         model.graph.insert_before(node, build.take())
     for value in build.initializers:
         if value.uses():
@@ -112,9 +112,9 @@ def _edit(node: ir.Node, opset: int) -> Edit | str | None:
     if wrong is not None:
         return f"takes or gives {wrong}, which it does not in opset {TARGET}"
     special = (UPWARD if opset < TARGET else DOWNWARD).get(node.op_type)
-    found = special(node, opset) if special is not None else None
-    if found is not None:
-        return found
+    special_edit = special(node, opset) if special is not None else None
+    if special_edit is not None:
+        return special_edit
     if have is None or want is None:
         return f"is not in opset {opset if have is None else TARGET}"
     return _carried_over(node, have, want)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..model.dims import dims, dims_or_none, product
-from .opset_edits import Edit, Edited, Rule, constant, has, ints, numbers
+from .opset_edits import Edit, EditedNode, EditRule, constant, has, ints, numbers
 
 _SCALE_BY_CHANNEL = 21  # GroupNormalization has a scale for each channel from this opset on, and before for each group
 _GRID_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
@@ -23,7 +23,7 @@ def _reduction(node: ir.Node, opset: int) -> Edit | str | None:
             return "takes axes that are not constant"
     nothing = not axes and node.attributes.get_int("noop_with_empty_axes", 0) == 1
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         if nothing:
             edited.become("Identity", edited.x())
             return
@@ -55,7 +55,7 @@ def _split(node: ir.Node, opset: int) -> Edit | str | None:
     size = -(-total // count)
     sizes = [max(0, min(size, total - i * size)) for i in range(count)]
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.without("num_outputs")
         if len(set(sizes)) > 1:
             edited.put(1, edited.build.ints(*sizes))
@@ -77,7 +77,7 @@ def _pad(node: ir.Node, opset: int) -> Edit | str | None:
     for i, axis in enumerate(axes):
         full[axis % rank], full[rank + axis % rank] = pads[i], pads[count + i]
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.cut(3)
         edited.put(1, edited.build.ints(*full))
 
@@ -108,7 +108,7 @@ def _resize(node: ir.Node, opset: int) -> Edit | str | None:
     full = np.array([1 if position == 2 or isinstance(d, str) else d for d in shape], given.dtype)
     full[places] = given
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.without("antialias", "keep_aspect_ratio_policy", "axes")
         edited.put(position, edited.build.constant(full))
 
@@ -159,7 +159,7 @@ def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
         return reason
     by_tanh = node.attributes.get_string("approximate", "none") == "tanh"
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         build, x = edited.build, edited.x()
         assert x.dtype is not None
         if by_tanh:
@@ -198,7 +198,7 @@ def _group_normalization(node: ir.Node, opset: int) -> Edit | str | None:
         return "normalises groups of unknown size"
     epsilon = node.attributes.get_float("epsilon", 1e-5)
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         build, x = edited.build, edited.x()
         assert x.dtype is not None
         grouped = build.reshape(x, [batch, groups, product([channels // groups, *rest])])
@@ -221,7 +221,7 @@ _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
     "ReduceSumSquare",
 )
-DOWNWARD: dict[str, Rule] = {
+DOWNWARD: dict[str, EditRule] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "AveragePool": _pool,
     "Cast": _cast,

@@ -16,7 +16,7 @@ from .builder import Builder
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditedNode:
     """A node being changed.
 
     Attributes:
@@ -55,9 +55,9 @@ class Edited:
 
     def attribute_to_input(self, name: str, position: int) -> None:
         """An attribute of integers becomes a constant input, where it is given."""
-        found = ints(self.node, name)
-        if found is not None:
-            self.put(position, self.build.ints(*found))
+        integers = ints(self.node, name)
+        if integers is not None:
+            self.put(position, self.build.ints(*integers))
             self.without(name)
 
     def become(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> None:
@@ -71,8 +71,10 @@ class Edited:
             self.set(name, value)
 
 
-Edit = Callable[[Edited], None]
-Rule = Callable[[ir.Node, int], Edit | str | None]  # a node and its opset; an edit, or why there is none, or nothing
+Edit = Callable[[EditedNode], None]
+EditRule = Callable[
+    [ir.Node, int], Edit | str | None
+]  # a node and its opset; an edit, or why there is none, or nothing
 
 
 def has(node: ir.Node, position: int) -> bool:
@@ -88,11 +90,11 @@ def constant(node: ir.Node, position: int) -> np.ndarray | None:
 
 def numbers(node: ir.Node, position: int) -> list[int] | None:
     """The integers of an input that is a constant, else None."""
-    found = constant(node, position)
-    return None if found is None else [int(n) for n in found.reshape(-1)]
+    array = constant(node, position)
+    return None if array is None else [int(n) for n in array.reshape(-1)]
 
 
 def ints(node: ir.Node, name: str) -> Sequence[int] | None:
     """An attribute of integers, where it is given."""
-    found = node.attributes.get(name)
-    return None if found is None else [int(n) for n in found.as_ints()]
+    attribute = node.attributes.get(name)
+    return None if attribute is None else [int(n) for n in attribute.as_ints()]

@@ -32,7 +32,7 @@ def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
             if value is not None and value.producer() in at:
                 last_use[value] = i
     alive: set[ir.Value] = set()
-    found = []
+    points = []
     for node, i in at.items():
         alive = {value for value in alive if last_use[value] > i}
         alive.update(value for value in node.outputs if last_use.get(value, -1) > i)
@@ -40,8 +40,8 @@ def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
             (value,) = alive
             extents = dims_or_none(value)
             if extents and extents[0] == BATCH and value.dtype is not None and value.dtype.is_floating_point():
-                found.append(value)
-    return list(dict.fromkeys(found))
+                points.append(value)
+    return list(dict.fromkeys(points))
 
 
 def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segments: int) -> bool:
@@ -78,8 +78,8 @@ def _made_at(value: ir.Value, at: dict[ir.Node, int]) -> int:
 
 def _used(nodes: Sequence[ir.Node], at: dict[ir.Node, int]) -> list[ir.Value]:
     """Float values of the forward part that these nodes use, in the order they are made."""
-    found = {v for node in nodes for v in reads(node) if v is not None and v.producer() in at}
-    floats = [v for v in found if v.dtype is not None and v.dtype.is_floating_point()]
+    used = {v for node in nodes for v in reads(node) if v is not None and v.producer() in at}
+    floats = [v for v in used if v.dtype is not None and v.dtype.is_floating_point()]
     return sorted(floats, key=lambda value: _made_at(value, at))
 
 
@@ -115,12 +115,12 @@ def _again(
 ) -> None:
     """Compute values again from the beginning of their segment, just before the first node that uses one."""
     made, build.nodes = build.nodes, []
-    wanted = set(inside)
-    first = next(i for i, node in enumerate(made) if any(v in wanted for v in node.inputs))
+    targets = set(inside)
+    first = next(i for i, node in enumerate(made) if any(v in targets for v in node.inputs))
     build.begin("recompute")
     size = build.op("Shape", _gradient_before(made[:first], seed), start=0, end=1, shape=[1])
     copies = {begin: build.after(begin, size)}
-    needed = _between(forward, at, begin, wanted)
+    needed = _between(forward, at, begin, targets)
     for node in needed:
         inputs = [copies.get(value, value) if value is not None else None for value in node.inputs]
         copy = ir.Node(
@@ -139,17 +139,17 @@ def _again(
     again = build.take()
     for node in made[first:]:
         for position, value in enumerate(node.inputs):
-            if value in wanted:
+            if value in targets:
                 node.replace_input_with(position, copies[value])
     build.nodes = [*made[:first], *again, *made[first:]]
 
 
 def _between(
-    forward: Sequence[ir.Node], at: dict[ir.Node, int], begin: ir.Value, wanted: set[ir.Value]
+    forward: Sequence[ir.Node], at: dict[ir.Node, int], begin: ir.Value, targets: set[ir.Value]
 ) -> list[ir.Node]:
     """Nodes after ``begin`` that the wanted values depend on, in order."""
     needed: set[ir.Node] = set()
-    stack = [value.producer() for value in wanted]
+    stack = [value.producer() for value in targets]
     first = _made_at(begin, at)
     while stack:
         node = stack.pop()

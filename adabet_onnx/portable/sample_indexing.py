@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..model.uses import input_of
-from .sample_given import Given, Parts, parts_of
+from .sample_node import Parts, SampledNode, parts_of
 
 
-def gather(given: Given) -> Parts | None:
+def gather(given: SampledNode) -> Parts | None:
     """Rows of a table for each sample's indices, or the same rows of every sample."""
     if len(given.inputs) != 1:
         return None
@@ -16,7 +16,7 @@ def gather(given: Given) -> Parts | None:
     return parts_of(data) if given.axis(0) != data.axis else None
 
 
-def elements(given: Given) -> Parts | None:
+def elements(given: SampledNode) -> Parts | None:
     """GatherElements and ScatterElements: the same place in all inputs, along another axis."""
     layout = given.same()
     if layout is None or len(given.inputs) != len(given.node.inputs) or given.axis(0) == layout.axis:
@@ -24,7 +24,7 @@ def elements(given: Given) -> Parts | None:
     return parts_of(layout)
 
 
-def gather_nd(given: Given) -> Parts | None:
+def gather_nd(given: SampledNode) -> Parts | None:
     """The same places of every sample, or places that each sample says for itself."""
     shared = given.node.attributes.get_int("batch_dims", 0)
     if set(given.inputs) == {1}:
@@ -33,7 +33,7 @@ def gather_nd(given: Given) -> Parts | None:
     return parts_of(layout) if layout is not None and len(given.inputs) == 2 and layout.axis < shared else None
 
 
-def sliced(given: Given) -> Parts | None:
+def sliced(given: SampledNode) -> Parts | None:
     """Along other axes than the batch."""
     layout, rank = given.alone(), len(given.dims(0))
     starts = given.array(1)
@@ -52,7 +52,7 @@ def sliced(given: Given) -> Parts | None:
     return parts_of(layout) if layout.axis not in axes else None
 
 
-def pad(given: Given) -> Parts | None:
+def pad(given: SampledNode) -> Parts | None:
     """Not the batch."""
     layout, rank = given.alone(), len(given.dims(0))
     pads, axes = given.array(1), given.array(3)
@@ -63,18 +63,18 @@ def pad(given: Given) -> Parts | None:
     return parts_of(layout) if not any(about.get(layout.axis, (0, 0))) else None
 
 
-def one_hot(given: Given) -> Parts | None:
+def one_hot(given: SampledNode) -> Parts | None:
     """An axis more, wherever it is."""
     return parts_of(given.alone())
 
 
-def triangle(given: Given) -> Parts | None:
+def triangle(given: SampledNode) -> Parts | None:
     """Of matrices, of which the batch is no axis."""
     layout = given.alone()
     return parts_of(layout) if layout is not None and layout.axis < len(given.dims(0)) - 2 else None
 
 
-def compress(given: Given) -> Parts | None:
+def compress(given: SampledNode) -> Parts | None:
     """The same places of every sample: what is told to stay has no samples."""
     layout = given.alone()
     if layout is None or "axis" not in given.node.attributes:  # without one, of all elements in a row
@@ -82,7 +82,7 @@ def compress(given: Given) -> Parts | None:
     return parts_of(layout) if given.axis(0) != layout.axis else None
 
 
-def scatter_nd(given: Given) -> Parts | None:
+def scatter_nd(given: SampledNode) -> Parts | None:
     """Into the same places of every sample: the indices have no samples, and go over axes before theirs."""
     data, updates, indices = given.inputs.get(0), given.inputs.get(2), given.dims(1)
     if data is None or updates is None or len(given.inputs) != 2 or not indices:

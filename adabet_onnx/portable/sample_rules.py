@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from ..model.dims import multiple
 from ..model.uses import input_of
 from .layout import batch_axes
-from .sample_given import Given, Parts, Rule, parts_of
 from .sample_indexing import (
     compress,
     elements,
@@ -24,11 +23,12 @@ from .sample_indexing import (
     sliced,
     triangle,
 )
+from .sample_node import Parts, SampledNode, SampleRule, parts_of
 
 _SOFTMAX_OF_ONE_AXIS = 13  # before this opset it went over all axes from one on
 
 
-def _elementwise(given: Given) -> Parts | None:
+def _elementwise(given: SampledNode) -> Parts | None:
     """Broadcast from the right: the axis of the batch is the same, counted from there."""
     places = {(len(given.dims(i)) - x.axis, x.before, x.after) for i, x in given.inputs.items()}
     axes = batch_axes(given.out())
@@ -38,7 +38,7 @@ def _elementwise(given: Given) -> Parts | None:
     return (before, after) if len(given.out()) - axes[0] == from_right else None
 
 
-def _images(given: Given) -> Parts | None:
+def _images(given: SampledNode) -> Parts | None:
     """The batch first, and nothing else with samples."""
     layout, node = given.alone(), given.node
     if layout is None or layout.axis != 0 or node.attributes.get_int("training_mode", 0) != 0:
@@ -48,43 +48,43 @@ def _images(given: Given) -> Parts | None:
     return parts_of(layout)
 
 
-def _sampled(given: Given) -> Parts | None:
+def _sampled(given: SampledNode) -> Parts | None:
     layout = given.same()
     return parts_of(layout) if layout is not None and layout.axis == 0 and len(given.inputs) == 2 else None
 
 
-def _along(default: int) -> Rule:
+def _along(default: int) -> SampleRule:
     """Along one axis, which is not the batch."""
 
-    def rule(given: Given) -> Parts | None:
+    def rule(given: SampledNode) -> Parts | None:
         layout = given.alone()
         return parts_of(layout) if layout is not None and given.axis(default) != layout.axis else None
 
     return rule
 
 
-def _onward(default: int) -> Rule:
+def _onward(default: int) -> SampleRule:
     """Over all axes from one on, which come after the batch."""
 
-    def rule(given: Given) -> Parts | None:
+    def rule(given: SampledNode) -> Parts | None:
         layout = given.alone()
         return parts_of(layout) if layout is not None and layout.axis < given.axis(default) else None
 
     return rule
 
 
-def _softmax(given: Given) -> Parts | None:
+def _softmax(given: SampledNode) -> Parts | None:
     return (_along(-1) if given.opset >= _SOFTMAX_OF_ONE_AXIS else _onward(1))(given)
 
 
-def _cumsum(given: Given) -> Parts | None:
+def _cumsum(given: SampledNode) -> Parts | None:
     layout, axis = given.alone(), given.array(1)
     if layout is None or axis is None:
         return None
     return parts_of(layout) if int(axis.reshape(-1)[0]) % len(given.dims(0)) != layout.axis else None
 
 
-def _reduce(given: Given) -> Parts | None:
+def _reduce(given: SampledNode) -> Parts | None:
     layout, rank = given.alone(), len(given.dims(0))
     if layout is None:
         return None
@@ -99,13 +99,13 @@ def _reduce(given: Given) -> Parts | None:
     return parts_of(layout) if layout.axis not in {axis % rank for axis in axes} else None
 
 
-def _mean_variance(given: Given) -> Parts | None:
+def _mean_variance(given: SampledNode) -> Parts | None:
     layout, rank = given.alone(), len(given.dims(0))
     axes = given.node.attributes.get_ints("axes", (0, 2, 3)) or ()
     return parts_of(layout) if layout is not None and layout.axis not in {axis % rank for axis in axes} else None
 
 
-def _reversed(given: Given) -> Parts | None:
+def _reversed(given: SampledNode) -> Parts | None:
     """Along time, which is not the batch; lengths are those of the same samples."""
     data, lengths, node = given.inputs.get(0), given.inputs.get(1), given.node
     time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
@@ -115,7 +115,7 @@ def _reversed(given: Given) -> Parts | None:
     return parts_of(data) if alike or (lengths is None and data.axis != batch) else None
 
 
-def _gemm(given: Given) -> Parts | None:
+def _gemm(given: SampledNode) -> Parts | None:
     first = given.inputs.get(0)
     rows = 1 if given.node.attributes.get_int("transA", 0) else 0
     if first is None or first.axis != rows or 1 in given.inputs:
@@ -126,7 +126,7 @@ def _gemm(given: Given) -> Parts | None:
     return parts_of(first)
 
 
-def _matmul(given: Given) -> Parts | None:
+def _matmul(given: SampledNode) -> Parts | None:
     left, right = given.inputs.get(0), given.inputs.get(_RIGHT.get(given.node.op_type, 1))
     ranks = len(given.dims(0)), len(given.dims(_RIGHT.get(given.node.op_type, 1)))
     if len(given.inputs) != (left is not None) + (right is not None):
@@ -140,7 +140,7 @@ def _matmul(given: Given) -> Parts | None:
     return parts_of(right) if ranks[1] == 1 or right.axis != ranks[1] - 2 else None
 
 
-def _einsum(given: Given) -> Parts | None:
+def _einsum(given: SampledNode) -> Parts | None:
     equation = given.node.attributes.get_string("equation", "") or ""
     terms, arrow, result = equation.replace(" ", "").partition("->")
     names = terms.split(",")
@@ -155,11 +155,11 @@ def _einsum(given: Given) -> Parts | None:
     return (before, after) if plain and once and letter in result else None
 
 
-def _transpose(given: Given) -> Parts | None:
+def _transpose(given: SampledNode) -> Parts | None:
     return parts_of(given.alone())
 
 
-def _concat(given: Given) -> Parts | None:
+def _concat(given: SampledNode) -> Parts | None:
     layouts, axis = given.inputs, given.axis(0)
     if len(layouts) != len(given.node.inputs) or len({layout.axis for layout in layouts.values()}) != 1:
         return None
@@ -171,11 +171,11 @@ def _concat(given: Given) -> Parts | None:
     return sum(layout.before for layout in layouts.values()), first.after
 
 
-def _split(given: Given) -> Parts | None:
+def _split(given: SampledNode) -> Parts | None:
     return parts_of(given.alone())  # along the batch, each output has so many of what comes before
 
 
-def _same_elements(given: Given) -> Parts | None:
+def _same_elements(given: SampledNode) -> Parts | None:
     """Elements stay in their order: so many lie before the batch's index, in whatever axes."""
     layout, out = given.alone(), given.out()
     axes = batch_axes(out)
@@ -191,12 +191,12 @@ def _same_elements(given: Given) -> Parts | None:
     return outer // rest, multiple(extent) // (outer // rest)
 
 
-def _expand(given: Given) -> Parts | None:
+def _expand(given: SampledNode) -> Parts | None:
     """What has no samples is the same for all of them."""
     return _elementwise(given) if given.inputs else _filled(given)
 
 
-def _filled(given: Given) -> Parts | None:
+def _filled(given: SampledNode) -> Parts | None:
     """The same for every sample: any layout is right."""
     axes = batch_axes(given.out())
     if given.inputs or not axes or len(axes) != 1:
@@ -206,7 +206,7 @@ def _filled(given: Given) -> Parts | None:
     return 1, multiple(extent)
 
 
-def _tile(given: Given) -> Parts | None:
+def _tile(given: SampledNode) -> Parts | None:
     if not given.inputs:
         return _filled(given)
     layout, out = given.alone(), given.out()
@@ -218,7 +218,7 @@ def _tile(given: Given) -> Parts | None:
     return layout.before * (multiple(want) // multiple(have)), layout.after
 
 
-def _recurrent(given: Given) -> Parts | None:
+def _recurrent(given: SampledNode) -> Parts | None:
     """X with the batch first or second, and states and lengths of the same samples."""
     first = bool(given.node.attributes.get_int("layout", 0))
     axes = {0: 0 if first else 1, 4: 0, 5: 0 if first else 1, 6: 0 if first else 1}
@@ -247,7 +247,7 @@ _IMAGES = (
     *("GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool"),
     *("QLinearConv", "Resize", "SpaceToDepth", "Upsample"),
 )
-RULES: dict[str, Rule] = {
+RULES: dict[str, SampleRule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(_IMAGES, _images),

@@ -19,7 +19,7 @@ from .features import Features
 from .weights import check_external
 
 
-class Session:
+class PortableSession:
     """Parameters, optimizer state and gradients of one artifact folder, in memory.
 
     A graph is loaded when it is first needed. What no training changes is computed by the frozen graph, from which the
@@ -78,19 +78,19 @@ class Session:
     def _room(self, shape: Sequence[int]) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32)
 
-    def _session(self, what: str) -> Any:
-        if what not in self._sessions:
+    def _session(self, graph_name: str) -> Any:
+        if graph_name not in self._sessions:
             options = runtime.training_options(self._threads)
-            where = self._threads if what == "frozen" else None  # accelerators decline weights that change
-            check_external(self._files[what], self._files.get("weights"))
+            where = self._threads if graph_name == "frozen" else None  # accelerators decline weights that change
+            check_external(self._files[graph_name], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
-                    self._sessions[what] = runtime.inference_session(
-                        self._files[what], str(self._files[what]), options, where
+                    self._sessions[graph_name] = runtime.inference_session(
+                        self._files[graph_name], str(self._files[graph_name]), options, where
                     )
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
-        return self._sessions[what]
+        return self._sessions[graph_name]
 
     def features(self, feeds: Mapping[str, np.ndarray]) -> Features:
         """What the other graphs take for samples, which training does not change.
@@ -103,9 +103,9 @@ class Session:
         """
         if isinstance(feeds, Features):
             return feeds
-        found = self._before(feeds)
+        values = self._before(feeds)
         return Features(
-            {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in found.items()}
+            {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in values.items()}
         )
 
     def forget_frozen(self) -> None:
@@ -121,12 +121,12 @@ class Session:
                 "artifacts again."
             )
         given = {name: feeds[original] for original, name in self._feeds}
-        found: dict[str, Any] = {name: given[source] for name, source in self._boundary if source is not None}
-        wanted = [name for name, source in self._boundary if source is None]
-        if wanted:
+        features: dict[str, Any] = {name: given[source] for name, source in self._boundary if source is not None}
+        computed = [name for name, source in self._boundary if source is None]
+        if computed:
             values = {name: self._value(array) for name, array in given.items()}
-            found.update(zip(wanted, self._run("frozen", wanted, values), strict=True))
-        return {name: found[name] for name, _ in self._boundary}
+            features.update(zip(computed, self._run("frozen", computed, values), strict=True))
+        return {name: features[name] for name, _ in self._boundary}
 
     def _value(self, array: np.ndarray) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -157,12 +157,12 @@ class Session:
                     binding.bind_ortvalue_input(name, self._nothing)
                 binding.bind_output(self._names["loss"])
                 binding.bind_output(self._names["logits"])
-        found = float(loss.reshape(-1)[0])
-        if math.isfinite(found):
+        loss_value = float(loss.reshape(-1)[0])
+        if math.isfinite(loss_value):
             self._values, self._spare = self._spare, self._values
             self._bindings.reverse()
             self._steps += 1
-        return found, logits
+        return loss_value, logits
 
     def _turns(self) -> list[Any]:
         """Bindings of values to be read and to be written: those of the next step, and those of the one after it."""
@@ -196,16 +196,16 @@ class Session:
         holds them all.
         """
         moved = [entry for entry in self._state if entry.get("moves")]
-        wanted = [self._names["loss"], self._names["logits"]]
-        wanted += [entry["gradient"] for entry in self._parameters]
-        wanted += [entry["output"] for entry in moved]
+        output_names = [self._names["loss"], self._names["logits"]]
+        output_names += [entry["gradient"] for entry in self._parameters]
+        output_names += [entry["output"] for entry in moved]
         given = self._given(feeds, labels)
-        loss, logits, *found = self._run("gradients", wanted, given)
+        loss, logits, *rest = self._run("gradients", output_names, given)
         weight = counted(labels, self._class_weights)
-        for entry, value in zip(self._parameters, found, strict=False):
+        for entry, value in zip(self._parameters, rest, strict=False):
             name, gradient = entry["name"], value.numpy() * np.float32(weight or 1)  # the graph divides by no 0
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
-        self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
+        self._moved = dict(zip((entry["name"] for entry in moved), rest[len(self._parameters) :], strict=True))
         self._put(self._moved)
         self._weight += weight
         return _number(loss), logits.numpy()
@@ -229,8 +229,8 @@ class Session:
 
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
         """Forward only: (loss, logits)."""
-        wanted = [self._names["loss"], self._names["logits"]]
-        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels))
+        output_names = [self._names["loss"], self._names["logits"]]
+        loss, logits = self._run("evaluation", output_names, self._given(feeds, labels))
         return _number(loss), logits.numpy()
 
     def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
@@ -246,10 +246,10 @@ class Session:
                     f"the artifacts go on from a value {missing[0]!r}, but what is fed has only {sorted(feeds)}. These "
                     "are features of other artifacts: compute them again."
                 )
-            found: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
+            values: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
         else:
-            found = self._before(feeds)
-        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
+            values = self._before(feeds)
+        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
         given[self._names["labels"]] = self._value(labels)
         return given
 
@@ -260,10 +260,10 @@ class Session:
             self._names["step"]: value(np.array(self._steps + 1, np.int64)),
         }
 
-    def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:
-        session = self._session(what)
-        with _telling("computing features" if what == "frozen" else "a training step"):
-            return list(session.run_with_ort_values(wanted, given))
+    def _run(self, graph_name: str, output_names: list[str], given: dict[str, Any]) -> list[Any]:
+        session = self._session(graph_name)
+        with _telling("computing features" if graph_name == "frozen" else "a training step"):
+            return list(session.run_with_ort_values(output_names, given))
 
     def parameter_names(self) -> list[str]:
         """All parameters; frozen ones are constants of the graphs."""
@@ -301,12 +301,12 @@ class Session:
         """
         self.put_state(checkpoint.load(path, [*self._parameters, *self._state]))
 
-    def state(self) -> checkpoint.State:
+    def state(self) -> checkpoint.TrainingState:
         """A copy of parameters, optimizer state, number of the step and properties."""
         tensors = {name: np.array(value.numpy(), copy=True) for name, value in self._values.items()}
-        return checkpoint.State(tensors, self._steps, dict(self._properties))
+        return checkpoint.TrainingState(tensors, self._steps, dict(self._properties))
 
-    def put_state(self, state: checkpoint.State) -> None:
+    def put_state(self, state: checkpoint.TrainingState) -> None:
         """Go back to a state.
 
         Args:
@@ -325,7 +325,7 @@ class Session:
             OSError: the file cannot be written.
         """
         tensors = {name: value.numpy() for name, value in self._values.items()}
-        checkpoint.save(path, checkpoint.State(tensors, self._steps, self._properties))
+        checkpoint.save(path, checkpoint.TrainingState(tensors, self._steps, self._properties))
 
 
 @contextlib.contextmanager

@@ -38,26 +38,26 @@ def annotate(model: ir.Model, *, measure: bool = True) -> None:
 def _symbolic(first: Iterable[int] | None, second: Iterable[int] | None) -> list[Dim] | None:
     if first is None or second is None:
         return None
-    found: list[Dim] = []
+    dims: list[Dim] = []
     for a, b in zip(first, second, strict=True):
         if a == b:
-            found.append(a)
+            dims.append(a)
         elif a % _SIZES[0] == 0 and a // _SIZES[0] * _SIZES[1] == b:
-            found.append(times(BATCH, a // _SIZES[0]))
+            dims.append(times(BATCH, a // _SIZES[0]))
         else:
             return None
-    return found
+    return dims
 
 
 def _set_dtypes(model: ir.Model) -> None:
     proto = fix_batch(ir.to_proto(model), _SIZES[0])
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
-    found = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
+    dtypes = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
     for node in model.graph:
         for position, value in enumerate(node.outputs):
-            if value.name in found:
-                value.dtype = ir.DataType(found[value.name])
+            if value.name in dtypes:
+                value.dtype = ir.DataType(dtypes[value.name])
             elif value.name and value.dtype in (None, ir.DataType.UNDEFINED):
                 dtype = _dtype_by_schema(node, position, model.opset_imports.get("") or 0)
                 if dtype is not None:

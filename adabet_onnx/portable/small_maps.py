@@ -15,7 +15,7 @@ from .builder import Builder
 from .rules.conv_geometry import check, geometry
 from .rules.conv_matrix import result_by_matrix
 from .rules.conv_strategy import by_matrix
-from .rules.registry import Look
+from .rules.registry import NodeView
 
 _OPERATORS = ("MatMul", "Reshape", "Transpose", "Add")
 
@@ -37,20 +37,20 @@ def convolve_by_matrix(model: ir.Model, parameters: Collection[str], allowed: Co
         weight = node.inputs[1] if node.op_type == "Conv" and not node.domain else None
         if weight is None or weight not in changing:
             continue
-        look = Look(node, (0, 1), opset)
-        if node.outputs[0].is_graph_output() or check(look) is not None or not by_matrix(geometry(look)):
+        view = NodeView(node, (0, 1), opset)
+        if node.outputs[0].is_graph_output() or check(view) is not None or not by_matrix(geometry(view)):
             continue
-        _replace(graph, node, build, look)
+        _replace(graph, node, build, view)
     for value in build.initializers:
         graph.register_initializer(value)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, build: Builder, look: Look) -> None:
-    g = geometry(look)
+def _replace(graph: ir.Graph, node: ir.Node, build: Builder, view: NodeView) -> None:
+    g = geometry(view)
     build.begin(node.name or "Conv")
-    made = result_by_matrix(build, look.x(0), look.x(1), g)
-    if look.has(2):
-        made = build.add(made, build.reshape(look.x(2), [1, g.channels, *[1] * g.rank]))
+    made = result_by_matrix(build, view.x(0), view.x(1), g)
+    if view.has(2):
+        made = build.add(made, build.reshape(view.x(2), [1, g.channels, *[1] * g.rank]))
     graph.insert_before(node, build.take())
     node.outputs[0].replace_all_uses_with(made)
     graph.remove(node, safe=True)

@@ -50,9 +50,9 @@ def merge_norms(
         if conv is None:
             continue
         build.begin(f"{node.name}/merged")
-        found = _write(conv, node, build)
+        merged = _write(conv, node, build)
         graph.insert_before(node, build.take())
-        node.outputs[0].replace_all_uses_with(found, replace_graph_outputs=True)
+        node.outputs[0].replace_all_uses_with(merged, replace_graph_outputs=True)
         graph.remove([node, conv], safe=True)
     for value in build.initializers:
         if value.uses():

@@ -110,8 +110,8 @@ def _set(node: ir.Node, name: str, values: Sequence[int]) -> None:
 def _known(value: ir.Value | None) -> list[int] | None:
     """The spatial extents of an image or kernel, where they are numbers."""
     shape = None if value is None else dims_or_none(value)
-    found = [] if shape is None else [extent for extent in shape[2:] if isinstance(extent, int)]
-    return found if shape is not None and len(found) == len(shape) - 2 else None
+    extents = [] if shape is None else [extent for extent in shape[2:] if isinstance(extent, int)]
+    return extents if shape is not None and len(extents) == len(shape) - 2 else None
 
 
 def _rank(node: ir.Node) -> int:
@@ -120,6 +120,6 @@ def _rank(node: ir.Node) -> int:
         if value is not None and value.shape is not None:
             return len(value.shape) - 2
     for name in ("strides", "dilations"):
-        if (found := ints(node, name)) is not None:
-            return len(found)
+        if (values := ints(node, name)) is not None:
+            return len(values)
     raise UsageError(_unknown(node, "its attributes follow from the number of its axes"))

@@ -23,7 +23,7 @@ INSIDE = 1024  # bytes; what is smaller stays in the graph
 _ALIGNED, _MAPPED, _PAGE = 64, 1 << 16, 4096
 
 
-class Weights:
+class WeightsWriter:
     """Writes graphs of one folder, and their weights into one file.
 
     Args:
@@ -124,7 +124,7 @@ def check_external(path: Path, weights: Path | None) -> None:
     """
     try:
         proto = onnx.load(path, load_external_data=False)
-        there = weights.stat().st_size if weights is not None else 0
+        size = weights.stat().st_size if weights is not None else 0
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise RecordError(f"{path} cannot be read ({error}). Make the artifacts again.") from error
     if weights is not None and weights.resolve().parent != path.resolve().parent:
@@ -140,8 +140,8 @@ def check_external(path: Path, weights: Path | None) -> None:
                 f"{'no other file' if weights is None else repr(weights.name)}. Make the artifacts again."
             )
         offset, length = entries.get("offset") or "0", entries.get("length") or ""
-        if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= there):
+        if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= size):
             raise RecordError(
                 f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} "
-                f"has {there} bytes: it was cut short. Make the artifacts again."
+                f"has {size} bytes: it was cut short. Make the artifacts again."
             )

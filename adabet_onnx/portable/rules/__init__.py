@@ -19,7 +19,7 @@ from . import (
     slicing,
     softmax,
 )
-from .registry import differentiable_operators, find
+from .registry import differentiable_operators, find_rule
 
 __all__ = [
     "activations",
@@ -27,7 +27,7 @@ __all__ = [
     "differentiable_operators",
     "einsum",
     "elementwise",
-    "find",
+    "find_rule",
     "functions",
     "indexing",
     "linear",

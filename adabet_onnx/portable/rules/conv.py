@@ -10,35 +10,35 @@ from .conv_geometry import Geometry, check, geometry
 from .conv_matrix import image_by_matrix
 from .conv_strategy import by_matrix
 from .conv_weight import crop, weight_gradient
-from .registry import Gradients, Step, rule
+from .registry import BackwardContext, Gradients, rule
 
 _FEW_CHANNELS = 8
 _LARGE = 128  # positions
 
 
 @rule("Conv", check=check)
-def conv(step: Step) -> Gradients:
+def conv(context: BackwardContext) -> Gradients:
     """The image's gradient is a transposed convolution of the output's."""
-    g = geometry(step)
-    found: Gradients = {}
-    if step.wants(0):
-        frozen = step.array(1) is not None and not step.wants(1)
-        found[0] = image_gradient(step.build, step.dy(), step.x(1), g, frozen=frozen)
-    if step.wants(1):
-        found[1] = weight_gradient(step.build, step.x(0), step.dy(), g)
-    return found | _bias(step)
+    g = geometry(context)
+    gradients: Gradients = {}
+    if context.needs_gradient(0):
+        frozen = context.array(1) is not None and not context.needs_gradient(1)
+        gradients[0] = image_gradient(context.build, context.dy(), context.x(1), g, frozen=frozen)
+    if context.needs_gradient(1):
+        gradients[1] = weight_gradient(context.build, context.x(0), context.dy(), g)
+    return gradients | _bias(context)
 
 
 @rule("ConvTranspose", check=check)
-def conv_transpose(step: Step) -> Gradients:
+def conv_transpose(context: BackwardContext) -> Gradients:
     """Image and result change places: the input's gradient is a convolution of the output's."""
-    b, g = step.build, geometry(step)
-    found: Gradients = {}
-    if step.wants(0):
-        found[0] = _convolved(b, step.dy(), step.x(1), g)
-    if step.wants(1):
-        found[1] = weight_gradient(b, step.dy(), step.x(0), g)
-    return found | _bias(step)
+    b, g = context.build, geometry(context)
+    gradients: Gradients = {}
+    if context.needs_gradient(0):
+        gradients[0] = _convolved(b, context.dy(), context.x(1), g)
+    if context.needs_gradient(1):
+        gradients[1] = weight_gradient(b, context.dy(), context.x(0), g)
+    return gradients | _bias(context)
 
 
 def image_gradient(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry, *, frozen: bool) -> ir.Value:
@@ -102,7 +102,7 @@ def by_conv(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -
     margins = [(k - 1) * d for k, d in zip(g.kernel, g.dilations, strict=True)]
     begins = [m - b for m, b in zip(margins, g.begins, strict=True)]
     ends = [m - e for m, e in zip(margins, g.ends, strict=True)]
-    found = build.op(
+    convolved = build.op(
         "Conv",
         gradient,
         _turn(build, weight, g),
@@ -111,7 +111,7 @@ def by_conv(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -
         pads=[max(p, 0) for p in (*begins, *ends)],
     )
     # Padding beyond the kernel's margin: the gradient of the padding is cut off.
-    return crop(build, found, [max(-b, 0) for b in begins], g.size)
+    return crop(build, convolved, [max(-b, 0) for b in begins], g.size)
 
 
 def _turn(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
@@ -131,7 +131,7 @@ def _turn(build: Builder, weight: ir.Value, g: Geometry) -> ir.Value:
 
 def _convolved(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
     """The convolution that a geometry is of."""
-    found = build.op(
+    convolved = build.op(
         "Conv",
         image,
         weight,
@@ -140,12 +140,12 @@ def _convolved(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -
         pads=[*g.begins, *(max(end, 0) for end in g.ends)],
         strides=list(g.strides),
     )
-    return crop(build, found, [0] * g.rank, g.out)
+    return crop(build, convolved, [0] * g.rank, g.out)
 
 
-def _bias(step: Step) -> Gradients:
+def _bias(context: BackwardContext) -> Gradients:
     """Its gradient is the sum over samples and positions."""
-    if not step.wants(2):
+    if not context.needs_gradient(2):
         return {}
-    axes = [axis for axis in range(len(step.out_shape())) if axis != 1]
-    return {2: step.build.total(step.dy(), axes, keepdims=False)}
+    axes = [axis for axis in range(len(context.out_shape())) if axis != 1]
+    return {2: context.build.total(context.dy(), axes, keepdims=False)}

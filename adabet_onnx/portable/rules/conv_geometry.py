@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .registry import Look
+from .registry import NodeView
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ class Geometry:
         return tuple(r - b - n for r, b, n in zip(self.reach, self.begins, self.size, strict=True))
 
 
-def geometry(look: Look) -> Geometry:
+def geometry(view: NodeView) -> Geometry:
     """The geometry of a Conv or ConvTranspose that `check` has nothing against."""
-    transposed = look.node.op_type == "ConvTranspose"
-    image, result = (look.out_shape(), look.shape(0)) if transposed else (look.shape(0), look.out_shape())
-    kernel = _numbers(look.shape(1)[2:])
+    transposed = view.node.op_type == "ConvTranspose"
+    image, result = (view.out_shape(), view.shape(0)) if transposed else (view.shape(0), view.out_shape())
+    kernel = _numbers(view.shape(1)[2:])
     size, out = _numbers(image[2:]), _numbers(result[2:])
-    strides, dilations = _attributes(look)
-    begins, _ = _pads(look)
+    strides, dilations = _attributes(view)
+    begins, _ = _pads(view)
     return Geometry(
         channels=int(image[1]),
         features=int(result[1]),
-        groups=look.int("group", 1),
+        groups=view.int("group", 1),
         kernel=kernel,
         strides=tuple(1 if o == 1 else s for o, s in zip(out, strides, strict=True)),
         dilations=tuple(1 if k == 1 else d for k, d in zip(kernel, dilations, strict=True)),
@@ -114,33 +114,33 @@ def geometry(look: Look) -> Geometry:
     )
 
 
-def check(look: Look) -> str | None:
+def check(view: NodeView) -> str | None:
     """Why a Conv or ConvTranspose cannot be differentiated, or None."""
-    x, w, y = look.shape(0), look.shape(1), look.out_shape()
+    x, w, y = view.shape(0), view.shape(1), view.out_shape()
     if any(isinstance(d, str) for d in (*x[1:], *y[1:])):
         return f"has dynamic axes besides the batch (input {list(x)}, output {list(y)}), and its gradient needs numbers"
     if any(isinstance(d, str) for d in w):
         return f"has a weight of dynamic shape ({list(w)})"
-    auto = look.string("auto_pad", "NOTSET")
+    auto = view.string("auto_pad", "NOTSET")
     if auto not in ("NOTSET", "VALID"):
         return f"has auto_pad {auto}, which is to be written as pads"
     if 0 in (*x, *w, *y):
         return "has a value without elements"
     if len(x) < 3:
         return "has an input without spatial axes"
-    transposed = look.node.op_type == "ConvTranspose"
+    transposed = view.node.op_type == "ConvTranspose"
     size, out = (_numbers(d[2:]) for d in ((y, x) if transposed else (x, y)))
-    strides, dilations = _attributes(look)
-    begins, ends = _pads(look)
+    strides, dilations = _attributes(view)
+    begins, ends = _pads(view)
     if min(*begins, *ends) < 0:
         return "has negative pads"
-    extra = look.ints("output_padding", [0] * len(size)) or []
+    extra = view.ints("output_padding", [0] * len(size)) or []
     for n, o, k, s, d, b, e, more in zip(
         size, out, _numbers(w[2:]), strides, dilations, begins, ends, extra, strict=True
     ):
         span = (k - 1) * d + 1
-        found = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
-        if found != (n if transposed else o):
+        expected = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
+        if expected != (n if transposed else o):
             return f"has a shape that its attributes do not give (input {list(x)}, output {list(y)})"
     return None
 
@@ -149,29 +149,29 @@ def _numbers(extents: tuple[int | str, ...]) -> tuple[int, ...]:
     return tuple(int(d) for d in extents)
 
 
-def _attributes(look: Look) -> tuple[list[int], list[int]]:
+def _attributes(view: NodeView) -> tuple[list[int], list[int]]:
     """Strides and dilations."""
-    ones = [1] * (len(look.shape(0)) - 2)
-    return look.ints("strides", ones) or ones, look.ints("dilations", ones) or ones
+    ones = [1] * (len(view.shape(0)) - 2)
+    return view.ints("strides", ones) or ones, view.ints("dilations", ones) or ones
 
 
-def _pads(look: Look) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _pads(view: NodeView) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Padding before and after the spatial axes."""
-    shape, out = look.shape(0), look.out_shape()
+    shape, out = view.shape(0), view.out_shape()
     rank = len(shape) - 2
-    pads = look.ints("pads", [0] * 2 * rank) or [0] * 2 * rank
-    if look.string("auto_pad", "NOTSET") == "VALID":
+    pads = view.ints("pads", [0] * 2 * rank) or [0] * 2 * rank
+    if view.string("auto_pad", "NOTSET") == "VALID":
         pads = [0] * 2 * rank
-    if look.node.op_type == "ConvTranspose" and look.ints("output_shape"):
-        pads = _pads_for_output_shape(look, _numbers(shape[2:]), _numbers(out[2:]))
+    if view.node.op_type == "ConvTranspose" and view.ints("output_shape"):
+        pads = _pads_for_output_shape(view, _numbers(shape[2:]), _numbers(out[2:]))
     return tuple(pads[:rank]), tuple(pads[rank:])
 
 
-def _pads_for_output_shape(look: Look, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
+def _pads_for_output_shape(view: NodeView, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
     """The pads that a ConvTranspose with output_shape has: what is too much, the larger half before."""
-    strides, dilations = _attributes(look)
-    extra = look.ints("output_padding", [0] * len(size)) or []
+    strides, dilations = _attributes(view)
+    extra = view.ints("output_padding", [0] * len(size)) or []
     totals = []
-    for n, o, k, s, d, more in zip(size, out, _numbers(look.shape(1)[2:]), strides, dilations, extra, strict=True):
+    for n, o, k, s, d, more in zip(size, out, _numbers(view.shape(1)[2:]), strides, dilations, extra, strict=True):
         totals.append((n - 1) * s + (k - 1) * d + 1 + more - o)
     return [*(total - total // 2 for total in totals), *(total // 2 for total in totals)]

@@ -21,21 +21,21 @@ from .conv_geometry import Geometry
 def weight_by_matrix(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
     """The gradient of the weight: that of the matrices, (C, P, N) times (C, N, Q), its elements summed."""
     left = build.transpose(_channels_first(build, gradient, g.positions), [0, 2, 1])
-    found = build.op("MatMul", left, _channels_first(build, image, g.pixels))
-    flat = build.reshape(found, [g.channels, g.positions * g.pixels])
+    products = build.op("MatMul", left, _channels_first(build, image, g.pixels))
+    flat = build.reshape(products, [g.channels, g.positions * g.pixels])
     return build.op("MatMul", flat, build.transpose(_meetings(build, gradient, g), [1, 0]))
 
 
 def image_by_matrix(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
     """The gradient of what is convolved: (C, N, P) times the matrices, (C, P, Q)."""
-    found = build.op("MatMul", _channels_first(build, gradient, g.positions), _matrices(build, weight, g))
-    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
+    products = build.op("MatMul", _channels_first(build, gradient, g.positions), _matrices(build, weight, g))
+    return build.reshape(build.transpose(products, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
 
 
 def result_by_matrix(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
     """The convolution: (C, N, Q) times the matrices, (C, Q, P)."""
-    found = channels_by_matrix(build, _channels_first(build, image, g.pixels), weight, g)
-    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
+    products = channels_by_matrix(build, _channels_first(build, image, g.pixels), weight, g)
+    return build.reshape(build.transpose(products, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
 
 
 def channels_by_matrix(build: Builder, images: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
@@ -46,8 +46,10 @@ def channels_by_matrix(build: Builder, images: ir.Value, weight: ir.Value, g: Ge
 def _matrices(build: Builder, weight: ir.Value, g: Geometry, *, turned: bool = False) -> ir.Value:
     """Of each channel, (C, P, Q); turned, (C, Q, P)."""
     met = _meetings(build, weight, g, turned=turned)
-    found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), met)
-    return build.reshape(found, [g.channels, g.pixels, g.positions] if turned else [g.channels, g.positions, g.pixels])
+    matrices = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), met)
+    return build.reshape(
+        matrices, [g.channels, g.pixels, g.positions] if turned else [g.channels, g.positions, g.pixels]
+    )
 
 
 def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value:

@@ -33,8 +33,8 @@ def weight_gradient(
     """
     if g.taps == 1:
         g, image = _one_window(build, image, g)
-    found = _STRATEGIES[how or strategy(g)](build, image, gradient, g)
-    return build.reshape(found, g.weight_shape)
+    weight_gradients = _STRATEGIES[how or strategy(g)](build, image, gradient, g)
+    return build.reshape(weight_gradients, g.weight_shape)
 
 
 def _windows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, at_once: int = 1) -> ir.Value:
@@ -46,9 +46,9 @@ def _windows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, a
     for offsets in _chunks(_offsets(g.kernel), at_once):
         shape = [times(batch, g.groups), g.group_channels, g.positions]
         right = _concat(build, [build.reshape(_window(build, image, g, o), shape) for o in offsets], 1)
-        found = build.op("MatMul", left, build.transpose(right, [0, 2, 1]))
+        products = build.op("MatMul", left, build.transpose(right, [0, 2, 1]))
         columns = len(offsets) * g.group_channels
-        parts.append(build.total(build.reshape(found, [batch, g.features, columns]), [0], keepdims=False))
+        parts.append(build.total(build.reshape(products, [batch, g.features, columns]), [0], keepdims=False))
     return _taps_last(build, parts, g)
 
 
@@ -119,8 +119,8 @@ def _rows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> i
         for i in range(count):
             starts = [*(o * d for o, d in zip(offset, g.dilations, strict=False)), i * width * stride]
             piece = _slice(build, image, starts, [*g.out[:-1], span], list(range(2, g.rank + 2)), [*g.strides[:-1], 1])
-            found = build.op("MatMul", left[i], build.reshape(piece, [g.channels, long, span]))
-            summed = found if summed is None else build.add(summed, found)
+            products = build.op("MatMul", left[i], build.reshape(piece, [g.channels, long, span]))
+            summed = products if summed is None else build.add(summed, products)
         assert summed is not None
         flat = build.reshape(summed, [g.channels, width * span])
         for k in range(g.kernel[-1]):  # gradient element i meets image element i * stride + k * dilation
@@ -141,7 +141,7 @@ def _exchanged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry)
         image = _batch_inside(build, image)
     rows = zip(g.kernel, g.dilations, g.ends, strict=True)
     size = [k + max(-end, 0) // d for k, d, end in rows]  # more where elements at the end meet no window
-    found = build.op(
+    convolved = build.op(
         "Conv",
         image,
         _batch_inside(build, gradient),
@@ -152,7 +152,7 @@ def _exchanged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry)
         pads=pads,
         shape=[g.group_channels, g.features, *size],
     )
-    return _batch_inside(build, crop(build, found, [0] * g.rank, g.kernel))
+    return _batch_inside(build, crop(build, convolved, [0] * g.rank, g.kernel))
 
 
 _STRATEGIES: dict[str, Callable[[Builder, ir.Value, ir.Value, Geometry], ir.Value]] = {
@@ -238,7 +238,7 @@ def _concat(build: Builder, parts: Sequence[ir.Value], axis: int) -> ir.Value:
 
 def _taps_last(build: Builder, parts: Sequence[ir.Value], g: Geometry) -> ir.Value:
     """Parts of shape (O, taps C/g) as (O, C/g, taps)."""
-    found = build.reshape(_concat(build, parts, 1), [g.features, g.taps, g.group_channels])
+    joined = build.reshape(_concat(build, parts, 1), [g.features, g.taps, g.group_channels])
     if g.taps == 1 or g.group_channels == 1:
-        return found
-    return build.transpose(found, [0, 2, 1])
+        return joined
+    return build.transpose(joined, [0, 2, 1])

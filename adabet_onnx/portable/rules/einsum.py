@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 
 from ...model.dims import Dim
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 
 
 class _RefusedError(Exception):
@@ -27,17 +27,17 @@ class _Equation:
         return next(letter for letter in string.ascii_letters if letter not in self.extents)
 
 
-def _read(look: Look) -> _Equation:
+def _read(view: NodeView) -> _Equation:
     """The equation of a node.
 
     Raises:
         _RefusedError: it has something that is not differentiated here.
     """
-    text = look.string("equation", "").replace(" ", "")
+    text = view.string("equation", "").replace(" ", "")
     left, arrow, output = text.partition("->")
     terms = left.split(",")
     spare = [letter for letter in string.ascii_letters if letter not in text]
-    shapes = [look.shape(position) for position in range(len(terms))]
+    shapes = [view.shape(position) for position in range(len(terms))]
     # The dimensions of an ellipsis are counted from its end, so that shorter ones line up with longer ones.
     lengths = [len(s) - len(t.replace("...", "")) for t, s in zip(terms, shapes, strict=True) if "..." in t]
     longest = max(lengths, default=0)
@@ -69,31 +69,31 @@ def _read(look: Look) -> _Equation:
     return _Equation(tuple(terms), output, extents)
 
 
-def _check(look: Look) -> str | None:
+def _check(view: NodeView) -> str | None:
     try:
-        _read(look)
+        _read(view)
     except _RefusedError as refused:
         return str(refused)
     return None
 
 
 @rule("Einsum", check=_check)
-def einsum(step: Step) -> Gradients:
+def einsum(context: BackwardContext) -> Gradients:
     """An Einsum as well: of the output's gradient and the other operands."""
-    build, equation = step.build, _read(step)
-    dy, output = step.dy(), equation.output
+    build, equation = context.build, _read(context)
+    dy, output = context.dy(), equation.output
     if not output:  # an operand without dimensions is an empty word, which not every runtime reads
         dy, output = build.reshape(dy, (1,)), equation.unused
-    found = {}
-    for position in sorted(step.wanted):
+    gradients = {}
+    for position in sorted(context.gradient_inputs):
         others = [other for other in range(len(equation.operands)) if other != position]
         terms = [output, *(equation.operands[other] for other in others)]
-        wanted = equation.operands[position]
-        known = "".join(letter for letter in wanted if any(letter in term for term in terms))
-        values = [dy, *(step.x(other) for other in others)]
+        indices = equation.operands[position]
+        known = "".join(letter for letter in indices if any(letter in term for term in terms))
+        values = [dy, *(context.x(other) for other in others)]
         shape: list[Dim] = [equation.extents[letter] for letter in known]
         gradient = build.op("Einsum", *values, equation=f"{','.join(terms)}->{known}", shape=shape)
         # What the forward pass summed in this operand alone has the same gradient everywhere.
-        spread = [equation.extents[letter] if letter in known else 1 for letter in wanted]
-        found[position] = build.expand(build.reshape(gradient, spread), step.shape(position))
-    return found
+        spread = [equation.extents[letter] if letter in known else 1 for letter in indices]
+        gradients[position] = build.expand(build.reshape(gradient, spread), context.shape(position))
+    return gradients

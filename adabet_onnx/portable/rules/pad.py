@@ -9,32 +9,32 @@ import onnx_ir as ir
 
 from ...model.dims import dims
 from ..builder import Builder
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 
 _LOWEST = -(2**31)  # as the end of a slice that goes backwards: up to and with the first element
 
 
-def _pads(look: Look) -> list[tuple[int, int]] | None:
+def _pads(view: NodeView) -> list[tuple[int, int]] | None:
     """What is added before and after each axis of the input, or None where that is not constant."""
-    rank = len(look.shape(0))
-    pads = look.ints_at(1, "pads")
-    if pads is None or (look.has(3) and look.array(3) is None):
+    rank = len(view.shape(0))
+    pads = view.ints_at(1, "pads")
+    if pads is None or (view.has(3) and view.array(3) is None):
         return None
-    axes = look.ints_at(3, "axes") or list(range(rank))
+    axes = view.ints_at(3, "axes") or list(range(rank))
     both = [(0, 0)] * rank
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         both[axis % rank] = (before, after)
     return both
 
 
-def _check(look: Look) -> str | None:
-    both = _pads(look)
+def _check(view: NodeView) -> str | None:
+    both = _pads(view)
     if both is None:
         return "has pads that are not constant"
-    mode = look.string("mode", "constant")
+    mode = view.string("mode", "constant")
     if mode not in ("constant", "reflect", "edge", "wrap"):
         return f"has the mode {mode!r}, which is not known here"
-    for size, pads in zip(look.shape(0), both, strict=True):
+    for size, pads in zip(view.shape(0), both, strict=True):
         if isinstance(size, str):
             if any(pads):
                 return "pads the batch"
@@ -47,23 +47,23 @@ def _check(look: Look) -> str | None:
 
 
 @rule("Pad", inputs=(0,), check=_check)
-def pad(step: Step) -> Gradients:
+def pad(context: BackwardContext) -> Gradients:
     """What was added is dropped; gradients of copies are added to those of the elements they were copied from."""
-    both = _pads(step)
+    both = _pads(context)
     assert both is not None
-    if step.string("mode", "constant") == "constant":
-        return {0: _crop(step, both)}
-    gradient = step.dy()
-    mode = step.string("mode", "constant")
+    if context.string("mode", "constant") == "constant":
+        return {0: _crop(context, both)}
+    gradient = context.dy()
+    mode = context.string("mode", "constant")
     for axis, pads in enumerate(both):
         if any(pads):
-            sources = np.pad(np.arange(int(step.shape(0)[axis])), pads, mode=mode)  # type: ignore[call-overload]
-            gradient = _gathered_back(step.build, gradient, axis, sources)
+            sources = np.pad(np.arange(int(context.shape(0)[axis])), pads, mode=mode)  # type: ignore[call-overload]
+            gradient = _gathered_back(context.build, gradient, axis, sources)
     return {0: gradient}
 
 
-def _crop(step: Step, both: list[tuple[int, int]]) -> ir.Value:
-    b, dy, shape = step.build, step.dy(), step.shape(0)
+def _crop(context: BackwardContext, both: list[tuple[int, int]]) -> ir.Value:
+    b, dy, shape = context.build, context.dy(), context.shape(0)
     if not any(n for pads in both for n in pads):
         return dy
     if any(n < 0 for pads in both for n in pads):

@@ -15,7 +15,7 @@ from .recurrent_steps import (
     B,
     C,
     Direction,
-    Found,
+    DirectionGradients,
     H,
     R,
     W,
@@ -27,7 +27,7 @@ from .recurrent_steps import (
     split,
     states_of,
 )
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 from .slicing import zeros
 
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
@@ -36,52 +36,52 @@ _SPLIT_BY_INPUT = 13  # the opset that gave Split its sizes as an input
 _MOST_STEPS = 1000
 
 
-def _check(look: Look) -> str | None:
-    op_type, steps = look.node.op_type, look.shape()[0]
+def _check(view: NodeView) -> str | None:
+    op_type, steps = view.node.op_type, view.shape()[0]
     if not isinstance(steps, int):
         return "runs over a number of steps that is not fixed, or over the batch"
     if steps > _MOST_STEPS:
         return f"runs over {steps} steps; up to {_MOST_STEPS} have a gradient here"
-    if look.opset < _SPLIT_BY_INPUT:
-        return f"has a gradient here from opset {_SPLIT_BY_INPUT} on, and the graph has opset {look.opset}"
-    if look.has(_LENGTHS):
+    if view.opset < _SPLIT_BY_INPUT:
+        return f"has a gradient here from opset {_SPLIT_BY_INPUT} on, and the graph has opset {view.opset}"
+    if view.has(_LENGTHS):
         return "has sequences of differing lengths (sequence_lens)"
-    if look.has(_P):
+    if view.has(_P):
         return "has peepholes"
-    if look.int("layout", 0):
+    if view.int("layout", 0):
         return "has the batch first (layout 1)"
-    if "clip" in look.node.attributes:
+    if "clip" in view.node.attributes:
         return "clips its cells"
-    if look.int("input_forget", 0):
+    if view.int("input_forget", 0):
         return "couples its input and forget gates (input_forget)"
-    found = _activations(look)
+    activations = _activations(view)
     known = [_DEFAULTS[op_type], ["Relu"]] if op_type == "RNN" else [_DEFAULTS[op_type]]
-    if any(each not in known for each in found):
-        return f"has the activations {', '.join(name for each in found for name in each)}"
-    if "activation_alpha" in look.node.attributes or "activation_beta" in look.node.attributes:
+    if any(each not in known for each in activations):
+        return f"has the activations {', '.join(name for each in activations for name in each)}"
+    if "activation_alpha" in view.node.attributes or "activation_beta" in view.node.attributes:
         return "has activations with parameters of their own"
     return None
 
 
-def _activations(look: Look) -> list[list[str]]:
+def _activations(view: NodeView) -> list[list[str]]:
     """Names of the activations, per direction."""
-    default, directions = _DEFAULTS[look.node.op_type], directions_of(look)
-    given = look.node.attributes.get("activations")
+    default, directions = _DEFAULTS[view.node.op_type], directions_of(view)
+    given = view.node.attributes.get("activations")
     names = default * directions if given is None else [name.capitalize() for name in given.as_strings()]
     count = len(default)
     return [names[d * count : (d + 1) * count] for d in range(directions)]
 
 
 @rule("LSTM", inputs={0, W, R, B, H, C}, outputs=None, check=_check)
-def lstm(step: Step) -> Gradients:
+def lstm(context: BackwardContext) -> Gradients:
     """Gates i, o, f and c: c = f c' + i tanh(.), h = o tanh(c)."""
 
-    def back(d: Direction, number: int) -> Found:
-        b = step.build
+    def back(d: Direction, number: int) -> DirectionGradients:
+        b = context.build
         gates = plus(b, b.add(d.projected(d.x, d.w), d.projected(d.before, d.r)), *d.biases())
         i, o, f, g = d.parts(gates, 4)
         i, o, f, g = b.op("Sigmoid", i), b.op("Sigmoid", o), b.op("Sigmoid", f), b.op("Tanh", g)
-        first = initial(step, C, number)
+        first = initial(context, C, number)
         c, before = _cells(d, f, b.mul(i, g), first)
         tanh = b.op("Tanh", c)
         into_cell = d.steps(b.mul(o, one_minus(b, square(b, tanh))))
@@ -95,8 +95,8 @@ def lstm(step: Step) -> Gradients:
         slope = d.steps(b.op("Concat", *slopes, axis=2, shape=shape))
         forget, upstream = d.steps(f), d.upstream()
         dh: ir.Value | None = None
-        dc = last_cell(step, 2, number, d)
-        found: dict[int, ir.Value] = {}
+        dc = last_cell(context, 2, number, d)
+        gate_gradients: dict[int, ir.Value] = {}
         wide = (1, *shape[1:])
         for t in reversed(d.order):
             if upstream[t] is not None or dh is not None:
@@ -104,19 +104,19 @@ def lstm(step: Step) -> Gradients:
                 through = b.mul(dh, into_cell[t])
                 dc = through if dc is None else b.add(dc, through)
             elif dc is None:
-                found[t] = zeros(b, wide, d.x)
+                gate_gradients[t] = zeros(b, wide, d.x)
                 continue
             dh = zeros(b, (1, *d.state), d.x) if dh is None else dh
             assert dc is not None
-            found[t] = b.mul(b.op("Concat", dc, dh, dc, dc, axis=2, shape=wide), slope[t])
-            if t != d.order[0] or step.wants(H):
-                dh = b.op("MatMul", found[t], d.r)
-            if t != d.order[0] or step.wants(C):
+            gate_gradients[t] = b.mul(b.op("Concat", dc, dh, dc, dc, axis=2, shape=wide), slope[t])
+            if t != d.order[0] or context.needs_gradient(H):
+                dh = b.op("MatMul", gate_gradients[t], d.r)
+            if t != d.order[0] or context.needs_gradient(C):
                 dc = b.mul(dc, forget[t])
-        whole = d.joined([found[t] for t in range(len(d.order))])
-        return Found(whole, whole, [(4, d.before)], dh, dc)
+        whole = d.joined([gate_gradients[t] for t in range(len(d.order))])
+        return DirectionGradients(whole, whole, [(4, d.before)], dh, dc)
 
-    return differentiate(step, back)
+    return differentiate(context, back)
 
 
 def _cells(d: Direction, forget: ir.Value, new: ir.Value, first: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -134,12 +134,12 @@ def _cells(d: Direction, forget: ir.Value, new: ir.Value, first: ir.Value) -> tu
 
 
 @rule("GRU", inputs={0, W, R, B, H}, outputs=None, check=_check)
-def gru(step: Step) -> Gradients:
+def gru(context: BackwardContext) -> Gradients:
     """Gates z, r and h: n = tanh(x + R (r h')) or tanh(x + r (R h' + b)), h = (1 - z) n + z h'."""
-    linear = bool(step.int("linear_before_reset", 0))
+    linear = bool(context.int("linear_before_reset", 0))
 
-    def back(d: Direction, number: int) -> Found:
-        b = step.build
+    def back(d: Direction, number: int) -> DirectionGradients:
+        b = context.build
         of_input, of_state = d.biases()
         xz, xr, xn = d.parts(plus(b, d.projected(d.x, d.w), of_input), 3)
         (rz, rr, rn), h = split(b, d.r, 0, 3), d.before
@@ -165,7 +165,7 @@ def gru(step: Step) -> Gradients:
                 continue
             dh = plus(b, *[v for v in (upstream[t], dh) if v is not None])
             dn, dz = b.mul(dh, to_n[t]), b.mul(dh, to_z[t])
-            last = t == d.order[0] and not step.wants(H)
+            last = t == d.order[0] and not context.needs_gradient(H)
             if linear:
                 dq, dr = b.mul(dn, reset[t]), b.mul(dn, to_r[t])
                 through_w[t] = b.op("Concat", dz, dr, dn, axis=2, shape=wide)
@@ -182,35 +182,35 @@ def gru(step: Step) -> Gradients:
         order = range(len(d.order))
         whole = d.joined([through_w[t] for t in order])
         other = d.joined([through_r[t] for t in order]) if linear else whole
-        return Found(whole, other, [(3, h)] if linear else [(2, h), (1, inner)], dh)
+        return DirectionGradients(whole, other, [(3, h)] if linear else [(2, h), (1, inner)], dh)
 
-    return differentiate(step, back)
+    return differentiate(context, back)
 
 
 @rule("RNN", inputs={0, W, R, B, H}, outputs=None, check=_check)
-def rnn(step: Step) -> Gradients:
+def rnn(context: BackwardContext) -> Gradients:
     """H = tanh(W x + R h' + b), or Relu of it."""
-    activations = _activations(step)
+    activations = _activations(context)
 
-    def back(d: Direction, number: int) -> Found:
-        b = step.build
-        h = states_of(step, number)
+    def back(d: Direction, number: int) -> DirectionGradients:
+        b = context.build
+        h = states_of(context, number)
         if activations[number] == ["Relu"]:
             slope = b.cast_like(b.op("Greater", h, b.scalar(0, h)), h)
         else:
             slope = one_minus(b, square(b, h))
         slopes, upstream = d.steps(slope), d.upstream()
         dh: ir.Value | None = None
-        found: dict[int, ir.Value] = {}
+        gate_gradients: dict[int, ir.Value] = {}
         for t in reversed(d.order):
             if upstream[t] is None and dh is None:
-                found[t] = zeros(b, (1, *d.state), d.x)
+                gate_gradients[t] = zeros(b, (1, *d.state), d.x)
                 continue
             dh = plus(b, *[v for v in (upstream[t], dh) if v is not None])
-            found[t] = b.mul(dh, slopes[t])
-            if t != d.order[0] or step.wants(H):
-                dh = b.op("MatMul", found[t], d.r)
-        whole = d.joined([found[t] for t in range(len(d.order))])
-        return Found(whole, whole, [(1, d.before)], dh)
+            gate_gradients[t] = b.mul(dh, slopes[t])
+            if t != d.order[0] or context.needs_gradient(H):
+                dh = b.op("MatMul", gate_gradients[t], d.r)
+        whole = d.joined([gate_gradients[t] for t in range(len(d.order))])
+        return DirectionGradients(whole, whole, [(1, d.before)], dh)
 
-    return differentiate(step, back)
+    return differentiate(context, back)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from ...model.dims import Dim, dims, times
 from ..builder import Builder
-from .registry import Gradients, Look, Step
+from .registry import BackwardContext, Gradients, NodeView
 from .slicing import zeros
 
 W, R, B, H, C = 1, 2, 3, 5, 6  # positions of inputs
@@ -78,16 +78,16 @@ class Direction:
 
     def upstream(self) -> list[ir.Value | None]:
         """Gradients of the state of each step from outside, (1, B, H); that of the last state at its step."""
-        found: list[ir.Value | None] = [None] * len(self.order) if self.dy is None else [*self.steps(self.dy)]
+        gradients: list[ir.Value | None] = [None] * len(self.order) if self.dy is None else [*self.steps(self.dy)]
         if self.dh is not None:
             last, whole = self.order[-1], self.build.reshape(self.dh, (1, *self.state))
-            at = found[last]
-            found[last] = whole if at is None else self.build.add(at, whole)
-        return found
+            at = gradients[last]
+            gradients[last] = whole if at is None else self.build.add(at, whole)
+        return gradients
 
 
 @dataclass(frozen=True)
-class Found:
+class DirectionGradients:
     """Gradients of one direction: of the gates before their activation, as W and as R see them, and of the states.
 
     Attributes:
@@ -105,12 +105,12 @@ class Found:
     c: ir.Value | None = None
 
 
-_Back = Callable[[Direction, int], Found]
+_Back = Callable[[Direction, int], DirectionGradients]
 
 
-def directions_of(look: Look) -> int:
+def directions_of(view: NodeView) -> int:
     """How many a node has."""
-    return 2 if look.string("direction", "forward") == "bidirectional" else 1
+    return 2 if view.string("direction", "forward") == "bidirectional" else 1
 
 
 def split(build: Builder, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
@@ -132,55 +132,55 @@ def plus(build: Builder, a: ir.Value, *others: ir.Value | None) -> ir.Value:
     return a
 
 
-def differentiate(step: Step, back: _Back) -> Gradients:
+def differentiate(context: BackwardContext, back: _Back) -> Gradients:
     """What all three have in common: directions apart, weights' gradients, and together again."""
-    b, count = step.build, directions_of(step)
-    reverse = step.string("direction", "forward") == "reverse"
-    _states_named(step)
+    b, count = context.build, directions_of(context)
+    reverse = context.string("direction", "forward") == "reverse"
+    _states_named(context)
     results: list[dict[int, ir.Value]] = []
     for number in range(count):
-        d = _direction(step, number, reverse or number == 1)
-        results.append(_of_direction(step, d, back(d, number)))
+        d = _direction(context, number, reverse or number == 1)
+        results.append(_of_direction(context, d, back(d, number)))
     gradients: Gradients = {}
-    for position in sorted(step.wanted):
+    for position in sorted(context.gradient_inputs):
         parts = [result[position] for result in results]
         if position == 0:
             gradients[0] = plus(b, *parts)
         else:
-            shape = step.shape(position)
+            shape = context.shape(position)
             gradients[position] = (
                 b.reshape(parts[0], shape) if count == 1 else b.op("Concat", *parts, axis=0, shape=shape)
             )
     return gradients
 
 
-def _of_direction(step: Step, d: Direction, found: Found) -> dict[int, ir.Value]:
+def _of_direction(context: BackwardContext, d: Direction, gradients: DirectionGradients) -> dict[int, ir.Value]:
     """Gradients by position; those of weights with a first axis of one direction."""
-    b, result = step.build, {}
-    if step.wants(0):
-        result[0] = b.op("MatMul", found.of_input, d.w)
-    if step.wants(W):
-        result[W] = _outer(b, found.of_input, d.x)
-    if step.wants(R):
-        result[R] = _r_gradient(b, found, step.shape(R))
-    if step.wants(B):
-        sums = [b.total(value, [0, 1]) for value in (found.of_input, found.of_state)]
+    b, result = context.build, {}
+    if context.needs_gradient(0):
+        result[0] = b.op("MatMul", gradients.of_input, d.w)
+    if context.needs_gradient(W):
+        result[W] = _outer(b, gradients.of_input, d.x)
+    if context.needs_gradient(R):
+        result[R] = _r_gradient(b, gradients, context.shape(R))
+    if context.needs_gradient(B):
+        sums = [b.total(value, [0, 1]) for value in (gradients.of_input, gradients.of_state)]
         flat = [b.reshape(value, [1, dims(value)[-1]]) for value in sums]
         result[B] = b.op("Concat", *flat, axis=1)
-    for position, value in ((H, found.h), (C, found.c)):
-        if step.wants(position):
+    for position, value in ((H, gradients.h), (C, gradients.c)):
+        if context.needs_gradient(position):
             result[position] = zeros(b, (1, *d.state), d.x) if value is None else value
     return result
 
 
-def _r_gradient(b: Builder, found: Found, shape: Sequence[Dim]) -> ir.Value:
+def _r_gradient(b: Builder, gradients: DirectionGradients, shape: Sequence[Dim]) -> ir.Value:
     """Of each part of R with what it was multiplied with."""
-    if len(found.states) == 1:
-        return _outer(b, found.of_state, found.states[0][1])
-    count = sum(gates for gates, _ in found.states)
-    parts = split(b, found.of_state, 2, count)
+    if len(gradients.states) == 1:
+        return _outer(b, gradients.of_state, gradients.states[0][1])
+    count = sum(gates for gates, _ in gradients.states)
+    parts = split(b, gradients.of_state, 2, count)
     rows = []
-    for gates, operand in found.states:
+    for gates, operand in gradients.states:
         mine, parts = parts[:gates], parts[gates:]
         steps, batch, width = dims(mine[0])
         joined = mine[0]
@@ -201,11 +201,11 @@ def _outer(b: Builder, gradient: ir.Value, operand: ir.Value) -> ir.Value:
     return b.reshape(product, [1, *dims(product)])
 
 
-def _direction(step: Step, number: int, backward: bool) -> Direction:
-    b, steps = step.build, step.shape()[0]
+def _direction(context: BackwardContext, number: int, backward: bool) -> Direction:
+    b, steps = context.build, context.shape()[0]
     assert isinstance(steps, int)
     order = list(range(steps))[:: -1 if backward else 1]
-    states, first = states_of(step, number), initial(step, H, number)
+    states, first = states_of(context, number), initial(context, H, number)
     _, batch, units = dims(states)
     before = first
     if steps > 1:
@@ -216,19 +216,19 @@ def _direction(step: Step, number: int, backward: bool) -> Direction:
     return Direction(
         build=b,
         order=order,
-        x=step.x(),
+        x=context.x(),
         before=before,
-        w=_of(step, step.x(W), 0, number),
-        r=_of(step, step.x(R), 0, number),
-        bias=_of(step, step.x(B), 0, number) if step.has(B) else None,
-        dy=_of(step, step.dy(0), 1, number) if step.has_dy(0) else None,
-        dh=_of(step, step.dy(1), 0, number) if step.has_dy(1) else None,
+        w=_of(context, context.x(W), 0, number),
+        r=_of(context, context.x(R), 0, number),
+        bias=_of(context, context.x(B), 0, number) if context.has(B) else None,
+        dy=_of(context, context.dy(0), 1, number) if context.has_dy(0) else None,
+        dh=_of(context, context.dy(1), 0, number) if context.has_dy(1) else None,
     )
 
 
-def _of(step: Step, value: ir.Value, axis: int, number: int) -> ir.Value:
+def _of(context: BackwardContext, value: ir.Value, axis: int, number: int) -> ir.Value:
     """One direction of a value, without the axis of directions."""
-    b, shape = step.build, dims(value)
+    b, shape = context.build, dims(value)
     rest = (*shape[:axis], *shape[axis + 1 :])
     if shape[axis] != 1:
         one = (*shape[:axis], 1, *shape[axis + 1 :])
@@ -236,33 +236,33 @@ def _of(step: Step, value: ir.Value, axis: int, number: int) -> ir.Value:
     return b.reshape(value, rest)
 
 
-def states_of(step: Step, number: int) -> ir.Value:
+def states_of(context: BackwardContext, number: int) -> ir.Value:
     """The states of all steps, (T, B, H)."""
-    return _of(step, step.y(0), 1, number)
+    return _of(context, context.y(0), 1, number)
 
 
-def initial(step: Step, position: int, number: int) -> ir.Value:
+def initial(context: BackwardContext, position: int, number: int) -> ir.Value:
     """The initial state or cell, (1, B, H)."""
-    _, _, batch, units = step.out_shape()
-    if not step.has(position):
-        return zeros(step.build, (1, batch, units), step.x())
-    return step.build.reshape(_of(step, step.x(position), 0, number), (1, batch, units))
+    _, _, batch, units = context.out_shape()
+    if not context.has(position):
+        return zeros(context.build, (1, batch, units), context.x())
+    return context.build.reshape(_of(context, context.x(position), 0, number), (1, batch, units))
 
 
-def last_cell(step: Step, position: int, number: int, d: Direction) -> ir.Value | None:
+def last_cell(context: BackwardContext, position: int, number: int, d: Direction) -> ir.Value | None:
     """Gradient of the last cell, (1, B, H), or None."""
-    if not step.has_dy(position):
+    if not context.has_dy(position):
         return None
-    return step.build.reshape(_of(step, step.dy(position), 0, number), (1, *d.state))
+    return context.build.reshape(_of(context, context.dy(position), 0, number), (1, *d.state))
 
 
-def _states_named(step: Step) -> None:
+def _states_named(context: BackwardContext) -> None:
     """See that the forward node gives the states of all steps, which a graph may leave out."""
-    y, x = step.y(0), step.x()
+    y, x = context.y(0), context.x()
     steps, batch, _ = dims(x)
-    units = dims(step.x(R))[-1]
+    units = dims(context.x(R))[-1]
     if not y.name:
-        y.name = step.build.unique(f"{step.node.name}/states")
+        y.name = context.build.unique(f"{context.node.name}/states")
     assert x.dtype is not None
     y.dtype = x.dtype
-    y.shape = ir.Shape([steps, directions_of(step), batch, units])
+    y.shape = ir.Shape([steps, directions_of(context), batch, units])

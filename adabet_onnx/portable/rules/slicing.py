@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...model.dims import Dim, Dims, dims, dims_or_none, multiple, product, times
 from ...model.shapes import BATCH
 from ..builder import Builder
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 
 _FIRST = np.iinfo(np.int64).min
 
@@ -88,15 +88,15 @@ def _spread(build: Builder, value: ir.Value, axis: int, step: int, lead: int) ->
     return build.reshape(apart, wide)
 
 
-def _cuts(look: Look) -> dict[int, tuple[int, int]] | str:
+def _cuts(view: NodeView) -> dict[int, tuple[int, int]] | str:
     """Where a Slice begins and its step, per axis that it does not leave as it is; or why that is not known."""
-    starts, axes, steps = (look.ints_at(position, name) for position, name in ((1, "starts"), (3, "axes"), (4, "")))
-    for position, found, what in ((1, starts, "starts"), (3, axes, "axes"), (4, steps, "steps")):
-        if found is None and look.has(position):
-            return f"takes {what} that are not constant ({look.x(position).name!r})"
+    starts, axes, steps = (view.ints_at(position, name) for position, name in ((1, "starts"), (3, "axes"), (4, "")))
+    for position, numbers, what in ((1, starts, "starts"), (3, axes, "axes"), (4, steps, "steps")):
+        if numbers is None and view.has(position):
+            return f"takes {what} that are not constant ({view.x(position).name!r})"
     if starts is None:
         return "has no starts"
-    shape, after, rank = look.shape(), look.out_shape(), len(look.shape())
+    shape, after, rank = view.shape(), view.out_shape(), len(view.shape())
     axes = [axis % rank for axis in axes] if axes is not None else list(range(len(starts)))
     steps = steps or [1] * len(starts)
     cuts = {}
@@ -115,37 +115,39 @@ def _cuts(look: Look) -> dict[int, tuple[int, int]] | str:
     return cuts
 
 
-def _check_slice(look: Look) -> str | None:
-    cuts = _cuts(look)
+def _check_slice(view: NodeView) -> str | None:
+    cuts = _cuts(view)
     return cuts if isinstance(cuts, str) else None
 
 
 @rule("Slice", inputs={0}, check=_check_slice)
-def slice_(step: Step) -> Gradients:
+def slice_(context: BackwardContext) -> Gradients:
     """The gradient where the slice was taken, zeros elsewhere."""
-    cuts, shape = _cuts(step), step.shape()
+    cuts, shape = _cuts(context), context.shape()
     assert not isinstance(cuts, str)
-    if 0 in step.out_shape():
-        return {0: zeros(step.build, shape, step.dy())}
-    return {0: unslice(step.build, step.dy(), shape, cuts)}
+    if 0 in context.out_shape():
+        return {0: zeros(context.build, shape, context.dy())}
+    return {0: unslice(context.build, context.dy(), shape, cuts)}
 
 
 @rule("Concat")
-def concat(step: Step) -> Gradients:
+def concat(context: BackwardContext) -> Gradients:
     """Each input's part of the gradient."""
-    build, axis = step.build, step.int("axis", 0) % len(step.out_shape())
-    found = {}
+    build, axis = context.build, context.int("axis", 0) % len(context.out_shape())
+    gradients = {}
     start: Dim = 0
-    for position in range(len(step.node.inputs)):
-        size = step.shape(position)[axis]
+    for position in range(len(context.node.inputs)):
+        size = context.shape(position)[axis]
         end = _plus(start, size)
-        if step.wants(position) and size == step.out_shape()[axis]:
-            found[position] = step.dy()
-        elif step.wants(position):
+        if context.needs_gradient(position) and size == context.out_shape()[axis]:
+            gradients[position] = context.dy()
+        elif context.needs_gradient(position):
             bounds = (build.runtime_dims([bound]) for bound in (start, end))
-            found[position] = build.op("Slice", step.dy(), *bounds, build.ints(axis), shape=step.shape(position))
+            gradients[position] = build.op(
+                "Slice", context.dy(), *bounds, build.ints(axis), shape=context.shape(position)
+            )
         start = end
-    return found
+    return gradients
 
 
 def _plus(a: Dim, b: Dim) -> Dim:
@@ -156,27 +158,27 @@ def _plus(a: Dim, b: Dim) -> Dim:
     return times(BATCH, sum(counts))
 
 
-def _check_split(look: Look) -> str | None:
-    for value in look.node.outputs:
+def _check_split(view: NodeView) -> str | None:
+    for value in view.node.outputs:
         if dims_or_none(value) is None:
             return f"has an output of unknown shape ({value.name!r})"
     return None
 
 
 @rule("Split", inputs={0}, outputs=None, check=_check_split)
-def split(step: Step) -> Gradients:
+def split(context: BackwardContext) -> Gradients:
     """The parts' gradients, joined; zeros for parts that have none."""
-    build, shape, count = step.build, step.shape(), len(step.node.outputs)
-    axis = step.int("axis", 0) % len(shape)
-    sizes = [step.out_shape(i)[axis] for i in range(count)]
-    known = [i for i in range(count) if step.has_dy(i)]
+    build, shape, count = context.build, context.shape(), len(context.node.outputs)
+    axis = context.int("axis", 0) % len(shape)
+    sizes = [context.out_shape(i)[axis] for i in range(count)]
+    known = [i for i in range(count) if context.has_dy(i)]
     first = known[0] if isinstance(shape[axis], int) else 0
     parts: list[ir.Value] = []
     for i in range(first, count):
-        if step.has_dy(i):
-            parts.append(step.dy(i))
+        if context.has_dy(i):
+            parts.append(context.dy(i))
         elif sizes[i] != 0 and isinstance(shape[axis], str):
-            parts.append(zeros(build, step.out_shape(i), step.dy(known[0])))
+            parts.append(zeros(build, context.out_shape(i), context.dy(known[0])))
         elif sizes[i] != 0 and i < known[-1]:  # zeros between parts come as padding of the part before
             size = _plus(dims(parts[-1])[axis], sizes[i])
             parts[-1] = place(build, parts[-1], (*shape[:axis], size, *shape[axis + 1 :]), {axis: 0})

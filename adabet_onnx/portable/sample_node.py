@@ -10,17 +10,17 @@ import onnx_ir as ir
 
 from ..model.dims import Dims, dims_or_none
 from ..model.uses import input_of
-from .batch_sizes import Sizes
-from .layout import Kind, Layout, Place
+from .batch_sizes import BatchSizeProbe
+from .layout import Kind, Place, SampleLayout
 
 Parts = tuple[int, int]  # before and after
-Rule = Callable[["Given"], Parts | None]
+SampleRule = Callable[["SampledNode"], Parts | None]
 # Inputs that are shapes, which may grow with the batch; whatever comes out has the shape to show for it.
 SHAPES = {"Reshape": {1}, "Expand": {1}, "Tile": {1}, "ConstantOfShape": {0}, "Resize": {3}}
 
 
 @dataclass(frozen=True)
-class Given:
+class SampledNode:
     """A node whose samples are looked for.
 
     Attributes:
@@ -30,18 +30,18 @@ class Given:
     """
 
     node: ir.Node
-    inputs: dict[int, Layout]
+    inputs: dict[int, SampleLayout]
     opset: int
 
     @classmethod
-    def of(cls, node: ir.Node, found: Mapping[ir.Value, Place], sizes: Sizes) -> Given | None:
+    def of(cls, node: ir.Node, known_places: Mapping[ir.Value, Place], sizes: BatchSizeProbe) -> SampledNode | None:
         """None where an input changes with the batch size in a place that is no shape."""
         inputs = {}
         for position, value in enumerate(node.inputs):
             if value is None:
                 continue
-            place, is_shape = found[value], position in SHAPES.get(node.op_type, ())
-            if isinstance(place, Layout):
+            place, is_shape = known_places[value], position in SHAPES.get(node.op_type, ())
+            if isinstance(place, SampleLayout):
                 inputs[position] = place
             elif place is Kind.SIZE and not is_shape and not sizes.fixed(value):
                 return None
@@ -67,16 +67,16 @@ class Given:
         rank = len(self.dims(position))
         return self.node.attributes.get_int("axis", default) % max(rank, 1)
 
-    def alone(self, position: int = 0) -> Layout | None:
+    def alone(self, position: int = 0) -> SampleLayout | None:
         """The layout of this input, where no other has samples."""
         return self.inputs.get(position) if len(self.inputs) == 1 else None
 
-    def same(self) -> Layout | None:
+    def same(self) -> SampleLayout | None:
         """The layout of all inputs with samples, where they have one."""
         layouts = set(self.inputs.values())
         return layouts.pop() if len(layouts) == 1 else None
 
 
-def parts_of(layout: Layout | None) -> Parts | None:
+def parts_of(layout: SampleLayout | None) -> Parts | None:
     """What goes before and after the sample's index in this layout."""
     return None if layout is None else (layout.before, layout.after)

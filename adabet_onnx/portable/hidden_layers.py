@@ -69,7 +69,7 @@ def compute_in_pieces(
     at = {node: i for i, node in enumerate(graph)}
     changing = dependents(graph, trained)
     for node in list(graph):
-        hidden = _found(node, at, changing)
+        hidden = _hidden_layer(node, at, changing)
         if hidden is None or (keep and any(inner.outputs[0] not in changing for inner in hidden.nodes)):
             continue
         pieces = _pieces(hidden)
@@ -83,7 +83,7 @@ def compute_in_pieces(
         graph.register_initializer(value)
 
 
-def _found(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]) -> _Hidden | None:
+def _hidden_layer(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]) -> _Hidden | None:
     """The hidden layer that a product reads, if it is one, and used by nothing else."""
     wide = last.inputs[0] if _is_product(last) else None
     shape = None if wide is None else dims_or_none(wide)
@@ -191,7 +191,7 @@ class _Pieces:
         self._rows = product(dims(hidden.nodes[-1].outputs[0])[:-1])
         self._cut: dict[tuple[ir.Value, int], Sequence[ir.Value]] = {}
         self._flat: dict[ir.Value, ir.Value] = {}
-        self._biases = {node: found for node in hidden.products if (found := _bias(node)) is not None}
+        self._biases = {node: bias for node in hidden.products if (bias := _bias(node)) is not None}
 
     def write(self) -> ir.Value:
         """All of it; what the last product gives."""
@@ -202,14 +202,14 @@ class _Pieces:
                 if node.outputs[0] in made:  # a bias that a product adds
                     continue
                 if node in self._hidden.products:
-                    found = self._first(node, number)
+                    result = self._first(node, number)
                     if node in self._biases:
-                        made[self._biases[node][0].outputs[0]] = found
+                        made[self._biases[node][0].outputs[0]] = result
                 else:
                     given = [None if v is None else made.get(v) or self._operand(v, number) for v in node.inputs]
                     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-                    found = self._build.op(node.op_type, *given, shape=(self._rows, self._width), **attributes)
-                made[node.outputs[0]] = found
+                    result = self._build.op(node.op_type, *given, shape=(self._rows, self._width), **attributes)
+                made[node.outputs[0]] = result
             piece = made[self._hidden.nodes[-1].outputs[0]]
             weight, turned = self._weight(last, number, columns=False)
             wide = dims(last.outputs[0])[-1]

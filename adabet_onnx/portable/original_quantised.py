@@ -11,15 +11,15 @@ from ..model.passes.dequantise import input_ranges, is_quantised
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
 from ..model.trial import compare, random_feeds
+from .graph_split import Boundary
 from .opset import lower_opset, raise_opset
-from .parting import Boundary
 
 _MOST = 0.5  # of the features' size; a graph of something else differs by more
 _ON_THE_FLY = "DynamicQuantize"  # what operators begin with whose ranges are those of the batch that they are run on
 _CLIPPED = "/clipped"  # what stands for a QuantizeLinear that cut negative numbers off
 
 
-def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model | None:
+def original_frozen(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model | None:
     """The frozen graph with the file's own quantised numbers.
 
     Args:
@@ -33,8 +33,8 @@ def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[B
     """
     if prepared.model.quantised is None or not all(kept.given is not None or kept.as_it_is for kept in boundary):
         return None
-    found = prepared.model.quantised.graph.clone()
-    graph = found.graph
+    quantised_frozen = prepared.model.quantised.graph.clone()
+    graph = quantised_frozen.graph
     outputs = {kept.name: _value(graph, kept.value) for kept in boundary if kept.given is None}
     shapes = {kept.name: kept.shape for kept in boundary}
     renamed = dict(prepared.inputs)
@@ -51,16 +51,16 @@ def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[B
         output.name = name
         output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shapes[name])
         graph.outputs.append(output)
-    RemoveUnused()(found)
-    if not is_quantised(found) or any(node.op_type.startswith(_ON_THE_FLY) for node in graph.all_nodes()):
+    RemoveUnused()(quantised_frozen)
+    if not is_quantised(quantised_frozen) or any(node.op_type.startswith(_ON_THE_FLY) for node in graph.all_nodes()):
         return None
-    raise_opset(found)
-    lower_opset(found)
+    raise_opset(quantised_frozen)
+    lower_opset(quantised_frozen)
     plain = frozen.clone()
     plain.graph.outputs[:] = [value for value in plain.graph.outputs if value.name in outputs]
     RemoveUnused()(plain)
-    difference = compare(found, plain, ranges=input_ranges(found))
-    return found if difference is not None and difference <= _MOST else None
+    difference = compare(quantised_frozen, plain, ranges=input_ranges(quantised_frozen))
+    return quantised_frozen if difference is not None and difference <= _MOST else None
 
 
 def _value(graph: ir.Graph, name: str) -> ir.Value | None:

@@ -17,7 +17,7 @@ Reason = Callable[[ir.Node, tuple[int, ...], Collection[ir.Value]], str | None]
 
 
 @dataclass(frozen=True)
-class Blocked:
+class BlockedNode:
     """A node in the backward pass that has no gradient.
 
     Attributes:
@@ -30,7 +30,7 @@ class Blocked:
 
 
 @dataclass(frozen=True)
-class Way:
+class BackwardPath:
     """The backward pass from the output to one set of trained values.
 
     Attributes:
@@ -38,11 +38,11 @@ class Way:
         unreached: trained values that the output does not depend on (or only through steps, where every slope is 0).
     """
 
-    blocked: tuple[Blocked, ...]
+    blocked: tuple[BlockedNode, ...]
     unreached: tuple[ir.Value, ...]
 
 
-def ways(
+def backward_paths(
     graph: ir.Graph,
     output: ir.Value,
     sets: Sequence[Collection[ir.Value]],
@@ -50,7 +50,7 @@ def ways(
     reason: Reason,
     inputs: Callable[[ir.Node], Sequence[ir.Value | None]],
     carries: Callable[[ir.Node, ir.Value], bool],
-) -> list[Way]:
+) -> list[BackwardPath]:
     """The backward pass to each of several sets of trained values.
 
     Args:
@@ -71,20 +71,20 @@ def ways(
             if carries(node, value):
                 active[value] = mask
     needed = {output: active.get(output, 0)}
-    blocked: list[list[Blocked]] = [[] for _ in sets]
+    blocked: list[list[BlockedNode]] = [[] for _ in sets]
     for node in reversed(list(graph)):
         mask = _joined(needed, [value for value in node.outputs if value in active])
-        for bits, wanted in _combinations(inputs(node), active, mask):
-            found = reason(node, wanted, {value for value in node.outputs if needed.get(value, 0) & bits})
-            if found is not None:
+        for bits, positions in _combinations(inputs(node), active, mask):
+            obstacle = reason(node, positions, {value for value in node.outputs if needed.get(value, 0) & bits})
+            if obstacle is not None:
                 for bit in _bits(bits):
-                    blocked[bit].append(Blocked(node, found))
-            for position in wanted:
+                    blocked[bit].append(BlockedNode(node, obstacle))
+            for position in positions:
                 operand = inputs(node)[position]
                 assert operand is not None
                 needed[operand] = needed.get(operand, 0) | bits
     return [
-        Way(tuple(reversed(blocked[bit])), tuple(v for v in trained if not needed.get(v, 0) >> bit & 1))
+        BackwardPath(tuple(reversed(blocked[bit])), tuple(v for v in trained if not needed.get(v, 0) >> bit & 1))
         for bit, trained in enumerate(sets)
     ]
 
@@ -105,13 +105,13 @@ def _combinations(
     for position, value in enumerate(inputs):
         bits = 0 if value is None else active.get(value, 0)
         split = []
-        for group, wanted in groups:
+        for group, positions in groups:
             if group & bits:
-                split.append((group & bits, (*wanted, position)))
+                split.append((group & bits, (*positions, position)))
             if group & ~bits:
-                split.append((group & ~bits, wanted))
+                split.append((group & ~bits, positions))
         groups = split
-    return [(group, wanted) for group, wanted in groups if wanted]
+    return [(group, positions) for group, positions in groups if positions]
 
 
 def _bits(mask: int) -> list[int]:

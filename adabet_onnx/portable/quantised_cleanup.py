@@ -14,7 +14,7 @@ _ENDS = HEAVY | {"Softmax", "LogSoftmax"}
 _SHORT = {"QuantizeLinear": "q", "DequantizeLinear": "d"}
 
 
-def tighten(model: ir.Model) -> None:
+def clean_up(model: ir.Model) -> None:
     """Change a graph in place; it computes the same, and inputs, outputs and weights keep their names.
 
     Equal tensors become one. What the quantiser has added gets short names. Of values inside, no shapes are noted.
@@ -38,18 +38,18 @@ def tighten(model: ir.Model) -> None:
                 node.outputs[0].name = name
 
 
-def wide_ranges(model: ir.Model) -> list[str]:
+def wide_range_nodes(model: ir.Model) -> list[str]:
     """Names of the nodes between products and a Softmax, the Softmax included.
 
     Masks are added there, as numbers below -10,000: beside them 256 steps leave nothing of the scores.
     """
-    found: dict[ir.Node, None] = {}
+    nodes: dict[ir.Node, None] = {}
     left = [node for node in model.graph if node.op_type in ("Softmax", "LogSoftmax")]
     while left:
         node = left.pop()
-        if node in found:
+        if node in nodes:
             continue
-        found[node] = None
+        nodes[node] = None
         before = [value.producer() for value in node.inputs if value is not None]
         left += [other for other in before if other is not None and other.op_type not in _ENDS]
-    return [node.name for node in found if node.name]
+    return [node.name for node in nodes if node.name]

@@ -21,7 +21,7 @@ from .builder import Builder
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainedPart:
     """What is trained of a value.
 
     Attributes:
@@ -34,17 +34,17 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Narrow:
+class NarrowedLayer:
     """A layer as if it had some of its channels only.
 
     Attributes:
         node: a node of no graph; `release` has to follow.
-        wanted: positions of its inputs whose gradients it is there for.
+        positions: of its inputs whose gradients it is used for.
         gradient: of its output.
     """
 
     node: ir.Node
-    wanted: tuple[int, ...]
+    positions: tuple[int, ...]
     gradient: ir.Value
 
     def release(self) -> None:
@@ -62,36 +62,36 @@ def take(build: Builder, value: ir.Value, indices: Sequence[int], axis: int) -> 
 
 def narrowed(
     node: ir.Node,
-    wanted: Sequence[int],
-    parts: Mapping[ir.Value, Part],
+    positions: Sequence[int],
+    parts: Mapping[ir.Value, TrainedPart],
     outputs: Sequence[ir.Value | None],
     build: Builder,
-) -> Narrow | None:
+) -> NarrowedLayer | None:
     """The layer a node is, narrowed to the channels that are trained; None where there is nothing to gain.
 
     Args:
         node: of the forward part.
-        wanted: positions of the inputs whose gradient is asked for.
+        positions: positions of the inputs whose gradient is asked for.
         parts: of the values that are trained in part.
         outputs: gradients of its outputs.
         build: makes the nodes.
     """
     form = _FORMS.get(node.op_type)
-    trained = {i: parts[value] for i in wanted if (value := node.inputs[i]) is not None and value in parts}
+    trained = {i: parts[value] for i in positions if (value := node.inputs[i]) is not None and value in parts}
     if form is None or 1 not in trained or outputs[0] is None:
         return None
     indices = trained[1].slice.indices
     if any(part.slice.indices != indices for part in trained.values()):
         return None
-    return form(_Cut(node, trained, indices, outputs[0], build))
+    return form(_LayerSlice(node, trained, indices, outputs[0], build))
 
 
 @dataclass(frozen=True)
-class _Cut:
+class _LayerSlice:
     """What the forms are made from."""
 
     node: ir.Node
-    trained: Mapping[int, Part]
+    trained: Mapping[int, TrainedPart]
     indices: tuple[int, ...]
     gradient: ir.Value
     build: Builder
@@ -104,11 +104,9 @@ class _Cut:
 
     def kept(self, indices: Sequence[int]) -> ir.Value:
         """Some channels of the activation that the node reads, in whose place they are kept for the backward pass."""
-        part = take(self.build, self.x(0), indices, 1)
-        self.build.masks.append(part)
-        return part
+        return self.build.declare_mask(take(self.build, self.x(0), indices, 1))
 
-    def made(self, inputs: Sequence[ir.Value | None], axis: int, **changes: Any) -> Narrow:
+    def made(self, inputs: Sequence[ir.Value | None], axis: int, **changes: Any) -> NarrowedLayer:
         """The node with these inputs in place of its own, and its channels on this axis of the result."""
         attributes = [value for name, value in self.node.attributes.items() if name not in changes]
         attributes += [ir.AttrInt64(name, value) for name, value in changes.items()]
@@ -118,40 +116,40 @@ class _Cut:
         shape[axis] = len(self.indices)
         node.outputs[0].type, node.outputs[0].shape = self.node.outputs[0].type, ir.Shape(shape)
         gradient = take(self.build, self.gradient, self.indices, axis)
-        return Narrow(node, tuple(self.trained), gradient)
+        return NarrowedLayer(node, tuple(self.trained), gradient)
 
     def part(self, position: int) -> ir.Value | None:
         """The trained part of an input; None where it is not trained."""
         return self.trained[position].value if position in self.trained else None
 
 
-def _convolution(cut: _Cut) -> Narrow | None:
+def _convolution(layer: _LayerSlice) -> NarrowedLayer | None:
     """Conv or ConvTranspose: all channels are made from the same input, or each from one channel of it."""
-    groups = int(cut.node.attributes.get_int("group", 1))
-    inputs = [cut.part(1), cut.part(2)]
+    groups = int(layer.node.attributes.get_int("group", 1))
+    inputs = [layer.part(1), layer.part(2)]
     if groups == 1:
-        return cut.made([cut.x(0), *inputs], 1)
-    each = int(dims(cut.x(1))[0]) // groups if cut.node.op_type == "Conv" else 1  # channels made from one channel
-    if int(dims(cut.x(1))[1]) != 1:
+        return layer.made([layer.x(0), *inputs], 1)
+    each = int(dims(layer.x(1))[0]) // groups if layer.node.op_type == "Conv" else 1  # channels made from one channel
+    if int(dims(layer.x(1))[1]) != 1:
         return None
-    return cut.made([cut.kept([i // each for i in cut.indices]), *inputs], 1, group=len(cut.indices))
+    return layer.made([layer.kept([i // each for i in layer.indices]), *inputs], 1, group=len(layer.indices))
 
 
-def _product(cut: _Cut) -> Narrow:
+def _product(layer: _LayerSlice) -> NarrowedLayer:
     """Gemm or MatMul: channels are columns of the result."""
-    bias = [cut.part(2)] if cut.node.op_type == "Gemm" else []
-    return cut.made([cut.x(0), cut.part(1), *bias], -1)
+    bias = [layer.part(2)] if layer.node.op_type == "Gemm" else []
+    return layer.made([layer.x(0), layer.part(1), *bias], -1)
 
 
-def _normalization(cut: _Cut) -> Narrow | None:
+def _normalization(layer: _LayerSlice) -> NarrowedLayer | None:
     """BatchNormalization by stored statistics."""
-    if cut.node.attributes.get_int("training_mode", 0):
+    if layer.node.attributes.get_int("training_mode", 0):
         return None
-    statistics = [take(cut.build, cut.x(i), cut.indices, 0) for i in (3, 4)]
-    return cut.made([cut.kept(cut.indices), cut.part(1), cut.part(2), *statistics], 1)
+    statistics = [take(layer.build, layer.x(i), layer.indices, 0) for i in (3, 4)]
+    return layer.made([layer.kept(layer.indices), layer.part(1), layer.part(2), *statistics], 1)
 
 
-_FORMS: dict[str, Callable[[_Cut], Narrow | None]] = {
+_FORMS: dict[str, Callable[[_LayerSlice], NarrowedLayer | None]] = {
     "Conv": _convolution,
     "ConvTranspose": _convolution,
     "Gemm": _product,

@@ -15,7 +15,7 @@ from ..model.shapes import BATCH
 from .batch_sizes import from_size, shown_dims
 from .builder import Builder
 from .cut import Crossing, Cut, find_cut
-from .layout import Layout
+from .layout import SampleLayout
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Boundary:
     as_it_is: bool = True
 
 
-def part(
+def split_at_cut(
     models: Sequence[ir.Model], data: Sequence[str], labels: str, allowed: Collection[str] | None
 ) -> tuple[ir.Model, tuple[Boundary, ...]]:
     """Part graphs at the cheapest cut.
@@ -70,7 +70,7 @@ def _unused_names(models: Sequence[ir.Model], crossings: Sequence[Crossing]) -> 
     taken = {value.name for model in models for node in model.graph for value in node.outputs}
     taken |= {value.name for model in models for value in model.graph.inputs}
     taken |= {name for model in models for name in model.graph.initializers}
-    found = []
+    names = []
     for crossing in crossings:
         name = base = crossing.value.name or "kept"
         number = 0
@@ -79,12 +79,12 @@ def _unused_names(models: Sequence[ir.Model], crossings: Sequence[Crossing]) -> 
                 number += 1
                 name = f"{base}/kept" if number == 1 else f"{base}/kept_{number}"
         taken.add(name)
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def _as_it_is(layout: Layout) -> bool:
-    return layout == Layout(0)
+def _as_it_is(layout: SampleLayout) -> bool:
+    return layout == SampleLayout(0)
 
 
 def _described(crossing: Crossing, name: str, data: Collection[str]) -> Boundary:
@@ -97,7 +97,7 @@ def _described(crossing: Crossing, name: str, data: Collection[str]) -> Boundary
     return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", as_it_is)
 
 
-def _apart(shape: Dims, layout: Layout) -> tuple[list[Dim], int]:
+def _apart(shape: Dims, layout: SampleLayout) -> tuple[list[Dim], int]:
     """A shape with the samples in an axis of their own, and which axis that is."""
     before = [layout.before] if layout.before > 1 else []
     after = [layout.after] if layout.after > 1 else []
@@ -105,7 +105,7 @@ def _apart(shape: Dims, layout: Layout) -> tuple[list[Dim], int]:
     return parts, layout.axis + len(before)
 
 
-def _kept_shape(shape: Dims, layout: Layout) -> Dims:
+def _kept_shape(shape: Dims, layout: SampleLayout) -> Dims:
     parts, axis = _apart(shape, layout)
     return (BATCH, *parts[:axis], *parts[axis + 1 :])
 
@@ -194,7 +194,7 @@ def _after(
     RemoveUnused()(model)
 
 
-def _as_it_was(build: Builder, kept: ir.Value, shape: Dims, layout: Layout) -> ir.Value:
+def _as_it_was(build: Builder, kept: ir.Value, shape: Dims, layout: SampleLayout) -> ir.Value:
     parts, axis = _apart(shape, layout)
     back = [*range(1, axis + 1), 0, *range(axis + 1, len(parts))]
     return build.reshape(build.transpose(kept, back), shape)

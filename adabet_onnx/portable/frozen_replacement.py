@@ -11,13 +11,13 @@ from .. import runtime
 from ..errors import ModelError
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
+from .graph_split import Boundary
 from .opset import lower_opset, raise_opset
-from .parting import Boundary
 
 _APART = 1e-3  # relative difference that rounding does not make
 
 
-def check_same(
+def check_boundary_values(
     prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary], feeds: Mapping[str, np.ndarray]
 ) -> None:
     """See that the values where the frozen part ends are values of the model's own graph too.
@@ -42,8 +42,8 @@ def check_same(
         RemoveUnused()(own)
         inputs = {old: feeds[new] for old, new in prepared.inputs if old in {v.name for v in own.graph.inputs}}
         expected = _run(own, [kept.value for kept in computed], inputs)
-        found = _run(frozen, [kept.name for kept in computed], feeds)
-        pairs = zip(computed, expected, found, strict=True)
+        actual = _run(frozen, [kept.name for kept in computed], feeds)
+        pairs = zip(computed, expected, actual, strict=True)
         stranger = next((kept for kept, first, second in pairs if not _same(first, second)), None)
     if stranger is not None:
         raise ModelError(
@@ -66,13 +66,13 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(np.abs(first - second).max(initial=0.0) <= _APART * largest)
 
 
-def grafted(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model:
+def with_frozen_graph(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model:
     """The original graph, with the frozen graph in the place of what leads to its outputs.
 
     Args:
         prepared: whose original graph it is.
         frozen: computes the same, in other numbers perhaps.
-        boundary: what it gives; `check_same` has passed.
+        boundary: what it gives; `check_boundary_values` has passed.
 
     Raises:
         ModelError: the two graphs have no opset in common.
@@ -119,9 +119,9 @@ def grafted(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) 
 
 
 def _free(name: str, taken: set[str | None]) -> str:
-    found, number = name, 0
-    while found in taken:
+    candidate, number = name, 0
+    while candidate in taken:
         number += 1
-        found = f"{name}/int8" if number == 1 else f"{name}/int8_{number}"
-    taken.add(found)
-    return found
+        candidate = f"{name}/int8" if number == 1 else f"{name}/int8_{number}"
+    taken.add(candidate)
+    return candidate

@@ -66,9 +66,9 @@ def select_early(model: ir.Model, trained: Collection[ir.Value], allowed: Collec
         _spread(selection, list(graph), changing, opset)
         if selection.nodes:
             build.begin(f"{node.name}/early")
-            found = _Early(selection, build).write()
+            result = _Early(selection, build).write()
             graph.insert_before(node, build.take())
-            node.outputs[0].replace_all_uses_with(found, replace_graph_outputs=True)
+            node.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
             graph.remove([*selection.nodes, node], safe=True)
             changing = dependents(graph, trained)
     for value in build.initializers:
@@ -125,15 +125,15 @@ def _spread(selection: _Selection, nodes: list[ir.Node], changing: Collection[ir
             continue
         if any(user not in inside for user, _ in value.uses()) or any(other.uses() for other in node.outputs[1:]):
             continue
-        found = _before(node, axis, opset)
-        if found is None:
+        axes = _before(node, axis, opset)
+        if axes is None:
             continue
         inside.add(node)
         selection.nodes.append(node)
         for operand in node.inputs:
             if operand is None:
                 continue
-            if selection.axes.setdefault(operand, found.get(operand, -1)) != found.get(operand, -1):
+            if selection.axes.setdefault(operand, axes.get(operand, -1)) != axes.get(operand, -1):
                 conflicts.add(operand)  # needed in two ways: whole, or along another axis
     selection.axes = {value: axis for value, axis in selection.axes.items() if axis >= 0}
 
@@ -216,10 +216,10 @@ class _Early:
             assert given[0] is not None
             return build.reshape(given[0], shape)
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        found = build.op(node.op_type, *given, shape=shape, **attributes)
+        result = build.op(node.op_type, *given, shape=shape, **attributes)
         if value.dtype is not None:
-            found.dtype = value.dtype
-        return found
+            result.dtype = value.dtype
+        return result
 
     def _operand(self, value: ir.Value, axis: int | None) -> ir.Value:
         """What a node reads: whole, or what is selected of it."""
