@@ -1,4 +1,4 @@
-"""Activation functions; where the output tells as much as the input, the output is what is kept."""
+"""Activation functions. If the output determines the gradient, it is kept rather than the input."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _SELU_ALPHA, _SELU_GAMMA = 1.6732632423543772, 1.0507009873554805
 
 @rule("Relu")
 def relu(context: BackwardContext) -> Gradients:
-    """1 where the output is positive, else 0."""
+    """1 if the output is positive, else 0."""
     return {0: context.build.masked(context.dy(), _positive(context.build, context.y()))}
 
 
 @rule("LeakyRelu")
 def leaky_relu(context: BackwardContext) -> Gradients:
-    """1 where the input is positive, else alpha."""
+    """1 if the input is positive, else alpha."""
     build, alpha = context.build, context.float("alpha", 0.01)
     # The output has the sign of the input, or is 0, unless alpha is negative.
     mask = _positive(build, context.y() if alpha >= 0 else context.x())
     flags = build.cast_like(mask, context.dy())
     if 0 <= alpha <= 1:
-        return {0: build.mul(context.dy(), build.at_least(flags, alpha))}  # a pass less
+        return {0: build.mul(context.dy(), build.at_least(flags, alpha))}  # one pass less
     return {0: build.mul(context.dy(), plus(build, build.scale(flags, 1 - alpha), alpha))}
 
 
 @rule("PRelu")
 def prelu(context: BackwardContext) -> Gradients:
-    """1 where the input is positive, else the slope; for the slope: the input where it is negative."""
+    """1 if the input is positive, else the slope; for the slope: the input if it is negative, else 0."""
     build, dy, gradients = context.build, context.dy(), {}
     if context.needs_gradient(0):
         flags, slope = build.cast_like(_positive(build, context.x()), dy), context.x(1)
@@ -47,16 +47,16 @@ def prelu(context: BackwardContext) -> Gradients:
 
 @rule("ThresholdedRelu")
 def thresholded_relu(context: BackwardContext) -> Gradients:
-    """1 where the input is above alpha, else 0."""
+    """1 if the input is above alpha, else 0."""
     build, alpha = context.build, context.float("alpha", 1.0)
-    # Below a negative alpha the output is 0, which is above it.
+    # Below a negative alpha the output is 0, which is greater than alpha.
     value = context.y() if alpha >= 0 else context.x()
     return {0: build.masked(context.dy(), between(build, value, alpha, None))}
 
 
 @rule("Shrink")
 def shrink(context: BackwardContext) -> Gradients:
-    """1 where the output is not zero, else 0."""
+    """1 if the output is not zero, else 0."""
     build, y = context.build, context.y()
     return {0: build.masked(context.dy(), build.mask("Not", build.op("Equal", y, build.scalar(0, like=y))))}
 
@@ -65,31 +65,31 @@ def _check_elu(view: NodeView) -> str | None:
     default = _SELU_ALPHA if view.node.op_type == "Selu" else 1.0
     for name, number in (("alpha", view.float("alpha", default)), ("gamma", view.float("gamma", _SELU_GAMMA))):
         if number < 0:
-            return f"has a negative {name} ({number:g}), so that its output does not tell the sign of its input"
+            return f"has a negative {name} ({number:g}), so that its output does not determine the sign of its input"
     return None
 
 
 @rule("Elu", check=_check_elu)
 def elu(context: BackwardContext) -> Gradients:
-    """1 where the output is positive, else y + alpha."""
+    """1 if the output is positive, else y + alpha."""
     return {0: _exponential(context, 1, context.float("alpha", 1.0), 1)}
 
 
 @rule("Selu", check=_check_elu)
 def selu(context: BackwardContext) -> Gradients:
-    """Gamma where the output is positive, else y + gamma alpha."""
+    """Gamma if the output is positive, else y + gamma alpha."""
     gamma = context.float("gamma", _SELU_GAMMA)
     return {0: _exponential(context, 1, gamma * context.float("alpha", _SELU_ALPHA), gamma)}
 
 
 @rule("Celu")
 def celu(context: BackwardContext) -> Gradients:
-    """1 where the output is positive, else y / alpha + 1."""
+    """1 if the output is positive, else y / alpha + 1."""
     return {0: _exponential(context, 1 / context.float("alpha", 1.0), 1, 1)}
 
 
 def _exponential(context: BackwardContext, factor: float, offset: float, slope: float) -> ir.Value:
-    """The gradient for a derivative that is ``slope`` where the output is positive, else factor y + offset."""
+    """The gradient for a derivative that is ``slope`` if the output is positive, else factor y + offset."""
     build, y = context.build, context.y()
     derivative = plus(build, build.scale(build.at_most(y, 0), factor), offset)
     if slope != offset:
@@ -100,7 +100,7 @@ def _exponential(context: BackwardContext, factor: float, offset: float, slope: 
 
 @rule("Softplus")
 def softplus(context: BackwardContext) -> Gradients:
-    """sigmoid(x). From the output it would be 1 - exp(-y), which has no digits left where y is small."""
+    """sigmoid(x). Computed from the output it would be 1 - exp(-y), which loses all digits if y is small."""
     return {0: context.build.mul(context.dy(), context.build.op("Sigmoid", context.x()))}
 
 
@@ -120,7 +120,7 @@ def sigmoid(context: BackwardContext) -> Gradients:
 
 @rule("HardSigmoid")
 def hard_sigmoid(context: BackwardContext) -> Gradients:
-    """Alpha where the output is between 0 and 1, else 0."""
+    """Alpha if the output is between 0 and 1, else 0."""
     build = context.build
     return {
         0: build.masked(build.scale(context.dy(), context.float("alpha", 0.2)), between(build, context.y(), 0.0, 1.0))
@@ -131,7 +131,7 @@ def hard_sigmoid(context: BackwardContext) -> Gradients:
 def hard_swish(context: BackwardContext) -> Gradients:
     """0 up to -3, 1 from 3 on, (2 x + 3) / 6 between.
 
-    With x clipped, that is (clipped + clipped [abs(clipped) < 3]) / 6 + 1 / 2, so that one mask is enough.
+    With x clipped, that is (clipped + clipped [abs(clipped) < 3]) / 6 + 1 / 2, which needs only one mask.
     """
     build, x = context.build, context.x()
     assert x.dtype is not None
@@ -143,11 +143,11 @@ def hard_swish(context: BackwardContext) -> Gradients:
 
 @rule("Gelu")
 def gelu(context: BackwardContext) -> Gradients:
-    """The cumulative normal distribution plus x times its density, or the derivative of the formula with tanh."""
+    """The cumulative normal distribution plus x times its density, or the derivative of the tanh approximation."""
     build, x = context.build, context.x()
     if context.string("approximate", "none") == "tanh":
         return {0: build.mul(context.dy(), _gelu_tanh(build, x))}
-    # Made last, and so computed first (see `order`), is what needs most at once: the density, before anything else.
+    # The density needs the most memory at once. It is written last, and so is computed first (see `order`).
     cumulative = plus(build, build.scale(build.op("Erf", build.scale(x, math.sqrt(0.5))), 0.5), 0.5)
     bell = build.op("Exp", build.mul(build.scale(x, -0.5), x))
     density = build.scale(build.mul(x, bell), 1 / math.sqrt(2 * math.pi))
@@ -178,11 +178,11 @@ def swish(context: BackwardContext) -> Gradients:
 def mish(context: BackwardContext) -> Gradients:
     """T + x s (1 - t ** 2) with s = sigmoid(x), t = tanh(softplus(x)).
 
-    With q = 1 - s, t is s (1 + q) / (1 + q ** 2): no exponential that could overflow.
+    With q = 1 - s, t is s (1 + q) / (1 + q ** 2), which contains no exponential that could overflow.
     """
     build, x = context.build, context.x()
     s = build.op("Sigmoid", x)
-    q = build.op("Sigmoid", build.op("Neg", x))  # 1 - s, to all digits
+    q = build.op("Sigmoid", build.op("Neg", x))  # 1 - s in full precision
     t = build.div(build.mul(s, plus(build, q, 1)), plus(build, square(build, q), 1))
     rest = build.mul(build.mul(x, s), one_minus(build, square(build, t)))
     return {0: build.mul(context.dy(), build.add(t, rest))}

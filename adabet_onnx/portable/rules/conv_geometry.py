@@ -1,4 +1,4 @@
-"""The geometry of a convolution: which elements of the image meet which element of the kernel."""
+"""The geometry of a convolution: which element of the image is multiplied by which element of the kernel."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from .registry import NodeView
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of an image with a kernel; a ConvTranspose is one of its output, whose result is its input.
+    """A convolution of an image with a kernel.
 
-    Output o and kernel element k meet image element ``o * stride + k * dilation - begin``, on every spatial axis.
+    A ConvTranspose is described by the convolution that it transposes: its output is the image, its input the result.
+    Output o and kernel element k correspond to image element ``o * stride + k * dilation - begin``, on each spatial
+    axis.
 
     Attributes:
-        channels: of the image.
+        channels: channels of the image.
         features: channels of the result.
-        groups: of channels.
-        kernel: its size.
-        strides: 1 where the result has one element, for they have no meaning there.
-        dilations: 1 where the kernel has one element.
+        groups: groups of channels.
+        kernel: size of the kernel.
+        strides: strides; 1 on axes where the result has one element, since they have no effect there.
+        dilations: dilations; 1 on axes where the kernel has one element.
         begins: padding before the image.
-        size: of the image.
+        size: size of the image.
         out: size of the result.
     """
 
@@ -73,12 +75,12 @@ class Geometry:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every channel is on its own."""
+        """Whether every group has one channel on both sides."""
         return self.group_channels == self.group_features == 1
 
     @property
     def strided(self) -> bool:
-        """Whether a stride is more than 1."""
+        """Whether any stride is more than 1."""
         return max(self.strides) > 1
 
     @property
@@ -89,12 +91,12 @@ class Geometry:
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Padding that the windows need after the image; negative where they leave elements of it out."""
+        """Padding that the windows need after the image; negative where they leave its last elements out."""
         return tuple(r - b - n for r, b, n in zip(self.reach, self.begins, self.size, strict=True))
 
 
 def geometry(view: NodeView) -> Geometry:
-    """The geometry of a Conv or ConvTranspose that `check` has nothing against."""
+    """The geometry of a Conv or ConvTranspose that `check` accepts."""
     transposed = view.node.op_type == "ConvTranspose"
     image, result = (view.out_shape(), view.shape(0)) if transposed else (view.shape(0), view.out_shape())
     kernel = _numbers(view.shape(1)[2:])
@@ -123,7 +125,7 @@ def check(view: NodeView) -> str | None:
         return f"has a weight of dynamic shape ({list(w)})"
     auto = view.string("auto_pad", "NOTSET")
     if auto not in ("NOTSET", "VALID"):
-        return f"has auto_pad {auto}, which is to be written as pads"
+        return f"has auto_pad {auto}, which must be written as pads"
     if 0 in (*x, *w, *y):
         return "has a value without elements"
     if len(x) < 3:
@@ -141,7 +143,7 @@ def check(view: NodeView) -> str | None:
         span = (k - 1) * d + 1
         expected = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
         if expected != (n if transposed else o):
-            return f"has a shape that its attributes do not give (input {list(x)}, output {list(y)})"
+            return f"has a shape that does not follow from its attributes (input {list(x)}, output {list(y)})"
     return None
 
 
@@ -168,7 +170,10 @@ def _pads(view: NodeView) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _pads_for_output_shape(view: NodeView, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
-    """The pads that a ConvTranspose with output_shape has: what is too much, the larger half before."""
+    """The pads of a ConvTranspose with output_shape: the surplus of its full output.
+
+    The larger half comes before.
+    """
     strides, dilations = _attributes(view)
     extra = view.ints("output_padding", [0] * len(size)) or []
     totals = []

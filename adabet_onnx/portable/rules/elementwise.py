@@ -1,4 +1,4 @@
-"""Arithmetic and choice by element, with broadcasting."""
+"""Elementwise arithmetic and selection, with broadcasting."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def to_shape(context: BackwardContext, position: int, gradient: ir.Value) -> ir.
 
 
 def number(view: NodeView, position: int) -> float | None:
-    """An input that is one frozen number, else None."""
+    """The number in an input that is a frozen constant of one element; None for other inputs."""
     array = None if view.needs_gradient(position) else view.array(position)
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 
 
 def operand(context: BackwardContext, position: int) -> ir.Value:
-    """An input to be combined with the output's gradient; a frozen number gets the rank of it."""
+    """An input to be combined with the output's gradient; a frozen number gets the rank of that gradient."""
     constant = number(context, position)
     return context.x(position) if constant is None else context.build.scalar(constant, like=context.dy())
 
@@ -34,8 +34,8 @@ def operand(context: BackwardContext, position: int) -> ir.Value:
 def between(build: Builder, value: ir.Value, low: Bound, high: Bound) -> ir.Value:
     """A mask of where low < value < high; one of the bounds may be None.
 
-    Two numbers must be in order: a value is then above the one or below the other, so that Equal does what And does,
-    which WebGPU lacks, in the same time.
+    Two numbers must be in order. A value is then above the first or below the second, so Equal gives the same result as
+    And, which WebGPU lacks, in the same time.
     """
     above = None if low is None else [value, _bound(build, value, low)]
     below = None if high is None else [value, _bound(build, value, high)]
@@ -94,7 +94,7 @@ def div(context: BackwardContext) -> Gradients:
 
 
 def _check_mod(view: NodeView) -> str | None:
-    return None if view.int("fmod", 0) else "is a remainder of whole numbers (fmod 0)"
+    return None if view.int("fmod", 0) else "is an integer remainder (fmod 0)"
 
 
 @rule("Mod", check=_check_mod)
@@ -118,14 +118,14 @@ def neg(context: BackwardContext) -> Gradients:
 
 @rule("Mean")
 def mean(context: BackwardContext) -> Gradients:
-    """Each of n operands gets one n-th."""
+    """Each of n operands gets one n-th of the gradient."""
     share = context.build.scale(context.dy(), 1 / len(context.node.inputs))
     return {position: to_shape(context, position, share) for position in context.gradient_inputs}
 
 
 @rule("Max", "Min")
 def extreme(context: BackwardContext) -> Gradients:
-    """The operand that is the extreme gets the gradient; those that are equal share it evenly.
+    """The operand that is the extreme gets the gradient; equal operands share it evenly.
 
     For two operands torch does the same; a chain of its maxima over three would give equal ones 1/4, 1/4 and 1/2.
     """
@@ -146,13 +146,13 @@ def extreme(context: BackwardContext) -> Gradients:
 
 @rule("Where")
 def where(context: BackwardContext) -> Gradients:
-    """Each branch gets the gradient where it was chosen."""
+    """Each branch gets the gradient where it was selected."""
     build, dy, condition, gradients = context.build, context.dy(), context.x(0), {}
     if context.needs_gradient(1):
         chosen = build.masked(dy, condition)
         gradients[1] = to_shape(context, 1, chosen)
     if context.needs_gradient(2):
-        # What the first branch did not get: one pass, where another mask would take three.
+        # What the first branch did not get: one pass, whereas another mask would take three.
         rest = build.sub(dy, chosen) if context.needs_gradient(1) else build.masked(dy, build.op("Not", condition))
         gradients[2] = to_shape(context, 2, rest)
     return gradients
@@ -160,10 +160,11 @@ def where(context: BackwardContext) -> Gradients:
 
 @rule("Clip", inputs={0})
 def clip(context: BackwardContext) -> Gradients:
-    """1 where the input was left as it is, bounds included (as torch.clip and onnxruntime-training have it), else 0.
+    """1 where the input was not clipped, bounds included (as in torch.clip and onnxruntime-training), else 0.
 
-    Only the input tells a value at a bound from one beyond it. But values at a bound are seen only where a channel has
-    died there; where the layer before says that none has, the output is enough, and the input need not be kept.
+    Only the input distinguishes a value at a bound from one beyond it. But values exactly at a bound occur only if a
+    channel has died at that bound. If the layer before rules that out, the output suffices, and the input need not be
+    kept.
     """
     build, dy = context.build, context.dy()
     low, high = _clip_bound(context, 1), _clip_bound(context, 2)
@@ -178,7 +179,7 @@ def clip(context: BackwardContext) -> Gradients:
 
 
 def _stays_off(value: ir.Value, bounds: list[float]) -> bool:
-    """Whether a layer makes a value, and would not make it one of these numbers if all its inputs were zero."""
+    """Whether a layer makes a value that would equal none of these numbers if all inputs of the layer were zero."""
     node = value.producer()
     if node is None:
         return False
@@ -198,7 +199,7 @@ def _stays_off(value: ir.Value, bounds: list[float]) -> bool:
 
 
 def _clip_bound(context: BackwardContext, position: int) -> Bound:
-    """A bound of Clip; None where it bounds nothing."""
+    """A bound of Clip; None if it has no effect."""
     if context.has(position) and context.array(position) is None:
         return context.x(position)
     bound = number(context, position)
@@ -209,7 +210,7 @@ def _clip_bound(context: BackwardContext, position: int) -> Bound:
 def power(context: BackwardContext) -> Gradients:
     """d(x ** p) = p x ** (p - 1) dx + y log(x) dp.
 
-    As in torch, the first is 0 where p is 0, and the second is 0 where x is 0 and p is not negative.
+    As in torch, the first term is 0 where p is 0, and the second is 0 where x is 0 and p is not negative.
     """
     build, dy, gradients = context.build, context.dy(), {}
     if context.needs_gradient(0):
@@ -254,7 +255,7 @@ def _raised(build: Builder, x: ir.Value, exponent: float) -> ir.Value:
 
 @rule("Cast", "CastLike")
 def cast(context: BackwardContext) -> Gradients:
-    """From one float type to another: back. The second input of CastLike only lends its type."""
+    """Cast the gradient back to the dtype of the input. The second input of CastLike only supplies its dtype."""
     return {0: context.build.cast_like(context.dy(), context.x(0))} if context.needs_gradient(0) else {}
 
 
@@ -269,7 +270,7 @@ def _check_dropout(view: NodeView) -> str | None:
         return None
     mode = view.array(2)
     if mode is None:
-        return "may be in training mode: its mode is computed while it runs"
+        return "may be in training mode: its mode is computed at run time"
     return "is in training mode" if mode.any() else None
 
 

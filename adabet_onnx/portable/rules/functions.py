@@ -16,7 +16,7 @@ def square(build: Builder, value: ir.Value) -> ir.Value:
 
 
 def one_minus(build: Builder, value: ir.Value) -> ir.Value:
-    """One less a value."""
+    """1 minus a value."""
     return build.sub(build.scalar(1, like=value), value)
 
 

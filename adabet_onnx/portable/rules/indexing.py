@@ -18,7 +18,7 @@ def _too_old(view: NodeView) -> str | None:
 
 
 def _split_at(view: NodeView) -> tuple[Dims, Dims, Dims]:
-    """A Gather's output shape: what is before, from and after the indices."""
+    """A Gather's output shape in three parts: the axes before, from and after the indices."""
     rank, out = len(view.shape()), view.out_shape()
     axis = view.int("axis", 0) % rank
     end = axis + len(out) - (rank - 1)
@@ -38,7 +38,7 @@ def _check_gather(view: NodeView) -> str | None:
 
 @rule("Gather", inputs={0}, check=_check_gather)
 def gather(context: BackwardContext) -> Gradients:
-    """Each row's gradients, added up."""
+    """The gradients of each row, summed over its uses."""
     build, shape = context.build, context.shape()
     axis = context.int("axis", 0) % len(shape)
     count = shape[axis]
@@ -61,7 +61,7 @@ def gather(context: BackwardContext) -> Gradients:
 
 
 def _unpick(context: BackwardContext, value: ir.Value, picked: np.ndarray, axis: int) -> ir.Value:
-    """Rows put back where they were picked; none was picked twice."""
+    """Put rows back to where they were picked from; none was picked twice."""
     build, shape = context.build, context.shape()
     count = shape[axis]
     assert isinstance(count, int)
@@ -71,14 +71,14 @@ def _unpick(context: BackwardContext, value: ir.Value, picked: np.ndarray, axis:
         return unslice(build, value, shape, {axis: (int(picked[0]), stride)})
     came_from = np.full(count, picked.size)
     came_from[picked] = np.arange(picked.size)
-    if picked.size < count:  # with a row of zeros for those that were not picked
+    if picked.size < count:  # append a row of zeros for those that were not picked
         value = place(build, value, (*shape[:axis], picked.size + 1, *shape[axis + 1 :]), {axis: 0})
     return build.op("Gather", value, build.constant(came_from), axis=axis, shape=shape)
 
 
 def _check_compress(view: NodeView) -> str | None:
     if view.array(1) is None:
-        return "picks by a condition that is computed while it runs"
+        return "picks by a condition that is computed at run time"
     if "axis" not in view.node.attributes:
         return "picks from all axes at once"
     axis = view.int("axis", 0) % len(view.shape())
@@ -87,7 +87,7 @@ def _check_compress(view: NodeView) -> str | None:
 
 @rule("Compress", inputs={0}, check=_check_compress)
 def compress(context: BackwardContext) -> Gradients:
-    """Back where it was picked."""
+    """The gradient, put back to where it was picked from."""
     condition, axis = context.array(1), context.int("axis", 0) % len(context.shape())
     assert condition is not None
     picked = np.flatnonzero(condition)
@@ -98,7 +98,7 @@ def compress(context: BackwardContext) -> Gradients:
 
 @rule("GatherElements", inputs={0}, check=_too_old)
 def gather_elements(context: BackwardContext) -> Gradients:
-    """Each element's gradients, added up."""
+    """The gradients of each element, summed over its uses."""
     build, shape, axis = context.build, context.shape(), context.int("axis", 0)
     base = zeros(build, shape, context.dy())
     return {0: build.op("ScatterElements", base, context.x(1), context.dy(), axis=axis, reduction="add", shape=shape)}
@@ -119,7 +119,7 @@ def _check_gather_nd(view: NodeView) -> str | None:
 
 @rule("GatherND", inputs={0}, check=_check_gather_nd)
 def gather_nd(context: BackwardContext) -> Gradients:
-    """Each slice's gradients, added up, with the indices of several axes made one."""
+    """The gradients of each slice, summed over its uses, with the indices of several axes combined into one."""
     build, shape, lead = context.build, context.shape(), context.int("batch_dims", 0)
     indices = context.x(1)
     depth = dims(indices)[-1]
@@ -163,7 +163,7 @@ def _repeats(view: NodeView, indices: np.ndarray) -> bool:
 
 @rule("ScatterElements", inputs={0, 2}, check=_check_scatter)
 def scatter_elements_(context: BackwardContext) -> Gradients:
-    """Of the data: zero where it was replaced. Of the updates: what they were written to."""
+    """For the data: zero where it was replaced. For the updates: the gradient of where they were written to."""
     build, dy, axis, gradients = context.build, context.dy(), context.int("axis", 0), {}
     if context.needs_gradient(0):
         gradients[0] = dy
@@ -177,7 +177,7 @@ def scatter_elements_(context: BackwardContext) -> Gradients:
 
 @rule("ScatterND", inputs={0, 2}, check=_check_scatter)
 def scatter_nd(context: BackwardContext) -> Gradients:
-    """Of the data: zero where it was replaced. Of the updates: what they were written to."""
+    """For the data: zero where it was replaced. For the updates: the gradient of where they were written to."""
     build, dy, gradients = context.build, context.dy(), {}
     if context.needs_gradient(0):
         gradients[0] = dy

@@ -1,9 +1,9 @@
 """Matrix products: MatMul and Gemm.
 
-The gradient of a weight matrix is one Gemm over all rows (of all tokens, say), and so is the gradient that passes
-one. Gemm reads a transposed matrix where it lies; a Transpose of a frozen weight would be folded into a second copy of
-it when a session is made (for 96 MB of weights, sessions grew by 281 instead of 249 MB in onnxruntime 1.32 and by 518
-instead of 298 MB in 1.19, for the same time).
+The gradient of a weight matrix is one Gemm over all rows (for example, all tokens), and so is the gradient of the rows.
+Gemm reads a transposed matrix in place; a Transpose of a frozen weight would be folded into a second copy of it when a
+session is created (for 96 MB of weights, sessions grew by 281 instead of 249 MB in onnxruntime 1.32 and by 518 instead
+of 298 MB in 1.19, in the same time).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _transposed(build: Builder, value: ir.Value) -> ir.Value:
 
 
 def _rows(extents: Sequence[Dim]) -> Dim | None:
-    """The product of dimensions, or None where it is no multiple of the batch."""
+    """The product of dimensions, or None if it is no multiple of the batch."""
     return None if sum(isinstance(d, str) for d in extents) > 1 else product(extents)
 
 
@@ -60,7 +60,7 @@ def _by_one_matrix(context: BackwardContext, left_shape: Dims, right_shape: Dims
 
 
 def _by_matrices(context: BackwardContext, left_shape: Dims, right_shape: Dims, full: Dims) -> Gradients:
-    """Both operands are stacks of matrices, or one matrix by a stack."""
+    """Both operands are stacks of matrices, or the left one is a matrix and the right one a stack."""
     build, gradients = context.build, {}
     *batch, height, width = full
     inner, dy = left_shape[-1], build.reshape(context.dy(), full)

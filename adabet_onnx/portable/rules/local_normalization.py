@@ -9,7 +9,7 @@ import onnx_ir as ir
 from .functions import one_minus, plus, square
 from .registry import BackwardContext, Gradients, NodeView, rule
 
-_MVN_EPSILON = 1e-9  # which the operator's definition adds to the standard deviation
+_MVN_EPSILON = 1e-9  # the operator's definition adds it to the standard deviation
 
 
 def _check_lrn(view: NodeView) -> str | None:
@@ -60,11 +60,11 @@ def _check_lp(view: NodeView) -> str | None:
 
 @rule("LpNormalization", check=_check_lp)
 def lp_normalization(context: BackwardContext) -> Gradients:
-    """(dy - u sum(dy y)) / norm, where u is y for p = 2 and the sign of x for p = 1; 0 where the norm is 0."""
+    """(dy - u sum(dy y)) / norm, where u is y if p = 2 and the sign of x if p = 1; 0 where the norm is 0."""
     b, x, dy, axis, order = context.build, context.x(), context.dy(), context.int("axis", -1), context.int("p", 2)
     norm = b.reduce("ReduceL1" if order == 1 else "ReduceL2", x, [axis])
     empty = b.cast_like(b.op("Equal", norm, b.scalar(0, norm)), norm)
     inverse = b.div(one_minus(b, empty), b.add(norm, empty))
-    y = b.mul(x, inverse)  # a runtime may have divided 0 by 0 where this is 0
+    y = b.mul(x, inverse)  # where this is 0, a runtime may have divided 0 by 0
     unit = b.sign(x) if order == 1 else y
     return {0: b.mul(b.sub(dy, b.mul(unit, b.total(b.mul(dy, y), [axis]))), inverse)}

@@ -1,15 +1,15 @@
 """BatchNormalization, LayerNormalization, InstanceNormalization and GroupNormalization.
 
-All of them take x_hat = (x - mean) / std over some axes, then scale and shift it. With g the gradient of x_hat,
+All of them compute x_hat = (x - mean) / std over some axes, then scale and shift it. With g the gradient of x_hat,
 
     dx = (g - mean(g) - x_hat mean(g x_hat)) / std
 
-where the statistics are those of x itself, and dx = g / std where they are stored. BatchNormalization, which does
-(x - mean) / std * scale + bias in one pass for given vectors, computes all of mean(g) + x_hat mean(g x_hat) at once, in
-a view of x in which each set of elements that is normalized together is a channel.
+if the statistics are those of x itself, and dx = g / std if they are stored. The operator BatchNormalization computes
+(x - mean) / std * scale + bias in one pass for given vectors, so it yields all of mean(g) + x_hat mean(g x_hat) at
+once, in a view of x in which each set of elements that is normalized together is a channel.
 
-Mean and variance of x are computed again, in two passes, rather than kept. (LayerNormalization could give x_hat in one
-node, but took 2.6 times as long for it as four plain nodes in onnxruntime 1.19; in 1.32, 0.8 times.)
+Mean and variance of x are recomputed, in two passes, rather than kept. (LayerNormalization could compute x_hat in one
+node, but it took 2.6 times as long as four plain nodes in onnxruntime 1.19, and 0.8 times in 1.32.)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ...model.dims import Dim, Dims, dims, multiple, product, times
 from ..builder import Builder
 from .registry import BackwardContext, Gradients, NodeView, rule
 
-_TRAINING_MODE = 14  # BatchNormalization has the attribute from this opset on
-_PER_CHANNEL = 21  # GroupNormalization's scale and bias are per channel from this opset on
+_TRAINING_MODE = 14  # from this opset on, BatchNormalization has the attribute
+_PER_CHANNEL = 21  # from this opset on, GroupNormalization's scale and bias are per channel
 
 
 def _batch_normalization(
@@ -42,7 +42,7 @@ def _batch_normalization(
 
 
 def _moments(build: Builder, x: ir.Value, axes: Sequence[int]) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Mean over axes, difference from it, and variance. (Two passes: a mean of squares cancels out.)"""
+    """Mean over axes, difference from it, and variance. (Two passes: a mean of squares would lose digits.)"""
     mean = build.reduce("ReduceMean", x, axes)
     centered = build.sub(x, mean)
     return mean, centered, build.reduce("ReduceMean", build.mul(centered, centered), axes)
@@ -55,7 +55,7 @@ def _inverse_std(build: Builder, variance: ir.Value, epsilon: float) -> ir.Value
 
 
 def _filled(build: Builder, number: float, like: ir.Value) -> ir.Value:
-    """A constant of a static shape."""
+    """A constant with the static shape of another value, filled with a number."""
     assert like.dtype is not None
     shape = [d for d in dims(like) if isinstance(d, int)]
     return build.constant(np.full(shape, number, like.dtype.numpy()))
@@ -95,7 +95,7 @@ def _check_batch_normalization(view: NodeView) -> str | None:
 
 @rule("BatchNormalization", inputs=(0, 1, 2), check=_check_batch_normalization)
 def batch_normalization(context: BackwardContext) -> Gradients:
-    """With stored statistics an affine function of each channel, else the formula above."""
+    """With stored statistics, an affine function of each channel; otherwise the formula above."""
     return _by_batch(context) if _is_training(context) else _by_stored(context)
 
 
@@ -157,7 +157,7 @@ def _check_layer_normalization(view: NodeView) -> str | None:
 
 @rule("LayerNormalization", inputs=(0, 1, 2), check=_check_layer_normalization)
 def layer_normalization(context: BackwardContext) -> Gradients:
-    """The formula above, where a row is what is normalized together; the scale varies along it."""
+    """The formula above; the elements normalized together form a row, along which the scale varies."""
     build, shape, epsilon = context.build, context.shape(), context.float("epsilon", 1e-5)
     axis = context.int("axis", -1) % len(shape)
     rows, width = product(shape[:axis]), math.prod(d for d in shape[axis:] if isinstance(d, int))
@@ -170,7 +170,7 @@ def layer_normalization(context: BackwardContext) -> Gradients:
     x = build.reshape(context.x(0), (1, rows, width))
     mean, centered, variance = _moments(build, x, [2])
     inverse = _inverse_std(build, variance, epsilon)
-    if context.needs_gradient(1):  # summed over the rows by a product with 1 / std: one pass less
+    if context.needs_gradient(1):  # summed over the rows by a product with 1 / std, which saves a pass
         weights = build.reshape(inverse, (1, rows))
         products = build.reshape(build.mul(dy, centered), (rows, width))
         gradients[1] = build.reshape(build.op("MatMul", weights, products, shape=(1, width)), context.shape(1))
@@ -224,9 +224,9 @@ def _by_group(context: BackwardContext, groups: int, scale: ir.Value | None) -> 
     """Gradients of the input and of a scale and bias per channel.
 
     Args:
-        context: of the node.
-        groups: into which the channels are divided.
-        scale: an element per channel; None where the input's gradient is not wanted.
+        context: the node in the backward pass.
+        groups: number of groups into which the channels are divided.
+        scale: one element per channel; None if the input needs no gradient.
     """
     build, shape, epsilon = context.build, context.shape(), context.float("epsilon", 1e-5)
     samples, channels = shape[0], math.prod(d for d in shape[1:2] if isinstance(d, int))
@@ -252,7 +252,7 @@ def _by_group(context: BackwardContext, groups: int, scale: ir.Value | None) -> 
     if scale is not None:
         factor = build.mul(build.reshape(scale, (1, groups, each)), inverse)
         direct = build.mul(dy, build.reshape(factor, (samples, channels, 1)))
-        # factor holds 1 / std already, which is what the sums of slope and shift are multiplied by.
+        # factor already contains 1 / std, by which the sums of slope and shift are multiplied.
         sums = [build.mul(build.reshape(value, by_group), factor) for value in (slope, shift)]
         means = [build.scale(build.total(value, [2]), 1 / (each * area)) for value in sums]
         vectors = [_flat(build, value) for value in (*means, mean, variance)]

@@ -13,23 +13,23 @@ from .maxima import to_maxima
 from .registry import BackwardContext, Gradients, NodeView, rule
 from .windows import check_windows, spread, windows
 
-_SCATTERS_SUMS = 16  # ScatterElements can add from this opset on
+_SCATTERS_SUMS = 16  # from this opset on, ScatterElements can add
 
 
 def _check_max(view: NodeView) -> str | None:
     if view.int("storage_order", 0):
-        return "has storage_order 1, and only indices by rows are known here"
+        return "has storage_order 1, and only indices in row order are supported here"
     return check_windows(view)
 
 
 @rule("MaxPool", inputs=(0,), check=_check_max)
 def max_pool(context: BackwardContext) -> Gradients:
-    """To the first largest element of each window.
+    """The gradient of each window goes to its first largest element.
 
-    The forward node tells the places, which take fewer bytes to keep than its input and output; but they take ONNX
-    Runtime long: with windows of 3 x 3 two apart at [8, 64, 112, 112], 36 ms on top of 5, and scattering 11 more.
-    Comparing in the backward pass takes 63 ms there. With windows one apart there are as many places as elements, and
-    comparing takes about half as long, so that is done.
+    The forward node can output the positions, which need fewer bytes than its input and output; but ONNX Runtime is
+    slow to compute them: with windows of 3 x 3 and stride 2 at [8, 64, 112, 112], 36 ms in addition to 5, and
+    scattering takes 11 more. Comparing in the backward pass takes 63 ms in this case. With stride 1 there are as many
+    positions as elements, and comparing takes about half as long, so that is done then.
     """
     pool = windows(context)
     if max(pool.kernel) == 1:
@@ -42,9 +42,9 @@ def max_pool(context: BackwardContext) -> Gradients:
 
 
 def _scatter(context: BackwardContext, *, adds: bool) -> ir.Value:
-    """By the places that the forward node tells, which count through the whole tensor."""
+    """Scatter by the positions that the forward node outputs, which index the whole flattened tensor."""
     b, shape = context.build, context.shape(0)
-    # Half as many bytes to keep; 2^31 elements do not fit into the memory this is meant for.
+    # Half as many bytes to keep; tensors of 2^31 elements are beyond the memory of any device this is meant for.
     places = b.declare_mask(b.op("Cast", _indices(context), to=int(ir.DataType.INT32)))
     flat = (product(dims(context.dy())),)
     dy, dtype = b.reshape(context.dy(), flat), context.dy().dtype
@@ -55,7 +55,7 @@ def _scatter(context: BackwardContext, *, adds: bool) -> ir.Value:
 
 
 def _indices(context: BackwardContext) -> ir.Value:
-    """The second output of a MaxPool, which it is given if it has none."""
+    """The second output of a MaxPool, which is added if the node has none."""
     node = context.node
     if len(node.outputs) < 2:
         node.resize_outputs(2)
@@ -71,7 +71,7 @@ def _check_average(view: NodeView) -> str | None:
     if reason is None and view.int("count_include_pad", 0):
         pool = windows(view)
         if any(n > pad for n, pad in zip(pool.overruns, pool.after, strict=True)):
-            # ONNX Runtime 1.19 divides by the whole window, 1.32 by what of it is input or padding.
+            # ONNX Runtime 1.19 divides by the whole window, 1.32 by the part of it that is input or padding.
             return (
                 "counts the padding, and has, because of ceil_mode, a window past it, which runtimes count differently"
             )
@@ -80,7 +80,7 @@ def _check_average(view: NodeView) -> str | None:
 
 @rule("AveragePool", inputs=(0,), check=_check_average)
 def average_pool(context: BackwardContext) -> Gradients:
-    """The gradients of the windows over the number of their elements, summed."""
+    """The gradients of the windows divided by the number of their elements, summed."""
     pool = windows(context)
     counted = pool.elements(padding=bool(context.int("count_include_pad", 0)))
     return {0: spread(context.build, context.dy(), pool, 1 / counted)}
@@ -98,7 +98,7 @@ def _norm(context: BackwardContext, summed: Callable[[ir.Value], ir.Value]) -> i
     if power == 1:
         return b.mul(b.sign(context.x()), summed(dy))
     y, x = context.y(), context.x()
-    # Where the norm is zero, so are all its elements, and then the gradient is to be zero rather than 0 / 0.
+    # Where the norm is zero, all elements are zero, and the gradient must be zero rather than 0 / 0.
     y = b.add(y, b.cast_like(b.op("Equal", y, b.scalar(0, y)), y))
     if power == 2:
         return b.mul(x, summed(b.div(dy, y)))
@@ -114,7 +114,7 @@ def _check_global(view: NodeView) -> str | None:
 
 @rule("GlobalAveragePool", inputs=(0,), check=_check_global)
 def global_average_pool(context: BackwardContext) -> Gradients:
-    """The gradient over the number of elements, at each of them (by broadcasting, in one pass)."""
+    """The gradient divided by the number of elements, at each of them (by broadcasting, in one pass)."""
     b, dy, spatial = context.build, context.dy(), [int(d) for d in context.shape(0)[2:]]
     assert dy.dtype is not None
     part = 1 / math.prod(spatial)
@@ -123,7 +123,7 @@ def global_average_pool(context: BackwardContext) -> Gradients:
 
 @rule("GlobalMaxPool", inputs=(0,), check=_check_global)
 def global_max_pool(context: BackwardContext) -> Gradients:
-    """To the first largest element of each channel."""
+    """The gradient of each channel goes to its first largest element."""
     b, shape, dy = context.build, context.shape(0), context.dy()
     count = math.prod(int(d) for d in shape[2:])
     place = b.declare_mask(b.op("ArgMax", b.reshape(context.x(), (*shape[:2], count)), axis=2, keepdims=1))
@@ -133,5 +133,5 @@ def global_max_pool(context: BackwardContext) -> Gradients:
 
 @rule("GlobalLpPool", inputs=(0,), check=_check_global)
 def global_lp_pool(context: BackwardContext) -> Gradients:
-    """As LpPool, with one window."""
+    """The same as LpPool with one window."""
     return {0: _norm(context, lambda gradient: gradient)}

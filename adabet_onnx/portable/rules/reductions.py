@@ -1,4 +1,4 @@
-"""Sums, means, norms and extremes along axes, running sums, and the largest elements."""
+"""Sums, means, norms and extremes along axes, cumulative sums, and the largest elements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...model.dims import Dim, dims, multiple, product
 from ..builder import Builder
 from .registry import BackwardContext, Gradients, NodeView, rule
 
-# Without axes, these do nothing if the node says so.
+# Without axes, these do nothing if the node has noop_with_empty_axes.
 _PLAIN = frozenset({"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd"})
-# Up to so many elements, ONNX Runtime broadcasts a factor in 0.4 to 0.6 times the time of an Expand.
+# Up to this many elements, ONNX Runtime broadcasts a factor in 0.4 to 0.6 times the time of an Expand.
 _FEW = 14 * 14
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 
 
 def _axes(view: NodeView) -> list[int]:
-    """The axes that are reduced, all of them where the node names none; an empty list if it does nothing."""
+    """The reduced axes, which are all of them if the node names none; an empty list if the node does nothing."""
     rank = len(view.shape())
     axes = view.ints_at(1, "axes")
     if axes:
@@ -29,21 +29,21 @@ def _axes(view: NodeView) -> list[int]:
 
 def _check_axes(view: NodeView) -> str | None:
     if view.has(1) and view.array(1) is None:
-        return "has axes that are computed while it runs"
+        return "has axes that are computed at run time"
     if view.node.op_type not in _PLAIN and view.int("noop_with_empty_axes", 0) and not view.ints_at(1, "axes"):
-        return "has no axes and noop_with_empty_axes, which runtimes do not agree on"
+        return "has no axes and noop_with_empty_axes, on which runtimes disagree"
     return None
 
 
 def _kept(context: BackwardContext, value: ir.Value) -> ir.Value:
-    """Something in the output's shape, with the reduced axes of extent 1 where keepdims dropped them."""
+    """A value of the output's shape, with size 1 on the reduced axes that keepdims dropped."""
     axes = _axes(context)
     shape: list[Dim] = [1 if i in axes else d for i, d in enumerate(context.shape())]
     return context.build.reshape(value, shape)
 
 
 def _spread(context: BackwardContext, gradient: ir.Value, share: float = 1.0) -> ir.Value:
-    """A share of a gradient, the same all along the reduced axes, in the input's shape."""
+    """A fraction of a gradient, repeated along the reduced axes, in the input's shape."""
     build, shape = context.build, context.shape()
     along: list[Dim] = [shape[axis] if axis in _axes(context) else 1 for axis in range(len(shape))]
     count = product(along)
@@ -55,13 +55,13 @@ def _spread(context: BackwardContext, gradient: ir.Value, share: float = 1.0) ->
 
 @rule("ReduceSum", inputs={0}, check=_check_axes)
 def reduce_sum(context: BackwardContext) -> Gradients:
-    """The same to all that were added."""
+    """The same gradient for all summands."""
     return {0: _spread(context, context.dy())}
 
 
 @rule("ReduceMean", inputs={0}, check=_check_axes)
 def reduce_mean(context: BackwardContext) -> Gradients:
-    """The same share to all."""
+    """The same fraction of the gradient for all elements."""
     build, shape, dy = context.build, context.shape(), context.dy()
     count = product(shape[axis] for axis in _axes(context))
     if isinstance(count, int):
@@ -81,7 +81,7 @@ def reduce_extreme(context: BackwardContext) -> Gradients:
 
 @rule("ReduceProd", inputs={0}, check=_check_axes)
 def reduce_prod(context: BackwardContext) -> Gradients:
-    """The product of all other elements, right also where some are zero.
+    """The product of all other elements, correct even if some are zero.
 
     With zeros replaced by ones, it is the product of all divided by the element, or 0 if another element was zero.
     """
@@ -89,7 +89,7 @@ def reduce_prod(context: BackwardContext) -> Gradients:
     zeros = build.cast_like(build.op("Equal", x, build.scalar(0, like=x)), x)
     replaced = build.add(x, zeros)
     others = build.div(build.reduce("ReduceProd", replaced, axes), replaced)
-    # No zero along the axes, or this element is the only one: then the number of zeros is that of this element.
+    # Either there is no zero along the axes, or this element is the only one: the number of zeros is its own.
     alone = build.op("Equal", build.total(zeros, axes), zeros)
     return {0: build.mul(build.masked(others, alone), _kept(context, context.dy()))}
 
@@ -132,14 +132,14 @@ def reduce_log_sum_exp(context: BackwardContext) -> Gradients:
 
 @rule("CumSum", inputs={0})
 def cum_sum(context: BackwardContext) -> Gradients:
-    """A running sum in the other direction."""
+    """A cumulative sum in the opposite direction."""
     reverse, exclusive = 1 - context.int("reverse", 0), context.int("exclusive", 0)
     return {0: context.build.op("CumSum", context.dy(), context.x(1), reverse=reverse, exclusive=exclusive)}
 
 
 @rule("TopK", inputs={0})
 def top_k(context: BackwardContext) -> Gradients:
-    """The gradients of the values go to where these were taken from."""
+    """The gradients of the values go to the positions that these were taken from."""
     build, dy = context.build, context.dy()
     return {
         0: build.op(

@@ -1,4 +1,4 @@
-"""The same elements in another shape or order, or repeated: Reshape and its kind, Transpose, Expand, Tile."""
+"""The same elements in another shape or order, or repeated: Reshape and similar operators, Transpose, Expand, Tile."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def transpose(context: BackwardContext) -> Gradients:
 
 @rule("Expand", inputs={0})
 def expand(context: BackwardContext) -> Gradients:
-    """Sum over what was repeated."""
+    """The sum over what was repeated."""
     return {0: context.build.sum_to(context.dy(), context.shape())}
 
 
 @rule("Tile", inputs={0})
 def tile(context: BackwardContext) -> Gradients:
-    """Sum over the copies, which get axes of their own; how many there are is seen in the shapes."""
+    """The sum over the copies, which get separate axes; their number follows from the shapes."""
     split: list[Dim] = []
     copies: list[int] = []
     for before, after in zip(context.shape(), context.out_shape(), strict=True):
@@ -51,7 +51,7 @@ def _ratio(after: Dim, before: Dim) -> Dim:
 
 @rule("DepthToSpace")
 def depth_to_space(context: BackwardContext) -> Gradients:
-    """SpaceToDepth, and where the block came after the channels, both change places."""
+    """SpaceToDepth; if the block came after the channels, the two are swapped afterwards."""
     build, block = context.build, context.int("blocksize", 1)
     n, depth, height, width = context.shape()
     assert isinstance(depth, int)
@@ -77,7 +77,7 @@ def space_to_depth(context: BackwardContext) -> Gradients:
 
 
 def _to_depth(context: BackwardContext, value: ir.Value, block: int) -> ir.Value:
-    """SpaceToDepth: as an operator (2 to 5 times as fast as moving six axes), or where there is none, by axes."""
+    """SpaceToDepth, as an operator (2 to 5 times as fast as moving six axes) or, if there is none, by moving axes."""
     build = context.build
     n, channels, height, width = dims(value)
     assert isinstance(channels, int)
@@ -92,6 +92,6 @@ def _to_depth(context: BackwardContext, value: ir.Value, block: int) -> ir.Value
 
 @rule("ReverseSequence", inputs={0})
 def reverse_sequence(context: BackwardContext) -> Gradients:
-    """The same again: it undoes itself."""
+    """The same operation: it is its own inverse."""
     axes = {name: context.int(name, default) for name, default in (("batch_axis", 1), ("time_axis", 0))}
     return {0: context.build.op("ReverseSequence", context.dy(), context.x(1), shape=context.shape(), **axes)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .registry import BackwardContext, Gradients, NodeView, rule
 
-_ONE_AXIS = 13  # before, all axes from the given one on are taken together
+_ONE_AXIS = 13  # before this opset, all axes from the given one on are normalized together
 
 
 def _axes(view: NodeView) -> list[int]:

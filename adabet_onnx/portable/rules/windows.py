@@ -1,4 +1,4 @@
-"""Pooling windows: where they lie, and the transpose of a sum over them."""
+"""Pooling windows: their positions, and the transpose of a sum over them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...model.dims import dims, times
 from ..builder import Builder
 from .registry import NodeView
 
-_REGION_REQUIRED = 12  # up to this opset, Resize has to have its input roi
+_REGION_REQUIRED = 12  # up to this opset, Resize requires its input roi
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Windows:
     """The windows of a pooling node; every attribute has one number for each spatial axis.
 
     Attributes:
-        sizes: elements of the input.
-        counts: windows, that is elements of the output.
-        kernel: elements of a window.
-        strides: elements from a window to the next.
-        dilations: elements from an element of a window to the next.
+        sizes: number of elements of the input.
+        counts: number of windows, which is the size of the output.
+        kernel: number of elements of a window.
+        strides: distance from one window to the next, in elements.
+        dilations: distance from one element of a window to the next.
         before: padding before the input.
-        after: padding after it, as the node has it.
+        after: padding after the input, as given in the node.
     """
 
     sizes: tuple[int, ...]
@@ -41,7 +41,7 @@ class Windows:
 
     @property
     def spans(self) -> list[int]:
-        """Elements from the first of a window to its last."""
+        """Number of elements from the first element of a window to its last."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
 
     @property
@@ -57,7 +57,7 @@ class Windows:
         return all(count == 1 or stride >= span for count, stride, span in rows)
 
     def elements(self, *, padding: bool) -> np.ndarray:
-        """How many elements each window has, those of the padding among them or not, in the output's shape."""
+        """The number of elements of each window, in the output's shape, with or without padding elements."""
         along = []
         for axis, size in enumerate(self.sizes):
             starts = np.arange(self.counts[axis])[:, None] * self.strides[axis] - self.before[axis]
@@ -87,7 +87,7 @@ def windows(view: NodeView) -> Windows:
 
 
 def check_windows(view: NodeView) -> str | None:
-    """Why the windows of a pooling node cannot be relied on, or None."""
+    """Why the windows of a pooling node are not reliable, or None if they are."""
     shape, out = view.shape(0), view.out_shape(0)
     rank = len(view.ints("kernel_shape", []) or [])
     if not 1 <= rank == len(shape) - 2:
@@ -96,7 +96,7 @@ def check_windows(view: NodeView) -> str | None:
         return "pools an axis whose length is unknown"
     pool = windows(view)
     if view.string("auto_pad", "NOTSET").startswith("SAME"):
-        # ONNX Runtime takes these two differently from one version to the next.
+        # ONNX Runtime handles these two differently from version to version.
         if any(d != 1 for d in pool.dilations):
             return "has both auto_pad and dilations"
         if any(s > k for s, k in zip(pool.strides, pool.kernel, strict=True)):
@@ -112,20 +112,20 @@ def check_windows(view: NodeView) -> str | None:
             return "has, because of ceil_mode, a window that begins in the padding, which not every runtime keeps"
         expected.append(count)
     if tuple(expected) != pool.counts:
-        return f"has an output of shape {pool.counts}, where its windows make {tuple(expected)}"
+        return f"has an output of shape {pool.counts}, where its windows give {tuple(expected)}"
     if not pool.elements(padding=False).all():
         return "has a window with nothing but padding in it"
     return None
 
 
 def spread(build: Builder, gradient: ir.Value, pool: Windows, weights: np.ndarray | float = 1.0) -> ir.Value:
-    """The transpose of a weighted sum over windows: each input's sum of the gradients of the windows it is in.
+    """The transpose of a weighted sum over windows: for each input, the sum of the gradients of its windows.
 
     Args:
         build: makes the nodes.
-        gradient: of the output.
+        gradient: gradient of the output.
         pool: the windows.
-        weights: what each window's gradient is multiplied by: one number, or one for each in the output's shape.
+        weights: factors of the windows' gradients: one number, or one for each window in the output's shape.
     """
     shape = dims(gradient)
     weights = np.asarray(weights, np.float64)
@@ -145,7 +145,7 @@ def spread(build: Builder, gradient: ir.Value, pool: Windows, weights: np.ndarra
     start = [k - 1 - pad for k, pad in zip(pool.kernel, pool.before, strict=True)]
     end = [k - 1 - pad for k, pad in zip(pool.kernel, pool.overruns, strict=True)]
     if adjacent and pool.strides == ones and min(*start, *end) >= 0:
-        # The transpose of sums over neighbours are such sums, and an average is the fastest way to sum them.
+        # The transpose of sums over neighbours is again a sum over neighbours, which AveragePool computes fastest.
         pads = [*start, *end]
         average = {"kernel_shape": list(pool.kernel), "pads": pads, "count_include_pad": int(any(pads))}
         return build.op("AveragePool", weighted(volume), **average, shape=[*shape[:2], *pool.sizes])
@@ -165,9 +165,9 @@ def spread(build: Builder, gradient: ir.Value, pool: Windows, weights: np.ndarra
 
 
 def repeat(build: Builder, value: ir.Value, factors: Sequence[int]) -> ir.Value:
-    """Each element of the spatial axes as often as these factors say, one beside the other.
+    """Repeat each element of the spatial axes by these factors, copies side by side.
 
-    A Resize: Expand between the axes takes ONNX Runtime 25 times as long.
+    This is a Resize, since an Expand between the axes takes ONNX Runtime 25 times as long.
     """
     if max(factors) == 1:
         return value
