@@ -497,7 +497,7 @@ def test_features_are_arrays_with_the_samples_first(made):
 def test_features_of_other_artifacts_and_too_few_labels_are_refused(made):
     manifest, feeds = made
     session, labels = manifest.session(manifest.initial), np.zeros(4, np.int64)
-    with pytest.raises(TrainingError, match=r"go on from a value 'f', but what is fed has only \['g'\]"):
+    with pytest.raises(TrainingError, match=r"start from a value 'f', but what is fed has only \['g'\]"):
         session.step(Features({"g": np.zeros((4, 256), np.float32)}), labels, 1e-3)
     with pytest.raises(TrainingError, match=r"name an input 'input', but what is fed has only \['image'\]"):
         session.features({"image": feeds["input"]})

@@ -393,7 +393,7 @@ KEPT = {
         18,
         node("ReduceL2", ["x"], ["y"], noop_with_empty_axes=1),
         {},
-        "does its arithmetic over no axes",
+        "is elementwise, since it has no axes",
     ),
     "max": (
         18,

@@ -296,7 +296,7 @@ class _Draft:
             outputs += zip(output_names(self.names.statistics), self._moved, strict=True)
         graph, build = self._graph, self._build
         build.begin("outputs")
-        # The last nodes in the file are run first.
+        # Outputs come last in the file, since the last nodes are run first.
         renamed = [(name, _own(build, value)) for name, value in outputs]
         graph.extend(build.take())
         _move_last(graph, [value for _, value in renamed])

@@ -1,8 +1,8 @@
 """Reverse-mode differentiation of an ONNX graph, at build time.
 
-`plan` finds the nodes on a path from a trained parameter to the output, and every obstacle on it, before anything
-is built; `differentiate` then walks that path backwards, one rule per node. Nothing before the earliest trained
-parameter is differentiated, and no gradient of a frozen weight is computed, because nobody asks for it.
+`plan` finds the nodes on a path from a trained parameter to the output, and every obstacle among them, before anything
+is built; `differentiate` then processes these nodes backwards, one rule per node. Nothing before the earliest trained
+parameter is differentiated, and no gradient of a frozen weight is computed, because nothing needs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .rules.registry import BackwardContext, NodeView
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-# Their results change in steps, or not at all: the gradient is zero wherever there is one.
+# Their results change in steps or not at all: the gradient is zero wherever it exists.
 _CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
 REMEDY = "Select layers after it, or export the model with other operators in its place."
 
@@ -36,8 +36,8 @@ class GradientObstacle:
     Attributes:
         node: its name.
         op_type: its operator.
-        reason: why.
-        remedy: what to do about it.
+        reason: why it cannot be differentiated.
+        remedy: what the user can do about it.
         value: name of its first output.
     """
 
@@ -53,15 +53,15 @@ class GradientObstacle:
 
 @dataclass(frozen=True)
 class BackwardPlan:
-    """The backward pass.
+    """The nodes of a backward pass.
 
     Attributes:
         output: the value whose gradient is given.
         trainable: the trained values.
-        steps: nodes on a path from one of them to the output, in the graph's order, each with the positions of the
-            inputs whose gradient is wanted.
+        steps: nodes on a path from a trained value to the output, in the graph's order, each with the positions of the
+            inputs that need a gradient.
         obstacles: nodes among them that cannot be differentiated.
-        unreached: trained values with no way to the output.
+        unreached: trained values without a path to the output.
     """
 
     output: ir.Value
@@ -72,13 +72,13 @@ class BackwardPlan:
 
 
 def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> BackwardPlan:
-    """Find the backward pass from a value to trained parameters.
+    """Plan the backward pass from a value to trained parameters.
 
     Args:
         graph: a sorted graph whose values have shapes and dtypes (see `shapes.annotate`).
-        output: a float value of it, the logits.
+        output: a float value of the graph, the logits.
         trainable: float initializers or inputs.
-        opset: of the graph.
+        opset: opset of the graph.
     """
     active: set[ir.Value] = set(trainable)
     for node in graph:
@@ -110,7 +110,7 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
 def plan_each(
     graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int
 ) -> list[BackwardPath]:
-    """What stands in the way of each of several sets of trained values; arguments as of `plan`."""
+    """The backward path to each of several sets of trained values; the other arguments are those of `plan`."""
     return backward_paths(
         graph,
         output,
@@ -129,12 +129,12 @@ def carries(node: ir.Node, value: ir.Value) -> bool:
 
 
 def is_float(node: ir.Node, value: ir.Value) -> bool:
-    """Whether this output of a node is of floats, or may be."""
+    """Whether this output of a node is a float tensor, or may be one."""
     return value.dtype is None or value.dtype in _FLOATS | _HALVES
 
 
 def sources(node: ir.Node) -> Sequence[ir.Value | None]:
-    """The values that a result depends on; of the second input of a CastLike only the dtype counts."""
+    """The values that a result depends on; for the second input of a CastLike only the dtype matters."""
     return node.inputs[:1] if node.op_type == "CastLike" else reads(node)
 
 
@@ -144,18 +144,18 @@ def _obstacle(node: ir.Node, positions: tuple[int, ...], needed: set[ir.Value], 
 
 
 def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> GradientObstacle:
-    """A node that cannot be differentiated for this reason."""
+    """The obstacle that a node is for this reason."""
     return GradientObstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
 
 
 def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
-    """Why a node cannot be differentiated, to be read after its name; None where it can.
+    """Why a node cannot be differentiated, worded to follow the name of the node; None if it can.
 
     Args:
         node: a forward node.
-        positions: positions of the inputs whose gradient is asked for.
-        needed: values whose gradient is, its own outputs among them.
-        opset: of the graph.
+        positions: positions of the inputs that need a gradient.
+        needed: values that need a gradient; they include outputs of the node.
+        opset: opset of the graph.
     """
     if node.domain not in ("", "ai.onnx"):
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
@@ -185,22 +185,22 @@ def differentiate(
     """Write the nodes of the gradient.
 
     Args:
-        plan: without obstacles.
-        seed: gradient of the loss with respect to the plan's output, in its shape.
-        build: takes the nodes.
-        parts: of the trained values of which a part alone is trained, that part.
+        plan: a plan without obstacles.
+        seed: gradient of the loss with respect to the plan's output, in the shape of that output.
+        build: receives the nodes.
+        parts: for each trained value that is trained only in part, that part.
 
     Returns:
         The gradient of each trained value, in its shape, or in that of its part.
 
     Raises:
-        ModelError: a parameter has none.
+        ModelError: a parameter has no gradient.
     """
     if plan.obstacles:
         raise ModelError(str(plan.obstacles[0]))
     parts = parts or {}
     gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
-    of_parts: dict[ir.Value, list[ir.Value]] = {}
+    part_gradients: dict[ir.Value, list[ir.Value]] = {}
     for node, positions in reversed(plan.steps):
         outputs = [_summed(gradients, value, build) for value in node.outputs]
         if not any(outputs):
@@ -208,9 +208,9 @@ def differentiate(
         build.begin(f"{node.name}/grad")
         composite = find_composite(node)
         if composite is not None:
-            stand_in = composite.node()
-            gradient = _apply(stand_in, (0,), build, outputs)[0]
-            composite.release(stand_in)
+            equivalent = composite.node()
+            gradient = _apply(equivalent, (0,), build, outputs)[0]
+            composite.release(equivalent)
             gradients.setdefault(composite.x, []).append(gradient)
             continue
         narrow = narrowed(node, positions, parts, outputs, build)
@@ -218,7 +218,7 @@ def differentiate(
             for position, gradient in _apply(narrow.node, narrow.positions, build, [narrow.gradient]).items():
                 whole = node.inputs[position]
                 assert whole is not None
-                of_parts.setdefault(whole, []).append(gradient)
+                part_gradients.setdefault(whole, []).append(gradient)
             narrow.release()
             positions = tuple(position for position in positions if position not in narrow.positions)
         if not positions:
@@ -226,7 +226,7 @@ def differentiate(
         for position, gradient in _apply(node, positions, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
-            assert position in positions, f"{node.op_type} gave a gradient nobody asked for ({position})"
+            assert position in positions, f"{node.op_type} returned a gradient that is not needed ({position})"
             gradients.setdefault(operand, []).append(gradient)
     result = {}
     for parameter in plan.trainable:
@@ -236,8 +236,8 @@ def differentiate(
         if parameter in parts:
             name, part = parts[parameter].value.name, parts[parameter].slice
             if total is not None:
-                of_parts.setdefault(parameter, []).append(take(build, total, part.indices, part.axis))
-            total = _summed(of_parts, parameter, build)
+                part_gradients.setdefault(parameter, []).append(take(build, total, part.indices, part.axis))
+            total = _summed(part_gradients, parameter, build)
         if total is None:
             raise ModelError(
                 f"parameter {name!r} has no gradient: the logits do not depend on it. Select other layers."

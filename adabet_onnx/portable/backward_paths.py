@@ -1,8 +1,9 @@
-"""What stands between a graph's trained values and its output, for many sets of them in one walk.
+"""Which nodes block the backward path from a graph's output to its trained values, for many sets of them in one walk.
 
-`autodiff.plan` finds the backward pass for one selection. A pre-flight asks for every layer by itself, and a node may
-have a gradient for one layer and none for another (of a data input, but not of a weight). So each value carries a bit
-for every set that reaches it, and a node is looked at once for each combination of inputs that some set wants.
+`autodiff.plan` plans the backward pass for one selection. A pre-flight check asks about every layer separately, and a
+node may have a gradient for one layer and none for another (of a data input, but not of a weight). So each value
+carries a bit for every set that reaches it, and a node is examined once for each combination of inputs that some set
+needs.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-# Why a node cannot be differentiated for these input positions, given the values whose gradient is needed; or None.
+# Returns why a node cannot be differentiated for these input positions, given the values that need a gradient; or None.
 Reason = Callable[[ir.Node, tuple[int, ...], Collection[ir.Value]], str | None]
 
 
 @dataclass(frozen=True)
 class BlockedNode:
-    """A node in the backward pass that has no gradient.
+    """A node on a backward path that has no gradient.
 
     Attributes:
         node: the node.
-        reason: why, to be read after the node's name.
+        reason: why, worded to follow the name of the node.
     """
 
     node: ir.Node
@@ -31,11 +32,11 @@ class BlockedNode:
 
 @dataclass(frozen=True)
 class BackwardPath:
-    """The backward pass from the output to one set of trained values.
+    """The backward path from the output to one set of trained values.
 
     Attributes:
         blocked: nodes on it without a gradient, in the graph's order.
-        unreached: trained values that the output does not depend on (or only through steps, where every slope is 0).
+        unreached: trained values that the output does not depend on (or only through step functions, whose slope is 0).
     """
 
     blocked: tuple[BlockedNode, ...]
@@ -51,15 +52,15 @@ def backward_paths(
     inputs: Callable[[ir.Node], Sequence[ir.Value | None]],
     carries: Callable[[ir.Node, ir.Value], bool],
 ) -> list[BackwardPath]:
-    """The backward pass to each of several sets of trained values.
+    """Find the backward path to each of several sets of trained values.
 
     Args:
-        graph: sorted, with dtypes.
+        graph: a sorted graph with dtypes.
         output: the value whose gradient is given.
-        sets: float initializers or inputs.
+        sets: sets of float initializers or inputs.
         reason: see `Reason`.
-        inputs: the values that a node's result depends on, its inputs first.
-        carries: whether a gradient can come back through this output of a node.
+        inputs: returns the values that a node's result depends on, its inputs first.
+        carries: returns whether a gradient can pass through this output of a node.
     """
     active: dict[ir.Value, int] = {}
     for bit, trained in enumerate(sets):
@@ -100,7 +101,7 @@ def _joined(masks: dict[ir.Value, int], values: Sequence[ir.Value | None]) -> in
 def _combinations(
     inputs: Sequence[ir.Value | None], active: dict[ir.Value, int], mask: int
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """The sets in a mask, grouped by which inputs of a node they want."""
+    """The sets in a mask, grouped by which inputs of a node they need."""
     groups: list[tuple[int, tuple[int, ...]]] = [(mask, ())] if mask else []
     for position, value in enumerate(inputs):
         bits = 0 if value is None else active.get(value, 0)

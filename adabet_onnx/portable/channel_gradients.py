@@ -1,10 +1,12 @@
 """Gradients of some output channels of a layer, computed as if it had no others.
 
-Where only some channels of a weight are trained, the gradient of the layer's result is cut down to them first, so that
-the product that makes the weight's gradient has as many rows less. What a layer reads channel by channel (depthwise
-convolutions, normalisations) is cut down too, and only that part of the activation is kept for the backward pass.
+If only some channels of a weight are trained, the gradient of the layer's output is reduced to them first, so that the
+product that makes the weight's gradient has fewer rows. The input of layers that process each channel separately
+(depthwise convolutions, normalisations) is reduced too, and only that part of the activation is kept for the backward
+pass.
 
-Other layers, and biases alone, have the gradient of all channels computed, of which those that are trained are taken.
+For other layers, and for biases alone, the gradient of all channels is computed, and the trained ones are taken from
+it.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from .builder import Builder
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """What is trained of a value.
+    """The trained part of a value.
 
     Attributes:
         value: the trained part.
-        slice: where it is in the whole.
+        slice: its position in the whole.
     """
 
     value: ir.Value
@@ -35,12 +37,12 @@ class TrainedPart:
 
 @dataclass(frozen=True)
 class NarrowedLayer:
-    """A layer as if it had some of its channels only.
+    """A layer reduced to some of its channels.
 
     Attributes:
-        node: a node of no graph; `release` has to follow.
-        positions: of its inputs whose gradients it is used for.
-        gradient: of its output.
+        node: a node that belongs to no graph; call `release` when it is no longer needed.
+        positions: positions of the inputs whose gradients the node provides.
+        gradient: gradient of its output.
     """
 
     node: ir.Node
@@ -48,7 +50,7 @@ class NarrowedLayer:
     gradient: ir.Value
 
     def release(self) -> None:
-        """Let go of the inputs, which otherwise count the node among their users."""
+        """Detach the inputs, which otherwise count the node among their users."""
         for position in range(len(self.node.inputs)):
             self.node.replace_input_with(position, None)
 
@@ -67,16 +69,16 @@ def narrowed(
     outputs: Sequence[ir.Value | None],
     build: Builder,
 ) -> NarrowedLayer | None:
-    """The layer a node is, narrowed to the channels that are trained; None where there is nothing to gain.
+    """Reduce a layer to its trained channels; None if this saves nothing.
 
     Args:
-        node: of the forward part.
-        positions: positions of the inputs whose gradient is asked for.
-        parts: of the values that are trained in part.
-        outputs: gradients of its outputs.
+        node: a node of the forward part.
+        positions: positions of the inputs that need a gradient.
+        parts: the trained parts of values that are trained in part.
+        outputs: gradients of the node's outputs.
         build: makes the nodes.
     """
-    form = _FORMS.get(node.op_type)
+    form = _NARROWED.get(node.op_type)
     trained = {i: parts[value] for i in positions if (value := node.inputs[i]) is not None and value in parts}
     if form is None or 1 not in trained or outputs[0] is None:
         return None
@@ -88,7 +90,7 @@ def narrowed(
 
 @dataclass(frozen=True)
 class _LayerSlice:
-    """What the forms are made from."""
+    """The data that a narrowed layer is made from."""
 
     node: ir.Node
     trained: Mapping[int, TrainedPart]
@@ -103,11 +105,11 @@ class _LayerSlice:
         return value
 
     def kept(self, indices: Sequence[int]) -> ir.Value:
-        """Some channels of the activation that the node reads, in whose place they are kept for the backward pass."""
+        """Some channels of the node's input activation, which are kept for the backward pass instead of it."""
         return self.build.declare_mask(take(self.build, self.x(0), indices, 1))
 
     def made(self, inputs: Sequence[ir.Value | None], axis: int, **changes: Any) -> NarrowedLayer:
-        """The node with these inputs in place of its own, and its channels on this axis of the result."""
+        """The node with other inputs, and its channels on this axis of the result."""
         attributes = [value for name, value in self.node.attributes.items() if name not in changes]
         attributes += [ir.AttrInt64(name, value) for name, value in changes.items()]
         node = ir.Node(self.node.domain, self.node.op_type, inputs, attributes, name=self.node.name)
@@ -119,17 +121,19 @@ class _LayerSlice:
         return NarrowedLayer(node, tuple(self.trained), gradient)
 
     def part(self, position: int) -> ir.Value | None:
-        """The trained part of an input; None where it is not trained."""
+        """The trained part of an input; None if it is not trained."""
         return self.trained[position].value if position in self.trained else None
 
 
 def _convolution(layer: _LayerSlice) -> NarrowedLayer | None:
-    """Conv or ConvTranspose: all channels are made from the same input, or each from one channel of it."""
+    """Conv or ConvTranspose: all channels are computed from the same input, or each from one channel of it."""
     groups = int(layer.node.attributes.get_int("group", 1))
     inputs = [layer.part(1), layer.part(2)]
     if groups == 1:
         return layer.made([layer.x(0), *inputs], 1)
-    each = int(dims(layer.x(1))[0]) // groups if layer.node.op_type == "Conv" else 1  # channels made from one channel
+    each = (
+        int(dims(layer.x(1))[0]) // groups if layer.node.op_type == "Conv" else 1
+    )  # channels computed from one channel
     if int(dims(layer.x(1))[1]) != 1:
         return None
     return layer.made([layer.kept([i // each for i in layer.indices]), *inputs], 1, group=len(layer.indices))
@@ -142,14 +146,14 @@ def _product(layer: _LayerSlice) -> NarrowedLayer:
 
 
 def _normalization(layer: _LayerSlice) -> NarrowedLayer | None:
-    """BatchNormalization by stored statistics."""
+    """BatchNormalization with stored statistics."""
     if layer.node.attributes.get_int("training_mode", 0):
         return None
     statistics = [take(layer.build, layer.x(i), layer.indices, 0) for i in (3, 4)]
     return layer.made([layer.kept(layer.indices), layer.part(1), layer.part(2), *statistics], 1)
 
 
-_FORMS: dict[str, Callable[[_LayerSlice], NarrowedLayer | None]] = {
+_NARROWED: dict[str, Callable[[_LayerSlice], NarrowedLayer | None]] = {
     "Conv": _convolution,
     "ConvTranspose": _convolution,
     "Gemm": _product,

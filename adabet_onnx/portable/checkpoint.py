@@ -1,8 +1,8 @@
-"""State of a training in a file.
+"""The state of a training in a file.
 
-``state.bin``: the initial values, float32 little-endian, one after another at the offsets the manifest gives.
-Checkpoints: safetensors files with every parameter and every piece of state by name, and two entries of metadata:
-``step`` (updates so far) and ``properties`` (a JSON object of strings).
+``state.bin``: the initial values, float32 little-endian, consecutively at the offsets in the manifest. Checkpoints:
+safetensors files with every parameter and state tensor by name, and two entries of metadata: ``step`` (number of
+updates so far) and ``properties`` (a JSON object of strings).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLOAT = np.dtype("<f4")
 
 @dataclass
 class TrainingState:
-    """Parameters and optimizer state by name, how many updates they have seen, and properties."""
+    """Parameters and optimizer state by name, the number of updates so far, and properties."""
 
     tensors: dict[str, np.ndarray]
     step: int = 0
@@ -34,7 +34,7 @@ class TrainingState:
 
 
 def offsets(tensors: Sequence[StepTensor]) -> list[int]:
-    """Where in state.bin each tensor begins, in bytes."""
+    """The offset of each tensor in state.bin, in bytes."""
     starts, total = [], 0
     for tensor in tensors:
         starts.append(total)
@@ -43,7 +43,7 @@ def offsets(tensors: Sequence[StepTensor]) -> list[int]:
 
 
 def write_initial(path: Path, tensors: Sequence[StepTensor], values: Mapping[str, np.ndarray]) -> None:
-    """Write state.bin; what has no value given is zero."""
+    """Write state.bin; tensors without a value are zero."""
     with path.open("wb") as file:
         for tensor in tensors:
             value = values.get(tensor.name)
@@ -52,10 +52,10 @@ def write_initial(path: Path, tensors: Sequence[StepTensor], values: Mapping[str
 
 
 def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
-    """Read state.bin by the manifest's entries of parameters and state.
+    """Read state.bin according to the manifest's entries of parameters and state.
 
     Raises:
-        RecordError: it is shorter than the manifest says.
+        RecordError: the file is shorter than the manifest requires.
     """
     data = path.read_bytes()
     tensors = {}
@@ -80,10 +80,10 @@ def save(path: Path, state: TrainingState) -> None:
 
 
 def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
-    """Read a checkpoint, and see that it is one of a training with these parameters and state.
+    """Read a checkpoint, and check that it belongs to a training with these parameters and state.
 
     Raises:
-        TrainingError: it is damaged, or one of another training.
+        TrainingError: it is damaged, or belongs to another training.
     """
     try:
         with safe_open(str(path), framework="numpy") as file:
@@ -102,4 +102,4 @@ def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
     return state
 
 
-_REMEDY = "If it is one of an earlier training, train again without `resume`; otherwise make the artifacts again."
+_REMEDY = "If it belongs to an earlier training, train again without `resume`; otherwise make the artifacts again."

@@ -1,4 +1,4 @@
-"""What inputs and outputs of the training graphs are called; the same in all of them."""
+"""Names of the inputs and outputs of the training graphs; they are the same in all graphs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .optimizers import Optimizer
 
 @dataclass(frozen=True)
 class StepTensor:
-    """A parameter, or a piece of state, on its way through a step.
+    """A parameter or a state tensor that a step updates.
 
     Attributes:
-        name: the parameter's, or of the state.
-        input: name of the input it comes in by.
-        output: name of the output its new value comes out by.
+        name: name of the parameter or state tensor.
+        input: name of the graph input for its value.
+        output: name of the graph output for its new value.
         shape: its shape.
-        parameter: the parameter that a piece of state belongs to; its own name for a parameter.
+        parameter: the parameter that a state tensor belongs to; for a parameter its own name.
         gradient: name of a parameter's gradient in the gradient graph; "" for state.
-        moves: whether the forward pass moves it (running statistics), not the optimizer.
+        moves: whether the forward pass updates it (running statistics) rather than the optimizer.
     """
 
     name: str
@@ -38,7 +38,7 @@ class StepTensor:
 
 @dataclass(frozen=True)
 class GraphNames:
-    """What inputs and outputs of the graphs are called; the same in all of them."""
+    """Names of the inputs and outputs of the graphs, the same in all of them."""
 
     labels: str
     learning_rate: str
@@ -62,18 +62,18 @@ class GraphNames:
 def name_all(
     build: Builder, prepared: Prepared, logits: ir.Value, loss: str, optimizer: Optimizer, moving: Sequence[ir.Value]
 ) -> GraphNames:
-    """Names that nothing in the graph has.
+    """Choose names that are unused in the graph.
 
     Args:
-        build: knows the names of the graph.
+        build: knows the names in the graph.
         prepared: the trainable graph.
         logits: its output.
         loss: one of vocabulary.LOSSES.
-        optimizer: whose state is to be named.
-        moving: running statistics that training moves.
+        optimizer: the optimizer whose state is named.
+        moving: running statistics that training updates.
     """
     labels = build.unique("labels" if loss == "cross-entropy" else "target")
-    rate, step, value_of_loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
+    rate, step_name, loss_name = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
     parameters, state = [], []
     for name in in_order(prepared):
         tensor = prepared.graph.graph.initializers[name].const_value
@@ -88,11 +88,11 @@ def name_all(
         own = value.name or ""
         shape = tuple(d for d in dims(value) if isinstance(d, int))
         state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
-    return GraphNames(labels, rate, step, value_of_loss, logits.name or "", tuple(parameters), tuple(state))
+    return GraphNames(labels, rate, step_name, loss_name, logits.name or "", tuple(parameters), tuple(state))
 
 
 def in_order(prepared: Prepared) -> list[str]:
-    """The trained parameters in the order in which the graph first uses them."""
+    """The trained parameters in the order of their first use in the graph."""
     at = {node: i for i, node in enumerate(prepared.graph.graph)}
     values = prepared.graph.graph.initializers
     first = {name: min((at.get(node, 0) for node, _ in values[name].uses()), default=0) for name in prepared.trainable}

@@ -1,4 +1,4 @@
-"""Saying which nodes cannot be differentiated, in words a user can act on."""
+"""Explaining to users which nodes cannot be differentiated, and what to do about it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SHOWN = 3
 
 
 def explain(obstacles: Sequence[GradientObstacle], prepared: Prepared) -> str:
-    """A message: each node, the layer it belongs to or comes after, why, and what to do.
+    """A message that names each node, the layer it belongs to or follows, the reason, and the remedy.
 
     Args:
         obstacles: at least one.
-        prepared: the graph they stand in.
+        prepared: the graph that they are in.
     """
     lines = [_line(obstacle, prepared) for obstacle in obstacles[:_SHOWN]]
     if len(obstacles) > _SHOWN:
@@ -41,7 +41,7 @@ def explain(obstacles: Sequence[GradientObstacle], prepared: Prepared) -> str:
 
 
 def way_around(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
-    """What to do where no layer comes after a node: to take a value before it as the logits, if there is one."""
+    """What to do if no layer comes after a node: use an earlier value as the logits, if there is a suitable one."""
     node = next((node for node in prepared.model.graph.graph if node.name == obstacle.node), None)
     if node is None or _layers_after(obstacle, prepared, ()):
         return None
@@ -58,7 +58,7 @@ def _line(obstacle: GradientObstacle, prepared: Prepared) -> str:
 
 
 def layer_of(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
-    """The layer a node is, or else the nearest one before it."""
+    """The layer that a node belongs to, or else the nearest one before it."""
     layers = {node: layer.name for layer in prepared.model.layers for node in layer.nodes}
     nodes = {node.name: node for node in prepared.graph.graph}
     level = [nodes[obstacle.node]] if obstacle.node in nodes else []
@@ -74,7 +74,7 @@ def layer_of(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
 
 
 def _trained_inside(obstacle: GradientObstacle, prepared: Prepared) -> tuple[str, ...]:
-    """Tensors to be trained that a node with a graph inside reads there, beside layers that come after it."""
+    """Trained tensors that a node with a subgraph reads inside it."""
     node = next((node for node in prepared.graph.graph if node.name == obstacle.node), None)
     if node is None or not any(True for _ in subgraphs(node)):
         return ()
@@ -82,8 +82,8 @@ def _trained_inside(obstacle: GradientObstacle, prepared: Prepared) -> tuple[str
     return tuple(dict.fromkeys(name for name in read if name is not None and name in prepared.trainable))
 
 
-def _layers_after(obstacle: GradientObstacle, prepared: Prepared, but: Collection[str]) -> list[str]:
-    """Layers that stand after a node in the order of the graph, all their applications, without these tensors."""
+def _layers_after(obstacle: GradientObstacle, prepared: Prepared, excluded: Collection[str]) -> list[str]:
+    """Layers that come after a node with all their applications, except those with one of these tensors."""
     names = [node.name for node in prepared.graph.graph]
     if obstacle.node not in names:
         return []
@@ -91,5 +91,5 @@ def _layers_after(obstacle: GradientObstacle, prepared: Prepared, but: Collectio
     return [
         layer.name
         for layer in prepared.model.layers
-        if after.issuperset(layer.nodes) and not any(parameter.name in but for parameter in layer.parameters)
+        if after.issuperset(layer.nodes) and not any(parameter.name in excluded for parameter in layer.parameters)
     ]

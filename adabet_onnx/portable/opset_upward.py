@@ -23,7 +23,7 @@ def _to_input(name: str) -> EditRule:
 
 
 def _softmax(node: ir.Node, opset: int) -> Edit | str | None:
-    """Before opset 13, all axes from the given one on (1 by default) were one."""
+    """Before opset 13, all axes from the given one on (1 by default) were normalized together."""
     if opset >= _SOFTMAX_OF_ONE_AXIS:
         return None
     x = node.inputs[0]

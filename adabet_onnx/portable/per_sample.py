@@ -1,8 +1,8 @@
-"""What a graph computes for each sample by itself: where the samples lie in a value, if that can be told.
+"""What a graph computes for each sample independently: where the samples are in a value, if this can be determined.
 
 A value that depends on model inputs alone may be computed once and kept, sample by sample, only if no sample's part of
-it depends on the other samples of its batch. That is told here by rules, an operator at a time, from the shapes that
-`shapes.annotate` found: what no rule accepts is taken for mixed.
+it depends on the other samples of its batch. Rules decide this for one operator at a time, from the shapes that
+`shapes.annotate` found; values that no rule accepts are treated as mixed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def places(model: ir.Model, data: Collection[str]) -> dict[ir.Value, Place]:
     """The place of the samples in every value of a graph.
 
     Args:
-        model: with shapes on its values, its nodes in order.
-        data: names of the inputs that are model inputs, the batch first; every other input changes in training.
+        model: a graph with shapes and sorted nodes.
+        data: names of the inputs that are model inputs, which have the batch first; all other inputs change in
+            training.
     """
     graph = model.graph
     known_places: dict[ir.Value, Place] = dict.fromkeys(graph.initializers.values(), Kind.CONSTANT)
@@ -58,8 +59,8 @@ def _placed(node: ir.Node, known_places: dict[ir.Value, Place], sizes: BatchSize
     rule = RULES.get(node.op_type)
     if rule is None:
         return tail
-    given = SampledNode.of(node, known_places, sizes)
-    parts = None if given is None else rule(given)
+    sampled = SampledNode.of(node, known_places, sizes)
+    parts = None if sampled is None else rule(sampled)
     if parts is None:
         return tail
     made = [_in_output(value, parts, node) for value in node.outputs]

@@ -1,7 +1,7 @@
-"""Whether a Scan computes each sample by itself: it does if its body does, and hands on states as it takes them.
+"""Whether a Scan treats each sample independently, which it does if its body does and keeps the layout of its states.
 
-The samples come first in every state and in every slice that the body is given, which captures constants alone. What
-the body gives then has the samples first as well, so that the next turn is given what this one was.
+The samples come first in every state and in every slice that the body receives, and the body captures constants alone.
+If the body's outputs have the samples first as well, the next iteration receives the same layouts as this one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Places = Callable[[ir.Model, Collection[str]], Mapping[ir.Value, Place]]
 def scanned(
     node: ir.Node, known_places: Mapping[ir.Value, Place], model: ir.Model, places: Places
 ) -> list[SampleLayout] | None:
-    """Where samples lie in what a Scan gives; None where they mix, or that cannot be told.
+    """Where the samples are in the outputs of a Scan; None if they mix, or if this cannot be determined.
 
     Args:
         node: a Scan of opset 9 or newer.
         known_places: places of the values that it reads.
-        model: that it stands in, for its opsets.
-        places: tells the places in a graph.
+        model: the model that contains it, for its opsets.
+        places: finds the places in a graph.
     """
     many = node.attributes.get_int("num_scan_inputs", 0)
     states = len(node.inputs) - (many or 0)
@@ -52,7 +52,7 @@ def scanned(
 
 
 def _body(node: ir.Node, model: ir.Model, axes: list[int | None]) -> ir.Model | None:
-    """The body as a model whose inputs have the samples first; None where it captures more than constants."""
+    """The body as a model whose inputs have the samples first; None if it captures more than constants."""
     (body,) = subgraphs(node)
     outside = captured(node)
     if any(value.const_value is None or not value.is_initializer() for value in outside):

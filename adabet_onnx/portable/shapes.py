@@ -1,4 +1,4 @@
-"""Shapes of every value of a graph with the batch as the only unknown, written into the graph."""
+"""Inferring the shape of every value of a graph, with the batch as the only unknown, and writing them into the graph."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import onnx_ir as ir
 from ..model.dims import Dim, times
 from ..model.shapes import BATCH, fix_batch, infer_shapes, measured_shapes
 
-_SIZES = (7, 11)  # two batch sizes: what differs between them is a multiple of the batch
+_SIZES = (7, 11)  # two batch sizes: a dimension that differs between them is a multiple of the batch
 
 
 def annotate(model: ir.Model, *, measure: bool = True) -> None:
     """Set shape and dtype of every value, in place: numbers, or multiples of the batch (``"N"``, ``"49*N"``).
 
-    Shapes are inferred at two batch sizes, which sees through Reshape, Shape and Concat where symbols do not; with
-    ``measure``, the graph is run for those that are still missing. What cannot be found keeps no shape.
+    Shapes are inferred at two batch sizes, which works through Reshape, Shape and Concat where symbols fail; with
+    ``measure``, the graph is run to find those that are still missing. A value whose shape cannot be found gets none.
     """
     first, second = (infer_shapes(model, size) for size in _SIZES)
     values = [value for node in model.graph for value in node.outputs if value.name]

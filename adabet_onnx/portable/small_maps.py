@@ -1,7 +1,7 @@
-"""Depthwise convolutions of small images, whose weight is trained, computed as their gradients are: by matrices.
+"""Depthwise convolutions of small images with a trained weight, computed by matrices as their gradients are.
 
-ONNX Runtime is fast at a depthwise convolution while its weight is a constant. A trained one is an input: at 4x4 and a
-batch of 32 its convolution then takes ten times as long, and four times as long as by `rules.conv_matrix`.
+ONNX Runtime is fast at a depthwise convolution while its weight is a constant. A trained weight is an input: at 4x4 and
+a batch of 32 its convolution then takes ten times as long, and four times as long as with `rules.conv_matrix`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _OPERATORS = ("MatMul", "Reshape", "Transpose", "Add")
 
 
 def convolve_by_matrix(model: ir.Model, parameters: Collection[str], allowed: Collection[str] | None) -> None:
-    """Write the convolutions of a graph that profit so, in place.
+    """Rewrite the convolutions of a graph that become faster this way, in place.
 
     Args:
         model: a graph of a training, with shapes.
-        parameters: its inputs that are trained.
-        allowed: operators that may be used; None: all.
+        parameters: names of its inputs that are trained.
+        allowed: operators that may be used; None for all.
     """
     graph, opset = model.graph, model.opset_imports[""] or 0
     build = Builder(graph, opset=opset, allowed=allowed)
