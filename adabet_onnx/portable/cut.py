@@ -3,8 +3,8 @@
 A value is frozen if it depends on model inputs and constants alone, and on no other sample (`per_sample`). Light frozen
 nodes may be recomputed in every step if that is cheaper than keeping their outputs; heavy ones never are. Among all
 closed cuts (no node before the cut reads a value after it) the cheapest is taken; its cost is the bytes kept of a
-sample plus `_AGAIN` bytes for each recomputed element. It is a minimum cut in a network of the frozen nodes; of several
-with the same cost, the latest.
+sample plus `_RECOMPUTE_BYTES` bytes for each recomputed element. It is a minimum cut in a network of the frozen nodes;
+of several with the same cost, the latest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .per_sample import places
 # Recomputing an element costs as much as keeping this many bytes. By time alone it would be 2 to 20: a light operator
 # takes 0.07-0.6 ns per element, fetching a kept byte 0.03 ns. But bytes are kept of every sample, and data that exceeds
 # the memory costs far more than it saves: so a patch of an image is not kept nine times for a 3x3 kernel.
-_AGAIN = 0.25
+_RECOMPUTE_BYTES = 0.25
 _FREE = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})  # the runtime copies nothing
 HEAVY = frozenset(
     {
@@ -88,17 +88,17 @@ def find_cut(models: Sequence[ir.Model], data: Collection[str]) -> Cut:
     """
     numbering = Numbering()
     numbers = tuple(numbering.of(model.graph) for model in models)
-    where = tuple(places(model, data) for model in models)
-    frozen = _Frozen(models[0].graph, numbers[0], where[0])
+    all_places = tuple(places(model, data) for model in models)
+    frozen = _Frozen(models[0].graph, numbers[0], all_places[0])
     read: set[int] = set()
-    for model, known, places_here in zip(models, numbers, where, strict=True):
+    for model, known, places_here in zip(models, numbers, all_places, strict=True):
         for node in model.graph:
             if known[node.outputs[0]] not in frozen.made and not from_size(node, places_here):
                 read.update(known[value] for value in reads(node) if value is not None)
         read.update(known[value] for value in model.graph.outputs)
     crossing = _cheapest(frozen, frozen.needed(read), read)
     order = [Crossing(value, number, place) for number, (value, place) in frozen.values.items() if number in crossing]
-    return Cut(tuple(order), numbers, where)
+    return Cut(tuple(order), numbers, all_places)
 
 
 class _Frozen:
@@ -112,27 +112,27 @@ class _Frozen:
         producer: by the number of a value, the number of the first output of its node.
     """
 
-    def __init__(self, graph: ir.Graph, numbers: Mapping[ir.Value, int], where: Mapping[ir.Value, Place]) -> None:
+    def __init__(self, graph: ir.Graph, numbers: Mapping[ir.Value, int], places: Mapping[ir.Value, Place]) -> None:
         self.values: dict[int, tuple[ir.Value, SampleLayout]] = {}
         self.made: dict[int, ir.Node] = {}
         self.operands: dict[int, tuple[int, ...]] = {}
         self.results: dict[int, tuple[int, ...]] = {}
         self.producer: dict[int, int] = {}
         for value in graph.inputs:
-            place = where[value]
+            place = places[value]
             if isinstance(place, SampleLayout):
                 self.values.setdefault(numbers[value], (value, place))
         for node in graph:
             first = numbers[node.outputs[0]]
-            if first in self.made or not any(isinstance(where[value], SampleLayout) for value in node.outputs):
+            if first in self.made or not any(isinstance(places[value], SampleLayout) for value in node.outputs):
                 continue
             given = [
-                numbers[value] for value in reads(node) if value is not None and isinstance(where[value], SampleLayout)
+                numbers[value] for value in reads(node) if value is not None and isinstance(places[value], SampleLayout)
             ]
             self.made[first], self.operands[first] = node, tuple(dict.fromkeys(given))
             self.results[first] = tuple(numbers[value] for value in node.outputs)
             for value in node.outputs:
-                place = where[value]
+                place = places[value]
                 self.producer[numbers[value]] = first
                 if isinstance(place, SampleLayout):
                     self.values.setdefault(numbers[value], (value, place))
@@ -156,14 +156,14 @@ class _Frozen:
             return _NEVER
         return math.ceil(count(extents, 1) * value.dtype.itemsize)
 
-    def again(self, node: int) -> int:
+    def recompute_cost(self, node: int) -> int:
         """The cost of recomputing a node for one sample."""
         if self.made[node].op_type in HEAVY:
             return _NEVER
         if self.made[node].op_type in _FREE:
             return 1
         shapes = [dims_or_none(value) for value in self.made[node].outputs]
-        return math.ceil(_AGAIN * sum(count(shape or (), 1) for shape in shapes))
+        return math.ceil(_RECOMPUTE_BYTES * sum(count(shape or (), 1) for shape in shapes))
 
 
 def _cheapest(frozen: _Frozen, needed: set[int], read: Collection[int]) -> set[int]:
@@ -193,12 +193,11 @@ class _Network:
         values = [n for n in frozen.values if frozen.producer.get(n, -1) in needed or n not in frozen.producer]
         self._size = _FIRST + len(self._nodes) + len(values)
         at = {number: _FIRST + len(self._nodes) + i for i, number in enumerate(values)}
-        self._edges: dict[tuple[int, int], int] = {
-            (_BEGIN, _SOURCE): _NEVER
-        }  # limits the flow, so that no sum of flows overflows
-        costs = {n: frozen.kept_bytes(n) for n in values} | {-1 - n: frozen.again(n) for n in needed}
-        whole = sum(cost for cost in costs.values() if cost < _NEVER)
-        self._scale = min(1.0, _MOST / max(whole, 1))
+        # This edge limits the flow, so that no sum of flows overflows.
+        self._edges: dict[tuple[int, int], int] = {(_BEGIN, _SOURCE): _NEVER}
+        costs = {n: frozen.kept_bytes(n) for n in values} | {-1 - n: frozen.recompute_cost(n) for n in needed}
+        total = sum(cost for cost in costs.values() if cost < _NEVER)
+        self._scale = min(1.0, _MOST / max(total, 1))
         for number in values:
             made = frozen.producer.get(number)
             self._edge(_SOURCE if made is None else self._nodes[made], at[number], costs[number])
@@ -225,10 +224,12 @@ class _Network:
         result = maximum_flow(capacity, _BEGIN, _SINK)
         if result.flow_value >= _NEVER:
             return None
-        left = (capacity - result.flow).tocoo()
+        residual = (capacity - result.flow).tocoo()
         into: dict[int, list[int]] = {}
-        for begin, end, rest in zip(left.row.tolist(), left.col.tolist(), left.data.tolist(), strict=True):
-            if rest > 0:
+        for begin, end, capacity_left in zip(
+            residual.row.tolist(), residual.col.tolist(), residual.data.tolist(), strict=True
+        ):
+            if capacity_left > 0:
                 into.setdefault(end, []).append(begin)
         reaches, queue = {_SINK}, deque([_SINK])
         while queue:

@@ -33,7 +33,7 @@ def check_boundary_values(
     """
     computed = [kept for kept in boundary if kept.given is None]
     made = {value.name for node in prepared.original.graph for value in node.outputs}
-    mismatch = next((kept for kept in computed if kept.value not in made or not kept.as_it_is), None)
+    mismatch = next((kept for kept in computed if kept.value not in made or not kept.samples_first), None)
     if mismatch is None:
         own = prepared.original.clone()
         values = {value.name: value for node in own.graph for value in node.outputs}

@@ -29,7 +29,7 @@ class Boundary:
         bytes: size of one sample.
         given: the model's input that it is, unchanged; None if it is computed.
         value: its name in the graph that was split.
-        as_it_is: whether that value already has the samples first, as they are kept.
+        samples_first: whether that value already has the samples first, as they are kept.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Boundary:
     bytes: int
     given: str | None = None
     value: str = ""
-    as_it_is: bool = True
+    samples_first: bool = True
 
 
 def split_at_cut(
@@ -93,8 +93,8 @@ def _boundary_of(crossing: Crossing, name: str, data: Collection[str]) -> Bounda
     given = value.name if value.producer() is None and value.name in data else None
     shape = _kept_shape(dims(value), crossing.layout)
     size = math.ceil(count(shape, 1) * value.dtype.itemsize)
-    as_it_is = _samples_first(crossing.layout)
-    return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", as_it_is)
+    samples_first = _samples_first(crossing.layout)
+    return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", samples_first)
 
 
 def _samples_apart(shape: Dims, layout: SampleLayout) -> tuple[list[Dim], int]:
@@ -162,10 +162,10 @@ def _after(
     labels: str,
     allowed: Collection[str] | None,
 ) -> None:
-    graph, numbers, where = model.graph, cut.numbers[position], cut.places[position]
-    own: dict[int, list[ir.Value]] = {}
+    graph, numbers, places = model.graph, cut.numbers[position], cut.places[position]
+    by_number: dict[int, list[ir.Value]] = {}
     for value, number in numbers.items():
-        own.setdefault(number, []).append(value)
+        by_number.setdefault(number, []).append(value)
     inputs = [
         ir.Value(name=kept.name, type=crossing.value.type, shape=ir.Shape(kept.shape))
         for crossing, kept in zip(cut.crossings, boundary, strict=True)
@@ -174,13 +174,13 @@ def _after(
     build = Builder(graph, opset=model.opset_imports[""] or 0, batch=batch, allowed=allowed)
     build.begin("boundary")
     for crossing, given in zip(cut.crossings, inputs, strict=True):
-        used = [value for value in own.get(crossing.number, ()) if value.uses()]
+        used = [value for value in by_number.get(crossing.number, ()) if value.uses()]
         if used:
             restored = _original_layout(build, given, dims(crossing.value), crossing.layout)
             for value in used:
                 value.replace_all_uses_with(restored)
     for node in list(graph):
-        if from_size(node, where):
+        if from_size(node, places):
             node.outputs[0].replace_all_uses_with(_shape_from_batch(build, node))
     made, first = build.take(), next(iter(graph), None)
     if first is not None:

@@ -106,7 +106,7 @@ def _edit(node: ir.Node, opset: int) -> Edit | str | None:
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()
     ):
-        return "holds a graph of its own"
+        return "contains a subgraph"
     current, target = _schema(node.op_type, opset), _schema(node.op_type, TARGET)
     if current is not None and target is not None and current.since_version == target.since_version:
         return None

@@ -32,7 +32,7 @@ def original_frozen(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Bou
         graph. Also None if that graph quantises dynamically: then a sample's features depend on the others in its
             batch.
     """
-    if prepared.model.quantised is None or not all(kept.given is not None or kept.as_it_is for kept in boundary):
+    if prepared.model.quantised is None or not all(kept.given is not None or kept.samples_first for kept in boundary):
         return None
     quantised_frozen = prepared.model.quantised.graph.clone()
     graph = quantised_frozen.graph

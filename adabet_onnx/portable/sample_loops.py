@@ -33,9 +33,9 @@ def scanned(
         model: the model that contains it, for its opsets.
         places: finds the places in a graph.
     """
-    many = node.attributes.get_int("num_scan_inputs", 0)
-    states = len(node.inputs) - (many or 0)
-    axes = list(node.attributes.get_ints("scan_input_axes", ()) or [0] * (many or 0))
+    scan_inputs = node.attributes.get_int("num_scan_inputs", 0)
+    states = len(node.inputs) - (scan_inputs or 0)
+    axes = list(node.attributes.get_ints("scan_input_axes", ()) or [0] * (scan_inputs or 0))
     out_axes = list(node.attributes.get_ints("scan_output_axes", ()) or [0] * (len(node.outputs) - states))
     expected = [_FIRST] * states + [SampleLayout(1 if axis == 0 else 0) for axis in axes]
     if (model.opset_imports.get("") or 0) < 9 or any(axis not in (0, 1) for axis in (*axes, *out_axes)):

@@ -213,10 +213,10 @@ def _tile(sampled: SampledNode) -> Parts | None:
     layout, out = sampled.alone(), sampled.out()
     if layout is None or len(out) != len(sampled.dims(0)):
         return None
-    have, want = sampled.dims(0)[layout.axis], out[layout.axis]
-    if not isinstance(have, str) or not isinstance(want, str):
+    before, after = sampled.dims(0)[layout.axis], out[layout.axis]
+    if not isinstance(before, str) or not isinstance(after, str):
         return None
-    return layout.before * (multiple(want) // multiple(have)), layout.after
+    return layout.before * (multiple(after) // multiple(before)), layout.after
 
 
 def _recurrent(sampled: SampledNode) -> Parts | None:

@@ -82,12 +82,14 @@ class PortableSession:
     def _session(self, graph_name: str) -> Any:
         if graph_name not in self._sessions:
             options = runtime.training_options(self._threads)
-            where = self._threads if graph_name == "frozen" else None  # accelerators do not support weights that change
+            threads = (
+                self._threads if graph_name == "frozen" else None
+            )  # accelerators do not support weights that change
             check_external(self._files[graph_name], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
                     self._sessions[graph_name] = runtime.inference_session(
-                        self._files[graph_name], str(self._files[graph_name]), options, where
+                        self._files[graph_name], str(self._files[graph_name]), options, threads
                     )
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error

@@ -1,4 +1,4 @@
-"""Inferring the shape of every value of a graph, with the batch as the only unknown, and writing them into the graph."""
+"""Inferring the shape of every value of a graph, with the batch as the only unknown, and writing it into the graph."""
 
 from __future__ import annotations
 

@@ -142,6 +142,6 @@ def check_external(path: Path, weights: Path | None) -> None:
         offset, length = entries.get("offset") or "0", entries.get("length") or ""
         if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= size):
             raise RecordError(
-                f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} "
+                f"{path}: {tensor.name!r} should have {length or 'no'} bytes from {offset} on, but {weights.name} "
                 f"has {size} bytes: it was cut short. Make the artifacts again."
             )

@@ -43,20 +43,20 @@ def gather(context: BackwardContext) -> Gradients:
     axis = context.int("axis", 0) % len(shape)
     count = shape[axis]
     parts = _split_at(context)
-    before, many, after = (product(part) for part in parts)
+    before, lookups, after = (product(part) for part in parts)
     picked = context.array(1)
     if 0 in context.out_shape():
         return {0: zeros(build, shape, context.dy())}
     if picked is None:
-        updates = build.reshape(context.dy(), (before, many, after))
-        rows = build.reshape(context.x(1), [many])
+        updates = build.reshape(context.dy(), (before, lookups, after))
+        rows = build.reshape(context.x(1), [lookups])
         return {0: build.reshape(scatter_rows(build, rows, updates, count), shape)}
     assert isinstance(count, int)
     picked = picked.reshape(-1).astype(np.int64) % count
     if len(set(picked.tolist())) == picked.size:
         in_place = build.reshape(context.dy(), (*parts[0], picked.size, *parts[2]))
         return {0: _unpick(context, in_place, picked, axis)}
-    updates = build.reshape(context.dy(), (before, many, after))
+    updates = build.reshape(context.dy(), (before, lookups, after))
     return {0: build.reshape(scatter_rows(build, picked, updates, count), shape)}
 
 
@@ -80,7 +80,7 @@ def _check_compress(view: NodeView) -> str | None:
     if view.array(1) is None:
         return "picks by a condition that is computed at run time"
     if "axis" not in view.node.attributes:
-        return "picks from all axes at once"
+        return "picks from the flattened input (it has no axis)"
     axis = view.int("axis", 0) % len(view.shape())
     return f"picks from the batch (axis {axis})" if isinstance(view.shape()[axis], str) else None
 
@@ -130,12 +130,12 @@ def gather_nd(context: BackwardContext) -> Gradients:
     strides = build.runtime_dims([product(picked[axis + 1 :]) for axis in range(depth)])
     wrapped = wrap(build, indices, build.reshape(build.runtime_dims(picked), across))
     rows = build.total(build.mul(wrapped, build.reshape(strides, across)), [-1], keepdims=False)
-    many = product(dims(indices)[lead:-1])
-    updates = build.reshape(context.dy(), (before, many, after))
+    lookups = product(dims(indices)[lead:-1])
+    updates = build.reshape(context.dy(), (before, lookups, after))
     if lead:
-        scattered = scatter_elements(build, build.reshape(rows, (before, many, 1)), updates, count)
+        scattered = scatter_elements(build, build.reshape(rows, (before, lookups, 1)), updates, count)
     else:
-        scattered = scatter_rows(build, build.reshape(rows, [many]), updates, count)
+        scattered = scatter_rows(build, build.reshape(rows, [lookups]), updates, count)
     return {0: build.reshape(scattered, shape)}
 
 

@@ -40,7 +40,7 @@ def check_recurrent(view: NodeView) -> str | None:
     if any(each not in known for each in activations):
         return f"has the activations {', '.join(name for each in activations for name in each)}"
     if "activation_alpha" in view.node.attributes or "activation_beta" in view.node.attributes:
-        return "has activations with parameters of their own"
+        return "has activations with parameters (activation_alpha or activation_beta)"
     return None
 
 

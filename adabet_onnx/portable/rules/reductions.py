@@ -89,7 +89,7 @@ def reduce_prod(context: BackwardContext) -> Gradients:
     zeros = build.cast_like(build.op("Equal", x, build.scalar(0, like=x)), x)
     replaced = build.add(x, zeros)
     others = build.div(build.reduce("ReduceProd", replaced, axes), replaced)
-    # Either there is no zero along the axes, or this element is the only one: the number of zeros is its own.
+    # The gradient is kept where the number of zeros along the axes equals that of the element itself.
     alone = build.op("Equal", build.total(zeros, axes), zeros)
     return {0: build.mul(build.masked(others, alone), _kept(context, context.dy()))}
 

@@ -46,7 +46,7 @@ class Windows:
 
     @property
     def overruns(self) -> list[int]:
-        """How far the last window reaches past the input; negative where it ends before the input does."""
+        """How far the last window reaches past the input; negative if it ends before the end of the input."""
         rows = zip(self.counts, self.strides, self.spans, self.before, self.sizes, strict=True)
         return [(count - 1) * stride + span - before - size for count, stride, span, before, size in rows]
 
@@ -103,10 +103,10 @@ def check_windows(view: NodeView) -> str | None:
             return "has auto_pad and strides larger than its kernel"
     expected = []
     for axis, size in enumerate(pool.sizes):
-        room = size + pool.before[axis] + pool.after[axis] - pool.spans[axis]
+        slack = size + pool.before[axis] + pool.after[axis] - pool.spans[axis]
         stride = pool.strides[axis]
         ceil = bool(view.int("ceil_mode", 0)) and view.string("auto_pad", "NOTSET") == "NOTSET"
-        count = (-(-room // stride) if ceil else room // stride) + 1
+        count = (-(-slack // stride) if ceil else slack // stride) + 1
         if ceil and (count - 1) * stride >= size + pool.before[axis]:
             # ONNX Runtime 1.19 keeps it, as ONNX shape inference does; 1.32 does not.
             return "has, because of ceil_mode, a window that begins in the padding, which not every runtime keeps"
