@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 
 # Tests run on every core, whose memory and time they share; what they start as processes finds the package compiled.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-CONVERTERS := $(wildcard tests/test_converters*.py)
+CONVERTERS := tests/converters
 
 # The converters' tests come last: the environments of other frameworks are set up while the others run.
 test: core .venv-keras/.installed .venv-jax/.installed
@@ -31,15 +31,15 @@ core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-o
   tests/js/node_modules/.installed build/onnxruntime/.installed \
   tests/mobile/node_modules/.installed .venv-fleet/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
-	$(PYTEST) $(addprefix --ignore=,$(CONVERTERS))
+	$(PYTEST) --ignore=$(CONVERTERS)
 
 quick: $(VENV)/.test check
 	$(BIN)/python -m compileall -q adabet_onnx
-	$(PYTEST) -m 'not slow' $(addprefix --ignore=,$(CONVERTERS))
+	$(PYTEST) -m 'not slow' --ignore=$(CONVERTERS)
 
-# samples/ios in Swift, where there is a compiler: swiftc, or what SWIFTC names (tests/device/swift_chroot.sh makes one).
+# samples/ios in Swift, where there is a compiler: swiftc, or what SWIFTC names (tests/device_sources/swift_chroot.sh makes one).
 samples-swift: $(VENV)/.test .venv-inference/.installed build/onnxruntime/.installed
-	$(BIN)/python -m pytest tests/test_device_swift.py tests/test_device_swift_checks.py
+	$(BIN)/python -m pytest tests/device/test_device_swift.py tests/device/test_device_swift_checks.py
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -113,12 +113,12 @@ $(VENV)/.test: $(VENV)/.installed
 	touch $@
 
 # What samples/c is compiled with: a compiler, and ONNX Runtime's header (the library is that of .venv-inference).
-build/onnxruntime/.installed: tests/device/onnxruntime_header.sh
+build/onnxruntime/.installed: tests/device_sources/onnxruntime_header.sh
 	mkdir -p $(dir $@)
 	{ command -v cc && command -v c++ && command -v cmake && command -v pkg-config; } >/dev/null || \
 	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends cmake gcc g++ pkg-config) >/dev/null 2>&1 || \
 	  echo "there is no C compiler or cmake, and apt-get could not install them: tests of samples/c are skipped"
-	sh tests/device/onnxruntime_header.sh $(dir $@) || \
+	sh tests/device_sources/onnxruntime_header.sh $(dir $@) || \
 	  echo "onnxruntime_c_api.h could not be fetched: tests of samples/c are skipped"
 	touch $@
 

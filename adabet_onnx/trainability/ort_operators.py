@@ -1,9 +1,9 @@
 """Which operators onnxruntime-training 1.19.2 differentiates, and with which exceptions.
 
-Found by running it: `tests/test_ort_operators.py` builds a small model for every operator, makes artifacts, and
-compares the gradient with ours. What it cannot do it mostly refuses, in words that name no layer; but some gradients
-it leaves out or gets wrong without a word, and those are the exceptions below. The table is of the graph that
-`prepare` has rewritten, in which no BatchNormalization, AveragePool or auto_pad is left.
+Found by running it: `tests/trainability/test_ort_operators.py` builds a small model for every operator, makes
+artifacts, and compares the gradient with ours. What it cannot do it mostly refuses, in words that name no layer; but
+some gradients it leaves out or gets wrong without a word, and those are the exceptions below. The table is of the graph
+that `prepare` has rewritten, in which no BatchNormalization, AveragePool or auto_pad is left.
 """
 
 from __future__ import annotations

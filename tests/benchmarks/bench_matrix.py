@@ -3,11 +3,12 @@
 Prints a table in Markdown (make matrix writes docs/support-matrix.md). A row is one selection of one model:
 
     forward     largest difference of the training graph's logits from the model's, over the largest logit (or 1)
-    gradient    largest difference from torch autograd in float64 over the same ONNX graph (tests/torch_oracle.py), over
-                each parameter's largest gradient; "fd" before it: from finite differences of the loss, where torch does
-                not know an operator. Of up to three random inputs: a Relu within rounding of its kink goes either way.
-                Where millions of them leave no input without one, the largest of the three, and in brackets how far
-                torch itself is from float64 when it computes in float32; twice that is right
+    gradient    largest difference from torch autograd in float64 over the same ONNX graph
+                (tests/helpers/torch_oracle.py), over each parameter's largest gradient; "fd" before it: from finite
+                differences of the loss, where torch does not know an operator. Of up to three random inputs: a Relu
+                within rounding of its kink goes either way. Where millions of them leave no input without one, the
+                largest of the three, and in brackets how far torch itself is from float64 when it computes in float32;
+                twice that is right
     loss        after five steps on the same samples over that before; each step is to lower it by 5 %, to first order
                 (or, where that is too long a step, by less)
     others      whether a step changed anything but what was selected (the model with the trained values in it must give
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers"), str(TESTS.parent)]
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
