@@ -10,7 +10,7 @@ import pytest
 
 from adabet_onnx.portable.rules import registry
 
-PAGE = Path(__file__).parents[1] / "docs" / "adding-a-rule.md"
+PAGE = Path(__file__).parents[3] / "docs" / "adding-a-rule.md"
 RULE, TESTS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 CASES = [(axis, wrt) for axis in (1, 2, -1) for wrt in (["x"], ["scale"], ["x", "scale"])]
 
