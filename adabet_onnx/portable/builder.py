@@ -14,7 +14,7 @@ from .node_inference import infer_outputs
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
 _SHAPE_OF_SOME_AXES = 15  # Shape has start and end from this opset on
-_DEDUPLICATED = 1 << 16  # elements
+_DEDUPLICATED = 1 << 16  # most elements of a constant that is made only once
 
 
 class Builder:
@@ -58,7 +58,7 @@ class Builder:
         return self._allowed is None or op_type in self._allowed
 
     def take(self) -> list[ir.Node]:
-        """Hand over the nodes made so far."""
+        """Return the nodes made so far, and forget them."""
         nodes, self.nodes = self.nodes, []
         return nodes
 

@@ -46,7 +46,7 @@ _STORED = frozenset(
 )
 _NEVER = 1 << 29  # costs more than any cut
 _MOST = 1 << 28  # the most that a cut may cost; larger numbers are scaled
-_BEGIN, _SOURCE, _SINK, _FIRST = 0, 1, 2, 3  # vertices; the last is the first of a node
+_BEGIN, _SOURCE, _SINK, _FIRST = 0, 1, 2, 3  # vertices; _FIRST is the first vertex of a node
 
 
 @dataclass(frozen=True)

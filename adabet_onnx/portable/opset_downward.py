@@ -153,7 +153,7 @@ def _needs_shape(node: ir.Node) -> str | None:
 
 
 def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
-    """X times its cumulative normal distribution, or the formula with tanh; (1 + tanh u) / 2 is sigmoid(2 u)."""
+    """x times its cumulative normal distribution, or the formula with tanh; (1 + tanh u) / 2 is sigmoid(2 u)."""
     reason = _needs_shape(node)
     if reason is not None:
         return reason
@@ -176,7 +176,7 @@ def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _mish(node: ir.Node, opset: int) -> Edit | str | None:
-    """X tanh(softplus(x))."""
+    """x tanh(softplus(x))."""
     reason = _needs_shape(node)
     return reason or (
         lambda edited: edited.become(

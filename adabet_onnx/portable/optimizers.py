@@ -147,7 +147,7 @@ class Updates:
                 made = b.div(self._shared("lr"), self._remaining(_BETA1))
             elif name == "corrected":
                 made = b.mul(self._shared("first"), self._shared("root"))
-            else:  # kept: 1 - lr d
+            else:  # "kept": 1 - lr d
                 rate = self._shared("lr")
                 made = b.sub(b.scalar(1, rate), b.scale(rate, self._optimizer.weight_decay))
             self._shared_values[name] = made

@@ -77,7 +77,7 @@ def elu(context: BackwardContext) -> Gradients:
 
 @rule("Selu", check=_check_elu)
 def selu(context: BackwardContext) -> Gradients:
-    """Gamma if the output is positive, else y + gamma alpha."""
+    """gamma if the output is positive, else y + gamma alpha."""
     gamma = context.float("gamma", _SELU_GAMMA)
     return {0: _exponential(context, 1, gamma * context.float("alpha", _SELU_ALPHA), gamma)}
 
@@ -113,14 +113,14 @@ def softsign(context: BackwardContext) -> Gradients:
 
 @rule("Sigmoid")
 def sigmoid(context: BackwardContext) -> Gradients:
-    """Y (1 - y)."""
+    """y (1 - y)."""
     b, y = context.build, context.y()
     return {0: b.mul(context.dy(), b.mul(y, one_minus(b, y)))}
 
 
 @rule("HardSigmoid")
 def hard_sigmoid(context: BackwardContext) -> Gradients:
-    """Alpha if the output is between 0 and 1, else 0."""
+    """alpha if the output is between 0 and 1, else 0."""
     build = context.build
     return {
         0: build.masked(build.scale(context.dy(), context.float("alpha", 0.2)), between(build, context.y(), 0.0, 1.0))
@@ -176,7 +176,7 @@ def swish(context: BackwardContext) -> Gradients:
 
 @rule("Mish")
 def mish(context: BackwardContext) -> Gradients:
-    """T + x s (1 - t ** 2) with s = sigmoid(x), t = tanh(softplus(x)).
+    """t + x s (1 - t ** 2) with s = sigmoid(x), t = tanh(softplus(x)).
 
     With q = 1 - s, t is s (1 + q) / (1 + q ** 2), which contains no exponential that could overflow.
     """

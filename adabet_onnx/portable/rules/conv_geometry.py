@@ -85,7 +85,7 @@ class Geometry:
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """How many elements of the padded image the windows span."""
+        """Number of elements of the padded image that the windows span."""
         rows = zip(self.out, self.strides, self.kernel, self.dilations, strict=True)
         return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in rows)
 

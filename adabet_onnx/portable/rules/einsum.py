@@ -81,7 +81,7 @@ def _check(view: NodeView) -> str | None:
 
 @rule("Einsum", check=_check)
 def einsum(context: BackwardContext) -> Gradients:
-    """An Einsum as well: of the output's gradient and the other operands."""
+    """Another Einsum, of the output's gradient and the other operands."""
     build, equation = context.build, _read(context)
     dy, output = context.dy(), equation.output
     if not output:  # an operand without dimensions is an empty term, which not every runtime reads

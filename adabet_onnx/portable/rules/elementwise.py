@@ -56,13 +56,13 @@ def _bound(build: Builder, value: ir.Value, bound: float | ir.Value) -> ir.Value
 
 @rule("Add", "Sum")
 def add(context: BackwardContext) -> Gradients:
-    """D(a + b) = da + db."""
+    """d(a + b) = da + db."""
     return {position: to_shape(context, position, context.dy()) for position in context.gradient_inputs}
 
 
 @rule("Sub")
 def sub(context: BackwardContext) -> Gradients:
-    """D(a - b) = da - db."""
+    """d(a - b) = da - db."""
     gradients = {position: to_shape(context, position, context.dy()) for position in context.gradient_inputs}
     if 1 in gradients:
         gradients[1] = context.build.op("Neg", gradients[1])
@@ -261,7 +261,7 @@ def cast(context: BackwardContext) -> Gradients:
 
 @rule("Identity")
 def identity(context: BackwardContext) -> Gradients:
-    """The gradient itself."""
+    """The gradient unchanged."""
     return {0: context.dy()}
 
 
@@ -276,7 +276,7 @@ def _check_dropout(view: NodeView) -> str | None:
 
 @rule("Dropout", inputs={0}, check=_check_dropout)
 def dropout(context: BackwardContext) -> Gradients:
-    """The gradient itself: in inference mode nothing is dropped."""
+    """The gradient unchanged: in inference mode nothing is dropped."""
     return {0: context.dy()}
 
 

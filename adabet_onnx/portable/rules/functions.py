@@ -1,4 +1,4 @@
-"""Functions of one variable."""
+"""Functions of one variable; the docstring of a rule is the derivative."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sqrt(context: BackwardContext) -> Gradients:
 
 @rule("Exp")
 def exp(context: BackwardContext) -> Gradients:
-    """y."""
+    """exp(x), which is y."""
     return {0: context.build.mul(context.dy(), context.y())}
 
 

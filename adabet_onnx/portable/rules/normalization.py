@@ -196,7 +196,7 @@ def _check_groups(view: NodeView) -> str | None:
 
 @rule("InstanceNormalization", inputs=(0, 1, 2), check=_check_groups)
 def instance_normalization(context: BackwardContext) -> Gradients:
-    """Each channel is a group."""
+    """The formula above; each channel is a group."""
     channels = context.shape(1)[0]
     assert isinstance(channels, int)
     return _by_group(context, channels, context.x(1) if context.needs_gradient(0) else None)

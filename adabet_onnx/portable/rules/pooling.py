@@ -88,7 +88,7 @@ def average_pool(context: BackwardContext) -> Gradients:
 
 @rule("LpPool", inputs=(0,), check=check_windows)
 def lp_pool(context: BackwardContext) -> Gradients:
-    """D(sum |x|^p)^(1/p) = sign(x) |x|^(p-1) y^(1-p), summed over the windows."""
+    """d(sum |x|^p)^(1/p) = sign(x) |x|^(p-1) y^(1-p), summed over the windows."""
     pool = windows(context)
     return {0: _norm(context, lambda gradient: spread(context.build, gradient, pool))}
 

@@ -102,7 +102,7 @@ def reduce_l1(context: BackwardContext) -> Gradients:
 
 @rule("ReduceL2", inputs={0}, check=_check_axes)
 def reduce_l2(context: BackwardContext) -> Gradients:
-    """X / y; 0 where the norm is 0, as in torch."""
+    """x / y; 0 where the norm is 0, as in torch."""
     build, y = context.build, context.y()
     zero = build.cast_like(build.op("Equal", y, build.scalar(0, like=y)), y)
     quotient = build.div(context.dy(), build.add(y, zero))

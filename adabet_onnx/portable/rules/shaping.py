@@ -44,7 +44,7 @@ def tile(context: BackwardContext) -> Gradients:
 
 
 def _ratio(after: Dim, before: Dim) -> Dim:
-    """How many times one dimension is the other."""
+    """One dimension divided by the other."""
     large, small = (multiple(d) if isinstance(d, str) else d for d in (after, before))
     return times(BATCH, large // small) if isinstance(after, str) and isinstance(before, int) else large // small
 
