@@ -1,7 +1,7 @@
 """Before anything is trained: which layers can be, with which backend, after which repairs, and what stands in the way.
 
-One walk over the graph that each backend would train (`portable.reach`) answers for all layers. Nothing is run but,
-where shapes cannot be inferred, a forward pass on zeros. What was found is a `verdicts.Check`.
+One walk over the graph that each backend would train (`portable.backward_paths`) answers for all layers. Nothing is run
+but, where shapes cannot be inferred, a forward pass on zeros. What was found is a `verdicts.Check`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ..model.training_target import TrainingTarget, whole_layers
 from ..model.uses import ancestors, reads
 from ..options import typed
 from ..portable import autodiff
+from ..portable.backward_paths import BackwardPath, backward_paths
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
-from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
 from ..training_runtime import need_runtime
 from . import ort_operators
@@ -241,12 +241,12 @@ class _Backend:
         self.obstacles = tuple(sorted(seen.values(), key=lambda obstacle: order.get(obstacle.node, 0)))
 
 
-def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[Way]:
+def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[BackwardPath]:
     opset = graph.opset_imports.get("") or 0
     output = graph.graph.outputs[0]
     if backend == "portable":
         return autodiff.plan_each(graph.graph, output, sets, opset=opset)
-    return ways(
+    return backward_paths(
         graph.graph,
         output,
         sets,

@@ -1,4 +1,4 @@
-"""Graphs parted at a cut: one from the model's inputs to what is kept, and those that go on from there."""
+"""Graphs split at a cut: one from the model's inputs to the kept values, and those that start from the kept values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..model.shapes import BATCH
 from .batch_sizes import from_size, shown_dims
 from .builder import Builder
 from .cut import Crossing, Cut, find_cut
-from .layout import Layout
+from .layout import SampleLayout
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Boundary:
     """A value that is kept for each sample.
 
     Attributes:
-        name: of the frozen graph's output, and of the input that the other graphs take it by.
-        shape: with the samples ("N") in front.
-        dtype: its elements' type, as NumPy calls it.
-        bytes: that one sample takes.
-        given: the model's input that it is, unchanged; None for what is computed.
-        value: its name in the graph that was parted.
-        as_it_is: whether the samples lie in that value as they are kept.
+        name: name of the frozen graph's output, and of the other graphs' input for it.
+        shape: its shape, with the samples ("N") first.
+        dtype: type of its elements, as NumPy names it.
+        bytes: size of one sample.
+        given: the model's input that it is, unchanged; None if it is computed.
+        value: its name in the graph that was split.
+        samples_first: whether that value already has the samples first, as they are kept.
     """
 
     name: str
@@ -38,27 +38,27 @@ class Boundary:
     bytes: int
     given: str | None = None
     value: str = ""
-    as_it_is: bool = True
+    samples_first: bool = True
 
 
-def part(
+def split_at_cut(
     models: Sequence[ir.Model], data: Sequence[str], labels: str, allowed: Collection[str] | None
 ) -> tuple[ir.Model, tuple[Boundary, ...]]:
-    """Part graphs at the cheapest cut.
+    """Split graphs at the cheapest cut.
 
     Args:
-        models: the graphs of a training, the step first. They are changed: in the place of the model's inputs they
-            take what crosses the cut.
+        models: the graphs of a training, the step first. They are changed in place: their inputs become the values that
+            cross the cut.
         data: names of the model's inputs.
-        labels: name of the labels' input, the batch first.
-        allowed: operators that may be used; None: all.
+        labels: name of the labels' input, which has the batch first.
+        allowed: operators that may be used; None for all.
 
     Returns:
-        The graph from the model's inputs to the cut, and what crosses it.
+        The graph from the model's inputs to the cut, and the values that cross it.
     """
     cut = find_cut(models, data)
     names = _unused_names(models, cut.crossings)
-    boundary = tuple(_described(crossing, name, data) for crossing, name in zip(cut.crossings, names, strict=True))
+    boundary = tuple(_boundary_of(crossing, name, data) for crossing, name in zip(cut.crossings, names, strict=True))
     frozen = _before(models[0], cut.crossings, boundary, data, allowed)
     for position, model in enumerate(models):
         _after(model, cut, position, boundary, data, labels, allowed)
@@ -66,47 +66,47 @@ def part(
 
 
 def _unused_names(models: Sequence[ir.Model], crossings: Sequence[Crossing]) -> list[str]:
-    """A value's own name where it is kept as it is; otherwise a new one."""
+    """A value's own name if it is kept unchanged; otherwise a new one."""
     taken = {value.name for model in models for node in model.graph for value in node.outputs}
     taken |= {value.name for model in models for value in model.graph.inputs}
     taken |= {name for model in models for name in model.graph.initializers}
-    found = []
+    names = []
     for crossing in crossings:
         name = base = crossing.value.name or "kept"
         number = 0
-        if crossing.value.producer() is None or not _as_it_is(crossing.layout):
+        if crossing.value.producer() is None or not _samples_first(crossing.layout):
             while name in taken:
                 number += 1
                 name = f"{base}/kept" if number == 1 else f"{base}/kept_{number}"
         taken.add(name)
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def _as_it_is(layout: Layout) -> bool:
-    return layout == Layout(0)
+def _samples_first(layout: SampleLayout) -> bool:
+    return layout == SampleLayout(0)
 
 
-def _described(crossing: Crossing, name: str, data: Collection[str]) -> Boundary:
+def _boundary_of(crossing: Crossing, name: str, data: Collection[str]) -> Boundary:
     value = crossing.value
     assert value.dtype is not None
     given = value.name if value.producer() is None and value.name in data else None
     shape = _kept_shape(dims(value), crossing.layout)
     size = math.ceil(count(shape, 1) * value.dtype.itemsize)
-    as_it_is = _as_it_is(crossing.layout)
-    return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", as_it_is)
+    samples_first = _samples_first(crossing.layout)
+    return Boundary(name, shape, str(value.dtype.numpy()), size, given, value.name or "", samples_first)
 
 
-def _apart(shape: Dims, layout: Layout) -> tuple[list[Dim], int]:
-    """A shape with the samples in an axis of their own, and which axis that is."""
+def _samples_apart(shape: Dims, layout: SampleLayout) -> tuple[list[Dim], int]:
+    """A shape with the samples in a separate axis, and the position of that axis."""
     before = [layout.before] if layout.before > 1 else []
     after = [layout.after] if layout.after > 1 else []
     parts: list[Dim] = [*shape[: layout.axis], *before, BATCH, *after, *shape[layout.axis + 1 :]]
     return parts, layout.axis + len(before)
 
 
-def _kept_shape(shape: Dims, layout: Layout) -> Dims:
-    parts, axis = _apart(shape, layout)
+def _kept_shape(shape: Dims, layout: SampleLayout) -> Dims:
+    parts, axis = _samples_apart(shape, layout)
     return (BATCH, *parts[:axis], *parts[axis + 1 :])
 
 
@@ -127,7 +127,7 @@ def _before(
     outputs = []
     for crossing, kept in zip(crossings, boundary, strict=True):
         value = values[crossing.value.name]
-        parts, axis = _apart(dims(value), crossing.layout)
+        parts, axis = _samples_apart(dims(value), crossing.layout)
         stored = build.reshape(value, parts)
         stored = build.transpose(stored, [axis, *(i for i in range(len(parts)) if i != axis)])
         if stored is value and value.producer() is None:
@@ -162,10 +162,10 @@ def _after(
     labels: str,
     allowed: Collection[str] | None,
 ) -> None:
-    graph, numbers, where = model.graph, cut.numbers[position], cut.places[position]
-    own: dict[int, list[ir.Value]] = {}
+    graph, numbers, places = model.graph, cut.numbers[position], cut.places[position]
+    by_number: dict[int, list[ir.Value]] = {}
     for value, number in numbers.items():
-        own.setdefault(number, []).append(value)
+        by_number.setdefault(number, []).append(value)
     inputs = [
         ir.Value(name=kept.name, type=crossing.value.type, shape=ir.Shape(kept.shape))
         for crossing, kept in zip(cut.crossings, boundary, strict=True)
@@ -174,14 +174,14 @@ def _after(
     build = Builder(graph, opset=model.opset_imports[""] or 0, batch=batch, allowed=allowed)
     build.begin("boundary")
     for crossing, given in zip(cut.crossings, inputs, strict=True):
-        used = [value for value in own.get(crossing.number, ()) if value.uses()]
+        used = [value for value in by_number.get(crossing.number, ()) if value.uses()]
         if used:
-            again = _as_it_was(build, given, dims(crossing.value), crossing.layout)
+            restored = _original_layout(build, given, dims(crossing.value), crossing.layout)
             for value in used:
-                value.replace_all_uses_with(again)
+                value.replace_all_uses_with(restored)
     for node in list(graph):
-        if from_size(node, where):
-            node.outputs[0].replace_all_uses_with(_size_again(build, node))
+        if from_size(node, places):
+            node.outputs[0].replace_all_uses_with(_shape_from_batch(build, node))
     made, first = build.take(), next(iter(graph), None)
     if first is not None:
         graph.insert_before(first, made)
@@ -194,14 +194,14 @@ def _after(
     RemoveUnused()(model)
 
 
-def _as_it_was(build: Builder, kept: ir.Value, shape: Dims, layout: Layout) -> ir.Value:
-    parts, axis = _apart(shape, layout)
+def _original_layout(build: Builder, kept: ir.Value, shape: Dims, layout: SampleLayout) -> ir.Value:
+    parts, axis = _samples_apart(shape, layout)
     back = [*range(1, axis + 1), 0, *range(axis + 1, len(parts))]
     return build.reshape(build.transpose(kept, back), shape)
 
 
-def _size_again(build: Builder, node: ir.Node) -> ir.Value:
-    """A shape from the batch size, without the value whose shape it is."""
+def _shape_from_batch(build: Builder, node: ir.Node) -> ir.Value:
+    """A shape computed from the batch size, without the value that has this shape."""
     value = node.inputs[0]
     assert value is not None
     if node.op_type == "Shape":

@@ -1,4 +1,4 @@
-"""A model in which another graph computes what the frozen part does: the rest stays as it is."""
+"""Replacing the frozen part of a model by another graph that computes the same values, for example in int8."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from .. import runtime
 from ..errors import ModelError
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
+from .graph_split import Boundary
 from .opset import lower_opset, raise_opset
-from .parting import Boundary
 
-_APART = 1e-3  # relative difference that rounding does not make
+_TOLERANCE = 1e-3  # a relative difference larger than rounding errors
 
 
-def check_same(
+def check_boundary_values(
     prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary], feeds: Mapping[str, np.ndarray]
 ) -> None:
-    """See that the values where the frozen part ends are values of the model's own graph too.
+    """Check that the values at which the frozen part ends exist in the model's original graph too.
 
     Args:
-        prepared: whose original graph it is.
+        prepared: the prepared model with its original graph.
         frozen: the frozen graph, in float32.
-        boundary: what it gives.
-        feeds: a batch of samples, by the names of its inputs.
+        boundary: the outputs of the frozen graph.
+        feeds: a batch of samples, by the names of the frozen graph's inputs.
 
     Raises:
-        ModelError: they are not.
+        ModelError: a value does not exist there, or differs.
     """
     computed = [kept for kept in boundary if kept.given is None]
     made = {value.name for node in prepared.original.graph for value in node.outputs}
-    stranger = next((kept for kept in computed if kept.value not in made or not kept.as_it_is), None)
-    if stranger is None:
+    mismatch = next((kept for kept in computed if kept.value not in made or not kept.samples_first), None)
+    if mismatch is None:
         own = prepared.original.clone()
         values = {value.name: value for node in own.graph for value in node.outputs}
         own.graph.outputs.clear()
@@ -42,12 +42,12 @@ def check_same(
         RemoveUnused()(own)
         inputs = {old: feeds[new] for old, new in prepared.inputs if old in {v.name for v in own.graph.inputs}}
         expected = _run(own, [kept.value for kept in computed], inputs)
-        found = _run(frozen, [kept.name for kept in computed], feeds)
-        pairs = zip(computed, expected, found, strict=True)
-        stranger = next((kept for kept, first, second in pairs if not _same(first, second)), None)
-    if stranger is not None:
+        actual = _run(frozen, [kept.name for kept in computed], feeds)
+        pairs = zip(computed, expected, actual, strict=True)
+        mismatch = next((kept for kept, first, second in pairs if not _same(first, second)), None)
+    if mismatch is not None:
         raise ModelError(
-            f"{prepared.model.name}: the frozen part ends at {stranger.value!r}, which training has rewritten, so its "
+            f"{prepared.model.name}: the frozen part ends at {mismatch.value!r}, which training has rewritten, so its "
             "int8 numbers have no place in the model. Select other layers, or use `frozen_precision='float32'`."
         )
 
@@ -63,16 +63,16 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     if first.shape != second.shape:
         return False
     largest = max(1.0, float(np.abs(first).max(initial=0.0)))
-    return bool(np.abs(first - second).max(initial=0.0) <= _APART * largest)
+    return bool(np.abs(first - second).max(initial=0.0) <= _TOLERANCE * largest)
 
 
-def grafted(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model:
-    """The original graph, with the frozen graph in the place of what leads to its outputs.
+def with_frozen_graph(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model:
+    """The original graph, with the frozen graph in place of the nodes that make its outputs.
 
     Args:
-        prepared: whose original graph it is.
-        frozen: computes the same, in other numbers perhaps.
-        boundary: what it gives; `check_same` has passed.
+        prepared: the prepared model with its original graph.
+        frozen: computes the same values, possibly in another precision.
+        boundary: its outputs; `check_boundary_values` has accepted them.
 
     Raises:
         ModelError: the two graphs have no opset in common.
@@ -97,8 +97,8 @@ def grafted(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) 
     donor.graph.outputs.clear()
     for name, value in made.items():
         values[name].replace_all_uses_with(value, replace_graph_outputs=True)
-    for value, mine in given.items():
-        value.replace_all_uses_with(mine)
+    for value, own_input in given.items():
+        value.replace_all_uses_with(own_input)
     nodes, weights = list(donor.graph), list(donor.graph.initializers.values())
     donor.graph.remove(nodes)
     donor.graph.initializers.clear()
@@ -108,20 +108,20 @@ def grafted(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) 
     taken = {*graph.initializers, *own}
     taken |= {value.name for node in graph if node not in set(nodes) for value in node.outputs}
     for value in (*weights, *(value for node in nodes for value in node.outputs)):
-        value.name = _free(value.name or "value", taken)
+        value.name = _unused_name(value.name or "value", taken)
     names = {node.name for node in graph if node not in set(nodes)}
     for node in nodes:
-        node.name = _free(node.name or node.op_type, names)
+        node.name = _unused_name(node.name or node.op_type, names)
     for value in weights:
         if value.uses():
             graph.register_initializer(value)
     return model
 
 
-def _free(name: str, taken: set[str | None]) -> str:
-    found, number = name, 0
-    while found in taken:
+def _unused_name(name: str, taken: set[str | None]) -> str:
+    candidate, number = name, 0
+    while candidate in taken:
         number += 1
-        found = f"{name}/int8" if number == 1 else f"{name}/int8_{number}"
-    taken.add(found)
-    return found
+        candidate = f"{name}/int8" if number == 1 else f"{name}/int8_{number}"
+    taken.add(candidate)
+    return candidate

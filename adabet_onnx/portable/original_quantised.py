@@ -1,4 +1,4 @@
-"""The frozen part of a quantised file as it came: the nodes that the float32 graph was made from."""
+"""The frozen part of a quantised model in its original quantised form, rather than the float32 graph made from it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from ..model.passes.dequantise import input_ranges, is_quantised
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import Prepared
 from ..model.trial_runs import compare, random_feeds
+from .graph_split import Boundary
 from .opset import lower_opset, raise_opset
-from .parting import Boundary
 
-_MOST = 0.5  # of the features' size; a graph of something else differs by more
-_ON_THE_FLY = "DynamicQuantize"  # what operators begin with whose ranges are those of the batch that they are run on
-_CLIPPED = "/clipped"  # what stands for a QuantizeLinear that cut negative numbers off
+_TOLERANCE = 0.5  # relative to the features; a graph that computes something else differs by more
+_DYNAMIC = "DynamicQuantize"  # prefix of operators that measure ranges on the batch they are run on
+_CLIPPED = "/clipped"  # suffix of the value that stands for a QuantizeLinear that cut off negative numbers
 
 
-def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model | None:
-    """The frozen graph with the file's own quantised numbers.
+def original_frozen(prepared: Prepared, frozen: ir.Model, boundary: Sequence[Boundary]) -> ir.Model | None:
+    """The frozen graph with the quantised numbers of the model file.
 
     Args:
-        prepared: whose model may be quantised.
-        frozen: the same in float32.
-        boundary: what it gives; some of it is computed.
+        prepared: the prepared model, which may be quantised.
+        frozen: the frozen graph in float32.
+        boundary: its outputs; some of them are computed.
 
     Returns:
-        None where the model is not quantised, nothing before the boundary is, the boundary is not to be found in the
-        file's own graph, or that quantises on the fly: then a sample's features depend on the others in its batch.
+        None if the model is not quantised, nothing before the boundary is, or the boundary does not exist in the file's
+        graph. Also None if that graph quantises dynamically: then a sample's features depend on the others in its
+            batch.
     """
-    if prepared.model.quantised is None or not all(kept.given is not None or kept.as_it_is for kept in boundary):
+    if prepared.model.quantised is None or not all(kept.given is not None or kept.samples_first for kept in boundary):
         return None
-    found = prepared.model.quantised.graph.clone()
-    graph = found.graph
+    quantised_frozen = prepared.model.quantised.graph.clone()
+    graph = quantised_frozen.graph
     outputs = {kept.name: _value(graph, kept.value) for kept in boundary if kept.given is None}
     shapes = {kept.name: kept.shape for kept in boundary}
     renamed = dict(prepared.inputs)
@@ -51,20 +52,20 @@ def frozen_as_it_came(prepared: Prepared, frozen: ir.Model, boundary: Sequence[B
         output.name = name
         output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shapes[name])
         graph.outputs.append(output)
-    RemoveUnused()(found)
-    if not is_quantised(found) or any(node.op_type.startswith(_ON_THE_FLY) for node in graph.all_nodes()):
+    RemoveUnused()(quantised_frozen)
+    if not is_quantised(quantised_frozen) or any(node.op_type.startswith(_DYNAMIC) for node in graph.all_nodes()):
         return None
-    raise_opset(found)
-    lower_opset(found)
+    raise_opset(quantised_frozen)
+    lower_opset(quantised_frozen)
     plain = frozen.clone()
     plain.graph.outputs[:] = [value for value in plain.graph.outputs if value.name in outputs]
     RemoveUnused()(plain)
-    difference = compare(found, plain, ranges=input_ranges(found))
-    return found if difference is not None and difference <= _MOST else None
+    difference = compare(quantised_frozen, plain, ranges=input_ranges(quantised_frozen))
+    return quantised_frozen if difference is not None and difference <= _TOLERANCE else None
 
 
 def _value(graph: ir.Graph, name: str) -> ir.Value | None:
-    """What stands for a value of the float32 graph: where it is quantised, the numbers that it is then taken for."""
+    """The value of the quantised graph that corresponds to one of the float32 graph; dequantised, if quantised."""
     made = {value.name: value for node in graph for value in node.outputs}
     value, node = made.get(name), None
     if value is None and name.endswith(_CLIPPED):

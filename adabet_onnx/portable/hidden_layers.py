@@ -1,10 +1,10 @@
-"""Wide hidden layers between two matrix products, as a transformer's, computed a piece of their width at a time.
+"""Wide hidden layers between two matrix products, as in a transformer, computed in pieces of their width.
 
-The layer between is several times as wide as what goes in and comes out, and its activation's gradient needs several
-values of that size at once. Hidden units do not know of each other: the first product is computed for some of them,
-then their activation, then their part of the second product, which is added to that of those before. The backward pass
-of a graph that is written so has temporaries of the size of a piece. Weights are cut by a Split in every step; they are
-small beside the activations, or else nothing is done.
+The hidden layer is several times as wide as its input and output, and the gradient of its activation needs several
+values of that size at once. Hidden units are independent of each other: the first product is computed for some of them,
+then their activation, then their part of the second product, which is added to the sum of the earlier pieces. In the
+backward pass of a graph written this way, temporaries have the size of a piece. Weights are cut by a Split in every
+step; they are small compared with the activations, or else the layer is not rewritten.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ELEMENTWISE = frozenset(
 )
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _OPERATORS = ("Concat", "Gemm", "Reshape", "Split")
-_MOST = 8  # pieces
-_LEAST = 1 << 14  # elements of a sample's hidden layer; smaller ones gain nothing
+_MOST_PIECES = 8
+_LEAST_ELEMENTS = 1 << 14  # elements of a sample's hidden layer; smaller layers gain nothing
 
 
 @dataclass
@@ -35,8 +35,8 @@ class _Hidden:
 
     Attributes:
         node: the product that reads it.
-        width: how many units it has.
-        nodes: that compute it, in the graph's order, the products before it among them.
+        width: number of its units.
+        nodes: the nodes that compute it, in the graph's order, including the products before it.
         products: those products.
     """
 
@@ -49,18 +49,18 @@ class _Hidden:
 def compute_in_pieces(
     model: ir.Model,
     trained: Collection[ir.Value],
-    parted: Collection[ir.Value],
+    in_part: Collection[ir.Value],
     allowed: Collection[str] | None,
     keep: bool = False,
 ) -> None:
-    """Write the hidden layers of a graph so that depend on trained values, in place.
+    """Rewrite the hidden layers of a graph that depend on trained values, in place.
 
     Args:
-        model: a graph, with shapes.
+        model: a graph with shapes.
         trained: values that are trained.
-        parted: those of them of which a part alone is; what reads one is left as it is.
-        allowed: operators that may be used; None: all.
-        keep: leave layers as they are of which a branch depends on nothing trained: the frozen part may end there.
+        in_part: those among them that are trained only in part; nodes that read one are not rewritten.
+        allowed: operators that may be used; None for all.
+        keep: do not rewrite layers with a branch that depends on nothing trained: the frozen part may end there.
     """
     graph = model.graph
     build = Builder(graph, opset=model.opset_imports[""] or 0, allowed=allowed)
@@ -69,11 +69,11 @@ def compute_in_pieces(
     at = {node: i for i, node in enumerate(graph)}
     changing = dependents(graph, trained)
     for node in list(graph):
-        hidden = _found(node, at, changing)
+        hidden = _hidden_layer(node, at, changing)
         if hidden is None or (keep and any(inner.outputs[0] not in changing for inner in hidden.nodes)):
             continue
         pieces = _pieces(hidden)
-        if pieces > 1 and not any(_source(product)[0] in parted for product in (*hidden.products, node)):
+        if pieces > 1 and not any(_source(product)[0] in in_part for product in (*hidden.products, node)):
             build.begin(f"{node.name}/pieces")
             total = _Pieces(hidden, pieces, build).write()
             graph.insert_before(node, build.take())
@@ -83,8 +83,8 @@ def compute_in_pieces(
         graph.register_initializer(value)
 
 
-def _found(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]) -> _Hidden | None:
-    """The hidden layer that a product reads, if it is one, and used by nothing else."""
+def _hidden_layer(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]) -> _Hidden | None:
+    """The hidden layer that a product reads, if nothing else uses it; otherwise None."""
     wide = last.inputs[0] if _is_product(last) else None
     shape = None if wide is None else dims_or_none(wide)
     if wide is None or not shape or not isinstance(shape[-1], int) or wide not in changing:
@@ -106,7 +106,7 @@ def _found(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]
             else:
                 stack.extend(operand for operand in node.inputs if operand is not None)
         elif any(d != 1 for d in extents[:-1]):
-            return None  # something for each row
+            return None  # it differs from row to row
         elif extents and extents[-1] != shape[-1] and (len(extents) > 2 and value.const_value is None):
             return None
     if not hidden.products or any(_leaves(node, inside, last) for node in inside):
@@ -116,7 +116,7 @@ def _found(last: ir.Node, at: dict[ir.Node, int], changing: Collection[ir.Value]
 
 
 def _is_product(node: ir.Node) -> bool:
-    """Whether a node multiplies rows by a matrix, and adds no more than a vector."""
+    """Whether a node multiplies rows by a matrix, and adds at most a vector."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in _PRODUCTS or node.attributes.get_int("transA", False):
         return False
     weight = node.inputs[1]
@@ -137,26 +137,26 @@ def _may_be_cut(node: ir.Node) -> bool:
 
 
 def _leaves(node: ir.Node, inside: Collection[ir.Node], last: ir.Node) -> bool:
-    """Whether something else reads what a node gives."""
+    """Whether a node outside the layer reads the output of this node."""
     value = node.outputs[0]
     users = value.uses()
     return value.is_graph_output() or any(user not in inside and (user is not last or place) for user, place in users)
 
 
 def _pieces(hidden: _Hidden) -> int:
-    """Into how many to cut a layer: each as wide as what it is computed from, or as what is computed from it."""
+    """The number of pieces: each piece is as wide as the input or the output of the layer."""
     extents = dims_or_none(hidden.nodes[-1].outputs[0]) or ()
     narrow = dims_or_none(hidden.node.outputs[0]) or ()
     given = [(dims_or_none(value) or (0,))[-1] for node in hidden.products if (value := node.inputs[0]) is not None]
     widths = [width for width in (*given, *narrow[-1:]) if isinstance(width, int) and width > 0]
-    if len(widths) < len(given) + 1 or count(extents, 1) < max(_LEAST, hidden.width * min(widths) // 4):
+    if len(widths) < len(given) + 1 or count(extents, 1) < max(_LEAST_ELEMENTS, hidden.width * min(widths) // 4):
         return 1
-    most = min(_MOST, hidden.width // max(widths))
+    most = min(_MOST_PIECES, hidden.width // max(widths))
     return next((n for n in range(most, 1, -1) if hidden.width % n == 0), 1)
 
 
 def _source(product: ir.Node) -> tuple[ir.Value, bool]:
-    """The weight of a product before it is transposed, and whether it is."""
+    """The weight of a product before it is transposed, and whether it is transposed."""
     weight = product.inputs[1]
     assert weight is not None
     node = weight.producer()
@@ -166,7 +166,7 @@ def _source(product: ir.Node) -> tuple[ir.Value, bool]:
 
 
 def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value] | None:
-    """The node that adds a vector to what a product gives, and the vector; None if there is no such node."""
+    """The node that adds a vector to the output of a product, and the vector; None if there is no such node."""
     made, users = product.outputs[0], product.outputs[0].uses()
     if len(product.inputs) > 2 or len(users) != 1:
         return None
@@ -178,11 +178,11 @@ def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value] | None:
 
 
 class _Pieces:
-    """Writes a layer in pieces, its rows in one dimension.
+    """Writes a layer in pieces, with its rows in one dimension.
 
     Args:
         hidden: the layer.
-        count: of the pieces.
+        count: number of pieces.
         build: makes the nodes.
     """
 
@@ -191,25 +191,25 @@ class _Pieces:
         self._rows = product(dims(hidden.nodes[-1].outputs[0])[:-1])
         self._cut: dict[tuple[ir.Value, int], Sequence[ir.Value]] = {}
         self._flat: dict[ir.Value, ir.Value] = {}
-        self._biases = {node: found for node in hidden.products if (found := _bias(node)) is not None}
+        self._biases = {node: bias for node in hidden.products if (bias := _bias(node)) is not None}
 
     def write(self) -> ir.Value:
-        """All of it; what the last product gives."""
+        """Write all pieces, and return the output of the last product."""
         last, total = self._hidden.node, None
         for number in range(self._count):
             made: dict[ir.Value, ir.Value] = {}
             for node in self._hidden.nodes:
-                if node.outputs[0] in made:  # a bias that a product adds
+                if node.outputs[0] in made:  # a bias that was added by the product
                     continue
                 if node in self._hidden.products:
-                    found = self._first(node, number)
+                    result = self._first(node, number)
                     if node in self._biases:
-                        made[self._biases[node][0].outputs[0]] = found
+                        made[self._biases[node][0].outputs[0]] = result
                 else:
                     given = [None if v is None else made.get(v) or self._operand(v, number) for v in node.inputs]
                     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-                    found = self._build.op(node.op_type, *given, shape=(self._rows, self._width), **attributes)
-                made[node.outputs[0]] = found
+                    result = self._build.op(node.op_type, *given, shape=(self._rows, self._width), **attributes)
+                made[node.outputs[0]] = result
             piece = made[self._hidden.nodes[-1].outputs[0]]
             weight, turned = self._weight(last, number, columns=False)
             wide = dims(last.outputs[0])[-1]
@@ -236,13 +236,13 @@ class _Pieces:
         return self._build.op("Gemm", self._flat[given], weight, bias, transB=turned, shape=(self._rows, self._width))
 
     def _weight(self, node: ir.Node, number: int, *, columns: bool) -> tuple[ir.Value, int]:
-        """A piece of a weight's columns or rows, as it lies before it is transposed, and whether it has to be."""
+        """A piece of the columns or rows of a stored weight, and whether it must be transposed."""
         source, turned = _source(node)
         turn = int(turned) ^ node.attributes.get_int("transB", 0)
         return self._split(source, int(columns) ^ turn)[number], turn
 
     def _operand(self, value: ir.Value, number: int) -> ir.Value:
-        """What a node reads beside the layer: a piece of a vector, or a number, of no more than two dimensions."""
+        """Another operand of a node: a piece of a vector, or a number, with at most two dimensions."""
         shape = dims(value)
         if shape and shape[-1] == self._hidden.width:
             if len(shape) > 2 and value not in self._flat:

@@ -1,6 +1,6 @@
-"""What stays out of a quantised graph: numbers of too wide a range, and bytes that are no weights.
+"""Making a quantised graph smaller, and finding nodes whose range is too wide to be quantised.
 
-Names, shapes and zero points can take as much room as the weights.
+Names, shapes and zero points can take as much space as the weights.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _ENDS = HEAVY | {"Softmax", "LogSoftmax"}
 _SHORT = {"QuantizeLinear": "q", "DequantizeLinear": "d"}
 
 
-def tighten(model: ir.Model) -> None:
-    """Change a graph in place; it computes the same, and inputs, outputs and weights keep their names.
+def clean_up(model: ir.Model) -> None:
+    """Make a graph smaller, in place; it computes the same, and inputs, outputs and weights keep their names.
 
-    Equal tensors become one. What the quantiser has added gets short names. Of values inside, no shapes are noted.
+    Equal tensors are merged. Nodes that the quantiser has added get short names. Shapes of inner values are removed.
     """
     common.DeduplicateInitializersPass(size_limit=1 << 20)(model)
     graph, count = model.graph, 0
@@ -38,18 +38,18 @@ def tighten(model: ir.Model) -> None:
                 node.outputs[0].name = name
 
 
-def wide_ranges(model: ir.Model) -> list[str]:
-    """Names of the nodes between products and a Softmax, the Softmax included.
+def wide_range_nodes(model: ir.Model) -> list[str]:
+    """Names of the nodes between matrix products and a Softmax, including the Softmax.
 
-    Masks are added there, as numbers below -10,000: beside them 256 steps leave nothing of the scores.
+    Masks are added there, as numbers below -10,000; with such a range, 256 steps cannot resolve the scores.
     """
-    found: dict[ir.Node, None] = {}
+    nodes: dict[ir.Node, None] = {}
     left = [node for node in model.graph if node.op_type in ("Softmax", "LogSoftmax")]
     while left:
         node = left.pop()
-        if node in found:
+        if node in nodes:
             continue
-        found[node] = None
+        nodes[node] = None
         before = [value.producer() for value in node.inputs if value is not None]
         left += [other for other in before if other is not None and other.op_type not in _ENDS]
-    return [node.name for node in found if node.name]
+    return [node.name for node in nodes if node.name]

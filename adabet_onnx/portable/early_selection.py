@@ -1,9 +1,9 @@
-"""What is selected of a value is selected before it is computed: the one token of a sequence that a classifier reads.
+"""Selecting part of a value before it is computed, such as the one token of a sequence that a classifier reads.
 
-Nodes that compute each token from the same token alone, or from it and from all of another value, give the same for it
-where they compute no other. So a Gather or Slice moves up, over normalisations, activations, sums and matrix products,
-to where all tokens are needed: in a transformer, to keys and values of its last block. This is done for what depends on
-trained values, and needs all its results for nothing else.
+Nodes that compute each token from the same token alone, or from it and all of another value, give the same result for
+the selected token if they compute no other. So a Gather or Slice moves up, past normalisations, activations, sums and
+matrix products, to where all tokens are needed: in a transformer, to keys and values of its last block. This is done
+for values that depend on trained ones, and only if the other results are not needed elsewhere.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _ELEMENTWISE = frozenset(
     | {"Swish", "Tanh", "ThresholdedRelu", "Where"}
 )
 _VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-_ONE_AXIS = 13  # before, a Softmax was over all axes from one on
+_ONE_AXIS = 13  # before this opset, a Softmax was over all axes from one on
 
 
 @dataclass
 class _Selection:
-    """Elements one after the other of one axis.
+    """Consecutive elements of one axis.
 
     Attributes:
         node: the Gather or Slice.
-        start: the first of them.
-        count: how many.
-        axes: in which axis they are selected, of each value of which nothing else is needed.
-        nodes: that need not compute anything else, the last first.
+        start: the first of the elements.
+        count: number of elements.
+        axes: for each value of which nothing else is needed, the axis in which it is selected.
+        nodes: nodes that need to compute only the selection, the last one first.
     """
 
     node: ir.Node
@@ -47,12 +47,12 @@ class _Selection:
 
 
 def select_early(model: ir.Model, trained: Collection[ir.Value], allowed: Collection[str] | None) -> None:
-    """Move selections of a graph up, in place.
+    """Move the selections of a graph up, in place.
 
     Args:
-        model: a graph, with shapes.
+        model: a graph with shapes.
         trained: values that are trained.
-        allowed: operators that may be used; None: all.
+        allowed: operators that may be used; None for all.
     """
     graph, opset = model.graph, model.opset_imports[""] or 0
     build = Builder(graph, opset=opset, allowed=allowed)
@@ -63,12 +63,12 @@ def select_early(model: ir.Model, trained: Collection[ir.Value], allowed: Collec
         selection = _selection(node)
         if selection is None:
             continue
-        _spread(selection, list(graph), changing, opset)
+        _extend(selection, list(graph), changing, opset)
         if selection.nodes:
             build.begin(f"{node.name}/early")
-            found = _Early(selection, build).write()
+            result = _SelectionWriter(selection, build).write()
             graph.insert_before(node, build.take())
-            node.outputs[0].replace_all_uses_with(found, replace_graph_outputs=True)
+            node.outputs[0].replace_all_uses_with(result, replace_graph_outputs=True)
             graph.remove([*selection.nodes, node], safe=True)
             changing = dependents(graph, trained)
     for value in build.initializers:
@@ -77,7 +77,7 @@ def select_early(model: ir.Model, trained: Collection[ir.Value], allowed: Collec
 
 
 def _selection(node: ir.Node) -> _Selection | None:
-    """What a Gather or Slice of an axis other than the batch selects, if it is less than all, one after the other."""
+    """What a Gather or Slice selects: consecutive elements, but not all, of an axis other than the batch; or None."""
     value = node.inputs[0] if node.inputs else None
     shape = None if value is None else dims_or_none(value)
     if node.domain not in ("", "ai.onnx") or value is None or not shape or dims_or_none(node.outputs[0]) is None:
@@ -114,8 +114,8 @@ def _numbers(node: ir.Node, place: int) -> list[int] | None:
     return None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
 
 
-def _spread(selection: _Selection, nodes: list[ir.Node], changing: Collection[ir.Value], opset: int) -> None:
-    """Find the nodes before a selection of whose result nothing else is needed."""
+def _extend(selection: _Selection, nodes: list[ir.Node], changing: Collection[ir.Value], opset: int) -> None:
+    """Find the nodes before a selection whose other results are not needed."""
     inside: set[ir.Node] = {selection.node}
     conflicts: set[ir.Value] = set()
     for node in reversed(nodes[: nodes.index(selection.node)]):
@@ -125,23 +125,23 @@ def _spread(selection: _Selection, nodes: list[ir.Node], changing: Collection[ir
             continue
         if any(user not in inside for user, _ in value.uses()) or any(other.uses() for other in node.outputs[1:]):
             continue
-        found = _before(node, axis, opset)
-        if found is None:
+        axes = _before(node, axis, opset)
+        if axes is None:
             continue
         inside.add(node)
         selection.nodes.append(node)
         for operand in node.inputs:
             if operand is None:
                 continue
-            if selection.axes.setdefault(operand, found.get(operand, -1)) != found.get(operand, -1):
-                conflicts.add(operand)  # needed in two ways: whole, or along another axis
+            if selection.axes.setdefault(operand, axes.get(operand, -1)) != axes.get(operand, -1):
+                conflicts.add(operand)  # needed both whole and in part, or along two axes
     selection.axes = {value: axis for value, axis in selection.axes.items() if axis >= 0}
 
 
 def _before(node: ir.Node, axis: int, opset: int) -> Mapping[ir.Value, int] | None:
-    """In which axis of what a node reads to select, for one of its result; None if that does not suffice.
+    """The axis in which to select each input of a node for a selection in its output; None if that does not suffice.
 
-    What is not named is read whole.
+    Inputs that are not in the mapping are read whole.
     """
     values = [value for value in node.inputs if value is not None]
     shapes = [dims_or_none(value) for value in values]
@@ -153,7 +153,9 @@ def _before(node: ir.Node, axis: int, opset: int) -> Mapping[ir.Value, int] | No
         places = [(value, axis - rank + len(shape), shape) for value, shape in zip(values, known, strict=True)]
         return {value: place for value, place, shape in places if place >= 0 and shape[place] != 1}
     if node.op_type in _VIEWS:
-        same = [b for b, d in enumerate(known[0]) if d == made[axis] and _like(known[0][:b], made[:axis])]
+        same = [
+            b for b, d in enumerate(known[0]) if d == made[axis] and _same_elements_before(known[0][:b], made[:axis])
+        ]
         return {values[0]: same[0]} if same else None
     if node.op_type == "Transpose":
         perm = [int(i) for i in node.attributes.get_ints("perm", ()) or range(rank)[::-1]]
@@ -176,15 +178,15 @@ def _before(node: ir.Node, axis: int, opset: int) -> Mapping[ir.Value, int] | No
     return None
 
 
-def _like(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> bool:
-    """Whether as many elements lie before an axis, and the batch is not torn."""
+def _same_elements_before(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> bool:
+    """Whether the same number of elements is before an axis, and the batch is not split."""
     if sum(isinstance(d, str) for d in before) > 1 or sum(isinstance(d, str) for d in after) > 1:
         return False
     return product(before) == product(after)
 
 
-class _Early:
-    """Writes nodes so that they compute what is selected, and nothing else.
+class _SelectionWriter:
+    """Rewrites nodes so that they compute only what is selected.
 
     Args:
         selection: what is selected.
@@ -197,15 +199,15 @@ class _Early:
         self._cut: dict[tuple[ir.Value, int], ir.Value] = {}
 
     def write(self) -> ir.Value:
-        """All of them; what the selection gives."""
+        """Write all nodes, and return the output of the selection."""
         last = self._selection.node
         for node in reversed(self._selection.nodes):
-            self._made[node.outputs[0]] = self._again(node)
+            self._made[node.outputs[0]] = self._rebuilt(node)
         value = last.inputs[0]
         assert value is not None
         return self._build.reshape(self._made[value], dims(last.outputs[0]))
 
-    def _again(self, node: ir.Node) -> ir.Value:
+    def _rebuilt(self, node: ir.Node) -> ir.Value:
         value, build = node.outputs[0], self._build
         axis = self._selection.axes[value]
         shape = list(dims(value))
@@ -216,13 +218,13 @@ class _Early:
             assert given[0] is not None
             return build.reshape(given[0], shape)
         attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        found = build.op(node.op_type, *given, shape=shape, **attributes)
+        result = build.op(node.op_type, *given, shape=shape, **attributes)
         if value.dtype is not None:
-            found.dtype = value.dtype
-        return found
+            result.dtype = value.dtype
+        return result
 
     def _operand(self, value: ir.Value, axis: int | None) -> ir.Value:
-        """What a node reads: whole, or what is selected of it."""
+        """An operand of a node: whole, or the selected part of it."""
         if axis is None:
             return value
         if value in self._made:
