@@ -19,9 +19,9 @@ from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.preprocess import Preprocessing, arithmetic_for
 from adabet_onnx.runtime import Runtime
 from adabet_onnx.training.features import Computed, Place, open_features
-from adabet_onnx.training.fed import fed
 from adabet_onnx.training.history import LAST
 from adabet_onnx.training.manifest import load_manifest
+from adabet_onnx.training.training_data import open_training_data
 from adabet_onnx.training.views import Views
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -256,7 +256,9 @@ def test_what_is_fed_is_what_views_say(tmp_path, rng):
     x = pictures(rng, 11)
     manifest = artifacts(tmp_path / "a")
     model, settings = open_model(tiny.conv_net()), Settings(augment=ALL, views=3, seed=2, validation=0.3).settled()
-    used = fed(manifest, model, (x, np.arange(11) % 4), settings, preprocessing=Preprocessing("unit"), resumed=None)
+    used = open_training_data(
+        manifest, model, (x, np.arange(11) % 4), settings, preprocessing=Preprocessing("unit"), resumed=None
+    )
     session = manifest.session(manifest.initial)
     computed = Computed(session, used.feeder, used.data, 4, used.views, Runtime())
     source = open_features(computed, manifest, used, settings, Place(tmp_path / "f", True), None)

@@ -27,10 +27,10 @@ from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable import memory
 from adabet_onnx.portable.session import Session
-from adabet_onnx.training import features, store
+from adabet_onnx.training import feature_store, features
+from adabet_onnx.training.feature_store import Field, open_store, write_store
 from adabet_onnx.training.history import LAST, History
 from adabet_onnx.training.manifest import load_manifest
-from adabet_onnx.training.store import Field, open_store, write_store
 
 SAMPLES, BATCH = 44, 4  # an epoch of ten steps, four samples held out
 
@@ -374,7 +374,7 @@ def test_little_memory_means_a_file_and_no_room_means_a_line(folder, data, monke
 @pytest.mark.parametrize("reserved", [True, False], ids=["said at once", "said while writing"])
 def test_a_full_disk_costs_a_line_and_time_alone(folder, data, reserved, monkeypatch):
     if not reserved:
-        monkeypatch.setattr(store, "_reserve", lambda *_: None)
+        monkeypatch.setattr(feature_store, "_reserve", lambda *_: None)
     Trainer(folder).fit(data, **SHORT)
     expected = parameters(folder)
     trainer = Trainer(folder)

@@ -12,7 +12,7 @@ from .logistic import MOST_WORK, refined
 from .ridge import ridge
 from .scale import best_scale, capped, log_sum
 from .strengths import best_strength
-from .table import MOST, Table, table
+from .table import MOST, FitTable, table
 
 LOSSES = ("cross-entropy", "bce-with-logits", "mse", "l1")
 
@@ -152,9 +152,11 @@ class _Made:
 class _Classes:
     """Fits logits: of classes that exclude each other, or of events."""
 
-    def __init__(self, given: Table, softmax: bool, seed: int) -> None:
+    def __init__(self, given: FitTable, softmax: bool, seed: int) -> None:
         if int(given.groups.max()) < 1:  # of one sample alone: its rows are taken for samples
-            given = Table(given.features, given.targets, np.arange(len(given.groups)), given.weights, given.intercept)
+            given = FitTable(
+                given.features, given.targets, np.arange(len(given.groups)), given.weights, given.intercept
+            )
         self._given, self._softmax, self._seed = given, softmax, seed
         self._middle = 0.0 if softmax else 0.5  # the output of a regression at which an event is as likely as not
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import seeds
-from .table import Table
+from .table import FitTable
 
 _PASSES, _EXACT, _ROUGH = 500, 1e-8, 1e-4  # and the residual that is left, of the right-hand side
 _POWERS = (2.0, 1.0, 0.0, -1.0, -2.0, -3.0, -4.0)
@@ -37,7 +37,7 @@ class Descent:
     outputs: np.ndarray
 
 
-def descend(given: Table, error: Callable[[np.ndarray, np.ndarray, np.ndarray], float], seed: int) -> Descent:
+def descend(given: FitTable, error: Callable[[np.ndarray, np.ndarray, np.ndarray], float], seed: int) -> Descent:
     """Fit a table.
 
     Args:
@@ -72,7 +72,7 @@ def descend(given: Table, error: Callable[[np.ndarray, np.ndarray, np.ndarray], 
 class _Solver:
     """The normal equations of a table."""
 
-    def __init__(self, given: Table) -> None:
+    def __init__(self, given: FitTable) -> None:
         self.centre, self.level = given.mean(given.features), given.mean(given.targets)
         roots = np.sqrt(given.weights)[:, None]
         self._rows = (given.features - self.centre) * roots

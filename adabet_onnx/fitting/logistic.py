@@ -19,7 +19,7 @@ import numpy as np
 from .. import seeds
 from .ridge import Ridge
 from .scale import best_scale
-from .table import Table
+from .table import FitTable
 
 FOLDS = 5
 MOST_WORK = 500_000_000  # rows times rank times outputs: about a minute on a core
@@ -105,7 +105,7 @@ class _Tried(NamedTuple):
     states: list[State]
 
 
-def _wrong(outputs: np.ndarray, given: Table) -> float:
+def _wrong(outputs: np.ndarray, given: FitTable) -> float:
     """The share of rows whose class is not found, by weight."""
     wrong = outputs.argmax(1) != given.targets.argmax(1)
     return float(np.average(wrong, weights=given.weights))

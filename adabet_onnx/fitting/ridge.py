@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .table import Table
+from .table import FitTable
 
 _NOTHING = 1e-13  # of the largest eigenvalue: what is as small is rounding
 _LEAST = 1e-12  # of 1 minus a row's share in its own prediction: it is 0 where nothing else says anything of it
@@ -36,7 +36,7 @@ class Ridge:
         right: (r, K), the products with the targets.
     """
 
-    table: Table
+    table: FitTable
     centre: np.ndarray
     level: np.ndarray
     rotated: np.ndarray
@@ -87,7 +87,7 @@ def _without(half: np.ndarray, residuals: np.ndarray) -> np.ndarray:
     return np.asarray(residuals + half @ np.linalg.solve(inner, half.T @ residuals))
 
 
-def ridge(given: Table) -> Ridge:
+def ridge(given: FitTable) -> Ridge:
     """Make the basis: in float64, from the features' products or from the rows', whichever are fewer."""
     centre, level = given.mean(given.features), given.mean(given.targets)
     rows = given.features.astype(np.float64) - centre

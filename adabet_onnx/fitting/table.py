@@ -10,7 +10,7 @@ MOST = 4_096  # of min(rows, features) for which everything is in closed form
 
 
 @dataclass(frozen=True)
-class Table:
+class FitTable:
     """Rows of features with their targets.
 
     Attributes:
@@ -39,10 +39,10 @@ class Table:
             return np.zeros(of.shape[1])
         return np.asarray(np.average(of, axis=0, weights=self.weights), np.float64)
 
-    def at(self, rows: np.ndarray) -> Table:
+    def at(self, rows: np.ndarray) -> FitTable:
         """Some of the rows; the weights keep their mean."""
         weights = self.weights[rows]
-        return Table(
+        return FitTable(
             self.features[rows], self.targets[rows], self.groups[rows], weights / weights.mean(), self.intercept
         )
 
@@ -54,7 +54,7 @@ def table(
     weights: np.ndarray | None,
     *,
     intercept: bool = True,
-) -> Table:
+) -> FitTable:
     """Rows that count.
 
     Args:
@@ -69,4 +69,4 @@ def table(
     if not counts.all():
         features, targets, samples, given = features[counts], targets[counts], samples[counts], given[counts]
     groups = np.unique(samples, return_inverse=True)[1].reshape(-1)
-    return Table(features, np.asarray(targets, np.float64), groups, given / given.mean(), intercept)
+    return FitTable(features, np.asarray(targets, np.float64), groups, given / given.mean(), intercept)

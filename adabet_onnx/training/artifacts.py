@@ -28,7 +28,7 @@ from ..training_runtime import load
 from ..version import __version__
 from . import ort_artifacts
 from .calibration import calibration_of
-from .checking import check_in_subprocess
+from .check_process import check_in_subprocess
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
 from .precision import moved, precision_notes
 

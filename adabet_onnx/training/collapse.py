@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 
 from ..data.labels import IGNORED
-from .fed import Fed
-from .guessing import at_guessing, guessing_loss, least_loss, stays
-from .learned import LEAST_UPDATES, at_chance
+from .baseline_loss import at_baseline, baseline_loss, is_at_baseline, minimum_loss
+from .learning_check import LEAST_UPDATES, at_chance
 from .manifest import Manifest
+from .training_data import TrainingData
 
 _CLEARLY, _HALF, _MANY, _FALLS = 0.9, 0.5, 30, 0.995
 
 
-class Watch:
+class CollapseWatch:
     """Looks at a training's epochs.
 
     Args:
@@ -39,7 +39,7 @@ class Watch:
         epochs: of the training.
     """
 
-    def __init__(self, manifest: Manifest, used: Fed, updates: int, epochs: int) -> None:
+    def __init__(self, manifest: Manifest, used: TrainingData, updates: int, epochs: int) -> None:
         self._manifest, self._used, self._updates, self._epochs = manifest, used, updates, epochs
 
     def collapsed(
@@ -62,7 +62,7 @@ class Watch:
         better = any(loss is not None and loss < least + _CLEARLY * (level - least) for loss in losses)
         if not better and not self._stuck(row, rows):
             return None
-        said = at_guessing(loss, level, self._classes, least)
+        said = at_baseline(loss, level, self._classes, least)
         return None if said is None else said.replace("loss ended", f"loss of epoch {epoch} ended")
 
     def _stuck(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -74,7 +74,7 @@ class Watch:
 
     def _guesses(self, loss: float) -> bool:
         level, least = self._levels
-        return stays(loss, level, least)
+        return is_at_baseline(loss, level, least)
 
     def _by_chance(self, row: Mapping[str, Any]) -> bool:
         """Whether the accuracy is at chance, or cannot tell."""
@@ -97,8 +97,8 @@ class Watch:
         smoothing = float(self._manifest.content.get("label_smoothing") or 0.0)
         loss, classes, weights = self._manifest.loss_function, self._classes or 1, self._manifest.class_weights
         return (
-            guessing_loss(loss, labels, classes, smoothing, weights),
-            least_loss(loss, labels, classes, smoothing, weights),
+            baseline_loss(loss, labels, classes, smoothing, weights),
+            minimum_loss(loss, labels, classes, smoothing, weights),
         )
 
 

@@ -11,11 +11,11 @@ from .. import seeds
 from ..data.labels import IGNORED, counted
 from ..errors import TrainingError
 from ..progress import Progress
-from .features import Source
-from .fed import Fed
+from .features import FeatureSource
 from .manifest import Manifest, TrainingSession
 from .schedule import SCHEDULES
 from .settings import Settings
+from .training_data import TrainingData
 
 _EVAL_BATCH = 64
 
@@ -39,7 +39,12 @@ class Epochs:
     """
 
     def __init__(
-        self, session: TrainingSession, manifest: Manifest, data: Fed, source: Source, settings: Settings
+        self,
+        session: TrainingSession,
+        manifest: Manifest,
+        data: TrainingData,
+        source: FeatureSource,
+        settings: Settings,
     ) -> None:
         self._session, self._manifest, self._data, self._settings = session, manifest, data, settings
         self._source, self._weights = source, manifest.class_weights

@@ -23,12 +23,12 @@ from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads
 from ..trainability.choices import Choices
-from .evaluated import evaluated, names_of
+from .evaluation_pass import evaluated, names_of
 from .exact_loss import log_softmax
 from .export import adapted_proto
 from .logits import compute_logits
 from .manifest import load_manifest
-from .predictions import Form, check_form, check_predictions, saving
+from .predictions import PredictionFormat, check_form, check_predictions, saving
 
 _WRITTEN = 256  # samples that are written together
 
@@ -253,7 +253,7 @@ def _of_classes(shape: tuple[int, ...]) -> bool:
     return math.prod(shape) == max(shape, default=0) > 1
 
 
-def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> Form:
+def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> PredictionFormat:
     """What predictions are of where there are no labels: of the loss that a folder was trained with, else of classes.
 
     Raises:
@@ -266,4 +266,4 @@ def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> Form:
     else:
         axis = None
     kind = "mse" if axis is None and loss == "cross-entropy" else loss
-    return Form(kind, shape[1:], axis, names_of(model, None, dims, axis), sure=model.doubt is None)
+    return PredictionFormat(kind, shape[1:], axis, names_of(model, None, dims, axis), sure=model.doubt is None)

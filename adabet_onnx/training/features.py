@@ -36,10 +36,10 @@ from ..progress import Progress, silent
 from ..showing import clipped, counted
 from ..sizes import size_text
 from ..version import __version__
-from .fed import Fed
+from .feature_store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
-from .store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
+from .training_data import TrainingData
 from .views import Views
 
 _SHARE = 0.25  # of the free memory that features may take unasked
@@ -83,7 +83,7 @@ class Computed:
 
 
 @dataclass
-class Source:
+class FeatureSource:
     """What steps of a training begin with.
 
     Attributes:
@@ -165,8 +165,13 @@ def micro_batch(manifest: Manifest, batch: int, samples: int, stored: Any = None
 
 
 def open_features(
-    computed: Computed, manifest: Manifest, used: Fed, settings: Settings, place: Place, progress: Progress | None
-) -> Source:
+    computed: Computed,
+    manifest: Manifest,
+    used: TrainingData,
+    settings: Settings,
+    place: Place,
+    progress: Progress | None,
+) -> FeatureSource:
     """Compute features and keep them, or find them kept, as the settings say.
 
     Args:
@@ -184,9 +189,9 @@ def open_features(
     if manifest.backend == "ort":
         asked = settings.features in ("memory", "disk") or settings.keep_features
         said = "none are kept: with the ort backend every step computes everything" if asked else None
-        return Source(computed, said=said)
+        return FeatureSource(computed, said=said)
     if computed.micro is None or settings.features == "off":
-        return Source(computed)
+        return FeatureSource(computed)
     return _Keeping(computed, manifest, used, settings, place, progress or silent).source()
 
 
@@ -197,7 +202,7 @@ class _Keeping:
         self,
         computed: Computed,
         manifest: Manifest,
-        used: Fed,
+        used: TrainingData,
         settings: Settings,
         place: Place,
         progress: Progress,
@@ -217,7 +222,7 @@ class _Keeping:
     def _path(self) -> Path:
         return self._place.folder / f"{self._key[:32]}{SUFFIX}"
 
-    def source(self) -> Source:
+    def source(self) -> FeatureSource:
         """Find or make them."""
         settings = self._settings
         limit = settings.memory
@@ -246,8 +251,8 @@ class _Keeping:
         because = " and ".join(refused)
         return self._with(said=f"{size_text(self._bytes)} fit nowhere, for {because}: every step computes its own")
 
-    def _with(self, **what: Any) -> Source:
-        return Source(self._computed, **what)
+    def _with(self, **what: Any) -> FeatureSource:
+        return FeatureSource(self._computed, **what)
 
     def _said(self, where: str) -> str:
         size = size_text(sum(field.bytes for field in self._fields))
@@ -256,14 +261,14 @@ class _Keeping:
             what = f"{counted(self._rows, 'view')} of {counted(len(self._used.data), 'sample')}, each of {size}"
         return f"{what}, {size_text(self._bytes)} {where}"
 
-    def _in_memory(self) -> Source | None:
+    def _in_memory(self) -> FeatureSource | None:
         with contextlib.suppress(MemoryError):
             return self._with(
                 kept=filled(self._fields, self._rows, self._chunks()), said=self._said("in memory, computed once")
             )
         return None
 
-    def _on_disk(self) -> tuple[Source | None, str]:
+    def _on_disk(self) -> tuple[FeatureSource | None, str]:
         """What is kept in a file; or None, and why."""
         try:
             make_folder(self._place.folder)
@@ -278,7 +283,7 @@ class _Keeping:
         made = self._opened("computed once")
         return made, "what was written cannot be read"
 
-    def _opened(self, how: str) -> Source | None:
+    def _opened(self, how: str) -> FeatureSource | None:
         store = open_store(self._path, self._key, self._fields, self._rows)
         if store is None:
             return None
@@ -313,7 +318,7 @@ def _reason(error: Exception) -> str:
     return (cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)).lower()
 
 
-def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> str:
+def _key(manifest: Manifest, used: TrainingData, micro: int, where: runtime.Runtime) -> str:
     """SHA-256 of everything that features depend on. The graph includes the precision they are computed in."""
     what = {
         "version": __version__,

@@ -15,9 +15,9 @@ from ..model.layers import Parameter
 from ..portable.features import Features
 from ..portable.linear_head import LinearHead, NotLinearError, inputs_of, linear_head, places
 from ..progress import Progress
-from .features import Source
-from .fed import Fed
+from .features import FeatureSource
 from .manifest import Manifest, TrainingSession
+from .training_data import TrainingData
 
 MOST_ROWS = 100_000
 _MOST_NUMBERS = 64_000_000  # of all rows: half a gigabyte in float64
@@ -41,7 +41,7 @@ class HeadTensors:
 
 
 @dataclass(frozen=True)
-class Rows:
+class FitRows:
     """What a head is fitted to.
 
     Attributes:
@@ -58,13 +58,13 @@ class Rows:
     views: np.ndarray
     drawn: bool
 
-    def where(self, chosen: np.ndarray) -> Rows:
+    def where(self, chosen: np.ndarray) -> FitRows:
         """Some of them.
 
         Args:
             chosen: (R,) truth values.
         """
-        return Rows(
+        return FitRows(
             self.features[chosen], self.targets[chosen], self.samples[chosen], self.views[chosen], drawn=self.drawn
         )
 
@@ -97,8 +97,8 @@ class HeadRows:
         self,
         manifest: Manifest,
         session: TrainingSession,
-        used: Fed,
-        source: Source,
+        used: TrainingData,
+        source: FeatureSource,
         tensors: HeadTensors,
         threads: runtime.Threads,
     ) -> None:
@@ -161,7 +161,7 @@ class HeadRows:
                 raise NotLinearError("its outputs are not the classes")
         return order
 
-    def all(self, seed: int, progress: Progress) -> Rows:
+    def all(self, seed: int, progress: Progress) -> FitRows:
         """The rows of all samples, or so many of them as are looked at.
 
         Args:
@@ -183,7 +183,7 @@ class HeadRows:
             done = int(last)
         progress("fitting the head: its inputs", len(samples), len(samples))
         samples = chosen // self.per_sample
-        return Rows(features, self._targets(chosen), self._samples[samples], self._views[samples], drawn)
+        return FitRows(features, self._targets(chosen), self._samples[samples], self._views[samples], drawn)
 
     def of(self, samples: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
         """(N, P, D) rows of samples, by their numbers in the data; where a view is named for each, of that."""

@@ -51,11 +51,11 @@ from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..showing import clipped, counted
-from .features import Source
-from .fed import Fed
-from .head_rows import HeadRows, HeadTensors, Rows, head_tensors
+from .features import FeatureSource
+from .head_rows import FitRows, HeadRows, HeadTensors, head_tensors
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
+from .training_data import TrainingData
 
 KEY = "head_start"  # in what is stored with a checkpoint
 LEFT = 0.35  # of the loss of guessing
@@ -123,8 +123,8 @@ def start_head(
     session: TrainingSession,
     manifest: Manifest,
     model: Model,
-    used: Fed,
-    source: Source,
+    used: TrainingData,
+    source: FeatureSource,
     settings: Settings,
     *,
     threads: Threads = None,
@@ -231,7 +231,7 @@ class HeadFit:
         model: Model,
         session: TrainingSession,
         manifest: Manifest,
-        used: Fed,
+        used: TrainingData,
         rows: HeadRows,
         settings: Settings,
         progress: Progress,
@@ -287,7 +287,7 @@ class HeadFit:
             fitted.accuracy,
         )
 
-    def _fitted(self, rows: Rows) -> Fitted:
+    def _fitted(self, rows: FitRows) -> Fitted:
         biased, loss, seed = self._rows.head.biased, self._manifest.loss_function, self._settings.seed
         if self._manifest.class_axis is None:
             return fit_outputs(rows.features, rows.targets, rows.samples, loss, intercept=biased, seed=seed)

@@ -88,7 +88,7 @@ from .manifest_check import MADE_BY, check_manifest, file_names
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
-TrainingSession = ort.Session | Session
+TrainingSession = ort.OrtSession | Session
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ class Manifest:
         """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
         if self.backend == "ort":
             names, number = [name for name, _ in self.feed_names], on(threads).threads
-            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
+            return ort.OrtSession(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
         files = {what: self.file(what) for what in file_names(self.content)}
         return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 

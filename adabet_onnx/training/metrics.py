@@ -45,7 +45,7 @@ MOST_IN_MATRIX = 512  # classes up to which the confusion matrix is given
 _PAIRS = 20  # of most_confused
 
 
-class Figures(Protocol):
+class MetricCollector(Protocol):
     """What gathers figures."""
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -57,7 +57,7 @@ class Figures(Protocol):
         ...
 
 
-def figures_for(loss: str, shape: Sequence[int], *, dense: bool = False) -> Figures:
+def figures_for(loss: str, shape: Sequence[int], *, dense: bool = False) -> MetricCollector:
     """What gathers the figures of a loss.
 
     Args:
@@ -105,7 +105,7 @@ class ClassFigures:
         return _share(self._right.sum(), self._labels.sum())
 
     def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+        """See `MetricCollector`."""
         recall, precision = _shares(self._right, self._labels), _shares(self._right, self._predicted)
         f1 = _shares(2 * self._right, self._labels + self._predicted)
         overlap = _shares(self._right, self._labels + self._predicted - self._right)
@@ -177,7 +177,7 @@ class LabelFigures:
         self._all_right += int((predicted == target).all(-1).sum())
 
     def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+        """See `MetricCollector`."""
         recall, precision = _shares(self._right, self._targets), _shares(self._right, self._predicted)
         f1 = _shares(2 * self._right, self._targets + self._predicted)
         called = _called(names, len(f1))
@@ -234,7 +234,7 @@ class NumberFigures:
         self._rows = total
 
     def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+        """See `MetricCollector`."""
         if not self._rows:
             return _figures()
         constant = self._spread == 0

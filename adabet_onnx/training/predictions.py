@@ -40,7 +40,7 @@ Add = Callable[[np.ndarray, "np.ndarray | None"], None]
 
 
 @dataclass(frozen=True)
-class Form:
+class PredictionFormat:
     """What predictions are of.
 
     Attributes:
@@ -97,7 +97,7 @@ def read_from(*sources: Any) -> list[Any]:
     return [one for one in (*given, *pairs) if isinstance(one, str | os.PathLike)]
 
 
-def check_form(path: str | os.PathLike[str], form: Form) -> None:
+def check_form(path: str | os.PathLike[str], form: PredictionFormat) -> None:
     """See that predictions fit in a file of this suffix.
 
     Raises:
@@ -123,7 +123,7 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def saving(path: str | os.PathLike[str], form: Form, inputs: Sequence[str]) -> Iterator[Add]:
+def saving(path: str | os.PathLike[str], form: PredictionFormat, inputs: Sequence[str]) -> Iterator[Add]:
     """Write predictions while the block runs; the file is there when it ends well.
 
     Args:
@@ -149,7 +149,7 @@ def saving(path: str | os.PathLike[str], form: Form, inputs: Sequence[str]) -> I
                 yield _Rows(stream, form, inputs, as_csv=suffix == ".csv").add
 
 
-def columns(form: Form, logits: np.ndarray, labels: np.ndarray | None) -> Columns:
+def columns(form: PredictionFormat, logits: np.ndarray, labels: np.ndarray | None) -> Columns:
     """What there is of some samples: ``label`` and ``correct`` where there are labels, ``predicted``, ``probability``.
 
     Args:
@@ -187,7 +187,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 class _Rows:
     """A line for each sample."""
 
-    def __init__(self, stream: IO[str], form: Form, inputs: Sequence[str], *, as_csv: bool) -> None:
+    def __init__(self, stream: IO[str], form: PredictionFormat, inputs: Sequence[str], *, as_csv: bool) -> None:
         self._stream, self._form, self._inputs, self._done = stream, form, inputs, 0
         self._csv = csv.writer(stream, lineterminator="\n") if as_csv else None
 
@@ -244,7 +244,7 @@ def _written(value: Any) -> Any:
 class _Archive:
     """Arrays in an .npz. Logits are written as they come, and the rest, which is small beside them, at the end."""
 
-    def __init__(self, archive: zipfile.ZipFile, form: Form, inputs: Sequence[str]) -> None:
+    def __init__(self, archive: zipfile.ZipFile, form: PredictionFormat, inputs: Sequence[str]) -> None:
         self._archive, self._form, self._inputs = archive, form, inputs
         self._parts: dict[str, list[np.ndarray]] = {}
         self._logits: IO[bytes] | None = None

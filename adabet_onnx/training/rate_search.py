@@ -46,14 +46,14 @@ from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
 from ..showing import counted as number_of
 from ..showing import one_line
+from .baseline_loss import baseline_loss
 from .epochs import Epochs, NotFiniteError
-from .features import Source
-from .fed import Fed
-from .guessing import guessing_loss
+from .features import FeatureSource
 from .head_start import HeadFit
 from .manifest import Manifest, TrainingSession
-from .rates import EXTENSIONS, Outcome, best_rate, next_rate
+from .rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
 from .settings import LEARNING_RATES, Settings
+from .training_data import TrainingData
 
 _GRID = (1, 3, 10)  # times the base rate
 _SHORT, _LONG = 1 / 30, 1 / 12  # updates of a trial, and of one of the best two, as shares of the training's
@@ -80,9 +80,9 @@ class Trial:
     accuracy: float | None
 
     @property
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrialOutcome | None:
         """What it is judged by; None: it failed."""
-        return None if self.loss is None else Outcome(self.accuracy or 0.0, self.loss)
+        return None if self.loss is None else TrialOutcome(self.accuracy or 0.0, self.loss)
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,8 @@ def lowered(rates: Rates, why: str) -> Rates:
 def search(
     session: TrainingSession,
     manifest: Manifest,
-    used: Fed,
-    source: Source,
+    used: TrainingData,
+    source: FeatureSource,
     settings: Settings,
     start: Path,
     progress: Progress | None = None,
@@ -226,7 +226,7 @@ def search(
     )
 
 
-def _split(used: Fed, seed: int, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _split(used: TrainingData, seed: int, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Which samples trials train on, and which they are judged by."""
     held_out = np.empty(0, np.int64) if used.held_out is None else used.held_out
     rng, rows = seeds.rate_search(seed), np.concatenate([held_out, used.training])
@@ -245,7 +245,7 @@ def _too_few(count: int, what: str, why: str) -> str:
     return f"{number_of(count, what)} {'is' if count == 1 else 'are'} too few {why}"
 
 
-def _telling(used: Fed, samples: np.ndarray, manifest: Manifest) -> int:
+def _telling(used: TrainingData, samples: np.ndarray, manifest: Manifest) -> int:
     """How many of some samples have a label that counts."""
     weights = manifest.class_weights
     return sum(counted(used.labels(samples[place : place + 1]), weights) > 0 for place in range(len(samples)))
@@ -269,7 +269,13 @@ class _Trials:
     """Short trainings from the same state."""
 
     def __init__(
-        self, session: TrainingSession, manifest: Manifest, used: Fed, source: Source, settings: Settings, start: Path
+        self,
+        session: TrainingSession,
+        manifest: Manifest,
+        used: TrainingData,
+        source: FeatureSource,
+        settings: Settings,
+        start: Path,
     ) -> None:
         self._session, self._manifest, self._used, self._source = session, manifest, used, source
         self._settings, self._start = settings, start
@@ -288,7 +294,7 @@ class _Trials:
         short, long = lengths(updates, once=self._manifest.frozen)
         ahead = (len(grid) + EXTENSIONS) * short + 2 * long
 
-        def tried(rate: float, count: int) -> Outcome | None:
+        def tried(rate: float, count: int) -> TrialOutcome | None:
             before = sum(trial.updates for trial in self.done)
             made = self._tried(rate, count, lambda done: progress(f"trying the rate {rate:g}", before + done, ahead))
             self.done.append(made)
@@ -304,7 +310,7 @@ class _Trials:
         progress("learning rate found", ahead, ahead)
         return best_rate(last, self._doubt(last), self._slack)
 
-    def _best_two(self, outcomes: Mapping[float, Outcome | None]) -> list[float]:
+    def _best_two(self, outcomes: Mapping[float, TrialOutcome | None]) -> list[float]:
         left, found = dict(outcomes), []
         for _ in range(2):
             best = best_rate(left, self._doubt(left), self._slack)
@@ -322,10 +328,10 @@ class _Trials:
         classes = int(manifest.logits_shape[manifest.class_axis])
         smoothing = float(manifest.content.get("label_smoothing") or 0.0)
         labels = self._used.labels(held_out)
-        guessing = guessing_loss(manifest.loss_function, labels, classes, smoothing, manifest.class_weights)
+        guessing = baseline_loss(manifest.loss_function, labels, classes, smoothing, manifest.class_weights)
         return lambda lowest: _SLACK * max(0.0, min(guessing - lowest, lowest))
 
-    def _doubt(self, outcomes: Mapping[float, Outcome | None]) -> float:
+    def _doubt(self, outcomes: Mapping[float, TrialOutcome | None]) -> float:
         """Two standard errors of the highest accuracy."""
         most = max((outcome.accuracy for outcome in outcomes.values() if outcome is not None), default=0.0)
         assert self._used.held_out is not None

@@ -13,7 +13,7 @@ EXTENSIONS = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """Of a training with some rate, on validation data: accuracy (0 to 1; 0 where the loss has none) and loss."""
 
     accuracy: float
@@ -21,7 +21,7 @@ class Outcome:
 
 
 def best_rate(
-    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+    tried: Mapping[float, TrialOutcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
 ) -> float | None:
     """The rate with the highest accuracy (without one, the lowest loss); the lower rate in a tie; None if all failed.
 
@@ -48,7 +48,7 @@ def best_rate(
 
 
 def next_rate(
-    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+    tried: Mapping[float, TrialOutcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
 ) -> float | None:
     """The rate to try next: beyond the edge that the best one is at; lower where all failed; else None.
 

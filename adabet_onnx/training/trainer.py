@@ -18,17 +18,17 @@ from ..progress import Progress
 from ..runtime import Threads, on
 from ..showing import clipped, one_line
 from ..training_runtime import need_runtime
-from .collapse import Watch
+from .collapse import CollapseWatch
 from .epochs import Epochs, NotFiniteError
-from .features import Computed, Place, Source, micro_batch, open_features, remove_others
-from .fed import Fed, fed
+from .features import Computed, FeatureSource, Place, micro_batch, open_features, remove_others
 from .head_start import KEY as HEAD_START
 from .head_start import HeadFit, HeadStart, start_head, stored_start
 from .history import FEATURES, LAST, METRICS, PROPERTY, History, stored_state
-from .learned import Learned, judge
+from .learning_check import Learned, assess_training
 from .manifest import Manifest, TrainingSession, load_manifest
 from .rate_search import Rates, lowered, rates_from_json, search
 from .settings import Settings
+from .training_data import TrainingData, open_training_data
 
 
 class Trainer:
@@ -165,7 +165,9 @@ class Trainer:
         settings = self._settled(
             settings, state, {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         )
-        used = fed(self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state)
+        used = open_training_data(
+            self.manifest, self._model, data, settings, preprocessing=preprocessing, resumed=state
+        )
         if state is not None and not state["settings"]["epochs"] and settings.epochs:
             # No epoch was wanted, so the head was fitted to be the last word; now it is to be trained on.
             session, state = self.manifest.session(self.manifest.initial, threads=self._threads), None
@@ -190,11 +192,11 @@ class Trainer:
     def _source(
         self,
         session: TrainingSession,
-        used: Fed,
+        used: TrainingData,
         history: History,
         state: dict[str, Any] | None,
         progress: Progress | None,
-    ) -> Source:
+    ) -> FeatureSource:
         """What steps begin with; how many samples it is computed for at once is noted with the training."""
         settings = history.settings
         micro = micro_batch(self.manifest, settings.size, len(used.data), (state or {}).get("micro_batch"))
@@ -203,7 +205,7 @@ class Trainer:
         folder = self._stores or self.folder / FEATURES
         computed = Computed(session, used.feeder, used.data, micro, used.views, on(self._threads))
         if history.finished:
-            source = Source(computed)
+            source = FeatureSource(computed)
         else:
             source = open_features(computed, self.manifest, used, settings, Place(folder, own), progress)
         self.features = source.said
@@ -212,7 +214,12 @@ class Trainer:
         return source
 
     def _started(
-        self, session: TrainingSession, used: Fed, source: Source, history: History, progress: Progress | None
+        self,
+        session: TrainingSession,
+        used: TrainingData,
+        source: FeatureSource,
+        history: History,
+        progress: Progress | None,
     ) -> tuple[HeadStart | None, HeadFit | None]:
         """A new head fitted and what fitted it, or what an earlier call found of it."""
         if history.rows:
@@ -231,8 +238,8 @@ class Trainer:
     def _run(
         self,
         session: TrainingSession,
-        used: Fed,
-        source: Source,
+        used: TrainingData,
+        source: FeatureSource,
         history: History,
         fit: HeadFit | None,
         progress: Progress | None,
@@ -241,7 +248,7 @@ class Trainer:
         settings, rows = history.settings, history.rows
         epochs, rates = settings.epochs, self._rates(session, used, source, history, fit, progress)
         passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
-        watch = Watch(self.manifest, used, passes.steps, epochs)
+        watch = CollapseWatch(self.manifest, used, passes.steps, epochs)
         if not rows:
             history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
         while len(rows) <= epochs and not history.stopped:
@@ -275,8 +282,8 @@ class Trainer:
     def _rates(
         self,
         session: TrainingSession,
-        used: Fed,
-        source: Source,
+        used: TrainingData,
+        source: FeatureSource,
         history: History,
         fit: HeadFit | None,
         progress: Progress | None,
@@ -317,10 +324,10 @@ class Trainer:
             return asked
         return replace(asked, batch_size=budget.part, accumulate=budget.accumulate)
 
-    def _judged(self, session: TrainingSession, history: History, used: Fed, updates: int) -> Learned:
+    def _judged(self, session: TrainingSession, history: History, used: TrainingData, updates: int) -> Learned:
         """What the figures say of whether something was learned."""
         axis, shape = self.manifest.class_axis, self.manifest.logits_shape
-        found = judge(
+        found = assess_training(
             history.rows,
             rate=_at(history.settings, self.rates).rate if updates else None,
             updates=updates,

@@ -25,7 +25,7 @@ from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model
 from ..showing import clipped, one_line
 from ..trainability.choices import Choices
-from .guessing import at_guessing, guessing_loss, least_loss, number, stays
+from .baseline_loss import at_baseline, baseline_loss, is_at_baseline, minimum_loss, number
 
 _CHANCE = 0.05  # probability of as many right answers by chance
 _LEAST_LABELS, _LEAST_COUNT, LEAST_UPDATES = 20, 5, 10
@@ -126,8 +126,8 @@ def rate_advice(
     Args:
         rows: of metrics.jsonl.
         rate: the learning rate of the first step.
-        guessing: see `guessing_loss`.
-        least: see `least_loss`.
+        guessing: see `baseline_loss`.
+        least: see `minimum_loss`.
         searched: whether the rate was found by trials: then no larger one is advised, which has been tried.
 
     Returns:
@@ -151,7 +151,7 @@ def rate_advice(
     if most.ratio > _BARELY:
         fell = "barely fell," if most.ratio < 1 else "did not fall, it went"
         return f"{most.said(fell)}: try a larger learning rate, `learning_rate={rate * 10:g}`"
-    stayed = guessing is not None and stays(losses[-1], guessing, least)
+    stayed = guessing is not None and is_at_baseline(losses[-1], guessing, least)
     if stayed and len(losses) > 1 and losses[-1] >= losses[-2]:
         return f"{most.said('went')} and stayed there: try both `learning_rate={rate / 10:g}` and {rate * 10:g}"
     if guessing is not None and (most.ratio > _LITTLE or stayed):
@@ -188,7 +188,7 @@ def _moves(rows: Sequence[Mapping[str, Any]]) -> list[_Move]:
     return moves
 
 
-def judge(
+def assess_training(
     rows: Sequence[Mapping[str, Any]],
     *,
     rate: float | None,
@@ -215,11 +215,11 @@ def judge(
         weights: of the classes.
         searched: whether the rate was found by trials.
     """
-    guessing, least = (find(loss, labels, classes or 1, smoothing, weights) for find in (guessing_loss, least_loss))
+    guessing, least = (find(loss, labels, classes or 1, smoothing, weights) for find in (baseline_loss, minimum_loss))
     end = rows[-1]
     known = updates >= LEAST_UPDATES and end["train_loss"] is not None
     return Learned(
-        guessing=at_guessing(end["train_loss"], guessing, classes, least) if known else None,
+        guessing=at_baseline(end["train_loss"], guessing, classes, least) if known else None,
         chance=None if held_out is None or classes is None else at_chance(end["eval_accuracy"], held_out, classes),
         advice=None if rate is None else rate_advice(rows, rate, guessing, least, searched=searched),
         rate=rate,

@@ -12,7 +12,7 @@ from ..data.labels import IGNORED
 _AT = 0.98  # of the way from the least loss to that of guessing
 
 
-def guessing_loss(
+def baseline_loss(
     loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0, weights: Sequence[float] | None = None
 ) -> float:
     """The loss of the best answer that is the same for every sample.
@@ -38,13 +38,13 @@ def guessing_loss(
     return float(np.abs(targets - np.median(targets, 0)).mean())
 
 
-def least_loss(
+def minimum_loss(
     loss: str, labels: np.ndarray, classes: int, smoothing: float = 0.0, weights: Sequence[float] | None = None
 ) -> float:
     """The loss of a perfect answer: above 0 where labels are smoothed, or probabilities themselves.
 
     Args:
-        loss, labels, classes, smoothing, weights: as in `guessing_loss`.
+        loss, labels, classes, smoothing, weights: as in `baseline_loss`.
     """
     if loss == "cross-entropy":
         if weights is None or not smoothing:
@@ -86,16 +86,16 @@ def _binary(p: np.ndarray) -> np.ndarray:
     return np.asarray(-(p * np.log(inside[0]) + (1 - p) * np.log(inside[1])))
 
 
-def at_guessing(end: float, guessing: float, classes: int | None = None, least: float = 0.0) -> str | None:
+def at_baseline(end: float, guessing: float, classes: int | None = None, least: float = 0.0) -> str | None:
     """Say that a training loss ended where guessing has it, or above; None where it did not.
 
     Args:
         end: the training loss of the last epoch.
-        guessing: see `guessing_loss`.
+        guessing: see `baseline_loss`.
         classes: how many there are, where the loss is a cross-entropy.
-        least: see `least_loss`.
+        least: see `minimum_loss`.
     """
-    if not stays(end, guessing, least):
+    if not is_at_baseline(end, guessing, least):
         return None
     known = number(guessing)
     if classes is not None and math.isclose(guessing, math.log(classes), rel_tol=0.01):
@@ -104,7 +104,7 @@ def at_guessing(end: float, guessing: float, classes: int | None = None, least: 
     return f"the training loss ended at {number(end)}, {where} {known}, which an answer that is always the same gives"
 
 
-def stays(end: float, guessing: float, least: float = 0.0) -> bool:
+def is_at_baseline(end: float, guessing: float, least: float = 0.0) -> bool:
     """Whether a loss is that of guessing, or above; never where a perfect answer would hardly be better."""
     room = guessing - least
     return room > (1 - _AT) * guessing and end >= least + _AT * room

@@ -27,7 +27,7 @@ _FINGERPRINTED = 16  # samples that tell whether what is fed is the same
 
 
 @dataclass(frozen=True)
-class Fed:
+class TrainingData:
     """The data of a training, as its graph takes it.
 
     Attributes:
@@ -59,7 +59,7 @@ class Fed:
         return np.asarray(self.data.labels[rows])
 
 
-def fed(
+def open_training_data(
     manifest: Manifest,
     model: Model,
     data: Any,
@@ -67,7 +67,7 @@ def fed(
     *,
     preprocessing: Preprocessing | Arithmetic | None,
     resumed: Mapping[str, Any] | None,
-) -> Fed:
+) -> TrainingData:
     """Open the data of a training.
 
     Args:
@@ -123,7 +123,7 @@ def fed(
     }
     feeder.feeds(dataset, training[:1])  # data that does not fit must not cost an earlier training's checkpoints
     views = Views(len(dataset), training, settings.variants, settings.augmentation)
-    return Fed(dataset, training, held_out, feeder, views, about)
+    return TrainingData(dataset, training, held_out, feeder, views, about)
 
 
 def _check_counted(dataset: Dataset, training: np.ndarray, judged: np.ndarray | None, manifest: Manifest) -> None:

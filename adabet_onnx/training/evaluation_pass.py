@@ -24,8 +24,8 @@ from ..runtime import Threads
 from ..trainability.choices import Choices
 from .exact_loss import loss_of
 from .logits import batch_for, compute_logits, logits_in_batches
-from .metrics import ClassFigures, Figures, figures_for
-from .predictions import Add, Form, saving
+from .metrics import ClassFigures, MetricCollector, figures_for
+from .predictions import Add, PredictionFormat, saving
 
 
 def evaluated(
@@ -68,7 +68,7 @@ def evaluated(
     shape: Dims = ("N", *first.shape[1:])
     where = class_axis(shape, axis, loss)
     labels = fit_labels(labels, loss, shape, dataset.name, axis, ignore)
-    form = Form(loss, first.shape[1:], where, names_of(model, dataset, shape, where))
+    form = PredictionFormat(loss, first.shape[1:], where, names_of(model, dataset, shape, where))
     figures = _figures(form)
     with _saving(save, form, dataset) as add:
         total, count, done = 0.0, 0, 0
@@ -111,14 +111,14 @@ def names_of(model: Model, dataset: Dataset | None, shape: Dims, axis: int | Non
     return None
 
 
-def _figures(form: Form) -> Figures:
+def _figures(form: PredictionFormat) -> MetricCollector:
     if form.axis is None:
         return figures_for(form.loss, form.shape)
     return figures_for(form.loss, [form.shape[form.axis - 1]], dense=form.dense)
 
 
 @contextlib.contextmanager
-def _saving(save: str | os.PathLike[str] | None, form: Form, dataset: Dataset) -> Iterator[Add | None]:
+def _saving(save: str | os.PathLike[str] | None, form: PredictionFormat, dataset: Dataset) -> Iterator[Add | None]:
     if save is None:
         yield None
     else:
