@@ -303,7 +303,7 @@ def test_memory_counts_all_views(tmp_path, rng):
     artifacts(tmp_path / "a")
     manifest = load_manifest(tmp_path / "a")
     room = 4096 + manifest.stored_bytes * 24  # beside the head of a file
-    for views, word in ((2, "in memory"), (8, "every step computes its own")):
+    for views, word in ((2, "in memory"), (8, "every step computes them")):
         trainer = Unit(tmp_path / "a")
         how = Settings(epochs=1, augment=("crop",), views=views, features="memory", features_memory=room)
         trainer.fit(data, settings=how)

@@ -431,9 +431,9 @@ def test_the_command_line_says_where_features_are(folder, data, capsys, monkeypa
     assert "features: 150 samples of" in said("--features", "memory")
     assert f"in {folder / 'training'}" in said("--keep-features")
     assert "\nfeatures: " not in said("--features", "off")
-    assert "for --features-memory is 1 KB: every step" in said("--features", "memory", "--features-memory", "1KB")
+    assert "because --features-memory is 1 KB: every step" in said("--features", "memory", "--features-memory", "1KB")
     assert (
-        "fit nowhere, for --features-memory"
+        "of features cannot be kept, because --features-memory"
         in json.loads(said("--features", "memory", "--features-memory", "1KB", "--json"))["features"]
     )
 

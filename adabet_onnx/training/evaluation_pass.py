@@ -1,4 +1,4 @@
-"""One pass over labelled data: loss, figures, and predictions where they are to be written."""
+"""One pass over labelled data: loss, metrics and, if requested, saved predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .metrics import ClassFigures, MetricCollector, figures_for
 from .predictions import Add, PredictionFormat, saving
 
 
-def evaluated(
+def evaluate_dataset(
     model: Model,
     dataset: Dataset,
     preprocessing: Arithmetic,
@@ -38,70 +38,74 @@ def evaluated(
     progress: Progress | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """What `evaluate` returns; logits are forgotten batch by batch.
+    """Return the result of `evaluate`; logits are discarded batch by batch.
 
     Args:
-        model: opened.
-        dataset: with labels.
-        preprocessing: how it becomes input.
-        choices: the loss, the axis of the classes and the label that does not count.
+        model: the opened model. dataset: the labelled data.
+        preprocessing: converts the data to model input.
+        choices: define the loss, the class axis and the label to ignore.
         threads: for ONNX Runtime.
-        progress: called with samples done.
-        save: also write what is predicted; see `training.predictions`.
+        progress: called with the number of samples done.
+        save: also write the predictions to this file; see `training.predictions`.
 
     Raises:
-        DataError: no labels, or data or labels that do not fit the model.
-        ModelError: the loss needs logits and the outputs may be probabilities, or as `compute_logits`.
-        UsageError: a wrong class axis, cross-entropy of one output, or another suffix of ``save``.
+        DataError: labels are missing, or data or labels do not fit the model.
+        ModelError: the loss needs logits and the outputs may be probabilities, or as for `compute_logits`.
+        UsageError: the class axis is wrong, cross-entropy has only one output, or ``save`` has an unsupported suffix.
         OutputError: the predictions cannot be written.
     """
     loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
-    refused = refusal(model.doubt, loss, model.name)
-    if refused is not None:
-        raise ModelError(f"{model.name}: {refused}")
+    obstacle = refusal(model.doubt, loss, model.name)
+    if obstacle is not None:
+        raise ModelError(f"{model.name}: {obstacle}")
     if axis is None and loss == "cross-entropy":
         axis = told_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
-    taken = Feeder(model, preprocessing).taken(dataset)
+    data_summary = Feeder(model, preprocessing).taken(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     shape: Dims = ("N", *first.shape[1:])
-    where = class_axis(shape, axis, loss)
+    classes_at = class_axis(shape, axis, loss)
     labels = fit_labels(labels, loss, shape, dataset.name, axis, ignore)
-    form = PredictionFormat(loss, first.shape[1:], where, names_of(model, dataset, shape, where))
-    figures = _figures(form)
+    form = PredictionFormat(loss, first.shape[1:], classes_at, names_of(model, dataset, shape, classes_at))
+    collector = _collector(form)
     with _saving(save, form, dataset) as add:
         total, count, done = 0.0, 0, 0
-        how: dict[str, Any] = {"batch_size": batch_for(first), "threads": threads, "progress": progress}
-        for logits in logits_in_batches(model, dataset, preprocessing, **how):
-            part = labels[done : done + len(logits)]
+        options: dict[str, Any] = {"batch_size": batch_for(first), "threads": threads, "progress": progress}
+        for logits in logits_in_batches(model, dataset, preprocessing, **options):
+            batch_labels = labels[done : done + len(logits)]
             done += len(logits)
             if add is not None:
-                add(logits, part)
-            if where is not None:  # of each pixel or token, if there are such
-                logits, part = np.moveaxis(logits, where, -1).reshape(-1, first.shape[where]), part.reshape(-1)
-                logits, part = logits[part != IGNORED], part[part != IGNORED]
-            if len(part):
-                total += len(part) * loss_of(loss, logits, part, class_axis=None if where is None else -1)
-                count += len(part)
-                figures.add(logits, part)
+                add(logits, batch_labels)
+            if classes_at is not None:  # flatten pixels or tokens, if there are any
+                logits, batch_labels = (
+                    np.moveaxis(logits, classes_at, -1).reshape(-1, first.shape[classes_at]),
+                    batch_labels.reshape(-1),
+                )
+                logits, batch_labels = logits[batch_labels != IGNORED], batch_labels[batch_labels != IGNORED]
+            if len(batch_labels):
+                total += len(batch_labels) * loss_of(
+                    loss, logits, batch_labels, class_axis=None if classes_at is None else -1
+                )
+                count += len(batch_labels)
+                collector.add(logits, batch_labels)
     return {
         "loss": total / count,
-        "accuracy": figures.accuracy if isinstance(figures, ClassFigures) else None,
+        "accuracy": collector.accuracy if isinstance(collector, ClassFigures) else None,
         "samples": len(dataset),
-        "data": taken,
-        **figures.found(form.classes),
+        "data": data_summary,
+        **collector.result(form.classes),
     }
 
 
 def names_of(model: Model, dataset: Dataset | None, shape: Dims, axis: int | None) -> Sequence[str] | None:
-    """Names of the classes, or of the outputs: the data's, else the model's; None where none fit their number.
+    """Return names of the classes or outputs: the data's, else the model's; None if none match their number.
 
     Args:
         model: opened.
-        dataset: whose labels have the model's order, or None.
-        shape: of the logits, the batch first.
-        axis: of the classes in them, or None.
+        dataset: data whose labels follow the model's class order, or None.
+        shape: shape of the logits, batch first.
+        axis: class axis of the logits, or None.
     """
     extents = [extent for extent in shape[1:] if extent != 1] or [1]
     count = shape[axis] if axis is not None else extents[0] if len(extents) == 1 else None
@@ -111,7 +115,7 @@ def names_of(model: Model, dataset: Dataset | None, shape: Dims, axis: int | Non
     return None
 
 
-def _figures(form: PredictionFormat) -> MetricCollector:
+def _collector(form: PredictionFormat) -> MetricCollector:
     if form.axis is None:
         return figures_for(form.loss, form.shape)
     return figures_for(form.loss, [form.shape[form.axis - 1]], dense=form.dense)

@@ -208,7 +208,7 @@ class Trainer:
             source = FeatureSource(computed)
         else:
             source = open_features(computed, self.manifest, used, settings, Place(folder, own), progress)
-        self.features = source.said
+        self.features = source.message
         if own:
             remove_others(folder, source.path)
         return source
@@ -250,7 +250,7 @@ class Trainer:
         passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
         watch = CollapseWatch(self.manifest, used, passes.steps, epochs)
         if not rows:
-            history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluated(0.0)})
+            history.begin(session, {"epoch": 0, "train_loss": None, **passes.evaluate(0.0)})
         while len(rows) <= epochs and not history.stopped:
             epoch, began = len(rows), time.perf_counter()
             lower = rates is not None and rates.lowered is None and history.start_is(used.about.get("start"))
@@ -266,7 +266,7 @@ class Trainer:
                 rates = lowered(rates, fallen)
                 used.about["rates"] = rates.to_json()
                 session.load(history.start)
-                history.again(session)
+                history.restart(session)
                 passes = Epochs(session, self.manifest, used, source, _at(settings, rates))
                 told = f"{fallen}: again with a rate of {rates.rate:g}"
             else:
