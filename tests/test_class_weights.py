@@ -198,7 +198,7 @@ def test_wrong_weights_are_refused(weights, message, tmp_path):
 
 
 def test_who_lacks_them():
-    with pytest.raises(UsageError, match=r"has no weights of classes\. Use `backend='portable'`"):
+    with pytest.raises(UsageError, match=r"has no class weights\. Use `backend='portable'`"):
         choose_backend("ort", Choices(class_weights=(1, 2)))
     assert choose_backend("auto", Choices(class_weights="balanced")) == "portable"
     with pytest.raises(UsageError, match="belong to cross-entropy, not to mse"):
