@@ -320,15 +320,15 @@ def test_time_that_is_called_otherwise_is_found_by_its_effect(rng, tmp_path, che
     """Nothing in the file tells that the first dimension is time; samples that run into each other do."""
     model = open_model(shaped.time_first_input("any", 1))
     data = open_data((rng.standard_normal((9, 1, F)).astype(np.float32), np.zeros((9, 1, 3))), model).train
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         evaluate(model, data, preprocessing=NONE, loss="mse")
     head = Selection(model.sha256, "layers", ("fc",), ("fc.weight",))
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         make_artifacts(model, head, tmp_path / "a", loss="mse")
 
 
 def test_a_reshape_that_mixes_samples_is_found(rng):
     model = open_model(shaped.swapped_by_reshape())
     x = rng.standard_normal((5, T, F)).astype(np.float32)
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         evaluate(model, open_data((x, rng.integers(0, 3, (5, T))), model).train, preprocessing=NONE)

@@ -402,7 +402,7 @@ def test_a_training_that_fails_leaves_no_file(folder, data, monkeypatch):
         ({"features": "everywhere"}, "auto, memory, disk, off"),
         ({"features_memory": "much"}, "features_memory must be a size"),
         ({"features": "off", "keep_features": True}, "there is no file"),
-        ({"features": "disk", "features_memory": "1GB"}, "says nothing"),
+        ({"features": "disk", "features_memory": "1GB"}, "has no effect"),
     ],
 )
 def test_settings_that_cannot_be(settings, words):

@@ -31,7 +31,7 @@ def test_chance_ends_where_the_binomial_tail_falls_below_five_percent(count, cla
     needed = next(right for right in range(count) if tail(right, count, 1 / classes) <= 0.05)
     assert at_chance(needed / count, labels, classes) is None
     said = at_chance((needed - 1) / count, labels, classes)
-    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels cannot be told from chance" in said
+    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels cannot be distinguished from chance" in said
     assert f"always answering the most frequent class is right on {1 / classes:.1%}" in said
 
 
@@ -131,10 +131,10 @@ def test_no_advice_where_nothing_better_can_be():
 
 def test_at_guessing():
     assert at_baseline(2.30, math.log(10), 10) == (
-        "the training loss ended at 2.300, at ln(10) = 2.303, which an answer that is always the same gives"
+        "the training loss ended at 2.300, at ln(10) = 2.303, the loss of a constant prediction"
     )
     assert "ended at 4.000, above ln(10) = 2.303" in at_baseline(4.0, math.log(10), 10)
-    assert "at 0.325, which" in at_baseline(0.325, 0.325, 2), "unequal classes: not ln(2)"
+    assert "at 0.325, the loss" in at_baseline(0.325, 0.325, 2), "unequal classes: not ln(2)"
     assert at_baseline(2.2, math.log(10), 10) is None
 
 

@@ -204,7 +204,7 @@ def test_what_a_checkpoint_says_of_rates_is_checked():
         {**good, "trials": [3]},
         {**good, "a": 1},
     ):
-        with pytest.raises(RecordError, match="does not say which learning rate"):
+        with pytest.raises(RecordError, match="has no valid record of the learning rate"):
             rates_from_json(wrong, "x")
 
 
@@ -357,7 +357,7 @@ def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monke
     trainer = Trainer(folder)
     rows = trainer.fit(data, epochs=4, progress=lambda what, *_: told.append(what))
     assert trainer.rates.rate == pytest.approx(rate / 10) == trainer.learned.rate
-    assert "so training was started again with" in trainer.rates.said
+    assert "so training was restarted with" in trainer.rates.said
     assert [what for what in told if f"again with a rate of {rate / 10:g}" in what]
     assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in lower]
     assert all(np.array_equal(value, expected[name]) for name, value in final_parameters(folder).items())
