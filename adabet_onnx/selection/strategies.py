@@ -245,7 +245,7 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
     """The same layers, of each only the best output channels.
 
     max(1, floor(channel_rho C)) of a layer's C channels are taken, by their own first Betti numbers; of equals the
-    first. Layers whose channels are not ranked, such as the head, are trained whole; `scoring.channels` says which.
+    first. Layers whose channels are not ranked, such as the head, are trained whole; see `scoring.channel_scores`.
 
     Args:
         selection: of layers.
