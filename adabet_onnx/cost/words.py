@@ -19,9 +19,9 @@ def frozen_sentences(found: Prediction, training: Training) -> list[str]:
     once = "once for each sample" if training.kept_views == training.samples else "once for each view of a sample"
     work = f"{count_text(training.multiply_adds)} of {count_text(training.without_features)}"
     return [
-        f"the frozen pass, {once}: {size_text(found.frozen_bytes)}, "
-        f"{count_text(found.frozen_multiply_adds)} multiply-adds for a batch; a step after it: "
-        f"{size_text(found.tail_bytes)}, {count_text(found.step_multiply_adds)}",
+        f"the frozen pass, {once}: {size_text(found.frozen_bytes)}, {count_text(found.frozen_multiply_adds)} "
+        f"multiply-adds for a batch; a step after it: {size_text(found.tail_bytes)}, "
+        f"{count_text(found.step_multiply_adds)}",
         stored_sentence(found.stored_bytes, training.samples, training.kept_views),
         f"{_training_text(training.epochs, training.samples)} take {training.share:.2f} of the multiply-adds of a "
         f"training that keeps nothing ({work}), a step of which takes {size_text(found.without_features_bytes)}",

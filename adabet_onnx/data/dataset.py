@@ -116,8 +116,8 @@ class Dataset:
         """
         if self.labels is None:
             raise DataError(
-                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz, or give "
-                "arrays as a pair of x and y. (Where the model has an input called y, labels are called labels.)"
+                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz, or give arrays "
+                "as a pair of x and y. (Where the model has an input called y, labels are called labels.)"
             )
         return self.labels
 

@@ -165,8 +165,7 @@ def _list(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         raise DataError(f"cannot list {folder}: {error.strerror}.") from error
     if not items:
         raise DataError(
-            f"{folder} has no images. Expected one folder per class with images in it "
-            f"({', '.join(sorted(SUFFIXES))}), or "
-            "train/ and test/ with such folders."
+            f"{folder} has no images. Expected one folder per class with images in it ({', '.join(sorted(SUFFIXES))}), "
+            "or train/ and test/ with such folders."
         )
     return names, items

@@ -115,8 +115,8 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False, ignor
     unknown = [name for name in dataset.classes if name not in classes]
     if unknown and strict:
         raise DataError(
-            f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename "
-            "or remove it."
+            f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename or "
+            "remove it."
         )
     if unknown:
         return dataset

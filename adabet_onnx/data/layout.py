@@ -149,8 +149,8 @@ def _ambiguous(form: Form, into: Entrance, layout: Layout | None, where: str) ->
     said = f"{where}: a sample has shape {form.shape}, input {into.spec.name!r} of {into.model} takes {into.want}, and "
     if layout is not None:
         return DataError(
-            f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as "
-            f"`Data(..., layout={f'{layout.data}:{_example(into.want, into.channels)}'!r})`."
+            f"{said}layout {layout} leaves open how: say after a colon what the model takes, such as `Data(..., "
+            f"layout={f'{layout.data}:{_example(into.want, into.channels)}'!r})`."
         )
     return DataError(
         f"{said}its axes fit in several ways: say which is which, with a letter for each axis of the data, such as "
@@ -169,8 +169,8 @@ def _misfit(form: Form, into: Entrance, layout: Layout | None, where: str) -> Da
         )
     if int(np.prod(have)) == int(np.prod(want)) and len(have) != len(want) and 1 in (len(have), len(want)):
         return DataError(
-            f"{said}It is not reshaped unasked: say how its axes are flattened, such as "
-            f"{_flattened(form, into)}, the last letter running fastest."
+            f"{said}It is not reshaped unasked: say how its axes are flattened, such as {_flattened(form, into)}, the "
+            "last letter running fastest."
         )
     return DataError(
         f"{said}Give data of that shape. (Its axes may come in another order, which a layout can name, such as "
@@ -199,9 +199,8 @@ def _hardly_meant(form: Form, into: Entrance, picture: Picture, doubt: str, wher
     return DataError(
         f"{where}: samples of shape {form.shape} ({form.dtype}) would be {kind} images of {height} x {width}, to be "
         f"resized to {target.size[0]} x {target.size[1]} (height {factors[0]:.2g}x, width {factors[1]:.2g}x) for input "
-        f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or "
-        f"name its axes, such as `Data(..., layout={_letters(form.shape)!r})`; or "
-        "`Data(..., allow_resize=True)` if they are."
+        f"{into.spec.name!r} {into.want}, which is hardly meant: {doubt}. Give data of that shape; or name its axes, "
+        f"such as `Data(..., layout={_letters(form.shape)!r})`; or `Data(..., allow_resize=True)` if they are."
     )
 
 

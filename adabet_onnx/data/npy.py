@@ -68,8 +68,8 @@ def read_header(stream: IO[bytes], length: int, what: str) -> Header:
     if dtype.hasobject or length - found.offset != found.size:
         kind = "pickled objects" if dtype.hasobject else f"{length - found.offset} bytes"
         raise DataError(
-            f"{what} should be {dtype} of shape {shape}, {found.size} bytes, but holds {kind}: damaged, "
-            "cut short, or with pickled objects in it. Save plain arrays with numpy.savez."
+            f"{what} should be {dtype} of shape {shape}, {found.size} bytes, but holds {kind}: damaged, cut short, or "
+            "with pickled objects in it. Save plain arrays with numpy.savez."
         )
     return found
 

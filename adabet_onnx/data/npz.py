@@ -56,8 +56,8 @@ def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
         raise
     except Exception as error:  # zipfile and numpy trust their files, and fail in many ways where they should not
         raise DataError(
-            f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled "
-            "objects in it. Save plain arrays with numpy.savez."
+            f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled objects "
+            "in it. Save plain arrays with numpy.savez."
         ) from error
     splits = splits_of(arrays, names, path)
     if splits is not None:

@@ -239,8 +239,8 @@ class Preprocessing:
         if base is None:
             raise UsageError(
                 f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
-                "`preset='unit'` (x/255), imagenet or none (as they are), or "
-                "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
+                "`preset='unit'` (x/255), imagenet or none (as they are), or `preprocessing=Preprocessing(scale=..., "
+                "mean=..., std=...)`."
             )
         swapped = base.bgr if self.bgr is None else self.bgr
         if swapped and base is IMAGENET:
@@ -322,7 +322,7 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(
-            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
-            "what arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
+            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: what "
+            "arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
             "`preset='none'`."
         )

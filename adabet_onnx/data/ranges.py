@@ -60,7 +60,7 @@ def check_pixels(array: np.ndarray, spec: Tensor, where: str) -> None:
         scale = f"{1 / most:.9g}" if most < 2**17 else "..."
         raise DataError(
             f"{where}: the data for input {spec.name!r} ({array.dtype}) goes from {low} to {high}, but would be "
-            f"divided by 255 as pixels from 0 to 255 are. Say how it is prepared: "
+            "divided by 255 as pixels from 0 to 255 are. Say how it is prepared: "
             f"`preprocessing=Preprocessing(scale={scale})` (with `mean` and `std` where the model needs them), or "
             "`preset='none'` to feed it as it is."
         )

@@ -63,7 +63,7 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
     if isinstance(source, Iterable):
         return Splits(_from_batches(source, limit), None)
     raise UsageError(
-        f"expected a path, arrays or batches as data (help(adabet_onnx.Data) lists the forms), not "
+        "expected a path, arrays or batches as data (help(adabet_onnx.Data) lists the forms), not "
         f"{type(source).__name__}."
     )
 

@@ -89,8 +89,8 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
     delta = looked.delta
     if not looked.whole:
         raise RecordError(
-            f"{delta.path} was altered: the SHA-256 of its numbers is {delta.sha256}, expected "
-            f"{looked.stated_sha256}. Copy it again."
+            f"{delta.path} was altered: the SHA-256 of its numbers is {delta.sha256}, expected {looked.stated_sha256}. "
+            "Copy it again."
         )
     check_finite(delta.tensors, delta.path)
     return delta

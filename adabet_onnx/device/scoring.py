@@ -113,8 +113,8 @@ def _checked(given: np.ndarray, plan: ScoringPlan, place: int, sample: int) -> n
     layer, flat = plan.layers[place], given.reshape(-1)
     if flat.size != layer.numbers:
         raise DataError(
-            f"layer {layer.name!r} gave {flat.size} numbers for a sample, expected {layer.numbers}. "
-            "Make the package again."
+            f"layer {layer.name!r} gave {flat.size} numbers for a sample, expected {layer.numbers}. Make the package "
+            "again."
         )
     if not np.isfinite(flat).all():
         raise DataError(

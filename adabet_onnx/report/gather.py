@@ -66,8 +66,8 @@ def gather(folder: Path) -> Material:
         found.scores = load_scores(folder / "scores.json")
     if found.scores is None and found.run is None and found.stability is None:
         raise UsageError(
-            f"{folder} holds nothing to report: no scores.json, no {RESULTS}, and no {_SUMMARY} with a "
-            "selection.json. Give the folder that `adapt` or `compare` wrote."
+            f"{folder} holds nothing to report: no scores.json, no {RESULTS}, and no {_SUMMARY} with a selection.json. "
+            "Give the folder that `adapt` or `compare` wrote."
         )
     _check_hashes(found)
     if found.compared is None:

@@ -337,8 +337,7 @@ def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
     whole = rows["all"].prediction
     return (
         f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.work_beside(whole):.2f} of the multiply-adds of training "
-        f"{everything} (memory: {times})"
+        f"{chosen.work_beside(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
     )
 
 

@@ -60,7 +60,7 @@ class Choosing:
             raise UsageError(f"rho must be above 0 and at most 1 (a fraction of the layers), not {self.rho}.")
         if self.channel_rho is not None and not 0 < self.channel_rho <= 1:
             raise UsageError(
-                f"channel rho must be above 0 and at most 1 (a fraction of each layer's channels), not "
+                "channel rho must be above 0 and at most 1 (a fraction of each layer's channels), not "
                 f"{self.channel_rho}."
             )
         if self.max_accumulate is not None and self.max_accumulate < 1:

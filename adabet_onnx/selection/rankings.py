@@ -123,8 +123,8 @@ def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values
         value = values.get(scores.layers[i].name)
         if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
             raise UsageError(
-                f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, "
-                f"found {value!r}."
+                f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, found "
+                f"{value!r}."
             )
     numbers = {i: float(values[scores.layers[i].name]) for i in pool}
     order = sorted(pool, key=lambda i: -numbers[i])
@@ -152,7 +152,7 @@ def _norms(scores: Scores, pool: list[int]) -> Ranking:
     norms = [i for i in reversed(pool) if scores.layers[i].is_norm]
     if not norms:
         raise UsageError(
-            "the model has no normalisation layers (they were folded into the convolutions on export?), so "
-            "norm-bias selects nothing. Export with normalisations kept, or choose another strategy."
+            "the model has no normalisation layers (they were folded into the convolutions on export?), so norm-bias "
+            "selects nothing. Export with normalisations kept, or choose another strategy."
         )
     return Ranking(norms, None, "scales and biases of all normalisations")

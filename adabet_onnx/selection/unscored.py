@@ -39,8 +39,8 @@ def unscored(
         what = f"a channel rho of {channel_rho:g}" if channels else f"the strategy {strategy}"
         scoring = f"score({path_of(model.name)}, data{', scoring=Scoring(channels=True)' if channels else ''})"
         raise UsageError(
-            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first (`{scoring}`) "
-            "and give the scores in its place, or choose what needs none: `layers`, or `strategy` "
+            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first (`{scoring}`) and "
+            "give the scores in its place, or choose what needs none: `layers`, or `strategy` "
             f"{', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
         )
     lost, head = untrainable_layers(model), model.head
