@@ -244,8 +244,8 @@ CASES = {
     "labels that do not count": Case(
         lambda: evaluate("m.onnx", "d.npz"),
         "evaluate m.onnx d.npz",
-        "say `ignore_label=255`.",
-        "say --ignore-label 255.",
+        "give `ignore_label=255`.",
+        "give --ignore-label 255.",
         "evaluate m.onnx d.npz --ignore-label 255",
         lambda: with_data(masks.per_pixel(1, turned=False), x=masked()[0], y=masked()[1])(),
     ),

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..data.layout import entrance
+from ..data.layout import model_input
 from ..errors import OutputError, UsageError
 from ..files import replacing_folder, sha256_of_files
 from ..model.dims import count, dims
@@ -340,7 +340,7 @@ class PackageWriter:
         if value is None:
             return None
         model = self._model()
-        axes = [entrance(model, spec).channels for spec in model.inputs if spec.dtype == "float32"]
+        axes = [model_input(model, spec).channels for spec in model.inputs if spec.dtype == "float32"]
         axis = next((axis for axis in axes if axis is not None), None)
         kept = {key: value[key] for key in ("scale", "mean", "std", "data")}
         return {**kept, "bgr": bool(value.get("bgr", False)), "channel_axis": axis}

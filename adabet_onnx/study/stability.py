@@ -84,7 +84,7 @@ def stability(
     points, subsets = how.points, how.subsets
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    taken = Feeder(model, used).describe(dataset)
     sizes = group_sizes(len(dataset), points, how.max_samples)
     limit = memory_limit(how.memory)
     fits = min(GROUP, sizes[-1]) if how.sketching else min(GROUP, sizes[-1], largest_group(model, points, limit))

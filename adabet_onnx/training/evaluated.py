@@ -63,7 +63,7 @@ def evaluated(
         axis = told_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
-    taken = Feeder(model, preprocessing).taken(dataset)
+    taken = Feeder(model, preprocessing).describe(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     shape: Dims = ("N", *first.shape[1:])
     where = class_axis(shape, axis, loss)

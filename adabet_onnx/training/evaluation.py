@@ -223,7 +223,7 @@ def predict(
     model = open_trained(model)
     dataset, names = open_inputs(inputs, model)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    taken = Feeder(model, used).describe(dataset)
     if save_predictions is not None:
         first = compute_logits(model, dataset.subset([0]), used, threads=threads)
         form = _unlabelled(model, choices, first.shape)

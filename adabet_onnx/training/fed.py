@@ -99,7 +99,7 @@ def fed(
     stored = manifest.preprocessing
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
     feeder = Feeder(model, used, settings.augmentation)
-    taken = feeder.taken(dataset)
+    taken = feeder.describe(dataset)
     check_augmented(settings.augment, feeder, dataset, labelled=manifest.logits_shape)
     _same_meaning(dataset, taken, manifest.folder, resumed)
     samples, content = _sampled(feeder, dataset), samples_hash(dataset)
