@@ -32,8 +32,9 @@ from .progress import Progress, silent
 from .scoring.channels import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
+from .selection.pool import matching
 from .selection.record import Selection, load_selection
-from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
+from .selection.strategies import NEEDS_COSTS, select, with_channels
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.class_weights import resolved

@@ -338,8 +338,8 @@ CASES = {
     "an impossible budget": Case(
         lambda: select("scores.json", costs=adabet_onnx.Predictor("model.onnx"), choosing=Choosing(budget=TIGHT)),
         "select scores.json -o s.json --model model.onnx --max-update 1B",
-        "`max_update` 1 B: the least is ",
-        "--max-update 1 B: the least is ",
+        "`max_update` 1 B: the minimum is ",
+        "--max-update 1 B: the minimum is ",
         "select scores.json -o s.json --model model.onnx --max-update 1MB",
         code=2,
     ),

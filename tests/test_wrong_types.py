@@ -161,9 +161,7 @@ def test_data_that_is_nearly_right_is_told_how(place):
     trainer = Trainer(place / "artifacts")
     with pytest.raises(DataError, match=r"it holds pictures, y\. Rename what is the input\."):
         trainer.fit({"pictures": x, "y": y})
-    with pytest.raises(
-        DataError, match=r"A list is interpreted as batches\. Give inputs with labels as a pair:"
-    ):
+    with pytest.raises(DataError, match=r"A list is interpreted as batches\. Give inputs with labels as a pair:"):
         trainer.fit([x, y])
     with pytest.raises(DataError, match="y has a single label for 16 samples"):
         trainer.fit((x[0], y[0]))

@@ -16,7 +16,7 @@ from ..options import typed
 from ..progress import Progress
 from ..scoring.record import Scores
 from ..selection.auto import SHIFTED
-from ..selection.strategies import size_agreement
+from ..selection.explanation import size_agreement
 from ..showing import counted
 from ..sizes import size_text
 from ..study.drawing import clusters_sentence
