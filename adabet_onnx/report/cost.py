@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..cost.drawing import LABELS
 from ..cost.overview import Overview
-from ..cost.row import Row
+from ..cost.row import StepCost
 from ..cost.words import count_text
 from ..sizes import size_text
 
@@ -36,7 +36,7 @@ def cost_table(costs: Overview) -> RenderableType:
     return Group(table, *lines)
 
 
-def _measured_frozen(row: Row | None) -> list[str]:
+def _measured_frozen(row: StepCost | None) -> list[str]:
     if row is None or row.measured_frozen_bytes is None or row.measured_frozen_seconds is None:
         return []
     frozen, step = 1000 * row.measured_frozen_seconds, 1000 * (row.measured_seconds or 0)
@@ -46,7 +46,7 @@ def _measured_frozen(row: Row | None) -> list[str]:
     ]
 
 
-def _cells(row: Row, measured: bool) -> list[str]:
+def _cells(row: StepCost, measured: bool) -> list[str]:
     found = row.prediction
     cells = [f"{_size(found.memory_bytes)} (+{_size(found.margin_bytes)})"]
     if measured:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.measure import Cost
-from ..cost.row import Row
+from ..cost.row import StepCost
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..outcome import NO_TEST_DATA, Outcome
@@ -329,7 +329,7 @@ def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
     )
 
 
-def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
+def _predicted_sentence(rows: dict[str, StepCost], everything: str) -> str:
     chosen, forward = rows["selection"].prediction, rows["inference"].prediction
     times = f"{chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference"
     if "all" not in rows:
