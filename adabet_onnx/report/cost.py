@@ -1,4 +1,4 @@
-"""What inference and training cost, as a table."""
+"""The costs of inference and training as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..sizes import size_text
 
 
 def cost_table(costs: Overview) -> RenderableType:
-    """Memory predicted and measured, what it consists of, and arithmetic."""
+    """A table of predicted and measured memory, its components, and multiply-adds."""
     measured = any(row.measured_bytes is not None for row in costs.rows().values())
     table = Table(title=f"one step at batch {costs.batch_size}, {costs.backend} backend")
     headings = ["memory, predicted", *(["measured", "difference"] if measured else [])]
@@ -47,13 +47,13 @@ def _measured_frozen(row: StepCost | None) -> list[str]:
 
 
 def _cells(row: StepCost, measured: bool) -> list[str]:
-    found = row.prediction
-    cells = [f"{_size(found.memory_bytes)} (+{_size(found.margin_bytes)})"]
+    predicted = row.prediction
+    cells = [f"{_size(predicted.memory_bytes)} (+{_size(predicted.margin_bytes)})"]
     if measured:
         cells.append("-" if row.measured_bytes is None else _size(row.measured_bytes))
         cells.append("-" if row.difference is None else f"{row.difference:+.0%}")
-    cells += [_size(count) for count in (found.saved_bytes, found.state_bytes, found.update_bytes)]
-    return [*cells, count_text(found.forward_multiply_adds), count_text(found.step_multiply_adds)]
+    cells += [_size(count) for count in (predicted.saved_bytes, predicted.state_bytes, predicted.update_bytes)]
+    return [*cells, count_text(predicted.forward_multiply_adds), count_text(predicted.step_multiply_adds)]
 
 
 def _size(count: int) -> str:

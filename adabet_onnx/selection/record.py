@@ -122,7 +122,7 @@ class Selection:
     inputs: dict[str, Any] | None = None
 
     def parts_of(self, batch_size: int) -> int:
-        """The number of equal micro-batches that keeps a batch within the budget; 1 without one or if all of it fits."""
+        """The number of equal micro-batches that keeps a batch within the budget; 1 without one or if it fits."""
         if self.budget is None or self.budget.accumulate == 1:
             return 1
         parts = (n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= self.budget.part)
