@@ -68,8 +68,8 @@ def read_header(stream: IO[bytes], length: int, what: str) -> Header:
     if dtype.hasobject or length - header.offset != header.size:
         kind = "pickled objects" if dtype.hasobject else f"{length - header.offset} bytes"
         raise DataError(
-            f"{what} should be {dtype} of shape {shape}, {header.size} bytes, but holds {kind}: it is damaged, "
-            "cut short, or contains pickled objects. Save plain arrays with numpy.savez."
+            f"{what} should be {dtype} of shape {shape}, {header.size} bytes, but holds {kind}: it is damaged, cut "
+            "short, or contains pickled objects. Save plain arrays with numpy.savez."
         )
     return header
 

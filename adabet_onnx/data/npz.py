@@ -184,8 +184,8 @@ def _stored_inputs(stream: IO[bytes], keys: list[str], path: Path, names: Sequen
     if total > free:
         raise DataError(
             f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of free memory. Save it with "
-            "numpy.savez, which does not compress: then samples are read from the file when they are needed. Or give "
-            "a part of it."
+            "numpy.savez, which does not compress: then samples are read from the file when they are needed. Or give a "
+            "part of it."
         )
     return result
 

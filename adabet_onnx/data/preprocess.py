@@ -241,8 +241,8 @@ class Preprocessing:
         if base is None:
             raise UsageError(
                 f"{model.name} does not specify how its images are preprocessed (no mean and std in its metadata). "
-                "Give `preset='unit'` (x/255), imagenet or none (unchanged), or `preprocessing=Preprocessing("
-                "scale=..., mean=..., std=...)`."
+                "Give `preset='unit'` (x/255), imagenet or none (unchanged), or "
+                "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
             )
         swapped = base.bgr if self.bgr is None else self.bgr
         if swapped and base is IMAGENET:

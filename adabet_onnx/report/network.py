@@ -78,8 +78,8 @@ def _text(inputs: ReportInputs, scores: Scores, chosen_by: str) -> str:
     if _has_shift(scores):
         text += (
             " Shift is the divergence of a batch's statistics from those stored in the layer (Kullback-Leibler "
-            f"divergence, median over channels; red above {SHIFTED}); dead is the share of channels that are "
-            "constant on this data."
+            f"divergence, median over channels; red above {SHIFTED}); dead is the share of channels that are constant "
+            "on this data."
         )
     if _has_rank(scores):
         text += " Directions is the number of directions in which the samples differ."
