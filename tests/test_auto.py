@@ -116,7 +116,7 @@ def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():
     once = auto(scores(shift=0.2), divisible=True, max_accumulate=1)
     assert once.layers == (*norms(9), "l18")
     assert once.parts_of(32) == 1
-    with pytest.raises(UsageError, match="at least 1 part"):
+    with pytest.raises(UsageError, match="at least 1 micro-batch"):
         auto(scores(), max_accumulate=0)
 
 

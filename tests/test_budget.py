@@ -218,7 +218,7 @@ def test_limits_that_nothing_keeps_to_together_come_with_some_that_something_doe
     budget = Budget(max_memory=13_000_000, max_update=500)
     with pytest.raises(UsageError, match="limits that work together are") as caught:
         select(scores, rho=0.5, costs=Slanted(), choosing=Choosing(budget=budget))
-    said = re.search(r"together is `max_memory` (\S+ MB), `max_update` (\S+ B), with (\w+)\.", str(caught.value))
+    said = re.search(r"together are `max_memory` (\S+ MB), `max_update` (\S+ B), with (\w+)\.", str(caught.value))
     assert said is not None
     memory, update = (Size().convert(said[i], None, None) for i in (1, 2))
     enough = Budget(max_memory=memory, max_update=update)

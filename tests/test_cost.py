@@ -184,7 +184,7 @@ def test_less_is_trained_less_is_predicted(net):
     forward = head.frozen_multiply_adds + head.forward_multiply_adds
     assert forward == everything.forward_multiply_adds == inference.step_multiply_adds
     assert everything.frozen_multiply_adds == everything.frozen_bytes == everything.stored_bytes == 0
-    assert head.work_beside(everything) < inference.work_beside(everything) < 1
+    assert head.work_ratio(everything) < inference.work_ratio(everything) < 1
 
 
 def test_predictions_repeat(net):

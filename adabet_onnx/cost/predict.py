@@ -134,7 +134,7 @@ class Prediction:
         """The cost of only a step after the frozen pass."""
         return replace(self, memory_bytes=self.tail_bytes)
 
-    def work_beside(self, other: Prediction) -> float:
+    def work_ratio(self, other: Prediction) -> float:
         """This step's multiply-adds divided by another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
@@ -324,7 +324,7 @@ class Predictor:
             tail_bytes=tail,
             frozen_multiply_adds=accumulate * work.frozen,
             stored_bytes=step.stored_bytes,
-            without_features_bytes=tail + memory.beside,
+            without_features_bytes=tail + memory.loaded_frozen,
             with_more_bytes=tail - work.let_go,
             with_fewer_bytes=memory.least_frozen,
         )

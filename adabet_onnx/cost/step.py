@@ -44,13 +44,13 @@ class StepMemory:
     """Bytes of the frozen pass and of a step after it.
 
     Attributes:
-        beside: what the frozen graph adds to a step if it stays loaded.
+        loaded_frozen: what the frozen graph adds to a step if it stays loaded.
         least_frozen: lower bound of the frozen pass if fewer layers are trained.
     """
 
     frozen: int
     tail: int
-    beside: int = 0
+    loaded_frozen: int = 0
     least_frozen: int = 0
 
 

@@ -24,7 +24,7 @@ def frozen_sentences(predicted: Prediction, training: Training) -> list[str]:
         f"{count_text(predicted.step_multiply_adds)}",
         stored_sentence(predicted.stored_bytes, training.samples, training.kept_views),
         f"{_training_text(training.epochs, training.samples)} take {training.share:.2f} of the multiply-adds of a "
-        f"training that keeps nothing ({work}), a step of which takes {size_text(predicted.without_features_bytes)}",
+        f"training without kept features ({work}), a step of which takes {size_text(predicted.without_features_bytes)}",
     ]
 
 
@@ -48,7 +48,7 @@ def measured_sentence(cost: Cost, *, batch_size: int, samples: int, views: int, 
     """Describe the training time saved by the frozen pass, by measured times."""
     frozen, step = (seconds * samples / batch_size for seconds in (cost.frozen_seconds, cost.seconds))
     share = (frozen * views / samples + epochs * step) / (epochs * (frozen + step))
-    return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training that keeps nothing"
+    return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training without kept features"
 
 
 def count_text(count: int) -> str:

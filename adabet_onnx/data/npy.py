@@ -103,7 +103,7 @@ def arrays_in(folder: Path, known: Iterable[str]) -> dict[str, Path]:
     return {name: folder / f"{name}{SUFFIX}" for name in known if (folder / f"{name}{SUFFIX}").is_file()}
 
 
-def labels_beside(path: Path) -> Path | None:
+def labels_next_to(path: Path) -> Path | None:
     """The file of labels in the same folder for ``x.npy``, ``x_train.npy`` or ``x_test.npy``, if it exists."""
     if path.stem not in ("x", "x_train", "x_test"):
         return None

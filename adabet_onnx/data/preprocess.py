@@ -283,7 +283,7 @@ def _numbers(name: str, value: float | Sequence[float] | None) -> tuple[float, .
 def arithmetic_for(
     model: Model,
     integer_data: bool,
-    asked: Preprocessing | Arithmetic | None,
+    requested: Preprocessing | Arithmetic | None,
     *,
     preset: str = "auto",
     stored: Arithmetic | None = None,
@@ -293,19 +293,19 @@ def arithmetic_for(
     Args:
         model: the model.
         integer_data: whether the data are integers.
-        asked: the caller's preprocessing; an `Arithmetic` is returned unchanged.
-        preset: replaces the preset of ``asked``, unless ``auto``.
+        requested: the caller's preprocessing; an `Arithmetic` is returned unchanged.
+        preset: replaces the preset of ``requested``, unless ``auto``.
         stored: the arithmetic stored in a selection or manifest.
 
     Raises:
         UsageError: see `Preprocessing.resolve`.
     """
-    if isinstance(asked, Arithmetic):
-        return asked
-    asked = asked or Preprocessing()
+    if isinstance(requested, Arithmetic):
+        return requested
+    requested = requested or Preprocessing()
     if preset != "auto":
-        asked = replace(asked, preset=preset)
-    return asked.resolve(model, integer_data=integer_data, stored=stored)
+        requested = replace(requested, preset=preset)
+    return requested.resolve(model, integer_data=integer_data, stored=stored)
 
 
 def check_applicable(model: Model, preprocessing: Arithmetic) -> None:

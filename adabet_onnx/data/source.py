@@ -15,7 +15,7 @@ from ..model.open import Model
 from .data import Data
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .npy import SUFFIX, arrays_in, labels_beside, open_npy
+from .npy import SUFFIX, arrays_in, labels_next_to, open_npy
 from .npz import PARTS, as_classes, as_labels, as_splits, by_part, known_arrays, labels_name, read_npz, splits_of
 from .pictures import ImageLayout, image_layout
 from .reading import AS_IT_IS
@@ -83,7 +83,7 @@ def _open_path(path: Path, model: Model) -> Splits:
             f"{path} is a pipe or device, which can be read only once and in order. Save its content in a file."
         )
     if path.suffix.lower() == SUFFIX:
-        return _open_files(path, labels_beside(path))
+        return _open_files(path, labels_next_to(path))
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither an .npz file nor a folder of images.")
     return read_npz(path, names)
@@ -188,10 +188,12 @@ def _from_mapping(source: Mapping[str, Any], inputs: Sequence[str]) -> Splits:
     parts = {part: _from_arrays(given, labels[part], classes) for part, given in named.items()}
     if parts:
         return as_splits(parts)
-    if any(f"{labels_name(inputs)}{part}" in source for part in PARTS):  # else they would be taken for an input
+    if any(
+        f"{labels_name(inputs)}{part}" in source for part in PARTS
+    ):  # otherwise they would be interpreted as an input
         raise DataError(
             f"the data has neither x nor x_train, nor the model's inputs {', '.join(inputs)}; it holds "
-            f"{', '.join(map(str, source))}. Rename what is the input."
+            f"{', '.join(map(str, source))}. Rename the input arrays."
         )
     return Splits(_from_arrays(source, None), None)
 

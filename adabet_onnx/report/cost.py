@@ -29,7 +29,7 @@ def cost_table(costs: Overview) -> RenderableType:
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:
         memory = selection.prediction.memory_bytes / everything.prediction.memory_bytes
-        work = selection.prediction.work_beside(everything.prediction)
+        work = selection.prediction.work_ratio(everything.prediction)
         lines.append(
             Text(f"a step of the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all")
         )

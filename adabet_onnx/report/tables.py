@@ -118,7 +118,7 @@ def _decided(made: Sequence[Decision]) -> list[Text]:
     for decision in made:
         groups.setdefault((decision.about, without_numbers(decision.because)), []).append(decision)
     lines = [str(same[0]) if len(same) == 1 else _alike(same) for same in groups.values()]
-    return [Text("taken for"), *(Text(f"  {line}") for line in lines)] if lines else []
+    return [Text("interpreted as"), *(Text(f"  {line}") for line in lines)] if lines else []
 
 
 def _alike(same: Sequence[Decision]) -> str:
@@ -337,7 +337,7 @@ def _predicted_sentence(rows: dict[str, StepCost], everything: str) -> str:
     whole = rows["all"].prediction
     return (
         f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.work_beside(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
+        f"{chosen.work_ratio(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
     )
 
 

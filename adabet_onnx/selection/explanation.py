@@ -38,7 +38,7 @@ def _without(left_out: Mapping[str, str], ranking: Ranking, layers: int, *, name
     trainable = layers - len(left_out)
     more = ranking.count is not None and ranking.count > trainable
     which = f"only {trainable} of the {layers} layers can be trained"
-    return f"; {which}, and {ranking.count} were asked for" if more else f"; {which}"
+    return f"; {which}, and {ranking.count} were requested" if more else f"; {which}"
 
 
 def firmness(scores: Scores, ranking: Ranking) -> Firmness | None:
