@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
-from ..model.logits_axes import written
+from ..model.logits_axes import shape_text
 from ..model.metadata import METADATA
 from ..model.open import Model
 from ..options import check_fields
@@ -316,7 +316,7 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
     """
     pictures = [picture_input(model, spec) for spec in model.inputs]
     if preprocessing.bgr and not any(picture is not None and picture.channels == 3 for picture in pictures):
-        kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
+        kinds = ", ".join(f"{spec.name!r} {shape_text(spec.shape)}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes no images of three channels (input {kinds}), so there are no colours to swap. Leave "
             "out `bgr`."

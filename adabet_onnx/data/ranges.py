@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
-from ..model.input_ids import Table
+from ..model.input_ids import LookupTable
 from ..model.open import Tensor
 
 
-def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None = None) -> None:
+def check_range(array: np.ndarray, spec: Tensor, where: str, table: LookupTable | None = None) -> None:
     """Check that samples for an input of integers (or of bool) are integers and within its range.
 
     A conversion to uint8 would wrap 300 to 44 and -1 to 255. For bool, 0 and 1 are in range.
