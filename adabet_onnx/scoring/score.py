@@ -80,7 +80,7 @@ def score(
     dataset = open_data(data, model, limit=wanted if how.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    taken = Feeder(model, used).describe(dataset)
     lost = untrainable_layers(model)  # before there is a session: it takes copies of the weights
     limit = memory_limit(how.memory)
     together = None if how.sketching else limit
