@@ -182,9 +182,7 @@ class _Draft:
         self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._trained = _in_use(self._graph, self._parameters, prepared)
         by_batch = moving_nodes(self._graph, set(self._trained)) if recipe.batch_norm == "batch" else []
-        self._statistics = [
-            value for node in by_batch for value in statistics(node)
-        ]  # collected before nodes are rewritten
+        self._statistics = [value for node in by_batch for value in statistics(node)]  # before nodes are rewritten
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)
