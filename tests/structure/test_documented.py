@@ -26,7 +26,7 @@ DEMO = Path(adabet_onnx.__file__).parent / "demo"
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 # Pages whose blocks have a test of their own: of all languages, or (in guides for apps) of those other than the shell's,
 # whose commands are much the same in all of these.
-TESTED_ELSEWHERE = {"docs/fleet.md": "test_fleet_deltas.py"}
+TESTED_ELSEWHERE = {"docs/adding-a-rule.md": "test_adding_a_rule.py", "docs/fleet.md": "test_fleet_deltas.py"}
 CODE_TESTED_ELSEWHERE = {
     "docs/app-android.md": "test_device_android.py",
     "docs/app-dotnet.md": "test_device_csharp_docs.py",
