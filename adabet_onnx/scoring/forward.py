@@ -64,7 +64,7 @@ class Probed(Protocol):
         """Forward the samples of these indices.
 
         Args:
-            dataset: of the samples.
+            dataset: the data.
             indices: the samples to forward.
             progress: called with a description, the samples done and the total number of samples.
 

@@ -77,8 +77,8 @@ def score(
     """
     model, options = open_model(model), scoring or Scoring()
     plan = make_plan(options)
-    wanted = options.samples if options.estimator == "subsets" else plan.group * plan.groups
-    dataset = open_data(data, model, limit=wanted if options.order == "sequential" else None).train
+    sample_limit = options.samples if options.estimator == "subsets" else plan.group * plan.groups
+    dataset = open_data(data, model, limit=sample_limit if options.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
     data_summary = Feeder(model, used).taken(dataset)

@@ -127,23 +127,23 @@ def differentiable_operators() -> list[str]:
     return sorted(_TABLE)
 
 
-def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
     """Return why onnxruntime-training does not differentiate a node, to be read after its name; None if it does.
 
     Args:
         node: a node of a graph prepared for it.
-        wanted: positions of the inputs whose gradient is needed.
+        positions: positions of the inputs whose gradient is needed.
         needed: those of its outputs whose gradient exists.
         opset: opset of the graph.
     """
     entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
     if entry is None:
         return _NONE
-    if entry.inputs is not None and not set(wanted) <= entry.inputs:
-        position = min(set(wanted) - entry.inputs)
+    if entry.inputs is not None and not set(positions) <= entry.inputs:
+        position = min(set(positions) - entry.inputs)
         value = node.inputs[position]
         return f"{_NONE} for its input {position} ({value.name if value is not None else None!r})"
-    return None if entry.check is None else entry.check(NodeView(node, wanted, opset), needed)
+    return None if entry.check is None else entry.check(NodeView(node, positions, opset), needed)
 
 
 def global_obstacle(node: ir.Node) -> str | None:

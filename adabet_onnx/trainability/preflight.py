@@ -185,7 +185,7 @@ class _Backend:
     """The trainability of a model with one backend.
 
     Attributes:
-        verdicts: by layer.
+        verdicts: verdicts by layer.
         obstacles: nodes without a gradient.
         refused: why it can train no layer, or None.
     """
@@ -255,7 +255,7 @@ def _backward_paths(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backe
         graph.graph,
         output,
         sets,
-        reason=lambda node, wanted, needed: ort_operators.why_not(node, wanted, needed, opset),
+        reason=lambda node, wanted, needed: ort_operators.obstacle_reason(node, wanted, needed, opset),
         inputs=autodiff.sources,
         carries=autodiff.is_float,
     )
