@@ -32,8 +32,9 @@ from .progress import Progress, silent
 from .scoring.channel_scores import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
+from .selection.pool import matching
 from .selection.record import Selection, load_selection
-from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
+from .selection.strategies import NEEDS_COSTS, select, with_channels
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.class_weights import resolved
@@ -202,9 +203,9 @@ def _begin(
     splits = Splits(align_classes(splits.train, known, ignore=choices.ignore_label), test)
     used = arithmetic_for(model, integer_data(model, splits.train), options.preprocessing, preset=preset)
     feeder = Feeder(model, used)
-    taken = feeder.taken(splits.train)
+    taken = feeder.describe(splits.train)
     if splits.test is not None:
-        feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
+        feeder.describe(splits.test)  # what is wrong with it is said now, not after the training
     shape = _check_labels(model, splits, choices, options.save_predictions)
     check_augmented(options.settings.augment, feeder, splits.train, labelled=shape)
     choices = resolved(choices, model, splits.train)

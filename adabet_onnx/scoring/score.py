@@ -81,7 +81,7 @@ def score(
     dataset = open_data(data, model, limit=sample_limit if options.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    data_summary = Feeder(model, used).taken(dataset)
+    data_summary = Feeder(model, used).describe(dataset)
     untrainable = untrainable_layers(model)  # before a session exists, because this copies the weights
     limit = memory_limit(options.memory)
     group_limit = None if options.sketching else limit

@@ -219,7 +219,7 @@ def compare(
         remove_folder(study.features)
     summaries = summarise(results, len(held))
     warnings = tuple(_at_chance(study, summaries))
-    taken = Feeder(study.model, study.used).taken(study.splits.train)
+    taken = Feeder(study.model, study.used).describe(study.splits.train)
     return Comparison(study.folder, results, summaries, len(held), before, old, taken, warnings)
 
 
@@ -278,7 +278,7 @@ def _begin(
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
-        "data": Feeder(model, used).taken(splits.train),
+        "data": Feeder(model, used).describe(splits.train),
         "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)

@@ -229,7 +229,7 @@ def predict(
     model = open_trained(model)
     dataset, names = open_inputs(inputs, model)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    data_summary = Feeder(model, used).taken(dataset)
+    data_summary = Feeder(model, used).describe(dataset)
     if save_predictions is not None:
         first = compute_logits(model, dataset.subset([0]), used, threads=threads)
         form = _unlabelled(model, choices, first.shape)

@@ -62,7 +62,7 @@ def evaluate_dataset(
         axis = detected_class_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
-    data_summary = Feeder(model, preprocessing).taken(dataset)
+    data_summary = Feeder(model, preprocessing).describe(dataset)
     first = compute_logits(model, dataset.subset([0]), preprocessing, threads=threads)
     shape: Dims = ("N", *first.shape[1:])
     classes_at = class_axis(shape, axis, loss)

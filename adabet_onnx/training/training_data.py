@@ -100,7 +100,7 @@ def open_training_data(
     stored = manifest.preprocessing
     arithmetic = arithmetic_for(model, integer_data(model, dataset), preprocessing, stored=stored)
     feeder = Feeder(model, arithmetic, settings.augmentation)
-    interpretation = feeder.taken(dataset)
+    interpretation = feeder.describe(dataset)
     check_augmented(settings.augment, feeder, dataset, labelled=manifest.logits_shape)
     _check_interpretation(dataset, interpretation, manifest.folder, resumed)
     samples, content = _sampled(feeder, dataset), samples_hash(dataset)
