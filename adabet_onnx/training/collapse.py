@@ -33,7 +33,7 @@ class CollapseWatch:
     """Watches the epochs of a training for a collapse.
 
     Args:
-        manifest: of the artifacts.
+        manifest: the manifest of the artifacts.
         data: the training data.
         updates: updates per epoch.
         epochs: number of epochs of the training.

@@ -346,7 +346,7 @@ class Trainer:
         )
         if updates or not self._untouched(session):
             return verdict
-        return replace(verdict, unchanged="nothing was trained (`epochs=0`) or fitted: the model is what it was")
+        return replace(verdict, unchanged="nothing was trained (`epochs=0`) or fitted: the model is unchanged")
 
     def _untouched(self, session: TrainingSession) -> bool:
         """Whether all parameters have their initial values."""
