@@ -29,7 +29,7 @@ from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
-from .scoring.channels import score_channels
+from .scoring.channel_scores import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.pool import matching
@@ -43,9 +43,9 @@ from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained, write_predictions
 from .training.export import adapted_proto, export_model
 from .training.history import METRICS
-from .training.learned import evaluated_at_chance
+from .training.learning_check import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
-from .training.predictions import Form, check_form, read_from
+from .training.predictions import PredictionFormat, check_form, read_from
 from .training.settings import Settings
 from .training.trainer import Trainer
 from .training.views import check_augmented
@@ -388,7 +388,7 @@ def _check_labels(
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
     if predictions is not None:
         axis = class_axis(shape, choices.class_axis, choices.loss)
-        check_form(predictions, Form(choices.loss, tuple(map(int, shape[1:])), axis))
+        check_form(predictions, PredictionFormat(choices.loss, tuple(map(int, shape[1:])), axis))
     return shape
 
 

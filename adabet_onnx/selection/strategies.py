@@ -175,7 +175,7 @@ def with_channels(selection: Selection, scores: Scores, channel_rho: float) -> S
 
     max(1, floor(channel_rho C)) of a layer's C channels are selected, by their own first Betti numbers; ties are broken
     by channel order. Layers whose channels are not ranked, such as the head, are trained completely; see
-    `scoring.channels`.
+    `scoring.channel_scores`.
 
     Args:
         selection: the selected layers.

@@ -38,7 +38,7 @@ from ..sizes import size_text
 from ..trainability.choices import choose_backend
 from ..trainability.class_weights import resolved
 from ..training.evaluation import evaluate
-from ..training.learned import evaluated_at_chance
+from ..training.learning_check import evaluated_at_chance
 from ..training_runtime import need_runtime
 from . import runs
 from .drawing import draw_comparison

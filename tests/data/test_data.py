@@ -837,7 +837,7 @@ def test_a_training_is_not_resumed_with_other_samples(tmp_path, rng, changed):
     Trainer(tmp_path / "a").fit((x, y), epochs=1, preprocessing=UNIT, settings=Settings(schedule="constant"))
     other = {"data": (255 - x, y)} if changed == "samples" else {"preprocessing": IMAGENET}
     again = {"data": (x, y), "preprocessing": UNIT, "epochs": 2, "resume": True}
-    with pytest.raises(DataError, match="what is fed of its samples differs"):
+    with pytest.raises(DataError, match="the model inputs made from its samples differ"):
         Trainer(tmp_path / "a").fit(**again | other)
     assert len(Trainer(tmp_path / "a").fit(**again)) == 3
 

@@ -246,7 +246,7 @@ def test_training(series, tmp_path, backend, request):
         assert (first["train_loss"], first["eval_loss"]) == (last["train_loss"], last["eval_loss"])
     assert exported["nct"] == exported["ntc"]
     assert rows["ntc"][-1]["eval_accuracy"] == 1.0
-    with pytest.raises(DataError, match=r"taken for something else \(60 samples of 6 x 20\)"):
+    with pytest.raises(DataError, match=r"interpreted differently \(60 samples of 6 x 20\)"):
         trainer.fit(series / "nct.npz", resume=True)
     trainer.fit(series / "ntc.npz", resume=True)
 
