@@ -21,7 +21,7 @@ from .data.source import open_data
 from .errors import ModelError, RecordError, UsageError
 from .files import check_folder, check_output, keep_apart, make_folder, write_bytes
 from .measuring import measured, predicted, trainable_share
-from .model.bindings import bound_otherwise
+from .model.bindings import binding_mismatch
 from .model.dims import Dims
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of, class_axis
@@ -401,7 +401,7 @@ def _finished(job: _Job) -> tuple[Scores, Selection]:
     made_for = load_manifest(job.artifacts).content["model_sha256"]
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
-            bound_otherwise(scores.inputs, model.bound)
+            binding_mismatch(scores.inputs, model.bound)
             or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection

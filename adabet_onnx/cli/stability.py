@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import cluster_options, options
 from .common import Bindings, bound_model, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE
@@ -50,6 +50,7 @@ from .printing import progress_bar, show, show_json
 @options.scoring_memory
 @options.loss
 @options.compute
+@cluster_options.ray
 def stability(
     model: Path,
     data: Path,

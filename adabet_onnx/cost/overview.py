@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..drawing import finished
 from ..errors import ModelError, RecordError, UsageError
 from ..files import temporary_folder
-from ..model.bindings import bound_otherwise
+from ..model.bindings import binding_mismatch
 from ..model.open import ModelSource, open_model
 from ..options import typed
 from ..progress import Progress
@@ -174,7 +174,7 @@ def overview(
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
-            bound_otherwise(selection.inputs, model.bound)
+            binding_mismatch(selection.inputs, model.bound)
             or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )

@@ -20,7 +20,7 @@ import psutil
 from .. import runtime
 from ..portable.features import Features
 from ..portable.memory import micro_batch
-from ..portable.session import Session
+from ..portable.session import PortableSession
 from ..training.manifest import Manifest, load_manifest
 from ..training.samples import sample_feeds, sample_labels
 from ..training_runtime import need_runtime
@@ -107,7 +107,7 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
     labels = sample_labels(manifest, np.empty([size, *manifest.content["logits_shape"][1:]], np.float32))
     found: Mapping[str, np.ndarray] = {}
     frozen, before = None, None
-    if manifest.frozen and isinstance(session, Session):
+    if manifest.frozen and isinstance(session, PortableSession):
         before = _FrozenPass(manifest, session, size)
     if before is None or not given.features:
         found = sample_feeds(manifest, size)
@@ -150,7 +150,7 @@ class _FrozenPass:
         size: how many samples these are.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, size: int) -> None:
+    def __init__(self, manifest: Manifest, session: PortableSession, size: int) -> None:
         one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
         micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
         self._session, self._size = session, size

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError
-from ..model.bindings import bound_otherwise
+from ..model.bindings import binding_mismatch
 from ..model.open import Model, open_model
 from ..scoring.record import Scores
 
@@ -31,7 +31,7 @@ def scored_model(scores: Scores, path: str | os.PathLike[str] | None = None) -> 
     model = open_model(where, bind=scores.inputs)
     if model.sha256 != scores.model_sha256:
         raise UsageError(
-            bound_otherwise(scores.inputs, model.bound)
+            binding_mismatch(scores.inputs, model.bound)
             or f"{where} is not the model that was scored (SHA-256 {model.sha256[:12]}..., the scores are of "
             f"{scores.model_sha256[:12]}...). Give the scored one with `model`, or score again."
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..model.input_ids import looked_up
+from ..model.input_ids import lookup_table
 from ..model.open import Model, Tensor
 from .arithmetic import prepared_inputs
 from .augment import Augmentation
@@ -40,7 +40,7 @@ class Feeder:
         check_applicable(model, preprocessing)
         self._model = model
         self._entrances: dict[str, Entrance] = {spec.name: entrance(model, spec) for spec in model.inputs}
-        self._tables = {spec.name: looked_up(model.graph, spec.name) for spec in model.inputs}
+        self._tables = {spec.name: lookup_table(model.graph, spec.name) for spec in model.inputs}
         self._fits: dict[tuple[Form, str, Reading], Fit] = {}
         self.preprocessing, self._augmentation = preprocessing, augmentation
 

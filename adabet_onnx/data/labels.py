@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..model.dims import Dims
-from ..model.logits_axes import class_axis, label_shape, written
+from ..model.logits_axes import class_axis, label_shape, shape_text
 from .dataset import Dataset
 
 IGNORED = -100  # a label per pixel or token that does not count, as in torch
@@ -49,8 +49,8 @@ def fit_labels(
         indices = labels.dtype.kind in "iu" and labels.ndim == 1
         other = ", or use `loss='cross-entropy'`" if indices else ""
         raise DataError(
-            f"{where}: {loss} needs targets of the logits' shape {written(logits)}, up to axes of size 1, found "
-            f"{'class indices' if indices else labels.dtype} of shape {written(labels.shape)}. Give one target per "
+            f"{where}: {loss} needs targets of the logits' shape {shape_text(logits)}, up to axes of size 1, found "
+            f"{'class indices' if indices else labels.dtype} of shape {shape_text(labels.shape)}. Give one target per "
             f"output{other}."
         )
     targets = labels.astype(np.float32).reshape(len(labels), *map(int, logits[1:]))
@@ -73,8 +73,8 @@ def check_count(feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> None:
     for name, array in feeds.items():
         if array.ndim and (labels.ndim == 0 or len(array) != len(labels)):
             raise DataError(
-                f"input {name!r} of shape {written(array.shape)} has {len(array)} samples, but the labels have shape "
-                f"{written(labels.shape)}. Give one label per sample."
+                f"input {name!r} of shape {shape_text(array.shape)} has {len(array)} samples, but the labels have "
+                f"shape {shape_text(labels.shape)}. Give one label per sample."
             )
 
 
@@ -115,8 +115,8 @@ def align_classes(dataset: Dataset, classes: Any, *, strict: bool = False, ignor
     unknown = [name for name in dataset.classes if name not in classes]
     if unknown and strict:
         raise DataError(
-            f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename "
-            "or remove it."
+            f"{dataset.name} has class {unknown[0]!r}, but the model was trained for {', '.join(classes)}. Rename or "
+            "remove it."
         )
     if unknown:
         return dataset
@@ -136,8 +136,8 @@ def _renumbered(labels: np.ndarray, indices: list[int], where: str) -> np.ndarra
     columns = labels.ndim > 1 and len(indices) in labels.shape[1:] and set(np.unique(labels)) <= {0, 1}
     if labels.dtype.kind not in "iu" or columns:
         raise DataError(
-            f"{where}: targets of shape {written(labels.shape)} go with classes that are named in another order than "
-            "the model's. Put the classes, and the targets, in the model's order; or leave the names out."
+            f"{where}: targets of shape {shape_text(labels.shape)} go with classes that are named in another order "
+            "than the model's. Put the classes, and the targets, in the model's order; or leave the names out."
         )
     if known.size and (known.min() < 0 or known.max() >= len(indices)):
         raise DataError(
@@ -155,7 +155,7 @@ def _ignoring(labels: np.ndarray, ignore: int | None, logits: Dims, where: str) 
     if len(logits) < 3:
         raise DataError(
             f"{where}: a label to ignore ({ignore}) is for a label per pixel or token, but the logits have shape "
-            f"{written(logits)}, one label per sample. Leave out samples without a label, and `ignore_label`."
+            f"{shape_text(logits)}, one label per sample. Leave out samples without a label, and `ignore_label`."
         )
     return np.where(labels == ignore, IGNORED, labels.astype(np.int64))
 
@@ -166,8 +166,8 @@ def _class_indices(labels: np.ndarray, logits: Dims, axis: int, given: int | Non
     if labels.dtype.kind not in "iu" or not _alike(labels.shape, expected):
         what = "one per pixel or token" if dense else "one per sample"
         raise DataError(
-            f"{where}: cross-entropy with logits of shape {written(logits)} needs integer class indices of shape "
-            f"{written(expected)}, {what}, found {labels.dtype} of shape {written(labels.shape)}. "
+            f"{where}: cross-entropy with logits of shape {shape_text(logits)} needs integer class indices of shape "
+            f"{shape_text(expected)}, {what}, found {labels.dtype} of shape {shape_text(labels.shape)}. "
             f"{_advice(labels, logits, axis)}"
         )
     if given is None:
@@ -186,7 +186,7 @@ def _ask(logits: Dims, axis: int, where: str) -> None:
     if other != axis and label_shape(logits, other) == label_shape(logits, axis):
         first, last = sorted((axis, other))
         raise DataError(
-            f"{where}: the labels fit classes on axis {first} of the logits {written(logits)} as well as on axis "
+            f"{where}: the labels fit classes on axis {first} of the logits {shape_text(logits)} as well as on axis "
             f"{last}. Say which: `class_axis={first}` or `class_axis={last}`."
         )
 

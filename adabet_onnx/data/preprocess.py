@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
-from ..model.logits_axes import written
+from ..model.logits_axes import shape_text
 from ..model.metadata import METADATA
 from ..model.open import Model
 from ..options import check_fields
@@ -314,7 +314,7 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
     """
     pictures = [picture_input(model, spec) for spec in model.inputs]
     if preprocessing.bgr and not any(picture is not None and picture.channels == 3 for picture in pictures):
-        kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
+        kinds = ", ".join(f"{spec.name!r} {shape_text(spec.shape)}" for spec in model.inputs)
         raise UsageError(
             f"{model.name} takes no pictures of three channels (input {kinds}), whose colours could change places. "
             "Leave out `bgr`."
@@ -322,7 +322,7 @@ def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(
-            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
-            "what arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
+            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: what "
+            "arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
             "`preset='none'`."
         )

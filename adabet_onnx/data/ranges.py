@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
-from ..model.input_ids import Table
+from ..model.input_ids import LookupTable
 from ..model.open import Tensor
 
 
-def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None = None) -> None:
+def check_range(array: np.ndarray, spec: Tensor, where: str, table: LookupTable | None = None) -> None:
     """See that numbers are what an input of integers (or of bool) takes: integers, none of them out of range.
 
     A conversion would wrap 300 to 44 in uint8, and -1 to 255. Of bool, 0 and 1 are in range.

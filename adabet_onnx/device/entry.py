@@ -16,7 +16,7 @@ from ..errors import CheckError
 from ..model.dims import count, dims_or_none
 from ..portable.opset import lower_opset
 from ..portable.shapes import annotate
-from ..portable.weights import Weights
+from ..portable.weights import WeightsWriter
 from ..training.manifest import Manifest
 from ..training.samples import sample_feeds, sample_labels
 from .graphs import evaluation_graph, frozen_graph, personal_graph, prediction_graph, step_graph
@@ -47,7 +47,7 @@ class EntryWriter:
         manifest: Manifest,
         checkpoint: Path,
         folder: Path,
-        weights: Weights,
+        weights: WeightsWriter,
         name: str,
         prefix: str,
         finish: Finish,

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.preprocess import stored_in
 from ..errors import AdabetError, ModelError, UsageError
 from ..files import replacing_folder, temporary_folder
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress

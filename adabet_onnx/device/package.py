@@ -23,7 +23,7 @@ from ..portable.opset import lower_opset, oldest_runtime
 from ..portable.profiles import fit_profile
 from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
-from ..portable.weights import Weights
+from ..portable.weights import WeightsWriter
 from ..scoring.probes import add_probes
 from ..showing import changed, named
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
@@ -222,7 +222,7 @@ class PackageWriter:
 
     def __init__(self, folder: Path, manifest: Manifest, packing: Packing) -> None:
         self._folder, self._manifest, self._packing = folder, manifest, packing
-        self._weights = Weights(folder)
+        self._weights = WeightsWriter(folder)
         self._graphs: list[ir.Model] = []
         self._entries: list[dict[str, Any]] = []
         self._outputs: list[dict[str, Any]] = []

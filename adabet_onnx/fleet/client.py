@@ -19,7 +19,7 @@ from ..data.dataset import Dataset
 from ..data.labels import counted
 from ..errors import AdabetError, DataError, TrainingError
 from ..files import temporary_folder
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from ..progress import silent
 from ..runtime import on
@@ -37,7 +37,7 @@ from .messages import Local, Reply, Sums, Task, Vote
 from .parts import layers_within, make_part
 from .votes import cast_vote
 
-States = MutableMapping[int, State]  # by the round after which it was so
+States = MutableMapping[int, TrainingState]  # by the round after which it was so
 _BATCH = 64
 
 
@@ -124,7 +124,9 @@ class Client:
             self._within[batch_size] = layers_within(bench.manifest, bench.model, self._own.memory, batch_size)
         return self._within[batch_size]
 
-    def _run(self, bench: Bench, used: Fed, source: Source, task: Task, state: State, *, partial: bool) -> Reply:
+    def _run(
+        self, bench: Bench, used: Fed, source: Source, task: Task, state: TrainingState, *, partial: bool
+    ) -> Reply:
         local, session = task.local, bench.session
         bench.put(state, task.tensors)
         total, weight = 0.0, 0.0
@@ -140,7 +142,7 @@ class Client:
             total, weight = total + loss * (each or 1), weight + (each or 1)
         shared = [name for name in bench.trained if name in task.tensors]
         after = session.state()
-        self._keep(task.number, State(state.tensors | after.tensors, after.step))
+        self._keep(task.number, TrainingState(state.tensors | after.tensors, after.step))
         figures = {"loss": total / weight if weight else None, **judged(bench, used, source, used.held_out)}
         tensors = bench.values(shared)
         return Reply(self.number, task.number, task.model_sha256, tensors, len(used.training), partial, figures)
@@ -279,15 +281,17 @@ class Client:
         if strange:
             raise TrainingError(f"the server sent {strange[0]!r}, which is not shared here.")
 
-    def _state_before(self, number: int) -> State:
+    def _state_before(self, number: int) -> TrainingState:
         """What is kept of the last round before this one."""
         earlier = [each for each in self._own.states if each < number]
-        return self._own.states[max(earlier)] if earlier else State({})
+        return self._own.states[max(earlier)] if earlier else TrainingState({})
 
-    def _keep(self, number: int, state: State) -> None:
+    def _keep(self, number: int, state: TrainingState) -> None:
         """Keep what stays: not what is sent anew in every round, and of the rounds before but the last."""
         shared, states = set(self._bench.shared), self._own.states
-        states[number] = State({name: array for name, array in state.tensors.items() if name not in shared}, state.step)
+        states[number] = TrainingState(
+            {name: array for name, array in state.tensors.items() if name not in shared}, state.step
+        )
         for each in sorted(each for each in states if each <= number)[:-2]:
             del states[each]
         for each in [each for each in states if each > number]:

@@ -15,7 +15,7 @@ from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent

@@ -12,6 +12,7 @@ from ..selection.record import Selection
 from ..training.rates import EXTENSIONS, Outcome, best_rate, next_rate
 from . import runs
 from .plan import Setting
+from .runner import Runner
 from .study import Selections, Study, key
 
 
@@ -20,12 +21,12 @@ class Trainings:
 
     Args:
         study: the comparison.
-        task: what is the same for all of them.
+        runner: runs them.
         selections: what they train.
     """
 
-    def __init__(self, study: Study, task: runs.Task, selections: Selections) -> None:
-        self._study, self._task, self._selections = study, task, selections
+    def __init__(self, study: Study, runner: Runner, selections: Selections) -> None:
+        self._study, self._runner, self._selections = study, runner, selections
         self._folder = study.folder / "runs"
 
     def rates(self) -> dict[Setting, float]:
@@ -126,7 +127,7 @@ class Trainings:
         users = Counter(job.features for job in left)
         done = len(wanted) - len(left)
         self._study.say("training", done, len(wanted))
-        for job in runs.run_all(self._task, left, self._folder, self._study.plan.processes):
+        for job in self._runner.run_all(left, self._folder):
             done += 1
             self._study.say(job.what, done, len(wanted))
             users[job.features] -= 1

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import UsageError
-from ..model.logits_axes import axes_of, class_axis, told_axis
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis
 from ..model.open import Model
 from ..options import check_fields
 from ..portable.optimizers import Optimizer
@@ -129,7 +129,7 @@ class Choices:
         if self.class_axis is not None:
             rank = len(axes_of(model.graph, model.logits).shape) if self.class_axis < 0 else 0
             return replace(self, class_axis=self.class_axis + rank) if -rank <= self.class_axis < 0 else self
-        told = told_axis(model)
+        told = detected_class_axis(model)
         several = told is not None and len(axes_of(model.graph, model.logits).shape) > 2
         return replace(self, class_axis=told) if several else self
 

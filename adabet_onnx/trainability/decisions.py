@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 from ..data.pictures import picture_input
 from ..errors import ModelError
-from ..model.enlarging import head_and_enlarging
-from ..model.grids import grids
+from ..model.expectation_grids import expectation_grids
 from ..model.input_axes import channel_axis
 from ..model.layers import preprocessing_constants
 from ..model.logits import ends_in_probabilities
-from ..model.logits_axes import Axes, axes_of, class_axis, softmax_axis, told_axis, written
+from ..model.logits_axes import LogitsAxes, axes_of, class_axis, detected_class_axis, shape_text, softmax_axis
 from ..model.open import Model
 from ..model.origins import origins
 from ..model.passes.bind_inputs import BOUND
@@ -29,6 +28,7 @@ from ..model.probabilities import tail_of
 from ..model.rotations import rotations
 from ..model.sharing import sharings_of
 from ..model.unused_inputs import unused_inputs
+from ..model.upsampling import head_and_upsampling
 
 _MOST_LISTED = 12  # weights or nodes
 _MOST_NAMES = 3
@@ -100,7 +100,7 @@ def _preprocessing(model: Model) -> Iterator[Decision]:
 
 def _grids(model: Model) -> Iterator[Decision]:
     """Fixed steps of a distribution, which look like the weight of a layer."""
-    for node, steps in grids(model.graph.graph):
+    for node, steps in expectation_grids(model.graph.graph):
         because = f"{steps}: evenly spaced numbers that a Softmax is multiplied by, as for its mean; not trained"
         yield Decision("fixed steps", f"node {node}, no layer", because)
 
@@ -116,7 +116,7 @@ def _rotations(model: Model) -> Iterator[Decision]:
 
 
 def _head(model: Model) -> Iterator[Decision]:
-    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    head, enlarging = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         yield Decision("head", "none", "no Gemm, MatMul, Conv or ConvTranspose has parameters")
         return
@@ -211,10 +211,12 @@ def _batch_axis(model: Model) -> Iterator[Decision]:
     if axes is None:
         yield Decision("batch axis", "unknown", "neither inference nor a run tells the shape of the logits: no loss")
     elif axes.batch is None:
-        yield Decision("batch axis", "none", f"the logits are {written(axes.shape)}, N the batch: no loss, only scores")
+        yield Decision(
+            "batch axis", "none", f"the logits are {shape_text(axes.shape)}, N the batch: no loss, only scores"
+        )
     else:
         moved = ", put first before a loss" if axes.batch else ""
-        yield Decision("batch axis", str(axes.batch), f"of the logits {written(axes.shape)}: it grows with N{moved}")
+        yield Decision("batch axis", str(axes.batch), f"of the logits {shape_text(axes.shape)}: it grows with N{moved}")
 
 
 def _class_axis(model: Model) -> Iterator[Decision]:
@@ -222,16 +224,16 @@ def _class_axis(model: Model) -> Iterator[Decision]:
     if axes is not None and axes.batch is not None and len(axes.shape) > 2:
         shape = axes.batch_first(model.name)
         which = "the last of three axes" if len(shape) == 3 else "the one after the batch"
-        told = told_axis(model)
+        told = detected_class_axis(model)
         at = class_axis(shape, told, "cross-entropy")
         if told is not None:
             softmax = softmax_axis(model) is not None
             which = "the one that the model's own Softmax is over" if softmax else "the one of the head's outputs"
-        because = f"of {written(shape)}, for cross-entropy: {which}; `class_axis` changes it"
+        because = f"of {shape_text(shape)}, for cross-entropy: {which}; `class_axis` changes it"
         yield Decision("class axis", str(at), because)
 
 
-def _axes(model: Model) -> Axes | None:
+def _axes(model: Model) -> LogitsAxes | None:
     try:
         return axes_of(model.graph, model.logits)
     except ModelError:

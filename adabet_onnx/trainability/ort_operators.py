@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from ..model.dims import dims_or_none
 from ..model.uses import subgraphs
-from ..portable.rules.registry import Look
+from ..portable.rules.registry import NodeView
 
-_Check = Callable[[Look, Collection[ir.Value]], str | None]
+_Check = Callable[[NodeView, Collection[ir.Value]], str | None]
 _NONE = "has no gradient in onnxruntime-training"
 _SHARED = 8  # elements of a constant that ONNX Runtime shares
 REMEDY = "Use the portable backend, or select layers after it."
@@ -37,43 +37,43 @@ class _Entry:
     check: _Check | None = None
 
 
-def _split(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _split(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     unused = [value.name for value in look.node.outputs if value not in needed]
     if not unused:
         return None
     return f"gets a wrong gradient in onnxruntime-training, without a word, since its output {unused[0]!r} is not used"
 
 
-def _slice(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _slice(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     steps = look.array(4)
     if steps is not None and (steps < 0).any():
         return "slices backwards, which onnxruntime-training has a gradient for that fails when it runs"
     return None
 
 
-def _pad(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _pad(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     mode = look.string("mode", "constant")
     return None if mode == "constant" else f"pads in the mode {mode!r}, which {_NONE.removeprefix('has ')}"
 
 
-def _matmul(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _matmul(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     ranks = [len(dims) for value in look.node.inputs if value is not None and (dims := dims_or_none(value)) is not None]
     return "multiplies by a vector, which onnxruntime-training has no gradient for" if 1 in ranks else None
 
 
-def _reduce(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _reduce(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     if look.opset < 18 and not look.int("keepdims", 1):
         return "drops the axes it reduces, for which onnxruntime-training's gradient is not valid below opset 18"
     return None
 
 
-def _gelu(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _gelu(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     if look.string("approximate", "none") == "none":
         return None
     return "is Gelu by tanh, whose gradient onnxruntime-training takes for that of the exact one"
 
 
-def _layer_norm(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _layer_norm(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     """ONNX Runtime shares equal constants of few elements, and the gradient then defines one value twice."""
     for position in (1, 2):
         own = look.array(position)
@@ -143,7 +143,7 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
         position = min(set(wanted) - entry.inputs)
         value = node.inputs[position]
         return f"{_NONE} for its input {position} ({value.name if value is not None else None!r})"
-    return None if entry.check is None else entry.check(Look(node, wanted, opset), needed)
+    return None if entry.check is None else entry.check(NodeView(node, wanted, opset), needed)
 
 
 def why_nowhere(node: ir.Node) -> str | None:

@@ -1,7 +1,7 @@
 """Before anything is trained: which layers can be, with which backend, after which repairs, and what stands in the way.
 
-One walk over the graph that each backend would train (`portable.reach`) answers for all layers. Nothing is run but,
-where shapes cannot be inferred, a forward pass on zeros. What was found is a `verdicts.Check`.
+One walk over the graph that each backend would train (`portable.backward_paths`) answers for all layers. Nothing is run
+but, where shapes cannot be inferred, a forward pass on zeros. What was found is a `verdicts.Check`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
-from ..model.chosen import Chosen, whole
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, told_axis, written
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis, shape_text
 from ..model.open import Model, ModelSource, open_model
-from ..model.passes.names import RESERVED
+from ..model.passes.reserved_names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
+from ..model.training_target import TrainingTarget, whole_layers
 from ..model.uses import ancestors, reads
 from ..options import typed
 from ..portable import autodiff
+from ..portable.backward_paths import BackwardPath, backward_paths
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
-from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
 from ..training_runtime import need_runtime
 from . import ort_operators
@@ -112,7 +112,7 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     return None
 
 
-def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) -> str:
+def pick_backend(model: Model, selection: TrainingTarget, asked: str, choices: Choices) -> str:
     """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
 
     That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
@@ -156,7 +156,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        told = told_axis(model) if axis is None and loss == "cross-entropy" else axis
+        told = detected_class_axis(model) if axis is None and loss == "cross-entropy" else axis
         at = class_axis(shape, told, loss)
     except AdabetError as error:
         if axis is not None and isinstance(error, UsageError):
@@ -164,7 +164,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
         return str(error).removeprefix(f"{model.name}: ")
     if at is not None and shape[at] == 1:
         behind = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
-        what = f"one output, with a Sigmoid behind it, of shape {written(shape)}" if behind else written(shape)
+        what = f"one output, with a Sigmoid behind it, of shape {shape_text(shape)}" if behind else shape_text(shape)
         return (
             f"cross-entropy needs an output for each class, but the logits are {what}, and the cross-entropy of one "
             "class is 0 whatever it is. Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or "
@@ -173,7 +173,7 @@ def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None
     if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use `loss='mse'`, l1 or "
+        f"cross-entropy needs logits of shape (N, classes), but they have {shape_text(shape)}. Use `loss='mse'`, l1 or "
         "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
     )
 
@@ -207,7 +207,7 @@ class _Backend:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
     def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = trainable_graph(model, whole(model, layers), backend=self._backend)
+        prepared = trainable_graph(model, whole_layers(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)
@@ -241,12 +241,12 @@ class _Backend:
         self.obstacles = tuple(sorted(seen.values(), key=lambda obstacle: order.get(obstacle.node, 0)))
 
 
-def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[Way]:
+def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[BackwardPath]:
     opset = graph.opset_imports.get("") or 0
     output = graph.graph.outputs[0]
     if backend == "portable":
         return autodiff.plan_each(graph.graph, output, sets, opset=opset)
-    return ways(
+    return backward_paths(
         graph.graph,
         output,
         sets,

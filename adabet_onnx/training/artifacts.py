@@ -13,7 +13,7 @@ from .. import runtime
 from ..data.source import open_data
 from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph

@@ -17,7 +17,7 @@ from ..data.sample_names import sample_names
 from ..errors import ModelError
 from ..model.dims import Dims
 from ..model.logits import refusal
-from ..model.logits_axes import class_axis, told_axis
+from ..model.logits_axes import class_axis, detected_class_axis
 from ..model.open import Model
 from ..progress import Progress
 from ..runtime import Threads
@@ -60,7 +60,7 @@ def evaluated(
     if refused is not None:
         raise ModelError(f"{model.name}: {refused}")
     if axis is None and loss == "cross-entropy":
-        axis = told_axis(model)
+        axis = detected_class_axis(model)
     dataset = align_classes(dataset, model.metadata("classes"), strict=True, ignore=ignore)
     labels = dataset.need_labels("evaluation")
     taken = Feeder(model, preprocessing).taken(dataset)

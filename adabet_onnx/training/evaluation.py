@@ -16,7 +16,7 @@ from ..data.feeder import Feeder
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data, open_inputs
 from ..model.dims import Dims
-from ..model.logits_axes import class_axis, told_axis
+from ..model.logits_axes import class_axis, detected_class_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.quantised_form import Quantised
 from ..options import typed, with_given
@@ -262,7 +262,7 @@ def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> Form:
     dims: Dims = ("N", *shape[1:])
     loss, axis = choices.loss, choices.class_axis
     if loss == "cross-entropy" and (len(dims) > 2 or _of_classes(shape[1:])) and math.prod(shape[1:]) > 1:
-        axis = class_axis(dims, told_axis(model) if axis is None else axis, loss)
+        axis = class_axis(dims, detected_class_axis(model) if axis is None else axis, loss)
     else:
         axis = None
     kind = "mse" if axis is None and loss == "cross-entropy" else loss

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.labels import IGNORED
 from ..errors import DataError
-from ..model.logits_axes import written
+from ..model.logits_axes import shape_text
 from .manifest import Manifest
 
 
@@ -59,8 +59,8 @@ def loss_of(
     expected = x.shape if class_axis is None else x.shape[:-1]
     if labels.shape != expected:
         raise DataError(
-            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
-            f"{written(labels.shape)}."
+            f"{loss} of logits of shape {shape_text(logits.shape)} needs labels of shape {shape_text(expected)}, found "
+            f"{shape_text(labels.shape)}."
         )
     if loss == "cross-entropy":
         return _cross_entropy(x, labels, smoothing, weights)

@@ -16,7 +16,7 @@ from ..errors import CheckError, RecordError
 from ..files import replacing
 from ..model.metadata import METADATA, set_metadata
 from ..model.open import open_model
-from ..model.passes.bind_inputs import give_back_inputs
+from ..model.passes.bind_inputs import restore_bound_inputs
 from ..model.unused_inputs import restore_unused_inputs
 from ..options import typed
 from .history import PROPERTY, keep_own_files, trained_checkpoint, trained_on
@@ -148,7 +148,7 @@ def proto_with(
     opened = open_model(manifest.float_file or manifest.file("model"))
     if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
         model.metadata_props.pop(METADATA + "new_head", None)  # it is trained now
-    give_back_inputs(model, manifest.parameters)
+    restore_bound_inputs(model, manifest.parameters)
     return ir.to_proto(model)
 
 

@@ -78,7 +78,7 @@ from ..model.dims import Dims
 from ..model.logits_axes import class_axis, label_shape
 from ..model.reading import read
 from ..portable import checkpoint as portable_checkpoint
-from ..portable.session import Session
+from ..portable.session import PortableSession
 from ..records import read_record
 from ..runtime import Threads, on
 from ..selection.record import Selection, selection_from_json
@@ -88,7 +88,7 @@ from .manifest_check import MADE_BY, check_manifest, file_names
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
-TrainingSession = ort.Session | Session
+TrainingSession = ort.OrtSession | PortableSession
 
 
 @dataclass(frozen=True)
@@ -289,9 +289,9 @@ class Manifest:
         """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
         if self.backend == "ort":
             names, number = [name for name, _ in self.feed_names], on(threads).threads
-            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
+            return ort.OrtSession(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
         files = {what: self.file(what) for what in file_names(self.content)}
-        return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
+        return PortableSession(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
     def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
         """All parameters (and state) in a checkpoint by name, and a property of it (None if it has none)."""

@@ -141,7 +141,7 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-class Session:
+class OrtSession:
     """Parameters, gradients and optimizer of one artifact folder, in memory.
 
     Args:

@@ -17,7 +17,7 @@ from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..model.open import open_model
 from ..model.passes.dequantise import input_ranges
-from ..model.trial import random_feeds
+from ..model.trial_runs import random_feeds
 from ..showing import counted
 from .evaluation import evaluate, trained_choices
 from .export import adapted_proto

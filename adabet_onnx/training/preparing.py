@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
 from ..options import typed

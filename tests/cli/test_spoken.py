@@ -179,8 +179,8 @@ CASES = {
         lambda: adapt("m.onnx", "d.npz", "a"),
         "run m.onnx d.npz -o a",
         "`new_head(open_model('m.onnx', logits='f'), C, append=True)`",
-        "adabet-onnx import m.onnx -o fixed.onnx --logits f && "
-        "adabet-onnx new-head fixed.onnx -o headed.onnx --num-classes C --append",
+        "adabet-onnx import m.onnx -o fixed.onnx --logits f && adabet-onnx new-head fixed.onnx -o headed.onnx "
+        "--num-classes C --append",
         "ADVICE C=4",
         merged,
     ),
@@ -221,8 +221,8 @@ CASES = {
         "evaluate m.onnx d.npz",
         "Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or give the model a head with an "
         "output per class (`new_head`, or `adapt` with `num_classes`).",
-        "Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an "
-        "output per class (adabet-onnx new-head, or adabet-onnx run with --num-classes).",
+        "Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an output "
+        "per class (adabet-onnx new-head, or adabet-onnx run with --num-classes).",
         "evaluate m.onnx d.npz --loss bce-with-logits",
         with_data(masks.one_number(sigmoid=False), x=np.ones((8, 5), np.float32), y=np.zeros(8, int)),
     ),
@@ -260,16 +260,16 @@ CASES = {
     "a head in two ways": Case(
         lambda: new_head("model.onnx", 3, keep_tail=True, append=True),
         "new-head model.onnx --num-classes 3 -o h.onnx --keep-tail --append",
-        "`append=True` keeps everything that the outputs are made by: leave out `keep_tail`.",
-        "--append keeps everything that the outputs are made by: leave out --keep-tail.",
+        "`append=True` keeps everything before the outputs: omit `keep_tail`.",
+        "--append keeps everything before the outputs: omit --keep-tail.",
         "new-head model.onnx --num-classes 3 -o h.onnx --append",
         code=2,
     ),
-    "about a new head": Case(
+    "without a new head": Case(
         lambda: adapt("model.onnx", "data.npz", "out", adapting=Adapting(append=True)),
         "run model.onnx data.npz -o out --append",
-        "`keep_tail` and `append` are about a new head: give `num_classes` too.",
-        "--keep-tail and --append are about a new head: give --num-classes too.",
+        "`keep_tail` and `append` apply to a new head: give `num_classes` too.",
+        "--keep-tail and --append apply to a new head: give --num-classes too.",
         code=2,
     ),
     "few samples": Case(

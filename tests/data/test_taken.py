@@ -280,7 +280,7 @@ def test_the_whole_job(series, tmp_path, checked_here):
 
 def test_a_comparison(series, tmp_path, monkeypatch):
     """What is read in a layout here is read so where strategies are trained, and on the old domain."""
-    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
     plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring=Scoring(samples=32, subsets=2))
     data, old = series / "ntc2.npz", series / "ntc.npz"
     found = compare(series / "model.onnx", Data(data, layout="NTC"), tmp_path, plan, old_domain=Data(old, layout="NTC"))

@@ -91,7 +91,7 @@ def folder(tmp_path_factory) -> Path:
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
     sizes = itertools.count(1)  # what a step takes is said here: no process has to find out
     with pytest.MonkeyPatch.context() as patch:
-        measure = "adabet_onnx.study.measured.measure_training"
+        measure = "adabet_onnx.study.runner.measure_training"
         patch.setattr(measure, lambda *given, **choices: Cost(next(sizes) << 20, 0.01))
         compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)

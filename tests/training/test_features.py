@@ -27,7 +27,7 @@ from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable import memory
-from adabet_onnx.portable.session import Session
+from adabet_onnx.portable.session import PortableSession
 from adabet_onnx.training import features, store
 from adabet_onnx.training.history import LAST, History
 from adabet_onnx.training.manifest import load_manifest
@@ -203,13 +203,13 @@ class Counting:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.samples: list[int] = []
-        real = Session.features
+        real = PortableSession.features
 
-        def counted(session: Session, feeds: Any) -> Any:
+        def counted(session: PortableSession, feeds: Any) -> Any:
             self.samples.append(len(next(iter(feeds.values()))))
             return real(session, feeds)
 
-        patch.setattr(Session, "features", counted)
+        patch.setattr(PortableSession, "features", counted)
 
 
 def test_the_frozen_graph_runs_once_over_the_data_and_always_on_as_many_samples(folder, data, monkeypatch):
@@ -391,7 +391,7 @@ def test_a_training_that_fails_leaves_no_file(folder, data, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Session, "save", full)
+    monkeypatch.setattr(PortableSession, "save", full)
     with pytest.raises(Exception, match="No space left"):
         Trainer(folder).fit(data, **SHORT, settings=Settings(features="disk", keep_features=False))
     assert not stores(folder)
