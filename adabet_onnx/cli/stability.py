@@ -75,7 +75,7 @@ def stability(
     """
     from ..drawing import check_plot_path
     from ..files import check_output
-    from ..report.stability import stability_table
+    from ..report.stability_table import stability_table
     from ..study.repeats import Repeats
     from ..study.stability import stability as measure_stability
     from ..trainability.choices import Choices

@@ -26,11 +26,11 @@ from ..runtime import on
 from ..scoring.options import Scoring
 from ..training.epochs import Accuracy
 from ..training.exact_loss import loss_of
-from ..training.features import Computed, Place, Source, micro_batch, open_features
-from ..training.fed import Fed, fed
+from ..training.features import Computed, FeatureSource, Place, micro_batch, open_features
 from ..training.head_rows import HeadRows
 from ..training.head_start import settable_tensors
 from ..training.settings import Settings
+from ..training.training_data import TrainingData, open_training_data
 from .bench import Bench
 from .heads import sums_of
 from .messages import Local, Reply, Sums, Task, Vote
@@ -78,8 +78,8 @@ class Client:
 
     def __init__(self, own: Own, bench: Bench) -> None:
         self.number, self._own, self._bench = own.number, own, bench
-        self._source: Source | None = None
-        self._fed: Fed | None = None
+        self._source: FeatureSource | None = None
+        self._fed: TrainingData | None = None
         self._within: dict[int, tuple[str, ...] | None] = {}  # by batch size
 
     # --- scoring ---
@@ -125,7 +125,14 @@ class Client:
         return self._within[batch_size]
 
     def _run(
-        self, bench: Bench, used: Fed, source: Source, task: Task, state: TrainingState, *, partial: bool
+        self,
+        bench: Bench,
+        used: TrainingData,
+        source: FeatureSource,
+        task: Task,
+        state: TrainingState,
+        *,
+        partial: bool,
     ) -> Reply:
         local, session = task.local, bench.session
         bench.put(state, task.tensors)
@@ -147,7 +154,7 @@ class Client:
         tensors = bench.values(shared)
         return Reply(self.number, task.number, task.model_sha256, tensors, len(used.training), partial, figures)
 
-    def _step(self, bench: Bench, source: Source, batch: np.ndarray, labels: np.ndarray, task: Task) -> float:
+    def _step(self, bench: Bench, source: FeatureSource, batch: np.ndarray, labels: np.ndarray, task: Task) -> float:
         local, session = task.local, bench.session
         feeds = source.of(batch)
         if not local.proximal:
@@ -163,7 +170,7 @@ class Client:
             session.update(local.learning_rate)
         return loss + local.proximal / 2 * away
 
-    def _batches(self, used: Fed, task: Task) -> Iterator[np.ndarray]:
+    def _batches(self, used: TrainingData, task: Task) -> Iterator[np.ndarray]:
         local, rows, done, epoch = task.local, used.training, 0, 0
         while local.steps is not None or epoch < local.epochs:
             order = rows[
@@ -237,7 +244,7 @@ class Client:
             self._source.close(keep=self._own.keep_features)
             self._source = None
 
-    def _data(self, local: Local) -> Fed:
+    def _data(self, local: Local) -> TrainingData:
         if self._fed is None:
             self._fed = self._opened(self._bench, local)
         return self._fed
@@ -246,12 +253,12 @@ class Client:
         own = self._own
         return Settings(batch_size=local.batch_size, validation=own.validation, seed=own.seed, keep_features=keep)
 
-    def _opened(self, bench: Bench, local: Local) -> Fed:
+    def _opened(self, bench: Bench, local: Local) -> TrainingData:
         if not len(self._own.data):
             raise DataError(f"client {self.number} has no data.")
         return open_fed(bench, self._own.data, self._settings(local, keep=False), self._own.preprocessing)
 
-    def _features(self, used: Fed, local: Local) -> Source:
+    def _features(self, used: TrainingData, local: Local) -> FeatureSource:
         if self._source is None:
             settings = self._settings(local, keep=self._own.keep_features)
             self._source = features_of(self._bench, used, settings, self._own.folder)
@@ -301,7 +308,7 @@ class Client:
         return Reply(self.number, task.number, task.model_sha256, {}, 0, error=why)
 
 
-def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any) -> Fed:
+def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any) -> TrainingData:
     """Labelled data as the graphs take it.
 
     Args:
@@ -313,10 +320,10 @@ def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any
     Raises:
         DataError: it does not fit, or has no samples or labels.
     """
-    return fed(bench.manifest, bench.model, data, settings, preprocessing=preprocessing, resumed=None)
+    return open_training_data(bench.manifest, bench.model, data, settings, preprocessing=preprocessing, resumed=None)
 
 
-def features_of(bench: Bench, used: Fed, settings: Settings, folder: Path) -> Source:
+def features_of(bench: Bench, used: TrainingData, settings: Settings, folder: Path) -> FeatureSource:
     """What steps begin with, computed once.
 
     Args:
@@ -330,7 +337,7 @@ def features_of(bench: Bench, used: Fed, settings: Settings, folder: Path) -> So
     return open_features(computed, bench.manifest, used, settings, Place(folder, own=True), None)
 
 
-def judged(bench: Bench, used: Fed, source: Source, rows: np.ndarray | None) -> dict[str, Any]:
+def judged(bench: Bench, used: TrainingData, source: FeatureSource, rows: np.ndarray | None) -> dict[str, Any]:
     """Loss and accuracy of the session's values on samples; nothing where there are none.
 
     Args:

@@ -38,7 +38,7 @@ from ..sizes import size_text
 from ..trainability.choices import choose_backend
 from ..trainability.class_weights import resolved
 from ..training.evaluation import evaluate
-from ..training.learned import evaluated_at_chance
+from ..training.learning_check import evaluated_at_chance
 from ..training_runtime import need_runtime
 from . import runs
 from .drawing import draw_comparison
@@ -219,7 +219,7 @@ def compare(
         remove_folder(study.features)
     summaries = summarise(results, len(held))
     warnings = tuple(_at_chance(study, summaries))
-    taken = Feeder(study.model, study.used).taken(study.splits.train)
+    taken = Feeder(study.model, study.used).describe(study.splits.train)
     return Comparison(study.folder, results, summaries, len(held), before, old, taken, warnings)
 
 
@@ -278,7 +278,7 @@ def _begin(
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
-        "data": Feeder(model, used).taken(splits.train),
+        "data": Feeder(model, used).describe(splits.train),
         "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)

@@ -83,7 +83,7 @@ def stability(
     model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    taken = Feeder(model, used).describe(dataset)
     shuffles, notes = _shuffles(model, dataset, used, how, choices, threads)
     report, sizes = progress or silent, shuffles.grouping.sizes
     if how.ray is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..files import make_folder, remove_folder
 from ..selection.record import Selection
-from ..training.rates import EXTENSIONS, Outcome, best_rate, next_rate
+from ..training.rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
 from . import runs
 from .plan import Setting
 from .runner import Runner
@@ -69,15 +69,15 @@ class Trainings:
         """What a training that counts has left."""
         return runs.read(self._folder / f"{self._final(setting, seed, rate)}.json")
 
-    def _try(self, tried: dict[Setting, list[float]]) -> dict[Setting, dict[float, Outcome | None]]:
+    def _try(self, tried: dict[Setting, list[float]]) -> dict[Setting, dict[float, TrialOutcome | None]]:
         """Outcomes of trainings by setting and rate."""
         jobs = {(setting, rate): self._trial(setting, rate) for setting, rates in tried.items() for rate in rates}
         self._train(list(jobs.values()))
-        found: dict[Setting, dict[float, Outcome | None]] = {setting: {} for setting in tried}
+        found: dict[Setting, dict[float, TrialOutcome | None]] = {setting: {} for setting in tried}
         for (setting, rate), job in jobs.items():
             outcome = runs.read(self._folder / f"{job.name}.json")
             failed = outcome["failed"] is not None or outcome["loss"] is None
-            found[setting][rate] = None if failed else Outcome(outcome["accuracy"] or 0.0, outcome["loss"])
+            found[setting][rate] = None if failed else TrialOutcome(outcome["accuracy"] or 0.0, outcome["loss"])
         return found
 
     def _trial(self, setting: Setting, rate: float) -> runs.Job:

@@ -110,8 +110,8 @@ CASES = {
     "preset": Case(
         lambda: score("model.onnx", "d.npz"),
         "score model.onnx d.npz -o s.json",
-        "Give `preset='unit'` (x/255), imagenet or none (as they are), or `preprocessing=Preprocessing(scale=..., ",
-        "Give --preset unit (x/255), imagenet or none (as they are), or --scale, --mean, --std.",
+        "Give `preset='unit'` (x/255), imagenet or none (unchanged), or `preprocessing=Preprocessing(scale=..., ",
+        "Give --preset unit (x/255), imagenet or none (unchanged), or --scale, --mean, --std.",
         "score model.onnx d.npz -o s.json --preset unit",
         lambda: arrays(x=PIXELS),
         2,
@@ -119,8 +119,8 @@ CASES = {
     "16 bits": Case(
         lambda: score("model.onnx", "d.npz", preset="unit"),
         "score model.onnx d.npz -o s.json --preset unit",
-        "`preprocessing=Preprocessing(scale=1.52590219e-05)` (with `mean` and `std` where",
-        "--scale 1.52590219e-05 (with --mean and --std where",
+        "`preprocessing=Preprocessing(scale=1.52590219e-05)` (with `mean` and `std` if",
+        "--scale 1.52590219e-05 (with --mean and --std if",
         "score model.onnx d.npz -o s.json --scale 1.52590219e-05",
         lambda: arrays(x=(X * 65535).astype(np.uint16)),
     ),
@@ -203,16 +203,16 @@ CASES = {
     "flat pictures": Case(
         lambda: score("m.onnx", Data("d.npz")),
         "score m.onnx d.npz -o s.json",
-        "such as `Data(..., layout='N(HW)')`, the last letter",
-        "such as --layout 'N(HW)', the last letter",
+        "such as `Data(..., layout='N(HW)')`; the last letter",
+        "such as --layout 'N(HW)'; the last letter",
         "score m.onnx d.npz -o s.json --layout 'N(HW)'",
         with_data(inputs.flat(1, 8, 6), x=np.ones((40, 48), np.float32)),
     ),
     "hardly pictures": Case(
         lambda: score("m.onnx", "d.npz"),
         "score m.onnx d.npz -o s.json",
-        "or `Data(..., allow_resize=True)` if they are.",
-        "or --allow-resize if they are.",
+        "or, if it is intended, give `Data(..., allow_resize=True)`.",
+        "or, if it is intended, give --allow-resize.",
         "score m.onnx d.npz -o s.json --allow-resize",
         with_data(inputs.flat(3, 32, 32), x=np.zeros((40, 7, 3), np.float32)),
     ),
@@ -244,8 +244,8 @@ CASES = {
     "labels that do not count": Case(
         lambda: evaluate("m.onnx", "d.npz"),
         "evaluate m.onnx d.npz",
-        "say `ignore_label=255`.",
-        "say --ignore-label 255.",
+        "give `ignore_label=255`.",
+        "give --ignore-label 255.",
         "evaluate m.onnx d.npz --ignore-label 255",
         lambda: with_data(masks.per_pixel(1, turned=False), x=masked()[0], y=masked()[1])(),
     ),
@@ -312,10 +312,10 @@ CASES = {
     "no scores": Case(
         lambda: select("model.onnx"),
         "select model.onnx -o s.json",
-        "Score it first (`score('model.onnx', data)`) and give the scores in its place, or choose what needs none: "
+        "Score it first (`score('model.onnx', data)`) and give the scores instead, or use what needs no scores: "
         "`layers`, or `strategy` head",
-        "Score it first (adabet-onnx score model.onnx DATA -o scores.json) and give the scores in its place, or choose "
-        "what needs none: --layers, or --strategy head",
+        "Score it first (adabet-onnx score model.onnx DATA -o scores.json) and give the scores instead, or use what "
+        "needs no scores: --layers, or --strategy head",
         "ADVICE DATA=data.npz",
         code=2,
     ),
@@ -338,8 +338,8 @@ CASES = {
     "an impossible budget": Case(
         lambda: select("scores.json", costs=adabet_onnx.Predictor("model.onnx"), choosing=Choosing(budget=TIGHT)),
         "select scores.json -o s.json --model model.onnx --max-update 1B",
-        "`max_update` 1 B: the least is ",
-        "--max-update 1 B: the least is ",
+        "`max_update` 1 B: the minimum is ",
+        "--max-update 1 B: the minimum is ",
         "select scores.json -o s.json --model model.onnx --max-update 1MB",
         code=2,
     ),

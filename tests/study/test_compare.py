@@ -41,7 +41,7 @@ from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.results import Result, load_results, ranked, save_results, summarise, ties_sentence
 from adabet_onnx.study.ties import Chance
 from adabet_onnx.trainability.choices import Choices
-from adabet_onnx.training.rates import EXTENSIONS, Outcome, best_rate, next_rate
+from adabet_onnx.training.rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
 
 pytestmark = pytest.mark.slow
 
@@ -143,14 +143,14 @@ def test_the_test_data_plays_no_part_in_choosing_a_rate(compared, tmp_path):
 
 
 def test_the_best_rate_wins_and_the_lower_one_in_a_tie():
-    tried = {0.1: Outcome(0.5, 1.0), 0.01: Outcome(0.5, 1.0), 0.001: Outcome(0.4, 0.1), 1.0: None}
+    tried = {0.1: TrialOutcome(0.5, 1.0), 0.01: TrialOutcome(0.5, 1.0), 0.001: TrialOutcome(0.4, 0.1), 1.0: None}
     assert best_rate(tried) == 0.01
-    assert best_rate({0.1: Outcome(0.0, 2.0), 0.01: Outcome(0.0, 1.0)}) == 0.01  # a loss without accuracy
+    assert best_rate({0.1: TrialOutcome(0.0, 2.0), 0.01: TrialOutcome(0.0, 1.0)}) == 0.01  # a loss without accuracy
     assert best_rate({0.1: None}) is None
 
 
 def test_a_grid_grows_where_its_best_is_at_an_edge():
-    low, middle, high = Outcome(0.1, 1.0), Outcome(0.2, 1.0), Outcome(0.3, 1.0)
+    low, middle, high = TrialOutcome(0.1, 1.0), TrialOutcome(0.2, 1.0), TrialOutcome(0.3, 1.0)
     assert next_rate({0.003: low, 0.01: middle, 0.03: high}) == 0.1
     assert next_rate({0.001: high, 0.003: middle, 0.01: low}) == 0.0003
     assert next_rate({0.003: low, 0.01: high, 0.03: middle}) is None

@@ -1,4 +1,4 @@
-"""What a report is made of: runs, comparisons, a stability study, and the model."""
+"""The inputs of a report: a run, a comparison, a stability study, a fleet, and the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..cost.predict import Prediction
 from ..model.open import Model
 from ..scoring.record import Scores
 from ..selection.record import Selection
-from ..study.results import Result
+from ..study.results import Result, Summary, summarise
 from ..study.stability_record import Stability
 from ..trainability.choices import Choices
 from ..training.manifest import Manifest
@@ -19,12 +19,12 @@ from .classes import Evaluation
 
 @dataclass(frozen=True)
 class Curve:
-    """How a training went: per epoch, None where nothing is known.
+    """The course of a training: values per epoch, None if unknown.
 
     Attributes:
-        name: what was trained.
-        train_loss: of each epoch; the first is before training.
-        eval_loss, eval_accuracy: on data set aside, likewise.
+        name: name of the curve.
+        train_loss: training loss after each epoch; the first is before training.
+        eval_loss, eval_accuracy: the same on validation data.
     """
 
     name: str
@@ -34,19 +34,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What run.json says.
+class RunFigures:
+    """The content of run.json.
 
     Attributes:
-        before, after: accuracy, 0 to 1; None where the loss has none.
-        evaluated_on: which data they are of.
-        trainable_share: trained parameters over all.
+        before, after: accuracy, 0 to 1; None if the loss has none.
+        evaluated_on: the data on which accuracy was measured.
+        trainable_share: trained parameters as a share of all.
         measured: (bytes, seconds) of a step by name (inference, selection, all), as far as measured.
         command: the command line, or None.
         batch_size: samples of the step that was measured.
         model_file: the model that was adapted, or None.
-        samples, epochs, kept_views: of the training; 0 where it is not said.
-        evaluation: what it says of classes or outputs; None where it says nothing.
+        samples, epochs, kept_views: size of the training; 0 if unknown.
+        evaluation: figures of classes or outputs; None if there are none.
     """
 
     before: float | None
@@ -64,33 +64,33 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What `adapt` left.
+class AdaptedRun:
+    """The results of `adapt`.
 
     Attributes:
-        selection: what was trained.
-        figures: what run.json says; None where it is not there.
-        curve: of the training; None where there is none.
-        manifest: of the artifacts; None where they are not there.
+        selection: the trained selection.
+        figures: the content of run.json; None if it does not exist.
+        curve: the learning curve; None if there is none.
+        manifest: the manifest of the artifacts; None if they do not exist.
     """
 
     selection: Selection
-    figures: Figures | None
+    figures: RunFigures | None
     curve: Curve | None
     manifest: Manifest | None
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What `compare` left.
+    """The results of `compare`.
 
     Attributes:
         plan: the content of plan.json.
-        test_samples: how many samples accuracies are of.
+        test_samples: number of test samples.
         results: one per strategy, rho and seed.
-        curves: of the first seed of each strategy: the loss of the training that counts, validation figures of the one
-            that its rate was chosen by.
-        batch_size, backend, choices: of the trainings.
+        curves: learning curves for the first seed of each strategy: the loss of the final training, and validation
+            figures of the training by which its learning rate was chosen.
+        batch_size, backend, choices: settings of the trainings.
     """
 
     plan: dict[str, Any]
@@ -103,28 +103,28 @@ class Compared:
 
 
 @dataclass
-class Material:
-    """Everything a report shows; None or empty where it is not there.
+class ReportInputs:
+    """Everything a report shows; None or empty if it does not exist.
 
     Attributes:
-        folder: where it is from.
-        scores: of all layers; for a selection without scores, the layers of its model, where that is found, with
-            nothing measured (``scores.samples`` is empty).
-        run: of `adapt`.
-        compared: of `compare`.
-        stability: how firm rankings are.
-        fleet: what fleet.json says, and the rows of fleet.jsonl; None where there is none.
-        model: what was scored, or selected from without scores.
+        folder: the folder that was read.
+        scores: scores of all layers; for a selection without scores, the layers of its model, if that is found, without
+            measurements (``scores.samples`` is empty).
+        run: the results of `adapt`.
+        compared: the results of `compare`.
+        stability: the results of `stability`.
+        fleet: the content of fleet.json and the rows of fleet.jsonl; None if there are none.
+        model: the model that was scored, or selected from without scores.
         costs: predicted costs by name: inference, selection, all.
-        reach: by layer name, step memory in bytes when this layer is trained alone, with the head; of 64 at most.
-        batch_size: samples of the step that costs are of.
-        commands: command lines that led here.
+        reach: by layer name, step memory in bytes if only this layer and the head are trained; for at most 64 layers.
+        batch_size: samples of the step that costs refer to.
+        commands: command lines that produced the results.
         notes: what is missing, and how to get it.
     """
 
     folder: Path
     scores: Scores | None = None
-    run: Run | None = None
+    run: AdaptedRun | None = None
     compared: Compared | None = None
     stability: Stability | None = None
     fleet: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
@@ -137,9 +137,14 @@ class Material:
 
     @property
     def model_file(self) -> str | None:
-        """Where the model was, as far as a record says."""
+        """The path of the model, if a record contains it."""
         if self.scores is not None:
             return self.scores.model_file
         if self.run is not None:
             return None if self.run.figures is None else self.run.figures.model_file
         return None if self.stability is None else self.stability.model_file
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """The comparison's results by strategy; empty without a comparison."""
+        return [] if self.compared is None else summarise(self.compared.results, self.compared.test_samples)

@@ -1,17 +1,17 @@
-"""A file of arrays, one row per sample, that is read only if it is whole and of the very thing that is asked for.
+"""A file of arrays, one row per sample, that is only used if it is complete and has the expected key.
 
     0           8 bytes     ADABETFT
     8           8 bytes     length of the header, little-endian
     16          32 bytes    SHA-256 of the header
-    48          header      JSON: format "adabet-onnx/features", version 1, key (64 hexadecimal digits: of everything
-                            the values depend on), samples, and arrays: name, dtype, shape (of one sample), offset,
-                            bytes, sha256
+    48          header      JSON: format "adabet-onnx/features", version 1, key (64 hexadecimal digits: a hash of
+                            everything the values depend on), samples, and arrays: name, dtype, shape (of one sample),
+                            offset, bytes, sha256
     offset      bytes       of each array: its numbers, little-endian, the samples first; zeros between arrays, each
                             of which begins at a multiple of 4096
 
-It is written beside its place, brought to the disk and renamed, so that nothing has its name that is not complete. Who
-opens it checks everything: that it is a file and no link, its length, header and key, and the SHA-256 of each array.
-Then it is mapped into memory.
+The file is written under a temporary name, synced to disk and renamed, so a file with the final name is always
+complete. Opening it checks everything: that it is a regular file and not a link, its length, header and key, and the
+SHA-256 of each array. Then it is mapped into memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..portable.features import Features
 FORMAT, VERSION = "adabet-onnx/features", 1
 SUFFIX = ".features"
 _MAGIC, _LEAD, _ALIGNED, _BLOCK = b"ADABETFT", 48, 4096, 1 << 20
-# No link is followed, and nobody waits for what is no file.
+# Do not follow links, and do not block on anything that is not a regular file.
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -45,9 +45,9 @@ class Field:
     """One array of a store.
 
     Attributes:
-        name: of the array.
-        dtype: NumPy's name of it.
-        shape: of one sample.
+        name: name of the array.
+        dtype: NumPy's name of its type.
+        shape: shape of one sample.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Field:
 
     @property
     def kind(self) -> np.dtype:
-        """As it is stored."""
+        """The dtype in which the array is stored."""
         kind: np.dtype = np.dtype(self.dtype).newbyteorder("<")
         return kind
 
     @property
     def bytes(self) -> int:
-        """Of one sample."""
+        """Bytes of one sample."""
         return self.kind.itemsize * math.prod(self.shape)
 
 
@@ -79,13 +79,13 @@ class Store:
         self.features = Features(arrays)
 
     def close(self, *, remove: bool) -> None:
-        """Unmap the file, which nobody may read from then on.
+        """Unmap the file; it must not be read afterwards.
 
         Args:
             remove: also delete it.
         """
         self.features = Features({"": np.empty((0,), np.float32)})
-        with contextlib.suppress(BufferError):  # someone holds an array still
+        with contextlib.suppress(BufferError):  # an array is still referenced
             self._view.close()
         if remove:
             with contextlib.suppress(OSError):
@@ -93,12 +93,12 @@ class Store:
 
 
 def filled(fields: Sequence[Field], samples: int, chunks: Iterable[Mapping[str, np.ndarray]]) -> Features:
-    """The same in memory alone.
+    """Collect the arrays in memory only.
 
     Args:
         fields: the arrays.
-        samples: how many there are.
-        chunks: one after the other, arrays by name.
+        samples: number of samples.
+        chunks: consecutive batches of arrays, by name.
     """
     arrays = {field.name: np.empty((samples, *field.shape), field.dtype) for field in fields}
     start = 0
@@ -113,17 +113,17 @@ def filled(fields: Sequence[Field], samples: int, chunks: Iterable[Mapping[str, 
 def write_store(
     path: Path, key: str, fields: Sequence[Field], samples: int, chunks: Iterable[Mapping[str, np.ndarray]]
 ) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Args:
         path: of the file.
-        key: of everything the values depend on.
+        key: a hash of everything the values depend on.
         fields: the arrays.
-        samples: how many there are.
-        chunks: one after the other, arrays by name.
+        samples: number of samples.
+        chunks: consecutive batches of arrays, by name.
 
     Raises:
-        OutputError: the folder takes no file, or none as large.
+        OutputError: the file cannot be written, or there is no room for it.
     """
     places, end = _places(fields, samples)
     digests = {field.name: hashlib.sha256() for field in fields}
@@ -146,27 +146,27 @@ def write_store(
 
 
 def open_store(path: Path, key: str, fields: Sequence[Field], samples: int) -> Store | None:
-    """Map a file; None where there is none, or not exactly this one.
+    """Map a file into memory; None if it does not exist or does not match exactly.
 
     Args:
         path: of the file.
-        key: a hash of everything that determines the values.
+        key: a hash of everything the values depend on.
         fields: the arrays.
-        samples: how many there are.
+        samples: number of samples.
     """
     try:
         descriptor = os.open(path, _READ)
     except OSError:
         return None
     places, end = _places(fields, samples)
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode) or path.is_symlink() or about.st_size != end:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or path.is_symlink() or status.st_size != end:
         os.close(descriptor)
         return None
     with os.fdopen(descriptor, "rb") as file:
         digests = {field.name: _digest(file, places[field.name], samples * field.bytes) for field in fields}
         begin, head = 0, _head(key, fields, samples, digests)
-        for field in fields:  # what stands before each array
+        for field in fields:  # the bytes before each array
             file.seek(begin)
             if file.read(places[field.name] - begin) != head.ljust(places[field.name] - begin, b"\0"):
                 return None
@@ -180,15 +180,17 @@ def open_store(path: Path, key: str, fields: Sequence[Field], samples: int) -> S
 
 
 def file_bytes(fields: Sequence[Field], samples: int) -> int:
-    """What a file takes."""
+    """The size of a file."""
     return _places(fields, samples)[1]
 
 
 def _places(fields: Sequence[Field], samples: int) -> tuple[dict[str, int], int]:
-    """Where each array begins, and the file ends."""
-    known = "0" * 64
-    head = _LEAD + len(_header(known, fields, samples, dict.fromkeys((field.name for field in fields), known)))
-    places, end = {}, head + 20 * len(fields)  # the offsets, which have at most 20 digits, are not in it yet
+    """Return the offset of each array, and the size of the file."""
+    placeholder = "0" * 64
+    head = _LEAD + len(
+        _header(placeholder, fields, samples, dict.fromkeys((field.name for field in fields), placeholder))
+    )
+    places, end = {}, head + 20 * len(fields)  # reserve room for the offsets, of at most 20 digits each
     for field in fields:
         places[field.name] = -(-end // _ALIGNED) * _ALIGNED
         end = places[field.name] + samples * field.bytes
@@ -214,13 +216,13 @@ def _header(
 
 
 def _head(key: str, fields: Sequence[Field], samples: int, digests: Mapping[str, str]) -> bytes:
-    """What the file begins with: it is the same for the same content, and so is compared as a whole."""
+    """The beginning of the file; it is the same for the same content, so it can be compared as a whole."""
     header = _header(key, fields, samples, digests, _places(fields, samples)[0])
     return _MAGIC + len(header).to_bytes(8, "little") + hashlib.sha256(header).digest() + header
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Have the system say now that there is no room, where it can."""
+    """Reserve disk space, so that a lack of room is reported before anything is computed."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
     else:
@@ -237,7 +239,7 @@ def _digest(file: BinaryIO, offset: int, count: int) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a new name to the disk, where folders can be opened."""
+    """Sync a new file name to disk, on systems where folders can be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

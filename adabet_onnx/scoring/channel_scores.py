@@ -34,7 +34,7 @@ from ..runtime import Threads
 from ..sizes import size_text
 from .betti import betti_numbers
 from .forward import ProbedChannels
-from .groups import Plan, draw_subsets
+from .groups import SamplePlan, draw_subsets
 from .passes import base_bytes, memory_limit, sample_bytes
 from .record import ChannelScores, Scores
 
@@ -139,18 +139,18 @@ def score_channels(
     return dataclasses.replace(scores, layers=rows, channel_layers=tuple(names), notes=noted)
 
 
-def _plan(scores: Scores) -> Plan:
+def _plan(scores: Scores) -> SamplePlan:
     """How samples were grouped."""
     group = len(scores.samples[0]) if scores.samples else 0
     subsets = scores.settings.get("subsets_per_group", 1)
     fits = group >= scores.points >= 4 and all(len(other) == group for other in scores.samples)
     if not fits or not isinstance(subsets, int) or subsets < 1:
         raise UsageError("the scores do not say how their samples were grouped: score again with `score`.")
-    return Plan(scores.points, group, len(scores.samples), subsets)
+    return SamplePlan(scores.points, group, len(scores.samples), subsets)
 
 
 def _fitting(
-    model: Model, plan: Plan, channels: Mapping[str, Channels], limit: int
+    model: Model, plan: SamplePlan, channels: Mapping[str, Channels], limit: int
 ) -> tuple[int, int, tuple[str, ...]]:
     """(samples forwarded together, bytes that are left for their matrices, notes): a whole group, or an equal part.
 
@@ -178,7 +178,7 @@ def _fitting(
     return samples, room, (f"{said}, to keep within {size_text(limit)} of memory",)
 
 
-def _split(plan: Plan, samples: int, scores: Scores, number: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+def _split(plan: SamplePlan, samples: int, scores: Scores, number: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """Parts of a group of so many samples, each with the subsets that are drawn in it; those without are left out."""
     group = np.array(scores.samples[number])
     count = plan.group // samples
