@@ -1,6 +1,6 @@
 """Check a built site: no page or style needs anything from elsewhere, and every local link has a target.
 
-    python docs/site/check_built.py build/site
+python docs/site/check_built.py build/site
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from adabet_onnx import pipeline
 
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-# Pages whose blocks have a test of their own: of all languages, or (in guides for apps) of those other than the shell's,
-# whose commands are much the same in all of these.
+# Pages whose blocks have their own test: for all languages, or, in the guides for apps, for all but the shell's, whose
+# commands are nearly the same in all of these.
 TESTED_ELSEWHERE = {"docs/fleet.md": "test_fleet_deltas.py"}
 CODE_TESTED_ELSEWHERE = {
     "docs/app-android.md": "test_device_android.py",
@@ -188,8 +188,8 @@ def test_files_that_a_page_names_exist(name):
 
 
 def test_blocks_are_seen():
-    text = "Text\n\n    adabet-onnx doctor  # a comment\n\n    adabet-onnx x \\\n        -o y\n\n<!-- not run: why -->\n```js\n1\n```\n"
-    first, second = blocks_of(text)
+    indented = "Text\n\n    adabet-onnx doctor  # a comment\n\n    adabet-onnx x \\\n        -o y\n\n"
+    first, second = blocks_of(f"{indented}<!-- not run: why -->\n```js\n1\n```\n")
     assert commands_of(first) == [["adabet-onnx", "doctor"], ["adabet-onnx", "x", "-o", "y"]]
     assert (second.language, second.text, second.reason) == ("js", "1\n", "why")
     assert sum(len(page(name)) for name in PAGES) > 60
