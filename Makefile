@@ -51,10 +51,10 @@ benchmarks: $(VENV)/.test
 	for benchmark in $(filter-out %/bench_matrix.py,$(wildcard tests/benchmarks/bench_*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
 # What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. It takes hours on a small machine, and
-# continues where it was stopped.
+# continues where it was stopped. With Ray in .venv (pip install ray): make matrix RAY=local, or RAY=HOST:PORT.
 matrix: $(VENV)/.test
 	mkdir -p build docs
-	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl > build/support-matrix.md
+	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl $(addprefix --ray ,$(RAY)) > build/support-matrix.md
 	mv build/support-matrix.md docs/support-matrix.md
 	rm build/matrix.jsonl
 
@@ -97,11 +97,11 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "onnxruntime-openvino could not be installed: its tests are skipped"
 	touch $@
 
-# Flower, for tests of fleets. It needs Python 3.11 or newer.
+# Flower (for Python 3.11 and newer) and Ray, for tests of fleets and clusters.
 .venv-fleet/.installed: pyproject.toml
 	test -x .venv-fleet/bin/python || { rm -rf .venv-fleet; $(PYTHON) -m venv .venv-fleet; }
-	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet]' || \
-	  echo "Flower could not be installed: its tests are skipped"
+	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet,cluster]' || \
+	  echo "Flower or Ray could not be installed: their tests are skipped"
 	touch $@
 
 # The oldest onnxruntime that training steps run on, without this package.

@@ -59,6 +59,7 @@ DOORS = {
     "onnxruntime.training": {"training_runtime.py"},
     "ripser": {"scoring/betti.py"},
     "flwr": {"fleet/flower.py", "fleet/flower_client.py", "fleet/flower_server.py"},
+    "ray": {"study/ray_cluster.py"},
 }
 # What a function may import when it is called: libraries that are slow to import and that not every call needs, and
 # what not every system has.
@@ -70,6 +71,7 @@ LATE = {
     "onnxruntime",
     "pandas",
     "polars",
+    "ray",
     "ripser",
     "safetensors",
     "scipy",
