@@ -49,12 +49,21 @@ def _command(name: str, parent: click.Context) -> Iterator[str]:
         record = option.get_help_record(context)
         if record is not None:
             group = option.group if isinstance(option, Option) else GROUPS[-1]
-            rows[group].append(f"| `{_cell(record[0])}` | {_escaped(_cell(record[1]))} |")
+            rows[group].append(_row(option, *record))
     for group, records in rows.items():
         if records:
             yield f"| {group} | |\n|:--|:--|\n" + "\n".join(records) + "\n"
     if command.epilog:
         yield _prose(command.epilog)
+
+
+def _row(option: click.Parameter, name: str, text: str) -> str:
+    """A row of a table: the option, and what it means, with its choices."""
+    if isinstance(option.type, click.Choice):
+        name = name.partition(" [")[0]
+        described, bracket, default = text.partition("  [")
+        text = f"{described} One of {', '.join(option.type.choices)}.{bracket}{default}"
+    return f"| `{name}` | {_escaped(text)} |"
 
 
 def _prose(text: str) -> str:
@@ -70,9 +79,5 @@ def _prose(text: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _escaped(text: str) -> str:
-    return re.sub(r"([*_<>\[\]])", r"\\\1", text)
+    return re.sub(r"([*_<>\[\]|])", r"\\\1", text)

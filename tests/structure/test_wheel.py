@@ -36,7 +36,7 @@ def run(*command, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """A folder with the sdist of a copy of the project (nothing is built into the checkout) and the wheel made of it."""
+    """A folder with an sdist and the wheel that is built from it. They are built from a copy of the project."""
     folder = tmp_path_factory.mktemp("built")
     ignored = shutil.ignore_patterns(".git", ".venv*", "adabet-demo", "build", "dist", "node_modules", ".*_cache")
     shutil.copytree(ROOT, folder / "source", ignore=ignored)
