@@ -104,9 +104,7 @@ def test_an_interrupted_run_says_how_it_goes_on(command, monkeypatch):
     monkeypatch.setattr(run_module, "take_data", interrupted)
     said = command("run", "model.onnx", "new data.npz", "-o", "out", code=130)
     assert said.out == ""
-    assert (
-        said.err.lstrip() == "Interrupted. It goes on with: adabet-onnx run model.onnx 'new data.npz' -o out --resume\n"
-    )
+    assert said.err.lstrip() == "Interrupted. Resume with: adabet-onnx run model.onnx 'new data.npz' -o out --resume\n"
 
 
 # --- completion ------------------------------------------------------------------------------------------------------

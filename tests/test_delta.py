@@ -447,7 +447,7 @@ def test_the_commands(artifacts, tmp_path, monkeypatch, adabet):
     monkeypatch.chdir(tmp_path)
     assert "numbers in" in adabet("delta", "save", artifacts, "-o", "p.safetensors").out
     shown = adabet("delta", "show", "p.safetensors").out
-    assert "SHA-256: right" in shown
+    assert "SHA-256: correct" in shown
     assert "entry: all" in shown
     assert "adapted model" in adabet("delta", "apply", artifacts, "p.safetensors", "-o", "adapted.onnx").out
     adabet("export", artifacts, "-o", "exported.onnx", "-q")

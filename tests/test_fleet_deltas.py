@@ -203,7 +203,7 @@ def test_simulate_says_what_came_of_it(adabet, tmp_path):
     said = adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *quick).out
     assert re.search(r"^votes: 4 clients, agreement \(Kendall's W\) 0\.\d\d; first head", said, re.MULTILINE)
     assert re.search(r"^round +1 +4 clients +loss \d", said, re.MULTILINE)
-    assert "a client gets" in said
+    assert "each client downloads" in said
     more = ["--resume", "--json", *quick[:3], "2", *quick[4:]]
     found = json.loads(adabet("fleet", "simulate", "model.onnx", "new_domain.npz", "-o", "f", *more).out)
     assert [row["round"] for row in found["rounds"]] == [0, 1, 2]

@@ -161,7 +161,10 @@ def _target(folder: Path, read: dict[int, Delta], entry: str | None) -> _Target:
         }
         return _Target(f"{chosen!r} of {folder}", device.model_sha256, chosen, start)
     if not (folder / MANIFEST).is_file():
-        raise RecordError(f"{folder} is neither an artifact folder (no {MANIFEST}) nor a device package.")
+        raise RecordError(
+            f"{folder} is neither an artifact folder (no {MANIFEST}) nor a device package (no device.json). Give a "
+            "folder that `make_artifacts`, `make_device` or `make_menu` wrote."
+        )
     manifest = load_manifest(folder)
     values, _ = manifest.read_checkpoint(manifest.initial, PROPERTY)
     own = str(manifest.content["selection"]["strategy"])
