@@ -56,6 +56,7 @@ INSIDE = [
     "fleet",
     "outcome",
     "pipeline",
+    "adaptation",
     "study",
     "report",
     "demo",

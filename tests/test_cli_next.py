@@ -80,7 +80,7 @@ def test_no_comparison_is_proposed_without_test_data(command):
         np.savez("all.npz", x=data["x_train"], y=data["y_train"])
     out = command("run", "model.onnx", "all.npz", "-o", "out of all", *RUN).out
     assert [shlex.split(step)[1] for step in steps(out)] == ["predict", "evaluate", "report"]
-    assert "hint      figures of samples that were trained on flatter: give test data too" in out
+    assert "hint      metrics on training samples are too optimistic: give test data too" in out
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_deltas_of_a_package(trained, tmp_path):
 
 def test_nothing_that_is_read_is_written_over(trained, tmp_path):
     folder, paths = trained
-    with pytest.raises(UsageError, match="which is read as well"):
+    with pytest.raises(UsageError, match="which is also an input"):
         merge_deltas(folder, paths, paths[1])
     with pytest.raises(RecordError, match="neither an artifact folder"):
         merge_deltas(tmp_path, paths, tmp_path / "m")

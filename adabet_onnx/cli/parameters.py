@@ -35,11 +35,11 @@ class Size(click.ParamType[int]):
 
 
 class Share(float):
-    """A multiple of what training all layers takes."""
+    """A multiple of the cost of training all layers."""
 
 
 class ShareType(click.ParamType[Share]):
-    """A multiple of what training all layers takes: 0.5x."""
+    """A multiple of the cost of training all layers: 0.5x."""
 
     name = "share"
 
@@ -49,7 +49,7 @@ class ShareType(click.ParamType[Share]):
             return value
         match = re.fullmatch(r"\s*(\d*\.?\d+)\s*x\s*", str(value).lower())
         if match is None or not 0 < float(match[1]) < math.inf:
-            self.fail(f"{value!r} is not a multiple of what training all layers takes, such as 0.5x.", param, ctx)
+            self.fail(f"{value!r} is not a multiple of the cost of training all layers, such as 0.5x.", param, ctx)
         return Share(match[1])
 
 
@@ -57,7 +57,7 @@ SHARE = ShareType()
 
 
 class Limit(click.ParamType["int | Share"]):
-    """A number of bytes, or a share of what training all layers takes: 64MB, 0.25x."""
+    """A number of bytes, or a share of the cost of training all layers: 64MB, 0.25x."""
 
     name = "limit"
 
