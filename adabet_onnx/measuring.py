@@ -116,7 +116,7 @@ def predicted(
 
 
 def trainable_share(model: Model, selection: Selection) -> float:
-    """Return the fraction of parameters that are trained, 0 to 1; partly trained layers count by their chosen channels."""
+    """Return the fraction of parameters that are trained, 0 to 1; of partly trained layers, only chosen channels."""
     chosen = set(selection.parameters)
     sizes = {parameter.name: parameter.size for layer in model.layers for parameter in layer.parameters}
     left_out = 0.0

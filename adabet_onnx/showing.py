@@ -123,7 +123,11 @@ def html_table(
         gap = f'<td colspan="{len(headings)}" style="text-align: center">{escape(left_out)}</td>'
         body = [*body[:front], gap, *body[len(body) - _ROWS + front :]]
     head = "".join(_cell("th", headings[column], right[column]) for column in columns)
-    return f"<div><p><b>{escape(clipped(title, 2 * _CELL))}</b></p><table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>{''.join(f'<p>{escape(clipped(line, 5 * _CELL))}</p>' for line in lines)}</div>"
+    return (
+        f"<div><p><b>{escape(clipped(title, 2 * _CELL))}</b></p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in body)}</tbody></table>"
+        f"{''.join(f'<p>{escape(clipped(line, 5 * _CELL))}</p>' for line in lines)}</div>"
+    )
 
 
 def _cell(tag: str, content: object, right: bool) -> str:
