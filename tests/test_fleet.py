@@ -531,9 +531,7 @@ def test_a_round_below_the_minimum_is_repeated_and_then_ends_clearly(tmp_path):
     for states in kept:
         states.clear()
     given_up = served(tmp_path / "up", bench, Failing(members(), {0, 2}, {2, 3}), **how)
-    with pytest.raises(
-        TrainingError, match=r"round 2 got 1 valid replies, fewer than 3 .* 2 times .* client 2: it"
-    ):
+    with pytest.raises(TrainingError, match=r"round 2 got 1 valid replies, fewer than 3 .* 2 times .* client 2: it"):
         given_up.run()
     resumed = served(tmp_path / "up", bench, InProcess(members()), **how)
     rows = resumed.run(resume=True)
@@ -731,7 +729,10 @@ def test_what_a_fleet_cannot_do(files, tmp_path):
         (replace(HOW, backend="ort"), "leave `backend` out"),
         (replace(HOW, choosing=Choosing(channel_rho=0.5)), "leave `channel_rho` out"),
         (replace(HOW, choosing=Choosing(strategy="b1")), "votes by the strategy adabet, not b1"),
-        (Adapting(choosing=HOW.choosing, scoring=HOW.scoring, settings=Settings(head_init="fitted")), "is not possible"),
+        (
+            Adapting(choosing=HOW.choosing, scoring=HOW.scoring, settings=Settings(head_init="fitted")),
+            "is not possible",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             simulate_fleet(*files, tmp_path / "f", fleet=Fleet(clients=3, rounds=1), adapting=how)
