@@ -710,13 +710,13 @@ def test_a_simulation_goes_on(files, tmp_path):
         ({"aggregation": "fedsgd"}, "unknown aggregation 'fedsgd'"),
         ({"clients": 0}, "`clients` must be at least 1"),
         ({"rounds": -1}, "`rounds` must be at least 0"),
-        ({"per_round": 30}, "of 20 clients 30 are asked"),
+        ({"per_round": 30}, "30 of 20 clients are asked"),
         ({"minimum": 21}, "21 must reply"),
         ({"proximal": -1.0}, "`proximal` must be at least 0"),
         ({"max_norm": 0.0}, "`max_norm` must be above 0"),
         ({"partition": "x"}, "unknown partition 'x'"),
         ({"client_memory": ("much",)}, "client_memory"),
-        ({"client_memory": ("1MB",), "aggregation": "krum"}, "`aggregation='krum'` and `privacy_noise` cannot take in"),
+        ({"client_memory": ("1MB",), "aggregation": "krum"}, "`aggregation='krum'` and `privacy_noise` do not support"),
     ],
 )
 def test_options_out_of_range(given, words):
@@ -728,7 +728,7 @@ def test_what_a_fleet_cannot_do(files, tmp_path):
     for how, words in (
         (replace(HOW, backend="ort"), "leave `backend` out"),
         (replace(HOW, choosing=Choosing(channel_rho=0.5)), "leave `channel_rho` out"),
-        (replace(HOW, choosing=Choosing(strategy="b1")), "votes by the strategy adabet, not b1"),
+        (replace(HOW, choosing=Choosing(strategy="b1")), "votes with the strategy adabet, not b1"),
         (
             Adapting(choosing=HOW.choosing, scoring=HOW.scoring, settings=Settings(head_init="fitted")),
             "is not possible",

@@ -137,7 +137,7 @@ def test_what_a_profile_says_of_a_provider(tmp_path, events, said):
 
 def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
     """Of the real runtime: the provider that is named takes nothing, for it is not there."""
-    monkeypatch.setattr(placement, "_told", set())
+    monkeypatch.setattr(placement, "_warned", set())
     monkeypatch.setattr(placement.tempfile, "tempdir", str(tmp_path))
     model = tiny.conv_net()
     options = runtime.session_options(1)
