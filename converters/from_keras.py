@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 import onnx
 from converting import IR_VERSION, OPSET, ConversionError, Feeds, ModelInput, failing, finish, parse, parser, run
-from converting_normalisations import fold, fuse_images, fuse_others
+from keras_normalisations import fold, fuse_images, fuse_others
 from onnx import numpy_helper
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -59,7 +59,7 @@ def test_a_script_names_what_it_imports_and_does_not_import_us(script):
     text = script.read_text(encoding="utf-8")
     block = re.match(r"# /// script\n((?:#.*\n)+?)# ///\n", text)[1]
     named = re.findall(r'"([a-z][a-z0-9-]*)[^"]*"', block.split("dependencies")[1])
-    shared = list(CONVERTERS.glob("converting*.py"))
+    shared = [*CONVERTERS.glob("converting*.py"), *CONVERTERS.glob(f"{script.stem.removeprefix('from_')}_*.py")]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (script, *shared)]
     found = set()
     for node in (node for tree in trees for node in ast.walk(tree)):

@@ -9,7 +9,7 @@
  * A function that can fail returns ADABET_OK or what went wrong, and says so in an adabet_error (which may be NULL).
  * Nothing is printed, nothing ends the program, and what a failed call had begun to write is removed.
  *
- * Data are arrays as the model takes them, sample after sample, little-endian, with the number of bytes they have.
+ * Data are arrays in the form of the model's input, sample after sample, little-endian, with the number of bytes they have.
  * A package and its models may be used by one thread at a time.
  */
 #ifndef ADABET_H
@@ -34,7 +34,7 @@ typedef enum {
     ADABET_WRONG_LABEL, /* a label is out of range */
     ADABET_NOT_FINITE,  /* a loss, an activation or a number read is NaN or infinite */
     ADABET_NO_MEMORY,
-    ADABET_STORAGE,     /* a file cannot be written: no room, no permission */
+    ADABET_STORAGE,     /* a file cannot be written: no space or no permission */
     ADABET_WRONG_MODEL, /* a delta or progress of another model, package, entry or job */
     ADABET_TOO_FEW,     /* samples */
     ADABET_CANCELLED,   /* by the caller's function */
@@ -163,7 +163,7 @@ typedef struct {
 /* What the package says to begin with, for its first entry. */
 adabet_fit_options adabet_fit_defaults(const adabet_package *package);
 
-/* On success *made is what was learned. After ADABET_CANCELLED and ADABET_NOT_FINITE it is what whole epochs had
+/* On success *made is what was learned. After ADABET_CANCELLED and ADABET_NOT_FINITE it is what complete epochs had
  * learned, or NULL where there was none; after other errors NULL. Free it with adabet_model_free. */
 adabet_code adabet_fit(adabet_package *package, const adabet_data *data, const adabet_fit_options *options,
                        adabet_model **made, adabet_error *error);

@@ -251,7 +251,7 @@ const ab_value *ab_number(ONNXTensorElementDataType dtype); /* of one number: fl
 
 /* ---- training (features.c, state.c, fit.c, evaluate.c) ----------------------------------------------------------- */
 
-/* What steps go on from, for all samples: an array for each boundary. */
+/* What training steps start from, for all samples: an array for each boundary. */
 typedef struct {
     const char **arrays; /* of the caller's data, or in made */
     char **made;

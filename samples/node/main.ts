@@ -16,7 +16,7 @@ const USAGE = `usage: node main.js show    DEVICE
 
 X.bin and Y.bin are raw little-endian numbers, one sample after the other; --x NAME=X.bin for each input of a model with
 several. Without --entry, fit scores the layers with X.bin and takes the entry that is worth most within --memory.
-With --progress, fit goes on from FILE if there is one, and stores there after each epoch.
+With --progress, fit resumes from FILE if there is one, and stores there after each epoch.
 --threads N is the runtime's number of threads, 1 where it is left out.`;
 
 const OPTIONS = {

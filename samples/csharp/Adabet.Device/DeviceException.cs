@@ -13,15 +13,15 @@ namespace Adabet.Device
         WrongHash,
         /// <summary>Data or a tensor of another size or type than the model takes.</summary>
         WrongShape,
-        /// <summary>A label that is no class.</summary>
+        /// <summary>A label that is not a class.</summary>
         LabelOutOfRange,
         /// <summary>Numbers that are NaN or infinite.</summary>
         NotFinite,
-        /// <summary>Training diverged; the values of the last whole epoch remain.</summary>
+        /// <summary>Training diverged; the values of the last complete epoch remain.</summary>
         LossNotFinite,
         /// <summary>There is no memory left, or less was allowed than is needed.</summary>
         OutOfMemory,
-        /// <summary>A file cannot be written: no room, no permission.</summary>
+        /// <summary>a file cannot be written: no space or no permission.</summary>
         Storage,
         /// <summary>A delta or progress of another model, package, entry or training.</summary>
         WrongModel,

@@ -6,7 +6,7 @@ namespace Adabet.Device
     /// <summary>How an entry is trained. What is null is as the package says, or as training was begun before.</summary>
     public sealed class FitOptions
     {
-        /// <summary>Whole epochs when it is done, those before it went on counted.</summary>
+        /// <summary>Complete epochs when it is done, those before it went on counted.</summary>
         public int? Epochs { get; set; }
         /// <summary>Samples of a step.</summary>
         public int? BatchSize { get; set; }
@@ -21,7 +21,7 @@ namespace Adabet.Device
         public string ProgressFile { get; set; }
         /// <summary>Evaluated after each epoch.</summary>
         public Labelled HeldOut { get; set; }
-        /// <summary>Compute the frozen part once for each sample and keep it, or anew for each batch, to save memory.</summary>
+        /// <summary>Compute the frozen part once for each sample and keep it, or again for each batch, to save memory.</summary>
         public bool KeepFeatures { get; set; } = true;
         /// <summary>Pauses training between steps.</summary>
         public TrainingPause Pause { get; set; }
@@ -42,7 +42,7 @@ namespace Adabet.Device
             going.Reset();
         }
 
-        /// <summary>Go on.</summary>
+        /// <summary>Resume.</summary>
         public void Continue()
         {
             going.Set();
@@ -95,7 +95,7 @@ namespace Adabet.Device
             HeldOut = heldOut;
         }
 
-        /// <summary>Whole epochs so far.</summary>
+        /// <summary>Complete epochs so far.</summary>
         public long Epoch { get; }
         /// <summary>Steps so far.</summary>
         public long Step { get; }

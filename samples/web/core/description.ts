@@ -13,7 +13,7 @@ export interface Port {
   readonly shape: Shape;
 }
 
-/** An output of the prediction graphs; its shape is for people ("3*N" too): what comes out has its own. */
+/** An output of the prediction graphs; its shape is informational ("3*N" too): what comes out has its own. */
 export interface OutputPort {
   readonly name: string;
   readonly dtype: string;

@@ -8,9 +8,9 @@ export type ErrorCode =
   | "wrong-shape"
   /** Numbers that are NaN or infinite. */
   | "not-finite"
-  /** A label that is no class. */
+  /** A label that is not a class. */
   | "label-out-of-range"
-  /** Training diverged; the state of the last whole epoch remains. */
+  /** Training diverged; the state of the last complete epoch remains. */
   | "loss-not-finite"
   /** The runtime or the program had no memory left, or less was allowed than is needed. */
   | "out-of-memory"
@@ -72,7 +72,7 @@ export function wrapped(error: unknown, doing: string): DeviceError {
   if (STORAGE.test(all)) {
     return new DeviceError(
       "storage-full",
-      `No room left to store while ${doing}: ${text}. Delete something and go on.`,
+      `No space left to store while ${doing}: ${text}. Free some space and try again.`,
       error,
     );
   }

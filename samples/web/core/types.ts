@@ -128,7 +128,7 @@ export interface StepReport {
 
 export interface EpochReport {
   readonly kind: "epoch";
-  /** Whole epochs so far. */
+  /** Complete epochs so far. */
   readonly epoch: number;
   /** Steps so far. */
   readonly step: number;
@@ -136,12 +136,12 @@ export interface EpochReport {
   readonly loss: number;
   /** Of `heldOut`; null where there is none. */
   readonly heldOut: Evaluation | null;
-  /** What to store, so that `resume` goes on from here. */
+  /** What to store, so that `resume` resumes from here. */
   readonly progress: Uint8Array;
 }
 
 export interface StepsOptions {
-  /** Whole epochs when it is done, those before `resume` counted; the package's own where it is left out. */
+  /** Complete epochs when it is done, those before `resume` counted; the package's own where it is left out. */
   readonly epochs?: number;
   /** Samples of a step; the package's own where it is left out. */
   readonly batchSize?: number;
@@ -151,9 +151,9 @@ export interface StepsOptions {
   readonly seed?: number;
   /** Evaluated after each epoch. */
   readonly heldOut?: Labelled;
-  /** Compute the frozen part once for each sample and keep it (the default), or anew for each batch, to save memory. */
+  /** Compute the frozen part once for each sample and keep it (the default), or again for each batch, to save memory. */
   readonly keepFeatures?: boolean;
-  /** Training stops before the next step; what remains is the state of the last whole epoch. */
+  /** Training stops before the next step; what remains is the state of the last complete epoch. */
   readonly signal?: Signal;
 }
 
@@ -182,9 +182,9 @@ export interface Output {
 /** One entry of a package being trained. `device.training(name)` makes one. */
 export interface Training {
   readonly entry: Entry;
-  /** Whole epochs so far. */
+  /** Complete epochs so far. */
   readonly epoch: number;
-  /** Steps so far, of whole epochs. */
+  /** Steps so far, of complete epochs. */
   readonly step: number;
 
   /**
@@ -195,7 +195,7 @@ export interface Training {
 
   /**
    * Train step by step: each step is done when the next report is asked for, so that not asking is a pause. A loop
-   * that is left early leaves the state of the last whole epoch.
+   * that is left early leaves the state of the last complete epoch.
    */
   steps(data: Labelled, options?: StepsOptions): AsyncGenerator<StepReport | EpochReport, void, undefined>;
 
@@ -210,12 +210,12 @@ export interface Training {
 
   /** What was trained, as a file that travels: parameters and statistics. */
   delta(): Uint8Array;
-  /** Take the values of a delta of the same model and entry; epochs, steps and the optimizer begin anew. */
+  /** Take the values of a delta of the same model and entry; epochs, steps and the optimizer start again. */
   applyDelta(bytes: Uint8Array): Promise<void>;
 
-  /** What an interrupted training goes on from: all values after the last whole epoch. */
+  /** What an interrupted training resumes from: all values after the last complete epoch. */
   progress(): Uint8Array;
-  /** Go on from stored progress of the same package and entry. */
+  /** Resume from stored progress of the same package and entry. */
   resume(bytes: Uint8Array): Promise<void>;
   /** Go back to the package's initial values. */
   reset(): Promise<void>;

@@ -7,7 +7,7 @@ import { disagreement, Engine } from "./engine.js";
 import type { EpochView, News, TrainOptions } from "./protocol.js";
 import type { Session } from "./session.js";
 
-const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is computed anew for each batch
+const MOST_FEATURES = 256 * 2 ** 20; // beyond, the frozen part is recomputed for each batch
 
 export class Run {
   state: "idle" | "running" | "paused" = "idle";
@@ -78,7 +78,7 @@ export class Run {
     this.state = "running";
   }
 
-  /** End before the next step; what remains is the state of the last whole epoch. */
+  /** End before the next step; what remains is the state of the last complete epoch. */
   stop(): void {
     this.signal.aborted = true;
     this.release();

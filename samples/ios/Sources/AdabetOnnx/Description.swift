@@ -103,7 +103,7 @@ public struct Entry: Sendable {
     var stateBytes: Int { max(tensors.last.map { $0.offset + $0.type.bytes } ?? 0, selectedBytes) }
 }
 
-/// What the frozen graph gives and steps go on from.
+/// What the frozen graph gives and steps start from.
 struct Boundary: Sendable {
     let type: TensorType
     /// Which of the model's inputs it is, unchanged; nil for what the frozen graph computes.

@@ -41,11 +41,11 @@ public final class Device: Sendable {
         let path = folder + "/" + file.name
         let found = try hashed ? Files.hash(path) : (bytes: Files.size(path), hex: file.sha256)
         guard found.bytes == file.bytes else {
-            let expected = "expected \(file.bytes): copy the package anew"
+            let expected = "expected \(file.bytes): copy the package again"
             throw DeviceError(.wrongFile, "\(path) has \(found.bytes) bytes; \(expected)")
         }
         guard found.hex == file.sha256 else {
-            let expected = "expected \(file.sha256): copy the package anew"
+            let expected = "expected \(file.sha256): copy the package again"
             throw DeviceError(.wrongHash, "\(path) has the SHA-256 \(found.hex); \(expected)")
         }
     }

@@ -16,7 +16,7 @@ public struct DeviceError: Error, LocalizedError, CustomStringConvertible, Senda
         /// A loss, an activation or a number read is NaN or infinite.
         case notFinite = "not finite"
         case noMemory = "no memory"
-        /// A file cannot be written: no room, no permission.
+        /// A file cannot be written: no space or no permission.
         case storage
         /// A delta or progress of another model, package, entry or training.
         case wrongModel = "wrong model"

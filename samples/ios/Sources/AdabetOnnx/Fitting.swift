@@ -4,7 +4,7 @@ import Foundation
 public struct FitOptions: Sendable {
     public var learningRate: Double?
     public var batchSize: Int?
-    /// Whole epochs when it is done, those before counted.
+    /// Complete epochs when it is done, those before counted.
     public var epochs: Int?
     /// Of the order of samples.
     public var seed: UInt32?
@@ -41,7 +41,7 @@ public struct TrainingProgress: Sendable {
     public let heldOut: Evaluation?
 }
 
-/// Where training is: after whole epochs.
+/// Where training is: after complete epochs.
 struct Place: Equatable, Sendable {
     var epoch: Int
     var step: Int
@@ -54,8 +54,8 @@ extension Model {
     ///
     /// - Parameter onProgress: called and awaited after each step and each epoch: while it does not return, training is
     ///   paused. To stop, cancel the task.
-    /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what whole epochs had learned
-    ///   remains, and `fit` goes on from there.
+    /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what complete epochs had learned
+    ///   remains, and `fit` resumes from there.
     public func fit(
         _ samples: Samples, _ options: FitOptions = FitOptions(),
         onProgress: (@Sendable (TrainingProgress) async -> Void)? = nil
@@ -107,7 +107,7 @@ extension Model {
             let found = "seed \(place.seed), batch size \(place.batchSize), \(place.step) steps after epoch \(place.epoch)"
             let expected = "seed \(plan.seed), batch size \(plan.batchSize), \(plan.steps) steps in an epoch"
             throw DeviceError(
-                .wrongModel, "\(source) is of another training: \(found); expected \(expected). Remove it to begin anew")
+                .wrongModel, "\(source) is of another training: \(found); expected \(expected). Remove it to start again")
         }
     }
 
@@ -128,7 +128,7 @@ extension Model {
         return sum / Double(order.count)
     }
 
-    /// Keeps the values of a whole epoch, and stores them.
+    /// Keeps the values of a complete epoch, and stores them.
     private func end(_ epoch: Int, _ run: FitRun, _ plan: FitPlan) throws {
         if let name = notFinite(entry.tensors, in: run.values) {
             let advice = "take a smaller learning rate than \(plan.learningRate)"
@@ -148,7 +148,7 @@ extension Model {
     }
 }
 
-/// What was asked for, looked at.
+/// What was asked for, checked.
 private struct FitPlan {
     let samples: CheckedSamples
     let learningRate: Double
@@ -188,7 +188,7 @@ private struct FitPlan {
     }
 }
 
-/// Steps, with two sets of values that take turns as what is read and what is written.
+/// Steps, with two sets of values that alternate as input and output.
 private final class FitRun {
     private let device: Device
     private let entry: Entry

@@ -2,11 +2,11 @@ import Foundation
 
 /// An entry with values for what it trains: train it, predict with it, save what it has learned.
 ///
-/// Whatever is asked while it is being trained is answered with the values of the last whole epoch.
+/// Whatever is asked while it is being trained is answered with the values of the last complete epoch.
 public actor Model {
     public nonisolated let device: Device
     public nonisolated let entry: Entry
-    /// After the last whole epoch, laid out as the state.
+    /// After the last complete epoch, laid out as the state.
     var kept: Memory
     /// Where training is; nil before any.
     var place: Place?
@@ -20,7 +20,7 @@ public actor Model {
         self.place = place
     }
 
-    /// Whole epochs so far.
+    /// Complete epochs so far.
     public var epoch: Int { place?.epoch ?? 0 }
 
     /// Goes back to the values of the package.

@@ -29,7 +29,7 @@ public enum class Problem(
     /** There is no memory left, or less is allowed than is needed. */
     NO_MEMORY("no memory"),
 
-    /** A file cannot be written: no room, no permission. */
+    /** A file cannot be written: no space or no permission. */
     STORAGE("storage"),
 
     /** A delta or progress of another model, package, entry or job. */

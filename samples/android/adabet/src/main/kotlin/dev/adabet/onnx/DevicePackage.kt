@@ -123,12 +123,12 @@ public class DevicePackage private constructor(
 
     public companion object {
         /**
-         * Opens a package: every file is held against its size and SHA-256.
+         * Opens a package: every file is checked against its size and SHA-256.
          *
          * @param folder of real files: an app copies its assets out first
          * @param threads for one operator
          * @param frozenOn where the frozen graph runs, whose weights are constant
-         * @throws DeviceException it is no package, or damaged; ONNX Runtime is too old
+         * @throws DeviceException it is not a package, or damaged; ONNX Runtime is too old
          */
         @JvmStatic
         @JvmOverloads

@@ -11,7 +11,7 @@ public class FitOptions {
     public var learningRate: Double? = null
     public var batchSize: Int? = null
 
-    /** Whole epochs when it is done, those of [progress] counted. */
+    /** Complete epochs when it is done, those of [progress] counted. */
     public var epochs: Int? = null
 
     /** Of the order of samples: 0 to 2^32 - 1. */
@@ -60,8 +60,8 @@ public sealed class FitEvent {
 }
 
 /**
- * Training of an entry, in the documented order, with two sets of values that take turns as what is read and what is
- * written. Nothing is asked for in a step: memory stays as it is.
+ * Training of an entry, in the documented order, with two sets of values that alternate as input and
+ * output. Nothing is asked for in a step: memory stays as it is.
  */
 internal class Trainer(private val device: DevicePackage, private val samples: Samples, options: FitOptions) {
     private val description = device.description
@@ -125,7 +125,7 @@ internal class Trainer(private val device: DevicePackage, private val samples: S
                 Problem.WRONG_MODEL,
                 "$progress is of another training: seed ${place.seed}, batch size ${place.batchSize}, ${place.step} " +
                     "steps after epoch ${place.epoch}; expected seed $seed, batch size $batchSize, $steps steps in " +
-                    "an epoch. Remove it to begin anew",
+                    "an epoch. Remove it to start again",
             )
         return place
     }
