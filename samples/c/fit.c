@@ -55,7 +55,7 @@ static size_t state_bytes(const ab_entry *entry) {
     return end > entry->selected_bytes ? end : entry->selected_bytes;
 }
 
-/* Initial values, or those of the progress file where there is one. */
+/* Initial values, or those of the progress file if there is one. */
 static adabet_code load_values(training *t, adabet_error *error) {
     const ab_entry *entry = t->entry;
     size_t bytes = state_bytes(entry);

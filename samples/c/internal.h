@@ -28,7 +28,7 @@ adabet_code ab_fail(adabet_error *error, adabet_code code, const char *format, .
 adabet_code ab_no_memory(adabet_error *error);
 bool ab_product(size_t a, size_t b, size_t *product); /* false: it is more than a size_t holds */
 
-/* Room for so many bytes, aligned for any tensor; NULL where there is none. Freed with free. */
+/* Room for so many bytes, aligned for any tensor; NULL if there is none. Freed with free. */
 void *ab_room(size_t bytes);
 
 /* ---- random numbers (random.c) ----------------------------------------------------------------------------------- */

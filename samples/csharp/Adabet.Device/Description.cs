@@ -62,11 +62,11 @@ namespace Adabet.Device
         internal TrainingDefaults() { }
         /// <summary>Above 0.</summary>
         public double LearningRate { get; internal set; }
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public int BatchSize { get; internal set; }
         /// <summary>How often each sample is seen.</summary>
         public int Epochs { get; internal set; }
-        /// <summary>Of the order of samples.</summary>
+        /// <summary>Random seed of the order of samples.</summary>
         public uint Seed { get; internal set; }
     }
 
@@ -139,7 +139,7 @@ namespace Adabet.Device
             Bytes = bytes;
         }
 
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public long Batch { get; }
         /// <summary>What that takes.</summary>
         public long Bytes { get; }

@@ -3,20 +3,20 @@ using System.Threading;
 
 namespace Adabet.Device
 {
-    /// <summary>How an entry is trained. What is null is as the package says, or as training was begun before.</summary>
+    /// <summary>How an entry is trained. Null means the package's value, or that of the training to resume.</summary>
     public sealed class FitOptions
     {
-        /// <summary>Complete epochs when it is done, those before it went on counted.</summary>
+        /// <summary>Total number of epochs, including those before it was resumed.</summary>
         public int? Epochs { get; set; }
-        /// <summary>Samples of a step.</summary>
+        /// <summary>Samples per step.</summary>
         public int? BatchSize { get; set; }
         /// <summary>Above 0.</summary>
         public double? LearningRate { get; set; }
-        /// <summary>Of the order of samples.</summary>
+        /// <summary>Random seed of the order of samples.</summary>
         public uint? Seed { get; set; }
         /// <summary>
-        /// A file that is written after each epoch, and gone on from where it exists. The same samples in the same order
-        /// then give the same bits as without the interruption.
+        /// A file written after each epoch, from which training resumes if it exists. With the same
+        /// samples in the same order, results are bit-identical to those without the interruption.
         /// </summary>
         public string ProgressFile { get; set; }
         /// <summary>Evaluated after each epoch.</summary>
@@ -25,13 +25,13 @@ namespace Adabet.Device
         public bool KeepFeatures { get; set; } = true;
         /// <summary>Pauses training between steps.</summary>
         public TrainingPause Pause { get; set; }
-        /// <summary>Told after each step.</summary>
+        /// <summary>Called after each step.</summary>
         public IProgress<StepReport> StepDone { get; set; }
-        /// <summary>Told after each epoch, when progress is stored.</summary>
+        /// <summary>Called after each epoch, when progress is stored.</summary>
         public IProgress<EpochReport> EpochDone { get; set; }
     }
 
-    /// <summary>Pauses training between steps, as long as it is asked to.</summary>
+    /// <summary>Pauses training between steps until it is resumed.</summary>
     public sealed class TrainingPause : IDisposable
     {
         private readonly ManualResetEventSlim going = new ManualResetEventSlim(true);

@@ -80,7 +80,7 @@ namespace Adabet.Device
             });
         }
 
-        /// <summary>Write what was trained as a delta, the file that travels.</summary>
+        /// <summary>Write the trained values as a delta, a file to be sent.</summary>
         public Task SaveDeltaAsync(string path, CancellationToken token = default(CancellationToken))
         {
             return Save("saving the delta", token, (values, _) => Carried.Write(path, about, package, Entry, values, null));

@@ -99,7 +99,7 @@ final class Session: ObservableObject {
         }
     }
 
-    /// Stops after the present step; the next training resumes after the last complete epoch.
+    /// Stops after the current step; the next training resumes after the last complete epoch.
     func stop() { work?.cancel() }
 
     private var samples: Samples {

@@ -20,7 +20,7 @@ export class Run {
   /**
    * @param engine of the processor: what it holds is what is predicted with and saved
    * @param useGpu train on the GPU, where that computes the same
-   * @param tell what the page is told
+   * @param tell reports to the page
    * @param show tell the page how everything is
    */
   constructor(

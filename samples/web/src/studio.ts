@@ -24,7 +24,7 @@ export class Studio implements Verbs {
 
   /**
    * @param base the site's folder, with a slash
-   * @param tell what the page is told
+   * @param tell reports to the page
    */
   constructor(
     private readonly base: string,
@@ -177,7 +177,7 @@ export class Studio implements Verbs {
     this.show();
   }
 
-  /** Take what the scores say; what was taken by hand stays where there are none. */
+  /** Take what the scores say; what was taken by hand stays if there are none. */
   private async follow(): Promise<void> {
     const choice = this.choice();
     if (choice !== null) await this.switchTo(choice instanceof DeviceError ? null : choice.entry);

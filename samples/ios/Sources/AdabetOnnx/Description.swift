@@ -14,7 +14,7 @@ public struct Description: Sendable {
     /// Choices of layers, at least one.
     public let entries: [Entry]
     let files: [PackageFile]
-    /// How many samples graphs that only forward take at once; nil for any number.
+    /// The batch size of graphs without training; nil for any.
     let forwardBatch: Int?
 
     public struct Labels: Sendable {

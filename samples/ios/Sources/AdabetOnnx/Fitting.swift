@@ -1,14 +1,14 @@
 import Foundation
 
-/// How to train. What is left out is what the package says to begin with.
+/// How to train. Defaults are those of the package.
 public struct FitOptions: Sendable {
     public var learningRate: Double?
     public var batchSize: Int?
-    /// Complete epochs when it is done, those before counted.
+    /// Total number of epochs, including earlier ones.
     public var epochs: Int?
-    /// Of the order of samples.
+    /// Random seed of the order of samples.
     public var seed: UInt32?
-    /// A file that is written after each epoch, and gone on from where it exists. That samples are the same is up to you.
+    /// A file written after each epoch, from which training resumes if it exists. That samples are the same is up to you.
     public var progress: URL?
     /// Evaluated after each epoch.
     public var heldOut: Samples?
@@ -26,7 +26,7 @@ public struct FitOptions: Sendable {
     }
 }
 
-/// What is told after each step, and once more after each epoch.
+/// Progress, reported after each step and once more after each epoch.
 public struct TrainingProgress: Sendable {
     /// From 1.
     public let epoch: Int
@@ -52,8 +52,8 @@ struct Place: Equatable, Sendable {
 extension Model {
     /// Trains.
     ///
-    /// - Parameter onProgress: called and awaited after each step and each epoch: while it does not return, training is
-    ///   paused. To stop, cancel the task.
+    /// - Parameter onProgress: called and awaited after each step and each epoch: training is
+    ///   paused until it returns. To stop, cancel the task.
     /// - Throws: `notFinite` where the loss is, `cancelled` where the task was, and others; what complete epochs had learned
     ///   remains, and `fit` resumes from there.
     public func fit(
@@ -80,7 +80,7 @@ extension Model {
         }
     }
 
-    /// Loss and accuracy with the present values.
+    /// Loss and accuracy with the current values.
     public func evaluate(_ samples: Samples, batchSize: Int? = nil) throws -> Evaluation {
         let size = batchSize ?? device.description.start.batchSize
         guard (1...Random.most).contains(size) else {
@@ -90,7 +90,7 @@ extension Model {
         return try run.evaluate(stateValues(device.runtime, kept, entry.kept))
     }
 
-    /// The values of the progress file, where there is one; and whether they are of this training.
+    /// The values of the progress file, if there is one; and whether they are of this training.
     private func takeProgress(_ plan: FitPlan) throws {
         var source = "this model"
         if let path = plan.progressPath, Files.exists(path) {

@@ -1,8 +1,8 @@
 import Foundation
 
-/// An entry with values for what it trains: train it, predict with it, save what it has learned.
+/// An entry with its trained values: train it, predict with it, save what it has learned.
 ///
-/// Whatever is asked while it is being trained is answered with the values of the last complete epoch.
+/// During training, requests are answered with the values of the last complete epoch.
 public actor Model {
     public nonisolated let device: Device
     public nonisolated let entry: Entry
@@ -23,7 +23,7 @@ public actor Model {
     /// Complete epochs so far.
     public var epoch: Int { place?.epoch ?? 0 }
 
-    /// Goes back to the values of the package.
+    /// Restores the values of the package.
     public func reset() throws {
         guard !isTraining else { throw DeviceError(.busy, "the model is being trained: end that first") }
         kept = try device.initialState(entry)
@@ -64,8 +64,8 @@ public actor Model {
 
     // MARK: - Files
 
-    /// What was learned, as a file that travels: it goes into the same model on any device, or into the artifacts with
-    /// `adabet-onnx delta apply`. A file of that name is replaced as a whole or not at all.
+    /// Writes the trained values as a delta, a file to be sent: it goes into the same model on any device, or into the artifacts with
+    /// `adabet-onnx delta apply`. The file is written atomically.
     public func saveDelta(to file: URL) throws {
         if let name = notFinite(entry.kept, in: kept) {
             throw DeviceError(.notFinite, "'\(short(name))' is not finite")

@@ -43,7 +43,7 @@ internal fun readFile(file: File, most: Long): ByteBuffer = reading(file) { stre
     }
 }
 
-/** Holds a file against its size and, where there is one, its SHA-256, part by part. */
+/** Holds a file against its size and, if there is one, its SHA-256, part by part. */
 internal fun checkFile(file: File, bytes: Long, sha256: String?): Unit = reading(file) { stream ->
     if (file.length() != bytes)
         fail(Problem.WRONG_FILE, "$file has ${file.length()} bytes; expected $bytes: copy the package again")
