@@ -25,14 +25,15 @@ from .model.logits_axes import axes_of, class_axis
 from .model.open import Model, ModelSource, open_model
 from .progress import Progress
 from .scoring.record import Scores
+from .selection.pool import matching
 from .selection.record import Selection
-from .selection.strategies import NEEDS_COSTS, matching, select
+from .selection.strategies import NEEDS_COSTS, select
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.class_weights import resolved
 from .trainability.preflight import loss_obstacle
 from .training.manifest import FILE
-from .training.predictions import Form, check_form, read_from
+from .training.predictions import PredictionFormat, check_form, read_from
 from .training.settings import Settings
 from .training.views import check_augmented
 from .training_runtime import need_runtime
@@ -142,9 +143,9 @@ def prepare_adaptation(
     splits = Splits(align_classes(splits.train, known, ignore=choices.ignore_label), test)
     used = arithmetic_for(model, integer_data(model, splits.train), options.preprocessing, preset=preset)
     feeder = Feeder(model, used)
-    taken = feeder.taken(splits.train)
+    taken = feeder.describe(splits.train)
     if splits.test is not None:
-        feeder.taken(splits.test)  # report problems now, not after the training
+        feeder.describe(splits.test)  # report problems now, not after the training
     shape = _check_labels(model, splits, choices, options.save_predictions)
     check_augmented(options.settings.augment, feeder, splits.train, labelled=shape)
     choices = resolved(choices, model, splits.train)
@@ -179,5 +180,5 @@ def _check_labels(
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
     if predictions is not None:
         axis = class_axis(shape, choices.class_axis, choices.loss)
-        check_form(predictions, Form(choices.loss, tuple(map(int, shape[1:])), axis))
+        check_form(predictions, PredictionFormat(choices.loss, tuple(map(int, shape[1:])), axis))
     return shape

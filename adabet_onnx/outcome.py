@@ -53,7 +53,7 @@ class Outcome:
         not_measured: the reason why a cost was not measured, or None.
         predicted: costs predicted from the graphs that would run, if not all were measured; None if all were, or if
             they cannot be predicted.
-        warnings: reasons why the training may have learned nothing, one sentence each; see `training.learned`.
+        warnings: reasons why the training may have learned nothing, one sentence each; see `training.learning_check`.
         advice: advice on the learning rate drawn from the training's losses, or None.
         learning_rate: learning rate of the first step; None if there was no step.
         rates: the search for that rate; None if the rate was given.

@@ -14,12 +14,12 @@ from .data.dataset import Dataset
 from .errors import RecordError, UsageError
 from .files import make_folder, write_bytes
 from .measuring import measured, predicted, trainable_share
-from .model.bindings import bound_otherwise
+from .model.bindings import binding_mismatch
 from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
-from .scoring.channels import score_channels
+from .scoring.channel_scores import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.record import Selection, load_selection
@@ -30,7 +30,7 @@ from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained, write_predictions
 from .training.export import adapted_proto, export_model
 from .training.history import METRICS
-from .training.learned import evaluated_at_chance
+from .training.learning_check import evaluated_at_chance
 from .training.manifest import load_manifest
 from .training.trainer import Trainer
 
@@ -273,7 +273,7 @@ def _finished(adaptation: Adaptation) -> tuple[Scores, Selection]:
     made_for = load_manifest(adaptation.artifacts).content["model_sha256"]
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
-            bound_otherwise(scores.inputs, model.bound)
+            binding_mismatch(scores.inputs, model.bound)
             or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection

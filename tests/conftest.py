@@ -25,7 +25,8 @@ SWIFT = os.environ.get("SWIFTC") or shutil.which("swiftc")
 FLEET_PYTHON = INFERENCE_PYTHON.parents[2] / ".venv-fleet" / INFERENCE_PYTHON.parent.name / "python"
 TRAINING = sys.version_info < (3, 13)
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
-PROCESSES = Path(__file__).with_name("processes")  # first on the PYTHONPATH of processes: see the module in it
+HELPERS = ROOT / "tests" / "helpers"
+PROCESSES = ROOT / "tests" / "processes"  # first on the PYTHONPATH of processes: see the module in it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,7 +75,7 @@ def missing(reason: str) -> NoReturn:
 
 @pytest.fixture
 def torch_oracle():
-    """The module tests/torch_oracle.py."""
+    """The module tests/helpers/torch_oracle.py."""
     if importlib.util.find_spec("torch") is None:
         missing("torch is not installed")
     import torch_oracle
@@ -121,6 +122,14 @@ def fleet_python() -> Path:
         pytest.skip("Flower is for Python 3.11 and newer")
     if not FLEET_PYTHON.with_name("flower-superlink").exists():
         missing("no environment with Flower (make test makes one)")
+    return FLEET_PYTHON
+
+
+@pytest.fixture(scope="session")
+def ray_python() -> Path:
+    """A Python with Ray, the stock onnxruntime and this package."""
+    if not FLEET_PYTHON.with_name("ray").exists():
+        missing("no environment with Ray (make test makes one)")
     return FLEET_PYTHON
 
 

@@ -62,19 +62,19 @@ def show_(delta: Path, as_json: bool, quiet: bool) -> None:
     Example:
       adabet-onnx delta show personal.safetensors
     """
-    from ..device.delta import all_finite, look_at
+    from ..device.delta import all_finite, inspect_delta
 
-    looked = look_at(delta)
-    content, finite = looked.delta, all_finite(looked.delta.tensors)
+    inspected = inspect_delta(delta)
+    content, finite = inspected.delta, all_finite(inspected.delta.tensors)
     if as_json:
-        show_json({**_about(content), "whole": looked.whole, "finite": finite})
+        show_json({**_about(content), "whole": inspected.whole, "finite": finite})
         return
     show(f"model: {content.model_sha256}", quiet)
     show(f"entry: {content.entry}", quiet)
     for name, array in content.tensors.items():
         show(f"{name}  {list(array.shape)}  {size_text(array.nbytes)}", quiet)
     show(_amount(content), quiet)
-    show("SHA-256: correct" if looked.whole else "SHA-256: WRONG, the file was altered", quiet)
+    show("SHA-256: correct" if inspected.whole else "SHA-256: WRONG, the file was altered", quiet)
     if not finite:
         show("values: some are NaN or infinite", quiet)
 

@@ -145,7 +145,7 @@ def _show_outcome(outcome: Outcome, plot: Path | None, quiet: bool) -> None:
     if outcome.features is not None:
         show(f"features: {outcome.features}", quiet)
     if outcome.rates is not None:
-        show(f"learning rate: {outcome.rates.said}", quiet)
+        show(f"learning rate: {outcome.rates.summary}", quiet)
     if not outcome.scores.samples:
         omitted = f"; {plot} was not written" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this strategy does not need{omitted}", quiet)

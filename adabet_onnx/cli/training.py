@@ -151,7 +151,7 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
     if trainer.head_start is not None:
         show(f"head: {trainer.head_start}", quiet)
     if trainer.rates is not None:
-        show(f"learning rate: {trainer.rates.said}", quiet)
+        show(f"learning rate: {trainer.rates.summary}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:

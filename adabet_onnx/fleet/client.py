@@ -19,25 +19,25 @@ from ..data.dataset import Dataset
 from ..data.labels import counted
 from ..errors import AdabetError, DataError, TrainingError
 from ..files import temporary_folder
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from ..progress import silent
 from ..runtime import on
 from ..scoring.options import Scoring
 from ..training.epochs import Accuracy
 from ..training.exact_loss import loss_of
-from ..training.features import Computed, Place, Source, micro_batch, open_features
-from ..training.fed import Fed, fed
+from ..training.features import Computed, FeatureSource, Place, micro_batch, open_features
 from ..training.head_rows import HeadRows
 from ..training.head_start import settable_tensors
 from ..training.settings import Settings
+from ..training.training_data import TrainingData, open_training_data
 from .client_artifacts import ClientArtifacts
 from .heads import sums_of
 from .messages import Local, Reply, RidgeSums, RoundTask, Vote
 from .parts import layers_within, make_part
 from .votes import cast_vote
 
-States = MutableMapping[int, State]  # by the round after which it was saved
+States = MutableMapping[int, TrainingState]  # by the round after which it was saved
 _BATCH = 64
 
 
@@ -78,8 +78,8 @@ class Client:
 
     def __init__(self, own: ClientSetup, artifacts: ClientArtifacts) -> None:
         self.number, self._own, self._artifacts = own.number, own, artifacts
-        self._source: Source | None = None
-        self._fed: Fed | None = None
+        self._source: FeatureSource | None = None
+        self._fed: TrainingData | None = None
         self._within: dict[int, tuple[str, ...] | None] = {}  # by batch size
 
     # --- scoring ---
@@ -125,7 +125,14 @@ class Client:
         return self._within[batch_size]
 
     def _run(
-        self, artifacts: ClientArtifacts, used: Fed, source: Source, task: RoundTask, state: State, *, partial: bool
+        self,
+        artifacts: ClientArtifacts,
+        used: TrainingData,
+        source: FeatureSource,
+        task: RoundTask,
+        state: TrainingState,
+        *,
+        partial: bool,
     ) -> Reply:
         local, session = task.local, artifacts.session
         artifacts.put(state, task.tensors)
@@ -142,13 +149,13 @@ class Client:
             total, weight = total + loss * (each or 1), weight + (each or 1)
         shared = [name for name in artifacts.trained if name in task.tensors]
         after = session.state()
-        self._keep(task.number, State(state.tensors | after.tensors, after.step))
+        self._keep(task.number, TrainingState(state.tensors | after.tensors, after.step))
         figures = {"loss": total / weight if weight else None, **metrics_on(artifacts, used, source, used.held_out)}
         tensors = artifacts.values(shared)
         return Reply(self.number, task.number, task.model_sha256, tensors, len(used.training), partial, figures)
 
     def _step(
-        self, artifacts: ClientArtifacts, source: Source, batch: np.ndarray, labels: np.ndarray, task: RoundTask
+        self, artifacts: ClientArtifacts, source: FeatureSource, batch: np.ndarray, labels: np.ndarray, task: RoundTask
     ) -> float:
         local, session = task.local, artifacts.session
         feeds = source.of(batch)
@@ -165,7 +172,7 @@ class Client:
             session.update(local.learning_rate)
         return loss + local.proximal / 2 * squared_distance
 
-    def _batches(self, used: Fed, task: RoundTask) -> Iterator[np.ndarray]:
+    def _batches(self, used: TrainingData, task: RoundTask) -> Iterator[np.ndarray]:
         local, rows, done, epoch = task.local, used.training, 0, 0
         while local.steps is not None or epoch < local.epochs:
             # The order differs in each epoch of each round.
@@ -238,7 +245,7 @@ class Client:
             self._source.close(keep=self._own.keep_features)
             self._source = None
 
-    def _data(self, local: Local) -> Fed:
+    def _data(self, local: Local) -> TrainingData:
         if self._fed is None:
             self._fed = self._opened(self._artifacts, local)
         return self._fed
@@ -247,12 +254,12 @@ class Client:
         own = self._own
         return Settings(batch_size=local.batch_size, validation=own.validation, seed=own.seed, keep_features=keep)
 
-    def _opened(self, artifacts: ClientArtifacts, local: Local) -> Fed:
+    def _opened(self, artifacts: ClientArtifacts, local: Local) -> TrainingData:
         if not len(self._own.data):
             raise DataError(f"client {self.number} has no data.")
         return open_fed(artifacts, self._own.data, self._settings(local, keep=False), self._own.preprocessing)
 
-    def _features(self, used: Fed, local: Local) -> Source:
+    def _features(self, used: TrainingData, local: Local) -> FeatureSource:
         if self._source is None:
             settings = self._settings(local, keep=self._own.keep_features)
             self._source = features_of(self._artifacts, used, settings, self._own.folder)
@@ -282,15 +289,17 @@ class Client:
         if unexpected:
             raise TrainingError(f"the server sent {unexpected[0]!r}, which is not shared here.")
 
-    def _state_before(self, number: int) -> State:
+    def _state_before(self, number: int) -> TrainingState:
         """Return the state kept from the last round before this one."""
         earlier = [each for each in self._own.states if each < number]
-        return self._own.states[max(earlier)] if earlier else State({})
+        return self._own.states[max(earlier)] if earlier else TrainingState({})
 
-    def _keep(self, number: int, state: State) -> None:
+    def _keep(self, number: int, state: TrainingState) -> None:
         """Keep the state of the personal tensors and the optimizer, for this round and the one before."""
         shared, states = set(self._artifacts.shared), self._own.states
-        states[number] = State({name: array for name, array in state.tensors.items() if name not in shared}, state.step)
+        states[number] = TrainingState(
+            {name: array for name, array in state.tensors.items() if name not in shared}, state.step
+        )
         for each in sorted(each for each in states if each <= number)[:-2]:
             del states[each]
         for each in [each for each in states if each > number]:
@@ -300,7 +309,7 @@ class Client:
         return Reply(self.number, task.number, task.model_sha256, {}, 0, error=why)
 
 
-def open_fed(artifacts: ClientArtifacts, data: Dataset, settings: Settings, preprocessing: Any) -> Fed:
+def open_fed(artifacts: ClientArtifacts, data: Dataset, settings: Settings, preprocessing: Any) -> TrainingData:
     """Prepare labelled data as input of the graphs.
 
     Args:
@@ -312,10 +321,12 @@ def open_fed(artifacts: ClientArtifacts, data: Dataset, settings: Settings, prep
     Raises:
         DataError: the data does not fit, or has no samples or labels.
     """
-    return fed(artifacts.manifest, artifacts.model, data, settings, preprocessing=preprocessing, resumed=None)
+    return open_training_data(
+        artifacts.manifest, artifacts.model, data, settings, preprocessing=preprocessing, resumed=None
+    )
 
 
-def features_of(artifacts: ClientArtifacts, used: Fed, settings: Settings, folder: Path) -> Source:
+def features_of(artifacts: ClientArtifacts, used: TrainingData, settings: Settings, folder: Path) -> FeatureSource:
     """Compute the features that training steps start from, once.
 
     Args:
@@ -329,7 +340,9 @@ def features_of(artifacts: ClientArtifacts, used: Fed, settings: Settings, folde
     return open_features(computed, artifacts.manifest, used, settings, Place(folder, own=True), None)
 
 
-def metrics_on(artifacts: ClientArtifacts, used: Fed, source: Source, rows: np.ndarray | None) -> dict[str, Any]:
+def metrics_on(
+    artifacts: ClientArtifacts, used: TrainingData, source: FeatureSource, rows: np.ndarray | None
+) -> dict[str, Any]:
     """Return loss and accuracy of the session's values on samples; an empty dict if there are none.
 
     Args:

@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import UsageError
 from ..model.layers import Layer
 from ..model.open import Model, open_model
-from ..portable.checkpoint import State
-from ..portable.session import Session
+from ..portable.checkpoint import TrainingState
+from ..portable.session import PortableSession
 from ..runtime import Threads
 from ..training.history import PROPERTY
 from ..training.manifest import Manifest, load_manifest
@@ -48,10 +48,10 @@ class ClientArtifacts:
             raise UsageError(f"`personal` {', '.join(personal)} leaves nothing to share. Name fewer layers.")
 
     @cached_property
-    def session(self) -> Session:
+    def session(self) -> PortableSession:
         """The session, which starts with the initial values."""
         made = self.manifest.session(self.manifest.initial, threads=self.threads)
-        assert isinstance(made, Session)
+        assert isinstance(made, PortableSession)
         return made
 
     @property
@@ -74,17 +74,17 @@ class ClientArtifacts:
         """Names of the tensors that stay with each client."""
         return [name for name in self.trained if name in self._personal]
 
-    def initial(self) -> State:
+    def initial(self) -> TrainingState:
         """Return the state of a client that has not trained yet."""
         tensors, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
-        return State(tensors)
+        return TrainingState(tensors)
 
     def initial_values(self) -> dict[str, np.ndarray]:
         """Return the initial values of the shared tensors."""
         tensors = self.initial().tensors
         return {name: tensors[name] for name in self.shared}
 
-    def put(self, state: State, tensors: Tensors) -> None:
+    def put(self, state: TrainingState, tensors: Tensors) -> None:
         """Set the session to the state of a client in a round.
 
         Args:
@@ -96,7 +96,7 @@ class ClientArtifacts:
             given = tensors.get(name, state.tensors.get(name))
             if given is not None and given.shape == value.shape:
                 own.tensors[name] = given
-        self.session.put_state(State(own.tensors, state.step))
+        self.session.put_state(TrainingState(own.tensors, state.step))
 
     def values(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return copies of the session's values."""

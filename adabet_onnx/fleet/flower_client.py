@@ -14,7 +14,7 @@ from ..data.labels import align_classes
 from ..data.source import open_data
 from ..errors import AdabetError, UsageError
 from ..model.open import Model, open_model
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from . import wire
 from .client import Client, ClientSetup
@@ -156,7 +156,7 @@ def _client(settings: Any, context: Any) -> Client:
 _OF_NODES = ("data", "partition-id", "num-partitions", "memory")
 
 
-class ContextStates(MutableMapping[int, State]):
+class ContextStates(MutableMapping[int, TrainingState]):
     """States by round in Flower's context, which persists on a node during a run.
 
     Attributes:
@@ -165,14 +165,14 @@ class ContextStates(MutableMapping[int, State]):
 
     now: Any = None
 
-    def __getitem__(self, number: int) -> State:
+    def __getitem__(self, number: int) -> TrainingState:
         record = self.now.get(_name(number))
         if record is None:
             raise KeyError(number)
         steps = int(self.now[f"{_name(number)}/step"]["step"])
-        return State(from_arrays(record), steps)
+        return TrainingState(from_arrays(record), steps)
 
-    def __setitem__(self, number: int, state: State) -> None:
+    def __setitem__(self, number: int, state: TrainingState) -> None:
         from flwr.app import MetricRecord
 
         self.now[_name(number)] = to_arrays(state.tensors)

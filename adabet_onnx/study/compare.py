@@ -11,6 +11,7 @@ results.json, results.csv. (artifacts/ and features/ are made again where they a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -37,13 +38,16 @@ from ..sizes import size_text
 from ..trainability.choices import choose_backend
 from ..trainability.class_weights import resolved
 from ..training.evaluation import evaluate
-from ..training.learned import evaluated_at_chance
+from ..training.learning_check import evaluated_at_chance
 from ..training_runtime import need_runtime
 from . import runs
 from .drawing import draw_comparison
 from .measured import results_of
 from .plan import Plan, fingerprint, keep_plan
+from .ray_cluster import Cluster, connect
+from .ray_runner import ClusterRunner
 from .results import Result, Summary, ranked, save_results, summarise, ties_sentence
+from .runner import LocalRunner, Runner
 from .selections import select_all
 from .study import Study
 from .trainings import Trainings
@@ -194,26 +198,48 @@ def compare(
         >>> [str(summary.setting) for summary in found.summaries]
         ['head']
     """
-    study, task, old_data = _begin(
-        model, data, folder, plan or Plan(), num_classes=num_classes, preset=preset, old=old_domain, progress=progress
-    )
-    plan, held = study.plan, study.splits.for_evaluation
-    how: dict[str, Any] = {"preprocessing": study.used, "choices": plan.choices, "threads": plan.threads}
-    before = evaluate(study.model, held, **how)["accuracy"]
-    old = None if old_data is None else evaluate(study.model, old_data, **how)["accuracy"]
-    selections = select_all(study)
-    trainings = Trainings(study, task, selections)
-    rates = trainings.rates()
-    trainings.finish(rates)
-    results = results_of(study, selections, rates, trainings, old)
+    plan = plan or Plan()
+    with _cluster(plan) as cluster:
+        study, task, old_data = _begin(
+            model, data, folder, plan, num_classes=num_classes, preset=preset, old=old_domain, progress=progress
+        )
+        plan, held = study.plan, study.splits.for_evaluation
+        how: dict[str, Any] = {"preprocessing": study.used, "choices": plan.choices, "threads": plan.threads}
+        before = evaluate(study.model, held, **how)["accuracy"]
+        old = None if old_data is None else evaluate(study.model, old_data, **how)["accuracy"]
+        with _runner(cluster, study, task, old_data) as runner:
+            selections = select_all(study)
+            trainings = Trainings(study, runner, selections)
+            rates = trainings.rates()
+            trainings.finish(rates)
+            results = results_of(study, selections, rates, trainings, runner, old)
     save_results(study.folder, results)
     remove_folder(study.folder / "artifacts")
     if not plan.keep_features:
         remove_folder(study.features)
     summaries = summarise(results, len(held))
     warnings = tuple(_at_chance(study, summaries))
-    taken = Feeder(study.model, study.used).taken(study.splits.train)
+    taken = Feeder(study.model, study.used).describe(study.splits.train)
     return Comparison(study.folder, results, summaries, len(held), before, old, taken, warnings)
+
+
+def _cluster(plan: Plan) -> contextlib.AbstractContextManager[Cluster | None]:
+    """The cluster of a plan: connected before anything long begins, so that a wrong address costs no time."""
+    return contextlib.nullcontext() if plan.ray is None else connect(plan.ray, plan.processes)
+
+
+@contextlib.contextmanager
+def _runner(cluster: Cluster | None, study: Study, task: runs.Task, old: Dataset | None) -> Iterator[Runner]:
+    """Where trainings run."""
+    runner: Runner = (
+        LocalRunner(task, study.plan.processes or 1)
+        if cluster is None
+        else ClusterRunner(cluster, task, study.splits, old)
+    )
+    try:
+        yield runner
+    finally:
+        runner.close()
 
 
 def _begin(
@@ -252,7 +278,7 @@ def _begin(
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
-        "data": Feeder(model, used).taken(splits.train),
+        "data": Feeder(model, used).describe(splits.train),
         "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)

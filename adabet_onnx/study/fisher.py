@@ -25,7 +25,7 @@ from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, ModelError
 from ..model.dims import dims, dims_or_none
-from ..model.logits_axes import told_axis
+from ..model.logits_axes import detected_class_axis
 from ..model.open import Model
 from ..model.passes.unused import RemoveUnused
 from ..model.prepare import trainable_graph
@@ -107,7 +107,7 @@ class Fisher:
         loss, axis, ignore = choices.loss, choices.class_axis, choices.ignore_label
         labels = dataset.need_labels("Fisher information")
         if axis is None and loss == "cross-entropy":
-            axis = told_axis(model)
+            axis = detected_class_axis(model)
         graph, self._names, self._inputs, self._label = _graph(model, loss, axis)
         self._labels = fit_labels(labels, loss, dims(graph.graph.outputs[0]), dataset.name, axis, ignore)
         self._session = runtime.inference_session(

@@ -16,7 +16,7 @@ from ..errors import OutputError
 from ..files import make_folder
 from ..portable.features import Features
 from ..progress import Progress
-from ..training.store import SUFFIX, Field, Store, file_bytes, open_store, write_store
+from ..training.feature_store import SUFFIX, Field, Store, file_bytes, open_store, write_store
 from ..version import __version__
 
 _TOGETHER = 64  # pictures that are decoded at a time

@@ -35,6 +35,7 @@ from ..showing import changed
 from ..trainability.choices import Choices
 from ..training.settings import Settings
 from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, FIT_HEAD, HEADS
+from .ray_cluster import check_address
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
 _BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto", FIT_HEAD)  # auto has a number of layers of its own; a rho would only cap it
@@ -88,7 +89,10 @@ class Plan:
         preprocessing: by hand, in place of a preset.
         keep_tail: a new head comes with what belongs to the old one's outputs (a normalisation, an activation).
         append: a new head is a linear classifier put on the outputs, with all layers kept.
-        processes: trainings at once.
+        processes: trainings at once; None: 1, or with ``ray`` as many as its nodes have CPUs for.
+        ray: run trainings as tasks of Ray (extra ``cluster``): ``"local"`` on this machine, else the address of a
+            running cluster, ``"auto"``, ``"HOST:PORT"`` or ``"ray://HOST:PORT"``. Only for a cluster that you trust:
+            Ray sends pickles.
         features: where to keep what no training of a selection changes, as in `Settings`; ``auto`` is a file in the
             folder of the comparison, which all trainings with the same frozen layers share, and so is ``disk``. Image
             files are then decoded once too.
@@ -96,7 +100,7 @@ class Plan:
         head_init: how a new head starts, as in `Settings`; with ``fitted`` a head that cannot be fitted fails.
         keep_features: leave the files there when the comparison ends, for one with more strategies or seeds.
         threads: of each training and of measuring, or a `Runtime` with an execution provider; None: ONNX Runtime's
-            choice, 1 where several run at once.
+            choice, 1 where several run at once and with ``ray``.
         command: the command line, to note in plan.json.
 
     Raises:
@@ -126,7 +130,8 @@ class Plan:
     preprocessing: Preprocessing | None = None
     keep_tail: bool = False
     append: bool = False
-    processes: int = 1
+    processes: int | None = None
+    ray: str | None = None
     head_init: str = "auto"
     features: str = "auto"
     features_memory: int | str | None = None
@@ -153,8 +158,15 @@ class Plan:
                 raise UsageError(f"{what} must be at least 1, not {number}.")
         if self.train_samples is not None and self.train_samples < 1:
             raise UsageError(f"train_samples must be at least 1, not {self.train_samples}.")
-        if self.processes < 1:
+        if self.processes is not None and self.processes < 1:
             raise UsageError(f"at least one training at a time, not {self.processes}.")
+        if self.ray is not None:
+            check_address(self.ray)
+            if self.keep_features:
+                raise UsageError(
+                    "`keep_features` cannot be combined with `ray`: each node keeps features in a temporary folder, "
+                    "which is removed when the comparison ends."
+                )
         for rate in self.rates:
             if not (math.isfinite(rate) and rate > 0):
                 raise UsageError(f"a learning rate must be above 0, not {rate}.")
@@ -212,14 +224,22 @@ class Plan:
     def training_threads(self) -> Threads:
         """Threads of each training, and its execution provider."""
         where = on(self.threads)
-        return self.threads if self.processes == 1 or where.threads else replace(where, threads=1)
+        alone = self.ray is None and self.processes in (None, 1)
+        return self.threads if alone or where.threads else replace(where, threads=1)
 
     def to_json(self) -> dict[str, Any]:
         """What decides about results, as JSON values."""
         entries = dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
         for name in ("preprocessing", "keep_tail", "append"):  # the model and data say it
             del entries[name]
-        for name in ("processes", "threads", "features", "features_memory", "keep_features"):  # results are the same
+        for name in (
+            "processes",
+            "ray",
+            "threads",
+            "features",
+            "features_memory",
+            "keep_features",
+        ):  # results are the same
             del entries[name]
         return entries
 

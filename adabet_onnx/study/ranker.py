@@ -11,7 +11,7 @@ from ..data.dataset import Dataset
 from ..model.open import Model
 from ..scoring.betti import first_betti_number
 from ..scoring.forward import Forwarded, Probed
-from ..scoring.groups import Plan
+from ..scoring.groups import SamplePlan
 from ..scoring.record import Scores
 from ..scoring.rounds import betti_numbers_of_layers
 from ..scoring.score import layer_scores
@@ -108,7 +108,7 @@ class Ranker:
         key = size, index
         if key not in self._betti:
             asked = None if self._subsets is None else min(self._subsets, math.comb(size, self._points))
-            plan = Plan(self._points, size, 1, self._taken.get(size, asked))
+            plan = SamplePlan(self._points, size, 1, self._taken.get(size, asked))
             grams = self._part(size, index).grams
             found = betti_numbers_of_layers(
                 ((name, self._probed.distances(name, gram)) for name, gram in grams.items()),

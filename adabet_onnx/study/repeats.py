@@ -9,6 +9,7 @@ from ..options import check_fields
 from ..scoring.options import check_sketch
 from ..showing import changed
 from ..sizes import parse_size
+from .ray_cluster import check_address
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Repeats:
         sketch: k, ``"auto"`` or ``"off"``: how distances are taken, as in `Scoring`.
         max_memory: bytes that forward passes may take, or text such as ``"2GB"``; None is three quarters of what is
             free.
+        ray: rank each shuffle in a task of Ray (extra ``cluster``); None: not, else an address as in `Plan`.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: a number is out of range, or ``ray`` is no address.
 
     Example:
         >>> from adabet_onnx import Repeats
@@ -48,6 +50,7 @@ class Repeats:
     embeddings: bool = False
     sketch: int | str = "auto"
     max_memory: int | str | None = None
+    ray: str | None = None
 
     __repr__ = changed
 
@@ -61,6 +64,8 @@ class Repeats:
         if self.max_samples < self.points:
             raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
         object.__setattr__(self, "sketch", check_sketch(self.sketch))
+        if self.ray is not None:
+            check_address(self.ray)
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 

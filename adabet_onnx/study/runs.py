@@ -27,7 +27,7 @@ from ..data.dataset import Dataset, Splits
 from ..data.preprocess import preprocessing_from_json
 from ..data.source import open_data
 from ..errors import CheckError, DataError, TrainingError, UsageError
-from ..model.open import Model, open_model
+from ..model.open import open_model
 from ..progress import Progress, silent
 from ..records import Entries, read_record, write_json
 from ..runtime import Threads
@@ -104,25 +104,32 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _World:
-    task: Task
-    model: Model
+class Inputs:
+    """What all trainings of a comparison read.
+
+    Attributes:
+        token: that of the task.
+        splits: the data, with no more training samples than are used.
+        source: the data of the old domain, or None.
+    """
+
+    token: str
     splits: Splits
     source: Dataset | None
 
 
-_worlds: dict[str, _World] = {}  # of this process: data is read once
+_read: dict[str, Inputs] = {}  # by this process: data is read once
 
 
-def _world(task: Task) -> _World:
-    if "here" not in _worlds or _worlds["here"].task.token != task.token:
+def _inputs_of(task: Task) -> Inputs:
+    if "last" not in _read or _read["last"].token != task.token:
         model = open_model(task.model)
         splits = used_data(open_data(task.data, model), task.train_samples)
         source = None if task.source is None else open_data(task.source, model).for_evaluation
         if task.pictures is not None:
             splits, source = with_pictures(splits, source, task.pictures, silent)
-        _worlds["here"] = _World(task, model, splits, source)
-    return _worlds["here"]
+        _read["last"] = Inputs(task.token, splits, source)
+    return _read["last"]
 
 
 def with_pictures(splits: Splits, source: Dataset | None, folder: Path, say: Progress) -> tuple[Splits, Dataset | None]:
@@ -146,8 +153,12 @@ def used_data(splits: Splits, train_samples: int | None) -> Splits:
 
 
 def run(task: Task, job: Job) -> dict[str, Any]:
-    """Train and measure; what comes back is the content of the run's file."""
-    world = _world(task)
+    """Train and measure on the data that the task names; the result is the content of the run's file."""
+    return run_on(_inputs_of(task), task, job)
+
+
+def run_on(inputs: Inputs, task: Task, job: Job) -> dict[str, Any]:
+    """Train and measure on this data; the result is the content of the run's file."""
     preprocessing = preprocessing_from_json(task.preprocessing, "the plan")
     found: dict[str, Any] = {"accuracy": None, "loss": None, "source": None, "curve": [], "failed": None}
     # Beside the artifacts, which are removed at the end: so is what a worker that was stopped leaves.
@@ -156,7 +167,7 @@ def run(task: Task, job: Job) -> dict[str, Any]:
         shutil.copytree(job.artifacts, folder)
         try:
             rows = Trainer(folder, threads=task.threads, features=job.features).fit(
-                world.splits,
+                inputs.splits,
                 settings=replace(
                     task.kept,
                     epochs=task.epochs if job.rate else 0,
@@ -187,8 +198,8 @@ def run(task: Task, job: Job) -> dict[str, Any]:
             return {**found, "failed": _NOT_FINITE}
     how: dict[str, Any] = {"preprocessing": preprocessing, "choices": task.choices, "threads": task.threads}
     try:  # the data was evaluated before any training: what is wrong now is the training
-        after = evaluate(adapted, world.splits.for_evaluation, **how)
-        old = None if world.source is None else evaluate(adapted, world.source, **how)
+        after = evaluate(adapted, inputs.splits.for_evaluation, **how)
+        old = None if inputs.source is None else evaluate(adapted, inputs.source, **how)
     except DataError:
         return {**found, "failed": _NOT_FINITE}
     found |= {"accuracy": after["accuracy"], "loss": after["loss"]}
@@ -214,6 +225,16 @@ def read(path: Path) -> dict[str, Any]:
     }
 
 
+def missing_runs(jobs: Sequence[Job], folder: Path) -> list[Job]:
+    """The trainings that have no file in the folder yet."""
+    return [job for job in jobs if not (folder / f"{job.name}.json").is_file()]
+
+
+def write_run(folder: Path, job: Job, outcome: dict[str, Any]) -> None:
+    """Write the file of a training that is finished."""
+    write_json(folder / f"{job.name}.json", {"format": FORMAT, "version": VERSION, **outcome})
+
+
 def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> Iterator[Job]:
     """Do the trainings that have no file yet; each is given when its file is written.
 
@@ -223,10 +244,10 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
         folder: of their files.
         processes: how many at once; 1: in this process.
     """
-    left = [job for job in jobs if not (folder / f"{job.name}.json").is_file()]
+    left = missing_runs(jobs, folder)
 
-    def keep(job: Job, found: dict[str, Any]) -> Job:
-        write_json(folder / f"{job.name}.json", {"format": FORMAT, "version": VERSION, **found})
+    def keep(job: Job, outcome: dict[str, Any]) -> Job:
+        write_run(folder, job, outcome)
         return job
 
     if processes == 1 or len(left) < 2:
@@ -239,7 +260,7 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
         min(processes, len(left)), mp_context=get_context("spawn"), initializer=_leave_interrupts
     ) as pool:
         try:
-            first, waiting = _in_turn(left)
+            first, waiting = in_turn(left)
             pending = {pool.submit(run, task, job): job for job in first}
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -259,8 +280,8 @@ def run_all(task: Task, jobs: Sequence[Job], folder: Path, processes: int) -> It
             raise
 
 
-def _in_turn(jobs: Sequence[Job]) -> tuple[list[Job], dict[str, list[Job]]]:
-    """Trainings to begin with, and those that follow each, for which it computes what is frozen."""
+def in_turn(jobs: Sequence[Job]) -> tuple[list[Job], dict[str, list[Job]]]:
+    """Trainings to start with, and by name of each those that follow it, for which it computes the frozen part."""
     first: dict[Path, Job] = {}
     waiting: dict[str, list[Job]] = {}
     begun = []

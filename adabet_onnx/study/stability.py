@@ -13,21 +13,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..data.arithmetic import integer_data
+from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, ModelError
-from ..model.open import ModelSource, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
-from ..scoring.forward import GramProbed, Probed, SketchProbed
 from ..scoring.groups import GROUP, largest_group
 from ..scoring.passes import memory_limit, plan_passes
 from ..selection.rankings import top_count
@@ -35,9 +36,8 @@ from ..trainability.choices import Choices
 from .agreement import every_pair, same_order
 from .agreements import FIRM, Agreement
 from .clusters import clusters_of
-from .fisher import Fisher
-from .ranker import Ranker
 from .repeats import Repeats
+from .shuffles import Grouping, Shuffles, ranked_on_ray
 from .stability_record import Stability
 
 
@@ -63,7 +63,7 @@ def stability(
         repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
         choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
             defaults of `Choices`.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice, 1 on Ray.
         progress: called with what is going on, steps done and steps in all.
 
     Returns:
@@ -81,33 +81,15 @@ def stability(
         32
     """
     model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
-    points, subsets = how.points, how.subsets
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
-    sizes = group_sizes(len(dataset), points, how.max_samples)
-    limit = memory_limit(how.memory)
-    fits = min(GROUP, sizes[-1]) if how.sketching else min(GROUP, sizes[-1], largest_group(model, points, limit))
-    block = points * 2 ** int(math.log2(max(1, fits // points)))
-    notes: list[str] = []
-    probed: Probed
-    if how.sketching:
-        passes = plan_passes(model, block, limit, how.sketch_size)
-        notes += passes.notes
-        probed = SketchProbed(model, used, passes, threads=threads)
+    taken = Feeder(model, used).describe(dataset)
+    shuffles, notes = _shuffles(model, dataset, used, how, choices, threads)
+    report, sizes = progress or silent, shuffles.grouping.sizes
+    if how.ray is None:
+        runs = [shuffles.rank(seed, report) for seed in range(how.seeds)]
     else:
-        probed = GramProbed(model, used, group=block, threads=threads)
-    information = None
-    if how.fisher and dataset.labels is not None:
-        try:
-            information = Fisher(model, dataset, used, choices, threads=threads)
-        except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
-            notes.append(f"Fisher information is left out: {error}")
-    say = progress or silent
-    runs = []
-    for seed in range(how.seeds):
-        ranker = Ranker(model, dataset, probed, information, points, block, subsets, seed)
-        runs.append(_run(ranker, sizes, how.groups, seed, how.seeds, say))
+        runs = ranked_on_ray(model, shuffles.grouping, how.ray, report)
     top = top_count(len(model.layers), how.rho)
     agreements = [
         _agreement(measure, size, [run[size][measure] for run in runs], top)
@@ -115,14 +97,14 @@ def stability(
         for size in sizes
     ]
     shown = max(size for size in sizes if size <= GROUP)
-    found = None
+    clusters = None
     if how.embeddings:
-        found = tuple(clusters_of(ranker.distances(), seed=0, progress=progress))
+        clusters = tuple(clusters_of(shuffles.ranker(how.seeds - 1).distances(), seed=0, progress=progress))
     return Stability(
         model_sha256=model.sha256,
         model_file=None if model.name.startswith("<") else model.name,
         preprocessing=used.to_json(),
-        points=points,
+        points=how.points,
         rho=how.rho,
         top=top,
         seeds=how.seeds,
@@ -131,10 +113,33 @@ def stability(
         enough=_enough(agreements),
         example_samples=shown,
         example=tuple(tuple(float(value) for value in row) for row in np.transpose(runs[0][shown]["b1_hat"])),
-        clusters=found,
+        clusters=clusters,
         notes=tuple(notes),
         data=taken,
     )
+
+
+def _shuffles(
+    model: Model, dataset: Dataset, used: Arithmetic, how: Repeats, choices: Choices, threads: Threads
+) -> tuple[Shuffles, list[str]]:
+    """The shuffles of samples, and notes on how they are ranked."""
+    sizes, limit = group_sizes(len(dataset), how.points, how.max_samples), memory_limit(how.memory)
+    most = sizes[-1] if how.sketching else min(sizes[-1], largest_group(model, how.points, limit))
+    block = how.points * 2 ** int(math.log2(max(1, min(GROUP, most) // how.points)))
+    notes: list[str] = []
+    passes = None
+    if how.sketching:
+        passes = plan_passes(model, block, limit, how.sketch_size)
+        notes += passes.notes
+    fisher = how.fisher and dataset.labels is not None
+    grouping = Grouping(dataset, used, how, choices, threads, passes, block, tuple(sizes), fisher)
+    try:
+        return Shuffles(model, grouping), notes
+    except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
+        if not fisher:
+            raise
+        notes.append(f"Fisher information is left out: {error}")
+        return Shuffles(model, replace(grouping, fisher=False)), notes
 
 
 def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
@@ -152,25 +157,6 @@ def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
             "or fewer `points`."
         )
     return sizes
-
-
-Vectors = dict[int, dict[str, list[list[float]]]]  # by group size and measure: of each group, a score per layer
-
-
-def _run(ranker: Ranker, sizes: Sequence[int], most: int, seed: int, seeds: int, say: Progress) -> Vectors:
-    """All rankings of one shuffle, the ``seed``-th of ``seeds``."""
-    counts = {size: min(most, ranker.available // size) for size in sizes}
-    done, total = 0, sum(size * count for size, count in counts.items())
-    found: Vectors = {}
-    for size, count in counts.items():
-        found[size] = {}
-        for index in range(count):
-            say("ranking", seed * total + done, seeds * total)
-            for measure, scores in ranker.measures(size, index).items():
-                found[size].setdefault(measure, []).append(scores)
-            done += size
-    say("ranking", (seed + 1) * total, seeds * total)
-    return found
 
 
 def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]]], top: int) -> Agreement:

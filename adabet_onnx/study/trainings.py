@@ -9,9 +9,10 @@ from typing import Any
 
 from ..files import make_folder, remove_folder
 from ..selection.record import Selection
-from ..training.rates import EXTENSIONS, Outcome, best_rate, next_rate
+from ..training.rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
 from . import runs
 from .plan import Setting
+from .runner import Runner
 from .study import Selections, Study, key
 
 
@@ -20,12 +21,12 @@ class Trainings:
 
     Args:
         study: the comparison.
-        task: what is the same for all of them.
+        runner: runs them.
         selections: what they train.
     """
 
-    def __init__(self, study: Study, task: runs.Task, selections: Selections) -> None:
-        self._study, self._task, self._selections = study, task, selections
+    def __init__(self, study: Study, runner: Runner, selections: Selections) -> None:
+        self._study, self._runner, self._selections = study, runner, selections
         self._folder = study.folder / "runs"
 
     def rates(self) -> dict[Setting, float]:
@@ -68,15 +69,15 @@ class Trainings:
         """What a training that counts has left."""
         return runs.read(self._folder / f"{self._final(setting, seed, rate)}.json")
 
-    def _try(self, tried: dict[Setting, list[float]]) -> dict[Setting, dict[float, Outcome | None]]:
+    def _try(self, tried: dict[Setting, list[float]]) -> dict[Setting, dict[float, TrialOutcome | None]]:
         """Outcomes of trainings by setting and rate."""
         jobs = {(setting, rate): self._trial(setting, rate) for setting, rates in tried.items() for rate in rates}
         self._train(list(jobs.values()))
-        found: dict[Setting, dict[float, Outcome | None]] = {setting: {} for setting in tried}
+        found: dict[Setting, dict[float, TrialOutcome | None]] = {setting: {} for setting in tried}
         for (setting, rate), job in jobs.items():
             outcome = runs.read(self._folder / f"{job.name}.json")
             failed = outcome["failed"] is not None or outcome["loss"] is None
-            found[setting][rate] = None if failed else Outcome(outcome["accuracy"] or 0.0, outcome["loss"])
+            found[setting][rate] = None if failed else TrialOutcome(outcome["accuracy"] or 0.0, outcome["loss"])
         return found
 
     def _trial(self, setting: Setting, rate: float) -> runs.Job:
@@ -126,7 +127,7 @@ class Trainings:
         users = Counter(job.features for job in left)
         done = len(wanted) - len(left)
         self._study.say("training", done, len(wanted))
-        for job in runs.run_all(self._task, left, self._folder, self._study.plan.processes):
+        for job in self._runner.run_all(left, self._folder):
             done += 1
             self._study.say(job.what, done, len(wanted))
             users[job.features] -= 1

@@ -27,7 +27,7 @@ from scipy.spatial.distance import pdist, squareform
 from adabet_onnx.scoring.betti import Loops
 
 ROOT = Path(__file__).resolve().parents[2]
-DEVICE = ROOT / "tests" / "device"
+DEVICE = ROOT / "tests" / "device_sources"
 LAYERS, SUBSETS, POINTS = 50, 64, 128
 KINDS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "all lengths differ": lambda rng: pdist(rng.standard_normal((POINTS, 40))),

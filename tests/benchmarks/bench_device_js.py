@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers")]
 BATCH, STEPS, RATE, EARLY = 8, 10, 1e-4, 20
 
 

@@ -16,8 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from web_site import ROOT, build_site, lacking
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers")]
+from web_site import ROOT, build_site, lacking  # noqa: E402
 
 LIMITS = ("", "3", "1.7")  # MiB
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers")]
 
-from conftest import FLEET_PYTHON
-from flower_processes import Processes, ended
-from models import tiny
+from conftest import FLEET_PYTHON  # noqa: E402
+from flower_processes import Processes, ended  # noqa: E402
+from models import tiny  # noqa: E402
 
-from adabet_onnx import Fleet, Settings, evaluate, make_artifacts, open_model, select, write_fleet_app
+from adabet_onnx import Fleet, Settings, evaluate, make_artifacts, open_model, select, write_fleet_app  # noqa: E402
 
 NODES, ROUNDS, TIMEOUT = 3, 5, 45
 

@@ -14,9 +14,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers")]
 
-import fuzz_files
+import fuzz_files  # noqa: E402
 
 
 def main() -> None:

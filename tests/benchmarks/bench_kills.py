@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_kills.py [COUNT [SEED]]
 
-Prints what tests/kills.py does.
+Prints what tests/helpers/kills.py does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-KILLS = Path(__file__).parents[1] / "kills.py"
+KILLS = Path(__file__).parents[1] / "helpers" / "kills.py"
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """How many planted wrong gradients the self-check catches: 100 seeds, or as many as the first argument says.
 
-Each seed plants one fault that carries at least 3 % of the squared gradient norm (tests/planted_gradients.py) into the
-artifacts of one network. Prints a row for each kind of fault and one for each network, and what was missed; exits 1 if
-fewer than 99 % were caught or a right gradient was refused. With the real models beside the project, they take part.
+Each seed plants one fault that carries at least 3 % of the squared gradient norm (tests/helpers/planted_gradients.py)
+into the artifacts of one network. Prints a row for each kind of fault and one for each network, and what was missed;
+exits 1 if fewer than 99 % were caught or a right gradient was refused. With the real models beside the project, they
+take part.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers"), str(TESTS.parent)]
 
 from models.planted import NETWORKS  # noqa: E402
 from planted_gradients import caught, plant  # noqa: E402

@@ -3,8 +3,8 @@
     bench_properties.py [EXAMPLES] [FEATURE ...]
 
 Each is opened, some of its layers are selected, one step is trained and the model exported; parameters and outputs are
-compared with a float64 reference step of torch's on the original file (tests/property_checks.py). Without names of
-features (tests/models/random_graphs.py), all of them take part. One in four is trained with the ort backend where it
+compared with a float64 reference step of torch's on the original file (tests/helpers/property_checks.py). Without names
+of features (tests/models/random_graphs.py), all of them take part. One in four is trained with the ort backend where it
 is installed. Exits 1 if a graph was wrong, or if the portable backend accepted fewer than 90 % or rejected one that
 consists of operators with gradient rules alone (onnxruntime-training has fewer gradients).
 """
@@ -19,14 +19,13 @@ from collections import defaultdict
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+sys.path[:0] = [str(TESTS), str(TESTS / "helpers"), str(TESTS.parent)]
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "adabet-onnx-hypothesis"))
 
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 from models.random_graphs import FEATURES, Drawn, graphs  # noqa: E402
-from property_checks import Plan, has_rules, run_one  # noqa: E402
-from test_property_graphs import plans  # noqa: E402
+from property_checks import Plan, has_rules, plans, run_one  # noqa: E402
 
 BACKENDS = ("portable", "portable", "portable", "ort") if sys.version_info < (3, 13) else ("portable",)
 _ROUND = 50

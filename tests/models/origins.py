@@ -71,27 +71,26 @@ def load(name: str, origin: str) -> onnx.ModelProto:
 def _converted(name: str, framework: str) -> onnx.ModelProto:
     """Made in the framework, with random weights, and converted as a user would."""
     import converter_runs
+    from converter_sources import KERAS, TRANSFORMERS
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if framework == "Keras":
-            from test_converters_keras import MAKE
-
             python, script, source, options = converter_runs.need_keras(), "from_keras", "model.keras", []
+            program = KERAS
         elif framework == "JAX":
             shutil.copy(TESTS / "models" / "flax_nets.py", folder / "net.py")
             python, script, source = converter_runs.need_jax(), "from_jax", "net.py:load"
-            MAKE, options = _JAX, ["--arg", "path=weights.npz", "--input", "16,16,3"]
+            program, options = _JAX, ["--arg", "path=weights.npz", "--input", "16,16,3"]
         elif framework == "Transformers":
-            from test_converters_transformers import MAKE
-
             python, script, source = converter_runs.need("transformers"), "from_transformers", name
+            program = TRANSFORMERS
             options = [] if name == "vit" else ["--length", "16", "--mask-padding"]
         else:
             python, script, source, options = converter_runs.need("sklearn"), "from_sklearn", "model.joblib", []
-            MAKE = _SKLEARN
+            program = _SKLEARN
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        subprocess.run([python, "-c", MAKE], cwd=folder, check=True, capture_output=True, env=environment)
+        subprocess.run([python, "-c", program], cwd=folder, check=True, capture_output=True, env=environment)
         [(code, said)] = converter_runs.convert(python, script, [source, *options, "-o", "model.onnx"], cwd=folder)
         assert code == 0, said
         return onnx.load(folder / "model.onnx")
@@ -120,11 +119,9 @@ joblib.dump(model, "model.joblib")
 
 def _in_other_numbers(proto: onnx.ModelProto, kind: str) -> onnx.ModelProto:
     """In half precision, or quantised by onnxruntime's quantiser."""
+    from .number_formats import converted, quantise
+
     if kind == "float16":
-        from test_half import converted
-
         return converted(proto, kind)
-    from test_quantised import quantise
-
     with tempfile.TemporaryDirectory() as place:
         return quantise(proto, Path(place), style=kind)

@@ -4,8 +4,8 @@ Every block takes a value and gives one; a graph is some blocks and a head. Feat
 `FEATURES` names all of them, `graphs(features)` draws from those given. What is drawn says which operators stand in it,
 which vectors several applications of one layer share (`Drawn.whole`), and which features it has.
 
-What a trained tensor is, in the reference (tests/reference_step.py): an initializer of two or more axes is one tensor,
-whoever uses it; a vector that several nodes use is one tensor for each of them, but for those in `Drawn.whole`.
+What a trained tensor is, in the reference (tests/helpers/reference_step.py): an initializer of two or more axes is one
+tensor, whoever uses it; a vector that several nodes use is one tensor for each of them, but for those in `Drawn.whole`.
 """
 
 from __future__ import annotations

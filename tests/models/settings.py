@@ -110,3 +110,18 @@ def with_adapter() -> onnx.ModelProto:
     return assemble(
         nodes, {"base.weight": normal(8, 6), "fc.weight": normal(6, 3)}, inputs, [value("logits", ["N", 3])]
     )
+
+
+def two_open_dims() -> onnx.ModelProto:
+    """x (N, h, w) and a count; two outputs of which neither is called logits."""
+    nodes = [
+        node("ReduceMean", ["x"], ["m"], "/mean", axes=[1, 2], keepdims=0),
+        node("Unsqueeze", ["m", "one"], ["u"], "/column"),
+        node("Cast", ["count"], ["c"], "/cast", to=1),
+        node("Mul", ["u", "c"], ["s"], "/scale"),
+        node("MatMul", ["s", "a.weight"], ["first"], "/a"),
+        node("MatMul", ["s", "b.weight"], ["second"], "/b"),
+    ]
+    tensors = {"one": np.array([1]), "a.weight": normal(1, 3), "b.weight": normal(1, 4)}
+    inputs = [value("x", ["N", "h", "w"]), value("count", [], INT64)]
+    return assemble(nodes, tensors, inputs, [value("first", ["N", 3]), value("second", ["N", 4])])

@@ -1,0 +1,342 @@
+"""samples/csharp against Python: the same losses, scores, choices, evaluations and predictions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT, SHARED, missing
+from device_csharp import (
+    CSHARP,
+    KEPT,
+    Compiled,
+    Program,
+    checked,
+    compile_all,
+    compiled,
+    data,
+    demo_program,
+    description,
+    losses,
+    place,
+    run_graph,
+)
+from models import inputs, tiny
+from safetensors.numpy import load_file
+from scipy.spatial.distance import squareform
+
+from adabet_onnx import Choices, Packing, make_artifacts, make_device, open_model, select
+from adabet_onnx.device.random import RandomNumbers, shuffle
+from adabet_onnx.device.scoring import score_package
+from adabet_onnx.scoring.betti import Loops
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("checked_here")]
+
+RESNET = SHARED / "models" / "resnet20_cifar10_bn.onnx"
+BETTI, MENU = (ROOT / "tests" / "device_sources" / name for name in ("betti-1000.bin", "menu-50.json"))
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def csharp(tmp_path_factory) -> Compiled:
+    return compile_all(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def demo(csharp, tmp_path_factory):
+    return demo_program(csharp, tmp_path_factory.mktemp("demo"))
+
+
+def resnet(csharp: Compiled, folder: Path) -> Program:
+    if not RESNET.is_file():
+        missing("the shared models are not there")
+    model = open_model(RESNET)
+    selection = select(model, strategy="last", rho=0.1)
+    make_artifacts(model, selection, folder / "artifacts", backend="portable", check=False)
+    make_device(folder / "artifacts", folder / "device")
+    rng = np.random.default_rng(0)
+    rng.standard_normal((60, 3, 32, 32)).astype("<f4").tofile(folder / "x")
+    rng.integers(0, 10, 60).astype("<i8").tofile(folder / "y")
+    return Program(csharp, folder / "device")
+
+
+@pytest.mark.parametrize("which", ["demo", "resnet20"])
+def test_twenty_losses_are_those_of_python(which, demo, csharp, tmp_path):
+    job = demo if which == "demo" else resnet(csharp, tmp_path)
+    x, y = data(job)
+    batch = 8 if which == "resnet20" else 16
+    expected = list(itertools.islice(losses(job.package, x, y, batch=batch, seed=7, rate=1e-3), 20))
+    options = {"x": place(job, "x"), "y": place(job, "y"), "batch": batch, "seed": 7, "rate": 1e-3, "epochs": 3}
+    command = job.command("fit", **options, stop=20)
+    done = subprocess.run(command, capture_output=True, text=True, env=csharp.environment, check=False)
+    assert done.stderr.startswith("Cancelled: ")
+    found = [float(line) for line in done.stdout.splitlines() if not line.startswith("epoch")]
+    np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
+    assert len(set(found)) == 20
+
+
+def test_scores_are_those_of_the_rule(demo):
+    x, _ = data(demo)
+    for samples in (300, 20):  # more than the package says; fewer than a subset has
+        x[:samples].tofile(place(demo, "scored"))
+        printed = [line.split(" ", 1) for line in demo.run("score", x=place(demo, "scored"))]
+        assert printed.pop() == ["choice", description(demo.package)["entries"][0]["name"]]
+        found = {name: float(score) for score, name in printed}
+        assert found == score_package(demo.package, {"input": x[:samples]}, threads=1)
+        assert len(set(found.values())) > 5
+
+
+def test_first_betti_numbers_are_those_of_ripser(csharp, rng, tmp_path):
+    content, at, subsets, numbers, counts = BETTI.read_bytes(), 8, b"", [], []
+    for _ in range(1000):
+        points, width, number = struct.unpack_from("<HHI", content, at)
+        lengths = np.frombuffer(content, f"<f{width}", points * (points - 1) // 2, at + 8)
+        at += 8 + lengths.nbytes
+        chosen = [rng.permutation(points)[: max(1, points // 2)] for _ in range(8)]
+        chosen += [rng.integers(0, points, len(chosen[0])) for _ in range(2)]  # with points given twice
+        subsets += struct.pack("<II", len(chosen), len(chosen[0])) + np.stack(chosen).astype("<u4").tobytes()
+        numbers.append(str(number))
+        distance = squareform(lengths.astype(float)) if points > 1 else np.zeros((1, 1))
+        counts.append(" ".join(map(str, Loops(distance).count(chosen))))
+    assert at == len(content)
+    (tmp_path / "subsets").write_bytes(subsets)
+    assert csharp.cases("betti", BETTI, tmp_path / "subsets") == [*numbers, "", *counts]
+
+
+def test_the_menu(csharp):
+    found = csharp.cases("menu", MENU)
+    cases = json.loads(MENU.read_text())["cases"]
+    assert len(cases) == 50
+    for case, line in zip(cases, found, strict=True):
+        least, said = line.split(" ", 1)
+        assert int(least) == case["smallest"], case["name"]
+        if case["chosen"] is None:
+            assert said.startswith("OutOfMemory: ")
+            assert f"the smallest needs {case['smallest']}." in said
+        else:
+            assert said == case["chosen"], case["name"]
+
+
+def test_random_numbers_are_the_documented_ones(csharp):
+    again = RandomNumbers(12345, 0)
+    expected = [
+        [2049673234, 658261152, 3573920880, 3099447095],
+        shuffle(1000, 2**32 - 7, 3),
+        shuffle(7, 5, 1),
+        *(again.subset(100, 30) for _ in range(3)),
+    ]
+    assert csharp.cases("random") == [" ".join(map(str, numbers)) for numbers in expected]
+
+
+def shown(shape: list[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def test_names_types_shapes_and_their_order_are_those_of_the_file(csharp, demo):
+    content = description(demo.package)
+    [entry] = content["entries"]
+    lines = [line.split("\t") for line in csharp.cases("ports", demo.package)]
+    own = [["input", v["name"], v["dtype"], shown(v["shape"])] for v in content["inputs"]]
+    own += [["labels", content["labels"]["dtype"], shown(content["labels"]["shape"])]]
+    own += [["boundary", v["name"], v["dtype"], shown(v["shape"])] for v in entry["boundary"]]
+    own += [[t["kind"], t["name"], t["dtype"], shown(t["shape"]), str(t["offset"])] for t in entry["tensors"]]
+    assert lines[: len(own)] == own
+    inputs = [[v["name"], v["dtype"], shown(v["shape"])] for v in content["inputs"]]
+    boundary = [[v["name"], v["dtype"], shown(v["shape"])] for v in entry["boundary"]]
+    names, labels = entry["names"], own[len(inputs)][1:]
+    sides = {
+        side: [[t[side], t["dtype"], shown(t["shape"])] for t in entry["tensors"] if kinds or t["kind"] in KEPT]
+        for side, kinds in (("input", True), ("output", True))
+    }
+    kept = sides["input"][: sum(t["kind"] in KEPT for t in entry["tensors"])]
+    numbers = [[names["learning_rate"], "float32", "[]"], [names["step"], "int64", "[]"]]
+    ends = [[names["loss"], "float32", "[]"], [names["logits"], "float32", shown(entry["logits_shape"])]]
+    graphs = {
+        entry["frozen"]: (inputs, [b for b, v in zip(boundary, entry["boundary"], strict=True) if v["input"] is None]),
+        entry["step"]: ([*boundary, [names["labels"], *labels], *sides["input"], *numbers], [*ends, *sides["output"]]),
+        entry["evaluation"]: ([*boundary, [names["labels"], *labels], *kept], ends),
+        entry["prediction"]: ([*inputs, *kept], None),
+    }
+    for file, expected in graphs.items():
+        for side, ports in zip(("in", "out"), expected, strict=True):
+            found = [line[2:] for line in lines if line[:2] == [file, side]]
+            assert ports is None or found == [port for port in ports if port in found or side == "out"], (file, side)
+            assert found
+
+
+def test_what_holds_when_it_is_cancelled_paused_and_so_on(csharp, demo, tmp_path):
+    shutil.copy(place(demo, "x"), tmp_path / "x")
+    printed = csharp.cases("behaviour", demo.package, place(demo, "x"), place(demo, "y"), tmp_path)
+    assert len(printed) == 13
+    assert "memory stays flat" in printed
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_graphs_of_one_sample_predict_the_same(demo, tmp_path):
+    make_device(demo.package.parent / "artifacts", tmp_path / "device", packing=Packing(profile="mobile"))
+    for package, name in ((demo.package, "many"), (tmp_path / "device", "one")):
+        Program(demo.compiled, package).run("predict", x=place(demo, "held_x"), out=tmp_path / name)
+    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("one", "many"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.size == 3000
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+def test_raw_numbers_are_preprocessed(csharp, tmp_path, bgr):
+    model = open_model(tiny.conv_net())
+    make_artifacts(model, select(model, strategy="head"), tmp_path / "a", backend="portable", check=False)
+    made = Program(csharp, tmp_path / "device")
+    content = make_device(tmp_path / "a", made.package)
+    rule = {"scale": 1 / 255, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "bgr": bgr, "channel_axis": 1}
+    (made.package / "device.json").write_text(json.dumps(content | {"preprocessing": rule}))
+    raw = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8)).astype("<f4")
+    one = raw[:, ::-1] if bgr else raw
+    fed = (one / 255 - np.reshape(rule["mean"], (3, 1, 1))) / np.reshape(rule["std"], (3, 1, 1))
+    raw.tofile(tmp_path / "raw")
+    fed.astype("<f4").tofile(tmp_path / "fed")
+    made.run("predict", x=tmp_path / "raw", raw="yes", out=tmp_path / "found")
+    made.run("predict", x=tmp_path / "fed", out=tmp_path / "expected")
+    found, expected = (np.fromfile(tmp_path / name, "<f4") for name in ("found", "expected"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    made.run("predict", x=tmp_path / "raw", out=tmp_path / "other")
+    assert np.abs(np.fromfile(tmp_path / "other", "<f4") - expected).max() > 0.1
+
+
+def of_model(csharp: Compiled, folder: Path, model: onnx.ModelProto, x: tuple[np.ndarray, ...], y: np.ndarray, **how):
+    """A package of a small model, all of which is trained, and its data in files."""
+    opened = open_model(model)
+    selection = select(opened, strategy="all")
+    make_artifacts(
+        opened, selection, folder / "a", backend="portable", choices=Choices(optimizer="sgd", **how), check=False
+    )
+    make_device(folder / "a", folder / "device", packing=Packing(scoring=None))
+    for i, array in enumerate(x):
+        array.tofile(folder / f"x{i}")
+    y.tofile(folder / "y")
+    return Program(csharp, folder / "device")
+
+
+def evaluated(program: Program, x: tuple[np.ndarray, ...], *options: str) -> tuple[list[float], str]:
+    """Losses of an epoch with all samples in each batch, and the last line."""
+    folder = program.package.parent
+    words = [w for i in range(len(x)) for w in ("--x", folder / f"x{i}", "--held-x", folder / f"x{i}")]
+    command = program.command(
+        "fit", y=folder / "y", held_y=folder / "y", batch=7, epochs=1, rate=0.01, delta=folder / "d"
+    )
+    printed = checked(*command, *words, *options, env=program.compiled.environment).stdout.splitlines()
+    return [float(line) for line in printed[:-1]], printed[-1]
+
+
+def expected_of(program: Program, feeds: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
+    """Loss and logits of all samples with the delta that was trained, by Python."""
+    content = description(program.package)
+    [entry] = content["entries"]
+    delta, names = load_file(program.package.parent / "d"), entry["names"]
+    computed = {} if entry["frozen"] is None else run_graph(program.package / entry["frozen"], feeds)
+    kept = {p["name"]: computed[p["name"]] if p["input"] is None else feeds[p["input"]] for p in entry["boundary"]}
+    values = {t["input"]: delta[t["name"]] for t in entry["tensors"] if t["kind"] in KEPT}
+    found = run_graph(program.package / entry["evaluation"], {**kept, **values, names["labels"]: y})
+    return {"loss": found[names["loss"]], "logits": found[names["logits"]]}
+
+
+def test_a_loss_without_classes(csharp, rng, tmp_path):
+    x, y = rng.standard_normal((20, 10)).astype("<f4"), rng.standard_normal((20, 3)).astype("<f4")
+    made = of_model(csharp, tmp_path, tiny.mlp(), (x,), y, loss="mse")
+    losses, last = evaluated(made, (x,))
+    assert len(losses) == 3
+    [given] = description(made.package)["inputs"]
+    loss = expected_of(made, {given["name"]: x}, y)["loss"]
+    np.testing.assert_allclose(float(last.split(" held-out loss ")[1]), loss, rtol=TOLERANCE)
+    assert "accuracy" not in last
+    y[3, 1] = np.nan
+    y.tofile(tmp_path / "y")
+    line = made.fails("fit", x=tmp_path / "x0", y=tmp_path / "y")
+    assert line == "NotFinite: Label 10 is NaN, expected a finite number."
+
+
+def test_classes_of_each_pixel_some_of_which_do_not_count(csharp, rng, tmp_path):
+    values = {"a.weight": tiny.normal(6, 2, 3, 3), "b.weight": tiny.normal(4, 6, 1, 1)}
+    nodes = [
+        tiny.node("Conv", ["input", "a.weight"], ["a"], "/a", pads=[1] * 4),
+        tiny.node("Relu", ["a"], ["r"], "/r"),
+        tiny.node("Conv", ["r", "b.weight"], ["logits"], "/b"),
+    ]
+    model = tiny.build(nodes, values, input_shape=("N", 2, 5, 6), output_shape=("N", 4, 5, 6))
+    x, y = rng.standard_normal((20, 2, 5, 6)).astype("<f4"), rng.integers(0, 4, (20, 5, 6)).astype("<i8")
+    y[rng.random(y.shape) < 0.3] = -100
+    y[14:] = -100  # a batch of which no label counts
+    made = of_model(csharp, tmp_path, model, (x,), y)
+    for options in ((), ("--keep", "no")):
+        _, last = evaluated(made, (x,), *options)
+        found = expected_of(made, {"input": x}, y)
+        right = (found["logits"].argmax(1) == y)[y != -100].mean()
+        loss, accuracy = re.fullmatch(r"epoch 1 loss \S+ held-out loss (\S+) accuracy (\S+)", last).groups()
+        assert float(accuracy) == right
+        np.testing.assert_allclose(float(loss), found["loss"], rtol=TOLERANCE)
+    y[0, 0, 1] = 4
+    y.tofile(tmp_path / "y")
+    line = made.fails("fit", x=tmp_path / "x0", y=tmp_path / "y")
+    assert line == "LabelOutOfRange: Label 1 is 4, expected 0 to 3, or -100 for none."
+
+
+def test_several_inputs(csharp, rng, tmp_path):
+    x = tuple(rng.standard_normal((20, *shape)).astype("<f4") for shape in ((3,), (2, 4)))
+    y = rng.integers(0, 2, 20).astype("<i8")
+    made = of_model(csharp, tmp_path, inputs.named(one=(3,), two=(2, 4)), x, y)
+    _, last = evaluated(made, x)
+    found = expected_of(made, {"one": x[0], "two": x[1]}, y)
+    loss, accuracy = re.fullmatch(r"epoch 1 loss \S+ held-out loss (\S+) accuracy (\S+)", last).groups()
+    assert float(accuracy) == (found["logits"].argmax(1) == y).mean()
+    np.testing.assert_allclose(float(loss), found["loss"], rtol=TOLERANCE)
+    x[1][:-1].tofile(tmp_path / "short")
+    command = made.command("predict", x=tmp_path / "x0", out=tmp_path / "out")
+    done = subprocess.run([*command, "--x", tmp_path / "short"], capture_output=True, text=True, env=csharp.environment)
+    assert done.stderr == 'WrongShape: The input "one" has 20 samples, "two" has 19.\n'
+    assert made.fails("predict", x=tmp_path / "x0", out=tmp_path / "out").startswith(
+        "usage: --x must be there once for"
+    )
+
+
+def test_a_runtime_that_is_missing_is_an_error(demo, tmp_path):
+    for path in (*demo.compiled.folder.glob("*.dll"), *demo.compiled.folder.glob("*.exe")):
+        shutil.copy(path, tmp_path)
+    line = Program(Compiled(tmp_path), demo.package).fails("show")
+    assert line.startswith("Runtime: ONNX Runtime's native library cannot be used: ")
+
+
+def test_show_tells_what_the_package_is(demo):
+    content, printed = description(demo.package), demo.run("show")
+    [entry] = content["entries"]
+    assert printed[0] == f"model {content['model']}"
+    assert re.fullmatch(r"onnxruntime 1\.\d+\.\d+.*", printed[1])
+    assert "input input float32 [N, 1, 16, 16]" in printed
+    needed = dict(entry["memory"])[8]
+    assert printed[-5] == (
+        f"entry layers: 4 layers, {entry['trained']} numbers, {entry['selected_bytes']} bytes to send, "
+        f"{needed} bytes of memory at a batch size of 8"
+    )
+    assert [line.strip() for line in printed[-4:]] == entry["layers"]
+
+
+def test_a_wrong_command_line_is_told(demo):
+    assert demo.fails("fit", y="nothing").startswith("usage: --")
+    assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
+    assert demo.fails("sing") == "usage: sing is not a command."
+    assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out must be there")
+
+
+def test_every_public_name_is_documented(csharp, tmp_path):
+    sources = list((CSHARP / "Adabet.Device").glob("*.cs"))
+    made = tmp_path / "Adabet.Device.dll"
+    words = (f"-doc:{tmp_path / 'doc.xml'}", "-nowarn:1573")  # some parameters need no words
+    compiled("library", made, sources, csharp.folder / "Microsoft.ML.OnnxRuntime.dll", more=words)
+    assert "Adabet.Device.Training.FitAsync" in (tmp_path / "doc.xml").read_text()
+    assert "Console." not in "".join(path.read_text() for path in sources), "a library prints nothing"
