@@ -28,6 +28,7 @@ from .channel_gradients import TrainedPart
 from .early_selection import select_early
 from .graph_split import Boundary, split_at_cut
 from .hidden_layers import compute_in_pieces
+from .loss_gradients import connect, logits_gradient
 from .losses import Loss, build_loss
 from .memory import step_bytes
 from .names import GraphNames, in_order, name_all
@@ -219,7 +220,7 @@ class _Draft:
         path = plan(self._graph, self._logits, self._trained, opset=self._opset)
         if path.obstacles:
             raise ModelError(explain(path.obstacles, self._prepared))
-        self._seed = seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
+        self._seed = seed = logits_gradient(self._logits)
         parts = {
             whole: TrainedPart(parameter, self._prepared.slices[parameter.name or ""])
             for whole, parameter in zip(self._trained, self._parameters, strict=True)
@@ -251,9 +252,7 @@ class _Draft:
             gradient=gradient,
         )
         if self._loss.gradient is not None and self._seed is not None:
-            seed, computed = self._seed, self._loss.gradient
-            seed.replace_all_uses_with(computed)
-            self._gradients = [computed if value is seed else value for value in self._gradients]
+            self._gradients = connect(self._seed, self._loss.gradient, self._gradients)
         self._graph.extend(self._early)
         self._graph.extend(build.take())
         self._graph.extend(self._late)

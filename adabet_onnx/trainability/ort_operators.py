@@ -1,9 +1,9 @@
 """The operators that onnxruntime-training 1.19.2 differentiates, with their exceptions.
 
-The table was determined by experiment: `tests/trainability/test_ort_operators.py` builds a small model for every operator, makes
-artifacts, and compares the gradient with ours. Unsupported cases mostly raise an error, which names no layer; but some
-gradients are silently missing or wrong, and those are the exceptions below. The table applies to graphs rewritten by
-`prepare`, which no longer contain BatchNormalization, AveragePool or auto_pad.
+The table was determined by experiment: `tests/trainability/test_ort_operators.py` builds a small model for every
+operator, makes artifacts, and compares the gradient with ours. Unsupported cases mostly raise an error, which names no
+layer; but some gradients are silently missing or wrong, and those are the exceptions below. The table applies to graphs
+rewritten by `prepare`, which no longer contain BatchNormalization, AveragePool or auto_pad.
 """
 
 from __future__ import annotations

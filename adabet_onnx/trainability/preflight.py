@@ -1,7 +1,7 @@
 """Pre-flight check: which layers can be trained, with which backend and repairs, and what prevents the others.
 
-One traversal of the graph that each backend would train (`portable.backward_paths`) covers all layers. Nothing is run except, if
-shapes cannot be inferred, a forward pass on zeros. The result is a `verdicts.Check`.
+One traversal of the graph that each backend would train (`portable.backward_paths`) covers all layers. Nothing is run
+except, if shapes cannot be inferred, a forward pass on zeros. The result is a `verdicts.Check`.
 """
 
 from __future__ import annotations
