@@ -49,10 +49,10 @@ def measured(
     """
     costs: dict[str, Cost] = {}
     try:
-        for what, cost in _costs(
+        for kind, cost in _costs(
             model, artifacts, scores, choices, batch_size, on(threads).threads, progress or silent
         ):
-            costs[what] = cost
+            costs[kind] = cost
     except AdabetError as error:  # training all layers may be impossible; the adapted model exists anyway
         return costs, str(error)
     return costs, None

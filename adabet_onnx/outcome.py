@@ -165,8 +165,8 @@ class Outcome:
         """Draw the memory of a step, or the share of parameters if memory was neither measured nor predicted."""
         sizes, origin = self._memory()
         if sizes:
-            names = {what: name.replace(" ", "\n") for what, name in _STEPS.items()}
-            values = {name: sizes[what] / 1e6 for what, name in names.items() if what in sizes}
+            names = {kind: name.replace(" ", "\n") for kind, name in _STEPS.items()}
+            values = {name: sizes[kind] / 1e6 for kind, name in names.items() if kind in sizes}
             draw_bars(axis, values, marked=names["selection"])
             plain(axis, f"step memory, MB ({origin})")
         else:
@@ -176,8 +176,8 @@ class Outcome:
     def _memory(self) -> tuple[dict[str, int], str]:
         """Return the bytes of each kind of step, and whether all of them are measured or predicted."""
         if self.predicted is not None:
-            return {what: row.prediction.memory_bytes for what, row in self.predicted.rows().items()}, "predicted"
-        return {what: cost.memory_bytes for what, cost in self.costs.items()}, "measured"
+            return {kind: row.prediction.memory_bytes for kind, row in self.predicted.rows().items()}, "predicted"
+        return {kind: cost.memory_bytes for kind, cost in self.costs.items()}, "measured"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -261,7 +261,7 @@ def summary(outcome: Outcome) -> dict[str, Any]:
         "trainable_share": outcome.trainable_share,
         "batch_size": outcome.batch_size,
         "size_tau": outcome.selection.size_tau,
-        "costs": {what: dataclasses.asdict(cost) for what, cost in outcome.costs.items()},
+        "costs": {kind: dataclasses.asdict(cost) for kind, cost in outcome.costs.items()},
         "not_measured": outcome.not_measured,
         "predicted": None if outcome.predicted is None else outcome.predicted.to_json(),
         "trainable_layers": outcome.trainable_layers,

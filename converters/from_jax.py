@@ -234,9 +234,9 @@ def name_fillers(proto: onnx.ModelProto, named: set[str]) -> None:
         layer = next((name.rpartition("/")[0] for name in node.input[1:] if name in named), "")
         if node.op_type not in NORMALISATIONS or not layer:
             continue
-        for position, what in zip((1, 2), ("scale", "bias"), strict=True):
+        for position, role in zip((1, 2), ("scale", "bias"), strict=True):
             old = node.input[position] if position < len(node.input) else ""
-            new = f"{layer}/{what}"
+            new = f"{layer}/{role}"
             if old in tensors and old not in named and uses[old] == 1 and new not in tensors:
                 tensors[old].name = node.input[position] = new
 

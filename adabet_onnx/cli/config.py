@@ -153,8 +153,8 @@ def _parsed(path: Path, ctx: click.Context) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return found
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return content
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise click.UsageError(f"{path} cannot be read as TOML: {error}.", ctx) from error
 

@@ -42,7 +42,7 @@ from .evaluator import Evaluator
 from .fitted_head import fit_head
 from .flower import FlowerStrategy
 from .grids import InProcess
-from .messages import Local, RoundTask
+from .messages import Local, RoundTask, Vote
 from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
@@ -232,24 +232,7 @@ def _prepared(simulation: _Simulation) -> tuple[ClientArtifacts, dict[str, Any]]
         artifacts = ClientArtifacts(simulation.artifacts, simulation.fleet.personal, simulation.options.threads)
         _same_run(simulation, artifacts, about)
         return artifacts, about
-    votes = None
-    if needs_votes(simulation.options.choosing):
-        votes = []
-        for number in range(simulation.fleet.clients):
-            simulation.report("clients score", number, simulation.fleet.clients)
-            scoring, threads = simulation.options.scoring, simulation.options.threads
-            seed = simulation.settings.seed
-            vote = cast_vote(
-                number,
-                simulation.model,
-                simulation.data(number),
-                scoring,
-                preprocessing=simulation.used,
-                seed=seed,
-                threads=threads,
-            )
-            votes.append(vote)
-        simulation.report("clients score", simulation.fleet.clients, simulation.fleet.clients)
+    votes = _votes(simulation) if needs_votes(simulation.options.choosing) else None
     known = {"preprocessing": simulation.used.to_json(), "classes": simulation.splits.train.classes}
     selection, poll = choose(
         simulation.model,
@@ -289,9 +272,28 @@ def _prepared(simulation: _Simulation) -> tuple[ClientArtifacts, dict[str, Any]]
     return artifacts, about
 
 
+def _votes(simulation: _Simulation) -> list[Vote]:
+    """Have each client vote on the layers."""
+    votes = []
+    for number in range(simulation.fleet.clients):
+        simulation.report("clients score", number, simulation.fleet.clients)
+        vote = cast_vote(
+            number,
+            simulation.model,
+            simulation.data(number),
+            simulation.options.scoring,
+            preprocessing=simulation.used,
+            seed=simulation.settings.seed,
+            threads=simulation.options.threads,
+        )
+        votes.append(vote)
+    simulation.report("clients score", simulation.fleet.clients, simulation.fleet.clients)
+    return votes
+
+
 def distributed(manifest: Manifest) -> list[Path]:
     """Return the files that each client gets once."""
-    return [manifest.folder / MANIFEST, *sorted({manifest.file(what) for what in manifest.content["files"]})]
+    return [manifest.folder / MANIFEST, *sorted({manifest.file(role) for role in manifest.content["files"]})]
 
 
 def _same_run(simulation: _Simulation, artifacts: ClientArtifacts, about: Mapping[str, Any]) -> None:
