@@ -86,7 +86,7 @@ class Entries:
             raise self.damaged(f"{key!r} is too large a number")
         return value
 
-    def take_if_there(self, key: str, default: Any, *kinds: type) -> Any:
+    def get_optional(self, key: str, default: Any, *kinds: type) -> Any:
         """Return the entry's value as `take` does, or a default if it is missing."""
         return self.take(key, *kinds) if key in self._content else default
 

@@ -90,9 +90,9 @@ def take_apart(model: Any) -> tuple[list[Any], Any]:
         )
     for scaler in scalers:
         if type(scaler).__name__ not in SCALERS or getattr(scaler, "clip", False):
-            step_text = "MinMaxScaler(clip=True)" if getattr(scaler, "clip", False) else type(scaler).__name__
+            step = "MinMaxScaler(clip=True)" if getattr(scaler, "clip", False) else type(scaler).__name__
             raise ConversionError(
-                f"the Pipeline has the step {step_text}; only {', '.join(SCALERS)} (without clip) are converted. Apply the "
+                f"the Pipeline has the step {step}; only {', '.join(SCALERS)} (without clip) are converted. Apply the "
                 "others to the data itself, and convert the rest of the Pipeline (model[i:])."
             )
     for step in (*scalers, network):
