@@ -61,7 +61,7 @@ def choose(
         The selection, and the result of the votes.
 
     Raises:
-        DataError: nobody voted.
+        DataError: no client voted.
         UsageError: nothing can be selected.
     """
     poll = None if votes is None else count(list(votes), model)

@@ -57,7 +57,7 @@ class Partition:
                 "`partition='iid'`."
             )
         parts = self._by_shares(labels, self._shares(labels, clients, rng), rng)
-        return [np.sort(np.array(part, np.int64)) for part in _nobody_empty(parts)]
+        return [np.sort(np.array(part, np.int64)) for part in _without_empty_parts(parts)]
 
     def _shares(self, labels: np.ndarray, clients: int, rng: np.random.Generator) -> np.ndarray:
         """Return the share of each class for each client, (C, M)."""
@@ -87,7 +87,7 @@ class Partition:
         return parts
 
 
-def _nobody_empty(parts: list[list[int]]) -> list[list[int]]:
+def _without_empty_parts(parts: list[list[int]]) -> list[list[int]]:
     """Give each client without samples one of the client with the most."""
     for part in parts:
         if not part:
