@@ -147,7 +147,7 @@ def test_the_profile_of_a_run_tells_where_nodes_ran(tmp_path, monkeypatch):
     watched = placement.Watched(session, folder, OPENVINO, "the model", [node.op_type for node in model.graph.node])
     shape = [2, *open_model(model).inputs[0].shape[1:]]
     feeds = {watched.get_inputs()[0].name: np.ones(shape, np.float32)}
-    with pytest.warns(ProviderWarning, match=f"{OPENVINO} takes .* of the .* nodes of the model: the CPU computes"):
+    with pytest.warns(ProviderWarning, match=f"{OPENVINO} runs .* of the .* nodes of the model: the CPU computes"):
         first = runtime.run_session(watched, None, feeds, "the model")
     assert not list(tmp_path.iterdir())
     second = runtime.run_session(watched, None, feeds, "the model")  # pytest makes a second warning an error
