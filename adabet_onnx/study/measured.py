@@ -1,4 +1,4 @@
-"""What the trainings of a comparison came to, and what a step of each costs: measured once for equal steps."""
+"""The results of the trainings of a comparison, with the measured cost of a step of each distinct selection."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def results_of(
     runner: Runner,
     source_before: float | None,
 ) -> list[Result]:
-    """Everything about each training that counts.
+    """The result of each final training.
 
     Args:
         study: the comparison.
-        selections: what was trained.
-        rates: that each setting was trained with.
-        trainings: finished.
+        selections: the selection of each training.
+        rates: the learning rate of each setting.
+        trainings: the finished trainings.
         runner: measures costs.
-        source_before: accuracy on the old domain before, or None.
+        source_before: accuracy of the original model on the old domain, or None.
 
     Raises:
         CheckError: a step could not be measured.
@@ -89,7 +89,7 @@ def _costs(study: Study, selections: Selections, runner: Runner) -> dict[str, Co
             costs[step.label] = cost
             study.say("measuring", len(costs), len(distinct))
     except CheckError as error:
-        raise CheckError(f"{error} What was trained is kept: start again to measure the rest.") from error
+        raise CheckError(f"{error} Finished trainings are kept: start again to measure the rest.") from error
     return costs
 
 

@@ -1,8 +1,8 @@
-"""How firm rankings of layers are: whether other samples of the same domain would rank them alike.
+"""How stable rankings of layers are: whether other samples of the same domain would give the same ranking.
 
-The training data is shuffled (once per seed) and cut into disjoint groups of n samples; each group ranks the layers by
-itself, and every two rankings of a seed are compared, by Kendall's tau and by the share of the top layers they have in
-common. That is done for n = 32, 64, 128, ... One forward pass of each sample serves every n.
+The training data is shuffled (once per seed) and split into disjoint groups of n samples. Each group gives a ranking,
+and every two rankings of a seed are compared by Kendall's tau and by the share of the top layers they have in common.
+That is done for n = 32, 64, 128, ... A single forward pass of each sample is used for every n.
 
 Measures: ``b1_hat`` (under the subsets estimator), ``b1_hat batches`` (the paper's), ``b1`` (not divided by size),
 ``size`` (1 / D: the control, the same for any sample), ``auto`` (see `selection.auto`), and ``fisher`` with labels.
@@ -53,31 +53,31 @@ def stability(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> Stability:
-    """Rank layers by disjoint groups of samples, and say how far the rankings agree.
+    """Rank layers by disjoint groups of samples, and measure how far the rankings agree.
 
     Args:
-        model: opened, or what `open_model` takes.
-        data: of the new domain, in any form that `Data` describes; training data where it is split.
+        model: the model, opened or anything that `open_model` accepts.
+        data: data of the new domain, in any form that `Data` describes; if it is split, the training data is used.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
-        repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
-        choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
+        preprocessing: explicit preprocessing, instead of a preset.
+        repeats: sizes and numbers of groups, and what is compared; None for the defaults of `Repeats`.
+        choices: the loss of Fisher information, the axis of the classes and the label to ignore; None for the
             defaults of `Choices`.
         threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice, 1 on Ray.
-        progress: called with what is going on, steps done and steps in all.
+        progress: called with the current activity, the number of finished steps and the total.
 
     Returns:
         How far rankings agree, by measure and group size.
 
     Raises:
-        UsageError: a preset or a layout that does not fit.
-        DataError: too few samples for two groups, or data that does not fit the model.
-        RuntimeMissingError: umap-learn is asked for and not installed.
+        UsageError: a preset or a layout does not fit.
+        DataError: there are too few samples for two groups, or the data does not fit the model.
+        RuntimeMissingError: umap-learn or Ray is needed and not installed.
 
     Example:
         >>> from adabet_onnx import Repeats, stability
-        >>> found = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, max_samples=32))
-        >>> found.points
+        >>> agreement = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, max_samples=32))
+        >>> agreement.points
         32
     """
     model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
@@ -143,10 +143,10 @@ def _shuffles(
 
 
 def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
-    """Doubling from ``points`` on, as long as there are two groups.
+    """Group sizes, doubling from ``points``, as long as there are samples for two groups.
 
     Raises:
-        DataError: there are not even two of the smallest.
+        DataError: there are too few samples for two groups of the smallest size.
     """
     sizes = [points]
     while sizes[-1] * 2 <= min(max_samples, available // 2):
@@ -163,7 +163,7 @@ def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]
     pairs = [pair for groups in seeds for pair in every_pair(groups, top)]
     taus = [tau for tau, _ in pairs]
     first = [groups[0] for groups in seeds]
-    between = [same_order(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
+    between_seeds = [same_order(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
     return Agreement(
         measure=measure,
         samples=size,
@@ -173,13 +173,13 @@ def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]
         tau_sd=statistics.stdev(taus) if len(taus) > 1 else 0.0,
         tau_min=min(taus),
         overlap=statistics.fmean(share for _, share in pairs),
-        seeds_tau=statistics.fmean(between) if between else None,
+        seeds_tau=statistics.fmean(between_seeds) if between_seeds else None,
     )
 
 
 def _enough(agreements: Sequence[Agreement]) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
+    enough: dict[str, int | None] = {}
     for row in agreements:
-        if found.setdefault(row.measure, None) is None and row.overlap >= FIRM:
-            found[row.measure] = row.samples
-    return found
+        if enough.setdefault(row.measure, None) is None and row.overlap >= FIRM:
+            enough[row.measure] = row.samples
+    return enough
