@@ -201,7 +201,8 @@ def _apart(name: str, one: np.ndarray, other: np.ndarray) -> TensorDistance:
 def _artifacts(folder: Path) -> Manifest:
     if not (folder / "manifest.json").is_file():
         raise RecordError(
-            f"{folder} is neither an artifact folder (no manifest.json) nor a device package (no device.json)."
+            f"{folder} is neither an artifact folder (no manifest.json) nor a device package (no device.json). Give a "
+            "folder that `make_artifacts`, `make_device` or `make_menu` wrote."
         )
     return load_manifest(folder)
 

@@ -103,7 +103,7 @@ def _compared(place: Path) -> Compared:
     plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "`compare`")
     entries = Entries(plan, str(place / "plan.json"), "`compare`")
     entries.take("model_sha256", str)
-    samples = entries.take_if_there("test_samples", 0, int) or 10**9
+    samples = entries.get_optional("test_samples", 0, int) or 10**9
     results = load_results(place / RESULTS)
     curves: dict[Setting, Curve] = {}
     for row in results:
@@ -113,10 +113,10 @@ def _compared(place: Path) -> Compared:
         chosen_by = _one(place / "runs", f"rate-{row.setting.key}-*-{row.learning_rate:g}.json")
         if final is not None:
             curves[row.setting] = curve_of(str(row.setting), final, chosen_by or [])
-    batch_size = entries.take_if_there("batch_size", 32, int)
-    backend = entries.take_if_there("backend", "auto", str)
+    batch_size = entries.get_optional("batch_size", 32, int)
+    backend = entries.get_optional("backend", "auto", str)
     try:
-        choices = Choices(**entries.take_if_there("choices", {}, dict))
+        choices = Choices(**entries.get_optional("choices", {}, dict))
         choose_backend(backend, choices)
     except (TypeError, AdabetError) as error:
         raise entries.damaged(f"'choices' or 'backend' cannot be: {error}") from error

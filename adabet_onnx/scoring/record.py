@@ -275,37 +275,37 @@ def _read(path: str | os.PathLike[str]) -> Scores:
     )
     if not layers or len({layer.name for layer in layers}) < len(layers):
         raise record.damaged("it has no layers, or two of the same name")
-    preprocessing = record.take_if_there("preprocessing", None, dict, type(None))
+    preprocessing = record.get_optional("preprocessing", None, dict, type(None))
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, str(path))
-    has_classes = record.take_if_there("classes", None, list, type(None)) is not None
+    has_classes = record.get_optional("classes", None, list, type(None)) is not None
     return Scores(
         model_sha256=record.take("model_sha256", str),
         estimator=record.take("estimator", str),
         points=record.take("points", int),
         samples=tuple(tuple(group) for group in groups),
         layers=layers,
-        settings=record.take_if_there("settings", {}, dict),
+        settings=record.get_optional("settings", {}, dict),
         notes=record.names("notes") if "notes" in value else (),
-        head=record.take_if_there("head", None, str, type(None)),
-        new_head=record.take_if_there("new_head", False, bool),
+        head=record.get_optional("head", None, str, type(None)),
+        new_head=record.get_optional("new_head", False, bool),
         preprocessing=preprocessing,
         classes=list(record.names("classes")) if has_classes else None,
-        model_file=record.take_if_there("model_file", None, str, type(None)),
+        model_file=record.get_optional("model_file", None, str, type(None)),
         channel_layers=_channel_layers(record),
-        inputs=record.take_if_there("inputs", None, dict, type(None)),
+        inputs=record.get_optional("inputs", None, dict, type(None)),
     )
 
 
 def _channel_layers(record: Entries) -> tuple[str, ...] | None:
-    if record.take_if_there("channel_layers", None, list, type(None)) is None:
+    if record.get_optional("channel_layers", None, list, type(None)) is None:
         return None
     return record.names("channel_layers")
 
 
 def _layer(record: Entries) -> LayerScore:
     channels = None
-    if record.take_if_there("channels", None, dict, type(None)) is not None:
+    if record.get_optional("channels", None, dict, type(None)) is not None:
         inner = record.inside("channels")
         channels = ChannelScores(inner.take("elements", int), tuple(map(float, inner.take_list("b1_mean", float))))
         if channels.elements < 1 or not channels.b1_mean or min(channels.b1_mean) < 0:
@@ -314,18 +314,18 @@ def _layer(record: Entries) -> LayerScore:
         name=record.take("name", str),
         op_type=record.take("op_type", str),
         parameters=record.names("parameters"),
-        parameter_count=record.take_if_there("parameter_count", 0, int),
+        parameter_count=record.get_optional("parameter_count", 0, int),
         activation_size=record.take("activation_size", int),
-        is_norm=record.take_if_there("is_norm", False, bool),
+        is_norm=record.get_optional("is_norm", False, bool),
         b1=tuple(record.take_list("b1", int)),
         b1_mean=float(record.take("b1_mean", float)),
         b1_hat=float(record.take("b1_hat", float)),
         stderr=float(record.take("stderr", float)),
         rank=record.take("rank", int),
-        shift=record.take_if_there("shift", None, float, type(None)),
-        dead=record.take_if_there("dead", None, float, type(None)),
-        effective_rank=record.take_if_there("effective_rank", None, float, type(None)),
-        untrainable=record.take_if_there("untrainable", None, str, type(None)),
+        shift=record.get_optional("shift", None, float, type(None)),
+        dead=record.get_optional("dead", None, float, type(None)),
+        effective_rank=record.get_optional("effective_rank", None, float, type(None)),
+        untrainable=record.get_optional("untrainable", None, str, type(None)),
         channels=channels,
     )
     if layer.activation_size < 1:

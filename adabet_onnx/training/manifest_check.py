@@ -76,13 +76,13 @@ def check_manifest(content: dict[str, Any], path: Path) -> None:
         _check_portable(record, path, content)
     _check_tensors(record, path, backend)
     selection_from_json(record.take("selection", dict), f"{path}, 'selection',")
-    if record.take_if_there("classes", None, list, type(None)) is not None:
+    if record.get_optional("classes", None, list, type(None)) is not None:
         record.names("classes")
-    preprocessing = record.take_if_there("preprocessing", None, dict, type(None))
+    preprocessing = record.get_optional("preprocessing", None, dict, type(None))
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, str(path))
-    record.take_if_there("bound", None, dict, type(None))
-    record.take_if_there("notes", [], list)
+    record.get_optional("bound", None, dict, type(None))
+    record.get_optional("notes", [], list)
 
 
 def _check_loss(record: Entries, content: dict[str, Any]) -> None:
@@ -94,9 +94,9 @@ def _check_loss(record: Entries, content: dict[str, Any]) -> None:
     if optimizer not in OPTIMIZERS:
         raise record.damaged(f"the optimizer is {optimizer!r}, not one of {', '.join(OPTIMIZERS)}")
     for key in ("class_axis", "ignore_label"):
-        record.take_if_there(key, None, int, type(None))
-    record.take_if_there("class_axis_given", None, bool)
-    smoothing = record.take_if_there("label_smoothing", None, int, float, type(None)) or 0
+        record.get_optional(key, None, int, type(None))
+    record.get_optional("class_axis_given", None, bool)
+    smoothing = record.get_optional("label_smoothing", None, int, float, type(None)) or 0
     if not 0 <= smoothing < 1:
         raise record.damaged(f"'label_smoothing' must be at least 0 and below 1, found {smoothing}")
     record.take("num_outputs", int)
@@ -133,7 +133,7 @@ def _check_portable(record: Entries, path: Path, content: dict[str, Any]) -> Non
     if content["version"] > 1:
         _check_boundary(record, path)
     for key in ("predicted_step_bytes", "predicted_frozen_bytes"):
-        predicted = record.take_if_there(key, {}, dict)
+        predicted = record.get_optional(key, {}, dict)
         if not all(size.isdecimal() and type(count) is int for size, count in predicted.items()):
             raise record.damaged(f"{key!r} must have a whole number for each batch size")
 
@@ -149,13 +149,13 @@ def _check_tensors(record: Entries, path: Path, backend: str) -> None:
         if backend == "portable":
             keys = ("input", "output", "gradient") if kind == "parameters" else ("input", "output", "parameter")
             _ = [given.take(key, str) for key in keys]
-            if given.take_if_there("channels", None, dict, type(None)) is not None:
+            if given.get_optional("channels", None, dict, type(None)) is not None:
                 _check_channels(given, entry["shape"])
 
 
 def _check_class_weights(record: Entries, classes: Any) -> None:
     """Check that there is a weight for each class, if there are class weights."""
-    if record.take_if_there("class_weights", None, list, type(None)) is None:
+    if record.get_optional("class_weights", None, list, type(None)) is None:
         return
     weights = record.take("class_weights", list)
     numbers = all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in weights)

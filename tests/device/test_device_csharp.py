@@ -328,8 +328,8 @@ def test_show_tells_what_the_package_is(demo):
 
 def test_a_wrong_command_line_is_told(demo):
     assert demo.fails("fit", y="nothing").startswith("usage: --")
-    assert demo.fails("show", nothing=1) == "usage: --nothing is no option."
-    assert demo.fails("sing") == "usage: sing is no command."
+    assert demo.fails("show", nothing=1) == "usage: --nothing is not an option."
+    assert demo.fails("sing") == "usage: sing is not a command."
     assert demo.fails("predict", x=place(demo, "x")).startswith("usage: --out must be there")
 
 

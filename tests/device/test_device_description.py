@@ -126,7 +126,7 @@ def test_files_are_verified_where_they_are_used(package):
 
 
 def test_a_personal_model_is_one_of_the_package(package):
-    """The file it reads is written anew; its size stays."""
+    """The file it reads is rewritten; its size stays."""
     (package / "selected.bin").write_bytes(b"\x01" * 192)
     load_device(package)
     (package / "selected.bin").write_bytes(b"\x01" * 191)

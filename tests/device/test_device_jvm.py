@@ -378,12 +378,16 @@ def wrong_files(demo: Program, folder: Path) -> dict[str, tuple[str, dict[str, o
         "another entry": ("save", {"from": folder / "unknown"}, "wrong model: .* is of the entry 'none', which"),
         "no hash": ("save", {"from": folder / "unsigned"}, "wrong hash: .*unsigned: its data have the SHA-256"),
         "cut short": ("save", {"from": folder / "cut"}, no_place),
-        "cut shorter": ("save", {"from": folder / "header"}, "wrong file: .*header is no safetensors file: 100 bytes"),
+        "cut shorter": (
+            "save",
+            {"from": folder / "header"},
+            "wrong file: .*header is not a safetensors file: 100 bytes",
+        ),
         "damaged": ("save", {"from": folder / "damaged"}, "wrong hash: .*damaged: its data have the SHA-256"),
         "nothing": ("save", {"from": folder / "none"}, "wrong file: .*none cannot be read: No such file"),
         "a folder": ("save", {"from": folder}, "wrong file: .* is not a file"),
         "nowhere": ("save", {"from": place(demo, "delta"), "delta": "/nowhere/d"}, "storage: /nowhere/d cannot be"),
-        "an option": ("save", {"form": 1}, "usage: --form is no option"),
+        "an option": ("save", {"form": 1}, "usage: --form is not an option"),
     }
 
 

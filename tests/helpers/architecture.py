@@ -19,6 +19,7 @@ ORDER = (
     "report",
     "study",
     "pipeline",
+    "adaptation",
     "fleet",
     "measuring",
     "outcome",

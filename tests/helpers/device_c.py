@@ -165,7 +165,7 @@ def description(package: Path) -> dict[str, Any]:
 
 
 def features(package: Path, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What steps go on from: one sample at a time, as the format says."""
+    """What training steps start from: one sample at a time, as the format says."""
     content = description(package)
     entry, name = content["entries"][0], content["inputs"][0]["name"]
     found = {kept["name"]: x for kept in entry["boundary"] if kept["input"] is not None}
