@@ -60,6 +60,17 @@ DOORS = {
     "ripser": {"scoring/betti.py"},
     "flwr": {"fleet/flower.py", "fleet/flower_client.py", "fleet/flower_server.py"},
 }
+# The only folders and modules that change the nodes, initializers, inputs or outputs of graphs: CONTRIBUTING.md names
+# them.
+REWRITERS = (
+    "model",
+    "portable",
+    "scoring",
+    "device/graphs.py",
+    "cost/optimized.py",
+    "cost/pieces.py",
+    "study/fisher.py",
+)
 # What a function may import when it is called: libraries that are slow to import and that not every call needs, and
 # what not every system has.
 LATE = {
