@@ -19,6 +19,7 @@ from .data.labels import align_classes, fit_labels
 from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import ModelError, RecordError, UsageError
+from .file_names import ADAPTED, ARTIFACTS, MODEL, SCORES, SELECTION
 from .files import check_folder, check_output, keep_apart, make_folder, write_bytes
 from .measuring import measured, predicted, trainable_share
 from .model.bindings import bound_otherwise
@@ -49,8 +50,6 @@ from .training.settings import Settings
 from .training.trainer import Trainer
 from .training.views import check_augmented
 from .training_runtime import need_runtime
-
-_MODEL = "model.onnx"  # the model with its new head
 
 
 @typed
@@ -139,7 +138,7 @@ class _Job:
     @property
     def artifacts(self) -> Path:
         """Their folder."""
-        return self.target / "artifacts"
+        return self.target / ARTIFACTS
 
     @property
     def resumable(self) -> bool:
@@ -215,7 +214,7 @@ def _begin(
 def _chosen(job: _Job) -> tuple[Scores, Selection]:
     """Score, select and make artifacts."""
     scores, selection = _selected(job)
-    selection.save(job.target / "selection.json")
+    selection.save(job.target / SELECTION)
     backend = pick_backend(job.model, selection, job.options.backend, job.choices)
     say = job.progress or silent
     say("making artifacts", 0, 1)
@@ -243,17 +242,17 @@ def _selected(job: _Job) -> tuple[Scores, Selection]:
         scores = job.unscored(job.used.to_json(), job.splits.train.classes)
     make_folder(job.target)
     if job.headed is not None:
-        write_bytes(job.target / _MODEL, job.headed)
+        write_bytes(job.target / MODEL, job.headed)
     if scored:
-        scores.save(job.target / "scores.json")
+        scores.save(job.target / SCORES)
     else:
-        (job.target / "scores.json").unlink(missing_ok=True)  # of an earlier call
+        (job.target / SCORES).unlink(missing_ok=True)  # of an earlier call
     selection = job.select(scores)
     if job.channel_rho is not None:
         scores = score_channels(
             job.model, job.splits, scores, layers=selection.layers, max_memory=scoring.memory, **how
         )
-        scores.save(job.target / "scores.json")
+        scores.save(job.target / SCORES)
         selection = with_channels(selection, scores, job.channel_rho)
     return scores, selection
 
@@ -270,10 +269,10 @@ def _resumed(job: _Job) -> tuple[Scores, Selection]:
     if job.channel_rho is not None and selection.channel_rho == job.channel_rho:
         again = with_channels(again, scores, job.channel_rho)
     backend = pick_backend(job.model, again, job.options.backend, job.choices)
-    made = load_manifest(job.artifacts).content
+    made = load_manifest(job.artifacts)
     same = again == selection and job.used.to_json() == selection.preprocessing
     same = same and scores.settings.get("data", job.taken) == job.taken
-    if not (same and Choices.from_manifest(made) == job.choices and made["backend"] == backend):
+    if not (same and made.choices == job.choices and made.backend == backend):
         raise UsageError(
             f"{job.target} was made with other options (preprocessing, layout, selection, backend, loss, optimizer "
             "or the like). Give the same ones to `resume`, or start again without it."
@@ -293,7 +292,7 @@ def _trained(job: _Job, scores: Scores, selection: Selection) -> Outcome:
     metrics = trainer.fit(
         job.splits, settings=settings, preprocessing=job.used, resume=job.resume, progress=job.progress
     )
-    adapted = open_model(export_model(job.artifacts, job.target / "adapted.onnx", check=options.check))
+    adapted = open_model(export_model(job.artifacts, job.target / ADAPTED, check=options.check))
     plain = None
     if trainer.manifest.float_file is not None:
         plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **how)
@@ -362,7 +361,7 @@ def _after(job: _Job, adapted: Model, held: Dataset, how: dict[str, Any]) -> dic
 
 def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
     """The model itself, or with a new head and the file to save, on which scores and selection can be replayed."""
-    path = folder / _MODEL
+    path = folder / MODEL
     made, headed = with_head(model, options.num_classes, kept=options.kept, seed=seed, name=str(path))
     if headed is not None and resume and path.is_file() and path.read_bytes() != headed:
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")
@@ -393,12 +392,12 @@ def _check_labels(
 
 def _finished(job: _Job) -> tuple[Scores, Selection]:
     model, folder = job.model, job.target
-    selection = load_selection(folder / "selection.json")
-    if (folder / "scores.json").is_file() or selection.estimator is not None:
-        scores = load_scores(folder / "scores.json")
+    selection = load_selection(folder / SELECTION)
+    if (folder / SCORES).is_file() or selection.estimator is not None:
+        scores = load_scores(folder / SCORES)
     else:
         scores = job.unscored(selection.preprocessing or {}, selection.classes)
-    made_for = load_manifest(job.artifacts).content["model_sha256"]
+    made_for = load_manifest(job.artifacts).model_sha256
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
             bound_otherwise(scores.inputs, model.bound)

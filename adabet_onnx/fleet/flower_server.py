@@ -17,6 +17,7 @@ import numpy as np
 from ..data.labels import align_classes
 from ..data.source import open_data
 from ..errors import AdabetError, TrainingError, UsageError
+from ..file_names import ARTIFACTS, MODEL
 from ..files import make_folder
 from ..model.open import open_model
 from ..records import read_record, write_json
@@ -38,7 +39,7 @@ from .messages import Local, Reply, Sums, Task, Vote
 from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
-from .simulation import ARTIFACTS, aggregation_of, distributed, store_trained
+from .simulation import aggregation_of, distributed, store_trained
 
 _POLL = 0.5  # seconds between looks for nodes
 
@@ -145,7 +146,7 @@ def _bench(way: FlowerGrid, config: Mapping[str, Any], fleet: Fleet, folder: Pat
         if given or not source:
             raise UsageError(f"{where} has no artifacts, and the run's configuration names no model to vote on.")
         model = open_model(source)
-        way.hand_out({"model.onnx": Path(source)})
+        way.hand_out({MODEL: Path(source)})
         scoring = Scoring(samples=int(config.get("samples", 128)), subset_size=int(config.get("subset-size", 32)))
         votes = list(way.votes(way.clients(), scoring))
         choices = Choices().for_model(model)

@@ -19,6 +19,7 @@ from ..data.preprocess import Arithmetic, arithmetic_for
 from ..data.source import open_data
 from ..device.delta import write_delta
 from ..errors import RecordError, UsageError
+from ..file_names import ADAPTED, ARTIFACTS, MODEL, SELECTION
 from ..files import check_folder, keep_apart, make_folder, replacing, write_bytes
 from ..model.door import guarded
 from ..model.head import check_head_options, with_head
@@ -49,7 +50,7 @@ from .server import Server
 from .states import FolderStates
 from .votes import cast_vote
 
-ARTIFACTS, DELTA, ADAPTED, _MODEL = "artifacts", "delta.safetensors", "adapted.onnx", "model.onnx"
+DELTA = "delta.safetensors"
 
 
 @typed
@@ -205,7 +206,7 @@ def _begin(
     seed = options.settings.seed if options.seed is None else options.seed
     settings = replace(options.settings, seed=seed)
     model, headed = with_head(
-        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / _MODEL)
+        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / MODEL)
     )
     choices = options.choices.for_model(model)
     splits = open_data(data, model)
@@ -252,8 +253,8 @@ def _prepared(job: _Job) -> tuple[Bench, dict[str, Any]]:
     )
     make_folder(job.target)
     if job.headed is not None:
-        write_bytes(job.target / _MODEL, job.headed)
-    selection.save(job.target / "selection.json")
+        write_bytes(job.target / MODEL, job.headed)
+    selection.save(job.target / SELECTION)
     job.say("making artifacts", 0, 1)
     check = job.options.check
     made = make_artifacts(
@@ -275,7 +276,7 @@ def _prepared(job: _Job) -> tuple[Bench, dict[str, Any]]:
 
 def distributed(manifest: Manifest) -> list[Path]:
     """The files that each client gets once."""
-    return [manifest.folder / MANIFEST, *sorted({manifest.file(what) for what in manifest.content["files"]})]
+    return [manifest.folder / MANIFEST, *sorted({manifest.file(what) for what in manifest.file_names})]
 
 
 def _same_run(job: _Job, bench: Bench, about: Mapping[str, Any]) -> None:
@@ -334,5 +335,5 @@ def store_trained(bench: Bench, values: Mapping[str, np.ndarray], folder: Path, 
     make_folder((bench.manifest.folder / LAST).parent)
     with replacing(bench.manifest.folder / LAST) as part:
         bench.session.save(part)
-    entry = str(bench.manifest.content["selection"]["strategy"])
+    entry = str(bench.manifest.selection_entry["strategy"])
     write_delta(folder / DELTA, bench.values(bench.trained), model_sha256=bench.model_sha256, entry=entry)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AdabetError, RecordError, UsageError
+from ..file_names import ARTIFACTS, PLAN, RUN, RUNS, SCORES, SELECTION, final_training, rate_training, scores_of_seed
 from ..fleet.record import RECORD as FLEET
 from ..fleet.record import read_fleet
 from ..records import Entries, finite, read_record
@@ -21,13 +22,13 @@ from ..study.runs import read as read_run
 from ..study.stability_record import FORMAT as STABILITY_FORMAT
 from ..study.stability_record import Stability, load_stability
 from ..trainability.choices import Choices, choose_backend
+from ..training.history import METRICS
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
 from .classes import read_evaluation
 from .material import Compared, Curve, Figures, Material, Run
 
 _MOST_SAMPLES = 10**6  # of a step
-_SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
 def gather(folder: Path) -> Material:
@@ -48,8 +49,8 @@ def gather(folder: Path) -> Material:
     for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
         if found.run is None and _is_run(place):
             found.run = _run(place)
-            if (place / "scores.json").is_file():
-                found.scores = load_scores(place / "scores.json")
+            if (place / SCORES).is_file():
+                found.scores = load_scores(place / SCORES)
             if found.run.figures is not None and found.run.figures.command:
                 found.commands.append(found.run.figures.command)
         if found.compared is None and (place / RESULTS).is_file():
@@ -57,17 +58,17 @@ def gather(folder: Path) -> Material:
             if found.compared.plan.get("command"):
                 found.commands.append(str(found.compared.plan["command"]))
             if found.scores is None:
-                found.scores = load_scores(place / "scores" / "0.json")
+                found.scores = load_scores(scores_of_seed(place, 0))
         if found.stability is None:
             found.stability = _stability(place)
         if found.fleet is None and (place / FLEET).is_file():
             found.fleet = read_fleet(place)
-    if found.scores is None and (folder / "scores.json").is_file():
-        found.scores = load_scores(folder / "scores.json")
+    if found.scores is None and (folder / SCORES).is_file():
+        found.scores = load_scores(folder / SCORES)
     if found.scores is None and found.run is None and found.stability is None:
         raise UsageError(
-            f"{folder} holds nothing to report: no scores.json, no {RESULTS}, and no {_SUMMARY} with a "
-            "selection.json. Give the folder that `adapt` or `compare` wrote."
+            f"{folder} holds nothing to report: no {SCORES}, no {RESULTS}, and no {RUN} with a "
+            f"{SELECTION}. Give the folder that `adapt` or `compare` wrote."
         )
     _check_hashes(found)
     if found.compared is None:
@@ -99,25 +100,21 @@ def _check_hashes(found: Material) -> None:
 
 def _is_run(place: Path) -> bool:
     """Whether `run` wrote a folder; without scores where the selection needs none."""
-    return (place / "selection.json").is_file() and any(
-        (place / name).is_file() for name in ("scores.json", _SUMMARY, FLEET)
-    )
+    return (place / SELECTION).is_file() and any((place / name).is_file() for name in (SCORES, RUN, FLEET))
 
 
 def _run(place: Path) -> Run:
     figures = None
-    if (place / _SUMMARY).is_file():
+    if (place / RUN).is_file():
         try:
-            content = json.loads(
-                (place / _SUMMARY).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
-            )
+            content = json.loads((place / RUN).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite)
         except (ValueError, RecursionError) as error:
-            raise RecordError(f"{place / _SUMMARY} is not valid JSON ({error}). Run again.") from error
-        figures = _figures(Entries(content, str(place / _SUMMARY), "`adapt`"))
+            raise RecordError(f"{place / RUN} is not valid JSON ({error}). Run again.") from error
+        figures = _figures(Entries(content, str(place / RUN), "`adapt`"))
     manifest = None
-    if (place / "artifacts" / MANIFEST).is_file():
-        manifest = load_manifest(place / "artifacts", verify=False)
-    return Run(load_selection(place / "selection.json"), figures, _metrics(place / _METRICS), manifest)
+    if (place / ARTIFACTS / MANIFEST).is_file():
+        manifest = load_manifest(place / ARTIFACTS, verify=False)
+    return Run(load_selection(place / SELECTION), figures, _metrics(place / METRICS), manifest)
 
 
 def _measured_frozen(cost: Entries) -> dict[str, tuple[int, float]]:
@@ -189,8 +186,8 @@ def _curve(name: str, rows: list[dict[str, Any]], evaluated: list[dict[str, Any]
 
 
 def _compared(place: Path) -> Compared:
-    plan = read_record(place / "plan.json", PLAN_FORMAT, PLAN_VERSION, "`compare`")
-    entries = Entries(plan, str(place / "plan.json"), "`compare`")
+    plan = read_record(place / PLAN, PLAN_FORMAT, PLAN_VERSION, "`compare`")
+    entries = Entries(plan, str(place / PLAN), "`compare`")
     entries.take("model_sha256", str)
     samples = entries.take_if_there("test_samples", 0, int) or 10**9
     results = load_results(place / RESULTS)
@@ -198,8 +195,8 @@ def _compared(place: Path) -> Compared:
     for row in results:
         if row.setting in curves or row.failed is not None:
             continue
-        final = _one(place / "runs", f"final-{row.setting.key}-{row.seed}-*-{row.learning_rate:g}.json")
-        chosen_by = _one(place / "runs", f"rate-{row.setting.key}-*-{row.learning_rate:g}.json")
+        final = _one(place / RUNS, final_training(row.setting.key, row.seed, "*", row.learning_rate))
+        chosen_by = _one(place / RUNS, rate_training(row.setting.key, "*", row.learning_rate))
         if final is not None:
             curves[row.setting] = _curve(str(row.setting), final, chosen_by or [])
     batch_size = entries.take_if_there("batch_size", 32, int)
@@ -216,7 +213,7 @@ def _compared(place: Path) -> Compared:
 
 def _one(folder: Path, pattern: str) -> list[dict[str, Any]] | None:
     """The curve of the newest run whose file fits."""
-    paths = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    paths = sorted(folder.glob(f"{pattern}.json"), key=lambda path: path.stat().st_mtime)
     return list(read_run(paths[-1])["curve"]) if paths else None
 
 

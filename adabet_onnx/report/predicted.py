@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cost.predict import Predictor
 from ..errors import AdabetError, UsageError
+from ..file_names import MODEL
 from ..model.layers import Layer
 from ..model.open import open_model
 from ..scoring.record import Scores
@@ -44,9 +45,9 @@ def find_model(found: Material, given: Path | None) -> None:
     done, missing = (
         ("adapted", "Layers and what training costs are") if selected else ("scored", "What training costs is")
     )
-    places = [given] if given is not None else [found.folder / "model.onnx"]
+    places = [given] if given is not None else [found.folder / MODEL]
     if given is None:
-        places += [path / "model.onnx" for path in sorted(found.folder.iterdir()) if path.is_dir()]
+        places += [path / MODEL for path in sorted(found.folder.iterdir()) if path.is_dir()]
         places += [Path(found.model_file)] if found.model_file else []
     for path in places:
         if path is None or not path.is_file():
@@ -82,7 +83,7 @@ def predict_costs(found: Material, progress: Any = None) -> None:
         return
     choices, backend = Choices(), "auto"
     if found.run is not None and found.run.manifest is not None:
-        choices = Choices.from_manifest(found.run.manifest.content)
+        choices = found.run.manifest.choices
         backend = str(found.run.manifest.backend)
     if found.run is None and found.compared is not None:
         choices, backend = found.compared.choices, found.compared.backend

@@ -26,11 +26,11 @@ def records(found: Material) -> list[tuple[str, str]]:
         rows.append(("selection", f"strategy {selection.strategy}{rho}, head {selection.head}, seed {selection.seed}"))
         manifest = found.run.manifest
         if manifest is not None:
-            optimizer = manifest.content["optimizer"]
+            optimizer = manifest.optimizer_entry
             rows.append(("training", f"{manifest.backend} backend, {_plain(optimizer)}"))
-            hashes = manifest.content["sha256"]
+            hashes = manifest.hashes
             rows += [(f"{what}, SHA-256", str(value)) for what, value in hashes.items()]
-            rows.append(("versions", _plain(manifest.content.get("versions", {}))))
+            rows.append(("versions", _plain(manifest.versions)))
     if found.compared is not None:
         plan = found.compared.plan
         rows.append(("data, SHA-256", str(plan.get("data_sha256"))))

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from ..cost.measure import Cost, measure_training
 from ..errors import CheckError
+from ..file_names import COSTS
 from ..files import make_folder
 from ..records import Entries, read_record, write_json
 from ..runtime import on
@@ -74,7 +75,7 @@ def results_of(
 
 def _measured(study: Study, selection: Selection) -> Cost:
     """Of an update, and of the frozen pass before it."""
-    path = study.folder / "costs" / f"{study.label(selection)}.json"
+    path = study.folder / COSTS / f"{study.label(selection)}.json"
     record = read_record(path, _COST, _VERSION, MADE_BY) if path.is_file() else None
     if record is not None and "frozen_seconds" in record:  # earlier releases measured a step with its frozen part
         entries = Entries(record, str(path), MADE_BY)

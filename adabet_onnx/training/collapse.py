@@ -94,7 +94,7 @@ class Watch:
     def _levels(self) -> tuple[float, float]:
         """The loss of guessing, and the least there can be."""
         labels = self._used.labels(self._used.training)
-        smoothing = float(self._manifest.content.get("label_smoothing") or 0.0)
+        smoothing = self._manifest.label_smoothing
         loss, classes, weights = self._manifest.loss_function, self._classes or 1, self._manifest.class_weights
         return (
             guessing_loss(loss, labels, classes, smoothing, weights),

@@ -41,7 +41,7 @@ def moved(manifest: Manifest, batches: Iterable[Mapping[str, np.ndarray]] | None
     """
     if manifest.float_file is None:
         return None
-    name = str(manifest.content["model_logits"])
+    name = manifest.model_logits
     graph = manifest.model()
     given = batches if batches is not None else [random_feeds(graph, input_ranges(graph), _RANDOM) or {}]
     found = differences(graph, manifest.model(full_precision=True), name, given, manifest.class_axis)
@@ -120,7 +120,7 @@ def compare_precisions(folder: str | os.PathLike[str], data: Any) -> dict[str, A
     feeder, rows = Feeder(plain, used), np.arange(len(held))
     batches = (feeder.feeds(held, rows[start : start + _RANDOM]) for start in range(0, len(rows), _RANDOM))
     graphs = [ir.from_proto(proto) for proto in protos]
-    found = differences(graphs[0], graphs[1], str(manifest.content["model_logits"]), batches, manifest.class_axis)
+    found = differences(graphs[0], graphs[1], manifest.model_logits, batches, manifest.class_axis)
     how: dict[str, Any] = {"preprocessing": used, "choices": trained_choices(folder)}
     own, full = evaluate(folder, held, **how), evaluate(plain, held, **how)
     figures = {"loss": own["loss"], "accuracy": own["accuracy"]}

@@ -200,7 +200,7 @@ def search(
         DataError: a sample cannot be read or fed.
     """
     began = time.perf_counter()
-    optimizer = manifest.content["optimizer"]
+    optimizer = manifest.optimizer_entry
     usual = LEARNING_RATES[manifest.optimizer]
     training, judged = _split(used, settings.seed, None if head is None else head.groups)
     size = settings.size * settings.parts
@@ -320,7 +320,7 @@ class _Trials:
         if manifest.class_axis is None or held_out is None:
             return None
         classes = int(manifest.logits_shape[manifest.class_axis])
-        smoothing = float(manifest.content.get("label_smoothing") or 0.0)
+        smoothing = manifest.label_smoothing
         labels = self._used.labels(held_out)
         guessing = guessing_loss(manifest.loss_function, labels, classes, smoothing, manifest.class_weights)
         return lambda lowest: _SLACK * max(0.0, min(guessing - lowest, lowest))

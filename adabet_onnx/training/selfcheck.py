@@ -47,7 +47,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
     checkpoint = manifest.initial
-    name = str(manifest.content["model_logits"])
+    name = manifest.model_logits
     original = manifest.model()
     expected = _logits(original, name, feeds)
     _check_alone(original, name, feeds, expected)
@@ -141,7 +141,7 @@ def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: f
             f"the evaluation loss is {evaluated:.6f}, but {manifest.loss_function} of the logits is {exact:.6f}: the "
             "graph of the loss is wrong. Nothing was written; please report this with the model."
         )
-    if manifest.content.get("batch_norm") == "batch":  # then training and evaluation are not meant to be the same
+    if manifest.uses_batch_statistics:  # then training and evaluation are not meant to be the same
         return computed
     between = abs(trained - evaluated) / scale
     if not between <= _LOSS:
@@ -171,7 +171,7 @@ def _same_step(session: TrainingSession, manifest: Manifest, feeds: dict[str, np
                 f"{apart:.1e} of the largest change. Nothing was written; please report this with the model."
             )
         worst = max(worst, apart)
-    for name in (str(entry["name"]) for entry in manifest.content["state"] if not entry.get("moves")):
+    for name in (str(entry["name"]) for entry in manifest.state_entries if not entry.get("moves")):
         expected, found = session.parameter(name), other.parameter(name)
         apart = float(np.linalg.norm(found - expected)) / max(1e-12, float(np.linalg.norm(expected)))
         if not apart <= _STATE and np.abs(found - expected).max() > 1e-7:

@@ -328,7 +328,7 @@ class Trainer:
             classes=None if axis is None else int(shape[axis]),
             labels=used.labels(used.training),
             held_out=None if used.held_out is None else used.labels(used.held_out),
-            smoothing=float(self.manifest.content.get("label_smoothing") or 0.0),
+            smoothing=self.manifest.label_smoothing,
             weights=self.manifest.class_weights,
             searched=self.rates is not None and self.rates.kept is None,
         )
@@ -339,7 +339,7 @@ class Trainer:
     def _untouched(self, session: TrainingSession) -> bool:
         """Whether parameters have their initial values."""
         initial, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
-        names = [str(entry["name"]) for entry in self.manifest.content["parameters"]]
+        names = self.manifest.parameters
         return all(np.array_equal(session.parameter(name), initial[name]) for name in names)
 
 

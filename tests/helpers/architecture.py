@@ -38,6 +38,7 @@ ORDER = (
     "runtime",
     "records",
     "drawing",
+    "file_names",
     "files",
     "frames",
     "isolation",

@@ -227,3 +227,34 @@ def outside(changes: dict[str, list[int]], allowed: Collection[str]) -> list[str
         for module, lines in changes.items()
         if not any(module == place or module.startswith(f"{place}/") for place in allowed)
     ]
+
+
+# --- files and records -----------------------------------------------------------------------------------------------
+
+
+def written_out(folder: Path, names: Collection[str], allowed: Collection[str]) -> list[str]:
+    """Names of files that modules write out, though a constant holds them, a line each.
+
+    Args:
+        folder: of the package.
+        names: the names.
+        allowed: modules that may, relative to the folder. Docstrings may anywhere.
+    """
+    results = []
+    for path in python_files(folder):
+        module = path.relative_to(folder).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if module not in allowed else ():
+            if isinstance(node, ast.Constant) and node.value in names:
+                results.append(f"{module}:{node.lineno}: {node.value!r}")
+    return results
+
+
+def manifest_contents(folder: Path, allowed: Collection[str]) -> list[str]:
+    """Uses of a manifest's `content` outside of the modules of its class, a line each."""
+    results = []
+    for path in python_files(folder):
+        module = path.relative_to(folder).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if module not in allowed else ():
+            if isinstance(node, ast.Attribute) and node.attr == "content" and "manifest" in ast.unparse(node.value):
+                results.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
+    return results
