@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..file_names import ADAPTED
 from . import config, next_steps, options
 from .common import (
     Bindings,
@@ -131,7 +132,7 @@ def run(
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)
     show(outcome_text(outcome), quiet)
-    show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+    show(f"adapted model: {outcome.folder / ADAPTED}", quiet)
     if predictions is not None:
         show(f"predictions: {predictions}", quiet)
     show(f"\n{next_steps.after_run(click.get_current_context(), comparable=outcome.is_of_test_data)}", quiet)
