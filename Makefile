@@ -2,6 +2,7 @@
 # make test    set up, then check style and types and run all tests
 # make samples-swift    compile samples/ios and run its tests, where there is a Swift compiler
 # make quick   the same without converters, browsers and the slowest tests: for everyday work
+# make docs    build the documentation as a site in build/site
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ EXTRA := $(shell $(PYTHON) -c "import sys; print('training' if sys.version_info 
 # --no-compile, pip does not compile the rest, which took half of its time.
 MAKEFLAGS += --jobs=4
 
-.PHONY: demo test core quick samples-swift check benchmarks matrix clean
+.PHONY: demo test core quick docs samples-swift check benchmarks matrix clean
 
 demo: $(VENV)/.installed
 	$(BIN)/adabet-onnx demo
@@ -29,7 +30,7 @@ test: core .venv-keras/.installed .venv-jax/.installed
 
 core: $(VENV)/.test .venv-inference/.installed .venv-openvino/.installed .venv-oldest/.installed \
   tests/js/node_modules/.installed build/onnxruntime/.installed \
-  tests/mobile/node_modules/.installed .venv-fleet/.installed check
+  tests/mobile/node_modules/.installed .venv-fleet/.installed .venv-docs/.installed check
 	$(BIN)/python -m compileall -q adabet_onnx
 	$(PYTEST) --ignore=$(CONVERTERS)
 
@@ -50,12 +51,24 @@ benchmarks: $(VENV)/.test
 	for benchmark in $(filter-out %/bench_matrix.py,$(wildcard tests/benchmarks/bench_*.py)); do $(BIN)/python $$benchmark || exit 1; done
 
 # What trains, by architecture, exporter, selection and backend: docs/support-matrix.md. Hours on a small machine; stopped,
-# it goes on where it was.
+# it goes on where it was. With Ray in .venv (pip install ray): make matrix RAY=local, or RAY=HOST:PORT.
 matrix: $(VENV)/.test
 	mkdir -p build docs
-	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl > build/support-matrix.md
+	$(BIN)/python tests/benchmarks/bench_matrix.py --rows build/matrix.jsonl $(addprefix --ray ,$(RAY)) > build/support-matrix.md
 	mv build/support-matrix.md docs/support-matrix.md
 	rm build/matrix.jsonl
+
+# The site, with every link checked, and nothing in it that a browser would fetch from elsewhere.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	.venv-docs/bin/python docs/site/check_built.py build/site
+
+.venv-docs/.installed: pyproject.toml
+	test -x .venv-docs/bin/python || { rm -rf .venv-docs; $(PYTHON) -m venv .venv-docs; }
+	.venv-docs/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	.venv-docs/bin/python -m pip install --quiet --no-compile --group docs || \
+	  echo "MkDocs could not be installed: the documentation's site is not built"
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" || \
@@ -84,11 +97,11 @@ $(VENV)/.test: $(VENV)/.installed
 	  echo "onnxruntime-openvino could not be installed: its tests are skipped"
 	touch $@
 
-# Flower, with which fleets are tested; it is for Python 3.11 and newer.
+# Flower (for Python 3.11 and newer) and Ray, with which fleets and clusters are tested.
 .venv-fleet/.installed: pyproject.toml
 	test -x .venv-fleet/bin/python || { rm -rf .venv-fleet; $(PYTHON) -m venv .venv-fleet; }
-	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet]' || \
-	  echo "Flower could not be installed: its tests are skipped"
+	.venv-fleet/bin/python -m pip install --quiet --no-compile --editable '.[inference,fleet,cluster]' || \
+	  echo "Flower or Ray could not be installed: their tests are skipped"
 	touch $@
 
 # The oldest onnxruntime that training steps run on, with nothing of ours.
@@ -147,7 +160,7 @@ tests/js/node_modules/.installed: tests/js/package.json | build/onnxruntime/.ins
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-fleet .venv-keras .venv-jax tests/js/node_modules \
+	rm -rf $(VENV) .venv-inference .venv-openvino .venv-oldest .venv-fleet .venv-keras .venv-jax .venv-docs tests/js/node_modules \
   tests/mobile/node_modules adabet-demo build dist \
 	  .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -54,7 +54,7 @@ class Outcome:
         not_measured: why something was not, or None.
         predicted: costs from the graphs that would run, where not all was measured; None where all was, or where they
             cannot be predicted.
-        warnings: why the training may have learned nothing, a sentence each; see `training.learned`.
+        warnings: why the training may have learned nothing, a sentence each; see `training.learning_check`.
         advice: what the training's losses say about the learning rate, or None.
         learning_rate: of the first step; None where there was none.
         rates: how that rate was found; None where it was given.

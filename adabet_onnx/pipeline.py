@@ -22,7 +22,7 @@ from .errors import ModelError, RecordError, UsageError
 from .file_names import ADAPTED, ARTIFACTS, MODEL, SCORES, SELECTION
 from .files import check_folder, check_output, keep_apart, make_folder, write_bytes
 from .measuring import measured, predicted, trainable_share
-from .model.bindings import bound_otherwise
+from .model.bindings import binding_mismatch
 from .model.dims import Dims
 from .model.head import check_head_options, with_head
 from .model.logits_axes import axes_of, class_axis
@@ -30,11 +30,12 @@ from .model.open import Model, ModelSource, open_model
 from .options import typed, with_given
 from .outcome import Outcome
 from .progress import Progress, silent
-from .scoring.channels import score_channels
+from .scoring.channel_scores import score_channels
 from .scoring.record import Scores, load_scores
 from .scoring.score import score
+from .selection.pool import matching
 from .selection.record import Selection, load_selection
-from .selection.strategies import NEEDS_COSTS, matching, select, with_channels
+from .selection.strategies import NEEDS_COSTS, select, with_channels
 from .selection.unscored import unscored
 from .trainability.choices import Choices, choose_backend
 from .trainability.class_weights import resolved
@@ -43,9 +44,9 @@ from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained, write_predictions
 from .training.export import adapted_proto, export_model
 from .training.history import METRICS
-from .training.learned import evaluated_at_chance
+from .training.learning_check import evaluated_at_chance
 from .training.manifest import FILE, load_manifest
-from .training.predictions import Form, check_form, read_from
+from .training.predictions import PredictionFormat, check_form, read_from
 from .training.settings import Settings
 from .training.trainer import Trainer
 from .training.views import check_augmented
@@ -201,9 +202,9 @@ def _begin(
     splits = Splits(align_classes(splits.train, known, ignore=choices.ignore_label), test)
     used = arithmetic_for(model, integer_data(model, splits.train), options.preprocessing, preset=preset)
     feeder = Feeder(model, used)
-    taken = feeder.taken(splits.train)
+    taken = feeder.describe(splits.train)
     if splits.test is not None:
-        feeder.taken(splits.test)  # what is wrong with it is said now, not after the training
+        feeder.describe(splits.test)  # what is wrong with it is said now, not after the training
     shape = _check_labels(model, splits, choices, options.save_predictions)
     check_augmented(options.settings.augment, feeder, splits.train, labelled=shape)
     choices = resolved(choices, model, splits.train)
@@ -386,7 +387,7 @@ def _check_labels(
             fit_labels(labels, choices.loss, shape, part.name, choices.class_axis, choices.ignore_label)
     if predictions is not None:
         axis = class_axis(shape, choices.class_axis, choices.loss)
-        check_form(predictions, Form(choices.loss, tuple(map(int, shape[1:])), axis))
+        check_form(predictions, PredictionFormat(choices.loss, tuple(map(int, shape[1:])), axis))
     return shape
 
 
@@ -400,7 +401,7 @@ def _finished(job: _Job) -> tuple[Scores, Selection]:
     made_for = load_manifest(job.artifacts).model_sha256
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
-            bound_otherwise(scores.inputs, model.bound)
+            binding_mismatch(scores.inputs, model.bound)
             or f"{folder} holds results for another model. Give another folder, or leave out `resume`."
         )
     return scores, selection

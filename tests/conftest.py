@@ -125,6 +125,14 @@ def fleet_python() -> Path:
     return FLEET_PYTHON
 
 
+@pytest.fixture(scope="session")
+def ray_python() -> Path:
+    """A Python with Ray, the stock onnxruntime and this package."""
+    if not FLEET_PYTHON.with_name("ray").exists():
+        missing("no environment with Ray (make test makes one)")
+    return FLEET_PYTHON
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded random numbers."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..vocabulary import COMPARED, COMPARED_UNASKED
-from . import config, options
+from . import cluster_options, config, options
 from .common import (
     Bindings,
     bound_model,
@@ -93,6 +93,7 @@ from .printing import progress_bar, show, show_json
     group="Runtime",
     help="Trainings at once.",
 ).varied(shown="the number of cores")
+@cluster_options.ray
 @options.head_init.varied(default="auto")
 @options.features
 @options.compute
@@ -110,6 +111,7 @@ def compare(
     bind: Bindings,
     old_domain: Path | None,
     jobs: int | None,
+    ray: str | None,
     save_config: Path | None,
     as_json: bool,
     quiet: bool,
@@ -126,6 +128,7 @@ def compare(
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --num-classes 5
       adabet-onnx compare model.onnx new_domain.npz -o compared/ \\
           --strategies adabet,last,all --max-memory 64MB
+      adabet-onnx compare model.onnx new_domain.npz -o compared/ --ray auto
     """
     from ..files import check_output
     from ..options import with_given
@@ -149,7 +152,8 @@ def compare(
             preprocessing=take_preprocessing(settings),
             keep_tail=keep_tail,
             append=append,
-            processes=jobs or os.cpu_count() or 1,
+            processes=jobs or (os.cpu_count() if ray is None else None),
+            ray=ray,
             threads=take_runtime(settings),
             command=this_command(),
             **settings,

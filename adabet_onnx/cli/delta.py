@@ -62,19 +62,19 @@ def show_(delta: Path, as_json: bool, quiet: bool) -> None:
     Example:
       adabet-onnx delta show personal.safetensors
     """
-    from ..device.delta import all_finite, look_at
+    from ..device.delta import all_finite, inspect_delta
 
-    looked = look_at(delta)
-    found, finite = looked.delta, all_finite(looked.delta.tensors)
+    inspected = inspect_delta(delta)
+    found, finite = inspected.delta, all_finite(inspected.delta.tensors)
     if as_json:
-        show_json({**_about(found), "whole": looked.whole, "finite": finite})
+        show_json({**_about(found), "whole": inspected.whole, "finite": finite})
         return
     show(f"model: {found.model_sha256}", quiet)
     show(f"entry: {found.entry}", quiet)
     for name, array in found.tensors.items():
         show(f"{name}  {list(array.shape)}  {size_text(array.nbytes)}", quiet)
     show(_amount(found), quiet)
-    show("SHA-256: right" if looked.whole else "SHA-256: WRONG, the file was altered", quiet)
+    show("SHA-256: right" if inspected.whole else "SHA-256: WRONG, the file was altered", quiet)
     if not finite:
         show("numbers: some are NaN or infinite", quiet)
 

@@ -106,7 +106,7 @@ def check(model: Path, bind: Bindings, layers: tuple[str, ...], loss: str, as_js
     from ..errors import ModelError
     from ..model.open import open_model
     from ..report.tables import check_table
-    from ..selection.strategies import matching
+    from ..selection.pool import matching
     from ..trainability.preflight import check_model
 
     found = check_model(open_model(bound_model(model, bind)), loss=loss)

@@ -127,7 +127,7 @@ def run(
     if outcome.features is not None:
         show(f"features: {outcome.features}", quiet)
     if outcome.rates is not None:
-        show(f"learning rate: {outcome.rates.said}", quiet)
+        show(f"learning rate: {outcome.rates.summary}", quiet)
     if not measured:
         nothing = f", and {plot} was not drawn" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this choice does not need{nothing}", quiet)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import cluster_options, options
 from .common import Bindings, bound_model, take_data, take_preprocessing, take_runtime
 from .layout import Command, Declared
 from .parameters import ANY, FILE
@@ -50,6 +50,7 @@ from .printing import progress_bar, show, show_json
 @options.scoring_memory
 @options.loss
 @options.compute
+@cluster_options.ray
 def stability(
     model: Path,
     data: Path,
@@ -74,7 +75,7 @@ def stability(
     """
     from ..drawing import check_plot_path
     from ..files import check_output
-    from ..report.stability import stability_table
+    from ..report.stability_table import stability_table
     from ..study.repeats import Repeats
     from ..study.stability import stability as measure_stability
     from ..trainability.choices import Choices

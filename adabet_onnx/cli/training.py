@@ -152,7 +152,7 @@ def train(folder: Path, data: Path, as_json: bool, quiet: bool, **settings: Any)
     if trainer.head_start is not None:
         show(f"head: {trainer.head_start}", quiet)
     if trainer.rates is not None:
-        show(f"learning rate: {trainer.rates.said}", quiet)
+        show(f"learning rate: {trainer.rates.summary}", quiet)
     for row in rows:
         show(_row(row), quiet)
     for text in warnings:
@@ -174,12 +174,11 @@ def _row(row: dict[str, Any]) -> str:
 @click.command(
     cls=Command,
     epilog="JSON: loss, accuracy (null where the loss has none, as all that follows), samples, data, "
-    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), "
-    "mean_iou (labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: "
-    "means over the outputs), per_class (class, labels, predicted, accuracy, precision, recall, f1), "
-    "confusion_matrix (rows are labels, up to 512 classes), most_confused (label, predicted, count), "
-    "per_output (output, and the figures of it). A share of nothing is null, such as the precision of a "
-    "class that is never predicted.",
+    "balanced_accuracy, f1_macro, f1_micro (bce-with-logits), top5_accuracy (of more than 20 classes), mean_iou "
+    "(labels per pixel or token), exact_match (bce-with-logits), r2, mae, rmse (mse and l1: means over the outputs), "
+    "per_class (class, labels, predicted, accuracy, precision, recall, f1), confusion_matrix (rows are labels, up to "
+    "512 classes), most_confused (label, predicted, count), per_output (output, and the figures of it). A share of "
+    "nothing is null, such as the precision of a class that is never predicted.",
 )
 @click.argument("model", metavar="MODEL|DIR", type=ANY)
 @click.argument("data", type=ANY)

@@ -28,7 +28,7 @@ _SAME = (  # the option is called as the parameter is
     "ignore_label keep_features keep_tail label_smoothing layers layout local_epochs local_steps logits loss "
     "malicious max_accumulate max_memory max_norm max_step_time max_update mean measure minimum model momentum "
     "num_classes optimizer order ort_format partition patience per_round personal preset privacy_clip "
-    "privacy_noise profile provider proximal recompute resume retries rho rounds samples save_predictions scale "
+    "privacy_noise profile provider proximal ray recompute resume retries rho rounds samples save_predictions scale "
     "schedule seed seeds server_rate sketch start std strategies strategy subset_size subsets threads "
     "train_samples validation views weight_decay weights "
 )

@@ -1,9 +1,9 @@
-"""ONNX Runtime's memory arena for the CPU (its BFCArena with the default settings), simulated.
+"""A simulation of ONNX Runtime's memory arena for the CPU (its BFCArena with the default settings).
 
-Memory comes in regions, each as large as the next power of two of megabytes; a request takes the smallest free piece
-that is large enough, and of a piece twice as large or more only the part it needs; neighbours that are free become
-one piece again. Regions are not given back, and a page is resident once it has been written to: so what counts is
-which pages were ever part of a piece in use.
+Memory comes in regions whose sizes are powers of two of megabytes. A request takes the smallest free piece that is
+large enough, and splits it if it is at least twice as large; neighbouring free pieces are merged again. Regions are
+never released, and a page is resident once it has been written to, so resident memory depends on which pages were ever
+part of a piece in use.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ROUND = 256  # bytes; a piece's size is a multiple of it
-_FIRST = 1 << 20  # bytes of the first region
-_LARGEST = 1 << 30  # regions stop growing here
-_DEAD = 1 << 27  # as much is never left unused in a piece
+_ROUND = 256  # bytes; sizes of pieces are multiples of it
+_FIRST = 1 << 20  # size of the first region, in bytes
+_LARGEST = 1 << 30  # maximum size of a region
+_DEAD = 1 << 27  # a piece with at least this much unused space is always split
 _PAGE = 4096
-_HANDLE = 8  # bytes, for each _ROUND of a region: the arena's own table
+_HANDLE = 8  # bytes per _ROUND of a region, for the arena's own table
 
 
 @dataclass(eq=False)
 class Piece:
-    """A piece of a region: where it starts and how long it is, in bytes; its neighbours; whether it is in use."""
+    """A piece of a region: its start and size in bytes, its neighbours, and whether it is in use."""
 
     region: int
     start: int
@@ -35,12 +35,12 @@ class Piece:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """Order in which free pieces are tried: by size, then by address (later regions lie lower)."""
+        """The order in which free pieces are tried: by size, then by address (later regions are at lower addresses)."""
         return self.size, -self.region, self.start
 
 
 class Arena:
-    """The arena: `allocate`, `free`, and what is resident."""
+    """The arena, with `allocate`, `free` and its resident size."""
 
     def __init__(self) -> None:
         self._free: list[tuple[tuple[int, int, int], Piece]] = []
@@ -49,21 +49,21 @@ class Arena:
 
     @property
     def resident(self) -> int:
-        """Bytes of pages that were ever written to, and of the arena's tables."""
+        """Bytes of all pages that were ever written to, plus the arena's tables."""
         pages = sum(int(np.count_nonzero(touched)) for touched in self._touched)
         return pages * _PAGE + self.reserved // _ROUND * _HANDLE
 
     @property
     def reserved(self) -> int:
-        """Bytes of all regions."""
+        """Total bytes of all regions."""
         return sum(len(touched) - 1 for touched in self._touched) * _PAGE
 
     def allocate(self, size: int, *, written: bool = True) -> Piece:
-        """Take a piece.
+        """Allocate a piece.
 
         Args:
-            size: bytes.
-            written: whether all of them will be written to.
+            size: size in bytes.
+            written: whether all of it will be written to.
         """
         size = max(_ROUND, math.ceil(size / _ROUND) * _ROUND)
         at = self._position((size, -len(self._touched), 0))
@@ -79,7 +79,7 @@ class Arena:
         return piece
 
     def free(self, piece: Piece) -> None:
-        """Give a piece back."""
+        """Free a piece."""
         piece.used = False
         if piece.after is not None and not piece.after.used:
             self._remove(piece.after)

@@ -1,12 +1,12 @@
-"""Which layers cost at least as much to train as another layer, found without predicting either.
+"""Determine which layers cost at least as much to train as another layer, without predicting either.
 
 Layer A dominates layer B if A's output reaches B, both are the same operator with the same attributes and parameter
 shapes, and A's activation is no smaller. The backward pass down to A goes through B, so it keeps everything that the
-backward pass down to B keeps, except that A's input, which is no smaller, takes the place of B's. A's input must be
-kept for A alone: only additions, which keep nothing, may read it too, and all other trained layers come after A.
+backward pass down to B keeps, except that A's input, which is no smaller, replaces B's. A's input must be kept for A
+alone: only additions, which keep nothing, may read it as well, and all other trained layers come after A.
 
-This is exact for the bytes kept, the multiply-adds and the size of the update. Step memory may differ by about a
-percent, because of gaps that stay free in ONNX Runtime's arena.
+This is exact for the bytes kept, the multiply-adds and the size of the update. Step memory may differ by about one
+percent because of free gaps in ONNX Runtime's arena.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ class Domination:
         self._before: dict[str, set[ir.Node]] = {}
 
     def holds(self, name: str, other: str) -> bool:
-        """Whether a layer takes at least what another takes, on top of layers that all come later in the model.
+        """Whether a layer costs at least as much as another, in addition to layers that all come later in the model.
 
-        False where that is not known.
+        False if that is not known.
         """
         a, b = self._layers[name], self._layers[other]
-        node, than = self._nodes[a.node], self._nodes[b.node]
-        if not (self._alike(a, b) and attributes_of(node) == attributes_of(than)):
+        node, other_node = self._nodes[a.node], self._nodes[b.node]
+        if not (self._alike(a, b) and attributes_of(node) == attributes_of(other_node)):
             return False
         if other not in self._before:
-            self._before[other] = ancestors(value for value in than.inputs if value is not None)
+            self._before[other] = ancestors(value for value in other_node.inputs if value is not None)
         return node in self._before[other] and self._alone(node)
 
     def _alike(self, a: Layer, b: Layer) -> bool:
-        """Same operator and parameters, each used once, and an activation that is no smaller."""
+        """Whether both have the same operator and parameters, each used once, and a's activation is no smaller."""
         if a.op_type != b.op_type or a.applied > 1 or b.applied > 1:
             return False
         if a.activation_shape is None or b.activation_shape is None:
@@ -65,7 +65,7 @@ class Domination:
         return math.prod(a.activation_shape) >= math.prod(b.activation_shape)
 
     def _alone(self, node: ir.Node) -> bool:
-        """Whether nothing but this node would keep what it reads."""
+        """Whether no other node would keep this node's input."""
         given = node.inputs[0]
         if given is None or given.is_graph_output():
             return False

@@ -1,4 +1,4 @@
-"""What a step takes, as the paper's Figure 1, with the pass that comes before it."""
+"""Plot the cost of a step as in the paper's Figure 1, including the frozen pass before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..drawing import SELECTED, new_figure, plain
 from .predict import Prediction
-from .row import Row
+from .row import StepCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,15 +27,15 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class _Bar:
-    """One of the costs.
+    """A bar of the plot.
 
     Attributes:
-        label: what stands below it.
-        parts: predicted bytes, by what they are for.
-        measured: bytes, or None.
-        seconds: measured, or None.
+        label: the label below it.
+        parts: predicted bytes, by purpose.
+        measured: measured bytes, or None.
+        seconds: measured seconds, or None.
         work: multiply-adds.
-        marked: whether it is of the selection.
+        marked: whether it shows the selection.
     """
 
     label: str
@@ -46,15 +46,15 @@ class _Bar:
     marked: bool = False
 
 
-def draw_costs(rows: Mapping[str, Row], title: str, lines: Sequence[str] = ()) -> Figure:
-    """Inference, training the selection and training all layers: memory, stacked, and time or arithmetic.
+def draw_costs(rows: Mapping[str, StepCost], title: str, lines: Sequence[str] = ()) -> Figure:
+    """Plot inference, training the selection and training all layers: memory (stacked), and time or multiply-adds.
 
-    Where something is frozen, what the pass takes that computes it and what a step after it takes have a bar each.
+    If something is frozen, the frozen pass and a step after it have a bar each.
 
     Args:
-        rows: by the keys of LABELS; what was measured of memory is drawn as a line across the bar.
-        title: above it.
-        lines: sentences below it.
+        rows: costs by the keys of LABELS; measured memory is drawn as a line across the bar.
+        title: the title above the plot.
+        lines: sentences below the plot.
     """
     bars = [bar for name, row in rows.items() for bar in _bars(name, row)]
     figure = new_figure(3.2 + 2.6 * len(bars), 4.2 + 0.2 * len(lines))
@@ -63,27 +63,28 @@ def draw_costs(rows: Mapping[str, Row], title: str, lines: Sequence[str] = ()) -
     plain(memory, title)
     _draw_work(work, bars)
     if lines:
-        wide = int(13 * figure.get_figwidth())
-        text = "\n".join(textwrap.fill(line, wide) for line in lines)
+        width = int(13 * figure.get_figwidth())
+        text = "\n".join(textwrap.fill(line, width) for line in lines)
         figure.supxlabel(text, fontsize="small", x=0.01, ha="left")
     return figure
 
 
-def _bars(name: str, row: Row) -> list[_Bar]:
-    label, found, marked = LABELS[name].replace(", ", ",\n"), row.prediction, name == "selection"
-    if not (marked and found.stored_bytes):
-        parts = _stack(found, found.memory_bytes)
-        return [_Bar(label, parts, row.measured_bytes, row.measured_seconds, found.step_multiply_adds, marked)]
+def _bars(name: str, row: StepCost) -> list[_Bar]:
+    label, predicted, marked = LABELS[name].replace(", ", ",\n"), row.prediction, name == "selection"
+    if not (marked and predicted.stored_bytes):
+        parts = _stack(predicted, predicted.memory_bytes)
+        return [_Bar(label, parts, row.measured_bytes, row.measured_seconds, predicted.step_multiply_adds, marked)]
     before = _Bar(
         "frozen pass,\nonce",
-        {"everything else": found.frozen_bytes},
+        {"everything else": predicted.frozen_bytes},
         row.measured_frozen_bytes,
         row.measured_frozen_seconds,
-        found.frozen_multiply_adds,
+        predicted.frozen_multiply_adds,
         marked,
     )
-    parts, label = _stack(found, found.tail_bytes), "a step after it,\nselection"
-    return [before, _Bar(label, parts, row.measured_tail_bytes, row.measured_seconds, found.step_multiply_adds, marked)]
+    parts, label = _stack(predicted, predicted.tail_bytes), "a step after it,\nselection"
+    work = predicted.step_multiply_adds
+    return [before, _Bar(label, parts, row.measured_tail_bytes, row.measured_seconds, work, marked)]
 
 
 def _draw_memory(axis: Axes, bars: Sequence[_Bar]) -> None:
@@ -95,7 +96,7 @@ def _draw_memory(axis: Axes, bars: Sequence[_Bar]) -> None:
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     for at, bar in enumerate(bars):
         level = (bar.measured or 0) / 1e6
-        above = max(bottom[at], level)  # the line is not to strike the number out
+        above = max(bottom[at], level)  # keep the number above the line
         axis.annotate(f"{bottom[at]:,.3g}", (at, above), ha="center", va="bottom", fontsize="small")
         if bar.measured is not None:
             axis.plot([at - 0.36, at + 0.36], [level] * 2, color="black", label="measured" if at == 0 else None)
@@ -106,7 +107,7 @@ def _draw_memory(axis: Axes, bars: Sequence[_Bar]) -> None:
 
 
 def _draw_work(axis: Axes, bars: Sequence[_Bar]) -> None:
-    """Time where all of it was measured, else multiply-adds."""
+    """Draw times if all were measured, else multiply-adds."""
     times = [bar.seconds for bar in bars if bar.seconds is not None]
     measured = len(times) == len(bars)
     values = [1e3 * seconds for seconds in times] if measured else [bar.work / 1e6 for bar in bars]
@@ -119,11 +120,10 @@ def _draw_work(axis: Axes, bars: Sequence[_Bar]) -> None:
     axis.margins(y=0.12)
 
 
-def _stack(found: Prediction, whole: int) -> dict[str, float]:
-    """What the predicted memory consists of; the rest is passing activations and the runtime."""
-    known = dict(
-        zip(_COLOURS, (found.weight_bytes, found.state_bytes, found.update_bytes, found.saved_bytes, 0), strict=True)
-    )
+def _stack(predicted: Prediction, whole: int) -> dict[str, float]:
+    """Predicted memory by purpose; the rest is temporary activations and the runtime."""
+    sizes = predicted.weight_bytes, predicted.state_bytes, predicted.update_bytes, predicted.saved_bytes, 0
+    known = dict(zip(_COLOURS, sizes, strict=True))
     scale = min(1.0, whole / max(1, sum(known.values())))
     parts = {label: scale * count for label, count in known.items()}
     return parts | {"everything else": whole - sum(parts.values())}

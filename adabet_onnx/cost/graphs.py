@@ -1,4 +1,4 @@
-"""The graphs that run when a set of parameters is trained, without writing an artifact folder."""
+"""Build the graphs that run when a set of parameters is trained, without writing an artifact folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..selection.record import Selection
 from ..trainability.choices import Choices
 from ..training import ort
 
-_LABELS = {"cross-entropy": "labels"}  # the input's name in onnxruntime-training's graphs; of other losses: target
+_LABELS = {"cross-entropy": "labels"}  # the input's name in onnxruntime-training's graphs; for other losses: target
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class StepGraph:
     """The graph of a training step.
 
     Attributes:
-        model: forward part, loss, backward pass; of the portable backend also the update, and what is before the cut
-            is not in it.
-        labels: name of the labels' input.
+        model: forward part, loss and backward pass; for the portable backend also the update, but without the frozen
+            part.
+        labels: name of the input for labels.
         logits: name of the logits.
-        data: names of the inputs that are data.
-        update_bytes: of the trained parameters.
-        state_bytes: of the optimizer's state, statistics that are moved included.
-        large_bytes: those of both in tensors that `runtime.frugal_loading` gives back once they are freed.
-        frozen: the graph that is run before all steps, from the model's inputs to ``data``; None if there is none.
-        stored_bytes: what is kept of a sample, from which steps go on; 0 if nothing is.
+        data: names of the inputs for data.
+        update_bytes: size of the trained parameters.
+        state_bytes: size of the optimizer's state, including updated running statistics.
+        large_bytes: the part of both in tensors that `runtime.frugal_loading` returns to the system once freed.
+        frozen: the graph that runs before all steps, from the model's inputs to ``data``; None if there is none.
+        stored_bytes: size of the features kept per sample, from which steps start; 0 if none are kept.
     """
 
     model: ir.Model
@@ -56,21 +56,21 @@ def selection_with(
     layers: Sequence[str] | None = None,
     channels: Mapping[str, Sequence[int]] | None = None,
 ) -> Selection:
-    """A selection of parameters.
+    """Make a selection of parameters.
 
     Args:
         model: the opened model.
         parameters: names of initializers.
         layers: names of the layers they are trained in; None: every layer that has one of them.
-        channels: the output channels that are trained, of the layers that are not trained whole.
+        channels: the trained output channels of layers that are only partly trained.
 
     Raises:
-        UsageError: there are none, or one is in no layer.
+        UsageError: there are no parameters, or one belongs to no layer.
     """
-    wanted = set(parameters)
-    owners = [layer for layer in model.layers if any(parameter.name in wanted for parameter in layer.parameters)]
-    unknown = wanted - {parameter.name for layer in owners for parameter in layer.parameters}
-    if not wanted:
+    trained = set(parameters)
+    owners = [layer for layer in model.layers if any(parameter.name in trained for parameter in layer.parameters)]
+    unknown = trained - {parameter.name for layer in owners for parameter in layer.parameters}
+    if not trained:
         raise UsageError("no parameters are given whose training could be predicted: select at least one layer.")
     if unknown:
         raise UsageError(f"{model.name} has no layer with a parameter {sorted(unknown)[0]!r}.")
@@ -80,7 +80,7 @@ def selection_with(
 
 
 def portable_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
-    """The step graph of the portable backend.
+    """Build the step graph of the portable backend.
 
     Raises:
         ModelError: a node has no gradient.
@@ -105,11 +105,11 @@ def portable_step(model: Model, selection: Selection, choices: Choices) -> StepG
 
 
 def ort_step(model: Model, selection: Selection, choices: Choices) -> StepGraph:
-    """The training graph of the ort backend, as onnxruntime-training makes it.
+    """Build the training graph of the ort backend with onnxruntime-training.
 
     Raises:
-        ModelError: it cannot build gradients for this graph.
-        RuntimeMissingError: it is not installed.
+        ModelError: onnxruntime-training cannot build gradients for this graph.
+        RuntimeMissingError: onnxruntime-training is not installed.
     """
     prepared = trainable_graph(model, selection, backend="ort")
     with temporary_folder() as folder:

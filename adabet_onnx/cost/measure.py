@@ -1,9 +1,9 @@
-"""Memory and time of training steps and of inference, each measured in a fresh process.
+"""Measure memory and time of training steps and of inference, each in a fresh process.
 
-Step memory is the peak resident memory of a fresh process during training steps minus its resident memory when
-imports are done and no model is loaded; for inference likewise. What no training changes is computed before the
-steps, by the frozen pass, and then given back: so a training's memory is that of the frozen pass or that of a step
-after it, whichever is more. What is kept of more samples than a step takes is not counted.
+Step memory is the peak resident memory of a fresh process during training steps minus its resident memory after imports
+and before a model is loaded; likewise for inference. The part of the model that training does not change is computed
+before the steps, by the frozen pass, and then freed, so the memory of a training is that of the frozen pass or that of
+a step after it, whichever is more. Features kept for more samples than one step takes are not counted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _TIMEOUT = 900  # seconds
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step takes.
+    """The measured cost of a step.
 
     Attributes:
         memory_bytes: peak memory, see the module.
         seconds: median time of a step, after the frozen pass.
-        frozen_bytes: peak memory of the frozen pass; 0 where nothing is frozen.
+        frozen_bytes: peak memory of the frozen pass; 0 if nothing is frozen.
         frozen_seconds: median time of the frozen pass over the samples of a step.
-        tail_bytes: peak memory of the steps after it; 0 where nothing is frozen.
+        tail_bytes: peak memory of the steps after the frozen pass; 0 if nothing is frozen.
     """
 
     memory_bytes: int
@@ -47,29 +47,28 @@ def measure_training(
     threads: int | None = None,
     features: bool = True,
 ) -> Cost:
-    """Cost of training an artifact folder: of the frozen pass, and of a step (forward, backward, update) after it.
+    """Measure training with an artifact folder: the frozen pass, and a step (forward, backward, update) after it.
 
     Args:
         folder: the artifacts.
         batch_size: samples of an update.
-        accumulate: into how many parts a batch is cut, whose gradients are gathered; the time is that of all of them
-            and of the update.
-        steps: updates that are timed, at least.
-        threads: for ONNX Runtime.
-        features: whether features are kept; otherwise the frozen graph runs in each step, and stays loaded.
+        accumulate: number of micro-batches with accumulated gradients; the time is that of all of them and the update.
+        steps: minimum number of updates that are timed.
+        threads: number of threads for ONNX Runtime.
+        features: whether features are kept; otherwise the frozen graph runs in each step and stays loaded.
 
     Raises:
-        CheckError: the process died or failed.
+        CheckError: the process crashed or failed.
     """
     options = {"batch": batch_size, "accumulate": accumulate, "steps": steps, "threads": threads or 0}
     return _measure("training", folder, options | {"features": int(features)})
 
 
 def measure_inference(folder: Path, *, batch_size: int, steps: int = 7, threads: int | None = None) -> Cost:
-    """Cost of a forward pass of an artifact folder's original model.
+    """Measure a forward pass of an artifact folder's original model.
 
     Raises:
-        CheckError: the process died or failed.
+        CheckError: the process crashed or failed.
     """
     return _measure("inference", folder, {"batch": batch_size, "steps": steps, "threads": threads or 0})
 

@@ -1,7 +1,7 @@
-"""Step memory, predicted: what a process holds besides the arena, and the arena of simulated runs.
+"""Predict step memory: the arena of simulated runs, plus what a process holds besides the arena.
 
-The figures that no graph tells (the runtime's code and tables, what each node takes) were fitted to the measurements
-of tests/benchmarks/bench_cost.py.
+Figures that cannot be derived from a graph (the runtime's code and tables, overhead per node) were fitted to the
+measurements of tests/benchmarks/bench_cost.py.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ import onnx_ir as ir
 
 from .. import runtime
 from ..portable.weights import INSIDE
-from .optimized import Sizes, optimized, optimized_step
-from .run import Run
+from .optimized import optimized, optimized_step
+from .run import SimulatedRun
+from .value_sizes import ValueSizes
 
-_LARGE = 1024  # elements of a constant that only its shape is kept of
-_RUNS = 6  # after which hardly any run asks for more
-_BASE = 12_000_000  # of the runtime, once it is used
-_BASE_FROZEN = 10_500_000  # where nothing but inference runs
+_LARGE = 1024  # constants with more elements are reduced to their shapes
+_RUNS = 6  # number of simulated runs; later runs rarely need more memory
+_BASE = 12_000_000  # bytes of the runtime once it is in use
+_BASE_FROZEN = 10_500_000  # the same if only inference runs
 _BASE_ORT = 14_000_000  # the same with onnxruntime-training's modules
-_NODE = 5_500  # of a node: its kernel, names and shapes
-_NODE_ORT = 12_000  # the same where nodes of three graphs come with each of the training graph
-_COPIES = 1.35  # of the constants that run, at once while they are loaded with `runtime.frugal_loading`;
-_COPIES_FRUGAL = 0.45  # more of those that convolutions read
-_COPIES_ORT = 2.5  # of the constants, without it;
-_COPIES_CONVOLVED = 1.2  # more of those that convolutions read, which are put in another order
-_LEFT = 64_000_000  # as much of what loading freed stays with the process, without it
-_UPDATING = 300_000  # of the update's session
-_STATE_COPIES = 2  # of parameters and state, while they are read
+_NODE = 5_500  # bytes per node: its kernel, names and shapes
+_NODE_ORT = (
+    12_000  # the same with onnxruntime-training, which loads nodes of three graphs per node of the training graph
+)
+_COPIES = 1.35  # simultaneous copies of constants while loading with `runtime.frugal_loading`
+_COPIES_FRUGAL = 0.45  # additional copies of constants that convolutions read
+_COPIES_ORT = 2.5  # simultaneous copies of constants without `runtime.frugal_loading`
+_COPIES_CONVOLVED = 1.2  # additional copies of constants that convolutions read, which are reordered
+_LEFT = 64_000_000  # maximum bytes freed by loading that stay with the process, without `runtime.frugal_loading`
+_UPDATING = 300_000  # bytes of the update's session
+_STATE_COPIES = 2  # copies of parameters and state while they are read
 
 
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
@@ -36,17 +39,17 @@ _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
 
 @dataclass(frozen=True)
 class Parts:
-    """What a process with a graph in it holds, in bytes.
+    """The memory of a process with a loaded graph, in bytes.
 
     Attributes:
-        nodes: how many nodes run.
-        inputs: that the caller holds: data, labels, and what a step takes and gives back.
+        nodes: the number of nodes that run.
+        inputs: inputs that the caller holds: data, labels, and the values that a step takes and returns.
         constants: weights in the graph.
-        convolved: those of them that convolutions read.
-        repacked: those that a second matrix product reads, which puts them in an order of its own.
-        packed: what matrix products hold of weights in an order of their own, outside the arena; 0 if not simulated.
-        first: what is resident of the arena after the first run, constants included.
-        arena: the same after several.
+        convolved: the part of the weights that convolutions read.
+        repacked: weights read by a second matrix product, which packs them again.
+        packed: packed copies of weights that matrix products hold outside the arena; 0 if not simulated.
+        first: resident size of the arena after the first run, including constants.
+        arena: the same after several runs.
     """
 
     nodes: int
@@ -60,19 +63,19 @@ class Parts:
 
 
 class Simulation:
-    """A graph, ready to be run at any batch size.
+    """A graph whose runs can be simulated at any batch size.
 
     Args:
-        model: as it stands in the file.
+        model: the graph as stored in the file.
         frugal: whether it runs with `runtime.training_options`.
-        known: the same graph with the shapes of its values; None: as above. ONNX Runtime plans ahead only for what has
-            a shape in the file.
-        packing: whether its weights lie in a file of their own (see `Run`).
-        copied: likewise.
+        known: the same graph with the shapes of its values; None: ``model``. ONNX Runtime plans memory only for values
+            with a shape in the file.
+        packing: whether its weights are in a separate file (see `SimulatedRun`).
+        copied: whether outputs are copied (see `SimulatedRun`).
 
     Raises:
-        ModelError: ONNX Runtime refuses the graph.
-        RuntimeMissingError: it is not installed.
+        ModelError: ONNX Runtime rejects the graph.
+        RuntimeMissingError: ONNX Runtime is not installed.
     """
 
     def __init__(
@@ -98,10 +101,10 @@ class Simulation:
         self._known = {value.name or "": value for node in (known or model).graph for value in node.outputs}
 
     def parts(self, batch: int) -> Parts:
-        """Simulate runs of a batch size."""
+        """Simulate runs at a batch size."""
         graph = self._graph
-        sizes = Sizes(graph, self._known, batch)
-        run = Run(
+        sizes = ValueSizes(graph, self._known, batch)
+        run = SimulatedRun(
             graph,
             list(graph),
             sizes.size,
@@ -126,7 +129,7 @@ class Simulation:
 
 
 def _forget_weights(graph: ir.Graph) -> None:
-    """Keep of large weights no more than their shapes."""
+    """Replace large weights by placeholders with the same shapes."""
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.size > _LARGE:
@@ -139,9 +142,9 @@ def portable_bytes(parts: Parts, carried: int, large: int) -> int:
     """Memory of a step of the portable backend.
 
     Args:
-        parts: of the step's graph.
+        parts: memory parts of the step's graph.
         carried: bytes of parameters and state.
-        large: those of them that the system gets back once the first step's results have taken their place.
+        large: the part of them that is returned to the system once the first step's results replace them.
     """
     held = _BASE + _NODE * parts.nodes + parts.inputs
     loading = held + _loading(parts)
@@ -153,7 +156,7 @@ def frozen_bytes(parts: Parts, carried: int) -> int:
     """Memory of the frozen pass of the portable backend.
 
     Args:
-        parts: of the frozen graph.
+        parts: memory parts of the frozen graph.
         carried: bytes of parameters and state.
     """
     held = _BASE_FROZEN + carried
@@ -161,7 +164,7 @@ def frozen_bytes(parts: Parts, carried: int) -> int:
 
 
 def loaded_bytes(parts: Parts) -> int:
-    """What a graph takes that is loaded and has run."""
+    """Memory of a graph that is loaded and has run."""
     return _NODE * parts.nodes + parts.inputs + parts.packed + parts.arena
 
 
@@ -169,11 +172,11 @@ def _loading(parts: Parts) -> int:
     return parts.repacked + int(_COPIES * parts.constants + _COPIES_FRUGAL * parts.convolved)
 
 
-def gathered_bytes(update: int) -> int:
-    """What gathering gradients adds: their sum, a part's on top, and a second session with its own arena.
+def accumulation_bytes(update: int) -> int:
+    """Memory for accumulating gradients: their sum, those of a micro-batch, and a second session with its own arena.
 
     Args:
-        update: bytes of the trained parameters.
+        update: size of the trained parameters in bytes.
     """
     return _UPDATING + 4 * update
 
@@ -182,14 +185,14 @@ def ort_bytes(parts: Parts, frozen: int, state: int) -> int:
     """Step memory of the ort backend, which loads a graph for evaluation as well.
 
     Args:
-        parts: of the training graph; its inputs are parameters and gradients too.
+        parts: memory parts of the training graph, whose inputs include parameters and gradients.
         frozen: bytes of the weights that are not trained.
-        state: of the optimizer's state.
+        state: bytes of the optimizer's state.
     """
     held = _BASE_ORT + _NODE_ORT * parts.nodes + parts.inputs + state
     copies = _copies(parts)
     loading = held + parts.constants + int(copies * frozen)
-    # It copies what a step gives, so no later run needs more than the first.
+    # It copies the outputs of a step, so no later run needs more than the first.
     return max(loading, held + parts.first + frozen + _left(copies, frozen))
 
 
@@ -200,10 +203,10 @@ def inference_bytes(parts: Parts) -> int:
 
 
 def _left(copies: float, weights: int) -> int:
-    """What loading freed and the process keeps."""
+    """Memory freed by loading that stays with the process."""
     return min(_LEFT, int(weights * (copies - 1)))
 
 
 def _copies(parts: Parts) -> float:
-    """How many copies of its constants a process holds while it loads them."""
+    """The number of copies of its constants that a process holds while it loads them."""
     return _COPIES_ORT + _COPIES_CONVOLVED * parts.convolved / max(1, parts.constants)

@@ -1,4 +1,4 @@
-"""Multiply-adds of a graph's nodes: products of matrices and convolutions, forward and gradients alike.
+"""Count the multiply-adds of a graph's matrix products and convolutions, both forward and gradients.
 
 Elementwise operators, reductions and copies are not counted; in networks they are a few percent of the arithmetic.
 """
@@ -15,11 +15,11 @@ Shapes = Callable[[ir.Value | None], Shape | None]
 
 
 def multiply_adds(nodes: Iterable[ir.Node], shape: Shapes) -> int:
-    """Multiply-adds of nodes; one with an unknown shape counts as nothing.
+    """Multiply-adds of nodes; a node with an unknown shape counts as 0.
 
     Args:
-        nodes: of any graph, ONNX Runtime's own operators included.
-        shape: of a value, None where it is unknown.
+        nodes: nodes of any graph, including ONNX Runtime's own operators.
+        shape: returns the shape of a value, None if it is unknown.
     """
     total = 0
     for node in nodes:
@@ -33,24 +33,24 @@ _Known = Sequence[Shape | None]
 
 
 def _convolution(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
-    """Every element of the result takes one kernel: C / g * taps, the weight being (O, C / g, taps...)."""
+    """Each element of the result takes C / g * taps, where the weight is (O, C / g, taps...)."""
     weight, result = inputs[1], outputs[0]
     return 0 if weight is None or result is None else math.prod(result) * math.prod(weight[1:])
 
 
 def _transposed_convolution(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
-    """Every element of the input meets one kernel: the weight is (C, O / g, taps...)."""
+    """Each element of the input takes O / g * taps, where the weight is (C, O / g, taps...)."""
     image, weight = inputs[0], inputs[1]
     return 0 if weight is None or image is None else math.prod(image) * math.prod(weight[1:])
 
 
 def _convolution_gradient(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
-    """onnxruntime-training's ConvGrad: (dY, X, W) to (dX, dW, dB), each of the first two as much as forward."""
+    """onnxruntime-training's ConvGrad: (dY, X, W) to (dX, dW, dB); dX and dW each take as much as the forward pass."""
     gradient, weight = inputs[0], inputs[2]
     if gradient is None or weight is None:
         return 0
-    asked = sum(1 for value in node.outputs[:2] if value is not None and value.name)
-    return asked * math.prod(gradient) * math.prod(weight[1:])
+    computed = sum(1 for value in node.outputs[:2] if value is not None and value.name)
+    return computed * math.prod(gradient) * math.prod(weight[1:])
 
 
 def _gemm(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
@@ -72,7 +72,7 @@ def _matmul(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
 
 
 def _einsum(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
-    """The product of all extents that occur, where there are two operands or more."""
+    """The product of all extents if there are at least two operands."""
     equation = node.attributes["equation"].as_string().replace(" ", "")
     terms = equation.split("->")[0].split(",")
     extents: dict[str, int] = {}
@@ -91,7 +91,7 @@ def _einsum(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
 
 def _recurrent(gates: int) -> Callable[[ir.Node, _Known, _Known], int]:
     def count(node: ir.Node, inputs: _Known, outputs: _Known) -> int:
-        """Each step of each direction: W (gates H, I) and R (gates H, H) for each sample."""
+        """For each step, direction and sample: W (gates H, I) and R (gates H, H)."""
         data, weight = inputs[0], inputs[1]
         if data is None or weight is None:
             return 0

@@ -1,4 +1,4 @@
-"""What inference, training a selection and training all layers cost, beside each other."""
+"""Compare the costs of inference, training a selection and training all layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..drawing import finished
 from ..errors import ModelError, RecordError, UsageError
 from ..files import temporary_folder
-from ..model.bindings import bound_otherwise
+from ..model.bindings import binding_mismatch
 from ..model.open import ModelSource, open_model
 from ..options import typed
 from ..progress import Progress
@@ -26,36 +26,36 @@ from ..training.manifest import Manifest
 from .drawing import LABELS, draw_costs
 from .measure import Cost, measure_inference, measure_training
 from .predict import Prediction, Predictor, Training
-from .row import Row
+from .row import StepCost
 from .words import frozen_sentences, measured_sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLES, EPOCHS = 1000, 10  # of the training that is told of, where nothing else is said
+SAMPLES, EPOCHS = 1000, 10  # defaults for the whole training that is reported
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The three.
+    """The three costs.
 
     Attributes:
         batch_size: samples of a step.
         backend: portable or ort.
-        inference: a forward pass.
-        selection: a training step of the selection; None where none was given.
-        everything: a training step of all layers; None where not all can be trained.
+        inference: cost of a forward pass.
+        selection: cost of a training step of the selection; None if none was given.
+        everything: cost of a training step of all layers; None if they cannot be trained.
         notes: why something is missing.
-        samples: of the whole training that is told of.
-        epochs: likewise.
-        kept_views: of its samples, see `Training`; None: one of each.
+        samples: number of samples of the whole training that is reported.
+        epochs: number of its epochs.
+        kept_views: number of its views of samples, see `Training`; None: one per sample.
     """
 
     batch_size: int
     backend: str
-    inference: Row
-    selection: Row | None
-    everything: Row | None
+    inference: StepCost
+    selection: StepCost | None
+    everything: StepCost | None
     notes: tuple[str, ...] = ()
     samples: int = SAMPLES
     epochs: int = EPOCHS
@@ -68,9 +68,10 @@ class Overview:
     def _repr_html_(self) -> str:
         rows = []
         for name, row in self.rows().items():
-            found, measured = row.prediction, row.measured_bytes
-            sizes = [size_text(size) for size in (found.memory_bytes, found.memory_bytes + found.margin_bytes)]
-            work = (found.forward_multiply_adds, found.step_multiply_adds)
+            predicted, measured = row.prediction, row.measured_bytes
+            bounds = (predicted.memory_bytes, predicted.memory_bytes + predicted.margin_bytes)
+            sizes = [size_text(size) for size in bounds]
+            work = (predicted.forward_multiply_adds, predicted.step_multiply_adds)
             rows.append((LABELS[name], *sizes, "-" if measured is None else size_text(measured), *work))
         headings = ("one step", "memory, predicted", "at most", "measured", "multiply-adds forward", "of the step")
         return html_table(self._title(), headings, rows, lines=[*self.frozen(), *self.notes])
@@ -80,54 +81,54 @@ class Overview:
 
     @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw what inference, training the selection and training all layers take.
+        """Plot the costs of inference, training the selection and training all layers.
 
-        That is the memory and what it is for, and the time of a step; its arithmetic where no time was measured. Of
-        what no training of the selection changes, the pass that computes it, a step after it and what is kept.
+        The plot shows memory by purpose, and the time of a step, or its multiply-adds if no time was measured. If part
+        of the model is frozen, the frozen pass and a step after it are shown separately, with the size of the features.
 
         Args:
-            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+            path: also write the plot to this file: ``.png``, ``.svg`` or ``.pdf``.
 
         Returns:
-            The figure, which a notebook shows by itself.
+            The figure, which a notebook displays automatically.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the suffix is not supported.
             OutputError: the file cannot be written.
         """
         return finished(draw_costs(self.rows(), self._title(), [*self.frozen()[1:], *self.saved()]), path)
 
-    def rows(self) -> dict[str, Row]:
-        """Those that are there, by name: inference, selection, all."""
-        found = {"inference": self.inference, "selection": self.selection, "all": self.everything}
-        return {name: row for name, row in found.items() if row is not None}
+    def rows(self) -> dict[str, StepCost]:
+        """The available costs by name: inference, selection, all."""
+        costs = {"inference": self.inference, "selection": self.selection, "all": self.everything}
+        return {name: cost for name, cost in costs.items() if cost is not None}
 
     def frozen(self) -> list[str]:
-        """What no training of the selection changes, in sentences; none where that is nothing."""
+        """Sentences about the frozen part of the model; empty if nothing is frozen."""
         if self.selection is None:
             return []
-        found = self.selection.prediction
-        return frozen_sentences(found, self._training(found))
+        predicted = self.selection.prediction
+        return frozen_sentences(predicted, self._training(predicted))
 
-    def _training(self, found: Prediction) -> Training:
-        return found.of_training(self.samples, self.epochs, self.kept_views)
+    def _training(self, predicted: Prediction) -> Training:
+        return predicted.of_training(self.samples, self.epochs, self.kept_views)
 
     def saved(self) -> list[str]:
-        """What keeping it saves of a training's time, by times that were measured; nothing where they were not."""
+        """The training time saved by keeping features, by measured times; empty if none were measured."""
         cost = None if self.selection is None else self.selection.measured
         if cost is None or not cost.frozen_bytes:
             return []
         views = self.samples if self.kept_views is None else self.kept_views
-        how = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
-        return [measured_sentence(cost, **how)]
+        counts = {"batch_size": self.batch_size, "samples": self.samples, "epochs": self.epochs, "views": views}
+        return [measured_sentence(cost, **counts)]
 
     def to_json(self) -> dict[str, Any]:
-        """inference, selection (where one was given) and all (null where not all layers can be trained)."""
-        found: dict[str, Any] = {
+        """Entries inference, selection (if one was given) and all (null if the layers cannot be trained)."""
+        content: dict[str, Any] = {
             name: row.to_json(None if name == "inference" else self._training(row.prediction))
             for name, row in self.rows().items()
         }
-        return found if "all" in found else found | {"all": None}
+        return content if "all" in content else content | {"all": None}
 
 
 def overview(
@@ -144,26 +145,26 @@ def overview(
     epochs: int = EPOCHS,
     kept_views: int | None = None,
 ) -> Overview:
-    """Predict, and measure if asked to, what inference and training cost.
+    """Predict, and optionally measure, the costs of inference and training.
 
     Args:
-        model: opened, or what `open_model` takes.
-        selection: what is to be trained, its batch cut into parts where its budget was made for that; None: inference
-            and all layers only.
+        model: an opened model, or what `open_model` takes.
+        selection: the selection to train, with its batch split into micro-batches if its budget was made for that;
+            None: inference and all layers only.
         batch_size: samples of a step.
         backend: auto, portable or ort.
         choices: loss, optimizer and form of the training.
         measure: also run steps, each kind in a fresh process.
-        threads: for ONNX Runtime, when measuring.
-        progress: called with what is going on, steps done and steps in all.
-        samples: of a whole training.
-        epochs: likewise.
-        kept_views: of these samples where pictures are augmented, of all together; None: one of each.
+        threads: number of threads for ONNX Runtime when measuring.
+        progress: called with the current activity, the steps done and the total number of steps.
+        samples: number of samples of a whole training.
+        epochs: number of epochs of a whole training.
+        kept_views: total number of views of these samples if images are augmented; None: one per sample.
 
     Raises:
         RecordError: the selection was made for another model.
-        UsageError: a batch size or number of samples or epochs below 1, an unknown backend, or one that lacks what is
-            asked for.
+        UsageError: a batch size or number of samples or epochs is below 1, or the backend is unknown or does not
+            support the choices.
         ModelError: the selection cannot be trained.
         CheckError: a measurement failed.
         RuntimeMissingError: the runtime the backend needs is not installed.
@@ -174,7 +175,7 @@ def overview(
     selection = None if selection is None else load_selection(selection)
     if selection is not None and selection.model_sha256 != model.sha256:
         raise RecordError(
-            bound_otherwise(selection.inputs, model.bound)
+            binding_mismatch(selection.inputs, model.bound)
             or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
@@ -184,13 +185,13 @@ def overview(
     steps = itertools.count()
     total = (2 + (selection is not None)) * (1 + measure)
 
-    def tell(what: str) -> None:
+    def report(activity: str) -> None:
         if progress is not None:
-            progress(what, next(steps), total)
+            progress(activity, next(steps), total)
 
-    predicted = _predicted(predictor, selection, tell)
-    measured = _measured(predictor, predicted, threads, tell) if measure else {}
-    rows = {what: _row(prediction, measured.get(what)) for what, prediction in predicted.rows.items()}
+    predicted = _predicted(predictor, selection, report)
+    measured = _measured(predictor, predicted, threads, report) if measure else {}
+    rows = {name: _row(prediction, measured.get(name)) for name, prediction in predicted.rows.items()}
     return Overview(
         batch_size,
         predictor.backend,
@@ -204,13 +205,13 @@ def overview(
     )
 
 
-def _row(prediction: Prediction, cost: Cost | None) -> Row:
+def _row(prediction: Prediction, cost: Cost | None) -> StepCost:
     if cost is None:
-        return Row(prediction)
+        return StepCost(prediction)
     if not cost.frozen_bytes:
-        return Row(prediction, cost.memory_bytes, cost.seconds)
+        return StepCost(prediction, cost.memory_bytes, cost.seconds)
     frozen = cost.frozen_bytes, cost.frozen_seconds, cost.tail_bytes
-    return Row(prediction, cost.memory_bytes, cost.seconds, *frozen)
+    return StepCost(prediction, cost.memory_bytes, cost.seconds, *frozen)
 
 
 @dataclass(frozen=True)
@@ -218,10 +219,10 @@ class _Predicted:
     """Predictions of a step.
 
     Attributes:
-        rows: by ``inference``, ``selection`` and ``all``.
-        chosen: what is trained in the latter two.
-        parts: into how many parts the selection's batch is cut.
-        notes: a sentence each.
+        rows: predictions by ``inference``, ``selection`` and ``all``.
+        chosen: the selections that are trained in the latter two.
+        parts: number of micro-batches of the selection's batch.
+        notes: notes, one sentence each.
     """
 
     rows: dict[str, Prediction]
@@ -230,12 +231,12 @@ class _Predicted:
     notes: tuple[str, ...]
 
 
-def _predicted(predictor: Predictor, selection: Selection | None, tell: Callable[[str], None]) -> _Predicted:
+def _predicted(predictor: Predictor, selection: Selection | None, report: Callable[[str], None]) -> _Predicted:
     size, parts, notes = predictor.batch_size, 1, []
-    tell("predicting inference")
+    report("predicting inference")
     rows, chosen = {"inference": predictor.inference()}, {}
     if selection is not None:
-        tell("predicting the selection")
+        report("predicting the selection")
         parts = selection.parts_of(size) if predictor.divisible else 1
         rows["selection"] = predictor.training(
             selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
@@ -243,36 +244,36 @@ def _predicted(predictor: Predictor, selection: Selection | None, tell: Callable
         if parts > 1:
             notes.append(f"the selection's batch is forwarded {size // parts} samples at a time")
         chosen["selection"] = selection
-    tell("predicting all layers")
+    report("predicting all layers")
     try:
         rows["all"], chosen["all"] = predictor.everything(), predictor.whole
     except ModelError as error:
         notes.append(f"training all layers is left out: {error}")
     else:
-        able, layers = len(predictor.whole.layers), len(predictor.model.layers)
-        if able < layers:
-            notes.append(f"of {layers} layers, {able} can be trained: these are all")
+        trainable, layers = len(predictor.whole.layers), len(predictor.model.layers)
+        if trainable < layers:
+            notes.append(f"only {trainable} of {layers} layers can be trained: 'all layers' means these")
     return _Predicted(rows, chosen, parts, tuple(notes))
 
 
 def _measured(
-    predictor: Predictor, predicted: _Predicted, threads: int | None, tell: Callable[[str], None]
+    predictor: Predictor, predicted: _Predicted, threads: int | None, report: Callable[[str], None]
 ) -> dict[str, Cost]:
-    """What was measured of each."""
-    size, found = predictor.batch_size, dict[str, Cost]()
+    """Measured costs by name."""
+    size, costs = predictor.batch_size, dict[str, Cost]()
     with temporary_folder() as folder:
-        for what, selection in predicted.chosen.items():
-            tell(f"measuring {'the selection' if what == 'selection' else 'all layers'}")
-            made = _artifacts(predictor, selection, folder / what).folder
-            parts = predicted.parts if what == "selection" else 1
-            found[what] = measure_training(made, batch_size=size, accumulate=parts, threads=threads)
-            if "inference" not in found:
-                tell("measuring inference")
-                found["inference"] = measure_inference(made, batch_size=size, threads=threads)
-    return found
+        for name, selection in predicted.chosen.items():
+            report(f"measuring {'the selection' if name == 'selection' else 'all layers'}")
+            artifacts = _artifacts(predictor, selection, folder / name).folder
+            parts = predicted.parts if name == "selection" else 1
+            costs[name] = measure_training(artifacts, batch_size=size, accumulate=parts, threads=threads)
+            if "inference" not in costs:
+                report("measuring inference")
+                costs["inference"] = measure_inference(artifacts, batch_size=size, threads=threads)
+    return costs
 
 
 def _artifacts(predictor: Predictor, selection: Selection, folder: Path) -> Manifest:
-    choices = replace(predictor.choices, frozen_precision="float32")  # there are no samples to quantise with
+    choices = replace(predictor.choices, frozen_precision="float32")  # there are no samples for calibration
     choices = without_data(choices, predictor.model)
     return make_artifacts(predictor.model, selection, folder, backend=predictor.backend, check=False, choices=choices)

@@ -1,8 +1,8 @@
-"""A long graph, optimized by ONNX Runtime piece by piece.
+"""Optimize a long graph with ONNX Runtime in pieces.
 
-ONNX Runtime up to 1.19 takes time that grows with the square of the number of nodes: 24 s for the 15,000 nodes of a
-step that trains all of 301 layers, and 1.5 s for the same nodes in pieces of 1,000. What it rewrites lies within a few
-neighbouring nodes, so only what stands across a cut is missed.
+The time that ONNX Runtime up to 1.19 takes grows with the square of the number of nodes: 24 s for the 15,000 nodes of a
+step that trains all of 301 layers, and 1.5 s for the same nodes in pieces of 1,000. Its rewrites concern a few
+neighbouring nodes, so only those across a cut are missed.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ..model.uses import reads
 from ..portable.order import execution_order
 
 Optimize = Callable[[onnx.ModelProto], onnx.ModelProto]
-WHOLE = 3_000  # nodes of a graph that is optimized as a whole
-_PIECE = 1_000  # nodes
+WHOLE = 3_000  # maximum number of nodes of a graph that is optimized as a whole
+_PIECE = 1_000  # nodes per piece
 
 
 def cut(model: ir.Model) -> bool:
-    """Whether a graph is one for `by_pieces`: a long one, whose values all have a dtype."""
+    """Whether a graph is to be optimized with `by_pieces`: it is long and all its values have a dtype."""
     graph = model.graph
     return len(graph) > WHOLE and all(value.dtype is not None for node in graph for value in node.outputs if value.name)
 
 
 def by_pieces(model: ir.Model, optimize: Optimize) -> ir.Model:
-    """The graph that ONNX Runtime makes of a graph, its nodes in the order in which they run.
+    """Optimize a graph in pieces; the result's nodes are in execution order.
 
     Args:
-        model: sorted, with a name for every value.
-        optimize: what ONNX Runtime makes of a piece.
+        model: a sorted graph with a name for every value.
+        optimize: optimizes a piece with ONNX Runtime.
     """
     order = execution_order(list(model.graph))
     known = {value.name for node in order for value in node.outputs} | set(model.graph.initializers)
@@ -42,28 +42,28 @@ def by_pieces(model: ir.Model, optimize: Optimize) -> ir.Model:
     tensors: dict[str, onnx.TensorProto] = {}
     imports: dict[str, int] = {}
     for number, piece in enumerate(_pieces(model, order)):
-        found = optimize(piece)
-        _rename(found.graph, known, f"piece{number}/")
-        nodes += found.graph.node
-        infos |= {info.name: info for info in (*found.graph.value_info, *found.graph.output)}
-        tensors |= {tensor.name: tensor for tensor in found.graph.initializer}
-        imports |= {entry.domain: entry.version for entry in found.opset_import}
-    made = onnx.ModelProto(ir_version=model.ir_version)
-    made.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in imports.items())
-    made.graph.name = model.graph.name or "graph"
-    made.graph.node.extend(nodes)
-    made.graph.initializer.extend(tensors.values())
-    made.graph.input.extend(ir.serde.serialize_value(value) for value in model.graph.inputs)
-    made.graph.output.extend(ir.serde.serialize_value(value) for value in model.graph.outputs)
-    shown = {value.name for value in model.graph.outputs}
-    made.graph.value_info.extend(info for name, info in infos.items() if name not in shown)
-    whole = ir.from_proto(made)
+        result = optimize(piece)
+        _rename(result.graph, known, f"piece{number}/")
+        nodes += result.graph.node
+        infos |= {info.name: info for info in (*result.graph.value_info, *result.graph.output)}
+        tensors |= {tensor.name: tensor for tensor in result.graph.initializer}
+        imports |= {entry.domain: entry.version for entry in result.opset_import}
+    merged = onnx.ModelProto(ir_version=model.ir_version)
+    merged.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in imports.items())
+    merged.graph.name = model.graph.name or "graph"
+    merged.graph.node.extend(nodes)
+    merged.graph.initializer.extend(tensors.values())
+    merged.graph.input.extend(ir.serde.serialize_value(value) for value in model.graph.inputs)
+    merged.graph.output.extend(ir.serde.serialize_value(value) for value in model.graph.outputs)
+    outputs = {value.name for value in model.graph.outputs}
+    merged.graph.value_info.extend(info for name, info in infos.items() if name not in outputs)
+    whole = ir.from_proto(merged)
     _sort(whole.graph, {node.name or "": i for i, node in enumerate(model.graph)})
     return whole
 
 
 def _sort(graph: ir.Graph, place: dict[str, int]) -> None:
-    """Put nodes in the order in which they run; ONNX Runtime counts those it has made as the last ones of the file."""
+    """Sort nodes by execution order; ONNX Runtime treats nodes that it created as the last ones of the file."""
     nodes = list(graph)
     nodes.sort(key=lambda node: place.get(node.name or "", len(place)))
     order = execution_order(nodes)
@@ -72,7 +72,7 @@ def _sort(graph: ir.Graph, place: dict[str, int]) -> None:
 
 
 def _pieces(model: ir.Model, order: Sequence[ir.Node]) -> Iterator[onnx.ModelProto]:
-    """Models of so many nodes each; what a later one reads is an output."""
+    """Split a graph into models of `_PIECE` nodes each; values that a later piece reads become outputs."""
     last = {value: i for i, node in enumerate(order) for value in reads(node) if value is not None}
     last |= dict.fromkeys(model.graph.outputs, len(order))
     for start in range(0, len(order), _PIECE):
@@ -94,7 +94,7 @@ def _pieces(model: ir.Model, order: Sequence[ir.Node]) -> Iterator[onnx.ModelPro
 
 
 def _rename(graph: onnx.GraphProto, known: Collection[str | None], prefix: str) -> None:
-    """Put a prefix before the names that ONNX Runtime has made, in place; an empty name says that nothing is given."""
+    """Add a prefix to the names that ONNX Runtime created, in place; empty names mark missing inputs or outputs."""
 
     def renamed(name: str) -> str:
         return name if not name or name in known else f"{prefix}{name}"

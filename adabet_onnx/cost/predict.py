@@ -1,8 +1,9 @@
-"""What training a selection will cost, predicted from the graphs that would run: memory, multiply-adds, bytes.
+"""Predict the cost of training a selection from the graphs that would run: memory, multiply-adds, sizes.
 
-What no training changes is computed once for each sample, by the frozen pass, and kept; all steps go on from there.
-Step memory is what `cost.measure` measures: the peak resident memory of a fresh process during the frozen pass or the
-steps, whichever is more, minus its resident memory when imports are done and no model is loaded.
+The part of the model that training does not change is computed once per sample, by the frozen pass, and its results are
+kept; all steps start from them. Step memory is defined as in `cost.measure`: the peak resident memory of a fresh
+process during the frozen pass or the steps, whichever is more, minus its resident memory after imports and before a
+model is loaded.
 """
 
 from __future__ import annotations
@@ -27,18 +28,13 @@ from ..trainability.preflight import untrainable_layers
 from ..training.settings import BATCH_SIZE
 from .domination import Domination
 from .graphs import ort_step, portable_step, selection_with
-from .memory import (
-    Simulation,
-    gathered_bytes,
-    inference_bytes,
-    ort_bytes,
-)
+from .memory import Simulation, accumulation_bytes, inference_bytes, ort_bytes
 from .multiply_adds import multiply_adds
-from .optimized import Sizes
 from .step import PredictedStep, StepMemory
+from .value_sizes import ValueSizes
 
-# Measurements were up to 24 % above predictions. In which order ONNX Runtime puts weights into its arena differs from
-# process to process, and with it what fits into the gaps: the same step has taken 310 and 336 MB.
+# Measurements were up to 24 % above predictions. The order in which ONNX Runtime puts weights into its arena differs
+# between processes, and so does what fits into the gaps: the same step has taken 310 and 336 MB.
 _MARGIN = 1 / 3
 _Channels = tuple[tuple[str, tuple[int, ...]], ...]
 _Trained = tuple[tuple[str, ...], tuple[str, ...] | None, _Channels]  # parameters, layers, channels of layers
@@ -46,15 +42,15 @@ _Trained = tuple[tuple[str, ...], tuple[str, ...] | None, _Channels]  # paramete
 
 @dataclass(frozen=True)
 class Training:
-    """What a whole training takes: the frozen pass over its samples, and steps from what that gave.
+    """The cost of a whole training: the frozen pass over its samples, and steps from the resulting features.
 
     Attributes:
-        samples: that are trained on.
-        epochs: passes over them.
-        kept_views: of all of them together: several of each where pictures are augmented; an epoch takes one of each.
-        stored_bytes: what is kept of these.
-        multiply_adds: of all.
-        without_features: the same where nothing is kept and the frozen graph runs in each step.
+        samples: number of training samples.
+        epochs: number of epochs.
+        kept_views: total number of views: several per sample if images are augmented; an epoch uses one of each.
+        stored_bytes: size of the features kept for these views.
+        multiply_adds: total multiply-adds.
+        without_features: total multiply-adds if nothing is kept and the frozen graph runs in each step.
     """
 
     samples: int
@@ -66,31 +62,31 @@ class Training:
 
     @property
     def share(self) -> float:
-        """Multiply-adds over those where nothing is kept."""
+        """Multiply-adds as a share of those without kept features."""
         return self.multiply_adds / max(1, self.without_features)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a step takes; of inference, what a forward pass takes.
+    """The predicted cost of a step, or of a forward pass for inference.
 
     Attributes:
         memory_bytes: step memory, see the module.
-        margin_bytes: what a measurement may be above it.
+        margin_bytes: how much a measurement may exceed it.
         saved_bytes: activations kept for the backward pass.
         state_bytes: the optimizer's state.
         update_bytes: the trained parameters, float32.
         weight_bytes: all weights of the model.
-        forward_multiply_adds: of the forward part of a step, after the frozen pass.
-        step_multiply_adds: of the whole step: forward and backward, after the frozen pass.
-        batch_size: samples of all this.
-        frozen_bytes: memory of the frozen pass; 0 where nothing is frozen.
-        tail_bytes: memory of a step after it.
-        frozen_multiply_adds: of the frozen pass over the samples of a step.
-        stored_bytes: what is kept of one sample; 0 where nothing is frozen.
-        without_features_bytes: step memory where nothing is kept and the frozen graph runs in each step.
-        with_more_bytes: step memory is at least that where more layers are trained,
-        with_fewer_bytes: and at least that where fewer of them are.
+        forward_multiply_adds: multiply-adds of the forward part of a step, after the frozen pass.
+        step_multiply_adds: multiply-adds of the whole step, forward and backward, after the frozen pass.
+        batch_size: number of samples that all figures refer to.
+        frozen_bytes: memory of the frozen pass; 0 if nothing is frozen.
+        tail_bytes: memory of a step after the frozen pass.
+        frozen_multiply_adds: multiply-adds of the frozen pass over the samples of a step.
+        stored_bytes: size of the features kept per sample; 0 if nothing is frozen.
+        without_features_bytes: step memory if nothing is kept and the frozen graph runs in each step.
+        with_more_bytes: lower bound of step memory if more layers are trained.
+        with_fewer_bytes: lower bound of step memory if fewer of the layers are trained.
     """
 
     memory_bytes: int
@@ -118,11 +114,11 @@ class Prediction:
             f"optimizer state {size_text(self.state_bytes)}",
             f"update {size_text(self.update_bytes)}",
             f"{self.step_multiply_adds:,} multiply-adds",
-            f"kept of a sample {size_text(self.stored_bytes)}" if self.stored_bytes else None,
+            f"kept per sample {size_text(self.stored_bytes)}" if self.stored_bytes else None,
         )
 
     def before(self) -> Prediction:
-        """The frozen pass alone, over the samples of a step."""
+        """The cost of only the frozen pass over the samples of a step."""
         work = self.frozen_multiply_adds
         return replace(
             self,
@@ -135,20 +131,20 @@ class Prediction:
         )
 
     def after(self) -> Prediction:
-        """A step after it alone."""
+        """The cost of only a step after the frozen pass."""
         return replace(self, memory_bytes=self.tail_bytes)
 
-    def work_beside(self, other: Prediction) -> float:
-        """This step's multiply-adds over another's."""
+    def work_ratio(self, other: Prediction) -> float:
+        """This step's multiply-adds divided by another's."""
         return self.step_multiply_adds / max(1, other.step_multiply_adds)
 
     def of_training(self, samples: int, epochs: int, views: int | None = None) -> Training:
-        """A whole training, without what evaluations take.
+        """The cost of a whole training, without evaluations.
 
         Args:
-            samples: that are trained on.
-            epochs: passes over them.
-            views: of all of them together; None: one of each.
+            samples: number of training samples.
+            epochs: number of epochs.
+            views: total number of views; None: one per sample.
         """
         frozen, step = (
             work * samples // self.batch_size for work in (self.frozen_multiply_adds, self.step_multiply_adds)
@@ -160,16 +156,16 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts costs of training parts of one model; a set of parameters that was predicted is not predicted again.
+    """Predicts the cost of training parts of one model; predictions are cached by set of parameters.
 
     Args:
-        model: opened, or what `open_model` takes.
+        model: an opened model, or what `open_model` takes.
         batch_size: samples of a step.
         backend: auto, portable or ort.
         choices: loss, optimizer and form of the training.
 
     Raises:
-        UsageError: the batch size is below 1, or the backend is unknown or lacks what is asked for.
+        UsageError: the batch size is below 1, or the backend is unknown or does not support the choices.
 
     Example:
         >>> from adabet_onnx import Predictor, select
@@ -194,7 +190,7 @@ class Predictor:
 
     @property
     def divisible(self) -> bool:
-        """Whether a batch can be cut into parts whose gradients are gathered, with the same result."""
+        """Whether a batch can be split into micro-batches with accumulated gradients, with the same result."""
         return self.backend == "portable" and self.choices.batch_norm == "frozen"
 
     def training(
@@ -205,26 +201,26 @@ class Predictor:
         accumulate: int = 1,
         channels: Mapping[str, Sequence[int]] | None = None,
     ) -> Prediction:
-        """Of a training step after the frozen pass, and of that; of a batch in parts, memory of one at a time.
+        """Predict the cost of a training step and of the frozen pass before it.
 
-        Multiply-adds are of all parts.
+        With micro-batches, memory is that of one at a time, and multiply-adds are those of all.
 
         Args:
             parameters: names of the initializers to train, as in a selection.
-            layers: names of the layers they are trained in, where several share one; None: all that have one.
-            accumulate: into how many parts the batch is cut, whose gradients are gathered.
-            channels: the output channels that are trained, of the layers that are not trained whole.
+            layers: names of the layers they are trained in, if several share one; None: all that have one.
+            accumulate: number of micro-batches with accumulated gradients that the batch is split into.
+            channels: the trained output channels of layers that are only partly trained.
 
         Raises:
-            UsageError: there are none, or one is in no layer, or the backend cannot train some channels alone.
-            ModelError: a node on the way has no gradient.
+            UsageError: there are no parameters, one belongs to no layer, or the backend cannot train single channels.
+            ModelError: a node on the backward path has no gradient.
             RuntimeMissingError: the ort backend's runtime is not installed.
         """
         if accumulate < 1 or self.batch_size % accumulate:
-            raise UsageError(f"a batch of {self.batch_size} cannot be cut into {accumulate} equal parts.")
+            raise UsageError(f"a batch of {self.batch_size} cannot be split into {accumulate} equal micro-batches.")
         part = tuple((name, tuple(indices)) for name, indices in (channels or {}).items())
         key = (tuple(dict.fromkeys(parameters)), None if layers is None else tuple(layers), part)
-        with _uncollected():
+        with _garbage_collection_paused():
             if key not in self._steps:
                 selection = selection_with(self.model, *key[:2], dict(part))
                 build = portable_step if self.backend == "portable" else ort_step
@@ -236,25 +232,25 @@ class Predictor:
         return self._known[key, accumulate]
 
     def everything(self) -> Prediction:
-        """Of a step that trains all layers that can be trained.
+        """Predict the cost of a step that trains all layers that can be trained.
 
         Raises:
-            ModelError: none can.
+            ModelError: no layer can be trained.
         """
         return self.training(self.whole.parameters, self.whole.layers)
 
     @functools.cached_property
     def whole(self) -> Selection:
-        """All layers that can be trained. (Which ones cannot is asked only where all at once cannot.)"""
+        """A selection of all layers that can be trained. (They are checked one by one only if not all can be.)"""
         everything = self._selection(self.model.layers)
         try:
             self.training(everything.parameters, everything.layers)
         except ModelError:
-            lost = untrainable_layers(self.model)
-            left = [layer for layer in self.model.layers if layer.name not in lost]
-            if not lost or not left:
+            untrainable = untrainable_layers(self.model)
+            trainable = [layer for layer in self.model.layers if layer.name not in untrainable]
+            if not untrainable or not trainable:
                 raise
-            return self._selection(left)
+            return self._selection(trainable)
         return everything
 
     def _selection(self, layers: Sequence[Layer]) -> Selection:
@@ -262,16 +258,16 @@ class Predictor:
         return selection_with(self.model, list(names), [layer.name for layer in layers])
 
     def inference(self) -> Prediction:
-        """Of a forward pass."""
+        """Predict the cost of a forward pass."""
         return self._inference
 
     @functools.cached_property
     def _inference(self) -> Prediction:
         graph = self.model.graph.clone()
         annotate(graph)
-        work = multiply_adds(graph.graph, Sizes(graph.graph, {}, self.batch_size).shape)
-        # Which shapes ONNX Runtime finds by itself, and so what it plans ahead, is not known here: all or none of them,
-        # whichever takes less, is what was measured.
+        work = multiply_adds(graph.graph, ValueSizes(graph.graph, {}, self.batch_size).shape)
+        # It is not known here which shapes ONNX Runtime infers, and so what memory it plans in advance. The smaller of
+        # the predictions with all shapes and with none matches the measurements.
         planned = (Simulation(given, frugal=False, known=graph) for given in (graph, self.model.graph))
         memory = min(inference_bytes(simulation.parts(self.batch_size)) for simulation in planned)
         return Prediction(
@@ -294,9 +290,9 @@ class Predictor:
         )
 
     def dearer(self, layer: str, other: str) -> bool:
-        """Whether training a layer takes at least what another takes; False where that is not known.
+        """Whether training a layer costs at least as much as training another; False if that is not known.
 
-        On top of layers that all come later in the model. See `domination`.
+        Both are compared in addition to layers that all come later in the model. See `domination`.
         """
         return not self.choices.recompute and self._domination.holds(layer, other)
 
@@ -312,8 +308,7 @@ class Predictor:
         else:
             frozen = weight_bytes(self.model.graph) - step.update_bytes
             memory = StepMemory(0, ort_bytes(given.simulation.parts(part), frozen, step.state_bytes))
-        gathered = gathered_bytes(step.update_bytes) if accumulate > 1 else 0
-        tail = memory.tail + gathered
+        tail = memory.tail + (accumulation_bytes(step.update_bytes) if accumulate > 1 else 0)
         most = max(memory.frozen, tail)
         return Prediction(
             memory_bytes=most,
@@ -329,15 +324,15 @@ class Predictor:
             tail_bytes=tail,
             frozen_multiply_adds=accumulate * work.frozen,
             stored_bytes=step.stored_bytes,
-            without_features_bytes=tail + memory.beside,
+            without_features_bytes=tail + memory.loaded_frozen,
             with_more_bytes=tail - work.let_go,
             with_fewer_bytes=memory.least_frozen,
         )
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for cycles, which looks at every node of a large graph many times: a quarter faster."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause Python's cyclic garbage collector, which scans large graphs many times: this takes a quarter less time."""
     was = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The process in which steps are measured: it starts, runs them, says what they took, and ends (see `measure`)."""
+"""The process in which steps are measured: it runs them and prints their cost as JSON (see `measure`)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ import psutil
 from .. import runtime
 from ..portable.features import Features
 from ..portable.memory import micro_batch
-from ..portable.session import Session
+from ..portable.session import PortableSession
 from ..training.manifest import Manifest, load_manifest
 from ..training.samples import sample_feeds, sample_labels
 from ..training_runtime import need_runtime
 
 _WARMUP = 2
-_SECONDS, _MOST = 1.0, 500  # short steps are repeated for so long, but no more than so often
+_SECONDS, _MOST = 1.0, 500  # short steps are repeated for this time, but at most this often
 
 
 def peak_memory() -> int:
     """Peak resident bytes of this process.
 
-    On Linux from VmHWM: getrusage's maximum survives exec, so a child would report its parent's peak.
+    On Linux it is read from VmHWM: getrusage's maximum survives exec, so a child would report its parent's peak.
     """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -47,13 +47,13 @@ def peak_memory() -> int:
 
 
 def _forget_peak() -> None:
-    """Set the peak back to what is resident now, where the system can (Linux)."""
+    """Reset the peak to the current resident size, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _give_back() -> None:
-    """Return to the system what imports have freed (with glibc): steps would live in it and seem to take less."""
+    """Return memory freed after imports to the system (with glibc): steps would reuse it and appear to take less."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -61,19 +61,19 @@ def _give_back() -> None:
 
 @dataclass(frozen=True)
 class _Timed:
-    """What runs took: peak memory in bytes, and the median time in seconds."""
+    """The measured cost of runs: peak memory in bytes, and median time in seconds."""
 
     memory_bytes: int
     seconds: float
 
 
 def _timed(base: int, steps: int, run: Callable[[], object]) -> _Timed:
-    """Run something several times.
+    """Measure a function by running it several times.
 
     Args:
         base: resident bytes before anything was loaded.
-        steps: how often, at least, after the first ones.
-        run: does it once.
+        steps: minimum number of runs after the warm-up.
+        run: the function.
     """
     times: list[float] = []
     while len(times) < _WARMUP + steps or (sum(times) < _SECONDS and len(times) < _MOST):
@@ -100,26 +100,26 @@ def _inference(manifest: Manifest, given: argparse.Namespace) -> dict[str, float
 
 
 def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]:
-    """The frozen pass of a batch, in micro-batches, and after it steps that go on from what it gave."""
+    """Measure the frozen pass of a batch, in micro-batches, and steps that start from its features."""
     need_runtime(manifest.backend)
     base, size = _base(), given.batch // given.accumulate
     session = manifest.session(manifest.initial, threads=given.threads or None)
     labels = sample_labels(manifest, np.empty([size, *map(int, manifest.logits_shape[1:])], np.float32))
-    found: Mapping[str, np.ndarray] = {}
+    kept: Mapping[str, np.ndarray] = {}
     frozen, before = None, None
-    if manifest.frozen and isinstance(session, Session):
+    if manifest.frozen and isinstance(session, PortableSession):
         before = _FrozenPass(manifest, session, size)
     if before is None or not given.features:
-        found = sample_feeds(manifest, size)
+        kept = sample_feeds(manifest, size)
     if before is not None and given.features:
-        frozen, found = _timed(base, given.steps, before.run), before.gathered()
+        frozen, kept = _timed(base, given.steps, before.run), before.gathered()
         before.forget()
-        before = None  # and with it the inputs
+        before = None  # frees its inputs as well
         _give_back()
         _forget_peak()
 
     def features() -> Mapping[str, np.ndarray]:
-        return found if before is None else before.gathered()
+        return kept if before is None else before.gathered()
 
     def step() -> None:
         if given.accumulate == 1:
@@ -142,15 +142,15 @@ def _training(manifest: Manifest, given: argparse.Namespace) -> dict[str, float]
 
 
 class _FrozenPass:
-    """Computes features of the samples of a step, a micro-batch at a time, as a training does.
+    """Computes features of the samples of a step in micro-batches, as a training does.
 
     Args:
-        manifest: of the artifacts, which have something frozen.
-        session: that has the frozen graph.
-        size: how many samples these are.
+        manifest: manifest of artifacts with a frozen part.
+        session: the session with the frozen graph.
+        size: number of samples.
     """
 
-    def __init__(self, manifest: Manifest, session: Session, size: int) -> None:
+    def __init__(self, manifest: Manifest, session: PortableSession, size: int) -> None:
         one = manifest.predicted_bytes("predicted_frozen_bytes", 1)
         micro = micro_batch(one, manifest.predicted_bytes("predicted_step_bytes", size), size)
         self._session, self._size = session, size
@@ -158,24 +158,24 @@ class _FrozenPass:
         self._times = -(-size // micro)
 
     def each(self) -> Iterator[Features]:
-        """Of one micro-batch after the other."""
+        """Yield the features of each micro-batch."""
         for _ in range(self._times):
             yield self._session.features(self._feeds)
 
     def run(self) -> None:
-        """Compute all and keep none: pages of a store are not counted."""
+        """Compute all features and keep none: pages of a store are not counted."""
         for _ in self.each():
             pass
 
     def gathered(self) -> Features:
-        """Compute and keep all."""
+        """Compute and return all features."""
         parts = list(self.each())
         return Features({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}).at(
             slice(self._size)
         )
 
     def forget(self) -> None:
-        """Give back what the frozen graph takes."""
+        """Free the frozen graph."""
         self._session.forget_frozen()
 
 

@@ -1,4 +1,4 @@
-"""What inference, or a step of a training, costs: predicted, and measured where it was."""
+"""The cost of inference or of a training step, predicted and optionally measured."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .predict import Prediction, Training
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one of the three costs.
+class StepCost:
+    """The cost of inference or of a training step.
 
     Attributes:
-        prediction: from the graph.
-        measured_bytes: step memory of a fresh process; None where it was not measured.
+        prediction: the prediction from the graph.
+        measured_bytes: step memory of a fresh process; None if it was not measured.
         measured_seconds: median time of a step after the frozen pass, likewise.
-        measured_frozen_bytes: memory of the frozen pass; None also where nothing is frozen.
+        measured_frozen_bytes: memory of the frozen pass; None also if nothing is frozen.
         measured_frozen_seconds: median time of the frozen pass over the samples of a step, likewise.
         measured_tail_bytes: memory of the steps after it, likewise.
     """
@@ -37,27 +37,27 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """(predicted - measured) / measured, None where it was not measured."""
+        """(predicted - measured) / measured, None if it was not measured."""
         if not self.measured_bytes:
             return None
         return (self.prediction.memory_bytes - self.measured_bytes) / self.measured_bytes
 
     @property
     def measured(self) -> Cost | None:
-        """What was measured."""
+        """The measured cost, or None."""
         if self.measured_bytes is None or self.measured_seconds is None:
             return None
         frozen = self.measured_frozen_bytes or 0, self.measured_frozen_seconds or 0.0, self.measured_tail_bytes or 0
         return Cost(self.measured_bytes, self.measured_seconds, *frozen)
 
     def to_json(self, training: Training | None = None) -> dict[str, Any]:
-        """For programs; what was not measured is left out, and so are the frozen pass and the training of inference.
+        """The cost as JSON, without values that were not measured or do not apply to inference.
 
         Args:
-            training: the whole, of which this is a step.
+            training: the whole training that this is a step of; None for inference.
         """
-        found = self.prediction
-        entry: dict[str, Any] = {"predicted_bytes": found.memory_bytes, "margin_bytes": found.margin_bytes}
+        predicted = self.prediction
+        entry: dict[str, Any] = {"predicted_bytes": predicted.memory_bytes, "margin_bytes": predicted.margin_bytes}
         if self.measured_bytes is not None:
             entry |= {"measured_bytes": self.measured_bytes, "measured_seconds": self.measured_seconds}
         if self.measured_frozen_bytes is not None:
@@ -67,20 +67,20 @@ class Row:
                 "measured_tail_bytes": self.measured_tail_bytes,
             }
         entry |= {
-            "saved_bytes": found.saved_bytes,
-            "state_bytes": found.state_bytes,
-            "update_bytes": found.update_bytes,
-            "forward_multiply_adds": found.forward_multiply_adds,
-            "step_multiply_adds": found.step_multiply_adds,
+            "saved_bytes": predicted.saved_bytes,
+            "state_bytes": predicted.state_bytes,
+            "update_bytes": predicted.update_bytes,
+            "forward_multiply_adds": predicted.forward_multiply_adds,
+            "step_multiply_adds": predicted.step_multiply_adds,
         }
         if training is None:
             return entry
         return entry | {
-            "frozen_bytes": found.frozen_bytes,
-            "tail_bytes": found.tail_bytes,
-            "without_features_bytes": found.without_features_bytes,
-            "frozen_multiply_adds": found.frozen_multiply_adds,
-            "stored_bytes": found.stored_bytes,
+            "frozen_bytes": predicted.frozen_bytes,
+            "tail_bytes": predicted.tail_bytes,
+            "without_features_bytes": predicted.without_features_bytes,
+            "frozen_multiply_adds": predicted.frozen_multiply_adds,
+            "stored_bytes": predicted.stored_bytes,
             "training": {
                 "samples": training.samples,
                 "epochs": training.epochs,

@@ -1,9 +1,8 @@
-"""A run of a graph in ONNX Runtime, simulated: which memory is asked for and given back, node by node.
+"""Simulate runs of a graph in ONNX Runtime: which memory is allocated and freed, node by node.
 
-Constants lie in the arena from loading on; what nodes make is taken from it when the node runs and given back after
-the last node that reads it. A view lies in its input's memory, and where ONNX Runtime may reuse memory an elementwise
-result too, if nothing else reads that input. What some operators need for themselves is taken and given back around
-their run.
+Constants are in the arena from loading on; outputs are allocated when their node runs and freed after the last node
+that reads them. A view shares its input's memory; if ONNX Runtime may reuse memory, so does an elementwise result, if
+nothing else reads that input. Scratch memory of an operator is allocated and freed around its run.
 """
 
 from __future__ import annotations
@@ -20,39 +19,39 @@ from .arena import Arena, Piece
 from .multiply_adds import Shapes
 
 Size = Callable[[ir.Value], int]
-# Elementwise operators that may write over an input.
+# Elementwise operators that may overwrite an input.
 _IN_PLACE = frozenset(
     {"Abs", "Add", "And", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "LeakyRelu", "Log", "Mul"}
     | {"Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Sum", "Tanh"}
 )
-# Convolutions add their result to a fourth input, if they have one, in its place.
+# Convolutions add their result to a fourth input, if they have one, in place.
 _CONVOLUTIONS, _SUM = frozenset({"Conv", "FusedConv"}), 3
-# Matrix products: they put a constant second factor in an order of their own, outside the arena.
+# Matrix products, which pack a constant second factor into a copy outside the arena.
 _PRODUCTS = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm"})
 _GELUS = frozenset({"BiasGelu", "FastGelu", "QuickGelu"})
 _BUFFER = "_grad.accumulation.buffer"
 
 
-class Run:
-    """Runs of one graph, one after the other, in one arena.
+class SimulatedRun:
+    """Consecutive runs of one graph in one arena.
 
     Args:
-        graph: what is run.
-        order: its nodes in the order they run.
-        size: bytes of a value.
-        shape: of a value.
+        graph: the graph that runs.
+        order: its nodes in execution order.
+        size: returns the size of a value in bytes.
+        shape: returns the shape of a value.
         frugal: without memory reuse and memory pattern, as `runtime.training_options` sets it, and with outputs that
-            stay in the arena till the next run's are there.
-        ahead: the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
-        unresolved: values whose shape ONNX Runtime does not know before they are made.
-        packing: names of the weights that lie in a file of their own; None: a graph has its weights in its own file.
-            Where matrix products alone read a weight, in an order of their own, it is never in the arena if it is
-            one of these, and its place is free once the model is loaded if it was made of others.
-        copied: what a run gives is copied, and given back before the next one.
+            stay in the arena until those of the next run exist.
+        ahead: whether the memory pattern is planned before the first run, as builds of ONNX Runtime with training do.
+        unresolved: values whose shape ONNX Runtime does not know before they are computed.
+        packing: names of the weights in a separate file; None: the graph's file contains its weights. A weight that
+            only matrix products read, in packed form, is never in the arena if it is one of these; otherwise, if it
+            was computed from others, its memory is freed once the model is loaded.
+        copied: whether the outputs of a run are copied and freed before the next run.
 
     Attributes:
-        arena: what is allocated in it.
-        packed: constants that matrix products put in an order of their own, once for each product.
+        arena: the simulated arena.
+        packed: constants that matrix products pack, once for each product.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Run:
             self._ending.setdefault(index, []).append(value)
         self._kept: list[Piece] = []
         self._pattern: int | None = None
-        # onnxruntime-training takes the buffers that gradients gather in from the arena of the session.
+        # onnxruntime-training allocates the buffers that accumulate gradients in the arena of the session.
         self.buffers = [value for value in graph.inputs if (value.name or "").endswith(_BUFFER)]
         self.packed = self._packed({*self.constants})
         packed = set(self._packed_alone()) if packing is not None else set()
@@ -107,7 +106,7 @@ class Run:
 
     @property
     def nodes(self) -> int:
-        """How many nodes run."""
+        """The number of nodes that run."""
         return len(self._order)
 
     @property
@@ -116,12 +115,12 @@ class Run:
         return sum(self._size(value) for value in self.constants)
 
     def _packed(self, constants: set[ir.Value]) -> list[ir.Value]:
-        """Constants that matrix products put in an order of their own, once for each product."""
+        """Constants that matrix products pack, once for each product."""
         factors = (node.inputs[1] for node in self._order if node.op_type in _PRODUCTS)
         return [value for value in factors if value is not None and value in constants]
 
     def _packed_alone(self) -> list[ir.Value]:
-        """Those of them that nothing reads as they are."""
+        """Packed constants that nothing reads in their original form."""
         read = {
             value
             for node in self._order
@@ -131,17 +130,17 @@ class Run:
         return [value for value in dict.fromkeys(self.packed) if value not in read]
 
     def _buffers(self, outside: set[ir.Value]) -> dict[ir.Value, ir.Value]:
-        """In whose memory a value lies, for those that get none of their own."""
+        """The owner of the memory of each value that does not get its own."""
         uses: dict[ir.Value, int] = dict.fromkeys(self._shown, 1)
         for node in self._order:
             for value in dict.fromkeys(v for v in reads(node) if v is not None):
                 uses[value] = uses.get(value, 0) + 1
-        left = dict(uses)  # reads of a buffer that are still to come
+        left = dict(uses)  # remaining reads of each buffer
         owner: dict[ir.Value, ir.Value] = {}
-        idle: list[ir.Value] = []  # buffers nobody reads any more, the latest first
+        idle: list[ir.Value] = []  # buffers without remaining reads, the latest first
         shown = {*self._shown}
 
-        def lies_in(value: ir.Value, buffer: ir.Value) -> None:
+        def share(value: ir.Value, buffer: ir.Value) -> None:
             owner[value] = buffer
             left[buffer] = left.get(buffer, 0) + uses.get(value, 0)
             if value in shown:
@@ -150,11 +149,11 @@ class Run:
         for node in self._order:
             first = node.inputs[0] if node.inputs else None
             if node.op_type in VIEWS and first is not None:
-                lies_in(node.outputs[0], owner.get(first, first))
+                share(node.outputs[0], owner.get(first, first))
             elif len(node.inputs) > _SUM and node.op_type in _CONVOLUTIONS:
                 buffer = self._over_an_input(node, node.outputs[0], owner, left, outside)
                 if buffer is not None:
-                    lies_in(node.outputs[0], buffer)
+                    share(node.outputs[0], buffer)
             elif not self._frugal:
                 for made in node.outputs:
                     buffer = self._over_an_input(node, made, owner, left, outside) if made is node.outputs[0] else None
@@ -163,12 +162,12 @@ class Run:
                         if buffer is not None:
                             idle.remove(buffer)
                     if buffer is not None:
-                        lies_in(made, buffer)
+                        share(made, buffer)
             for value in dict.fromkeys(v for v in (*reads(node), *node.outputs) if v is not None):
                 buffer = owner.get(value, value)
                 if value in reads(node):
                     left[buffer] = left.get(buffer, 0) - 1
-                if self._frugal:  # nothing is taken again
+                if self._frugal:  # no memory is reused
                     continue
                 if left.get(buffer, 0) <= 0 and buffer not in outside and buffer not in shown and buffer not in idle:
                     idle.insert(0, buffer)
@@ -182,7 +181,7 @@ class Run:
         left: dict[ir.Value, int],
         outside: set[ir.Value],
     ) -> ir.Value | None:
-        """The buffer of an input that an elementwise result, or a convolution's sum, may be written over."""
+        """The buffer of an input that an elementwise result, or a convolution's sum, may overwrite."""
         if node.op_type not in _IN_PLACE and node.op_type not in _CONVOLUTIONS:
             return None
         for value in node.inputs[:2] if node.op_type in _IN_PLACE else node.inputs[_SUM:]:
@@ -196,7 +195,7 @@ class Run:
         return None
 
     def _alike(self, value: ir.Value, other: ir.Value) -> bool:
-        """Whether ONNX Runtime knows, before a run, that one can lie in the other's memory."""
+        """Whether ONNX Runtime knows before a run that one value fits exactly into the other's memory."""
         if value in self._unresolved or other in self._unresolved:
             return False
         return self._shape(value) == self._shape(other) and self._size(value) == self._size(other)
@@ -206,7 +205,7 @@ class Run:
         return bool(value.name) and not kept and value not in self._buffer and value not in self._unresolved
 
     def _planned(self) -> int | None:
-        """Bytes of the block of the memory pattern."""
+        """Size in bytes of the block for the memory pattern."""
         offsets = _Offsets()
         for index, node in enumerate(self._order):
             for value in node.outputs:
@@ -217,7 +216,7 @@ class Run:
         return offsets.size or None
 
     def step(self) -> None:
-        """Run once. A caller that trains keeps the outputs till the next run is over, unless it copies them."""
+        """Simulate a run. A training caller keeps the outputs until the next run is over, unless it copies them."""
         arena, size = self.arena, self._size
         block = arena.allocate(self._pattern) if self._pattern is not None else None
         live: dict[ir.Value, Piece] = {}
@@ -247,14 +246,14 @@ class Run:
 
 
 class _Offsets:
-    """ONNX Runtime's memory pattern: places in one block for what a run makes, each in the tightest gap there is."""
+    """ONNX Runtime's memory pattern: offsets in one block for the values of a run, each in the tightest gap."""
 
     def __init__(self) -> None:
         self.size = 0
         self._taken: list[tuple[int, int, ir.Value]] = []  # offset, end, value; by offset
 
     def take(self, value: ir.Value, size: int) -> None:
-        """Find a place."""
+        """Assign an offset to a value."""
         size = max(256, math.ceil(size / 256) * 256)
         best, waste, end = None, None, 0
         for start, stop in (*((start, stop) for start, stop, _ in self._taken), (self.size, self.size)):
@@ -268,12 +267,12 @@ class _Offsets:
         self.size = max(self.size, best + size)
 
     def give_back(self, value: ir.Value) -> None:
-        """Its place is free."""
+        """Free the place of a value."""
         self._taken = [entry for entry in self._taken if entry[2] is not value]
 
 
 def without_folded(order: Sequence[ir.Node]) -> tuple[list[ir.Node], set[ir.Value]]:
-    """The nodes that are left when those with constant inputs alone are done at loading, and what those make."""
+    """The nodes that remain after constant folding at loading, and the values that were folded."""
     constant: set[ir.Value] = set()
     left = []
     for node in order:
@@ -286,7 +285,7 @@ def without_folded(order: Sequence[ir.Node]) -> tuple[list[ir.Node], set[ir.Valu
 
 
 def _scratch(node: ir.Node, shape: Shapes) -> int:
-    """Bytes an operator needs for itself: the columns of one image and one group; a Gelu's input again."""
+    """Scratch bytes of an operator: the im2col columns of one image and one group, or a copy of a Gelu's input."""
     if node.op_type in _GELUS:
         given = shape(node.inputs[0])
         return 0 if given is None else 4 * math.prod(given)

@@ -1,4 +1,4 @@
-"""The graph of a step, with the memory and work it needs at a batch size."""
+"""The graph of a step, with its memory and multiply-adds at a batch size."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .memory import (
     portable_bytes,
 )
 from .multiply_adds import multiply_adds
-from .optimized import Sizes
+from .value_sizes import ValueSizes
 
 
 @dataclass(frozen=True)
-class Work:
-    """Multiply-adds of the frozen pass, of the forward part after it and of the backward pass; and bytes.
+class StepWork:
+    """Multiply-adds of the frozen pass, of the forward part after it and of the backward pass; and sizes in bytes.
 
     Attributes:
-        saved: that are kept for the backward pass.
-        let_go: of features that the backward pass does not need. Where they are computed in the step, because an
-            earlier layer is trained as well, they go before it.
+        saved: activations kept for the backward pass.
+        let_go: features that the backward pass does not need. If they are computed in the step, because an earlier
+            layer is trained as well, they are freed before the backward pass.
     """
 
     frozen: int
@@ -44,21 +44,21 @@ class StepMemory:
     """Bytes of the frozen pass and of a step after it.
 
     Attributes:
-        beside: what the frozen graph adds to a step where it stays loaded.
-        least_frozen: what a frozen pass takes at least where fewer layers are trained.
+        loaded_frozen: what the frozen graph adds to a step if it stays loaded.
+        least_frozen: lower bound of the frozen pass if fewer layers are trained.
     """
 
     frozen: int
     tail: int
-    beside: int = 0
+    loaded_frozen: int = 0
     least_frozen: int = 0
 
 
 class PredictedStep:
-    """The graph of a step with what does not depend on the batch size.
+    """The graph of a step with everything that does not depend on the batch size.
 
     Args:
-        graph: of the step.
+        graph: the graph of the step.
         packing: see `Simulation`.
     """
 
@@ -72,20 +72,20 @@ class PredictedStep:
         self._split = _split(self._order, graph)
         self._saved = _saved(self._order, self._split, graph)
 
-    def work(self, batch: int) -> Work:
-        """Of this many samples."""
-        graph, sizes = self.graph, Sizes(self.graph.model.graph, {}, batch)
-        nodes = (self._order[: self._split], self._order[self._split :])
-        forward, back = (multiply_adds(some, sizes.shape) for some in nodes)
+    def work(self, batch: int) -> StepWork:
+        """The work for this many samples."""
+        graph, sizes = self.graph, ValueSizes(self.graph.model.graph, {}, batch)
+        parts = (self._order[: self._split], self._order[self._split :])
+        forward, back = (multiply_adds(nodes, sizes.shape) for nodes in parts)
         frozen = 0
         if graph.frozen is not None:
-            frozen = multiply_adds(graph.frozen.graph, Sizes(graph.frozen.graph, {}, batch).shape)
+            frozen = multiply_adds(graph.frozen.graph, ValueSizes(graph.frozen.graph, {}, batch).shape)
         saved = sum(sizes.size(value) for value in self._saved)
         kept = sum(sizes.size(value) for value in self._saved if value.name in graph.data)
-        return Work(frozen, forward, back, saved, max(0, graph.stored_bytes * batch - kept))
+        return StepWork(frozen, forward, back, saved, max(0, graph.stored_bytes * batch - kept))
 
     def memory(self, batch: int) -> StepMemory:
-        """Of this many samples, with the portable backend."""
+        """The memory for this many samples with the portable backend."""
         graph, carried = self.graph, self.graph.update_bytes + self.graph.state_bytes
         tail = portable_bytes(self.simulation.parts(batch), carried, graph.large_bytes)
         if graph.frozen is None or self._frozen is None:
@@ -94,18 +94,18 @@ class PredictedStep:
         parts, one = self._frozen.parts(micro), self._frozen.parts(1)
         frozen = frozen_bytes(parts, carried)
         least = frozen_bytes(one, 0) - graph.stored_bytes
-        others = parts.inputs * (batch - micro) // micro  # of the step's samples, whose inputs are all there
+        others = parts.inputs * (batch - micro) // micro  # inputs of the step's other samples
         return StepMemory(frozen, tail, loaded_bytes(parts) + others, least)
 
 
 def _split(order: Sequence[ir.Node], step: StepGraph) -> int:
-    """How many nodes run before the first that needs the labels."""
+    """The number of nodes that run before the first one that needs the labels."""
     needing = (i for i, node in enumerate(order) for value in reads(node) if value and value.name == step.labels)
     return next(needing, len(order))
 
 
 def _saved(order: Sequence[ir.Node], split: int, step: StepGraph) -> list[ir.Value]:
-    """What is made from the data before the loss, the data itself included, and read after it; the logits are not."""
+    """The data, and values computed from it before the loss, that are read after the loss; without the logits."""
     owner: dict[ir.Value, ir.Value] = {}
     made: set[ir.Value] = set()
     for node in order[:split]:

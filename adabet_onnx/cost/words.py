@@ -1,4 +1,4 @@
-"""What the frozen pass takes and saves, in sentences."""
+"""Sentences about the cost and the savings of the frozen pass."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ from .measure import Cost
 from .predict import Prediction, Training
 
 
-def frozen_sentences(found: Prediction, training: Training) -> list[str]:
-    """What no training changes: the pass that computes it, what is kept, and what that saves.
+def frozen_sentences(predicted: Prediction, training: Training) -> list[str]:
+    """Describe the frozen pass, the features kept, and the savings.
 
     Args:
-        found: of a step; nothing is said where nothing is frozen.
-        training: the whole.
+        predicted: prediction for a step; the list is empty if nothing is frozen.
+        training: the whole training.
     """
-    if not found.stored_bytes:
+    if not predicted.stored_bytes:
         return []
     once = "once for each sample" if training.kept_views == training.samples else "once for each view of a sample"
     work = f"{count_text(training.multiply_adds)} of {count_text(training.without_features)}"
     return [
-        f"the frozen pass, {once}: {size_text(found.frozen_bytes)}, "
-        f"{count_text(found.frozen_multiply_adds)} multiply-adds for a batch; a step after it: "
-        f"{size_text(found.tail_bytes)}, {count_text(found.step_multiply_adds)}",
-        stored_sentence(found.stored_bytes, training.samples, training.kept_views),
+        f"the frozen pass, {once}: {size_text(predicted.frozen_bytes)}, {count_text(predicted.frozen_multiply_adds)} "
+        f"multiply-adds for a batch; a step after it: {size_text(predicted.tail_bytes)}, "
+        f"{count_text(predicted.step_multiply_adds)}",
+        stored_sentence(predicted.stored_bytes, training.samples, training.kept_views),
         f"{_training_text(training.epochs, training.samples)} take {training.share:.2f} of the multiply-adds of a "
-        f"training that keeps nothing ({work}), a step of which takes {size_text(found.without_features_bytes)}",
+        f"training without kept features ({work}), a step of which takes {size_text(predicted.without_features_bytes)}",
     ]
 
 
 def stored_sentence(each: int, samples: int, views: int) -> str:
-    """What is kept of a sample and of all.
+    """Describe the size of features per sample and in total.
 
     Args:
         each: bytes of one view of one sample.
-        samples: how many there are.
-        views: of all of them together; as many where there are no others than the samples themselves.
+        samples: number of samples.
+        views: total number of views; equal to ``samples`` without augmentation.
     """
     if views == samples:
-        return f"features kept: {size_text(each)} of a sample, {size_text(each * samples)} of {samples:,}"
+        return f"features kept: {size_text(each)} per sample, {size_text(each * samples)} for {samples:,}"
     return (
-        f"features kept: {size_text(each)} of a view of a sample, {size_text(each * views)} of {views:,} views of "
+        f"features kept: {size_text(each)} per view of a sample, {size_text(each * views)} for {views:,} views of "
         f"{samples:,} samples"
     )
 
 
 def measured_sentence(cost: Cost, *, batch_size: int, samples: int, views: int, epochs: int) -> str:
-    """What the frozen pass saves of a training, by times that were measured."""
+    """Describe the training time saved by the frozen pass, by measured times."""
     frozen, step = (seconds * samples / batch_size for seconds in (cost.frozen_seconds, cost.seconds))
     share = (frozen * views / samples + epochs * step) / (epochs * (frozen + step))
-    return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training that keeps nothing"
+    return f"{_training_text(epochs, samples)} take {share:.2f} of the time of a training without kept features"
 
 
 def count_text(count: int) -> str:
-    """A number of multiply-adds."""
+    """A number of multiply-adds as text."""
     return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
 
 

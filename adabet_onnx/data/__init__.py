@@ -1,1 +1,1 @@
-"""Data: arrays, folders of images, and the way from them to what a model takes in."""
+"""Data: arrays, image folders, and their conversion to model inputs."""

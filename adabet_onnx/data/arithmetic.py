@@ -1,4 +1,4 @@
-"""Which inputs preprocessing is for, and whether what they get are integers."""
+"""Which model inputs preprocessing applies to, and whether their data are integers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .pictures import picture_input
 
 
 def prepared_inputs(model: Model, forms: Mapping[str, Form]) -> tuple[str, ...]:
-    """The one place that decides which inputs scale, mean and std are for.
+    """Decide which inputs scale, mean and std apply to. No other code decides this.
 
-    Accepted are inputs of float32; where there are several, those that take pictures, if any do; and where some of
-    these get integers and others floats, those with integers. A table of numbers beside an image is fed as it is.
+    Only float32 inputs qualify. If there are several, those that take images are chosen, if any do; if some of these
+    receive integers and others floats, only those with integers. A table of numbers next to an image is fed unchanged.
 
     Args:
         model: the model.
-        forms: of the data, by the names of the inputs (``""``: the only one).
+        forms: forms of the data by input name (``""``: the only input).
     """
     floats = [spec for spec in model.inputs if spec.dtype == "float32"]
     if len(floats) > 1:
@@ -28,7 +28,7 @@ def prepared_inputs(model: Model, forms: Mapping[str, Form]) -> tuple[str, ...]:
 
 
 def integer_data(model: Model, dataset: Dataset) -> bool:
-    """Whether the inputs that preprocessing is for get integers (images of 0 to 255)."""
+    """Whether the inputs that preprocessing applies to receive integers (images of 0 to 255)."""
     forms = dataset.rows.forms
     return any(_whole(name, forms) for name in prepared_inputs(model, forms))
 

@@ -1,14 +1,14 @@
-"""Views of pictures: the same sample flipped, cropped, in other colours.
+"""Augmented views of images: the same sample flipped, cropped, or with changed colours.
 
-View 0 of a sample is the sample itself. Another view depends on the seed, the sample and the number of the view alone,
-so it is the same whenever, and beside whichever other samples, it is made. Pictures are changed at the size and with
-the channels that the model takes, before its arithmetic: uint8 in, uint8 out, rounded once.
+View 0 of a sample is the sample itself. Every other view depends only on the seed, the sample and the view number, so
+it does not matter when, or in which batch, it is computed. Images are changed after they have the size and channels
+that the model takes and before the arithmetic: uint8 in, uint8 out, rounded once.
 
-    flip     left and right: views 1, 3, 5, ... So half of them are; of flip alone there are two views.
-    crop     a part of 50 % to 100 % of the area, its sides 4:5 to 5:4 (logarithmically uniform) beside the whole
-             picture's, from anywhere in it, enlarged to the whole size again (bilinear)
-    colour   brightness times 0.7 to 1.3, then contrast (distance from the mean grey) and, where there are colours,
-             saturation (distance from each pixel's own grey) likewise; all three uniform. Transparency stays.
+    flip     horizontal flip for views 1, 3, 5, ..., which is half of all views; with flip alone there are two views
+    crop     a random crop of 50 % to 100 % of the area, with an aspect ratio of 4:5 to 5:4 (log-uniform) relative to
+             the whole image, resized to the original size (bilinear)
+    colour   brightness times 0.7 to 1.3, then contrast (distance from the mean grey) and, for colour images,
+             saturation (distance from each pixel's own grey) likewise; all three uniform. Transparency is unchanged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from PIL import Image
 from .. import seeds
 from .pictures import LUMA
 
-VIEWS = 4  # of a sample where nothing else is said
-_AREA, _SHAPE, _COLOUR = 0.5, 1.25, 0.3  # the least of a picture's area; the most of a side's change; and of colours'
+VIEWS = 4  # default number of views of a sample
+_AREA, _SHAPE, _COLOUR = 0.5, 1.25, 0.3  # minimum area of a crop; maximum aspect change; maximum colour change
 
 
 def most_views(kinds: Sequence[str]) -> int | None:
-    """How many views of a sample differ; None: any number."""
+    """The maximum number of distinct views of a sample; None if there is no limit."""
     return 2 if tuple(kinds) == ("flip",) else None
 
 
@@ -36,28 +36,28 @@ class Augmentation:
     """How views differ from their samples.
 
     Attributes:
-        kinds: of vocabulary.AUGMENTS.
-        seed: of everything that is drawn.
+        kinds: names from vocabulary.AUGMENTS.
+        seed: the random seed.
     """
 
     kinds: tuple[str, ...]
     seed: int
 
     def views(self, images: np.ndarray, samples: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Views of pictures.
+        """Compute views of images.
 
         Args:
-            images: uint8 (N, height, width, channels), as they are.
-            samples: the index of each in its data.
-            numbers: of the view that is wanted of each.
+            images: the originals, uint8 (N, height, width, channels).
+            samples: the index of each image in its dataset.
+            numbers: the view number for each image.
         """
-        found = images.copy()
-        for place in np.flatnonzero(numbers):
-            found[place] = self._view(images[place], int(samples[place]), int(numbers[place]))
-        return np.asarray(found)
+        result = images.copy()
+        for index in np.flatnonzero(numbers):
+            result[index] = self._view(images[index], int(samples[index]), int(numbers[index]))
+        return np.asarray(result)
 
     def _view(self, image: np.ndarray, sample: int, number: int) -> np.ndarray:
-        drawn = seeds.view(self.seed, sample, number).random(7)  # always as many: a kind does not change another
+        drawn = seeds.view(self.seed, sample, number).random(7)  # always 7, so that one kind does not affect another
         if "crop" in self.kinds:
             image = _resized(image, _box(image.shape[:2], drawn[:4]))
         if "flip" in self.kinds and number % 2:
@@ -68,7 +68,7 @@ class Augmentation:
 
 
 def _box(size: tuple[int, ...], drawn: np.ndarray) -> tuple[float, float, float, float]:
-    """A part of a picture: left, upper, right and lower edge, in pixels."""
+    """A random crop box: left, upper, right and lower edge, in pixels."""
     area, shape = _AREA + (1 - _AREA) * drawn[0], _SHAPE ** (2 * drawn[1] - 1)
     height, width = min(1.0, float(np.sqrt(area / shape))), min(1.0, float(np.sqrt(area * shape)))
     top, left = (1 - height) * drawn[2], (1 - width) * drawn[3]
@@ -76,17 +76,17 @@ def _box(size: tuple[int, ...], drawn: np.ndarray) -> tuple[float, float, float,
 
 
 def _resized(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """A part of a picture at the size of the whole."""
+    """Crop an image and resize the crop to the size of the whole image."""
     height, width, channels = image.shape
     planes = [Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in range(channels)]
-    made = [plane.resize((width, height), Image.Resampling.BILINEAR, box=box) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in made], axis=-1)
+    crops = [plane.resize((width, height), Image.Resampling.BILINEAR, box=box) for plane in planes]
+    return np.stack([np.asarray(crop) for crop in crops], axis=-1)
 
 
 def _coloured(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Brightness, contrast and saturation times these factors."""
+    """Multiply brightness, contrast and saturation by these factors."""
     brightness, contrast, saturation = factors.astype(np.float32)
-    colours = min(image.shape[2], 3)  # what is more is transparency
+    colours = min(image.shape[2], 3)  # a fourth channel is transparency
     pixels = image[..., :colours].astype(np.float32) * brightness
     grey = _grey(pixels)
     middle = np.float32(grey.mean(dtype=np.float64))
@@ -94,13 +94,13 @@ def _coloured(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     if colours == 3:
         grey = _grey(pixels)[..., np.newaxis]
         pixels = grey + saturation * (pixels - grey)
-    found = image.copy()
-    found[..., :colours] = np.rint(pixels).clip(0, 255)
-    return np.asarray(found)
+    result = image.copy()
+    result[..., :colours] = np.rint(pixels).clip(0, 255)
+    return np.asarray(result)
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:
-    """Of each pixel, float32; not by a product of matrices, whose last bits are a matter of the machine."""
+    """The luma of each pixel, float32. No matrix product is used, because its last bits differ between machines."""
     if pixels.shape[2] == 1:
         return pixels[..., 0]
     red, green, blue = (pixels[..., channel] * LUMA[channel] for channel in range(3))

@@ -1,4 +1,4 @@
-"""Data as the rest of the package sees it: rows that can be fetched by index, with labels where there are any."""
+"""Datasets as the rest of the package uses them: rows that can be fetched by index, with optional labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BLOCK = 16 << 20  # bytes
 
 @dataclass(frozen=True)
 class Form:
-    """What samples look like.
+    """Shape and type of samples.
 
     Attributes:
-        shape: of one, without the batch.
-        dtype: of its numbers.
-        files: whether they come from files of images, which are read at the size and with the channels asked for.
+        shape: shape of one sample, without the batch.
+        dtype: dtype of its numbers.
+        files: whether samples come from image files, which are read at the size and with the channels requested.
     """
 
     shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class Rows(Protocol):
         ...
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The samples of these indices by input name (``""``: the model's only input), first axis the batch."""
+        """The samples with these indices by input name (``""``: the model's only input), batch axis first."""
         ...
 
     @property
     def forms(self) -> dict[str, Form]:
-        """What the samples look like, by input name as `fetch` gives them."""
+        """Shape and type of the samples as `fetch` returns them, by input name."""
         ...
 
 
@@ -55,7 +55,7 @@ Array = np.ndarray | StoredArray
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """Samples in memory, or in a file: arrays by input name, first axis the samples."""
+    """Samples in memory or in a file: arrays by input name, sample axis first."""
 
     arrays: Mapping[str, Array]
 
@@ -83,8 +83,8 @@ class Dataset:
         rows: raw samples.
         labels: one per row (int64 class indices, or float targets), or None.
         classes: class names, or None.
-        name: what messages call it.
-        reading: what the user says of the layout of its axes, and whether it may be resized.
+        name: the name used in messages.
+        reading: the user's options for the layout of axes and for resizing.
     """
 
     rows: Rows
@@ -103,28 +103,28 @@ class Dataset:
         return one_line(self, name, *_described(self.rows), labels, classes)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Dataset:
-        """The same data restricted to some rows, in this order."""
+        """The dataset restricted to these rows, in this order."""
         chosen = np.asarray(indices, np.int64)
         labels = None if self.labels is None else self.labels[chosen]
         return replace(self, rows=ChosenRows(self.rows, chosen), labels=labels)
 
     def need_labels(self, why: str) -> np.ndarray:
-        """The labels.
+        """Return the labels.
 
         Raises:
-            DataError: there are none.
+            DataError: there are no labels.
         """
         if self.labels is None:
             raise DataError(
-                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz, or give "
-                "arrays as a pair of x and y. (Where the model has an input called y, labels are called labels.)"
+                f"{self.name} has no labels, which {why} needs: add y (or y_train, y_test) to the .npz, or give arrays "
+                "as a pair of x and y. (Where the model has an input called y, labels are called labels.)"
             )
         return self.labels
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Training data and, where the source has them, test data kept for final figures."""
+    """Training data and, if the source has any, test data for the final figures."""
 
     train: Dataset
     test: Dataset | None
@@ -135,18 +135,18 @@ class Splits:
 
     @property
     def for_evaluation(self) -> Dataset:
-        """The test data; without any, all there is."""
+        """The test data or, without any, all data."""
         return self.train if self.test is None else self.test
 
     def read_as(self, reading: Reading) -> Splits:
-        """The same data, read in another way."""
+        """The same data with other reading options."""
         test = None if self.test is None else replace(self.test, reading=reading)
         return Splits(replace(self.train, reading=reading), test)
 
 
 @dataclass(frozen=True)
 class ChosenRows:
-    """Some of the rows of others, by index."""
+    """A subset of other rows, by index."""
 
     rows: Rows
     indices: np.ndarray
@@ -158,27 +158,27 @@ class ChosenRows:
         return len(self.indices)
 
     def fetch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Of the chosen rows, those of these indices."""
+        """The rows with these indices within the subset."""
         return self.rows.fetch(self.indices[indices])
 
     @property
     def forms(self) -> dict[str, Form]:
-        """Those of the others."""
+        """Forms of the underlying rows."""
         return self.rows.forms
 
 
 def _described(rows: Rows) -> list[str]:
-    """How many there are, and what each input's look like, in words."""
-    found = [counted(len(rows), "sample")]
+    """The number of samples and the form of each input, as text."""
+    parts = [counted(len(rows), "sample")]
     for name, form in rows.forms.items():
         shape = " x ".join(map(str, form.shape)) or "one number"
         kind = "image files" if form.files else f"{shape} {form.dtype}"
-        found.append(f"{clipped(name)}: {kind}" if name else kind)
-    return found
+        parts.append(f"{clipped(name)}: {kind}" if name else kind)
+    return parts
 
 
 def in_blocks(dataset: Dataset, most: int) -> Iterator[dict[str, np.ndarray]]:
-    """All samples in order, as `Rows.fetch` gives them: some at a time, so many at most and of 16 MiB at most."""
+    """Yield all samples in order, as `Rows.fetch` returns them, in blocks of at most ``most`` samples and 16 MiB."""
     width = sum(math.prod(form.shape) * form.dtype.itemsize for form in dataset.rows.forms.values())
     rows = min(most, max(1, _BLOCK // max(width, 1)))
     for start in range(0, len(dataset), rows):
@@ -186,7 +186,7 @@ def in_blocks(dataset: Dataset, most: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Split a seeded random ``fraction`` off as validation data: (what remains, validation or None).
+    """Split off a seeded random ``fraction`` as validation data: (remaining data, validation data or None).
 
     At least one sample remains.
     """
@@ -195,7 +195,7 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
 
 
 def split_rows(samples: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The same as indices, each ascending."""
+    """Like `split_off`, but returns indices, each array ascending."""
     count = min(round(fraction * samples), samples - 1)
     if count == 0:
         return np.arange(samples), None

@@ -1,4 +1,4 @@
-"""A fingerprint of all of the data, for what is computed from it and kept."""
+"""A fingerprint of a whole dataset, used as a key for cached results."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import PIL
 from .dataset import Dataset, in_blocks
 from .sample_names import sample_files
 
-_ROWS = 256  # that are looked at together
+_ROWS = 256  # samples hashed at a time
 
 
 def samples_hash(dataset: Dataset) -> str:
-    """SHA-256 of every sample as it is stored; labels, and how it is read, play no part.
+    """SHA-256 of every sample as it is stored, regardless of labels and reading options.
 
-    Of image files it is that of the files, which are not decoded.
+    For image files, the files are hashed without decoding.
 
     Raises:
         DataError: a sample cannot be read.
@@ -32,7 +32,7 @@ def samples_hash(dataset: Dataset) -> str:
         for path in paths:
             digest.update(_of_file(path))
         return digest.hexdigest()
-    if len(forms) == 1:  # of which blocks of any size are the same bytes
+    if len(forms) == 1:  # with one input the bytes are the same for any block size
         blocks = in_blocks(dataset, _ROWS)
     else:
         starts = range(0, len(dataset), _ROWS)
@@ -44,22 +44,22 @@ def samples_hash(dataset: Dataset) -> str:
 
 
 def content_hash(dataset: Dataset, samples: str | None = None) -> str:
-    """SHA-256 of every sample and of how it is read: also of the version of Pillow, where that decodes image files.
+    """SHA-256 of every sample and the reading options, including the version of Pillow if it decodes image files.
 
     Args:
         dataset: the data.
-        samples: what `samples_hash` gave, where that is known.
+        samples: the result of `samples_hash`, if known.
 
     Raises:
         DataError: a sample cannot be read.
     """
     decoded = any(form.files for form in dataset.rows.forms.values())
-    how = [samples or samples_hash(dataset), repr(dataset.reading), PIL.__version__ if decoded else None]
-    return hashlib.sha256(json.dumps(how).encode()).hexdigest()
+    parts = [samples or samples_hash(dataset), repr(dataset.reading), PIL.__version__ if decoded else None]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _of_file(path: Path) -> bytes:
-    """Of a file's content; a file that cannot be read has none, which decoding it will say."""
+    """Digest of a file's content; zeros if it cannot be read, since decoding will report that."""
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()

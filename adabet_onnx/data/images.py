@@ -1,8 +1,8 @@
-"""Data from a folder of images, one folder per class, read when they are needed.
+"""Data from a folder of images, one folder per class. Images are read when they are needed.
 
-Either ``FOLDER/train/CLASS/*.jpg`` with ``FOLDER/test/CLASS/*.jpg``, or ``FOLDER/CLASS/*.jpg`` of which a seeded
-fifth becomes test data. Class names in sorted order are the labels 0, 1, ... A folder that holds images and no folders
-is data without labels. Photographs are turned upright as their EXIF orientation says.
+Either ``FOLDER/train/CLASS/*.jpg`` with ``FOLDER/test/CLASS/*.jpg``, or ``FOLDER/CLASS/*.jpg``, where a seeded fifth
+becomes test data. Class names in sorted order are the labels 0, 1, ... A folder that holds images and no folders is
+data without labels. Images are rotated according to their EXIF orientation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .dataset import Dataset, Form, Splits
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 TEST_FRACTION = 0.2
-_ORIENTATION = 0x0112  # the EXIF tag: where the first row and the first column of the stored picture belong
+_ORIENTATION = 0x0112  # the EXIF tag for the orientation of the stored image
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,13 +47,13 @@ class ImageRows:
         """uint8 (N, height, width, channels).
 
         Raises:
-            DataError: a file cannot be read as an image; it is named.
+            DataError: a file cannot be read as an image; the message names it.
         """
         return {"": np.stack([self._read(self.paths[index]) for index in indices])}
 
     @property
     def forms(self) -> dict[str, Form]:
-        """What `fetch` gives."""
+        """Form of the samples that `fetch` returns."""
         return {"": Form((*self.size, self.channels), np.dtype(np.uint8), files=True)}
 
     def _read(self, path: Path) -> np.ndarray:
@@ -64,35 +64,35 @@ class ImageRows:
                 resized = converted.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
         except DataError as error:
             raise DataError(f"{path} cannot be used: {error}") from error
-        except Exception as error:  # Pillow's readers trust their files, and fail in many ways where they should not
+        except Exception as error:  # Pillow's readers do not validate their files and raise errors of many types
             raise DataError(f"{path} cannot be read as an image ({str(error)[:200]}). Remove or replace it.") from error
         return np.asarray(resized, np.uint8).reshape(*self.size, self.channels)
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture (of an animation the first one) as its EXIF orientation says; one that says nothing stays as it is.
+    """Rotate or flip an image (the first frame of an animation) according to its EXIF orientation, if it has one.
 
-    The eight orientations are those of the EXIF tag 0x0112. Where the entry is damaged or says something else, viewers
-    show the picture as it is stored, and so it stays.
+    The eight orientations are those of the EXIF tag 0x0112. If the entry is damaged or has another value, the image is
+    left unchanged, as viewers do.
     """
-    image.load()  # where a format turns pictures itself (TIFF), it does so here, and takes the entry away
+    image.load()  # formats that apply the orientation themselves (TIFF) do so here and remove the entry
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that an entry is damaged
             orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # Pillow trusts these entries, and fails in many ways where it should not
+    except Exception:  # Pillow does not validate these entries and raises errors of many types
         return image
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """The image in an 8-bit mode; transparency is dropped, 16 bits per pixel are scaled.
+    """Convert an image to an 8-bit mode; transparency is dropped, 16 bits per pixel are scaled.
 
     Raises:
-        DataError: the file holds numbers of which nobody knows which one is white.
+        DataError: the file holds numbers whose range is unknown.
     """
-    if image.mode.startswith("I"):  # Pillow's own conversion cuts off whatever is above 255
+    if image.mode.startswith("I"):  # Pillow's own conversion clips everything above 255
         numbers = np.asarray(image)
         if numbers.min() < 0 or numbers.max() > 65535:
             raise _unknown_range(f"integers from {numbers.min()} to {numbers.max()}")
@@ -100,13 +100,13 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode == "F":
         raise _unknown_range("32-bit floats")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about the direct way
+        image = image.convert("RGBA")  # Pillow warns about converting directly
     return image.convert(mode)
 
 
-def _unknown_range(what: str) -> DataError:
+def _unknown_range(numbers: str) -> DataError:
     return DataError(
-        f"its pixels are {what}, and which number is white is not known. Save it with 8 or 16 bits per channel, or "
+        f"its pixels are {numbers}, and which number is white is not known. Save it with 8 or 16 bits per channel, or "
         "give an .npz of arrays."
     )
 
@@ -115,12 +115,12 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Spl
     """List the images of a folder.
 
     Args:
-        folder: see the module.
-        size: height and width the model takes in.
+        folder: the folder; see the module docstring.
+        size: height and width that the model takes.
         channels: 1, 3 or 4.
 
     Raises:
-        DataError: no class folders, no images, or train and test have different classes.
+        DataError: there are no class folders or no images, or test has a class that train does not have.
     """
     if (folder / "train").is_dir():
         names, train = _list(folder / "train")
@@ -132,7 +132,7 @@ def read_image_folder(folder: Path, size: tuple[int, int], channels: int) -> Spl
                 raise DataError(f"{folder / 'test'} has class {unknown[0]!r}, which {folder / 'train'} does not have.")
             test = [(path, names.index(test_names[label])) for path, label in test]
     elif not _class_names(folder) and _images(folder):
-        rows = ImageRows(tuple(_images(folder)), size, channels)  # good for scoring and predicting
+        rows = ImageRows(tuple(_images(folder)), size, channels)  # enough for scoring and predicting
         return Splits(Dataset(rows, None, None, str(folder)), None)
     else:
         names, items = _list(folder)
@@ -153,7 +153,7 @@ def _class_names(folder: Path) -> list[str]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """All images anywhere below a folder, in order of path."""
+    """All images anywhere below a folder, sorted by path."""
     return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
 
 
@@ -165,8 +165,7 @@ def _list(folder: Path) -> tuple[list[str], list[tuple[Path, int]]]:
         raise DataError(f"cannot list {folder}: {error.strerror}.") from error
     if not items:
         raise DataError(
-            f"{folder} has no images. Expected one folder per class with images in it "
-            f"({', '.join(sorted(SUFFIXES))}), or "
-            "train/ and test/ with such folders."
+            f"{folder} has no images. Expected one folder per class with images in it ({', '.join(sorted(SUFFIXES))}), "
+            "or train/ and test/ with such folders."
         )
     return names, items

@@ -1,7 +1,7 @@
-"""Data from ``.npy`` files: a folder with ``x.npy`` and ``y.npy``, or the like, or one such file.
+"""Data from ``.npy`` files: a folder with files such as ``x.npy`` and ``y.npy``, or a single file.
 
-The files are called as the arrays of an ``.npz`` are: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``,
-``y_test``; or as a model's inputs are; ``classes`` optional. Large ones stay where they are (see `stored`).
+The files are named like the arrays of an ``.npz``: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``, ``y_test``;
+or after the model's inputs; ``classes`` is optional. Large arrays are not loaded into memory (see `stored`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 @dataclass(frozen=True)
 class Header:
-    """What the beginning of an ``.npy`` says.
+    """The header of an ``.npy``.
 
     Attributes:
-        shape, dtype, fortran: of the array.
-        offset: where it begins.
+        shape, dtype, fortran: shape, dtype and memory order of the array.
+        offset: the position where the array begins.
     """
 
     shape: tuple[int, ...]
@@ -40,45 +40,45 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Bytes of the array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def stored(self, path: Path, offset: int, stamp: Stamp) -> StoredArray:
-        """The array, left in its file."""
+        """The array as a `StoredArray`, which stays in its file."""
         return StoredArray(path, offset, self.shape, self.dtype, self.fortran and len(self.shape) > 1, stamp)
 
 
 def read_header(stream: IO[bytes], length: int, what: str) -> Header:
-    """Read the header, and see that an array is as long as it says.
+    """Read the header and check that the array has the length that the header gives.
 
     Args:
-        stream: at the beginning of the file or member.
-        length: bytes of it in all.
-        what: messages call it.
+        stream: a stream at the beginning of the file or member.
+        length: total length in bytes.
+        what: the name used in messages.
 
     Raises:
-        DataError: it is not, or holds no plain numbers.
-        ValueError: it is no .npy.
+        DataError: the length differs, or the array does not hold plain numbers.
+        ValueError: the stream is not an .npy.
     """
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
-        raise DataError(f"{what} is of a kind that holds no plain numbers. Save plain arrays.")
+        raise DataError(f"{what} does not hold plain numbers. Save plain arrays.")
     shape, fortran, dtype = _HEADERS[version](stream)
-    found = Header(shape, dtype, fortran, stream.tell())
-    if dtype.hasobject or length - found.offset != found.size:
-        kind = "pickled objects" if dtype.hasobject else f"{length - found.offset} bytes"
+    header = Header(shape, dtype, fortran, stream.tell())
+    if dtype.hasobject or length - header.offset != header.size:
+        kind = "pickled objects" if dtype.hasobject else f"{length - header.offset} bytes"
         raise DataError(
-            f"{what} should be {dtype} of shape {shape}, {found.size} bytes, but holds {kind}: damaged, "
-            "cut short, or with pickled objects in it. Save plain arrays with numpy.savez."
+            f"{what} should be {dtype} of shape {shape}, {header.size} bytes, but holds {kind}: it is damaged, cut "
+            "short, or contains pickled objects. Save plain arrays with numpy.savez."
         )
-    return found
+    return header
 
 
 def open_npy(path: Path, *, rows: bool = True) -> Array:
-    """The array of an ``.npy``: in memory if it is small, or ``rows`` are not what is asked for, else in its file.
+    """Open the array of an ``.npy``: in memory if it is small or ``rows`` is false, else as a `StoredArray`.
 
     Raises:
-        DataError: it cannot be read, or is damaged.
+        DataError: the file cannot be read or is damaged.
     """
     try:
         with path.open("rb") as stream:
@@ -87,25 +87,25 @@ def open_npy(path: Path, *, rows: bool = True) -> Array:
             if rows and header.shape and header.size > stored.IN_MEMORY:
                 return header.stored(path, header.offset, stamp)
             stream.seek(0)
-            found: np.ndarray = np.load(stream, allow_pickle=False)
-            return found
+            array: np.ndarray = np.load(stream, allow_pickle=False)
+            return array
     except DataError:
         raise
-    except Exception as error:  # numpy trusts its files, and fails in many ways where it should not
+    except Exception as error:  # numpy does not validate its files and raises errors of many types
         raise DataError(
-            f"{path} cannot be read as an .npy file ({str(error)[:200]}): damaged, cut short, or with pickled objects "
-            "in it. Save a plain array with numpy.save."
+            f"{path} cannot be read as an .npy file ({str(error)[:200]}): it is damaged, cut short, or contains "
+            "pickled objects. Save a plain array with numpy.save."
         ) from error
 
 
 def arrays_in(folder: Path, known: Iterable[str]) -> dict[str, Path]:
-    """The ``.npy`` files of a folder that are called as arrays of data are, by name without the suffix."""
+    """The ``.npy`` files of a folder whose names are known names of data arrays, by name without the suffix."""
     return {name: folder / f"{name}{SUFFIX}" for name in known if (folder / f"{name}{SUFFIX}").is_file()}
 
 
-def labels_beside(path: Path) -> Path | None:
-    """For ``x.npy``, ``x_train.npy`` and ``x_test.npy`` the file of labels in the same folder, if there is one."""
+def labels_next_to(path: Path) -> Path | None:
+    """The file of labels in the same folder for ``x.npy``, ``x_train.npy`` or ``x_test.npy``, if it exists."""
     if path.stem not in ("x", "x_train", "x_test"):
         return None
-    found = path.with_name(f"y{path.stem[1:]}{SUFFIX}")
-    return found if found.is_file() else None
+    labels = path.with_name(f"y{path.stem[1:]}{SUFFIX}")
+    return labels if labels.is_file() else None

@@ -1,7 +1,7 @@
 """Data from .npz files: ``x``, ``y``; or ``x_train``, ``y_train``, ``x_test``, ``y_test``; ``classes`` optional.
 
-Where a model has several inputs, or to be plain, arrays are called as its inputs are, in place of ``x``: ``input_ids``
-and ``attention_mask``, or ``input_ids_train`` and so on.
+If a model has several inputs, the arrays are named after the inputs instead of ``x``: ``input_ids`` and
+``attention_mask``, or ``input_ids_train`` and so on. For a model with one input both are allowed.
 """
 
 from __future__ import annotations
@@ -17,72 +17,72 @@ import psutil
 
 from ..errors import DataError
 from ..sizes import size_text
-from . import stored
+from . import stored as stored_arrays
 from .dataset import Array, ArrayRows, Dataset, Splits
 from .npy import MAGIC_PREFIX, read_header
 from .stored import Stamp
 
 PARTS = ("", "_train", "_test")
 _KNOWN = frozenset(f"{name}{part}" for name in ("x", "y") for part in PARTS) | {"classes"}
-_SUMMED, _BLOCK = 4 << 30, 1 << 20  # bytes of a member up to which its checksum is compared; read at once
-_LOCAL = struct.Struct("<4s22xHH")  # of a zip file: signature, lengths of name and extra field
+_CHECKED, _BLOCK = 4 << 30, 1 << 20  # in bytes: largest member whose checksum is verified; block size for reading
+_LOCAL = struct.Struct("<4s22xHH")  # local header of a zip file: signature, lengths of name and extra field
 
 
 def read_npz(path: Path, names: Sequence[str] = ()) -> Splits:
     """Read training and test data.
 
-    Inputs of more than 64 MiB that are not compressed stay in the file, and their rows are read when they are needed
-    (`StoredArray`). The checksums that zip files hold are compared all the same, of up to 4 GiB of an input, which
-    reads it once.
+    Uncompressed inputs of more than 64 MiB stay in the file, and their rows are read when they are needed
+    (`StoredArray`). Their zip checksums are still verified for inputs of up to 4 GiB, which reads them once.
 
     Args:
         path: the file.
-        names: of the model's inputs.
+        names: names of the model's inputs.
 
     Raises:
-        DataError: not an .npz, damaged, larger than memory, arrays missing, of the wrong type, or of different lengths.
+        DataError: the file is not an .npz, is damaged or larger than memory, or its arrays are missing, of the wrong
+            type or of different lengths.
     """
     known = known_arrays(names)
     try:
-        with path.open("rb") as stream:  # opened here: numpy leaves a damaged file open
+        with path.open("rb") as stream:  # opened here because numpy does not close a damaged file
             if stream.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
                 raise DataError(f"{path} is a single .npy array; save it as an .npz with x= and y=, or name it .npy.")
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as archive:
-                found = sorted(archive.files)
-                held = _held(stream, [key for key in found if key in known], path, names)
-                arrays = held | {key: archive[key] for key in found if key in known and key not in held}
+                keys = sorted(archive.files)
+                stored = _stored_inputs(stream, [key for key in keys if key in known], path, names)
+                arrays = stored | {key: archive[key] for key in keys if key in known and key not in stored}
     except DataError:
         raise
-    except Exception as error:  # zipfile and numpy trust their files, and fail in many ways where they should not
+    except Exception as error:  # zipfile and numpy do not validate their files and raise errors of many types
         raise DataError(
-            f"{path} cannot be read as an .npz file ({str(error)[:200]}): damaged, cut short, or with pickled "
-            "objects in it. Save plain arrays with numpy.savez."
+            f"{path} cannot be read as an .npz file ({str(error)[:200]}): it is damaged, cut short, or contains "
+            "pickled objects. Save plain arrays with numpy.savez."
         ) from error
     splits = splits_of(arrays, names, path)
     if splits is not None:
         return splits
-    wanted = f", nor the model's inputs {', '.join(names)}" if names else ""
+    inputs = f", nor the model's inputs {', '.join(names)}" if names else ""
     raise DataError(
-        f"{path} has neither x nor x_train{wanted}; it holds {', '.join(found) or 'nothing'}. Rename its arrays."
+        f"{path} has neither x nor x_train{inputs}; it holds {', '.join(keys) or 'nothing'}. Rename its arrays."
     )
 
 
 def known_arrays(names: Sequence[str]) -> frozenset[str]:
-    """What arrays of data may be called, for a model with inputs of these names."""
+    """The known names of data arrays for a model with inputs of these names."""
     return _KNOWN | {f"{name}{part}" for name in (*names, labels_name(names)) for part in PARTS}
 
 
 def splits_of(arrays: Mapping[str, Array], names: Sequence[str], path: Path) -> Splits | None:
-    """The data that arrays make up; None where no input is among them.
+    """Build training and test data from arrays; None if no input is among them.
 
     Args:
-        arrays: by name.
-        names: of the model's inputs.
-        path: where they are from.
+        arrays: arrays by name.
+        names: names of the model's inputs.
+        path: the path they were read from.
 
     Raises:
-        DataError: they are of the wrong type, or of different lengths.
+        DataError: arrays are of the wrong type or of different lengths.
     """
     classes = as_classes(arrays.get("classes"), str(path))
     target = labels_name(names)
@@ -97,29 +97,29 @@ def splits_of(arrays: Mapping[str, Array], names: Sequence[str], path: Path) -> 
 
 
 def labels_name(names: Sequence[str]) -> str:
-    """What labels are called: ``y``, or ``labels`` where the model has an input of that name."""
+    """The name of the labels: ``y``, or ``labels`` if the model has an input called ``y``."""
     return "labels" if "y" in names else "y"
 
 
-def by_part(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Inputs of each part of the data there is (``""``, ``_train``, ``_test``), by name.
+def by_part(arrays: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Inputs of each existing part of the data (``""``, ``_train``, ``_test``), by name.
 
-    They go by the names of a model's inputs where all of those are there, else by ``x``, the only input.
+    The only input may be called ``x``; otherwise arrays are named after the model's inputs, and all must exist.
     """
     parts = {}
     for part in PARTS:
-        if f"x{part}" in found and not (len(names) > 1 and "x" in names):
-            parts[part] = {"": found[f"x{part}"]}
-        elif names and all(f"{name}{part}" in found for name in names):
-            parts[part] = {name: found[f"{name}{part}"] for name in names}
+        if f"x{part}" in arrays and not (len(names) > 1 and "x" in names):
+            parts[part] = {"": arrays[f"x{part}"]}
+        elif names and all(f"{name}{part}" in arrays for name in names):
+            parts[part] = {name: arrays[f"{name}{part}"] for name in names}
     return parts
 
 
 def as_splits(parts: Mapping[str, Dataset]) -> Splits:
-    """Training and test data from the parts there are: ``_train``, or else those without an ending, and ``_test``.
+    """Combine parts into training data (``_train``, or else the part without a suffix) and test data (``_test``).
 
     Raises:
-        DataError: samples of the two are of different shapes or kinds.
+        DataError: samples of the two parts have different shapes or kinds.
     """
     train = parts.get("_train", parts.get(""))
     if train is None:
@@ -131,10 +131,10 @@ def as_splits(parts: Mapping[str, Dataset]) -> Splits:
 
 
 def check_alike(train: Dataset, test: Dataset) -> None:
-    """See that test samples are laid out and prepared as training samples are.
+    """Check that test samples have the same layout and preprocessing as training samples.
 
     Raises:
-        DataError: names or shapes differ, or one part has integers (images of 0 to 255) and the other has not.
+        DataError: names or shapes differ, or one part has integers (images of 0 to 255) and the other has floats.
     """
     first, second = train.rows.forms, test.rows.forms
     if set(first) != set(second):
@@ -144,12 +144,12 @@ def check_alike(train: Dataset, test: Dataset) -> None:
         if form.shape != other.shape:
             raise DataError(
                 f"{train.name}: samples of {name or 'x'}_train and {name or 'x'}_test have different shapes, "
-                f"{form.shape} and {other.shape}. Make them alike."
+                f"{form.shape} and {other.shape}. Give both the same shape."
             )
         if (form.dtype.kind in "iu") != (other.dtype.kind in "iu"):
             raise DataError(
                 f"{train.name}: {name or 'x'} is {form.dtype} in the training part and {other.dtype} in the test part, "
-                "and integers (images of 0 to 255) are prepared in another way than floats. Give both as the same type."
+                "and integers (images of 0 to 255) are preprocessed differently from floats. Give both the same type."
             )
 
 
@@ -157,14 +157,14 @@ def _called(forms: Mapping[str, Any]) -> str:
     return ", ".join(name or "x" for name in forms)
 
 
-def _held(stream: IO[bytes], keys: list[str], path: Path, names: Sequence[str]) -> dict[str, Array]:
+def _stored_inputs(stream: IO[bytes], keys: list[str], path: Path, names: Sequence[str]) -> dict[str, Array]:
     """The inputs that stay in the file.
 
-    See, before memory is asked for, that all arrays are as long as they say and that there is room for the others.
+    Before memory is allocated, check the length of all arrays against their headers and that the rest fits in memory.
     """
     inputs = {f"{name}{part}" for name in ("x", *names) for part in PARTS}
     total = 0
-    held: dict[str, Array] = {}
+    result: dict[str, Array] = {}
     stamp = Stamp.of(stream.fileno())
     with zipfile.ZipFile(stream) as archive:
         for key in keys:
@@ -172,26 +172,26 @@ def _held(stream: IO[bytes], keys: list[str], path: Path, names: Sequence[str]) 
             info = archive.getinfo(name)
             with archive.open(name) as member:
                 header = read_header(member, info.file_size, f"{path}: {key}")
-                if key in inputs and info.compress_type == zipfile.ZIP_STORED and header.size > stored.IN_MEMORY:
+                if key in inputs and info.compress_type == zipfile.ZIP_STORED and header.size > stored_arrays.IN_MEMORY:
                     offset = _begin(stream, info, path) + header.offset
-                    held[key] = header.stored(path, offset, stamp)
-                    if info.file_size <= _SUMMED:
-                        while member.read(_BLOCK):  # which compares the checksum at the end
+                    result[key] = header.stored(path, offset, stamp)
+                    if info.file_size <= _CHECKED:
+                        while member.read(_BLOCK):  # verifies the checksum at the end
                             pass
                     continue
             total += header.size
     free = psutil.virtual_memory().available
     if total > free:
         raise DataError(
-            f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of memory that are free. Save it "
-            "with numpy.savez, which does not compress: then samples are read from the file when they are needed. Or "
-            "give a part of it."
+            f"{path} unpacks to {size_text(total)}, more than the {size_text(free)} of free memory. Save it with "
+            "numpy.savez, which does not compress: then samples are read from the file when they are needed. Or give a "
+            "part of it."
         )
-    return held
+    return result
 
 
 def _begin(stream: IO[bytes], info: zipfile.ZipInfo, path: Path) -> int:
-    """Where the content of a member begins, which only the header beside it says."""
+    """The position where the content of a member begins, from the member's local header."""
     place = stream.tell()
     stream.seek(info.header_offset)
     local = stream.read(_LOCAL.size)
@@ -199,7 +199,7 @@ def _begin(stream: IO[bytes], info: zipfile.ZipInfo, path: Path) -> int:
     signature, name, extra = _LOCAL.unpack(local)
     begin = int(info.header_offset + _LOCAL.size + name + extra)
     if signature != b"PK\x03\x04" or info.flag_bits & 1 or info.compress_size != info.file_size:
-        raise DataError(f"{path} is damaged, or encrypted: {info.filename}. Save plain arrays with numpy.savez.")
+        raise DataError(f"{path} is damaged or encrypted: {info.filename}. Save plain arrays with numpy.savez.")
     return begin
 
 
@@ -211,7 +211,7 @@ def _dataset(
         called = f"{name or 'x'}{part}"
         if data.ndim < 1 + (name == ""):
             raise DataError(
-                f"{path}: {called} must have a first axis of samples and at least one more; it has shape {data.shape}."
+                f"{path}: {called} must have a sample axis and at least one other axis; it has shape {data.shape}."
             )
         if data.dtype.kind not in "uifb":
             raise DataError(f"{path}: {called} must hold numbers (uint8 images or floats), not {data.dtype}.")
@@ -219,14 +219,14 @@ def _dataset(
             raise DataError(f"{path}: {called} has no samples.")
         counts[called] = len(data)
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{called} {count}" for called, count in counts.items())
-        raise DataError(f"{path}: the inputs have different numbers of samples: {told}.")
+        listed = ", ".join(f"{called} {count}" for called, count in counts.items())
+        raise DataError(f"{path}: the inputs have different numbers of samples: {listed}.")
     labels = None if y is None else as_labels(y, next(iter(counts.values())), f"{path}: {target}{part}")
     return Dataset(ArrayRows(inputs), labels, classes, str(path))
 
 
 def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
-    """Labels as int64 class indices (from any integer type, (N,) or (N, 1)) or float32 targets.
+    """Convert labels to int64 class indices (from any integer type, (N,) or (N, 1)) or float32 targets.
 
     Raises:
         DataError: the number of labels differs from ``count``, or they are not numbers.
@@ -234,21 +234,21 @@ def as_labels(labels: Any, count: int, what: str) -> np.ndarray:
     try:
         array = np.asarray(labels)
     except ValueError as error:
-        raise DataError(f"{what} must be one array, a label per sample: {error}") from error
+        raise DataError(f"{what} must be one array with a label per sample: {error}") from error
     if array.ndim == 0 or len(array) != count:
-        found = f"{len(array)} labels" if array.ndim else "a single label"
-        raise DataError(f"{what} has {found} for {count} samples; give one label per sample.")
+        number = f"{len(array)} labels" if array.ndim else "a single label"
+        raise DataError(f"{what} has {number} for {count} samples; give one label per sample.")
     if array.dtype.kind in "iu":
         if array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise DataError(f"{what} go up to {array.max()}, which is no class index. Fix the labels.")
+            raise DataError(f"{what} go up to {array.max()}, which is not a class index. Fix the labels.")
         return array.reshape(count).astype(np.int64) if array.size == count else array.astype(np.int64)
     if array.dtype.kind == "b":
         return array.astype(np.int64)
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what becomes infinite is refused where a loss takes it
+        with np.errstate(over="ignore"):  # infinite values are rejected when labels are fitted to a loss
             return array.astype(np.float32)
     advice = (
-        " For names: classes, y = numpy.unique(y, return_inverse=True), and give both."
+        " For class names: classes, y = numpy.unique(y, return_inverse=True), and give both."
         if array.dtype.kind in "US"
         else ""
     )
@@ -259,7 +259,7 @@ def as_classes(names: Any, where: str) -> list[str] | None:
     """Class names as a list of strings; None stays None.
 
     Raises:
-        DataError: they are not a list of names.
+        DataError: ``names`` is not a list of names.
     """
     if names is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures: which inputs take them, and how arrays and files of another size or colour become what an input takes."""
+"""Images: which inputs take them, and how images of another size or colour are converted for an input."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image
 from ..model.input_axes import channel_axis
 from ..model.open import Model, Tensor
 from .axes import AmbiguousAxesError
-from .reading import Layout
+from .reading import AxisLayout
 
 CHANNELS = (1, 3, 4)
 COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
-LEAST_SIDE = 8  # pixels of a grey picture that has no axis of channels
-MOST_SCALE = 8.0  # how much a side may be enlarged or shrunk
-MOST_DISTORTION = 2.0  # how much more one side than the other
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of ITU-R BT.601, as Pillow's mode L
+LEAST_SIDE = 8  # minimum side, in pixels, of a grey image without a channel axis
+MOST_SCALE = 8.0  # maximum factor by which a side may be enlarged or shrunk
+MOST_DISTORTION = 2.0  # maximum ratio of the two sides' factors
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in Pillow's mode L
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,25 @@ class ImageLayout:
 
     @property
     def channel_axis(self) -> int:
-        """Counted with the batch."""
+        """The channel axis, counting the batch axis."""
         return 1 if self.channels_first else 3
 
     @property
     def letters(self) -> str:
-        """Of the axes after the batch."""
+        """Letters of the axes after the batch."""
         return "CHW" if self.channels_first else "HWC"
 
 
 def image_layout(model: Model) -> ImageLayout | None:
-    """The layout of the model's only input where it looks like an image; see `picture_input`."""
+    """The image layout of the model's only input, if it looks like an image; see `picture_input`."""
     return picture_input(model, model.inputs[0]) if len(model.inputs) == 1 else None
 
 
 def picture_input(model: Model, spec: Tensor) -> ImageLayout | None:
-    """How an input takes pictures: samples of three axes, of numbers, the first or last axis of 1, 3 or 4 channels.
+    """The image layout of an input, if its samples stored three axes and the first or last has 1, 3 or 4 channels.
 
-    Where both axes could be, the one that the graph reads as channels is (`channel_axis`), else the first. Inputs of
-    bool or of another number of axes take no pictures.
+    If both could be the channel axis, it is the one that the graph reads as channels (`channel_axis`), else the first.
+    Inputs of bool or with another number of axes do not take images.
     """
     if len(spec.shape) != 4 or spec.dtype == "bool":
         return None
@@ -71,13 +71,13 @@ def picture_input(model: Model, spec: Tensor) -> ImageLayout | None:
 
 @dataclass(frozen=True)
 class Picture:
-    """How samples are pictures.
+    """How samples are interpreted as images.
 
     Attributes:
-        order: of the axes of a sample, such that rows, columns and channels come in this order; a picture without an
-            axis of channels has two. Axes of size 1 beyond these are left out.
+        order: the axes of a sample that hold rows, columns and channels, in this order; an image without a channel axis
+            has two. Additional axes of size 1 are left out.
         size: height and width as stored.
-        channels: as stored.
+        channels: number of channels as stored.
     """
 
     order: tuple[int, ...]
@@ -86,63 +86,63 @@ class Picture:
 
     @property
     def letters(self) -> str:
-        """Of its axes as stored."""
+        """Letters of its axes as stored."""
         return "".join("HWC"[self.order.index(axis)] for axis in sorted(self.order))
 
     def rows_first(self, array: np.ndarray) -> np.ndarray:
-        """(N, ...) as (N, H, W, C)."""
+        """Rearrange (N, ...) to (N, H, W, C)."""
         ones = [axis for axis in range(array.ndim - 1) if axis not in self.order]
         moved: np.ndarray = array.transpose(0, *(axis + 1 for axis in (*self.order, *ones)))
         return moved.reshape(len(array), *self.size, self.channels)
 
 
-def as_picture(have: tuple[int, ...], layout: Layout | None) -> Picture | None:
-    """The axes of a sample that is a picture: (H, W), (H, W, C) or (C, H, W), C being 1, 3 or 4; None if it is none.
+def as_picture(stored: tuple[int, ...], layout: AxisLayout | None) -> Picture | None:
+    """Interpret the axes of a sample as an image: (H, W), (H, W, C) or (C, H, W), C = 1, 3 or 4; None if impossible.
 
-    Of more than three axes, those of size 1 do not count. A layout's letters H, W and C say which axis is which.
+    If there are more than three axes, those of size 1 are ignored. A layout's letters H, W and C assign the axes.
 
     Raises:
-        AmbiguousAxesError: the first and the last axis could be channels.
+        AmbiguousAxesError: both the first and the last axis could be channels.
     """
     if layout is not None:
-        if not {"H", "W"} <= set(layout.axes) <= {"C", "H", "W"} or len(layout.axes) != len(have):
+        if not {"H", "W"} <= set(layout.axes) <= {"C", "H", "W"} or len(layout.axes) != len(stored):
             return None
         order = tuple(layout.axes.index(letter) for letter in "HWC" if letter in layout.axes)
     else:
-        axes = tuple(axis for axis, extent in enumerate(have) if len(have) <= 3 or extent != 1)
+        axes = tuple(axis for axis, extent in enumerate(stored) if len(stored) <= 3 or extent != 1)
         if len(axes) not in (2, 3):
             return None
-        order = axes if len(axes) == 2 else _channels_behind(axes, have)
+        order = axes if len(axes) == 2 else _channels_last(axes, stored)
         if not order:
             return None
-    channels = have[order[2]] if len(order) == 3 else 1
-    return Picture(order, (have[order[0]], have[order[1]]), channels) if channels in CHANNELS else None
+    channels = stored[order[2]] if len(order) == 3 else 1
+    return Picture(order, (stored[order[0]], stored[order[1]]), channels) if channels in CHANNELS else None
 
 
-def _channels_behind(axes: tuple[int, ...], have: tuple[int, ...]) -> tuple[int, ...]:
-    """Three axes with the one that could be channels, the last or the first, behind the others; none if none could."""
-    could_be = [axis for axis in (axes[2], axes[0]) if have[axis] in CHANNELS]
+def _channels_last(axes: tuple[int, ...], stored: tuple[int, ...]) -> tuple[int, ...]:
+    """Three axes with the one that could be channels (the last or the first) moved last; empty if neither could be."""
+    could_be = [axis for axis in (axes[2], axes[0]) if stored[axis] in CHANNELS]
     if len(could_be) == 2:
         raise AmbiguousAxesError
     return (*(axis for axis in axes if axis not in could_be), *could_be) if could_be else ()
 
 
 def resizing_doubt(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> str | None:
-    """Why an array is hardly meant to be resized to the size of an input; None if it may be without being asked.
+    """Why resizing an array to the size of an input is probably not intended; None if it needs no confirmation.
 
-    It may be if all of this holds; anything else takes ``allow_resize``:
+    It needs none if all of the following hold; anything else requires ``allow_resize``:
 
-    * its numbers are uint8, as only pixels are: floats and wider integers may be measurements;
-    * it has an axis of 1, 3 or 4 channels, or is a grey picture of at least 8 x 8;
+    * its numbers are uint8, which is typical of pixels: floats and wider integers may be measurements;
+    * it has an axis of 1, 3 or 4 channels, or is a grey image of at least 8 x 8;
     * neither side is enlarged or shrunk more than 8 times, or more than twice as much as the other.
 
-    Files of images are not asked about: they are of any size, and always resized.
+    Image files never need confirmation: they may have any size and are always resized.
     """
     factors = scales(picture.size, layout.size)
     if dtype != np.uint8:
         return f"{dtype} may be measurements, not pixels"
     if len(picture.order) == 2 and min(picture.size) < LEAST_SIDE:
-        return f"grey pictures have at least {LEAST_SIDE} x {LEAST_SIDE} pixels"
+        return f"grey images have at least {LEAST_SIDE} x {LEAST_SIDE} pixels"
     if max(*factors, *(1 / factor for factor in factors)) > MOST_SCALE:
         return f"that is more than {MOST_SCALE:.0f} times"
     if max(factors) / min(factors) > MOST_DISTORTION:
@@ -150,23 +150,23 @@ def resizing_doubt(picture: Picture, layout: ImageLayout, dtype: np.dtype) -> st
     return None
 
 
-def scales(have: tuple[int, int], want: tuple[int, int]) -> tuple[float, float]:
-    """How much height and width are enlarged."""
-    return want[0] / have[0], want[1] / have[1]
+def scales(stored: tuple[int, int], target: tuple[int, int]) -> tuple[float, float]:
+    """The factors by which height and width are enlarged."""
+    return target[0] / stored[0], target[1] / stored[1]
 
 
-def recolour_step(found: int, wanted: int) -> str | None:
-    """What happens to the channels, in words: ``""`` if nothing does, None if they cannot be what is wanted."""
+def recolour_step(stored: int, target: int) -> str | None:
+    """Describe how the number of channels is changed: ``""`` if it is not, None if the change is impossible."""
     steps = {(1, 3): "channels repeated", (4, 3): "transparency dropped", (3, 1): "made grey", (4, 1): "made grey"}
-    return "" if found == wanted else steps.get((found, wanted))
+    return "" if stored == target else steps.get((stored, target))
 
 
 def recoloured(images: np.ndarray, channels: int) -> np.ndarray:
-    """(N, H, W, C) with the channels wanted, as `recolour_step` says."""
-    found = images.shape[3]
-    if found == channels:
+    """Convert (N, H, W, C) to the target number of channels, as `recolour_step` describes."""
+    stored = images.shape[3]
+    if stored == channels:
         return images
-    if found == 1:
+    if stored == 1:
         return np.repeat(images, channels, axis=3)
     if channels == 3:
         return images[..., :3]
@@ -176,7 +176,7 @@ def recoloured(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W, C) at another size, bilinear; integers stay what they are, rounded."""
+    """Resize (N, H, W, C) bilinearly; integers keep their type and are rounded."""
     if images.shape[1:3] == size:
         return images
     mode = np.uint8 if images.dtype == np.uint8 else np.float32

@@ -1,14 +1,14 @@
-"""Arithmetic: the arithmetic between stored data and what a model takes in.
+"""Preprocessing: the arithmetic between stored data and the input of a model.
 
     fed = (x * scale - mean) / std          per channel
 
-With ``bgr`` (for networks that take blue, green, red, as OpenCV and Caffe read pictures), the three channels of x
-change places first: pictures are read, and arrays expected, as red, green, blue; mean and std are in the order that is
+With ``bgr`` (for networks that take blue, green, red, the channel order of OpenCV and Caffe), the three channels of x
+are reversed first: images are read, and arrays expected, as red, green, blue; mean and std are in the order that is
 fed.
 
-It travels with scores, selection, manifest and the exported model's metadata (key ``adabet_onnx.preprocessing``)
-as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all), ``data``,
-the kind of data it is for: "integer" or "float" (it is never applied to the other kind unasked), and, where it holds,
+It is stored with scores, selection, manifest and the exported model's metadata (key ``adabet_onnx.preprocessing``)
+as JSON with ``scale`` (a number), ``mean`` and ``std`` (lists, one number per channel or one for all), ``data``
+(the kind of data it applies to: "integer" or "float"; it is not applied to the other kind automatically) and, if set,
 ``bgr`` (true).
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import RecordError, UsageError
-from ..model.logits_axes import written
+from ..model.logits_axes import shape_text
 from ..model.metadata import METADATA
 from ..model.open import Model
 from ..options import check_fields
@@ -35,14 +35,14 @@ from .pictures import picture_input
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """fed = (x * scale - mean) / std, per channel; see the module. What `Preprocessing` comes to for a model and data.
+    """fed = (x * scale - mean) / std, per channel; see the module. `Preprocessing` resolved for a model and data.
 
     Attributes:
         scale: a number.
         mean: one number, or one per channel.
         std: likewise.
-        data: what it is for, ``integer`` (images of 0 to 255) or ``float``.
-        bgr: whether pictures are fed as blue, green, red. (`Feeder` sees to it, with what it knows of inputs.)
+        data: the kind of data it applies to, ``integer`` (images of 0 to 255) or ``float``.
+        bgr: whether images are fed as blue, green, red. (`Feeder` reverses the channels, since it knows the inputs.)
 
     Raises:
         UsageError: a number is not finite, or a standard deviation is zero.
@@ -73,21 +73,21 @@ class Arithmetic:
 
     @property
     def is_identity(self) -> bool:
-        """Whether numbers are fed as they are."""
+        """Whether numbers are fed unchanged."""
         return self.scale == 1 and not any(self.mean) and all(number == 1 for number in self.std)
 
     @property
     def of_pixels(self) -> bool:
-        """Whether it takes integers from 0 to 255: it divides by 255."""
+        """Whether it expects integers from 0 to 255, that is, divides by 255."""
         return self.scale == 1 / 255
 
     def apply(self, array: np.ndarray, channel_axis: int | None) -> np.ndarray:
-        """Apply to an array of any number type.
+        """Apply to an array of any numeric type.
 
         Args:
             array: the data.
-            channel_axis: the axis that ``mean`` and ``std`` belong to; None where data has no channels, which
-                allows one number each only.
+            channel_axis: the axis that ``mean`` and ``std`` refer to; None if the data has no channels, in which case
+                each must be a single number.
 
         Returns:
             float32, same shape.
@@ -95,7 +95,7 @@ class Arithmetic:
         Raises:
             UsageError: the number of channels differs from that of mean or std.
         """
-        with np.errstate(all="ignore"):  # who feeds the result checks that it is finite
+        with np.errstate(all="ignore"):  # the caller checks that the result is finite
             return self._apply(array.astype(np.float32), channel_axis)
 
     def _apply(self, fed: np.ndarray, channel_axis: int | None) -> np.ndarray:
@@ -116,15 +116,15 @@ class Arithmetic:
         return fed
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in our files."""
-        found = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
-        return found | {"bgr": True} if self.bgr else found
+        """The JSON form used in our files."""
+        entry = {"scale": self.scale, "mean": list(self.mean), "std": list(self.std), "data": self.data}
+        return entry | {"bgr": True} if self.bgr else entry
 
 
 def _few(values: Sequence[float]) -> str:
-    """Numbers, the first of more than four, as in a tuple."""
-    some = ", ".join(f"{value:.4g}" for value in values[:4])
-    return f"{some}, … {len(values) - 4} more" if len(values) > 4 else some
+    """Numbers separated by commas, at most the first four."""
+    first = ", ".join(f"{value:.4g}" for value in values[:4])
+    return f"{first}, … {len(values) - 4} more" if len(values) > 4 else first
 
 
 UNIT = Arithmetic(scale=1 / 255)
@@ -136,7 +136,7 @@ def preprocessing_from_json(value: Any, where: str) -> Arithmetic:
     """Rebuild from JSON.
 
     Raises:
-        RecordError: it is not of the form the module describes.
+        RecordError: the value does not have the form that the module describes.
     """
     try:
         return Arithmetic(
@@ -157,8 +157,10 @@ def _flag(value: Any) -> bool:
 
 
 def _from_metadata(model: ir.Model, data: str) -> Arithmetic | None:
-    """What a model's metadata_props say for this kind of data: ours, or ``mean`` and ``std`` of x / 255 "
-    "as JSON lists."""
+    """Preprocessing from a model's metadata_props for this kind of data.
+
+    Either our own entry, or ``mean`` and ``std`` of x / 255 as JSON lists.
+    """
     props = model.metadata_props
     where = "the model's metadata"
     try:
@@ -175,27 +177,27 @@ def _from_metadata(model: ir.Model, data: str) -> Arithmetic | None:
 
 
 def stored_in(model: ir.Model) -> Arithmetic | None:
-    """What a model's metadata say, for pictures or else for numbers; None where they say nothing."""
+    """Preprocessing from a model's metadata, for integers or else for floats; None if there is none."""
     return _from_metadata(model, "integer") or _from_metadata(model, "float")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How stored data becomes model input, as far as you want to say it: fed = (x * scale - mean) / std.
+    """How stored data is converted to model input: fed = (x * scale - mean) / std.
 
-    What is left out follows from the preset; `Preprocessing()` is the default of all functions. Where a number is
-    given by hand and the preset is ``auto``, the others are scale 1, mean 0 and std 1.
+    Values that are not given follow from the preset; `Preprocessing()` is the default of all functions. If a number is
+    given and the preset is ``auto``, the others default to scale 1, mean 0 and std 1.
 
     Attributes:
-        preset: ``auto``, ``unit`` (x / 255), ``imagenet`` (x / 255 with the usual mean and deviation) or ``none`` (as
-            it is). ``auto`` takes, in this order, what was stored earlier for the same kind of data (integers or
-            floats), what the model's metadata say, and for float data nothing at all: it is fed as it is.
+        preset: ``auto``, ``unit`` (x / 255), ``imagenet`` (x / 255 with the usual mean and standard deviation) or
+            ``none`` (unchanged). ``auto`` uses, in this order, the preprocessing stored earlier for the same kind of
+            data (integers or floats), that in the model's metadata, and for float data none: it is fed unchanged.
         scale: a number.
         mean: one number, or one per channel, after scaling.
         std: likewise.
-        bgr: whether pictures are fed as blue, green, red; None: what was stored, else as red, green, blue. The usual
-            mean and deviation of ``imagenet`` change places with the channels; those given by hand, stored, or of the
-            model's metadata do not.
+        bgr: whether images are fed as blue, green, red; None: as stored earlier, else as red, green, blue. The usual
+            mean and standard deviation of ``imagenet`` are reversed along with the channels; values that are given,
+            stored, or in the model's metadata are not.
 
     Raises:
         UsageError: the preset is unknown, a number is not finite, or scale or a standard deviation is zero.
@@ -220,32 +222,32 @@ class Preprocessing:
         check_fields(self)
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        self._by_hand(NONE, "integer", False)
+        self._override(NONE, "integer", False)
 
     def resolve(self, model: Model, *, integer_data: bool, stored: Arithmetic | None = None) -> Arithmetic:
-        """The arithmetic for a model and a kind of data: the one place that decides.
+        """Decide the arithmetic for a model and a kind of data. No other code decides this.
 
         Args:
             model: the model, whose metadata ``auto`` reads.
             integer_data: whether the data are integers (images of 0 to 255).
-            stored: from a selection or manifest.
+            stored: the arithmetic stored in a selection or manifest.
 
         Raises:
-            UsageError: ``auto`` finds nothing to go by, or arithmetic is asked for that no input takes.
+            UsageError: ``auto`` finds no information, or no input can take the requested arithmetic.
         """
         takes_floats = any(spec.dtype == "float32" for spec in model.inputs)
         data = "integer" if integer_data and takes_floats else "float"
         base = self._base(model, data, stored)
         if base is None:
             raise UsageError(
-                f"{model.name} does not say how its images are prepared (no mean and std in its metadata). Give "
-                "`preset='unit'` (x/255), imagenet or none (as they are), or "
+                f"{model.name} does not specify how its images are preprocessed (no mean and std in its metadata). "
+                "Give `preset='unit'` (x/255), imagenet or none (unchanged), or "
                 "`preprocessing=Preprocessing(scale=..., mean=..., std=...)`."
             )
         swapped = base.bgr if self.bgr is None else self.bgr
         if swapped and base is IMAGENET:
             base = Arithmetic(base.scale, base.mean[::-1], base.std[::-1])
-        used = self._by_hand(base, data, swapped)
+        used = self._override(base, data, swapped)
         check_applicable(model, used)
         return used
 
@@ -258,8 +260,8 @@ class Preprocessing:
             return stored
         return _from_metadata(model.graph, data) or (NONE if data == "float" else None)
 
-    def _by_hand(self, base: Arithmetic, data: str, swapped: bool) -> Arithmetic:
-        """What is given, in place of that of a base."""
+    def _override(self, base: Arithmetic, data: str, swapped: bool) -> Arithmetic:
+        """A base with the given values in place of its own."""
         return Arithmetic(
             base.scale if self.scale is None else float(self.scale),
             base.mean if self.mean is None else _numbers("mean", self.mean) or (),
@@ -281,48 +283,48 @@ def _numbers(name: str, value: float | Sequence[float] | None) -> tuple[float, .
 def arithmetic_for(
     model: Model,
     integer_data: bool,
-    asked: Preprocessing | Arithmetic | None,
+    requested: Preprocessing | Arithmetic | None,
     *,
     preset: str = "auto",
     stored: Arithmetic | None = None,
 ) -> Arithmetic:
-    """The arithmetic that the parameters of a function ask for.
+    """Resolve the arithmetic from the parameters of a function.
 
     Args:
         model: the model.
         integer_data: whether the data are integers.
-        asked: by hand; an `Arithmetic` is taken as it is.
-        preset: in place of that of ``asked``, unless ``auto``.
-        stored: from a selection or manifest.
+        requested: the caller's preprocessing; an `Arithmetic` is returned unchanged.
+        preset: replaces the preset of ``requested``, unless ``auto``.
+        stored: the arithmetic stored in a selection or manifest.
 
     Raises:
-        UsageError: as `Preprocessing.resolve`.
+        UsageError: see `Preprocessing.resolve`.
     """
-    if isinstance(asked, Arithmetic):
-        return asked
-    asked = asked or Preprocessing()
+    if isinstance(requested, Arithmetic):
+        return requested
+    requested = requested or Preprocessing()
     if preset != "auto":
-        asked = replace(asked, preset=preset)
-    return asked.resolve(model, integer_data=integer_data, stored=stored)
+        requested = replace(requested, preset=preset)
+    return requested.resolve(model, integer_data=integer_data, stored=stored)
 
 
 def check_applicable(model: Model, preprocessing: Arithmetic) -> None:
-    """See that there is an input that arithmetic can be applied to, one of float32; and one that takes colours.
+    """Check that there is a float32 input the arithmetic can be applied to and, for ``bgr``, one that takes colours.
 
     Raises:
-        UsageError: there is none, and the preprocessing does something.
+        UsageError: there is no such input, and the preprocessing needs one.
     """
     pictures = [picture_input(model, spec) for spec in model.inputs]
     if preprocessing.bgr and not any(picture is not None and picture.channels == 3 for picture in pictures):
-        kinds = ", ".join(f"{spec.name!r} {written(spec.shape)}" for spec in model.inputs)
+        kinds = ", ".join(f"{spec.name!r} {shape_text(spec.shape)}" for spec in model.inputs)
         raise UsageError(
-            f"{model.name} takes no pictures of three channels (input {kinds}), whose colours could change places. "
-            "Leave out `bgr`."
+            f"{model.name} takes no images of three channels (input {kinds}), so there are no colours to swap. Leave "
+            "out `bgr`."
         )
     if not preprocessing.is_identity and all(spec.dtype != "float32" for spec in model.inputs):
         kinds = ", ".join(f"{spec.name!r} {spec.dtype}" for spec in model.inputs)
         raise UsageError(
-            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: "
-            "what arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
+            f"{model.name} takes integers (input {kinds}), to which scale, mean and std cannot be applied: what "
+            "arithmetic it needs is in its graph. Leave out `scale`, `mean`, `std` and `preset`, or give "
             "`preset='none'`."
         )

@@ -1,33 +1,33 @@
-"""Which numbers an input of integers takes."""
+"""Check that integers are within the range that an input takes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..errors import DataError
-from ..model.input_ids import Table
+from ..model.input_ids import LookupTable
 from ..model.open import Tensor
 
 
-def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None = None) -> None:
-    """See that numbers are what an input of integers (or of bool) takes: integers, none of them out of range.
+def check_range(array: np.ndarray, spec: Tensor, where: str, table: LookupTable | None = None) -> None:
+    """Check that samples for an input of integers (or of bool) are integers and within its range.
 
-    A conversion would wrap 300 to 44 in uint8, and -1 to 255. Of bool, 0 and 1 are in range.
+    A conversion to uint8 would wrap 300 to 44 and -1 to 255. For bool, 0 and 1 are in range.
 
     Args:
         array: the samples.
         spec: the input.
-        where: what messages call the data.
-        table: what they are rows of, if they are ids. (ONNX counts negative ones from the end of a table, which those
-            who made the model hardly knew: they are refused.)
+        where: the name of the data in messages.
+        table: the table whose rows they index, if they are ids. (ONNX counts negative ids from the end of a table,
+            which is unlikely to be intended: they are rejected.)
 
     Raises:
-        DataError: they are not.
+        DataError: samples are not integers or are out of range.
     """
     if array.dtype.kind not in "iub":
         raise DataError(
-            f"{where}: input {spec.name!r} takes {spec.dtype}, but the data is {array.dtype}. Give integers, such as "
-            f"x.astype(numpy.{spec.dtype}) if all of its numbers are whole."
+            f"{where}: input {spec.name!r} takes {spec.dtype}, but the data is {array.dtype}. Give integers, for "
+            f"example x.astype(numpy.{spec.dtype}) if all values are whole numbers."
         )
     if array.size == 0 or (table is None and np.can_cast(array.dtype, spec.dtype, "safe")):
         return
@@ -36,7 +36,7 @@ def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None
     if low < least or high > most:
         raise DataError(
             f"{where}: input {spec.name!r} takes {spec.dtype}, from {least} to {most}, but the data ({array.dtype}) "
-            f"goes from {low} to {high}. Rescale or repair it."
+            f"goes from {low} to {high}. Rescale or correct it."
         )
     if table is not None and (low < 0 or high >= table.rows):
         raise DataError(
@@ -47,10 +47,10 @@ def check_range(array: np.ndarray, spec: Tensor, where: str, table: Table | None
 
 
 def check_pixels(array: np.ndarray, spec: Tensor, where: str) -> None:
-    """See that integers that are divided by 255 are from 0 to 255. Floats are not looked at.
+    """Check that integers that will be divided by 255 are from 0 to 255. Floats are not checked.
 
     Raises:
-        DataError: they are not, as in images of 16 bits.
+        DataError: they are out of range, as in images of 16 bits.
     """
     if array.dtype.kind not in "iu" or array.dtype == np.uint8 or array.size == 0:
         return
@@ -60,9 +60,9 @@ def check_pixels(array: np.ndarray, spec: Tensor, where: str) -> None:
         scale = f"{1 / most:.9g}" if most < 2**17 else "..."
         raise DataError(
             f"{where}: the data for input {spec.name!r} ({array.dtype}) goes from {low} to {high}, but would be "
-            f"divided by 255 as pixels from 0 to 255 are. Say how it is prepared: "
-            f"`preprocessing=Preprocessing(scale={scale})` (with `mean` and `std` where the model needs them), or "
-            "`preset='none'` to feed it as it is."
+            "divided by 255 as pixels from 0 to 255 are. Give its preprocessing: "
+            f"`preprocessing=Preprocessing(scale={scale})` (with `mean` and `std` if the model needs them), or "
+            "`preset='none'` to feed it unchanged."
         )
 
 
@@ -70,5 +70,5 @@ def limits(dtype: str) -> tuple[int, int]:
     """The least and the largest number of an integer type or bool."""
     if dtype == "bool":
         return 0, 1
-    found = np.iinfo(dtype)
-    return int(found.min), int(found.max)
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)

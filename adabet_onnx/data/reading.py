@@ -1,10 +1,10 @@
-"""What a user says about data that its shape does not: the layout of its axes, and whether it may be resized.
+"""The user's options for reading data: the layout of its axes, and whether it may be resized.
 
 A layout is a letter for each axis of an array as it is stored, the samples (N) first: ``NTC``, ``NHWC``, ``NTHWC``.
 C stands for channels (or features), H and W for rows and columns, D for depth, T for time; other letters are for any
-other axis. Letters in brackets are one axis into which several are flattened, the last one running fastest: ``N(HW)``.
-What the model takes may follow after a colon, ``NTC:NCT`` or ``NHW:N(HW)``; it has to where sizes leave it open.
-In a model of several inputs each layout names its own: ``audio=NTC``.
+other axis. Letters in brackets are one axis into which several are flattened, the last one varying fastest: ``N(HW)``.
+The model's layout may follow after a colon, ``NTC:NCT`` or ``NHW:N(HW)``; it is required if the sizes are ambiguous.
+For a model with several inputs, each layout names its input: ``audio=NTC``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _EXAMPLES = "NTC, NHWC, N(HW), NTC:NCT (data:model), or INPUT=NTC"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Letters of axes after the samples.
+class AxisLayout:
+    """Letters of the axes after the sample axis.
 
     Attributes:
-        axes: of each axis of the array its letter, or the letters of the axes that are flattened into it.
-        model: the same of the input; None where it was not given.
+        axes: for each axis of the array its letter, or the letters of the axes that are flattened into it.
+        model: the same for the input; None if it was not given.
     """
 
     axes: tuple[str, ...]
@@ -34,17 +34,17 @@ class Layout:
 
     @property
     def letters(self) -> str:
-        """Of all axes of the array in order, flattened ones too."""
+        """Letters of all axes of the array in order, including flattened ones."""
         return "".join(self.axes)
 
     @property
     def flattened(self) -> bool:
-        """Whether an axis of the array is several."""
+        """Whether an axis of the array holds several flattened axes."""
         return any(len(axis) > 1 for axis in self.axes)
 
     @property
     def data(self) -> str:
-        """The part that is about the array."""
+        """The part that describes the array."""
         return f"N{_text(self.axes)}"
 
     def __str__(self) -> str:
@@ -57,19 +57,20 @@ def _text(axes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """How data is to be read; see the module.
+    """Options for reading data; see the module.
 
     Attributes:
-        layout: one layout, several that name their inputs, or a mapping of names of inputs to layouts.
-        allow_resize: whether arrays may be resized where that is hardly meant (see `pictures.resizing_doubt`).
+        layout: one layout, several that name their inputs, or a mapping of input names to layouts.
+        allow_resize: whether arrays may be resized even if that is unlikely to be intended (see
+            `pictures.resizing_doubt`).
 
     Raises:
-        UsageError: a layout is not of the form the module describes.
+        UsageError: a layout does not have the form that the module describes.
     """
 
     layout: str | Sequence[str] | Mapping[str, str] | None = None
     allow_resize: bool = False
-    layouts: tuple[tuple[str, Layout], ...] = field(init=False, compare=True)
+    layouts: tuple[tuple[str, AxisLayout], ...] = field(init=False, compare=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layouts", tuple(_named(self.layout)))
@@ -79,39 +80,39 @@ class Reading:
             if names.count(name) > 1:
                 raise UsageError(f"two layouts are given for {f'input {name!r}' if name else 'one input'}; give one.")
 
-    def layout_of(self, name: str, inputs: Sequence[str], model: str) -> Layout | None:
+    def layout_of(self, name: str, inputs: Sequence[str], model: str) -> AxisLayout | None:
         """The layout given for an input.
 
         Args:
-            name: of the input.
+            name: name of the input.
             inputs: names of all inputs of the model.
-            model: what messages call it.
+            model: the name of the model in messages.
 
         Raises:
-            UsageError: one was given for an input that is not there, or for none where there are several.
+            UsageError: a layout was given for an input that does not exist, or without a name if there are several.
         """
         for called, _ in self.layouts:
             if called and called not in inputs:
                 raise UsageError(f"a layout is given for input {called!r}, but {model} has {', '.join(inputs)}.")
             if not called and len(inputs) > 1:
                 raise UsageError(
-                    f"{model} has {len(inputs)} inputs: say which one a layout is for, such as {inputs[0]}=NTC."
+                    f"{model} has {len(inputs)} inputs: name the input that a layout is for, such as {inputs[0]}=NTC."
                 )
         return next((layout for called, layout in self.layouts if called in ("", name)), None)
 
 
-def parse_layout(text: str) -> tuple[str, Layout]:
-    """An input's name (or ``""``) and its layout.
+def parse_layout(text: str) -> tuple[str, AxisLayout]:
+    """Parse an input's name (or ``""``) and its layout.
 
     Raises:
-        UsageError: it is not of the form the module describes.
+        UsageError: the text does not have the form that the module describes.
     """
     name, _, letters = str(text).strip().rpartition("=")
     match = _FORM.fullmatch(letters.strip().upper())
     if match is None:
         raise UsageError(
-            f"{text!r} is no layout. Give a letter for each axis of the data as it is stored, N (the samples) first: "
-            f"{_EXAMPLES}."
+            f"{text!r} is not a layout. Give a letter for each axis of the data as it is stored, N (the samples) "
+            f"first: {_EXAMPLES}."
         )
     axes, model = (
         None if part is None else tuple(axis.strip("()") for axis in re.findall(_AXIS, part)) for part in match.groups()
@@ -119,11 +120,11 @@ def parse_layout(text: str) -> tuple[str, Layout]:
     for given in (axes, model):
         letters = "N" + "".join(given or ())
         if len(set(letters)) < len(letters):
-            raise UsageError(f"layout {text!r} has the same letter twice. Give each axis a letter of its own.")
-    return name, Layout(axes or (), model)
+            raise UsageError(f"layout {text!r} has the same letter twice. Give each axis a different letter.")
+    return name, AxisLayout(axes or (), model)
 
 
-def _named(layout: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, Layout]]:
+def _named(layout: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, AxisLayout]]:
     if layout is None:
         return []
     if isinstance(layout, str):

@@ -1,4 +1,4 @@
-"""From whatever the caller has to `Splits`: a path, arrays, or a re-iterable of batches."""
+"""Open data in any accepted form (a path, arrays, or a re-iterable of batches) as `Splits`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..model.open import Model
 from .data import Data
 from .dataset import ArrayRows, Dataset, Splits
 from .images import SUFFIXES, ImageRows, read_image_folder
-from .npy import SUFFIX, arrays_in, labels_beside, open_npy
+from .npy import SUFFIX, arrays_in, labels_next_to, open_npy
 from .npz import PARTS, as_classes, as_labels, as_splits, by_part, known_arrays, labels_name, read_npz, splits_of
 from .pictures import ImageLayout, image_layout
 from .reading import AS_IT_IS
@@ -25,13 +25,13 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     """Open data.
 
     Args:
-        source: what `Data` takes, or one; data that is open is returned as it is.
-        model: the model it is for (its input decides size and channels of images).
-        limit: read no more than this many samples of a re-iterable (its batches are kept in memory).
+        source: a `Data` or any source it takes; data that is already open is returned unchanged.
+        model: the model the data is for (its input decides size and channels of images).
+        limit: stop reading a re-iterable after this many samples (its batches are kept in memory).
 
     Raises:
-        DataError: it cannot be read or is inconsistent.
-        UsageError: a path that does not exist, something that is no data, or a layout for files of images.
+        DataError: the data cannot be read or is inconsistent.
+        UsageError: a path does not exist, the source is not data, or a layout was given for image files.
     """
     given = source if isinstance(source, Data) else Data(source)
     opened, reading = _open(given.source, model, limit), given.reading
@@ -40,7 +40,7 @@ def open_data(source: Any, model: Model, *, limit: int | None = None) -> Splits:
     for part in (opened.train, opened.test):
         if part is not None and reading.layouts and any(form.files for form in part.rows.forms.values()):
             raise UsageError(
-                f"{part.name} has files of images, whose rows, columns and channels are known: leave out `layout`."
+                f"{part.name} has image files, whose rows, columns and channels are known: leave out `layout`."
             )
     return opened.read_as(reading)
 
@@ -63,7 +63,7 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
     if isinstance(source, Iterable):
         return Splits(_from_batches(source, limit), None)
     raise UsageError(
-        f"expected a path, arrays or batches as data (help(adabet_onnx.Data) lists the forms), not "
+        "expected a path, arrays or batches as data (help(adabet_onnx.Data) lists the forms), not "
         f"{type(source).__name__}."
     )
 
@@ -71,24 +71,26 @@ def _open(source: Any, model: Model, limit: int | None) -> Splits:
 def _open_path(path: Path, model: Model) -> Splits:
     names = [spec.name for spec in model.inputs]
     if path.is_dir():
-        found = _open_folder(path, names)
-        if found is not None:
-            return found
+        splits = _open_folder(path, names)
+        if splits is not None:
+            return splits
         layout = _for_files(path, model, "is a folder of images, but")
         return read_image_folder(path, layout.size, layout.channels)
     if not path.exists():
         raise UsageError(f"{path} does not exist. Give an .npz file or a folder of images.")
-    if not path.is_file():  # reading it might wait for ever
-        raise DataError(f"{path} is a pipe or device, which is read once and in order. Save what it gives in a file.")
+    if not path.is_file():  # reading it might block forever
+        raise DataError(
+            f"{path} is a pipe or device, which can be read only once and in order. Save its content in a file."
+        )
     if path.suffix.lower() == SUFFIX:
-        return _open_files(path, labels_beside(path))
+        return _open_files(path, labels_next_to(path))
     if path.suffix.lower() != ".npz":
         raise DataError(f"{path} is neither an .npz file nor a folder of images.")
     return read_npz(path, names)
 
 
 def _open_folder(path: Path, names: Sequence[str]) -> Splits | None:
-    """Data of a folder with ``.npy`` files; None where the inputs are not among them."""
+    """Data from a folder with ``.npy`` files; None if the inputs are not among them."""
     files = arrays_in(path, known_arrays(names))
     inputs = {name for given in by_part(files, names).values() for name in map(str, given.values())}
     if not inputs:
@@ -98,49 +100,49 @@ def _open_folder(path: Path, names: Sequence[str]) -> Splits | None:
 
 
 def _open_files(x: Path, y: Path | None) -> Splits:
-    """Data of one or two ``.npy`` files.
+    """Data from one or two ``.npy`` files.
 
     Raises:
-        UsageError: one does not exist, or is called otherwise.
-        DataError: one cannot be read, or they do not go together.
+        UsageError: a file does not exist or does not end in .npy.
+        DataError: a file cannot be read, or the two do not match.
     """
     for path in (x, *([] if y is None else [y])):
         if not path.is_file() or path.suffix.lower() != SUFFIX:
-            raise UsageError(f"{path} is no .npy file. Give the files of inputs and labels: ('x.npy', 'y.npy').")
+            raise UsageError(f"{path} is not an .npy file. Give the files of inputs and labels: ('x.npy', 'y.npy').")
     arrays = {"x": open_npy(x)} | ({} if y is None else {"y": open_npy(y, rows=False)})
-    found = splits_of(arrays, (), x)
-    assert found is not None
-    return found
+    splits = splits_of(arrays, (), x)
+    assert splits is not None
+    return splits
 
 
 def _for_files(path: Path, model: Model, why: str) -> ImageLayout:
-    """How a model takes in files of images.
+    """The layout in which a model takes image files.
 
     Raises:
-        DataError: it takes none, or nobody knows as what numbers.
+        DataError: the model does not take images, or how pixels become its numbers is unknown.
     """
     layout = image_layout(model)
     if layout is None:
-        raise DataError(f"{path} {why} {model.name} does not take in images; give an .npz.")
+        raise DataError(f"{path} {why} {model.name} does not take images; give an .npz.")
     if model.inputs[0].dtype == "int8":
         raise DataError(
-            f"{path} {why} {model.name} takes int8, from -128 to 127, and pixels go from 0 to 255; how they are "
-            "shifted or scaled the file does not say. Give an .npz of int8 arrays, made as for its training."
+            f"{path} {why} {model.name} takes int8, from -128 to 127, and pixels go from 0 to 255; the model file does "
+            "not specify how to shift or scale them. Give an .npz of int8 arrays, made as for its training."
         )
     return layout
 
 
 def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
-    """Unlabelled inputs to predict for, and what to call each.
+    """Open unlabelled inputs for prediction, with a name for each.
 
     Args:
         inputs: path of an image, of a folder with images anywhere below it, or of an ``.npz`` (x_test, else x, else
-            x_train) or what else holds arrays; or arrays; or a `Data` of either.
-        model: the model they are for.
+            x_train) or another file of arrays; or arrays; or a `Data` of any of these.
+        model: the model the inputs are for.
 
     Raises:
-        DataError: it cannot be read, or holds nothing.
-        UsageError: a layout for files of images.
+        DataError: the inputs cannot be read, or there are none.
+        UsageError: a layout was given for image files.
     """
     given = inputs if isinstance(inputs, Data) else Data(inputs)
     if isinstance(given.source, (str, os.PathLike)) and not _holds_arrays(Path(given.source), model):
@@ -149,15 +151,15 @@ def open_inputs(inputs: Any, model: Model) -> tuple[Dataset, list[str]]:
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         images = tuple(file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
         if not images:
-            raise DataError(f"{path} is no image, .npz file or folder of images ({', '.join(sorted(SUFFIXES))}).")
-        found = Dataset(ImageRows(images, layout.size, layout.channels), name=str(path))
-        return open_data(replace(given, source=found), model).train, [str(file) for file in images]
+            raise DataError(f"{path} is not an image, .npz file or folder of images ({', '.join(sorted(SUFFIXES))}).")
+        opened = Dataset(ImageRows(images, layout.size, layout.channels), name=str(path))
+        return open_data(replace(given, source=opened), model).train, [str(file) for file in images]
     dataset = open_data(given, model).for_evaluation
     return dataset, [str(index) for index in range(len(dataset))]
 
 
 def _holds_arrays(path: Path, model: Model) -> bool:
-    """Whether a path is of arrays, and not of images."""
+    """Whether a path holds arrays rather than images."""
     names = [spec.name for spec in model.inputs]
     return path.suffix.lower() in (".npz", SUFFIX) or bool(by_part(arrays_in(path, known_arrays(names)), names))
 
@@ -186,10 +188,12 @@ def _from_mapping(source: Mapping[str, Any], inputs: Sequence[str]) -> Splits:
     parts = {part: _from_arrays(given, labels[part], classes) for part, given in named.items()}
     if parts:
         return as_splits(parts)
-    if any(f"{labels_name(inputs)}{part}" in source for part in PARTS):  # else they would be taken for an input
+    if any(
+        f"{labels_name(inputs)}{part}" in source for part in PARTS
+    ):  # otherwise they would be interpreted as an input
         raise DataError(
             f"the data has neither x nor x_train, nor the model's inputs {', '.join(inputs)}; it holds "
-            f"{', '.join(map(str, source))}. Rename what is the input."
+            f"{', '.join(map(str, source))}. Rename the input arrays."
         )
     return Splits(_from_arrays(source, None), None)
 
@@ -210,7 +214,7 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
             if name in inputs and (array.dtype.kind in "iu") != (inputs[name][0].dtype.kind in "iu"):
                 raise DataError(
                     f"batch {batches} is {array.dtype}, the first one was {inputs[name][0].dtype}, and integers "
-                    "(images of 0 to 255) are prepared in another way than floats. Give all as the same type."
+                    "(images of 0 to 255) are preprocessed differently from floats. Give all batches the same type."
                 )
             inputs.setdefault(name, []).append(np.asarray(array))
         if part.labels is not None:
@@ -225,7 +229,7 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
             break
     if not count:
         raise DataError(
-            "the data gave no batches. An iterator that was used up before? Give a list or an object with __iter__."
+            "the data yielded no batches. Was it an exhausted iterator? Give a list or an object with __iter__."
         )
     if labels and len(labels) != batches:
         raise DataError("some batches have labels and some have none.")
@@ -234,6 +238,6 @@ def _from_batches(source: Iterable[Any], limit: int | None) -> Dataset:
         return Dataset(ArrayRows(arrays), np.concatenate(labels) if labels else None)
     except ValueError as error:
         raise DataError(
-            f"the batches do not fit together: {error}. (A list is taken for batches. Inputs with their labels are a "
-            "pair: (x, y).)"
+            f"the batches do not fit together: {error}. (A list is interpreted as batches. Give inputs with labels as "
+            "a pair: (x, y).)"
         ) from error

@@ -1,12 +1,11 @@
-"""Arrays that stay in their file: rows are read when they are asked for, so that data may be larger than memory.
+"""Arrays that stay in their file: rows are read on access, so data may be larger than memory.
 
-An array of an ``.npz`` that is not compressed (`numpy.savez`) lies in the file as it would in memory, after a header;
-that of an ``.npy`` likewise. Rows are read at their place with plain reads and not through a mapping: what is read does
-not count as memory of the process, the place needs no alignment, and a file that is cut short meanwhile gives an error
-where a mapping would end the process. Arrays in Fortran order, whose rows lie scattered over the file, are mapped for
-the length of one access.
+In an uncompressed ``.npz`` (`numpy.savez`) or an ``.npy``, an array is stored after a header exactly as in memory. Rows
+are read with plain reads, not through a memory mapping: the pages do not count as memory of the process, the offset
+needs no alignment, and truncating the file meanwhile raises an error where a mapping would crash the process. Arrays in
+Fortran order, whose rows are scattered over the file, are mapped for the duration of one access.
 
-A file that has changed since it was opened (size, time of change, or another file in its place) is refused.
+A file that has changed since it was opened (size, modification time, or another file in its place) is rejected.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import numpy as np
 from ..errors import DataError
 from ..showing import file_name, one_line
 
-IN_MEMORY = 64 << 20  # bytes up to which an array is read at once
+IN_MEMORY = 64 << 20  # bytes; larger arrays stay in their file
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file was when it was opened."""
+    """The state of a file when it was opened: size in bytes, modification time, and inode number."""
 
     size: int
     changed: int
@@ -34,22 +33,22 @@ class Stamp:
 
     @classmethod
     def of(cls, descriptor: int) -> Stamp:
-        """Of an open file."""
-        found = os.fstat(descriptor)
-        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+        """The stamp of an open file."""
+        status = os.fstat(descriptor)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file, first axis the samples.
+    """An array in a file, sample axis first.
 
     Attributes:
-        path: of the file.
-        offset: where its first number is.
-        shape: of it.
-        dtype: of its numbers, in the byte order of the file.
-        fortran: whether the first axis is the one that runs fastest.
-        stamp: of the file.
+        path: path of the file.
+        offset: position of its first number.
+        shape: its shape.
+        dtype: its dtype, in the byte order of the file.
+        fortran: whether the first axis varies fastest.
+        stamp: state of the file when it was opened.
     """
 
     path: Path
@@ -67,14 +66,14 @@ class StoredArray:
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
         return len(self.shape)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """The rows of these indices, in memory.
+        """The rows with these indices, in memory.
 
         Raises:
-            DataError: the file cannot be read, or is not what it was.
+            DataError: the file cannot be read or has changed.
         """
         chosen = np.asarray(indices, np.int64)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self):
@@ -91,25 +90,25 @@ class StoredArray:
             raise DataError(f"cannot read {self.path}: {error.strerror or error}.") from error
 
     def _read(self, file: FileIO, chosen: np.ndarray) -> np.ndarray:
-        """One read for each run of rows that follow each other."""
-        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        if found.size == 0:
-            return found
-        width = found.nbytes // len(chosen)
-        bytes_of = found.reshape(-1).view(np.uint8).data
+        """Read the rows, with one read per run of consecutive rows."""
+        rows = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        if rows.size == 0:
+            return rows
+        width = rows.nbytes // len(chosen)
+        buffer = rows.reshape(-1).view(np.uint8).data
         cuts = np.flatnonzero(np.diff(chosen) != 1) + 1
         for start, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(chosen)], strict=True):
-            place, room = self.offset + int(chosen[start]) * width, bytes_of[start * width : end * width]
-            file.seek(place)
-            while room:
-                count = file.readinto(room)
+            rest = buffer[start * width : end * width]
+            file.seek(self.offset + int(chosen[start]) * width)
+            while rest:
+                count = file.readinto(rest)
                 if not count:
                     raise self._changed()
-                room = room[count:]
-        return found
+                rest = rest[count:]
+        return rows
 
     def _changed(self) -> DataError:
         return DataError(
-            f"{self.path} has changed since it was opened, and its samples are read when they are needed. Leave it as "
-            "it is until the work is done, and start again."
+            f"{self.path} has changed since it was opened, and its samples are read when they are needed. Start again, "
+            "and do not change the file during the run."
         )

@@ -1,1 +1,1 @@
-"""Packages with which a device scores, retrains and personalises a model; docs/device-package.md has the format."""
+"""Packages for scoring, retraining and personalising a model on a device; docs/device-package.md defines the format."""

@@ -1,4 +1,4 @@
-"""Which entry of a package is trained: the most worth by the scores that the memory allows."""
+"""Choose the entry of a package to train: the one with the highest scores that fits into memory."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from ..sizes import size_text
 
 
 class Choice(Protocol):
-    """What choosing reads of an entry."""
+    """The properties of an entry that choosing needs."""
 
     @property
     def name(self) -> str:
-        """Of the entry."""
+        """Name of the entry."""
 
     @property
     def layers(self) -> Sequence[str]:
-        """That are trained."""
+        """The layers that are trained."""
 
     @property
     def memory(self) -> Sequence[tuple[int, int]]:
-        """(batch, bytes), batches ascending."""
+        """(batch, bytes), in ascending order of batches."""
 
 
 _Choice = TypeVar("_Choice", bound=Choice)
 
 
 def needed_bytes(memory: Sequence[tuple[int, int]], batch_size: int) -> int:
-    """What training takes at a batch size: of the next larger batch that is known, beyond the last in proportion.
+    """Memory that training takes at a batch size: that of the next larger known batch, or scaled up from the last one.
 
     Args:
-        memory: (batch, bytes), batches ascending.
+        memory: (batch, bytes), in ascending order of batches.
         batch_size: samples of a step.
 
     Example:
@@ -49,7 +49,7 @@ def needed_bytes(memory: Sequence[tuple[int, int]], batch_size: int) -> int:
 
 
 def worth(layers: Sequence[str], scores: Mapping[str, float]) -> float:
-    """The sum of layers' scores, added in their order; a layer without one counts 0."""
+    """The sum of the layers' scores, added in their order; a layer without a score counts as 0."""
     total = 0.0
     for layer in layers:
         total += scores.get(layer, 0.0)
@@ -59,18 +59,18 @@ def worth(layers: Sequence[str], scores: Mapping[str, float]) -> float:
 def choose(
     entries: Sequence[_Choice], scores: Mapping[str, float], *, batch_size: int, max_memory: int | None = None
 ) -> _Choice:
-    """The entry with the most worth that needs no more than the memory there is.
+    """Choose the entry with the highest worth that fits into memory.
 
-    Of equal ones it is that which needs less, of equal ones of these the first.
+    Ties are broken by lower memory, then by order.
 
     Args:
-        entries: of a package.
-        scores: by layer.
+        entries: the entries of a package.
+        scores: scores by layer.
         batch_size: samples of a training step.
-        max_memory: bytes that training may take; None: as many as it needs.
+        max_memory: bytes that training may take; None: no limit.
 
     Raises:
-        UsageError: no entry fits, or there is none.
+        UsageError: no entry fits, or there are none.
         DataError: a score is not finite.
     """
     if batch_size < 1:

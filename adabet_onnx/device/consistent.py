@@ -1,4 +1,4 @@
-"""Whether the entries of a device.json fit each other: names that are used are there, sizes are those of the shapes."""
+"""Check that the entries of a device.json are consistent: names that are used exist, and sizes match shapes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RecordError
-from .parts import KINDS, PARAMETER, Boundary, Device, Entry, Tensor
+from .parts import KINDS, PARAMETER, BoundaryTensor, Device, PackageEntry, PackageTensor
 from .reading import MADE_BY
 
 _FLOAT = 4  # bytes
-_ROOM = 63  # zeros that may follow the last tensor
+_ROOM = 63  # maximum padding after the last tensor, in bytes
 
 
 def check_consistent(device: Device, path: Path) -> None:
-    """See that a package's description holds together.
+    """Check that a package's description is consistent.
 
     Args:
-        device: what it says.
-        path: of the file, for messages.
+        device: the description.
+        path: path of the file, for messages.
 
     Raises:
-        RecordError: it does not.
+        RecordError: the description is inconsistent.
     """
     _unique((file.name for file in device.files), f"{path}, 'files',")
     _unique((item.name for item in device.inputs), f"{path}, 'inputs',")
@@ -43,30 +43,30 @@ def check_consistent(device: Device, path: Path) -> None:
         _check_entry(device, entry, f"{path}, entry {entry.name!r},")
 
 
-def _check_entry(device: Device, entry: Entry, where: str) -> None:
+def _check_entry(device: Device, entry: PackageEntry, where: str) -> None:
     _named(device, entry.files, where)
     sizes = {file.name: file.bytes for file in device.files}
-    for what, texts in (("name", [t.name for t in entry.tensors]), ("input", [t.input for t in entry.tensors])):
-        _unique(texts, f"{where} 'tensors' by {what},")
+    for key, names in (("name", [t.name for t in entry.tensors]), ("input", [t.input for t in entry.tensors])):
+        _unique(names, f"{where} 'tensors' by {key},")
     _unique((t.output for t in entry.tensors), f"{where} 'tensors' by output,")
     _unique((b.name for b in entry.boundary), f"{where} 'boundary',")
     computed = [item.name for item in entry.boundary if item.input is None]
     if (entry.frozen is None) != (not computed):
-        raise _wrong(where, f"'frozen' is {entry.frozen!r}, but {len(computed)} of 'boundary' are computed by it")
+        raise _wrong(where, f"'frozen' is {entry.frozen!r}, but it computes {len(computed)} of 'boundary'")
     for item in entry.boundary:
         _check_boundary(item, {given.name for given in device.inputs}, where)
     _check_tensors(entry, where)
-    for what, name in (("state", entry.state), ("selected", entry.selected)):
+    for key, name in (("state", entry.state), ("selected", entry.selected)):
         if sizes[name] != entry.selected_bytes:
-            found = f"the file {what!r} names, {name!r}, has {sizes[name]}"
-            raise _wrong(where, f"'selected_bytes' is {entry.selected_bytes}, but {found}")
+            actual = f"the file in {key!r}, {name!r}, has {sizes[name]}"
+            raise _wrong(where, f"'selected_bytes' is {entry.selected_bytes}, but {actual}")
     if entry.class_axis is not None and entry.class_axis >= len(entry.logits_shape):
         raise _wrong(where, f"'class_axis' is {entry.class_axis}, but logits have {len(entry.logits_shape)} axes")
     if any(a[0] >= b[0] for a, b in itertools.pairwise(entry.memory)):
-        raise _wrong(where, "the batches of 'memory' must ascend")
+        raise _wrong(where, "the batches of 'memory' must be in ascending order")
 
 
-def _check_boundary(item: Boundary, inputs: Iterable[str], where: str) -> None:
+def _check_boundary(item: BoundaryTensor, inputs: Iterable[str], where: str) -> None:
     size = math.prod(int(extent) for extent in item.shape[1:]) * np.dtype(item.dtype).itemsize
     if item.bytes != size:
         raise _wrong(
@@ -76,20 +76,20 @@ def _check_boundary(item: Boundary, inputs: Iterable[str], where: str) -> None:
         raise _wrong(where, f"boundary {item.name!r}: 'input' is {item.input!r}, which is none of the model's inputs")
 
 
-def _check_tensors(entry: Entry, where: str) -> None:
-    """Their order, places and sizes."""
+def _check_tensors(entry: PackageEntry, where: str) -> None:
+    """Check the order, offsets and sizes of tensors."""
     ranks = [KINDS.index(tensor.kind) for tensor in entry.tensors]
     if ranks != sorted(ranks) or ranks[0] != 0:
-        raise _wrong(
-            where, "'tensors' must be parameters, of which there is one or more, then statistics, then optimizer"
-        )
+        raise _wrong(where, "'tensors' must be parameters (at least one), then statistics, then optimizer")
     end = 0
     for tensor in entry.tensors:
         if tensor.bytes != tensor.elements * _FLOAT:
-            wanted = tensor.elements * _FLOAT
-            raise _wrong(where, f"tensor {tensor.name!r}: 'bytes' is {tensor.bytes}, but {tensor.shape} takes {wanted}")
+            expected = tensor.elements * _FLOAT
+            raise _wrong(
+                where, f"tensor {tensor.name!r}: 'bytes' is {tensor.bytes}, but {tensor.shape} takes {expected}"
+            )
         if tensor.offset < end:
-            raise _wrong(where, f"tensor {tensor.name!r}: 'offset' is {tensor.offset}, within the tensor before it")
+            raise _wrong(where, f"tensor {tensor.name!r}: 'offset' is {tensor.offset}, within the previous tensor")
         end = tensor.end
         _check_channels(tensor, where)
     needed = entry.personal[-1].end
@@ -103,12 +103,12 @@ def _check_tensors(entry: Entry, where: str) -> None:
         raise _wrong(where, f"'trained' is {entry.trained}, but the parameters have {trained} numbers")
 
 
-def _check_channels(tensor: Tensor, where: str) -> None:
+def _check_channels(tensor: PackageTensor, where: str) -> None:
     part, shape = tensor.channels, tensor.shape
     if part is None:
         return
-    rising = all(a < b for a, b in itertools.pairwise(part.indices))
-    if not (part.axis < len(shape) and shape[part.axis] == len(part.indices) and rising):
+    ascending = all(a < b for a, b in itertools.pairwise(part.indices))
+    if not (part.axis < len(shape) and shape[part.axis] == len(part.indices) and ascending):
         raise _wrong(
             where,
             f"tensor {tensor.name!r}: axis {part.axis} and {len(part.indices)} ascending 'indices' do not fit {shape}",
@@ -116,7 +116,7 @@ def _check_channels(tensor: Tensor, where: str) -> None:
 
 
 def _named(device: Device, names: dict[str, str], where: str) -> None:
-    """See that files that are named are files of the package."""
+    """Check that named files are files of the package."""
     known = {file.name for file in device.files}
     for key, name in names.items():
         if name not in known:
@@ -127,9 +127,9 @@ def _unique(names: Iterable[str], where: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise _wrong(where, f"{name!r} is there twice")
+            raise _wrong(where, f"{name!r} occurs twice")
         seen.add(name)
 
 
-def _wrong(where: str, what: str) -> RecordError:
-    return RecordError(f"{where} is damaged: {what}. Make it again with {MADE_BY}.")
+def _wrong(where: str, problem: str) -> RecordError:
+    return RecordError(f"{where} is damaged: {problem}. Make it again with {MADE_BY}.")

@@ -1,7 +1,7 @@
-"""A delta: what makes a model a personal one, in a file that can travel.
+"""A delta: a small file with what training changed in a model, to be stored or sent.
 
-A safetensors file with the trained parameters and moved statistics of one choice of layers. docs/device-package.md
-describes it; it knows the model it belongs to by the SHA-256 of the file that was adapted.
+A safetensors file with the trained parameters and updated running statistics of one choice of layers, described in
+docs/device-package.md. It identifies its model by the SHA-256 of the file that was adapted.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Delta:
     """What changed in training.
 
     Attributes:
-        path: of its file.
-        model_sha256: of the model that was adapted.
+        path: path of its file.
+        model_sha256: SHA-256 of the model that was adapted.
         entry: the choice of layers.
         tensors: parameters and statistics by name, float32.
-        sha256: of the numbers.
+        sha256: SHA-256 of the numbers.
     """
 
     path: Path
@@ -45,20 +45,20 @@ class Delta:
 
     def __repr__(self) -> str:
         numbers = sum(array.size for array in self.tensors.values())
-        what = f"{numbers:,} numbers in {counted(len(self.tensors), 'tensor')}"
-        return one_line(self, file_name(str(self.path)), clipped(self.entry), f"model {self.model_sha256[:12]}", what)
+        size = f"{numbers:,} numbers in {counted(len(self.tensors), 'tensor')}"
+        return one_line(self, file_name(str(self.path)), clipped(self.entry), f"model {self.model_sha256[:12]}", size)
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A delta as it was found, and whether its numbers are those it was written with."""
+class InspectedDelta:
+    """A delta with the SHA-256 that its file states."""
 
     delta: Delta
     stated_sha256: str
 
     @property
     def whole(self) -> bool:
-        """Whether the SHA-256 is right."""
+        """Whether the stated SHA-256 is that of the numbers."""
         return self.delta.sha256 == self.stated_sha256
 
 
@@ -66,16 +66,16 @@ class Looked:
 def load_delta(path: str | os.PathLike[str]) -> Delta:
     """Read a delta and check it: header, SHA-256, and that all numbers are finite.
 
-    That it fits a model is seen where it is applied.
+    Whether it fits a model is checked when it is applied.
 
     Args:
-        path: a file that `save_delta`, or a device, wrote.
+        path: a file written by `save_delta` or by a device.
 
     Returns:
         The delta, with ``model_sha256``, ``entry`` and ``tensors`` by name.
 
     Raises:
-        RecordError: the file is no delta, was cut short or altered, or has numbers that are not finite.
+        RecordError: the file is not a delta, is truncated or altered, or has numbers that are not finite.
 
     Example:
         >>> from adabet_onnx import Trainer, load_delta, make_artifacts, save_delta, select
@@ -85,22 +85,22 @@ def load_delta(path: str | os.PathLike[str]) -> Delta:
         >>> load_delta("personal.safetensors").model_sha256 == manifest.model_sha256
         True
     """
-    looked = look_at(path)
-    delta = looked.delta
-    if not looked.whole:
+    inspected = inspect_delta(path)
+    delta = inspected.delta
+    if not inspected.whole:
         raise RecordError(
             f"{delta.path} was altered: the SHA-256 of its numbers is {delta.sha256}, expected "
-            f"{looked.stated_sha256}. Copy it again."
+            f"{inspected.stated_sha256}. Copy it again."
         )
     check_finite(delta.tensors, delta.path)
     return delta
 
 
-def look_at(path: str | os.PathLike[str]) -> Looked:
-    """Read a delta, whatever its SHA-256 and numbers are.
+def inspect_delta(path: str | os.PathLike[str]) -> InspectedDelta:
+    """Read a delta without checking its SHA-256 and numbers.
 
     Raises:
-        RecordError: the file is no delta, or cut short.
+        RecordError: the file is not a delta or is truncated.
     """
     path = Path(path)
     content = read_tensors(path)
@@ -108,29 +108,28 @@ def look_at(path: str | os.PathLike[str]) -> Looked:
     if about.get("format") != FORMAT:
         raise RecordError(f"{path}: expected a file of format {FORMAT!r}, found {about.get('format')!r}.")
     if about.get("version") != VERSION:
-        found = about.get("version")
-        raise RecordError(f"{path}: version {found!r} of {FORMAT!r}, expected {VERSION!r}. Update adabet-onnx.")
+        version = about.get("version")
+        raise RecordError(f"{path}: version {version!r} of {FORMAT!r}, expected {VERSION!r}. Update adabet-onnx.")
     for key in ("model_sha256", "sha256"):
         if _HASH.match(about.get(key, "")) is None:
-            found = about.get(key)
             raise RecordError(
-                f"{path}: {key!r} must be 64 hexadecimal digits, found {clipped(found)!r}. Save it again."
+                f"{path}: {key!r} must be 64 hexadecimal digits, found {clipped(about.get(key))!r}. Save it again."
             )
     if not about.get("entry"):
-        raise RecordError(f"{path}: it does not say which choice of layers it is of ('entry'). Save it again.")
+        raise RecordError(f"{path}: it does not name its choice of layers ('entry'). Save it again.")
     delta = Delta(path, about["model_sha256"], about["entry"], content.tensors, content.sha256)
-    return Looked(delta, about["sha256"])
+    return InspectedDelta(delta, about["sha256"])
 
 
 def write_delta(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], *, model_sha256: str, entry: str
 ) -> Delta:
-    """Write a delta, whole or not at all.
+    """Write a delta atomically.
 
     Args:
-        path: of the file.
+        path: path of the file.
         tensors: parameters and statistics by name, in the order of the model's description.
-        model_sha256: of the model that was adapted.
+        model_sha256: SHA-256 of the model that was adapted.
         entry: the choice of layers.
 
     Raises:
@@ -151,10 +150,10 @@ def all_finite(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """See that all numbers are finite.
+    """Check that all numbers are finite.
 
     Raises:
-        RecordError: one is not.
+        RecordError: a number is not finite.
     """
     for name, array in tensors.items():
         wrong = np.flatnonzero(~np.isfinite(array.reshape(-1)))
@@ -166,21 +165,21 @@ def check_finite(tensors: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -> None:
-    """See that a delta is one of a model and has the tensors that are trained there.
+    """Check that a delta belongs to a model and has exactly the tensors that are trained there.
 
     Args:
-        delta: what is to be applied.
-        shapes: of the parameters and statistics, by name.
-        model_sha256: of the model.
-        where: what has them, for messages.
+        delta: the delta to apply.
+        shapes: shapes of the parameters and statistics, by name.
+        model_sha256: SHA-256 of the model.
+        where: the name of the folder or package, for messages.
 
     Raises:
-        RecordError: it is of another model, or tensors differ.
+        RecordError: the delta belongs to another model, or tensors differ.
     """
     if delta.model_sha256 != model_sha256:
         raise RecordError(
             f"{delta.path} belongs to another model, with the SHA-256 {delta.model_sha256}: that of {where} is "
-            f"{model_sha256}. Apply it to what was made from its model."
+            f"{model_sha256}. Apply it to artifacts or a package of its own model."
         )
     for name, array in delta.tensors.items():
         if name not in shapes:
@@ -194,6 +193,5 @@ def check_fits(delta: Delta, shapes: Shapes, *, model_sha256: str, where: str) -
     missing = [name for name in shapes if name not in delta.tensors]
     if missing:
         raise RecordError(
-            f"{delta.path} lacks {counted(len(missing), 'tensor')} that are trained in {where}, such as "
-            f"{clipped(missing[0])!r}."
+            f"{delta.path} lacks {counted(len(missing), 'tensor')} trained in {where}, such as {clipped(missing[0])!r}."
         )

@@ -1,4 +1,4 @@
-"""Deltas and what they come from and go into: trained artifacts, models and device packages; and how far two differ."""
+"""Save deltas from trained artifacts, apply them to models and device packages, and compare them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..training.manifest import Manifest, load_manifest
 from .delta import Delta, check_fits, load_delta, write_delta
 from .description import FILE as DEVICE
 from .description import is_device, load_device
-from .parts import Device, Entry
+from .parts import Device, PackageEntry
 
-MODEL, SELECTED = "model", "selected"  # what applying a delta writes
+MODEL, SELECTED = "model", "selected"  # kinds of files that applying a delta writes
 
 
 @typed
@@ -28,15 +28,15 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
     """Write what a training changed, to be sent and applied elsewhere.
 
     Args:
-        folder: a trained artifact folder; the best checkpoint is taken, else the last.
-        path: where to write the ``.safetensors`` file.
+        folder: a trained artifact folder; the best checkpoint is used, else the last.
+        path: path of the ``.safetensors`` file to write.
 
     Returns:
         The delta: ``model_sha256``, ``entry`` (the strategy that chose the layers) and ``tensors`` by name.
 
     Raises:
-        RecordError: the folder is not an artifact folder, or damaged, or a value is not finite.
-        UsageError: it was not trained, or the output would replace one of its files.
+        RecordError: the folder is not an artifact folder or is damaged, or a value is not finite.
+        UsageError: the artifacts were not trained, or the output would replace one of their files.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
 
@@ -66,20 +66,20 @@ def save_delta(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> 
 def apply_delta(
     folder: str | os.PathLike[str], delta: Delta | str | os.PathLike[str], path: str | os.PathLike[str]
 ) -> str:
-    """Put a delta into the model that it belongs to.
+    """Apply a delta to the model that it belongs to.
 
     Args:
         folder: an artifact folder, trained or not; or a device package.
-        delta: the file, or what `load_delta` gave.
-        path: where to write: of an artifact folder the adapted ``.onnx`` model, of a device package the file that its
-            personal model reads trained values from (``selected``).
+        delta: the file, or the result of `load_delta`.
+        path: path of the output: for an artifact folder the adapted ``.onnx`` model, for a device package the file from
+            which its personal model reads trained values (``selected``).
 
     Returns:
         ``"model"`` or ``"selected"``: which of the two was written.
 
     Raises:
-        RecordError: the folder is neither, or damaged; the delta is of another model, or its tensors are not those
-            that are trained there.
+        RecordError: the folder is neither or is damaged; the delta belongs to another model, or its tensors differ from
+            those that are trained there.
         UsageError: the output would replace a file that is read.
         OutputError: the file cannot be written.
 
@@ -91,26 +91,26 @@ def apply_delta(
         >>> apply_delta("artifacts", "personal.safetensors", "adapted.onnx")
         'model'
     """
-    found = delta if isinstance(delta, Delta) else load_delta(delta)
+    loaded = delta if isinstance(delta, Delta) else load_delta(delta)
     if is_device(folder):
         device = load_device(folder)
-        data = selected_bytes(device, found)
-        read = {file.name for file in device.files} - {device.entry(found.entry).selected}
-        keep_apart(path, [found.path, *(device.folder / name for name in (DEVICE, *sorted(read)))])
+        data = selected_bytes(device, loaded)
+        read = {file.name for file in device.files} - {device.entry(loaded.entry).selected}
+        keep_apart(path, [loaded.path, *(device.folder / name for name in (DEVICE, *sorted(read)))])
         write_bytes(path, data)
         return SELECTED
     manifest = _artifacts(Path(folder))
-    keep_apart(path, [found.path])
+    keep_apart(path, [loaded.path])
     keep_own_files(manifest, path)
     where = str(manifest.folder)
-    check_fits(found, _shapes(manifest), model_sha256=manifest.model_sha256, where=where)
+    check_fits(loaded, _shapes(manifest), model_sha256=manifest.model_sha256, where=where)
     _, state = manifest.read_checkpoint(trained_checkpoint(manifest)[0], PROPERTY)
-    write_adapted(proto_with(manifest, found.tensors, str(found.path), trained=trained_on(state)), path)
+    write_adapted(proto_with(manifest, loaded.tensors, str(loaded.path), trained=trained_on(state)), path)
     return MODEL
 
 
 def selected_bytes(device: Device, delta: Delta) -> bytes:
-    """The file that a package's personal model reads trained values from, with those of a delta.
+    """The content of the file from which a package's personal model reads trained values, with those of a delta.
 
     Raises:
         RecordError: the delta does not fit.
@@ -118,8 +118,8 @@ def selected_bytes(device: Device, delta: Delta) -> bytes:
     names = [entry.name for entry in device.entries]
     if delta.entry not in names:
         known = ", ".join(map(repr, names))
-        raise RecordError(f"{delta.path} is of the entry {delta.entry!r}, but {device.folder} has {known}.")
-    entry: Entry = device.entry(delta.entry)
+        raise RecordError(f"{delta.path} is for the entry {delta.entry!r}, but {device.folder} has {known}.")
+    entry: PackageEntry = device.entry(delta.entry)
     shapes = {tensor.name: tensor.shape for tensor in entry.personal}
     check_fits(delta, shapes, model_sha256=device.model_sha256, where=f"entry {entry.name!r} of {device.folder}")
     data = bytearray(entry.selected_bytes)
@@ -129,14 +129,14 @@ def selected_bytes(device: Device, delta: Delta) -> bytes:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """How far a tensor of one delta is from that of another.
+class TensorDistance:
+    """The distance between the same tensor of two deltas.
 
     Attributes:
-        name: of the tensor.
-        shapes: in the first and in the second.
-        distance: Euclidean; None where the shapes differ.
-        relative: of the first one's norm; None where that is 0, or the shapes differ.
+        name: name of the tensor.
+        shapes: its shapes in the first and second delta.
+        distance: Euclidean distance; None if the shapes differ.
+        relative: distance relative to the norm of the first; None if that is 0, or the shapes differ.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Apart:
     relative: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The distance as JSON values."""
         return {
             "name": self.name,
             "shapes": [list(shape) for shape in self.shapes],
@@ -159,26 +159,26 @@ class Difference:
     """How two deltas differ.
 
     Attributes:
-        same_model: whether they are of one model.
-        same_entry: whether they are of one choice of layers.
-        tensors: those that both have, in the order of the first.
-        only_first: names of those that the second lacks.
-        only_second: names of those that the first lacks.
+        same_model: whether they belong to the same model.
+        same_entry: whether they belong to the same choice of layers.
+        tensors: distances of the tensors that both have, in the order of the first.
+        only_first: names of tensors only in the first.
+        only_second: names of tensors only in the second.
     """
 
     same_model: bool
     same_entry: bool
-    tensors: tuple[Apart, ...]
+    tensors: tuple[TensorDistance, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
 
 def compare_deltas(first: Delta, second: Delta) -> Difference:
-    """How far two deltas are apart, by tensor.
+    """Compare two deltas, tensor by tensor.
 
     Args:
-        first: what the other is compared with.
-        second: the other.
+        first: the reference.
+        second: the other delta.
     """
     one, other = first.tensors, second.tensors
     return Difference(
@@ -190,12 +190,12 @@ def compare_deltas(first: Delta, second: Delta) -> Difference:
     )
 
 
-def _apart(name: str, one: np.ndarray, other: np.ndarray) -> Apart:
+def _apart(name: str, one: np.ndarray, other: np.ndarray) -> TensorDistance:
     if one.shape != other.shape:
-        return Apart(name, (one.shape, other.shape), None, None)
+        return TensorDistance(name, (one.shape, other.shape), None, None)
     exact = one.astype(np.float64)
     distance, norm = float(np.linalg.norm((exact - other).ravel())), float(np.linalg.norm(exact.ravel()))
-    return Apart(name, (one.shape, other.shape), distance, distance / norm if norm else None)
+    return TensorDistance(name, (one.shape, other.shape), distance, distance / norm if norm else None)
 
 
 def _artifacts(folder: Path) -> Manifest:
@@ -207,6 +207,6 @@ def _artifacts(folder: Path) -> Manifest:
 
 
 def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
-    """Of the parameters and statistics, in the order of a delta."""
+    """Shapes of the parameters and statistics, in the order of a delta."""
     entries = [*manifest.parameter_entries, *manifest.statistic_entries]
     return {str(entry["name"]): tuple(int(extent) for extent in entry["shape"]) for entry in entries}

@@ -1,4 +1,4 @@
-"""Opening a device package: device.json is read and checked, and files are held against their size and SHA-256."""
+"""Open a device package: read and check device.json, and verify the size and SHA-256 of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .reading import MADE_BY, read_device
 
 FORMAT, VERSION = "adabet-onnx/device", 1
 FILE = "device.json"
-_LONGEST = 100_000_000  # bytes of device.json
+_LONGEST = 100_000_000  # maximum size of device.json in bytes
 _AGAIN = "Copy the package again, or make it again."
 
 
@@ -29,10 +29,11 @@ def load_device(folder: str | os.PathLike[str], *, verify: bool = True) -> Devic
 
     Args:
         folder: the package.
-        verify: also hold every file against its size and SHA-256.
+        verify: also verify the size and SHA-256 of every file.
 
     Raises:
-        RecordError: it is none, or damaged; the message names the file and entry, what was expected and found.
+        RecordError: the folder is not a device package or is damaged; the message names the file and entry, and the
+            expected and actual values.
 
     Example:
         >>> from adabet_onnx.device.description import load_device
@@ -55,29 +56,29 @@ def load_device(folder: str | os.PathLike[str], *, verify: bool = True) -> Devic
 
 
 def verify_files(device: Device, names: Iterable[str] | None = None) -> None:
-    """Hold files of a package against the size and SHA-256 that device.json names.
+    """Verify that files of a package have the size and SHA-256 in device.json.
 
-    Of the file that a personal model reads (``selected``) the size alone: it is written anew for each.
+    For the file that a personal model reads (``selected``), only the size is verified: its content differs for each.
 
     Args:
         device: the package.
-        names: of files; None: all of them.
+        names: names of files; None: all of them.
 
     Raises:
-        RecordError: one is missing, a link out of the folder, or another than when the package was made.
+        RecordError: a file is missing, is a link out of the folder, or has changed since the package was made.
     """
-    wanted = None if names is None else set(names)
+    checked = None if names is None else set(names)
     personal = {entry.selected for entry in device.entries}
     for file in device.files:
-        if wanted is None or file.name in wanted:
+        if checked is None or file.name in checked:
             _verify(device.folder, file, content=file.name not in personal)
 
 
 def file_path(device: Device, name: str) -> Path:
-    """The path of a file of the package, which is held against its size and SHA-256 first.
+    """The path of a file of the package, after verifying its size and SHA-256.
 
     Raises:
-        RecordError: it is missing or another.
+        RecordError: the file is missing or has changed.
     """
     verify_files(device, [name])
     return device.folder / name
@@ -94,17 +95,17 @@ def _verify(folder: Path, file: PackageFile, *, content: bool) -> None:
     if not content:
         return
     try:
-        found = sha256_of_files([path])
+        digest = sha256_of_files([path])
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}.") from error
-    if found != file.sha256:
-        raise RecordError(f"{path} was changed: its SHA-256 is {found}, expected {file.sha256}. {_AGAIN}")
+    if digest != file.sha256:
+        raise RecordError(f"{path} was changed: its SHA-256 is {digest}, expected {file.sha256}. {_AGAIN}")
 
 
 def _keep_inside(folder: Path, path: Path) -> None:
-    """A link may not lead out of the folder: ONNX Runtime would refuse the weights, and it is nothing to send on."""
+    """Reject links out of the folder: ONNX Runtime would reject the weights, and the package would be incomplete."""
     if path.is_symlink() and path.resolve().parent != folder.resolve():
         raise RecordError(
-            f"{path} is a link to {path.resolve().parent}, but the files of a package lie in its folder. Copy the "
-            "package with what its links point to (cp -rL)."
+            f"{path} is a link to {path.resolve().parent}, but the files of a package must be in its folder. Copy the "
+            "package with the targets of its links (cp -rL)."
         )

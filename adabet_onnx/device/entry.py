@@ -1,4 +1,4 @@
-"""One choice of layers in a package: its files, and what device.json says of it."""
+"""Write one choice of layers in a package: its files, and its entry in device.json."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..errors import CheckError
 from ..model.dims import count, dims_or_none
 from ..portable.opset import lower_opset
 from ..portable.shapes import annotate
-from ..portable.weights import Weights
+from ..portable.weights import WeightsWriter
 from ..training.manifest import Manifest
 from ..training.samples import sample_feeds, sample_labels
 from .graphs import evaluation_graph, frozen_graph, personal_graph, prediction_graph, step_graph
 from .tensors import PARAMETER, packed, selected, stored_tensors
 
-TOLERANCE = 1e-5  # between the graphs of a package and those of the artifacts, relative to the largest number
-_ROUNDED = 1e-3  # where the two fold weights differently, rounding alone makes more; int8 is further apart
-BATCHES = (1, 8, 32)  # for which memory is given
-_SAMPLES = 4  # that graphs are compared on
+TOLERANCE = 1e-5  # maximum difference between package and artifacts, relative to the largest number
+_ROUNDED = 1e-3  # the same where weights are folded differently, so that rounding differs; int8 differs more
+BATCHES = (1, 8, 32)  # batch sizes for which memory is given
+_SAMPLES = 4  # number of samples on which graphs are compared
 Finish = Callable[[ir.Model, str], None]
 
 
@@ -33,13 +33,13 @@ class EntryWriter:
     """Writes the files of one entry.
 
     Args:
-        manifest: of the artifact folder.
-        checkpoint: what the initial values are.
-        folder: of the package.
-        weights: of the package.
-        name: of the entry.
-        prefix: of its files' names.
-        finish: brings a graph into the form that the package's profile asks for, in place.
+        manifest: manifest of the artifact folder.
+        checkpoint: the checkpoint with the initial values.
+        folder: folder of the package.
+        weights: weights of the package.
+        name: name of the entry.
+        prefix: prefix of its files' names.
+        finish: converts a graph to the form that the package's profile requires, in place.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EntryWriter:
         manifest: Manifest,
         checkpoint: Path,
         folder: Path,
-        weights: Weights,
+        weights: WeightsWriter,
         name: str,
         prefix: str,
         finish: Finish,
@@ -60,10 +60,10 @@ class EntryWriter:
         self.outputs: list[dict[str, Any]] = []
 
     def write(self) -> dict[str, Any]:
-        """Write the files, compare them with the artifacts, and give the entry of device.json.
+        """Write the files, compare them with the artifacts, and return the entry of device.json.
 
         Raises:
-            CheckError: a graph computes something else than the artifacts'.
+            CheckError: a graph computes something other than the artifacts.
             ModelError: a graph cannot be written.
             OSError: a file cannot be written.
         """
@@ -71,8 +71,8 @@ class EntryWriter:
         values, _ = manifest.read_checkpoint(self._checkpoint, "")
         files: dict[str, str | None] = {"state": f"{self._prefix}state.bin", "selected": f"{self._prefix}selected.bin"}
         personal_values = packed(selected(tensors), values)
-        for what in ("state", "selected"):
-            (self._folder / str(files[what])).write_bytes(personal_values)
+        for key in ("state", "selected"):
+            (self._folder / str(files[key])).write_bytes(personal_values)
         frozen, step = frozen_graph(manifest), step_graph(manifest, tensors)
         work = {"frozen": 0 if frozen is None else _work(frozen), "step": _work(step)}
         files["frozen"] = None if frozen is None else self._graph(frozen, "frozen")
@@ -85,7 +85,7 @@ class EntryWriter:
             "name": self.name,
             "layers": list(manifest.selection_entry["layers"]),
             "trained": sum(math.prod(tensor.shape) for tensor in tensors if tensor.kind == PARAMETER),
-            **{what: files[what] for what in ("frozen", "step", "evaluation", "prediction", "state", "model")},
+            **{key: files[key] for key in ("frozen", "step", "evaluation", "prediction", "state", "model")},
             "selected": files["selected"],
             "selected_bytes": len(personal_values),
             "boundary": self._boundary(),
@@ -99,9 +99,9 @@ class EntryWriter:
         self._compare(entry, values)
         return entry
 
-    def _graph(self, model: ir.Model, what: str, elsewhere: str | None = None) -> str:
-        """Write a graph; its file's name."""
-        name = f"{self._prefix}{what}.onnx"
+    def _graph(self, model: ir.Model, label: str, elsewhere: str | None = None) -> str:
+        """Write a graph and return the name of its file."""
+        name = f"{self._prefix}{label}.onnx"
         lower_opset(model)
         self._finish(model, name)
         self._weights.write(model, name, elsewhere=elsewhere)
@@ -116,16 +116,16 @@ class EntryWriter:
         ]
 
     def _memory(self) -> list[list[int]]:
-        """What is alive at once in a step or in the frozen pass, and the state twice: see `portable/memory`."""
+        """Memory by batch size: the larger of step and frozen pass, plus the state twice; see `portable/memory`."""
         state = self.tensors[-1].end
-        found = []
+        memory = []
         for batch in BATCHES:
-            passes = [self.manifest.predicted_bytes(f"predicted_{what}_bytes", batch) for what in ("step", "frozen")]
-            found.append([batch, max(passes) + 2 * state])
-        return found
+            passes = [self.manifest.predicted_bytes(f"predicted_{name}_bytes", batch) for name in ("step", "frozen")]
+            memory.append([batch, max(passes) + 2 * state])
+        return memory
 
     def _compare(self, entry: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
-        """Run the graphs of the package beside those of the artifacts."""
+        """Run the graphs of the package and compare the results with those of the artifacts."""
         manifest = self.manifest
         feeds = sample_feeds(manifest, _SAMPLES)
         session = manifest.session(self._checkpoint)
@@ -158,15 +158,15 @@ class EntryWriter:
         self,
         feeds: Mapping[str, np.ndarray],
         own: Mapping[str, np.ndarray],
-        found: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
         file: str,
         logits: str,
     ) -> list[dict[str, Any]]:
-        """Outputs with their shapes, found by running one sample fewer."""
+        """Outputs with their shapes, determined by running with one sample less."""
         fewer = self._run(file, {**{name: array[:-1] for name, array in feeds.items()}, **own})
         probable = _probabilities(self.manifest, logits)
         described = []
-        for name, array in found.items():
+        for name, array in arrays.items():
             extents = zip(array.shape, fewer[name].shape, strict=True)
             shape = [a if a == b else "N" if a == _SAMPLES else f"{a // _SAMPLES}*N" for a, b in extents]
             role = "logits" if name == logits else "probabilities" if name in probable else None
@@ -174,7 +174,7 @@ class EntryWriter:
         return described
 
     def _run(self, file: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of a graph by name; what it does not take is left out."""
+        """Outputs of a graph by name; unused feeds are left out."""
         session = runtime.inference_session(str(self._folder / file), file)
         inputs, names = session.get_inputs(), [value.name for value in session.get_outputs()]
         given = {value.name: feeds[value.name] for value in inputs}
@@ -196,40 +196,40 @@ class EntryWriter:
 
 def _probabilities(manifest: Manifest, logits: str) -> set[str]:
     """Names of outputs that are a Softmax or Sigmoid of the logits."""
-    found = set()
+    names = set()
     for value in manifest.model().graph.outputs:
         producer = value.producer()
         while producer is not None and producer.op_type in ("Identity", "Reshape", "Flatten", "Cast"):
             source = producer.inputs[0]
             producer = None if source is None else source.producer()
         if producer is not None and producer.op_type in ("Softmax", "Sigmoid") and value.name != logits:
-            found.add(value.name or "")
-    return found
+            names.add(value.name or "")
+    return names
 
 
 def _fed(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float32)
 
 
-def _same(what: str, found: np.ndarray, expected: np.ndarray, limit: float, *, shapes: bool = True) -> None:
-    """See that two arrays are one, but for rounding.
+def _same(what: str, actual: np.ndarray, expected: np.ndarray, limit: float, *, shapes: bool = True) -> None:
+    """Check that two arrays are equal up to rounding.
 
     Raises:
-        CheckError: they are not.
+        CheckError: they differ.
     """
-    if shapes and found.shape != expected.shape:
-        raise CheckError(f"{what} have the shapes {found.shape} and {expected.shape}; please report this.")
-    one, other = found.ravel().astype(np.float64), expected.ravel().astype(np.float64)
-    apart = float(np.abs(one - other).max(initial=0.0)) / max(1.0, float(np.abs(other).max(initial=0.0)))
-    if not apart <= limit:
+    if shapes and actual.shape != expected.shape:
+        raise CheckError(f"{what} have the shapes {actual.shape} and {expected.shape}; please report this.")
+    one, other = actual.ravel().astype(np.float64), expected.ravel().astype(np.float64)
+    difference = float(np.abs(one - other).max(initial=0.0)) / max(1.0, float(np.abs(other).max(initial=0.0)))
+    if not difference <= limit:
         raise CheckError(
-            f"{what} differ from the artifacts' by {apart:.1e} of the largest, more than {limit:.0e}. Nothing was "
-            "written; please report this with the model."
+            f"{what} differ from the artifacts' by {difference:.1e} of the largest value, more than {limit:.0e}. "
+            "Nothing was written; please report this with the model."
         )
 
 
 def _work(model: ir.Model) -> int:
-    """Multiply-adds of one sample."""
+    """Multiply-adds for one sample."""
     annotated = model.clone()
     annotate(annotated, measure=False)
 

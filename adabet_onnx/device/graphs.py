@@ -1,7 +1,7 @@
-"""The graphs of a package, from those of an artifact folder: named and ordered as the format says.
+"""Build the graphs of a package from those of an artifact folder, with names and order as the format defines.
 
-Prediction: the model with the trained tensors as inputs. The personal model: the same with these tensors in a file of
-their own, ONNX's external data, so that one small file makes a deployed model personal.
+The prediction graph is the model with the trained tensors as inputs. The personal model has these tensors in a separate
+file (ONNX external data), so that one small file personalises a deployed model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ..model.dims import count, dims_or_none
 from ..model.passes.slices import TrainSlices
 from ..model.passes.unused import RemoveUnused
 from ..training.manifest import Manifest
-from .tensors import Stored, selected
+from .tensors import StoredTensor, selected
 
 
 def frozen_graph(manifest: Manifest) -> ir.Model | None:
-    """What is computed once of each sample, from inputs of the model's names; None where nothing is."""
+    """The graph that runs once per sample, with the model's input names; None if nothing is frozen."""
     given = {str(entry["name"]) for entry in manifest.boundary if entry["input"] is not None}
     model = ir.load(manifest.file("frozen"))
     graph = model.graph
@@ -37,23 +37,23 @@ def frozen_graph(manifest: Manifest) -> ir.Model | None:
     return model
 
 
-def step_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
-    """A training step, its inputs and outputs in the order of the format."""
+def step_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
+    """The training step, with inputs and outputs in the order of the format."""
     names = manifest.graph_names
     inputs = [*_boundary(manifest), names["labels"], *(tensor.input for tensor in tensors)]
     outputs = [names["loss"], names["logits"], *(tensor.output for tensor in tensors)]
     return _in_order(manifest, "step", [*inputs, names["learning_rate"], names["step"]], outputs)
 
 
-def evaluation_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
-    """Loss and logits, its inputs and outputs in the order of the format."""
+def evaluation_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
+    """The graph for loss and logits, with inputs and outputs in the order of the format."""
     names = manifest.graph_names
     inputs = [*_boundary(manifest), names["labels"], *(tensor.input for tensor in selected(tensors))]
     return _in_order(manifest, "evaluation", inputs, [names["loss"], names["logits"]])
 
 
-def prediction_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
-    """The model's own outputs from its inputs and the trained tensors."""
+def prediction_graph(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
+    """The graph that computes the model's outputs from its inputs and the trained tensors."""
     model = _with_parts(manifest, tensors)
     graph = model.graph
     taken = {value.name for node in graph for value in node.outputs} | {value.name for value in graph.inputs}
@@ -67,8 +67,8 @@ def prediction_graph(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
     return model
 
 
-def personal_graph(manifest: Manifest, tensors: Sequence[Stored], folder: Path, file: str) -> ir.Model:
-    """The model, which reads the trained tensors from a file in the same folder."""
+def personal_graph(manifest: Manifest, tensors: Sequence[StoredTensor], folder: Path, file: str) -> ir.Model:
+    """The model with the trained tensors as external data in the same folder."""
     model = _with_parts(manifest, tensors)
     for tensor in selected(tensors):
         value = model.graph.initializers[tensor.name]
@@ -80,8 +80,8 @@ def personal_graph(manifest: Manifest, tensors: Sequence[Stored], folder: Path, 
     return model
 
 
-def _with_parts(manifest: Manifest, tensors: Sequence[Stored]) -> ir.Model:
-    """The model in which trained tensors are initializers of their own, and only they where channels are trained."""
+def _with_parts(manifest: Manifest, tensors: Sequence[StoredTensor]) -> ir.Model:
+    """The model with trained tensors as separate initializers, split from the rest where only channels are trained."""
     model = manifest.model()
     TrainSlices({tensor.name: tensor.part for tensor in tensors if tensor.part is not None})(model)
     missing = [tensor.name for tensor in selected(tensors) if tensor.name not in model.graph.initializers]
@@ -94,9 +94,9 @@ def _boundary(manifest: Manifest) -> list[str]:
     return [str(entry["name"]) for entry in manifest.boundary]
 
 
-def _in_order(manifest: Manifest, what: str, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+def _in_order(manifest: Manifest, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
     """A graph of the folder with its inputs and outputs in this order."""
-    model = ir.load(manifest.file(what))
+    model = ir.load(manifest.file(name))
     _reorder(model.graph.inputs, inputs)
     _reorder(model.graph.outputs, outputs)
     return model
@@ -116,7 +116,7 @@ def _drop_inputs(graph: ir.Graph) -> None:
 
 
 def fix_samples(model: ir.Model) -> None:
-    """Let a graph take one sample at a time, in place."""
+    """Fix the batch size of a graph to one sample, in place."""
     for value in (*model.graph.inputs, *model.graph.outputs):
         shape = dims_or_none(value)
         if shape is not None:

@@ -1,4 +1,4 @@
-"""A menu: several choices of layers in one package, from which a device takes what suits its data and memory."""
+"""A menu: several choices of layers in one package, from which a device chooses according to its data and memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..data.preprocess import stored_in
 from ..errors import AdabetError, ModelError, UsageError
 from ..files import replacing_folder, temporary_folder
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress
@@ -22,7 +22,7 @@ from ..training.artifacts import make_artifacts
 from .package import FILE, PackageWriter, Packing, check_backend, check_replaceable
 
 ENTRIES = 8
-# What is offered, the most useful first: name, strategy, share of the layers, and whether it needs scores.
+# The offered choices, the most useful first: name, strategy, share of the layers, and whether scores are needed.
 _OFFERS = (
     ("head", "head", None, False),
     ("adabet-10", "adabet", 0.1, True),
@@ -52,30 +52,29 @@ def make_menu(
 ) -> dict[str, Any]:
     """Write a package with several choices of layers, which share the weights that none of them trains.
 
-    Offered are the head alone, the last layers in several sizes, and normalisations and biases; with scores also the
-    layers of the highest ones. The device scores the layers on its own data and takes the choice of the highest
-    scores that its memory allows (docs/device-package.md says how).
+    The choices are the head alone, different numbers of last layers, and normalisations and biases; with scores also
+    the layers with the highest scores. The device scores the layers on its own data and selects the choice with the
+    highest scores that fits into its memory (see docs/device-package.md).
 
     Args:
-        model: opened, or what `open_model` takes.
-        device: the folder to write; an earlier package there is replaced.
-        scores: of this model, or the path of a scores.json: preprocessing and class names are taken from them.
-        entries: how many choices at most; those that select the same are one.
+        model: an opened model, or what `open_model` takes.
+        device: the folder to write; an existing package there is replaced.
+        scores: scores of this model, or the path of a scores.json; preprocessing and class names are taken from them.
+        entries: maximum number of choices; choices with the same selection count once.
         choices: loss, optimizer and form of the training.
         packing: form of the package; None: the defaults of `Packing`.
         check: verify each choice's training graphs.
-        progress: is told what is being made.
+        progress: called with the current activity, the steps done and the total number of steps.
 
     Returns:
-        The content of device.json, and under ``left_out``, which the file has not, why choices that would have been
-        offered are not there, by name.
+        The content of device.json, and additionally, under ``left_out``, the reasons why choices are missing, by name.
 
     Raises:
-        CheckError: a graph computes something else than it should.
+        CheckError: a graph does not compute what it should.
         ModelError: none of the choices can be trained.
-        OutputError: the folder cannot be written, or holds files that are not the package's.
-        RecordError: the scores are of another model, or damaged.
-        UsageError: an unknown choice, or no entries.
+        OutputError: the folder cannot be written, or contains files that do not belong to the package.
+        RecordError: the scores are for another model, or damaged.
+        UsageError: a choice is unknown, or there are no entries.
 
     Example:
         >>> from adabet_onnx import make_menu
@@ -127,7 +126,7 @@ def make_menu(
 def _offers(
     model: Model, scores: Scores | None, most: int, left_out: dict[str, str]
 ) -> Iterator[tuple[str, Selection]]:
-    """Selections that differ, with names."""
+    """Different selections, with names."""
     seen: set[tuple[str, ...]] = set()
     for name, strategy, rho, scored in _OFFERS:
         if len(seen) == most:
@@ -150,5 +149,5 @@ def _offers(
 
 
 def _in_profile(choices: Choices | None, profile: str | None) -> Choices:
-    found = choices or Choices()
-    return found if profile != "webgpu" else replace(found, profile=profile)
+    choices = choices or Choices()
+    return choices if profile != "webgpu" else replace(choices, profile=profile)

@@ -1,7 +1,7 @@
-"""Graphs in ONNX Runtime's own format, ``.ort``, with the operators that a reduced build of it must have.
+"""Convert graphs to ONNX Runtime's ``.ort`` format, with the operators that a reduced build must have.
 
-The runtime's own converter writes them. Weights are inside each, so there is no personal model that reads its trained
-tensors from a file: the prediction graph takes them as inputs.
+The conversion uses the runtime's own converter. Each file contains its weights, so there is no personal model with
+external data: the prediction graph takes the trained tensors as inputs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _DASHES = "--"
 
 
 def as_ort(folder: Path, content: dict[str, Any]) -> None:
-    """Convert the graphs of a package, and the names of files in device.json's content, in place.
+    """Convert the graphs of a package, and the file names in the content of device.json, in place.
 
     Args:
-        folder: of the package.
-        content: of device.json.
+        folder: folder of the package.
+        content: content of device.json.
 
     Raises:
         ModelError: the converter fails.
@@ -40,22 +40,22 @@ def as_ort(folder: Path, content: dict[str, Any]) -> None:
         text=True,
         check=False,
     )
-    named = [entry[what] for entry in content["entries"] for what in _GRAPHS if entry[what] is not None]
+    named = [entry[key] for entry in content["entries"] for key in _GRAPHS if entry[key] is not None]
     named += [content["scoring"]["file"]] if content["scoring"] is not None else []
-    lacking = [name for name in named if not (folder / _converted(name)).is_file()]
-    if run.returncode or lacking or not (folder / CONFIG).is_file():
+    missing = [name for name in named if not (folder / _converted(name)).is_file()]
+    if run.returncode or missing or not (folder / CONFIG).is_file():
         last = (run.stderr.strip() or run.stdout.strip() or "it wrote nothing").splitlines()[-1]
         raise ModelError(
-            f"onnxruntime's converter to its .ort format failed{f' at {lacking[0]}' if lacking else ''}: {last[:300]} "
+            f"onnxruntime's converter to its .ort format failed{f' at {missing[0]}' if missing else ''}: {last[:300]} "
             "Write the package without `ort_format`, or with another version of onnxruntime."
         )
-    config = (folder / CONFIG).read_text(encoding="utf-8")  # says where it was made
+    config = (folder / CONFIG).read_text(encoding="utf-8")  # contains absolute paths
     (folder / CONFIG).write_text(config.replace(f"{folder.resolve()}{os.sep}", "").replace(f"{folder}{os.sep}", ""))
     for name in named:
         (folder / name).unlink()
     (folder / WEIGHTS).unlink(missing_ok=True)
     for entry in content["entries"]:
-        entry.update({what: _converted(entry[what]) for what in _GRAPHS if entry[what] is not None})
+        entry.update({key: _converted(entry[key]) for key in _GRAPHS if entry[key] is not None})
     if content["scoring"] is not None:
         content["scoring"]["file"] = _converted(content["scoring"]["file"])
 

@@ -1,4 +1,4 @@
-"""Writing a package for a device: graphs, weights, initial values, and device.json, which says what they are."""
+"""Write a package for a device: graphs, weights, initial values, and device.json, which describes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..data.layout import entrance
+from ..data.layout import model_input
 from ..errors import OutputError, UsageError
 from ..files import replacing_folder, sha256_of_files
 from ..model.dims import count, dims
@@ -23,7 +23,7 @@ from ..portable.opset import lower_opset, oldest_runtime
 from ..portable.profiles import fit_profile
 from ..portable.shapes import annotate
 from ..portable.weights import FILE as WEIGHTS
-from ..portable.weights import Weights
+from ..portable.weights import WeightsWriter
 from ..scoring.probes import add_probes
 from ..showing import changed, named
 from ..training.history import PROPERTY, trained_checkpoint, trained_on
@@ -42,17 +42,17 @@ EPOCHS = 5
 
 @dataclass(frozen=True)
 class DeviceScoring:
-    """How a device scores layers: the method of `score`, with sketches small enough for a telephone.
+    """How a device scores layers: the method of `score`, with sketches small enough for a phone.
 
-    Its rankings agree with those of `score` about as well as those of two draws of samples do: Kendall's tau was 0.92
-    to 0.95 (tests/benchmarks/bench_device_scoring.py).
+    Its rankings agree with those of `score` about as well as rankings from two different samples agree: Kendall's tau
+    was 0.92 to 0.95 (tests/benchmarks/bench_device_scoring.py).
 
     Attributes:
-        samples: that it takes, at most.
-        subset_size: points of one Betti number.
-        subsets: how many Betti numbers of each layer.
-        sketch: k, how many numbers stand for an activation, about; see `Scoring`.
-        seed: of sketches and subsets.
+        samples: maximum number of samples.
+        subset_size: number of points for one Betti number.
+        subsets: number of Betti numbers per layer.
+        sketch: k, the approximate number of values that represent an activation; see `Scoring`.
+        seed: random seed of sketches and subsets.
 
     Raises:
         UsageError: a number is out of range.
@@ -90,15 +90,15 @@ class Packing:
     """The form of a package.
 
     Attributes:
-        scoring: how a device scores layers; None: it cannot.
-        profile: ``webgpu``: only operators, in such forms, as ONNX Runtime's WebGPU provider has. ``mobile``: the
-            graphs that only forward take one sample at a time, because Core ML, NNAPI and XNNPACK want fixed shapes.
+        scoring: how a device scores layers; None: it cannot score.
+        profile: ``webgpu``: only operators and forms that ONNX Runtime's WebGPU provider supports. ``mobile``: graphs
+            without a backward pass take one sample at a time, because Core ML, NNAPI and XNNPACK need fixed shapes.
             None: all of ONNX, any number of samples.
-        ort_format: write ``.ort`` files in place of ``.onnx``, with required_operators.config, for reduced builds of
+        ort_format: write ``.ort`` files instead of ``.onnx``, with required_operators.config, for reduced builds of
             ONNX Runtime.
 
     Raises:
-        UsageError: an unknown profile.
+        UsageError: the profile is unknown.
 
     Example:
         >>> from adabet_onnx import Packing
@@ -130,20 +130,20 @@ def make_device(
 
     Args:
         folder: the artifact folder, of the portable backend.
-        device: the folder to write; an earlier package there is replaced.
-        start: the values that training on a device begins with: ``trained``, those of the folder's best or last
-            checkpoint, if it has one; or ``initial``, those of the model.
-        packing: form of the package; None: the defaults of `Packing`. Without a profile, that of the artifacts.
+        device: the folder to write; an existing package there is replaced.
+        start: the initial values for training on a device: ``trained``, those of the folder's best or last checkpoint,
+            if it has one; or ``initial``, those of the model.
+        packing: form of the package; None: the defaults of `Packing`. Without a profile, that of the artifacts applies.
 
     Returns:
-        The content of device.json, which docs/device-package.md describes.
+        The content of device.json, as described in docs/device-package.md.
 
     Raises:
-        CheckError: a graph of the package computes something else than the artifacts.
+        CheckError: a graph of the package computes something other than the artifacts.
         ModelError: a graph cannot be written.
-        OutputError: the folder cannot be written, or holds files that are not the package's.
-        RecordError: ``folder`` is no artifact folder, or damaged.
-        UsageError: an unknown choice, artifacts of another backend, or operators that the profile lacks.
+        OutputError: the folder cannot be written, or contains files that do not belong to the package.
+        RecordError: ``folder`` is not an artifact folder or is damaged.
+        UsageError: an option is unknown, the artifacts are for another backend, or the profile lacks an operator.
 
     Example:
         >>> from adabet_onnx import make_artifacts, make_device, select
@@ -170,32 +170,32 @@ def make_device(
 
 
 def check_backend(manifest: Manifest) -> None:
-    """See that the artifacts are plain ONNX.
+    """Check that the artifacts are plain ONNX.
 
     Raises:
-        UsageError: they are onnxruntime-training's, or too old.
+        UsageError: the artifacts are for onnxruntime-training, too old, or ignore a label.
     """
     if manifest.backend != "portable" or not manifest.boundary:
         raise UsageError(
-            f"{manifest.folder} holds artifacts for onnxruntime-training (or of an early release). A package needs "
+            f"{manifest.folder} contains artifacts for onnxruntime-training (or of an early release). A package needs "
             "plain ONNX: make them again with `backend='portable'`."
         )
     if manifest.ignore_label is not None:
         raise UsageError(
-            f"the artifacts in {manifest.folder} leave out the label {manifest.ignore_label}, which a package cannot "
-            "say: on a device, what does not count has the label -100. Make them again without `ignore_label`, and map "
-            "it there."
+            f"the artifacts in {manifest.folder} ignore the label {manifest.ignore_label}, which a package cannot "
+            "express: on a device, the label to ignore is always -100. Make them again without `ignore_label`, and map "
+            "the label on the device."
         )
 
 
 def check_replaceable(folder: str | os.PathLike[str]) -> None:
-    """See that a package that is written anew takes nothing along: a delta that was put beside its files, say.
+    """Check that replacing a package would not delete other files, such as a delta stored in its folder.
 
     Args:
-        folder: to be written.
+        folder: the folder to be written.
 
     Raises:
-        OutputError: it holds a package and files that device.json does not name.
+        OutputError: the folder contains a package and files that device.json does not name.
     """
     path = Path(folder)
     if not (path / FILE).is_file():
@@ -206,23 +206,23 @@ def check_replaceable(folder: str | os.PathLike[str]) -> None:
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
     if others:
         raise OutputError(
-            f"cannot write {path}: besides a package it holds {named(others)}, not named in {FILE}, which would be "
+            f"cannot write {path}: besides a package it contains {named(others)}, not named in {FILE}, which would be "
             "lost. Move that elsewhere, or give a new folder."
         )
 
 
 class PackageWriter:
-    """Writes a package, an entry at a time.
+    """Writes a package, one entry at a time.
 
     Args:
-        folder: an empty one.
-        manifest: of one of the artifact folders: what all entries share.
-        packing: its form.
+        folder: an empty folder.
+        manifest: manifest of one of the artifact folders, for what all entries share.
+        packing: form of the package.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, packing: Packing) -> None:
         self._folder, self._manifest, self._packing = folder, manifest, packing
-        self._weights = Weights(folder)
+        self._weights = WeightsWriter(folder)
         self._graphs: list[ir.Model] = []
         self._entries: list[dict[str, Any]] = []
         self._outputs: list[dict[str, Any]] = []
@@ -234,10 +234,10 @@ class PackageWriter:
         """Write an entry.
 
         Args:
-            manifest: of its artifact folder.
-            name: of the entry.
+            manifest: manifest of its artifact folder.
+            name: name of the entry.
             start: initial or trained.
-            prefix: of its files' names.
+            prefix: prefix of its files' names.
         """
         checkpoint, trained = trained_checkpoint(manifest) if start == "trained" else (manifest.initial, False)
         if trained:
@@ -250,7 +250,7 @@ class PackageWriter:
         return entry
 
     def _add_scoring(self, scoring: DeviceScoring) -> None:
-        """Write the graph that gives sketches of all layers' activations."""
+        """Write the graph that computes sketches of all layers' activations."""
         model = self._model()
         probed, names = add_probes(model, "sketch", sketch=scoring.sketch, seed=scoring.seed)
         numbers = {value.name: count(dims(value)[1:], 1) for value in probed.graph.outputs}
@@ -272,7 +272,7 @@ class PackageWriter:
         }
 
     def finish(self) -> dict[str, Any]:
-        """Write the graph for scoring and device.json; its content."""
+        """Write the graph for scoring and device.json, and return the content of the latter."""
         if self._packing.scoring is not None:
             self._add_scoring(self._packing.scoring)
         if (self._folder / WEIGHTS).stat().st_size == 0:
@@ -305,7 +305,7 @@ class PackageWriter:
         return content
 
     def _description(self) -> dict[str, Any]:
-        """What all entries share."""
+        """The part of device.json that all entries share."""
         manifest = self._manifest
         classes = self._started.get("classes") or manifest.classes
         settings = self._started.get("settings") or {}
@@ -330,22 +330,22 @@ class PackageWriter:
         }
 
     def _rate(self, given: Any) -> float:
-        """The rate of the last training, given or found; else the optimizer's usual one."""
-        found = (self._started.get("rates") or {}).get("rate") if given == AUTO else given
-        return float(found or LEARNING_RATES[self._manifest.optimizer])
+        """The learning rate of the last training, given or chosen automatically; else the optimizer's default."""
+        rate = (self._started.get("rates") or {}).get("rate") if given == AUTO else given
+        return float(rate or LEARNING_RATES[self._manifest.optimizer])
 
     def _preprocessing(self) -> dict[str, Any] | None:
         value = self._started.get("preprocessing") or self._manifest.preprocessing_entry
         if value is None:
             return None
         model = self._model()
-        axes = [entrance(model, spec).channels for spec in model.inputs if spec.dtype == "float32"]
+        axes = [model_input(model, spec).channels for spec in model.inputs if spec.dtype == "float32"]
         axis = next((axis for axis in axes if axis is not None), None)
         kept = {key: value[key] for key in ("scale", "mean", "std", "data")}
         return {**kept, "bgr": bool(value.get("bgr", False)), "channel_axis": axis}
 
     def _model(self) -> Model:
-        """The model of the artifacts, opened again; its frozen part in float32."""
+        """The model of the artifacts, opened on first use, with its frozen part in float32."""
         if self._opened is None:
             self._opened = open_model(self._manifest.float_file or self._manifest.file("model"))
         return self._opened
@@ -354,7 +354,7 @@ class PackageWriter:
         return self._model().graph.graph.name or "model"
 
     def _in_profile(self, model: ir.Model, name: str) -> None:
-        """Bring a graph into the form of the profile, in place."""
+        """Convert a graph to the form that the profile requires, in place."""
         if self._packing.profile == "mobile" and _forwards(name):
             fix_samples(model)
         if self._packing.profile == "webgpu" and name != PROBES:  # layers are scored on the CPU
@@ -364,7 +364,7 @@ class PackageWriter:
 
 
 def _written(content: Mapping[str, Any]) -> bytes:
-    """device.json, a line for each key and each entry: small, and to be read."""
+    """The content of device.json as bytes, with a line for each key and each entry: compact, but readable."""
 
     def compact(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -376,10 +376,10 @@ def _written(content: Mapping[str, Any]) -> bytes:
 
 
 def _forwards(file: str) -> bool:
-    """Whether a graph only forwards: its inputs are the model's."""
+    """Whether a graph has no backward pass, so that its inputs are those of the model."""
     return file == PROBES or file.rpartition(".")[0].rpartition(".")[2] in ("frozen", "predict", "device")
 
 
 def files_of(content: Mapping[str, Any]) -> Sequence[str]:
-    """Names of the files of a package beside device.json."""
+    """Names of the files of a package other than device.json."""
     return [str(file["name"]) for file in content["files"]]

@@ -1,4 +1,4 @@
-"""What device.json says, as values: see docs/device-package.md for what each entry means."""
+"""The content of device.json as dataclasses; docs/device-package.md defines each entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import UsageError
 from ..showing import listed, one_line
 
 PARAMETER, STATISTIC, OPTIMIZER = KINDS = ("parameter", "statistic", "optimizer")
-Shape = tuple[int | str, ...]  # "N", the number of samples, comes first where it is there
+Shape = tuple[int | str, ...]  # "N", the number of samples, comes first if present
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PackageFile:
 
 
 @dataclass(frozen=True)
-class Input:
+class PackageInput:
     """An input of the model."""
 
     name: str
@@ -32,7 +32,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Output:
+class PackageOutput:
     """An output of the prediction graphs; ``role`` is logits, probabilities or None."""
 
     name: str
@@ -43,7 +43,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Labels:
-    """What labels look like, how many classes there are, and which label does not count."""
+    """Type and shape of labels, number of classes, and the label that is ignored."""
 
     dtype: str
     shape: Shape
@@ -53,7 +53,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """How raw data becomes an input: (x * scale - mean) / std."""
+    """How raw data is converted to an input: (x * scale - mean) / std."""
 
     scale: float
     mean: tuple[float, ...]
@@ -65,7 +65,7 @@ class Preprocessed:
 
 @dataclass(frozen=True)
 class Start:
-    """What training begins with where nothing else is asked for."""
+    """Default settings of training."""
 
     learning_rate: float
     batch_size: int
@@ -75,7 +75,7 @@ class Start:
 
 @dataclass(frozen=True)
 class ScoredLayer:
-    """A layer that is scored: an output of the scoring graph, its numbers of one sample, and D."""
+    """A scored layer: an output of the scoring graph, its size per sample, and the activation size D."""
 
     name: str
     output: str
@@ -96,8 +96,8 @@ class ScoringPlan:
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """What the frozen graph gives and steps go on from."""
+class BoundaryTensor:
+    """An output of the frozen graph from which training steps start."""
 
     name: str
     dtype: str
@@ -107,8 +107,8 @@ class Boundary:
 
 
 @dataclass(frozen=True)
-class Names:
-    """Of inputs and outputs of the training graphs."""
+class GraphNames:
+    """Names of inputs and outputs of the training graphs."""
 
     labels: str
     learning_rate: str
@@ -118,16 +118,16 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Channels:
-    """Which part of one of the model's tensors a tensor is."""
+class ChannelPart:
+    """The part of one of the model's tensors that a tensor holds."""
 
     axis: int
     indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """What changes in training, float32: where it is in a state file, and its names in the graphs."""
+class PackageTensor:
+    """A float32 tensor that changes in training: its place in a state file, and its names in the graphs."""
 
     name: str
     kind: str
@@ -136,21 +136,21 @@ class Tensor:
     shape: tuple[int, ...]
     offset: int
     bytes: int
-    channels: Channels | None = None
+    channels: ChannelPart | None = None
 
     @property
     def end(self) -> int:
-        """Where it ends in a state file."""
+        """The position where it ends in a state file."""
         return self.offset + self.bytes
 
     @property
     def elements(self) -> int:
-        """How many numbers it has."""
+        """The number of its elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackageEntry:
     """One choice of layers, with its graphs."""
 
     name: str
@@ -164,30 +164,30 @@ class Entry:
     model: str | None
     selected: str
     selected_bytes: int
-    boundary: tuple[Boundary, ...]
-    names: Names
+    boundary: tuple[BoundaryTensor, ...]
+    names: GraphNames
     logits_shape: Shape
     class_axis: int | None
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[PackageTensor, ...]
     memory: tuple[tuple[int, int], ...]
     frozen_multiply_adds: int
     step_multiply_adds: int
 
     @property
-    def personal(self) -> tuple[Tensor, ...]:
-        """What a personal model differs in: parameters and statistics."""
+    def personal(self) -> tuple[PackageTensor, ...]:
+        """The tensors that differ in a personal model: parameters and statistics."""
         return tuple(tensor for tensor in self.tensors if tensor.kind != OPTIMIZER)
 
     @property
     def files(self) -> dict[str, str]:
-        """The files it names, by key."""
+        """The names of its files, by key."""
         keys = ("frozen", "step", "evaluation", "prediction", "state", "model", "selected")
         return {key: name for key in keys if (name := getattr(self, key)) is not None}
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device package: its folder, and what its device.json says."""
+    """A device package: its folder, and the content of its device.json."""
 
     folder: Path
     model: str
@@ -200,23 +200,23 @@ class Device:
     loss: str
     files: tuple[PackageFile, ...]
     weights: str | None
-    inputs: tuple[Input, ...]
-    outputs: tuple[Output, ...]
+    inputs: tuple[PackageInput, ...]
+    outputs: tuple[PackageOutput, ...]
     labels: Labels
     class_names: tuple[str, ...] | None
     preprocessing: Preprocessed | None
     training: Start
     scoring: ScoringPlan | None
-    entries: tuple[Entry, ...]
+    entries: tuple[PackageEntry, ...]
 
     def __repr__(self) -> str:
         return one_line(self, str(self.folder), self.model, f"entries {listed([e.name for e in self.entries])}")
 
-    def entry(self, name: str) -> Entry:
-        """The entry of this name.
+    def entry(self, name: str) -> PackageEntry:
+        """The entry with this name.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such entry.
         """
         for entry in self.entries:
             if entry.name == name:

@@ -1,6 +1,6 @@
-"""The random numbers of device packages: the same in every language.
+"""The random numbers of device packages, which are the same in every language.
 
-All arithmetic is modulo 2^32; docs/device-package.md has it line by line.
+All arithmetic is modulo 2^32; docs/device-package.md gives it line by line.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from ..errors import UsageError
 
 _MASK = (1 << 32) - 1
-_MOST = 1 << 21  # of `below`: beyond, JavaScript's numbers would not hold the product
+_MOST = 1 << 21  # upper limit of `below`: beyond it, JavaScript's numbers could not hold the product exactly
 
 
 class RandomNumbers:
-    """A generator of one seed and stream.
+    """A generator for a seed and stream.
 
     Args:
         seed: from 0 to 2^32 - 1.
-        stream: 0 for the subsets of scoring, the epoch for the order of samples.
+        stream: 0 for the subsets of scoring; the epoch number for the order of samples.
 
     Example:
         >>> from adabet_onnx.device.random import RandomNumbers
@@ -56,7 +56,7 @@ class RandomNumbers:
 
 
 def shuffle(n: int, seed: int, stream: int) -> list[int]:
-    """The numbers 0 to n - 1 in the order of a stream: of an epoch of training, for instance."""
+    """The numbers 0 to n - 1 in the random order of a stream, for example of an epoch of training."""
     random, order = RandomNumbers(seed, stream), list(range(n))
     for i in range(n - 1, 0, -1):
         other = random.below(i + 1)

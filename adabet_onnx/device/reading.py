@@ -1,6 +1,6 @@
-"""From the JSON of device.json to its parts: every entry that is read is of the type and range that the format names.
+"""Read device.json into dataclasses, checking that every entry has the type and range that the format defines.
 
-docs/schemas/device.schema.json says the same for other languages. What one entry says of another is seen to in
+docs/schemas/device.schema.json defines the same for other languages. Consistency between entries is checked in
 `consistent`.
 """
 
@@ -15,25 +15,25 @@ from ..records import Entries
 from ..vocabulary import DEVICE_PROFILES, LOSSES
 from .parts import (
     KINDS,
-    Boundary,
-    Channels,
+    BoundaryTensor,
+    ChannelPart,
     Device,
-    Entry,
-    Input,
+    GraphNames,
     Labels,
-    Names,
-    Output,
+    PackageEntry,
     PackageFile,
+    PackageInput,
+    PackageOutput,
+    PackageTensor,
     Preprocessed,
     ScoredLayer,
     ScoringPlan,
     Shape,
     Start,
-    Tensor,
 )
 
 MADE_BY = "the command that wrote it, or copy the package again"
-LARGEST = 2**53 - 1  # of whole numbers: what every language holds exactly
+LARGEST = 2**53 - 1  # the largest integer that every language represents exactly
 _UINT32 = 2**32 - 1
 _FEWEST_SAMPLES = 8
 _ALIGNED = 64
@@ -48,40 +48,40 @@ _PER_SAMPLE = re.compile(r"([1-9][0-9]*\*)?N\Z")
 _Part = TypeVar("_Part")
 
 
-class Reader(Entries):
-    """An object of device.json, whose entries are taken out one by one."""
+class DeviceReader(Entries):
+    """Reads the entries of an object in device.json one by one."""
 
     def whole(self, key: str, least: int = 0, most: int = LARGEST) -> int:
-        """A whole number in a range."""
+        """An integer in a range."""
         value: int = self.take(key, int)
         if not least <= value <= most:
             raise self.damaged(f"{key!r} must be from {least} to {most}, found {value}")
         return value
 
     def whole_or_none(self, key: str, least: int = 0, most: int = LARGEST) -> int | None:
-        """A whole number in a range, or null."""
+        """An integer in a range, or None for null."""
         return None if self.take(key, int, type(None)) is None else self.whole(key, least, most)
 
     def wholes(self, key: str, least: int) -> tuple[int, ...]:
-        """A list of whole numbers of at least this."""
-        found = self.take_list(key, int)
-        wrong = [number for number in found if not least <= number <= LARGEST]
+        """A list of integers of at least this."""
+        numbers = self.take_list(key, int)
+        wrong = [number for number in numbers if not least <= number <= LARGEST]
         if wrong:
             raise self.damaged(f"numbers in {key!r} must be from {least} to {LARGEST}, found {wrong[0]}")
-        return tuple(found)
+        return tuple(numbers)
 
     def text(self, key: str) -> str:
-        """A text that is not empty."""
+        """A non-empty string."""
         value: str = self.take(key, str)
         if not value:
             raise self.damaged(f"{key!r} is empty")
         return value
 
-    def matching(self, key: str, form: re.Pattern[str], what: str) -> str:
-        """A text of a form."""
+    def matching(self, key: str, pattern: re.Pattern[str], expected: str) -> str:
+        """A string that matches a pattern."""
         value: str = self.take(key, str)
-        if form.match(value) is None:
-            raise self.damaged(f"{key!r} must be {what}, found {value[:80]!r}")
+        if pattern.match(value) is None:
+            raise self.damaged(f"{key!r} must be {expected}, found {value[:80]!r}")
         return value
 
     def file(self, key: str) -> str:
@@ -89,22 +89,22 @@ class Reader(Entries):
         return self.matching(key, _FILE, "the name of a file in the package, without folders")
 
     def file_or_none(self, key: str) -> str | None:
-        """The same, or null."""
+        """The name of a file in the package, or None for null."""
         return None if self.take(key, str, type(None)) is None else self.file(key)
 
-    def word(self, key: str, known: tuple[str, ...]) -> str:
-        """One of these words."""
+    def one_of(self, key: str, known: tuple[str, ...]) -> str:
+        """One of these strings."""
         value: str = self.take(key, str)
         if value not in known:
             raise self.damaged(f"{key!r} must be one of {', '.join(known)}, found {value[:80]!r}")
         return value
 
-    def word_or_none(self, key: str, known: tuple[str, ...]) -> str | None:
-        """The same, or null."""
-        return None if self.take(key, str, type(None)) is None else self.word(key, known)
+    def one_of_or_none(self, key: str, known: tuple[str, ...]) -> str | None:
+        """One of these strings, or None for null."""
+        return None if self.take(key, str, type(None)) is None else self.one_of(key, known)
 
     def shape(self, key: str, *, samples: bool = False) -> Shape:
-        """A shape; ``samples``: it must begin with "N"."""
+        """A shape; with ``samples`` it must begin with "N"."""
         value = self.take(key, list)
         rest = value[1:] if value[:1] == ["N"] else value
         if (samples and value[:1] != ["N"]) or not all(type(n) is int and 1 <= n <= LARGEST for n in rest):
@@ -113,49 +113,49 @@ class Reader(Entries):
         return tuple(value)
 
     def output_shape(self, key: str) -> Shape:
-        """A shape in which axes may be so many for each sample ("2*N"), wherever they are."""
+        """A shape in which any axis may be a multiple of the number of samples ("2*N")."""
         value = self.take(key, list)
         for extent in value:
             if not (type(extent) is int and 1 <= extent <= LARGEST) and not (
                 isinstance(extent, str) and _PER_SAMPLE.match(extent)
             ):
                 raise self.damaged(
-                    f"{key!r} must be whole numbers from 1 on, 'N' or such as '2*N', found {_cut(value)}"
+                    f"{key!r} must be whole numbers from 1 on, 'N', or multiples like '2*N', found {_cut(value)}"
                 )
         return tuple(value)
 
-    def objects(self, key: str, part: Callable[[Reader], _Part], least: int = 1) -> tuple[_Part, ...]:
-        """A list of objects, each made into a part."""
-        found = self.take(key, list)
-        if len(found) < least:
-            raise self.damaged(f"{key!r} must have at least {least}, found {len(found)}")
-        return tuple(part(reader) for reader in self._each(key, found))
+    def objects(self, key: str, part: Callable[[DeviceReader], _Part], least: int = 1) -> tuple[_Part, ...]:
+        """A list of objects, each converted by ``part``."""
+        items = self.take(key, list)
+        if len(items) < least:
+            raise self.damaged(f"{key!r} must have at least {least}, found {len(items)}")
+        return tuple(part(reader) for reader in self._each(key, items))
 
-    def object(self, key: str, part: Callable[[Reader], _Part]) -> _Part:
-        """An object, made into a part."""
-        return part(Reader(self.take(key, dict), f"{self._where}, {key!r},", self._made_by))
+    def object(self, key: str, part: Callable[[DeviceReader], _Part]) -> _Part:
+        """An object, converted by ``part``."""
+        return part(DeviceReader(self.take(key, dict), f"{self._where}, {key!r},", self._made_by))
 
-    def object_or_none(self, key: str, part: Callable[[Reader], _Part]) -> _Part | None:
-        """The same, or null."""
+    def object_or_none(self, key: str, part: Callable[[DeviceReader], _Part]) -> _Part | None:
+        """An object, converted by ``part``, or None for null."""
         return None if self.take(key, dict, type(None)) is None else self.object(key, part)
 
-    def _each(self, key: str, found: list[Any]) -> Iterator[Reader]:
-        for place, item in enumerate(found):
-            yield Reader(item, f"{self._where}, {key!r} {place},", self._made_by)
+    def _each(self, key: str, items: list[Any]) -> Iterator[DeviceReader]:
+        for index, item in enumerate(items):
+            yield DeviceReader(item, f"{self._where}, {key!r} {index},", self._made_by)
 
 
 def read_device(folder: Path, content: Any, path: Path) -> Device:
-    """The parts of a device.json.
+    """Convert the content of a device.json.
 
     Args:
-        folder: of the package.
-        content: of the file.
-        path: the file, for messages.
+        folder: folder of the package.
+        content: content of the file.
+        path: path of the file, for messages.
 
     Raises:
-        RecordError: something is missing, or not what it should be.
+        RecordError: an entry is missing or invalid.
     """
-    record = Reader(content, str(path), MADE_BY)
+    record = DeviceReader(content, str(path), MADE_BY)
     names = record.take("class_names", list, type(None))
     return Device(
         folder=folder,
@@ -164,9 +164,9 @@ def read_device(folder: Path, content: Any, path: Path) -> Device:
         opset=record.whole("opset", 1),
         ir_version=record.whole("ir_version", 1),
         oldest_onnxruntime=record.matching("oldest_onnxruntime", _VERSION, "a version such as 1.17"),
-        profile=record.word_or_none("profile", DEVICE_PROFILES),
+        profile=record.one_of_or_none("profile", DEVICE_PROFILES),
         forward_batch=record.whole_or_none("forward_batch", 1, 1),
-        loss=record.word("loss", LOSSES),
+        loss=record.one_of("loss", LOSSES),
         files=record.objects("files", _file),
         weights=record.file_or_none("weights"),
         inputs=record.objects("inputs", _input),
@@ -180,32 +180,32 @@ def read_device(folder: Path, content: Any, path: Path) -> Device:
     )
 
 
-def _hash(record: Reader, key: str) -> str:
-    return record.matching(key, _HASH, "64 hexadecimal digits (a-f small)")
+def _hash(record: DeviceReader, key: str) -> str:
+    return record.matching(key, _HASH, "64 hexadecimal digits (a-f in lower case)")
 
 
-def _file(record: Reader) -> PackageFile:
+def _file(record: DeviceReader) -> PackageFile:
     return PackageFile(record.file("name"), record.whole("bytes"), _hash(record, "sha256"))
 
 
-def _input(record: Reader) -> Input:
-    return Input(record.text("name"), record.word("dtype", DTYPES), record.shape("shape"))
+def _input(record: DeviceReader) -> PackageInput:
+    return PackageInput(record.text("name"), record.one_of("dtype", DTYPES), record.shape("shape"))
 
 
-def _output(record: Reader) -> Output:
-    role = record.word_or_none("role", ("logits", "probabilities"))
-    return Output(record.text("name"), record.word("dtype", DTYPES), record.output_shape("shape"), role)
+def _output(record: DeviceReader) -> PackageOutput:
+    role = record.one_of_or_none("role", ("logits", "probabilities"))
+    return PackageOutput(record.text("name"), record.one_of("dtype", DTYPES), record.output_shape("shape"), role)
 
 
-def _labels(record: Reader) -> Labels:
+def _labels(record: DeviceReader) -> Labels:
     ignore = record.take("ignore", int, type(None))
     if ignore is not None:
         record.whole("ignore", -LARGEST)
     shape = record.shape("shape")
-    return Labels(record.word("dtype", DTYPES), shape, record.whole_or_none("classes", 1), ignore)
+    return Labels(record.one_of("dtype", DTYPES), shape, record.whole_or_none("classes", 1), ignore)
 
 
-def _preprocessing(record: Reader) -> Preprocessed:
+def _preprocessing(record: DeviceReader) -> Preprocessed:
     mean, std = record.take("mean", list), record.take("std", list)
     for key, values in (("mean", mean), ("std", std)):
         if not values or not all(type(number) in (int, float) for number in values):
@@ -219,12 +219,12 @@ def _preprocessing(record: Reader) -> Preprocessed:
         tuple(map(float, mean)),
         tuple(map(float, std)),
         record.whole_or_none("channel_axis"),
-        record.word("data", ("integer", "float")),
+        record.one_of("data", ("integer", "float")),
         bool(record.take("bgr", bool)),
     )
 
 
-def _start(record: Reader) -> Start:
+def _start(record: DeviceReader) -> Start:
     rate = float(record.take("learning_rate", float))
     if not rate > 0:
         raise record.damaged(f"'learning_rate' must be above 0, found {rate}")
@@ -232,7 +232,7 @@ def _start(record: Reader) -> Start:
     return Start(rate, size, epochs, record.whole("seed", 0, _UINT32))
 
 
-def _scoring(record: Reader) -> ScoringPlan:
+def _scoring(record: DeviceReader) -> ScoringPlan:
     return ScoringPlan(
         record.file("file"),
         record.whole("samples", _FEWEST_SAMPLES),
@@ -243,13 +243,13 @@ def _scoring(record: Reader) -> ScoringPlan:
     )
 
 
-def _scored(record: Reader) -> ScoredLayer:
+def _scored(record: DeviceReader) -> ScoredLayer:
     return ScoredLayer(record.text("name"), record.text("output"), record.whole("numbers", 1), record.whole("size", 1))
 
 
-def _entry(record: Reader) -> Entry:
+def _entry(record: DeviceReader) -> PackageEntry:
     adds = record.object("multiply_adds", lambda inner: (inner.whole("frozen"), inner.whole("step")))
-    return Entry(
+    return PackageEntry(
         name=record.text("name"),
         layers=record.names("layers"),
         trained=record.whole("trained", 1),
@@ -272,27 +272,27 @@ def _entry(record: Reader) -> Entry:
     )
 
 
-def _names(record: Reader) -> Names:
-    return Names(*(record.text(key) for key in ("labels", "learning_rate", "step", "loss", "logits")))
+def _names(record: DeviceReader) -> GraphNames:
+    return GraphNames(*(record.text(key) for key in ("labels", "learning_rate", "step", "loss", "logits")))
 
 
-def _boundary(record: Reader) -> Boundary:
+def _boundary(record: DeviceReader) -> BoundaryTensor:
     source = record.take("input", str, type(None))
-    name, dtype = record.text("name"), record.word("dtype", DTYPES)
-    return Boundary(name, dtype, record.shape("shape", samples=True), record.whole("bytes", 1), source)
+    name, dtype = record.text("name"), record.one_of("dtype", DTYPES)
+    return BoundaryTensor(name, dtype, record.shape("shape", samples=True), record.whole("bytes", 1), source)
 
 
-def _tensor(record: Reader) -> Tensor:
-    record.word("dtype", ("float32",))
+def _tensor(record: DeviceReader) -> PackageTensor:
+    record.one_of("dtype", ("float32",))
     offset = record.whole("offset")
     if offset % _ALIGNED:
         raise record.damaged(f"'offset' must be a multiple of {_ALIGNED}, found {offset}")
     channels = None
     if "channels" in record:
         channels = record.object_or_none("channels", _channels)
-    return Tensor(
+    return PackageTensor(
         record.text("name"),
-        record.word("kind", KINDS),
+        record.one_of("kind", KINDS),
         record.text("input"),
         record.text("output"),
         record.wholes("shape", 1),
@@ -302,25 +302,25 @@ def _tensor(record: Reader) -> Tensor:
     )
 
 
-def _channels(record: Reader) -> Channels:
+def _channels(record: DeviceReader) -> ChannelPart:
     indices = record.wholes("indices", 0)
     if not indices:
         raise record.damaged("'indices' is empty")
-    return Channels(record.whole("axis"), indices)
+    return ChannelPart(record.whole("axis"), indices)
 
 
-def _memory(record: Reader) -> tuple[tuple[int, int], ...]:
-    found = record.take("memory", list)
+def _memory(record: DeviceReader) -> tuple[tuple[int, int], ...]:
+    memory = record.take("memory", list)
     pairs = [
         pair
-        for pair in found
+        for pair in memory
         if isinstance(pair, list)
         and len(pair) == 2
         and all(type(number) is int and 0 <= number <= LARGEST for number in pair)
         and pair[0] > 0
     ]
-    if not pairs or len(pairs) != len(found):
-        raise record.damaged(f"'memory' must be a list of [batch, bytes], found {_cut(found)}")
+    if not pairs or len(pairs) != len(memory):
+        raise record.damaged(f"'memory' must be a list of [batch, bytes], found {_cut(memory)}")
     return tuple((batch, size) for batch, size in pairs)
 
 

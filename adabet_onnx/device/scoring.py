@@ -1,7 +1,7 @@
-"""Scores by the rule of device packages: the reference for readers in other languages.
+"""Score layers by the rule of device packages: the reference for implementations in other languages.
 
-`adabet_onnx.score` has more estimators and forwards batches; this is the one rule that every device follows, sample by
-sample.
+`adabet_onnx.score` has more estimators and forwards batches; this is the single rule that every device follows, one
+sample at a time.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ FEWEST = 8  # samples
 def score_package(
     folder: str | os.PathLike[str], samples: Mapping[str, np.ndarray], *, threads: Threads = None
 ) -> dict[str, float]:
-    """Score the layers of a package's model by forward passes alone.
+    """Score the layers of a package's model with forward passes only.
 
     Args:
         folder: the device package.
-        samples: by the model's input, as it is fed: (n, ...), the same n for all.
-        threads: for ONNX Runtime.
+        samples: arrays by input name, preprocessed as they are fed: (n, ...), the same n for all.
+        threads: number of threads for ONNX Runtime.
 
     Returns:
         b1_hat by layer.
 
     Raises:
-        RecordError: it is no device package, or damaged.
-        UsageError: it has nothing to score with, or an input is missing.
+        RecordError: the folder is not a device package or is damaged.
+        UsageError: the package has no scoring graph, or an input is missing.
         DataError: there are too few samples, or an activation is not finite.
     """
     device = load_device(folder, verify=False)
     plan = device.scoring
     if plan is None:
-        raise UsageError(f"{device.folder} has no graph to score with. Make the package with one.")
+        raise UsageError(f"{device.folder} has no scoring graph. Make the package with one.")
     count = _count(device, plan, samples)
     path = file_path(device, plan.file)
     if device.weights is not None:
@@ -60,24 +60,24 @@ def score_package(
 
 
 def scores(plan: ScoringPlan, numbers: Sequence[np.ndarray]) -> dict[str, float]:
-    """Scores from what samples gave.
+    """Compute scores from the outputs of the scoring graph.
 
     Args:
         plan: how layers are scored.
-        numbers: of each layer (n, numbers), float.
+        numbers: one array per layer, (n, numbers), float.
     """
     n = len(numbers[0])
     subsets = drawn_subsets(plan, n)
     points = len(subsets[0])
-    found = {}
+    by_layer = {}
     for layer, rows in zip(plan.layers, numbers, strict=True):
         counts = betti_numbers(distances(rows), subsets)
-        found[layer.name] = sum(counts) / len(counts) / (points * layer.size)
-    return found
+        by_layer[layer.name] = sum(counts) / len(counts) / (points * layer.size)
+    return by_layer
 
 
 def drawn_subsets(plan: ScoringPlan, n: int) -> list[np.ndarray]:
-    """Which of the n samples are the points of each subset."""
+    """The indices of the samples in each subset."""
     points = min(plan.points, n)
     if points == n:
         return [np.arange(n)]
@@ -86,23 +86,23 @@ def drawn_subsets(plan: ScoringPlan, n: int) -> list[np.ndarray]:
 
 
 def distances(rows: np.ndarray) -> np.ndarray:
-    """Euclidean distances of samples (n, numbers) in double precision, rounded to float32."""
+    """Euclidean distances between samples (n, numbers), computed in double precision and rounded to float32."""
     exact = rows.astype(np.float64)
-    found = np.zeros((len(exact), len(exact)))
+    upper = np.zeros((len(exact), len(exact)))
     for i, row in enumerate(exact):
-        apart = exact[i + 1 :] - row
-        found[i, i + 1 :] = np.sqrt((apart * apart).sum(axis=1))
-    return np.asarray(found + found.T, np.float32)
+        difference = exact[i + 1 :] - row
+        upper[i, i + 1 :] = np.sqrt((difference * difference).sum(axis=1))
+    return np.asarray(upper + upper.T, np.float32)
 
 
 def _count(device: Device, plan: ScoringPlan, samples: Mapping[str, np.ndarray]) -> int:
-    """How many samples are scored."""
+    """The number of samples that are scored."""
     missing = [given.name for given in device.inputs if given.name not in samples]
     if missing:
         raise UsageError(f"the model's input {missing[0]!r} is not among the samples. Give an array for it.")
     sizes = {name: len(samples[name]) for name in (given.name for given in device.inputs)}
     if len(set(sizes.values())) > 1:
-        raise DataError(f"inputs must have equally many samples, found {sizes}.")
+        raise DataError(f"inputs must have the same number of samples, found {sizes}.")
     count = min(plan.samples, *sizes.values())
     if count < FEWEST:
         raise DataError(f"scoring needs at least {FEWEST} samples, found {count}.")
@@ -113,11 +113,11 @@ def _checked(given: np.ndarray, plan: ScoringPlan, place: int, sample: int) -> n
     layer, flat = plan.layers[place], given.reshape(-1)
     if flat.size != layer.numbers:
         raise DataError(
-            f"layer {layer.name!r} gave {flat.size} numbers for a sample, expected {layer.numbers}. "
-            "Make the package again."
+            f"layer {layer.name!r} gave {flat.size} numbers for a sample, expected {layer.numbers}. Make the package "
+            "again."
         )
     if not np.isfinite(flat).all():
         raise DataError(
-            f"layer {layer.name!r} is NaN or infinite for sample {sample}. Look at that sample and its preprocessing."
+            f"layer {layer.name!r} is NaN or infinite for sample {sample}. Check that sample and its preprocessing."
         )
     return flat

@@ -1,4 +1,4 @@
-"""What changes in training, in the order in which packages store it: parameters, statistics, the optimizer's state."""
+"""The tensors that change in training, in the order of packages: parameters, statistics, the optimizer's state."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One tensor.
+class StoredTensor:
+    """A tensor in a package.
 
     Attributes:
-        name: of the model's tensor, or of the optimizer's state.
+        name: name of the model's tensor, or of the optimizer's state.
         kind: parameter, statistic or optimizer.
         input: its name as an input of the graphs.
         output: the name of its new value.
-        shape: of it.
-        offset: where it begins in the file, in bytes.
-        part: of a parameter that is a part of the model's tensor, which.
+        shape: its shape.
+        offset: its position in the file, in bytes.
+        part: the slice of the model's tensor, if the parameter is only a part of it.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """That it takes."""
+        """Its size in bytes."""
         return _FLOAT.itemsize * math.prod(self.shape)
 
     @property
     def end(self) -> int:
-        """Where what comes after it may begin."""
+        """The position where the next tensor begins, aligned."""
         return -(-(self.offset + self.bytes) // _ALIGNED) * _ALIGNED
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in device.json."""
-        found: dict[str, Any] = {
+        """Its entry in device.json."""
+        entry: dict[str, Any] = {
             "name": self.name,
             "kind": self.kind,
             "input": self.input,
@@ -62,38 +62,38 @@ class Stored:
             "bytes": self.bytes,
         }
         if self.part is not None:
-            found["channels"] = {"axis": self.part.axis, "indices": list(self.part.indices)}
-        return found
+            entry["channels"] = {"axis": self.part.axis, "indices": list(self.part.indices)}
+        return entry
 
 
-def stored_tensors(manifest: Manifest) -> tuple[Stored, ...]:
+def stored_tensors(manifest: Manifest) -> tuple[StoredTensor, ...]:
     """The tensors of an artifact folder, in the order of a package."""
     entries = [(PARAMETER, entry) for entry in manifest.parameter_entries]
     entries += [(STATISTIC if entry.get("moves") else OPTIMIZER, entry) for entry in manifest.state_entries]
     entries.sort(key=lambda pair: KINDS.index(pair[0]))
-    found: list[Stored] = []
+    tensors: list[StoredTensor] = []
     for kind, entry in entries:
         part = entry.get("channels")
-        found.append(
-            Stored(
+        tensors.append(
+            StoredTensor(
                 str(entry["name"]),
                 kind,
                 str(entry["input"]),
                 str(entry["output"]),
                 tuple(int(extent) for extent in entry["shape"]),
-                found[-1].end if found else 0,
+                tensors[-1].end if tensors else 0,
                 None if part is None else Slice(int(part["axis"]), tuple(part["indices"])),
             )
         )
-    return tuple(found)
+    return tuple(tensors)
 
 
-def selected(tensors: Sequence[Stored]) -> tuple[Stored, ...]:
-    """Those that make a model personal: parameters and statistics."""
+def selected(tensors: Sequence[StoredTensor]) -> tuple[StoredTensor, ...]:
+    """The tensors that differ in a personal model: parameters and statistics."""
     return tuple(tensor for tensor in tensors if tensor.kind != OPTIMIZER)
 
 
-def packed(tensors: Sequence[Stored], values: Mapping[str, np.ndarray]) -> bytes:
+def packed(tensors: Sequence[StoredTensor], values: Mapping[str, np.ndarray]) -> bytes:
     """The content of a file with the values of these tensors."""
     data = bytearray(tensors[-1].end)
     for tensor in tensors:

@@ -1,7 +1,7 @@
-"""Safetensors files that are the same byte for byte in every language, and are checked when they are read.
+"""Safetensors files that are identical byte for byte in every language, and are checked when they are read.
 
-The header stands in the order it is given, its tensors one after another from 0 on, and is filled up with spaces so
-that the data begins at a multiple of 64 bytes. Any valid safetensors file is read.
+The header keeps the given order, with tensors stored consecutively from 0, and is padded with spaces so that the data
+begins at a multiple of 64 bytes. Any valid safetensors file can be read.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..errors import RecordError
 from ..files import write_bytes
 
 _FLOAT = np.dtype("<f4")
-_ALIGNED, _LENGTH = 64, 8  # bytes: what the data begins at a multiple of, and what the header's length takes
-_LONGEST = 100_000_000  # bytes of a header, as the safetensors format has it
+_ALIGNED, _LENGTH = 64, 8  # bytes: alignment of the data, and size of the field for the header's length
+_LONGEST = 100_000_000  # maximum size of a header in bytes, as in the safetensors format
 
 
 @dataclass(frozen=True)
 class Content:
-    """Of a safetensors file.
+    """The content of a safetensors file.
 
     Attributes:
-        tensors: float32, by name, as they lie in the file.
-        metadata: texts by key.
-        sha256: of all bytes after the header, in hexadecimal digits.
+        tensors: float32 tensors by name, in the order of the file.
+        metadata: strings by key.
+        sha256: SHA-256 of all bytes after the header, in hexadecimal digits.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -40,23 +40,23 @@ class Content:
 
 
 def data_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """What stands after the header."""
+    """The bytes after the header."""
     return b"".join(np.ascontiguousarray(array, _FLOAT).tobytes() for array in tensors.values())
 
 
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], data: bytes
 ) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Args:
-        path: of the file.
-        tensors: float32, in the order they are to lie in.
-        metadata: texts by key.
+        path: path of the file.
+        tensors: float32 tensors, in the order of the file.
+        metadata: strings by key.
         data: `data_bytes` of the tensors.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
@@ -73,14 +73,14 @@ def read_tensors(path: str | os.PathLike[str]) -> Content:
     """Read a file of float32 tensors.
 
     Raises:
-        RecordError: it cannot be read, is no valid safetensors file, or has another kind of tensor.
+        RecordError: the file cannot be read, is not a valid safetensors file, or has tensors of another type.
     """
     path = Path(path)
     data = _bytes_of(path)
     length = int.from_bytes(data[:_LENGTH], "little")
     if len(data) < _LENGTH or length > min(_LONGEST, len(data) - _LENGTH):
         raise RecordError(
-            f"{path} is not a safetensors file, or was cut short: its header is said to have {length} bytes, but "
+            f"{path} is not a safetensors file, or was cut short: its header should have {length} bytes, but "
             f"{max(0, len(data) - _LENGTH)} follow (at most {_LONGEST} are read). Copy it again."
         )
     try:

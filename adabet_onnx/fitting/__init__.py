@@ -1,1 +1,1 @@
-"""A linear head fitted to its inputs: in closed form, without a gradient through the network."""
+"""Fitting of a linear head to its inputs: in closed form, without backpropagation through the network."""

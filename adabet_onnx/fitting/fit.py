@@ -1,4 +1,4 @@
-"""Fit a linear head: of classes, or of numbers."""
+"""Fit a linear head, for classes or for numeric outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .logistic import MOST_WORK, refined
 from .ridge import ridge
 from .scale import best_scale, capped, log_sum
 from .strengths import best_strength
-from .table import MOST, Table, table
+from .table import MOST, FitTable, table
 
 LOSSES = ("cross-entropy", "bce-with-logits", "mse", "l1")
 
@@ -23,15 +23,15 @@ class Fitted:
 
     Attributes:
         weight: (D, K), float64.
-        bias: (K,), float64; zeros where the head has none.
+        bias: (K,), float64; zeros if the head has none.
         how: ``logistic`` (regression), ``ridge`` (regression in closed form), ``descent`` (ridge regression by
-            conjugate gradients), or ``constant`` (nothing but a bias).
-        strength: of the penalty on the weight (see `ridge` and `logistic`); 0 for a constant.
-        scale: that what was fitted is multiplied by; 1 where the loss has no logits.
-        asked: the scale that rows left out ask for; ``scale`` is lower where it is capped.
-        accuracy: the share of rows whose class a fit without their group finds; None where there are no classes.
-        error: the loss of rows by fits without their group; infinite for a constant.
-        absent: classes that no row is of.
+            conjugate gradients), or ``constant`` (only a bias).
+        strength: strength of the penalty on the weight (see `ridge` and `logistic`); 0 for a constant.
+        scale: factor that the fitted values were multiplied by; 1 if the loss has no logits.
+        asked: the best scale for left-out rows; ``scale`` is lower if it is capped.
+        accuracy: the share of rows predicted correctly by a fit without their group; None without classes.
+        error: the loss of rows in fits without their group; infinite for a constant.
+        absent: classes without any row.
     """
 
     weight: np.ndarray
@@ -56,18 +56,18 @@ def fit_classes(
     least: float | None = None,
     seed: int = 0,
 ) -> Fitted:
-    """Fit a head whose outputs are the logits of classes.
+    """Fit a head whose outputs are class logits.
 
     Args:
-        features: (R, D), a row of what the head is given for every label.
+        features: (R, D), the head's input for each label.
         labels: (R,), 0 to ``classes`` - 1.
-        samples: (R,), which sample a row is of; all rows of a sample are left out together.
-        classes: how many there are. Those that no row is of get no weights, and a bias with which they are improbable.
-        weights: (R,), how much each row counts; None: all alike.
+        samples: (R,), the sample of each row; all rows of a sample are left out together.
+        classes: number of classes. Classes without rows get zero weights, and a bias that makes them improbable.
+        weights: (R,), weight of each row; None: all equal.
         intercept: whether the head has a bias.
-        least: a mean cross-entropy of the rows that the head's is not to go below: its scale is capped at where it
-            does. None: no bound.
-        seed: of the folds that the strength is chosen by.
+        least: lower bound for the mean cross-entropy of the rows: the scale is capped where the bound is reached. None:
+            no bound.
+        seed: random seed of the folds for choosing the strength.
     """
     counted = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
     present = np.unique(labels[counted])
@@ -79,17 +79,17 @@ def fit_classes(
         return Fitted(weight, bias, "constant", accuracy=1.0, absent=absent)
     targets = (labels[:, None] == present).astype(np.float64)
     given = table(features, targets, samples, weights, intercept=intercept)
-    made = _Classes(given, True, seed).fitted()
-    outputs = given.features @ made.weight + made.bias
-    scale = made.scale if least is None else capped(made.scale, outputs, given.targets, given.weights, least)
+    fitted = _Classes(given, True, seed).fitted()
+    outputs = given.features @ fitted.weight + fitted.bias
+    scale = fitted.scale if least is None else capped(fitted.scale, outputs, given.targets, given.weights, least)
     outputs *= scale
-    weight[:, present], bias[present] = scale * made.weight, scale * made.bias
+    weight[:, present], bias[present] = scale * fitted.weight, scale * fitted.bias
     if intercept:
         bias[present] -= bias[present].mean()
-        outputs += bias[present].mean() - (scale * made.bias).mean()
+        outputs += bias[present].mean() - (scale * fitted.bias).mean()
         bias[list(absent)] = log_sum(outputs).min() - _rarer(len(labels), len(absent))
-    right = float((made.left_out.argmax(1) == made.known.argmax(1)).mean())
-    return Fitted(weight, bias, made.how, made.strength, scale, made.scale, right, made.error, absent)
+    right = float((fitted.left_out.argmax(1) == fitted.known.argmax(1)).mean())
+    return Fitted(weight, bias, fitted.how, fitted.strength, scale, fitted.scale, right, fitted.error, absent)
 
 
 def fit_outputs(
@@ -104,40 +104,45 @@ def fit_outputs(
 ) -> Fitted:
     """Fit a head whose outputs are numbers (``mse``, ``l1``), or logits of events (``bce-with-logits``).
 
-    Numbers are fitted by least squares, for ``l1`` too: only the strength is chosen by the absolute error.
+    Numeric outputs are fitted by least squares, even for ``l1``, where only the strength is chosen by the absolute
+    error.
 
     Args:
-        features: (R, D), a row of what the head is given for every row of targets.
+        features: (R, D), the head's input for each row of targets.
         targets: (R, K).
-        samples: (R,), which sample a row is of.
-        loss: one of `LOSSES`, but cross-entropy.
-        weights: (R,), how much each row counts; None: all alike.
+        samples: (R,), the sample of each row.
+        loss: one of `LOSSES` except cross-entropy.
+        weights: (R,), weight of each row; None: all equal.
         intercept: whether the head has a bias.
-        seed: of the folds.
+        seed: random seed of the folds.
     """
     given = table(features, targets, samples, weights, intercept=intercept)
     if loss == "bce-with-logits":
-        made = _Classes(given, False, seed).fitted()
-        scale = made.scale
-        return Fitted(scale * made.weight, scale * made.bias, made.how, made.strength, scale, scale, None, made.error)
+        fitted = _Classes(given, False, seed).fitted()
+        scale = fitted.scale
+        return Fitted(
+            scale * fitted.weight, scale * fitted.bias, fitted.how, fitted.strength, scale, scale, None, fitted.error
+        )
     error = _absolute if loss == "l1" else _squared
-    if int(given.groups.max()) < 1:  # one sample says nothing but its own targets
+    if int(given.groups.max()) < 1:  # a single sample only determines its own targets
         return Fitted(np.zeros((features.shape[1], targets.shape[1])), given.mean(given.targets), "constant")
     if min(given.features.shape) > MOST:
-        found = descend(given, error, seed)
-        of_held = given.at(found.rows)
-        wrong = error(found.outputs, of_held.targets, of_held.weights)
-        bias = found.level - found.centre @ found.weight
-        return Fitted(found.weight, bias, "descent", found.strength, error=wrong)
+        descent = descend(given, error, seed)
+        held_out = given.at(descent.rows)
+        held_out_error = error(descent.outputs, held_out.targets, held_out.weights)
+        bias = descent.level - descent.centre @ descent.weight
+        return Fitted(descent.weight, bias, "descent", descent.strength, error=held_out_error)
     start = ridge(given)
-    strength, wrong, _ = best_strength(lambda s: (error(start.left_out(s), given.targets, given.weights), None))
+    strength, held_out_error, _ = best_strength(
+        lambda s: (error(start.left_out(s), given.targets, given.weights), None)
+    )
     weight, bias = start.solved(strength)
-    return Fitted(weight, bias, "ridge", strength, error=wrong)
+    return Fitted(weight, bias, "ridge", strength, error=held_out_error)
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A head before its scale; ``left_out`` are outputs for rows that it was not fitted to, ``known`` their targets."""
+class _Unscaled:
+    """A head before scaling; ``left_out`` are outputs for left-out rows, ``known`` their targets."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -150,16 +155,18 @@ class _Made:
 
 
 class _Classes:
-    """Fits logits: of classes that exclude each other, or of events."""
+    """Fits logits of exclusive classes, or of independent events."""
 
-    def __init__(self, given: Table, softmax: bool, seed: int) -> None:
-        if int(given.groups.max()) < 1:  # of one sample alone: its rows are taken for samples
-            given = Table(given.features, given.targets, np.arange(len(given.groups)), given.weights, given.intercept)
+    def __init__(self, given: FitTable, softmax: bool, seed: int) -> None:
+        if int(given.groups.max()) < 1:  # with a single sample, its rows count as samples
+            given = FitTable(
+                given.features, given.targets, np.arange(len(given.groups)), given.weights, given.intercept
+            )
         self._given, self._softmax, self._seed = given, softmax, seed
-        self._middle = 0.0 if softmax else 0.5  # the output of a regression at which an event is as likely as not
+        self._middle = 0.0 if softmax else 0.5  # the regression output at which an event has probability 0.5
 
-    def fitted(self) -> _Made:
-        """The best that can be had."""
+    def fitted(self) -> _Unscaled:
+        """Return the best fit."""
         given = self._given
         if min(given.features.shape) > MOST:
             return self._descended()
@@ -167,13 +174,22 @@ class _Classes:
         strength, error, (scale, left) = best_strength(lambda strength: self._tried(start.left_out(strength)))
         if start.rotated.size * given.targets.shape[1] > MOST_WORK or not start.squares.size:
             weight, bias = start.solved(strength)
-            return _Made(weight, bias - self._middle, "ridge", strength, scale, left, given.targets, error)
+            return _Unscaled(weight, bias - self._middle, "ridge", strength, scale, left, given.targets, error)
         first = scale * start.coefficients(strength), scale * (start.level - self._middle)
         if not given.intercept:
             first = first[0], np.zeros_like(start.level)
-        found = refined(start, *first, softmax=self._softmax, seed=self._seed)
-        weight, bias = start.weights(found.coefficients, found.level)
-        return _Made(weight, bias, "logistic", found.strength, found.scale, found.left_out, given.targets, found.loss)
+        refinement = refined(start, *first, softmax=self._softmax, seed=self._seed)
+        weight, bias = start.weights(refinement.coefficients, refinement.level)
+        return _Unscaled(
+            weight,
+            bias,
+            "logistic",
+            refinement.strength,
+            refinement.scale,
+            refinement.left_out,
+            given.targets,
+            refinement.loss,
+        )
 
     def _tried(self, left: np.ndarray) -> tuple[float, tuple[float, np.ndarray]]:
         given = self._given
@@ -181,19 +197,21 @@ class _Classes:
         scale, error = best_scale(outputs, given.targets, given.weights, softmax=self._softmax)
         return error, (scale, outputs)
 
-    def _descended(self) -> _Made:
+    def _descended(self) -> _Unscaled:
         def error(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
             return best_scale(outputs - self._middle, targets, weights, softmax=self._softmax)[1]
 
-        found = descend(self._given, error, self._seed)
-        held, outputs = self._given.at(found.rows), found.outputs - self._middle
-        scale, wrong = best_scale(outputs, held.targets, held.weights, softmax=self._softmax)
-        bias = found.level - self._middle - found.centre @ found.weight
-        return _Made(found.weight, bias, "descent", found.strength, scale, outputs, held.targets, wrong)
+        descent = descend(self._given, error, self._seed)
+        held, outputs = self._given.at(descent.rows), descent.outputs - self._middle
+        scale, held_out_error = best_scale(outputs, held.targets, held.weights, softmax=self._softmax)
+        bias = descent.level - self._middle - descent.centre @ descent.weight
+        return _Unscaled(
+            descent.weight, bias, "descent", descent.strength, scale, outputs, held.targets, held_out_error
+        )
 
 
 def _rarer(rows: int, absent: int) -> float:
-    """By how much the logits of absent classes lie below the others: together they are less than half a row."""
+    """Return how far the logits of absent classes lie below the others: in total they count less than half a row."""
     return math.log(2 * max(rows, 1) * max(absent, 1))
 
 

@@ -1,7 +1,7 @@
-"""Ridge regression by conjugate gradients, where rows and features are both too many for a closed form.
+"""Ridge regression by conjugate gradients, for too many rows and features for a closed form.
 
-The strength is chosen on a tenth of the groups that is left out, and the rest is fitted with each of them in turn, from
-the strongest on, each from the solution before it; then all rows with the best.
+The strength is chosen on a tenth of the groups that is left out: the rest is fitted with decreasing strengths, each
+starting from the previous solution. Then all rows are fitted with the best strength.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import seeds
-from .table import Table
+from .table import FitTable
 
-_PASSES, _EXACT, _ROUGH = 500, 1e-8, 1e-4  # and the residual that is left, of the right-hand side
+_PASSES, _EXACT, _ROUGH = 500, 1e-8, 1e-4  # most iterations, and residuals relative to the right-hand side
 _POWERS = (2.0, 1.0, 0.0, -1.0, -2.0, -3.0, -4.0)
 
 
 @dataclass(frozen=True)
 class Descent:
-    """What was found.
+    """The result of a fit.
 
     Attributes:
         weight, level, centre: outputs are level + (features - centre) @ weight.
-        strength: as of `ridge`.
-        rows: that were left out to choose it.
-        outputs: for these.
+        strength: as in `ridge`.
+        rows: the rows left out to choose the strength.
+        outputs: outputs for these rows.
     """
 
     weight: np.ndarray
@@ -37,13 +37,13 @@ class Descent:
     outputs: np.ndarray
 
 
-def descend(given: Table, error: Callable[[np.ndarray, np.ndarray, np.ndarray], float], seed: int) -> Descent:
+def descend(given: FitTable, error: Callable[[np.ndarray, np.ndarray, np.ndarray], float], seed: int) -> Descent:
     """Fit a table.
 
     Args:
-        given: the rows, of two groups at least.
-        error: of outputs for rows, their targets and weights.
-        seed: of the tenth.
+        given: the rows, with at least two groups.
+        error: computes the error from outputs, targets and weights.
+        seed: random seed for drawing the left-out tenth.
     """
     count = int(given.groups.max()) + 1
     out = np.zeros(count, bool)
@@ -52,16 +52,16 @@ def descend(given: Table, error: Callable[[np.ndarray, np.ndarray, np.ndarray], 
     part = given.at(np.flatnonzero(~out[given.groups]))
     solver, rest = _Solver(part), given.at(held)
     best: tuple[float, float, np.ndarray] | None = None
-    weight, vain = np.zeros((given.features.shape[1], given.targets.shape[1])), 0
+    weight, failures = np.zeros((given.features.shape[1], given.targets.shape[1])), 0
     for power in _POWERS:
         weight = solver.solved(10.0**power, weight, _ROUGH)
         outputs = (rest.features - solver.centre) @ weight + solver.level
-        found = error(outputs, rest.targets, rest.weights)
-        if best is None or found < best[0]:
-            best, vain = (found, 10.0**power, outputs), 0
+        held_out_error = error(outputs, rest.targets, rest.weights)
+        if best is None or held_out_error < best[0]:
+            best, failures = (held_out_error, 10.0**power, outputs), 0
         else:
-            vain += 1
-        if vain == 2:
+            failures += 1
+        if failures == 2:
             break
     assert best is not None
     whole = _Solver(given)
@@ -70,9 +70,9 @@ def descend(given: Table, error: Callable[[np.ndarray, np.ndarray, np.ndarray], 
 
 
 class _Solver:
-    """The normal equations of a table."""
+    """Solves the normal equations of a table."""
 
-    def __init__(self, given: Table) -> None:
+    def __init__(self, given: FitTable) -> None:
         self.centre, self.level = given.mean(given.features), given.mean(given.targets)
         roots = np.sqrt(given.weights)[:, None]
         self._rows = (given.features - self.centre) * roots
@@ -80,24 +80,24 @@ class _Solver:
         self._unit = float((self._rows**2).sum() / self._rows.shape[1]) or 1.0
 
     def solved(self, strength: float, begin: np.ndarray, exact: float) -> np.ndarray:
-        """Weights, from where to begin; every output has steps of its own."""
+        """Solve for the weights from a starting point; each output has its own step sizes."""
         penalty = strength * self._unit
-        found = begin.copy()
-        residual = self._right - self._times(found, penalty)
+        weight = begin.copy()
+        residual = self._right - self._times(weight, penalty)
         direction, squares = residual.copy(), (residual**2).sum(0)
-        enough = exact**2 * np.maximum((self._right**2).sum(0), np.finfo(float).tiny)
+        tolerance = exact**2 * np.maximum((self._right**2).sum(0), np.finfo(float).tiny)
         for _ in range(_PASSES):
-            going = squares > enough
-            if not going.any():
+            active = squares > tolerance
+            if not active.any():
                 break
             product = self._times(direction, penalty)
-            step = np.where(going, squares / np.maximum((direction * product).sum(0), np.finfo(float).tiny), 0.0)
-            found += step * direction
+            step = np.where(active, squares / np.maximum((direction * product).sum(0), np.finfo(float).tiny), 0.0)
+            weight += step * direction
             residual -= step * product
             after = (residual**2).sum(0)
-            direction = residual + np.where(going, after / np.maximum(squares, np.finfo(float).tiny), 0.0) * direction
-            squares = np.where(going, after, squares)
-        return np.asarray(found)
+            direction = residual + np.where(active, after / np.maximum(squares, np.finfo(float).tiny), 0.0) * direction
+            squares = np.where(active, after, squares)
+        return np.asarray(weight)
 
     def _times(self, weight: np.ndarray, penalty: float) -> np.ndarray:
         product: np.ndarray = self._rows.T @ (self._rows @ weight) + penalty * weight

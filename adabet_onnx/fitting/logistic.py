@@ -1,12 +1,12 @@
-"""The cross-entropy's own optimum, from the ridge solution on: logistic regression in the ridge regression's basis.
+"""Logistic regression, starting from the ridge solution and in the basis of the ridge regression.
 
-The squared error that ridge regression minimises treats a class whose outputs lie between those of others badly: with
-many classes on few features that costs points (ResNet-20's 64 features of 20 classes: 48 % where logistic regression
-has 54 %). Cross-entropy is convex too; in the basis of the eigenvectors, each divided by the bound of its curvature,
-L-BFGS needs some 20 to 40 passes over the rows.
+The squared error of ridge regression handles a class badly whose outputs lie between those of others: with many classes
+and few features that costs accuracy (ResNet-20's 64 features, 20 classes: 48 %, logistic regression 54 %).
+Cross-entropy is convex too; in the basis of the eigenvectors, each scaled by a bound of its curvature, L-BFGS needs
+some 20 to 40 passes over the rows.
 
-Of several strengths the one that finds most classes of rows left out is taken, and the strongest of those that find as
-many: where samples resemble each other, the loss of those left out asks for next to no penalty.
+Of several strengths, the one with the highest accuracy on left-out rows is chosen, the strongest on a tie. (If samples
+resemble each other, the loss of left-out rows would favour hardly any penalty.)
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import numpy as np
 from .. import seeds
 from .ridge import Ridge
 from .scale import best_scale
-from .table import Table
+from .table import FitTable
 
 FOLDS = 5
 MOST_WORK = 500_000_000  # rows times rank times outputs: about a minute on a core
-_STRONGEST, _WEAKEST, _PATIENCE = 0, -5, 2  # powers of ten; and strengths in vain
-_ROUGH, _FINE = (40, 1e-3), (200, 1e-5)  # passes, and the largest slope that is left
+_STRONGEST, _WEAKEST, _PATIENCE = 0, -5, 2  # powers of ten; and strengths tried without improvement
+_ROUGH, _FINE = (40, 1e-3), (200, 1e-5)  # most passes, and the largest remaining slope
 
 
 @dataclass(frozen=True)
 class Logistic:
-    """What was found.
+    """The result of a fit.
 
     Attributes:
         coefficients: (r, K), in the ridge regression's basis.
         level: (K,), outputs of the mean row.
-        strength: of the penalty: half of it times the mean variance of a feature times the squared weights is added to
-            the mean cross-entropy.
-        scale: that outputs of rows that were left out should be multiplied by.
-        left_out: (R, K), outputs of each row by a fit without its fold.
-        loss: their cross-entropy, with that scale.
+        strength: strength of the penalty: half of it times the mean variance of a feature times the squared weights is
+            added to the mean cross-entropy.
+        scale: the best factor for the outputs of left-out rows.
+        left_out: (R, K), outputs of each row in a fit without its fold.
+        loss: their cross-entropy with that scale.
     """
 
     coefficients: np.ndarray
@@ -50,13 +50,13 @@ class Logistic:
 
 
 def refined(start: Ridge, coefficients: np.ndarray, level: np.ndarray, *, softmax: bool, seed: int) -> Logistic:
-    """Minimise the cross-entropy, its strength chosen by folds of groups.
+    """Minimise the cross-entropy, with the penalty strength chosen by cross-validation over groups.
 
     Args:
-        start: the rows.
-        coefficients, level: where to begin.
-        softmax: of classes that exclude each other; otherwise each output by itself.
-        seed: of the folds.
+        start: the rows, and the ridge solution's basis.
+        coefficients, level: the starting point.
+        softmax: whether classes are exclusive; otherwise each output is independent.
+        seed: random seed of the folds.
     """
     folds = _folds(start.table.groups, seed)
     problem = _Problem(start, softmax)
@@ -73,14 +73,16 @@ def refined(start: Ridge, coefficients: np.ndarray, level: np.ndarray, *, softma
         wrong = _wrong(outputs, start.table) if softmax else loss
         tried[power] = _Tried(wrong, loss, scale, outputs, states)
 
-    states, vain = [(coefficients, level)] * len(parts), 0
+    states, failures = [(coefficients, level)] * len(parts), 0
     for power in map(float, range(_STRONGEST, _WEAKEST - 1, -1)):
         before = list(tried.values())
         attempt(power, states)
-        states, now = tried[power].states, tried[power]
-        better = not before or now.wrong < min(one.wrong for one in before) or now.loss < min(o.loss for o in before)
-        vain = 0 if better else vain + 1
-        if vain == _PATIENCE:
+        states, current = tried[power].states, tried[power]
+        better = (
+            not before or current.wrong < min(one.wrong for one in before) or current.loss < min(o.loss for o in before)
+        )
+        failures = 0 if better else failures + 1
+        if failures == _PATIENCE:
             break
     best = min(tried, key=lambda power: (tried[power].wrong, -power))
     for power in (best - 0.5, best + 0.5):
@@ -88,15 +90,15 @@ def refined(start: Ridge, coefficients: np.ndarray, level: np.ndarray, *, softma
     best = min(tried, key=lambda power: (tried[power].wrong, -power))
     _, loss, scale, outputs, _ = tried[best]
     strength = 10.0**best
-    found = problem.minimum(strength, coefficients, level, *_FINE)
-    return Logistic(*found, strength, scale, outputs, loss)
+    optimum = problem.minimum(strength, coefficients, level, *_FINE)
+    return Logistic(*optimum, strength, scale, outputs, loss)
 
 
 State = tuple[np.ndarray, np.ndarray]  # coefficients and level
 
 
 class _Tried(NamedTuple):
-    """A strength, and what it gives for rows that are left out; ``wrong`` is the share that is not found."""
+    """The result of a strength on left-out rows; ``wrong`` is the share of wrong predictions."""
 
     wrong: float
     loss: float
@@ -105,21 +107,21 @@ class _Tried(NamedTuple):
     states: list[State]
 
 
-def _wrong(outputs: np.ndarray, given: Table) -> float:
-    """The share of rows whose class is not found, by weight."""
+def _wrong(outputs: np.ndarray, given: FitTable) -> float:
+    """The weighted share of rows whose class is predicted wrongly."""
     wrong = outputs.argmax(1) != given.targets.argmax(1)
     return float(np.average(wrong, weights=given.weights))
 
 
 def _folds(groups: np.ndarray, seed: int) -> np.ndarray:
-    """A fold for each row, the same for all of a group."""
+    """Return a fold for each row, the same for all rows of a group."""
     count = int(groups.max()) + 1
     places = seeds.folds(seed).permutation(count)
     return np.asarray((places % min(FOLDS, count))[groups])
 
 
 class _Problem:
-    """Cross-entropy of some of the rows."""
+    """The cross-entropy of some of the rows."""
 
     def __init__(self, start: Ridge, softmax: bool, kept: np.ndarray | None = None) -> None:
         rows = slice(None) if kept is None else kept
@@ -130,13 +132,13 @@ class _Problem:
         self._variance = start.unit / len(start.rotated)
 
     def at(self, kept: np.ndarray) -> _Problem:
-        """Of these rows alone."""
+        """Return the problem restricted to these rows."""
         return _Problem(self._start, self._softmax, kept)
 
     def minimum(
         self, strength: float, coefficients: np.ndarray, level: np.ndarray, passes: int, slope: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients and level of the lowest penalised loss, found from these on."""
+        """Return coefficients and level that minimise the penalised loss, from a starting point."""
         from scipy.optimize import minimize  # slow to import
 
         penalty = strength * self._variance
@@ -156,18 +158,18 @@ class _Problem:
             return value, gradient.reshape(-1)
 
         begin = np.concatenate([level[None], coefficients / unit]).reshape(-1)
-        found = minimize(flat, begin, jac=True, method="L-BFGS-B", options={"maxiter": passes, "gtol": slope})
-        inner = found.x.reshape(rank + 1, outputs)
+        solution = minimize(flat, begin, jac=True, method="L-BFGS-B", options={"maxiter": passes, "gtol": slope})
+        inner = solution.x.reshape(rank + 1, outputs)
         return inner[1:] * unit, inner[0]
 
     def _slope(self, logits: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean cross-entropy and its slope in the logits."""
+        """Return the mean cross-entropy and its gradient with respect to the logits."""
         if not self._softmax:
             chances = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
-            each = (np.logaddexp(0, logits) - logits * self._targets).sum(1)
-            return float(self._shares @ each), (chances - self._targets) * self._shares[:, None]
+            losses = (np.logaddexp(0, logits) - logits * self._targets).sum(1)
+            return float(self._shares @ losses), (chances - self._targets) * self._shares[:, None]
         most = logits.max(1, keepdims=True)
         powers = np.exp(logits - most)
         total = powers.sum(1, keepdims=True)
-        each = (most + np.log(total))[:, 0] - (logits * self._targets).sum(1)
-        return float(self._shares @ each), (powers / total - self._targets) * self._shares[:, None]
+        losses = (most + np.log(total))[:, 0] - (logits * self._targets).sum(1)
+        return float(self._shares @ losses), (powers / total - self._targets) * self._shares[:, None]

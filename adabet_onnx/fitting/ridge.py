@@ -1,9 +1,9 @@
-"""Ridge regression in closed form, with the predictions for each group that a fit without it would give.
+"""Ridge regression in closed form, with leave-one-group-out predictions.
 
-Minimised is the weighted sum of squares, and ``strength`` times rows times the mean variance of a feature times the
-squared weights; the intercept is not penalised. So a strength means the same whatever the number of rows and the
-scale of the features. With the rows A (each by the root of its weight, the weighted mean taken off) and the
-eigenvectors V of A'A, found from A'A or AA', whichever is smaller, every strength costs two products.
+The objective is the weighted sum of squares, plus ``strength`` times rows times the mean variance of a feature times
+the squared weights; the intercept is not penalised. So a strength means the same for any number of rows and any scale
+of the features. With the rows A (centred by the weighted mean, each times the root of its weight) and the eigenvectors
+V of A'A, computed from A'A or AA', whichever is smaller, each strength costs two products.
 
 Leaving out group g is exact as well: with the hat matrix H (of A, and of the intercept), the residuals of a fit
 without g are (I - H_gg)^-1 times those of the fit with it.
@@ -15,28 +15,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .table import Table
+from .table import FitTable
 
-_NOTHING = 1e-13  # of the largest eigenvalue: what is as small is rounding
-_LEAST = 1e-12  # of 1 minus a row's share in its own prediction: it is 0 where nothing else says anything of it
+_NOTHING = 1e-13  # of the largest eigenvalue: anything smaller is rounding
+_LEAST = 1e-12  # lower bound for 1 minus a row's share in its own prediction, which is 0 if no other row determines it
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Rows in the basis in which every strength is quickly solved.
+    """Rows in a basis in which any strength is solved quickly.
 
     Attributes:
-        table: what is fitted.
-        centre: of the features.
-        level: of the targets: their weighted mean.
-        rotated: (R, r), the rows that are centred, unweighted, in the basis.
+        table: the rows to fit.
+        centre: mean of the features.
+        level: weighted mean of the targets.
+        rotated: (R, r), the centred, unweighted rows in the basis.
         basis: (D, r).
         squares: (r,), the eigenvalues.
         unit: rows times the mean variance of a feature: what a strength of 1 adds to the eigenvalues.
         right: (r, K), the products with the targets.
     """
 
-    table: Table
+    table: FitTable
     centre: np.ndarray
     level: np.ndarray
     rotated: np.ndarray
@@ -46,24 +46,24 @@ class Ridge:
     right: np.ndarray
 
     def coefficients(self, strength: float) -> np.ndarray:
-        """(r, K), in the basis."""
+        """Return coefficients (r, K) in the basis."""
         return np.asarray(self.right / (self.squares + strength * self.unit)[:, None])
 
     def weights(self, coefficients: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (D, K) and bias (K,) of a head with these coefficients and these outputs for the mean row."""
+        """Return weight (D, K) and bias (K,) for coefficients and the outputs of the mean row."""
         weight = self.basis @ coefficients
         return weight, level - self.centre @ weight
 
     def solved(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (D, K) and bias (K,)."""
+        """Return weight (D, K) and bias (K,) for a strength."""
         return self.weights(self.coefficients(strength), self.level)
 
     def predicted(self, strength: float) -> np.ndarray:
-        """(R, K), for the rows themselves."""
+        """Return the outputs (R, K) for the rows themselves."""
         return np.asarray(self.rotated @ self.coefficients(strength) + self.level)
 
     def left_out(self, strength: float) -> np.ndarray:
-        """(R, K), for the rows of each group by a fit without them; there are two groups at least."""
+        """Return outputs (R, K), for each group from a fit without it; there must be at least two groups."""
         given = self.table
         roots = np.sqrt(given.weights)[:, None]
         residuals = roots * (given.targets - self.predicted(strength))
@@ -80,15 +80,15 @@ class Ridge:
 
 
 def _without(half: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """(I - H)^-1 times residuals, for the rows of a group: H is ``half`` times its transpose."""
+    """Return (I - H)^-1 times residuals for the rows of a group, where H is ``half`` times its transpose."""
     if len(half) <= half.shape[1]:
         return np.asarray(np.linalg.solve(np.eye(len(half)) * (1 + _LEAST) - half @ half.T, residuals))
     inner = np.eye(half.shape[1]) * (1 + _LEAST) - half.T @ half
     return np.asarray(residuals + half @ np.linalg.solve(inner, half.T @ residuals))
 
 
-def ridge(given: Table) -> Ridge:
-    """Make the basis: in float64, from the features' products or from the rows', whichever are fewer."""
+def ridge(given: FitTable) -> Ridge:
+    """Compute the basis in float64, from products of features or of rows, whichever are fewer."""
     centre, level = given.mean(given.features), given.mean(given.targets)
     rows = given.features.astype(np.float64) - centre
     roots = np.sqrt(given.weights)[:, None]

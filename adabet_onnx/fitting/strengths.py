@@ -1,4 +1,4 @@
-"""Which strengths are tried, in which order."""
+"""The search for the best penalty strength."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import TypeVar
 
 STRONGEST, WEAKEST = 3, -6  # powers of ten
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
-def best_strength(tried: Callable[[float], tuple[float, Found]]) -> tuple[float, float, Found]:
-    """The strength of the lowest error, what that is, and what came with it.
+def best_strength(evaluate: Callable[[float], tuple[float, Result]]) -> tuple[float, float, Result]:
+    """Return the strength with the lowest error, that error, and the result that came with it.
 
-    Powers of ten first, from the strongest; then the half powers beside the best one.
+    Powers of ten are tried first, from the strongest; then the half powers next to the best one.
 
     Args:
-        tried: gives the error of a strength, and anything else.
+        evaluate: returns the error of a strength, and any other result.
     """
-    found = {power: tried(10.0**power) for power in map(float, range(STRONGEST, WEAKEST - 1, -1))}
-    best = min(found, key=lambda power: found[power][0])
-    found |= {power: tried(10.0**power) for power in (best - 0.5, best + 0.5)}
-    best = min(found, key=lambda power: found[power][0])
-    return 10.0**best, *found[best]
+    results = {power: evaluate(10.0**power) for power in map(float, range(STRONGEST, WEAKEST - 1, -1))}
+    best = min(results, key=lambda power: results[power][0])
+    results |= {power: evaluate(10.0**power) for power in (best - 0.5, best + 0.5)}
+    best = min(results, key=lambda power: results[power][0])
+    return 10.0**best, *results[best]

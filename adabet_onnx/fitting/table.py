@@ -1,4 +1,4 @@
-"""What a linear head is fitted to: rows of features, what each should give, and how much it counts."""
+"""The rows that a linear head is fitted to: features, targets and weights."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST = 4_096  # of min(rows, features) for which everything is in closed form
+MOST = 4_096  # limit of min(rows, features) for solving in closed form
 
 
 @dataclass(frozen=True)
-class Table:
+class FitTable:
     """Rows of features with their targets.
 
     Attributes:
         features: (R, D), float32 or float64.
-        targets: (R, K); of classes, 1 in the column of the class and 0 elsewhere.
-        groups: of each row, a number from 0: rows of one group are left out together.
-        weights: of each row, above 0; their mean is 1.
+        targets: (R, K); for classes, 1 in the column of the class and 0 elsewhere.
+        groups: group number of each row, from 0; rows of a group are left out together.
+        weights: weight of each row, above 0; their mean is 1.
         intercept: whether the head has a bias.
     """
 
@@ -29,20 +29,20 @@ class Table:
 
     @property
     def members(self) -> list[np.ndarray]:
-        """Rows of each group."""
+        """The rows of each group."""
         order = np.argsort(self.groups, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(self.groups[order])) + 1)
 
     def mean(self, of: np.ndarray) -> np.ndarray:
-        """Weighted mean of rows, or zeros for a head without bias: what is fitted is the rest."""
+        """Return the weighted mean of rows, which is subtracted before fitting; zeros for a head without bias."""
         if not self.intercept:
             return np.zeros(of.shape[1])
         return np.asarray(np.average(of, axis=0, weights=self.weights), np.float64)
 
-    def at(self, rows: np.ndarray) -> Table:
-        """Some of the rows; the weights keep their mean."""
+    def at(self, rows: np.ndarray) -> FitTable:
+        """Select rows; weights are rescaled to a mean of 1."""
         weights = self.weights[rows]
-        return Table(
+        return FitTable(
             self.features[rows], self.targets[rows], self.groups[rows], weights / weights.mean(), self.intercept
         )
 
@@ -54,14 +54,14 @@ def table(
     weights: np.ndarray | None,
     *,
     intercept: bool = True,
-) -> Table:
-    """Rows that count.
+) -> FitTable:
+    """Make a table of the rows with a weight above 0.
 
     Args:
         features: (R, D).
         targets: (R, K).
-        samples: of each row, which sample (or group of samples) it is of.
-        weights: of each row, 0 or more; None: all alike. Rows of weight 0 are left out.
+        samples: the sample (or group of samples) of each row.
+        weights: weight of each row, 0 or more; None: all equal. Rows of weight 0 are omitted.
         intercept: whether the head has a bias.
     """
     given = np.ones(len(features)) if weights is None else np.asarray(weights, np.float64)
@@ -69,4 +69,4 @@ def table(
     if not counts.all():
         features, targets, samples, given = features[counts], targets[counts], samples[counts], given[counts]
     groups = np.unique(samples, return_inverse=True)[1].reshape(-1)
-    return Table(features, np.asarray(targets, np.float64), groups, given / given.mean(), intercept)
+    return FitTable(features, np.asarray(targets, np.float64), groups, given / given.mean(), intercept)

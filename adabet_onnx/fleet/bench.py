@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import UsageError
 from ..model.layers import Layer
 from ..model.open import Model, open_model
-from ..portable.checkpoint import State
-from ..portable.session import Session
+from ..portable.checkpoint import TrainingState
+from ..portable.session import PortableSession
 from ..runtime import Threads
 from ..training.history import PROPERTY
 from ..training.manifest import Manifest, load_manifest
@@ -48,10 +48,10 @@ class Bench:
             raise UsageError(f"`personal` {', '.join(personal)} leaves nothing that is shared. Name fewer layers.")
 
     @cached_property
-    def session(self) -> Session:
+    def session(self) -> PortableSession:
         """With the initial values to begin with."""
         made = self.manifest.session(self.manifest.initial, threads=self.threads)
-        assert isinstance(made, Session)
+        assert isinstance(made, PortableSession)
         return made
 
     @property
@@ -74,17 +74,17 @@ class Bench:
         """Those that stay."""
         return [name for name in self.trained if name in self._personal]
 
-    def initial(self) -> State:
+    def initial(self) -> TrainingState:
         """What a client begins with that has not trained yet."""
         tensors, _ = self.manifest.read_checkpoint(self.manifest.initial, PROPERTY)
-        return State(tensors)
+        return TrainingState(tensors)
 
     def initial_values(self) -> dict[str, np.ndarray]:
         """Of what travels."""
         tensors = self.initial().tensors
         return {name: tensors[name] for name in self.shared}
 
-    def put(self, state: State, tensors: Tensors) -> None:
+    def put(self, state: TrainingState, tensors: Tensors) -> None:
         """Let the session be that of a client in a round.
 
         Args:
@@ -96,7 +96,7 @@ class Bench:
             given = tensors.get(name, state.tensors.get(name))
             if given is not None and given.shape == value.shape:
                 own.tensors[name] = given
-        self.session.put_state(State(own.tensors, state.step))
+        self.session.put_state(TrainingState(own.tensors, state.step))
 
     def values(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Copies of the session's values."""

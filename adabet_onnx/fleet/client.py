@@ -19,25 +19,25 @@ from ..data.dataset import Dataset
 from ..data.labels import counted
 from ..errors import AdabetError, DataError, TrainingError
 from ..files import temporary_folder
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from ..progress import silent
 from ..runtime import on
 from ..scoring.options import Scoring
 from ..training.epochs import Accuracy
 from ..training.exact_loss import loss_of
-from ..training.features import Computed, Place, Source, micro_batch, open_features
-from ..training.fed import Fed, fed
+from ..training.features import Computed, FeatureSource, Place, micro_batch, open_features
 from ..training.head_rows import HeadRows
 from ..training.head_start import settable_tensors
 from ..training.settings import Settings
+from ..training.training_data import TrainingData, open_training_data
 from .bench import Bench
 from .heads import sums_of
 from .messages import Local, Reply, Sums, Task, Vote
 from .parts import layers_within, make_part
 from .votes import cast_vote
 
-States = MutableMapping[int, State]  # by the round after which it was so
+States = MutableMapping[int, TrainingState]  # by the round after which it was so
 _BATCH = 64
 
 
@@ -78,8 +78,8 @@ class Client:
 
     def __init__(self, own: Own, bench: Bench) -> None:
         self.number, self._own, self._bench = own.number, own, bench
-        self._source: Source | None = None
-        self._fed: Fed | None = None
+        self._source: FeatureSource | None = None
+        self._fed: TrainingData | None = None
         self._within: dict[int, tuple[str, ...] | None] = {}  # by batch size
 
     # --- scoring ---
@@ -124,7 +124,16 @@ class Client:
             self._within[batch_size] = layers_within(bench.manifest, bench.model, self._own.memory, batch_size)
         return self._within[batch_size]
 
-    def _run(self, bench: Bench, used: Fed, source: Source, task: Task, state: State, *, partial: bool) -> Reply:
+    def _run(
+        self,
+        bench: Bench,
+        used: TrainingData,
+        source: FeatureSource,
+        task: Task,
+        state: TrainingState,
+        *,
+        partial: bool,
+    ) -> Reply:
         local, session = task.local, bench.session
         bench.put(state, task.tensors)
         total, weight = 0.0, 0.0
@@ -140,12 +149,12 @@ class Client:
             total, weight = total + loss * (each or 1), weight + (each or 1)
         shared = [name for name in bench.trained if name in task.tensors]
         after = session.state()
-        self._keep(task.number, State(state.tensors | after.tensors, after.step))
+        self._keep(task.number, TrainingState(state.tensors | after.tensors, after.step))
         figures = {"loss": total / weight if weight else None, **judged(bench, used, source, used.held_out)}
         tensors = bench.values(shared)
         return Reply(self.number, task.number, task.model_sha256, tensors, len(used.training), partial, figures)
 
-    def _step(self, bench: Bench, source: Source, batch: np.ndarray, labels: np.ndarray, task: Task) -> float:
+    def _step(self, bench: Bench, source: FeatureSource, batch: np.ndarray, labels: np.ndarray, task: Task) -> float:
         local, session = task.local, bench.session
         feeds = source.of(batch)
         if not local.proximal:
@@ -161,7 +170,7 @@ class Client:
             session.update(local.learning_rate)
         return loss + local.proximal / 2 * away
 
-    def _batches(self, used: Fed, task: Task) -> Iterator[np.ndarray]:
+    def _batches(self, used: TrainingData, task: Task) -> Iterator[np.ndarray]:
         local, rows, done, epoch = task.local, used.training, 0, 0
         while local.steps is not None or epoch < local.epochs:
             order = rows[
@@ -235,7 +244,7 @@ class Client:
             self._source.close(keep=self._own.keep_features)
             self._source = None
 
-    def _data(self, local: Local) -> Fed:
+    def _data(self, local: Local) -> TrainingData:
         if self._fed is None:
             self._fed = self._opened(self._bench, local)
         return self._fed
@@ -244,12 +253,12 @@ class Client:
         own = self._own
         return Settings(batch_size=local.batch_size, validation=own.validation, seed=own.seed, keep_features=keep)
 
-    def _opened(self, bench: Bench, local: Local) -> Fed:
+    def _opened(self, bench: Bench, local: Local) -> TrainingData:
         if not len(self._own.data):
             raise DataError(f"client {self.number} has no data.")
         return open_fed(bench, self._own.data, self._settings(local, keep=False), self._own.preprocessing)
 
-    def _features(self, used: Fed, local: Local) -> Source:
+    def _features(self, used: TrainingData, local: Local) -> FeatureSource:
         if self._source is None:
             settings = self._settings(local, keep=self._own.keep_features)
             self._source = features_of(self._bench, used, settings, self._own.folder)
@@ -279,15 +288,17 @@ class Client:
         if strange:
             raise TrainingError(f"the server sent {strange[0]!r}, which is not shared here.")
 
-    def _state_before(self, number: int) -> State:
+    def _state_before(self, number: int) -> TrainingState:
         """What is kept of the last round before this one."""
         earlier = [each for each in self._own.states if each < number]
-        return self._own.states[max(earlier)] if earlier else State({})
+        return self._own.states[max(earlier)] if earlier else TrainingState({})
 
-    def _keep(self, number: int, state: State) -> None:
+    def _keep(self, number: int, state: TrainingState) -> None:
         """Keep what stays: not what is sent anew in every round, and of the rounds before but the last."""
         shared, states = set(self._bench.shared), self._own.states
-        states[number] = State({name: array for name, array in state.tensors.items() if name not in shared}, state.step)
+        states[number] = TrainingState(
+            {name: array for name, array in state.tensors.items() if name not in shared}, state.step
+        )
         for each in sorted(each for each in states if each <= number)[:-2]:
             del states[each]
         for each in [each for each in states if each > number]:
@@ -297,7 +308,7 @@ class Client:
         return Reply(self.number, task.number, task.model_sha256, {}, 0, error=why)
 
 
-def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any) -> Fed:
+def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any) -> TrainingData:
     """Labelled data as the graphs take it.
 
     Args:
@@ -309,10 +320,10 @@ def open_fed(bench: Bench, data: Dataset, settings: Settings, preprocessing: Any
     Raises:
         DataError: it does not fit, or has no samples or labels.
     """
-    return fed(bench.manifest, bench.model, data, settings, preprocessing=preprocessing, resumed=None)
+    return open_training_data(bench.manifest, bench.model, data, settings, preprocessing=preprocessing, resumed=None)
 
 
-def features_of(bench: Bench, used: Fed, settings: Settings, folder: Path) -> Source:
+def features_of(bench: Bench, used: TrainingData, settings: Settings, folder: Path) -> FeatureSource:
     """What steps begin with, computed once.
 
     Args:
@@ -326,7 +337,7 @@ def features_of(bench: Bench, used: Fed, settings: Settings, folder: Path) -> So
     return open_features(computed, bench.manifest, used, settings, Place(folder, own=True), None)
 
 
-def judged(bench: Bench, used: Fed, source: Source, rows: np.ndarray | None) -> dict[str, Any]:
+def judged(bench: Bench, used: TrainingData, source: FeatureSource, rows: np.ndarray | None) -> dict[str, Any]:
     """Loss and accuracy of the session's values on samples; nothing where there are none.
 
     Args:

@@ -15,7 +15,7 @@ from ..data.source import open_data
 from ..errors import AdabetError, UsageError
 from ..file_names import MODEL
 from ..model.open import Model, open_model
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
 from . import wire
 from .bench import Bench
@@ -157,7 +157,7 @@ def _client(settings: Any, context: Any) -> Client:
 _OF_NODES = ("data", "partition-id", "num-partitions", "memory")
 
 
-class ContextStates(MutableMapping[int, State]):
+class ContextStates(MutableMapping[int, TrainingState]):
     """States by round in Flower's context, which stays with a node for a run.
 
     Attributes:
@@ -166,14 +166,14 @@ class ContextStates(MutableMapping[int, State]):
 
     now: Any = None
 
-    def __getitem__(self, number: int) -> State:
+    def __getitem__(self, number: int) -> TrainingState:
         record = self.now.get(_name(number))
         if record is None:
             raise KeyError(number)
         steps = int(self.now[f"{_name(number)}/step"]["step"])
-        return State(from_arrays(record), steps)
+        return TrainingState(from_arrays(record), steps)
 
-    def __setitem__(self, number: int, state: State) -> None:
+    def __setitem__(self, number: int, state: TrainingState) -> None:
         from flwr.app import MetricRecord
 
         self.now[_name(number)] = to_arrays(state.tensors)

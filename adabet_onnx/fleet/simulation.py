@@ -21,7 +21,7 @@ from ..device.delta import write_delta
 from ..errors import RecordError, UsageError
 from ..file_names import ADAPTED, ARTIFACTS, MODEL, SELECTION
 from ..files import check_folder, keep_apart, make_folder, replacing, write_bytes
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.head import check_head_options, with_head
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed

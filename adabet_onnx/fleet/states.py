@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ..files import make_folder, replacing
 from ..portable import checkpoint
-from ..portable.checkpoint import State
+from ..portable.checkpoint import TrainingState
 
 _SUFFIX = ".state"
 
 
-class FolderStates(MutableMapping[int, State]):
+class FolderStates(MutableMapping[int, TrainingState]):
     """States by round, in a folder.
 
     Args:
@@ -25,12 +25,12 @@ class FolderStates(MutableMapping[int, State]):
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}{_SUFFIX}"
 
-    def __getitem__(self, number: int) -> State:
+    def __getitem__(self, number: int) -> TrainingState:
         if not self._path(number).is_file():
             raise KeyError(number)
         return checkpoint.load(self._path(number), [])
 
-    def __setitem__(self, number: int, state: State) -> None:
+    def __setitem__(self, number: int, state: TrainingState) -> None:
         make_folder(self._folder)
         with replacing(self._path(number)) as part:
             checkpoint.save(part, state)

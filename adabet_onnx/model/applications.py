@@ -1,9 +1,9 @@
 """Which nodes are applications of one layer.
 
 A Siamese network applies a layer to each of its inputs, an unrolled recurrent network at every time step, a network
-with repeated blocks once a block. The exporter writes a node for each application; all of them use the same tensors.
-Such nodes are one layer. What they share must stay shared: taken apart, the branches of a Siamese network would drift
-from each other.
+with repeated blocks once per block. The exporter writes a node for each application; all of them use the same tensors.
+Such nodes are one layer, and shared tensors must stay shared: with separate copies, the branches of a Siamese network
+would drift apart.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-# Operators whose weight, of two or more axes, is the same tensor in two nodes only if it is meant to be.
+# Operators whose weights of two or more axes are the same tensor in two nodes only on purpose.
 _WITH_MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU", "RNN"})
 _GEOMETRY = frozenset({"strides", "dilations", "pads", "auto_pad", "kernel_shape"})  # may differ between applications
 _COMMUTE = frozenset({"Add", "Mul"})
-_SMALL = 1 << 14  # elements of a constant (an initial state, a shape) that is compared by content
+_SMALL = 1 << 14  # most elements of a constant (an initial state, a shape) that is compared by content
 _LONGEST_PATH, _MOST_PATHS = 8, 64
 
 
 @dataclass(frozen=True)
-class Row:
-    """A node with parameters, before applications of one layer are put together.
+class LayerNode:
+    """A node with parameters, before the applications of one layer are grouped.
 
     Attributes:
         node: the node.
-        parameters: names of its trainable initializers, those of `follower` included.
-        matrix: whether one of the node's own is a weight of two or more axes, see `is_matrix`.
-        follower: the Add of its bias, or None.
+        parameters: names of its trainable initializers, including those of `follower`.
+        matrix: whether one of the node's own parameters is a weight of two or more axes, see `is_matrix`.
+        follower: the Add node of its bias, or None.
     """
 
     node: ir.Node
@@ -40,15 +40,15 @@ class Row:
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
-        """The node and, if there is one, the Add of its bias."""
+        """The node and, if there is one, the Add node of its bias."""
         return (self.node,) if self.follower is None else (self.node, self.follower)
 
 
 def is_matrix(op_type: str, position: int, shape: Sequence[int]) -> bool:
-    """Whether a parameter is a weight that two nodes have in common only on purpose.
+    """Whether a parameter is a weight that two nodes share only on purpose.
 
-    It has two or more axes and multiplies, convolves or is looked up. Vectors (biases, scales, slopes, also those with
-    further axes of length 1) are not: an exporter stores equal ones once.
+    Such a weight has two or more axes and multiplies, convolves or is looked up. Vectors (biases, scales, slopes,
+    including those with further axes of length 1) do not count: an exporter stores equal ones once.
     """
     return len(shape) > 1 and (
         (op_type in _WITH_MATRIX and (op_type, position) != ("Gemm", 2)) or sum(extent > 1 for extent in shape) > 1
@@ -56,52 +56,52 @@ def is_matrix(op_type: str, position: int, shape: Sequence[int]) -> bool:
 
 
 class Applications:
-    """Puts the rows of a graph together that are applications of one layer.
+    """Groups the nodes of a graph that are applications of one layer.
 
-    Two nodes are applications of one layer if they are alike: the same operator, attributes (a convolution's geometry
-    may differ) and the same tensors at all constant inputs, and
+    Two nodes are applications of one layer if they have the same operator, the same attributes (a convolution's
+    geometry may differ) and the same tensors at all constant inputs, and
 
-    * they have a weight of two or more axes (and the bias added after both is the same one); or
-    * they have vectors only (normalisations, PRelu, learned scales) and what goes into them is corresponding outputs of
-      applications of one layer, through nodes without parameters that are alike; or
-    * they have vectors only, and what comes out of them goes, through such nodes, into corresponding inputs of
-      different applications of one layer.
+    * they have a weight of two or more axes (and the bias added after both is the same tensor); or
+    * they have only vectors (normalisations, PRelu, learned scales) and their inputs are corresponding outputs of
+      applications of one layer, reached through matching nodes without parameters; or
+    * they have only vectors, and their outputs reach, through such nodes, corresponding inputs of different
+      applications of one layer.
 
     Args:
         graph: in topological order.
-        rows: its nodes with parameters, in the same order.
-        depends: values that depend on a graph input.
+        layer_nodes: its nodes with parameters, in the same order.
+        depends: the values that depend on a graph input.
     """
 
-    def __init__(self, graph: ir.Graph, rows: Sequence[Row], depends: Collection[ir.Value]) -> None:
-        self._graph, self._depends, self._rows = graph, depends, list(rows)
-        self._parameters = {name for row in rows for name in row.parameters}
+    def __init__(self, graph: ir.Graph, layer_nodes: Sequence[LayerNode], depends: Collection[ir.Value]) -> None:
+        self._graph, self._depends, self._rows = graph, depends, list(layer_nodes)
+        self._parameters = {name for row in layer_nodes for name in row.parameters}
         self._constants: dict[ir.Value, Hashable] = {}
         self._interned: dict[Hashable, int] = {}
-        self._parent = list(range(len(rows)))
-        self._row_of = {node: i for i, row in enumerate(rows) for node in row.nodes}
+        self._parent = list(range(len(layer_nodes)))
+        self._row_of = {node: i for i, row in enumerate(layer_nodes) for node in row.nodes}
 
     def find(self) -> list[list[int]]:
-        """The rows of each layer, in order of their first."""
+        """Indices of the nodes of each layer, ordered by the first of them."""
         seeds: dict[Hashable, list[int]] = {}
         for i, row in enumerate(self._rows):
             if row.matrix:
                 seeds.setdefault(self._signature(row.nodes), []).append(i)
-        for rows in seeds.values():
-            for i in rows[1:]:
-                self._unite(rows[0], i)
+        for indices in seeds.values():
+            for i in indices[1:]:
+                self._unite(indices[0], i)
         shared = self._shared()
         while shared and self._forward(shared) | self._backward(shared):
             shared = self._shared()
-        found: dict[int, list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for i in range(len(self._rows)):
-            found.setdefault(self._root(i), []).append(i)
-        return list(found.values())
+            groups.setdefault(self._root(i), []).append(i)
+        return list(groups.values())
 
     def lone_followers(self) -> set[int]:
-        """Rows whose follower is no part of them: after other nodes with the same matrix, no bias is added.
+        """Indices of nodes whose follower must not be merged: no bias follows other nodes with the same matrix.
 
-        Taken as part of some applications only, it would make two layers of one.
+        Merged into only some of the applications, the bias would split one layer into two.
         """
         alike: dict[Hashable, list[int]] = {}
         for i, row in enumerate(self._rows):
@@ -111,7 +111,7 @@ class Applications:
         return {i for rows in mixed for i in rows if self._rows[i].follower is not None}
 
     def _shared(self) -> frozenset[int]:
-        """The first row of each layer that has several."""
+        """The first node of each layer that has several."""
         counts = Counter(map(self._root, range(len(self._rows))))
         return frozenset(root for root, count in counts.items() if count > 1)
 
@@ -126,20 +126,20 @@ class Applications:
         return one != other
 
     def _signature(self, nodes: Sequence[ir.Node]) -> Hashable:
-        """What the nodes of two rows have in common if they are alike: everything but the data that goes in."""
+        """A key that is equal for nodes of the same kind: everything but their data inputs."""
         return tuple(
             (node.op_type, _attributes(node), _ordered(node, [self._constant(value) for value in node.inputs]))
             for node in nodes
         )
 
     def _constant(self, value: ir.Value | None) -> Hashable:
-        """A constant, by the initializers and nodes that it comes from; ``data`` for what is none."""
+        """A key for a constant, by the initializers and nodes that it is computed from; ``data`` for other values."""
         if value is None:
             return "none"
         if value in self._depends:
             return "data"
         node = value.producer()
-        if node is not None and node.op_type == "Identity":  # how torch names a tensor a second time
+        if node is not None and node.op_type == "Identity":  # torch gives a tensor a second name this way
             return self._constant(node.inputs[0])
         if value not in self._constants:
             self._constants[value] = self._intern(self._origin(value))
@@ -159,10 +159,10 @@ class Applications:
         return self._interned.setdefault(key, len(self._interned))
 
     def _forward(self, shared: Collection[int]) -> bool:
-        """Unite rows of vectors whose data comes from corresponding outputs; whether there were any.
+        """Unite nodes with vectors whose data comes from corresponding outputs; return whether there were any.
 
-        Every value that comes from an application of a shared layer gets a label; corresponding values get the same.
-        What else goes in may differ (at each time step, that step's input).
+        Every value computed from an application of a shared layer gets a label; corresponding values get the same.
+        Other inputs may differ (at each time step, that step's input).
         """
         labels: dict[ir.Value, Hashable] = {}
         first: dict[Hashable, int] = {}
@@ -179,7 +179,7 @@ class Applications:
             elif derived and not _has_graph(node):
                 key = (node.op_type, _attributes(node), _ordered(node, [self._label(v, labels) for v in node.inputs]))
                 data = tuple(value for value in node.inputs if value in self._depends)
-                key = (key, turns[key, data])  # of several that the same value goes into, the first, the second, ...
+                key = (key, turns[key, data])  # first, second, ... of several nodes that read the same value
                 turns[key[0], data] += 1
             else:
                 continue
@@ -200,7 +200,7 @@ class Applications:
         return self._constant(value)
 
     def _backward(self, shared: Collection[int]) -> bool:
-        """Unite rows of vectors whose results go into corresponding inputs of different applications."""
+        """Unite nodes with vectors whose results are corresponding inputs of different applications."""
         first: dict[Hashable, tuple[int, ir.Node]] = {}
         changed = False
         for i, row in enumerate(self._rows):
@@ -214,13 +214,13 @@ class Applications:
         return changed
 
     def _paths(self, value: ir.Value, shared: Collection[int]) -> Iterator[tuple[Hashable, int, ir.Node]]:
-        """Ways from a value through nodes without parameters to applications: the way, the layer, the node."""
+        """Paths from a value through nodes without parameters to applications: the path, the layer, the node."""
         stack: list[tuple[ir.Value, tuple[Hashable, ...]]] = [(value, ())]
-        found = 0
-        while stack and found < _MOST_PATHS:
+        visited = 0
+        while stack and visited < _MOST_PATHS:
             value, path = stack.pop()
             for node, position in value.uses():
-                found += 1
+                visited += 1
                 i = self._row_of.get(node)
                 if node.op_type == "Identity":
                     stack.append((node.outputs[0], path))

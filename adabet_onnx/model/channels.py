@@ -1,8 +1,8 @@
-"""Output channels: which layers have some that can be trained by themselves, and where they lie in the parameters.
+"""Output channels: which layers have channels that can be trained separately, and where they lie in the parameters.
 
-Of a convolution, and of a normalisation per channel, they are the first axis of the activation after the batch; of
-Gemm, MatMul and LayerNormalization its last one. A layer has channels here only if each of its parameters has an axis
-with one slice per channel, no other layer shares a matrix with it, and it is applied once.
+For a convolution or a per-channel normalisation they are the first axis of the activation after the batch; for Gemm,
+MatMul and LayerNormalization the last axis. A layer has channels here only if each of its parameters has an axis with
+one slice per channel, no other layer shares a matrix with it, and it is applied once.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Channels:
     """A layer's output channels.
 
     Attributes:
-        count: how many.
-        elements: of each in one sample's activation: positions or tokens.
+        count: number of channels.
+        elements: elements per channel in one sample's activation: positions or tokens.
         last: whether they are the last axis of the activation, else the first after the batch.
-        axes: of each parameter, by node and input position, the axis along which it has a slice per channel.
+        axes: by node and input position of each parameter, its axis with one slice per channel.
     """
 
     count: int
@@ -40,36 +40,36 @@ class Channels:
 
 @dataclass(frozen=True)
 class Slice:
-    """Which part of a tensor is trained.
+    """The part of a tensor that is trained.
 
     Attributes:
-        axis: along which it is taken.
-        indices: what is taken, ascending.
+        axis: the axis that is indexed.
+        indices: the indices along it, ascending.
     """
 
     axis: int
     indices: tuple[int, ...]
 
     def of(self, array: np.ndarray) -> np.ndarray:
-        """The part."""
+        """The trained part of the array."""
         return np.ascontiguousarray(array.take(self.indices, self.axis))
 
     def rest(self, array: np.ndarray) -> np.ndarray:
-        """What is left without it."""
+        """The rest of the array."""
         return np.ascontiguousarray(np.delete(array, self.indices, self.axis))
 
     def put(self, array: np.ndarray, part: np.ndarray) -> np.ndarray:
-        """A copy of the whole with a part of the shape of `of` in its place."""
-        found = np.array(array, copy=True)
-        found[(slice(None),) * self.axis + (list(self.indices),)] = part
-        return found
+        """A copy of the whole array with the trained part replaced."""
+        copy = np.array(array, copy=True)
+        copy[(slice(None),) * self.axis + (list(self.indices),)] = part
+        return copy
 
 
 def channels_of(model: Model) -> dict[str, Channels]:
-    """The channels of the layers that have them, by layer name."""
+    """The channels of the layers that have any, by layer name."""
     nodes = {node.name or "": node for node in model.graph.graph}
-    found = {layer.name: _channels(layer, nodes) for layer in model.layers}
-    return {name: channels for name, channels in found.items() if channels is not None}
+    by_name = {layer.name: _channels(layer, nodes) for layer in model.layers}
+    return {name: channels for name, channels in by_name.items() if channels is not None}
 
 
 def _channels(layer: Layer, nodes: dict[str, ir.Node]) -> Channels | None:
@@ -93,10 +93,10 @@ def _axis(parameter: Parameter, node: ir.Node, count: int, from_end: int) -> int
     """The axis of an initializer that holds channels, or None.
 
     Args:
-        parameter: of the layer.
-        node: that uses it.
+        parameter: a parameter of the layer.
+        node: the node that uses it.
         count: number of channels.
-        from_end: which axis of the activation they are, counted from its end, 1 for the last.
+        from_end: the channel axis of the activation, counted from its end, 1 for the last.
     """
     value = node.inputs[parameter.position]
     steps = []
@@ -110,7 +110,7 @@ def _axis(parameter: Parameter, node: ir.Node, count: int, from_end: int) -> int
         return None
     vector = sum(extent > 1 for extent in parameter.shape) <= 1 and math.prod(parameter.shape) == count
     if parameter.position == 2 or node.op_type == "Add" or node.op_type.endswith("Normalization"):
-        # Of a vector its one axis, wherever a Reshape puts it, as long as that is where it meets the channels.
+        # A vector's one axis, wherever a Reshape puts it, as long as it lines up with the channels.
         if not vector or not _meets(node, parameter.position, count, from_end):
             return None
         return max(range(len(parameter.shape)), key=lambda i: parameter.shape[i]) if parameter.shape else None
@@ -119,8 +119,8 @@ def _axis(parameter: Parameter, node: ir.Node, count: int, from_end: int) -> int
         if axis is None or step.op_type not in ("Identity", "Cast", "Transpose"):
             return None
         if step.op_type == "Transpose":
-            given = step.attributes.get("perm")
-            perm = list(reversed(range(len(parameter.shape)))) if given is None else list(given.as_ints())
+            permutation = step.attributes.get("perm")
+            perm = list(reversed(range(len(parameter.shape)))) if permutation is None else list(permutation.as_ints())
             axis = perm[axis]
     return axis if axis is not None and parameter.shape[axis] == count else None
 
@@ -134,15 +134,15 @@ def _weight_axis(parameter: Parameter, node: ir.Node, steps: list[str]) -> int |
     if node.op_type == "ConvTranspose":
         if node.attributes.get_int("group", 1) == 1:
             return 1
-        return 0 if not steps and parameter.shape[1] == 1 else None  # each channel from one of the input's
+        return 0 if not steps and parameter.shape[1] == 1 else None  # depthwise: each channel from one input channel
     if len(parameter.shape) != 2:
         return None
-    turned: int = node.attributes.get_int("transB", 0)
-    return 0 if node.op_type == "Gemm" and turned else 1
+    transposed: int = node.attributes.get_int("transB", 0)
+    return 0 if node.op_type == "Gemm" and transposed else 1
 
 
 def _meets(node: ir.Node, position: int, count: int, from_end: int) -> bool:
-    """Whether a vector lies along the channels: as a bias or scale by definition, added if its shape says so."""
+    """Whether a vector lies along the channels: always for a bias or scale input, by its shape for an Add."""
     if node.op_type in _FIRST | {"LayerNormalization"}:
         return True
     value = node.inputs[position]

@@ -1,4 +1,4 @@
-"""Symbolic shapes: a dimension is an int or a string, ``"N"`` the batch and ``"49*N"`` a multiple of it."""
+"""Symbolic shapes: a dimension is an int or a string, ``"N"`` for the batch and ``"49*N"`` for a multiple of it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def dims(value: ir.Value) -> Dims:
     Raises:
         ModelError: it is unknown.
     """
-    found = dims_or_none(value)
-    if found is None:
+    shape = dims_or_none(value)
+    if shape is None:
         raise ModelError(
             f"the shape of {value.name!r} is unknown. Export the model with static shapes (but the batch)."
         )
-    return found
+    return shape
 
 
 def dims_or_none(value: ir.Value) -> Dims | None:
     """The shape of a value, or None where a dimension is unknown."""
     if value.shape is None:
         return None
-    found = [d if isinstance(d, int) else d.value for d in value.shape]
-    known = tuple(d for d in found if d is not None)
-    return known if len(known) == len(found) else None
+    extents = [d if isinstance(d, int) else d.value for d in value.shape]
+    known = tuple(d for d in extents if d is not None)
+    return known if len(known) == len(extents) else None
 
 
 def multiple(dim: str) -> int:
-    """How many times the batch a symbolic dimension is."""
+    """The factor of the batch in a symbolic dimension."""
     return int(dim.split("*")[0]) if "*" in dim else 1
 
 
@@ -51,10 +51,10 @@ def times(dim: Dim, factor: int) -> Dim:
 
 
 def product(extents: Iterable[Dim]) -> Dim:
-    """The product of dimensions, of which one at most is symbolic.
+    """The product of dimensions, at most one of which may be symbolic.
 
     Raises:
-        ModelError: two are.
+        ModelError: more than one is symbolic.
     """
     extents = list(extents)
     symbolic = [d for d in extents if isinstance(d, str)]
@@ -65,23 +65,24 @@ def product(extents: Iterable[Dim]) -> Dim:
 
 
 def count(shape: Dims, batch: int) -> int:
-    """Number of elements at a batch size."""
+    """Number of elements of a shape at a batch size."""
     return math.prod(d if isinstance(d, int) else multiple(d) * batch for d in shape)
 
 
 def batch_axis(small: Sequence[int], large: Sequence[int], sizes: tuple[int, int]) -> int | None:
-    """Which axis of a value is the batch, from its shapes at two batch sizes.
+    """Find the batch axis of a value from its shapes at two batch sizes.
 
-    Accepts the one axis that is as long as the batch both times: the first, as in (N, C), or any other, as the second
-    of time-major logits (T, N, C). What grows tells, not what is equal: T may be one of the two sizes.
+    It is the one axis that is as long as the batch both times: the first, as in (N, C), or another, such as the second
+    of time-major logits (T, N, C). The axis must grow; equal length alone proves nothing, since T may be one of the
+    two sizes.
 
-    Rejects, with None, a value that does not grow with the batch, one with a multiple of it (batch and steps merged
-    into one axis), one that grows in several axes, and one whose number of axes differs.
+    None for a value that does not grow with the batch, one with a multiple of it (batch and steps merged into one
+    axis), one that grows in several axes, and one whose number of axes differs.
 
     Args:
         small: the shape at the first batch size.
         large: the shape at the second.
-        sizes: the two, which differ.
+        sizes: the two batch sizes, which differ.
     """
     if len(small) != len(large):
         return None

@@ -1,4 +1,4 @@
-"""Weights that stay as they are whatever is selected, because they belong to no layer."""
+"""Weights that no selection trains, because they belong to no layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..showing import clipped, named, one_line
-from .constant import varying
+from .constant_values import varying
 from .input_values import input_values
 from .layers import Layer, is_mask
 from .origins import origins
@@ -17,7 +17,7 @@ from .rotations import is_rotation
 from .uses import ancestors, reads, subgraphs
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-# Inputs that are constants of a formula: stored statistics, bounds, scales, what is filled in.
+# Inputs that are constants of a formula: stored statistics, bounds, scales, fill values.
 _NOT_LEARNED = {
     "BatchNormalization": frozenset({3, 4}),
     "Clip": frozenset({1, 2}),
@@ -25,7 +25,7 @@ _NOT_LEARNED = {
     "Resize": frozenset({1, 2, 3}),
     "Upsample": frozenset({1}),
 }
-_STATES = {"LSTM": frozenset({5, 6}), "GRU": frozenset({5}), "RNN": frozenset({5})}  # no weights where they are zero
+_STATES = {"LSTM": frozenset({5, 6}), "GRU": frozenset({5}), "RNN": frozenset({5})}  # not weights if they are zero
 _MASKING = frozenset({"Add", "Mul", "Where"})
 _NORMALISING = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -35,10 +35,10 @@ class Frozen:
     """Weights of one node that nothing trains.
 
     Attributes:
-        node: its name.
-        op_type: its operator.
-        count: of their elements.
-        tensors: their names.
+        node: name of the node.
+        op_type: operator of the node.
+        count: number of elements of the weights.
+        tensors: names of the weights.
     """
 
     node: str
@@ -51,12 +51,11 @@ class Frozen:
 
 
 def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> tuple[Frozen, ...]:
-    """Weights that the logits depend on and that belong to no layer, by the first node that reads them.
+    """List the weights that the logits depend on and that belong to no layer, by the first node that reads them.
 
-    Accepted are float tensors of more than one element, read as they are, computed with, or read in a graph inside a
-    node. Rejected are the parameters of layers, running statistics, bounds, scales and paddings, states that are zero,
-    masks, cosines and sines of positions, what a formula gives, and what normalises the graph's input before
-    anything is learned.
+    Included are float tensors of more than one element, read directly, through constant computations or in a subgraph.
+    Excluded are the parameters of layers, running statistics, bounds, scales and paddings, zero states, masks, cosines
+    and sines of positions, results of formulas, and constants that preprocess the graph's input.
 
     Args:
         model: an opened graph.
@@ -67,24 +66,24 @@ def frozen_weights(model: ir.Model, layers: Collection[Layer], logits: str) -> t
     changing = varying(graph)
     alive = ancestors(value for node in graph for value in node.outputs if value.name == logits)
     seen = {parameter.name for layer in layers for parameter in layer.parameters}
-    seen |= {name for name, made in origins(model).items() if not made.learned}
-    raw = input_values(graph, changing)
-    found = []
+    seen |= {name for name, origin in origins(model).items() if not origin.learned}
+    preprocessed = input_values(graph, changing)
+    frozen = []
     for node in graph:
         if node not in alive or not any(value in changing for value in node.outputs):
             continue
-        if node.op_type in _NORMALISING and node.outputs[0] in raw:
+        if node.op_type in _NORMALISING and node.outputs[0] in preprocessed:
             continue
         read = dict(_read(node, changing))
         new = {name: size for name, size in read.items() if name not in seen}
         seen.update(new)
         if new:
-            found.append(Frozen(node.name or "", node.op_type, sum(new.values()), tuple(new)))
-    return tuple(found)
+            frozen.append(Frozen(node.name or "", node.op_type, sum(new.values()), tuple(new)))
+    return tuple(frozen)
 
 
 def _read(node: ir.Node, changing: Collection[ir.Value]) -> Iterator[tuple[str, int]]:
-    """Name and size of the float tensors that a node computes with, subgraphs included."""
+    """Names and sizes of the float tensors that a node computes with, including its subgraphs."""
     for position, value in enumerate(reads(node)):
         if value is None or value in changing or position in _NOT_LEARNED.get(node.op_type, ()):
             continue
@@ -108,12 +107,12 @@ def _read(node: ir.Node, changing: Collection[ir.Value]) -> Iterator[tuple[str, 
 
 
 def _fills(node: ir.Node, array: np.ndarray) -> bool:
-    """Whether a tensor hides tokens, or is what hidden ones become."""
+    """Whether a tensor is a mask, or the constant that masked elements are set to."""
     return is_mask(array) or (node.op_type == "Where" and bool((array == array.reshape(-1)[0]).all()))
 
 
 def _roots(value: ir.Value) -> list[ir.Value]:
-    """The initializers that a constant value is or is computed from."""
+    """The initializers that a constant value is computed from, or the value itself if it is one."""
     if value.is_initializer():
         return [value]
     read = dict.fromkeys(operand for node in ancestors([value]) for operand in reads(node))

@@ -1,4 +1,4 @@
-"""Along which axis of the logits the head's outputs lie, whatever moves, enlarges or joins them on the way."""
+"""Find the axis of the logits that holds the head's outputs, through operators that move, resize or join axes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .shapes import Shapes
 _OF_SHAPES = frozenset({"Shape", "Size"})
 _RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 _REDUCING = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceLogSumExp"})
-_IN_PLACE = frozenset(  # each axis of the result is that axis of what is given, longer or shorter
+_IN_PLACE = frozenset(  # each axis of the result is the same axis of the input, longer or shorter
     {
         *("Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "Softmax", "LogSoftmax", "BatchNormalization"),
         *("GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "InstanceNormalization", "LpNormalization"),
     }
 )
-_ALIGNED = frozenset(  # axes are counted from the last one
+_ALIGNED = frozenset(  # axes are aligned at the last one
     {
         *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "PRelu", "Identity", "Cast", "Dropout", "Clip"),
         *("Sigmoid", "Tanh", "Relu", "LeakyRelu", "HardSigmoid", "HardSwish", "Gelu", "Erf", "Exp", "Log", "Neg"),
@@ -29,31 +29,31 @@ _ALIGNED = frozenset(  # axes are counted from the last one
 
 
 def head_axis(graph: ir.Graph, layers: Sequence[Layer], logits: str, shapes: Shapes) -> int | None:
-    """The axis of the logits along which a head's outputs lie.
+    """The axis of the logits that holds a head's outputs.
 
     Args:
         graph: its nodes are in topological order.
-        layers: the head, and the ConvTranspose layers after it that enlarge its outputs.
+        layers: the head, and the ConvTranspose layers after it that upsample its outputs.
         logits: name of a value of the graph.
-        shapes: of values.
+        shapes: shapes of the values.
 
     Returns:
-        None where something on the way mixes them with other axes, or is not known.
+        None if an operator between mixes them with other axes, or is unknown.
     """
-    found = {layer.activation: _of_outputs(layer, len(shapes.get(layer.activation, ()))) for layer in layers}
+    axes = {layer.activation: _of_outputs(layer, len(shapes.get(layer.activation, ()))) for layer in layers}
     for node in graph:
-        given = {value.name or "": found[value.name or ""] for value in node.inputs if value and value.name in found}
-        if not given or node.op_type in _OF_SHAPES:
+        sources = {value.name or "": axes[value.name or ""] for value in node.inputs if value and value.name in axes}
+        if not sources or node.op_type in _OF_SHAPES:
             continue
         for value in node.outputs:
             name = value.name or ""
-            if name not in found:
+            if name not in axes:
                 places = {
                     None if axis is None else _moved(node, axis, shapes.get(source, ()), shapes.get(name, ()))
-                    for source, axis in given.items()
+                    for source, axis in sources.items()
                 }
-                found[name] = places.pop() if len(places) == 1 else None
-    return found.get(logits)
+                axes[name] = places.pop() if len(places) == 1 else None
+    return axes.get(logits)
 
 
 def _of_outputs(layer: Layer, rank: int) -> int | None:
@@ -65,7 +65,7 @@ def _of_outputs(layer: Layer, rank: int) -> int | None:
 
 
 def _moved(node: ir.Node, axis: int, old: Sequence[int], new: Sequence[int]) -> int | None:
-    """Where a node puts an axis of what it is given."""
+    """The axis of a node's output that corresponds to an axis of its input."""
     if not old or not new or node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "Transpose":
@@ -90,7 +90,7 @@ def _reduced(node: ir.Node, axis: int, old: int, new: int) -> int | None:
         axes = None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
     if axes is None:
         return None
-    gone = {number % old for number in axes}
-    if axis in gone:
+    removed = {number % old for number in axes}
+    if axis in removed:
         return None
-    return axis if old == new else axis - sum(number < axis for number in gone)
+    return axis if old == new else axis - sum(number < axis for number in removed)

@@ -1,4 +1,4 @@
-"""What comes after the head and belongs to its old outputs: a normalisation of an embedding, an activation, a scale."""
+"""Find what follows the head and belongs to its old outputs: an embedding's normalisation, an activation, a scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from .probabilities import SHAPE_ONLY
 from .uses import made_by
 
-# What stays: it moves, pools or enlarges what the head gives, however many outputs there are.
+# Operators that stay: they move, pool or resize the head's outputs, whatever their number.
 _STAYS = frozenset(
     {
         *SHAPE_ONLY,
@@ -38,62 +38,63 @@ _MADE_ALONE = frozenset(
 
 
 @dataclass(frozen=True)
-class Step:
-    """A change that belongs to the old outputs.
+class TailStep:
+    """An operation that belongs to the old outputs.
 
     Attributes:
-        made: its result.
-        source: what it is made of, and to be replaced by.
-        nodes: the nodes between, in no order.
+        result: its result.
+        source: the value it is applied to, which replaces the result.
+        nodes: its nodes, in no particular order.
     """
 
-    made: ir.Value
+    result: ir.Value
     source: ir.Value
     nodes: tuple[ir.Node, ...]
 
     @property
     def columns(self) -> bool:
-        """Whether these are the logits of two classes, 0 and one number, which no other number of outputs has."""
-        node = self.made.producer()
+        """Whether these are two-class logits, 0 and one number, a form that no other number of outputs has."""
+        node = self.result.producer()
         return node is not None and node.op_type == "Concat"
 
 
-def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = ()) -> tuple[Step, ...]:
-    """What belongs to the old head in what makes the logits of the head's activation.
+def head_tail(logits: ir.Value, activation: ir.Value, stays: Collection[str] = ()) -> tuple[TailStep, ...]:
+    """List the operations between the head's activation and the logits that belong to the old outputs.
 
-    Accepted on the way: activations, bounds, arithmetic with constants (a temperature, a scale for each output, a soft
-    cap), normalisations, also written out (x / ReduceL2(x), x * Sigmoid(x)): arithmetic of a value with what is made
-    from it alone, one number after another; all of that goes. Changes of shape, pooling and resizing stay. The columns
-    0 and z, of which z is the head's, go too.
+    These are activations, bounds, arithmetic with constants (a temperature, a scale for each output, a soft cap) and
+    normalisations, also written out as elementwise arithmetic of a value with others computed from it alone
+    (x / ReduceL2(x), x * Sigmoid(x)). Changes of shape, pooling and resizing stay. The columns 0 and z, where z is the
+    head's output, are listed too.
 
     Args:
         logits: the value that a loss is computed from.
-        activation: of the head.
-        stays: names of other nodes that stay, for what they are given first.
+        activation: the head's activation.
+        stays: names of other nodes that stay; the path follows their first input.
 
     Returns:
-        What goes, from the logits back to the head; nothing where anything else is on the way, as a residual.
+        The operations to remove, from the logits back to the head; none if there is anything else between, for example
+        a residual connection.
     """
-    steps: list[Step] = []
+    steps: list[TailStep] = []
     value = logits
     while value is not activation:
         node = value.producer()
         if node is None or node.domain not in ("", "ai.onnx"):
             return ()
-        kept = node.op_type in _STAYS or node.name in stays
-        source = node.inputs[0] if kept else _source(node, activation)
+        stays_in_place = node.op_type in _STAYS or node.name in stays
+        source = node.inputs[0] if stays_in_place else _source(node, activation)
         if source is None:
             return ()
-        if not kept:
-            steps.append(Step(value, source, _between(value, source)))
+        if not stays_in_place:
+            steps.append(TailStep(value, source, _between(value, source)))
         value = source
     return tuple(steps)
 
 
 def only_reshapes(logits: ir.Value, activation: ir.Value) -> bool:
-    """Whether nothing but changes of shape, and what `head_tail` finds, is between the head's one number and logits.
+    """Whether only changes of shape, and what `head_tail` finds, lie between the head's single output and the logits.
 
-    Then other shapes (a Squeeze to (N,), say) go too: they are those of one number.
+    If so, the changes of shape (a Squeeze to (N,), for example) are removed too: they only fit a single output.
     """
     value: ir.Value | None = logits
     while value is not None and value is not activation:
@@ -112,14 +113,14 @@ def _source(node: ir.Node, activation: ir.Value) -> ir.Value | None:
     if len(data) != 2:
         return None
     for one, other in (data, reversed(data)):
-        of_itself = node.op_type in _ARITHMETIC and (one is other or _alone(other, one))
+        of_itself = node.op_type in _ARITHMETIC and (one is other or _made_from_alone(other, one))
         if of_itself or (node.op_type == "Concat" and _is_zero_times(other, one)):
             return one if _depends(one, activation) else None
     return None
 
 
 def _is_zero_times(value: ir.Value, source: ir.Value) -> bool:
-    """Whether a value is the product of another and zero: the first of the logits of two classes."""
+    """Whether a value is the product of another and zero: the first of two-class logits."""
     node = value.producer()
     if node is None or node.op_type != "Mul" or source not in node.inputs:
         return False
@@ -128,7 +129,7 @@ def _is_zero_times(value: ir.Value, source: ir.Value) -> bool:
 
 
 def _is_constant(value: ir.Value) -> bool:
-    """Whether no graph input has a part in a value."""
+    """Whether a value does not depend on any graph input."""
     stack, seen = [value], {value}
     while stack:
         current = stack.pop()
@@ -137,39 +138,39 @@ def _is_constant(value: ir.Value) -> bool:
             if not current.is_initializer():
                 return False
             continue
-        given = [operand for operand in node.inputs if operand is not None and operand not in seen]
-        seen.update(given)
-        stack += given
+        operands = [operand for operand in node.inputs if operand is not None and operand not in seen]
+        seen.update(operands)
+        stack += operands
     return True
 
 
-def _alone(value: ir.Value, source: ir.Value) -> bool:
-    """Whether a value is made from another and constants alone, by activations, arithmetic and reductions."""
+def _made_from_alone(value: ir.Value, source: ir.Value) -> bool:
+    """Whether a value is computed from another and constants alone, by activations, arithmetic and reductions."""
     return made_by(value, source, _MADE_ALONE)
 
 
 def _depends(value: ir.Value, source: ir.Value) -> bool:
-    """Whether a value is made from another."""
+    """Whether a value depends on another."""
     stack, seen = [value], {value}
     while stack:
         current = stack.pop()
         if current is source:
             return True
         node = current.producer()
-        given = [] if node is None else [operand for operand in node.inputs if operand is not None]
-        stack += [operand for operand in given if operand not in seen]
-        seen.update(given)
+        operands = [] if node is None else [operand for operand in node.inputs if operand is not None]
+        stack += [operand for operand in operands if operand not in seen]
+        seen.update(operands)
     return False
 
 
 def _between(value: ir.Value, source: ir.Value) -> tuple[ir.Node, ...]:
-    """The nodes that make a value of another."""
-    found: dict[ir.Node, None] = {}
+    """The nodes that compute a value from another."""
+    nodes: dict[ir.Node, None] = {}
     stack = [value]
     while stack:
         current = stack.pop()
         node = current.producer()
-        if current is not source and node is not None and node not in found and _depends(current, source):
-            found[node] = None
+        if current is not source and node is not None and node not in nodes and _depends(current, source):
+            nodes[node] = None
             stack += [operand for operand in node.inputs if operand is not None]
-    return tuple(found)
+    return tuple(nodes)

@@ -1,4 +1,4 @@
-"""Fresh weights of a head, for another number of outputs: which axes hold its outputs, and who else uses a tensor."""
+"""Fresh weights of a head for a new number of outputs: which axes hold its outputs, and which nodes share a tensor."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .enlarging import enlarging_weight
 from .layers import Layer, Parameter, source_initializer
 from .materialised import materialise
 from .passes.unshare import consumers, feed
+from .upsampling import upsampling_weight
 
 APPEND = "Put a classifier on the outputs instead (`append=True`), or change the head in the source framework."
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}  # the axis of the weight that holds the outputs
 
 
-def enlarge(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
-    """Give a ConvTranspose that enlarges the head's outputs the new number of channels, in place; return a note."""
+def resize_upsampling(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
+    """Give a ConvTranspose that upsamples the head's outputs the new number of channels, in place; return a note."""
     weight, *biases = materialise(graph, layer).parameters
     nodes = {node.name: node for node in graph.graph}
     node = nodes[weight.node]
@@ -27,20 +27,22 @@ def enlarge(graph: ir.Model, layer: Layer, old: int, classes: int) -> str:
     assert source is not None
     assert source.const_value is not None
     array = source.const_value.numpy()
-    made = enlarging_weight(node, array, classes)
-    _replace(graph, nodes, weight, True, made)
+    new_weight = upsampling_weight(node, array, classes)
+    _replace(graph, nodes, weight, True, new_weight)
     for bias in biases:
         extents = [classes if extent == old else extent for extent in bias.shape]
         _replace(graph, nodes, bias, True, np.zeros(extents, np.float32))
-    kept = bool((made[0, 0] == array[0, 0]).all())
-    how = "with the kernel it had" if kept else "by linear interpolation; its weights belonged to the old ones"
-    return f"ConvTranspose {layer.name!r} after the head enlarges the new outputs {how}"
+    same_kernel = bool((new_weight[0, 0] == array[0, 0]).all())
+    method = (
+        "with its old kernel" if same_kernel else "by linear interpolation; its weights belonged to the old outputs"
+    )
+    return f"ConvTranspose {layer.name!r} after the head upsamples the new outputs {method}"
 
 
 def replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.random.Generator, name: str) -> int:
-    """Put fresh parameters in, in place; return the old number of outputs."""
+    """Replace the head's parameters by fresh ones, in place; return the old number of outputs."""
     nodes = {node.name: node for node in graph.graph}
-    every = not _in_turn(graph.graph, head)
+    all_applications = not _are_chained(graph.graph, head)
     weight, *biases = sorted(head.parameters, key=lambda parameter: -len(parameter.shape))
     node = nodes[weight.node]
     if head.op_type in _CONVOLUTIONS and node.attributes.get_int("group", 1) != 1:
@@ -57,10 +59,10 @@ def replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rando
     shape = list(weight.shape)
     shape[axis] = classes
     fan_in = math.prod(shape) // classes
-    if head.op_type == "ConvTranspose":  # each output is a sum over the places that reach it
+    if head.op_type == "ConvTranspose":  # each output is a sum over the positions that contribute to it
         fan_in = max(1, fan_in // math.prod(node.attributes.get_ints("strides", [1])))
     bound = 1 / math.sqrt(fan_in)
-    _replace(graph, nodes, weight, every, rng.uniform(-bound, bound, shape).astype(np.float32))
+    _replace(graph, nodes, weight, all_applications, rng.uniform(-bound, bound, shape).astype(np.float32))
     for bias in biases:
         if bias.size not in (1, old_outputs):
             raise ModelError(f"{name}: bias {bias.name!r} of the head has shape {bias.shape}, not ({old_outputs},).")
@@ -68,15 +70,15 @@ def replace_parameters(graph: ir.Model, head: Layer, classes: int, rng: np.rando
         if bias.size == old_outputs:
             where = extents.index(old_outputs) if old_outputs > 1 else _bias_axis(head, weight, bias)
             extents[where] = classes
-        _replace(graph, nodes, bias, every, np.zeros(extents, np.float32))
+        _replace(graph, nodes, bias, all_applications, np.zeros(extents, np.float32))
     return old_outputs
 
 
 def _is_transposed(node: ir.Node, weight: Parameter, name: str, head: str) -> bool:
-    """Whether the two axes of the weight are swapped on its way to the node.
+    """Whether the two axes of the weight are swapped before it reaches the node.
 
     Raises:
-        ModelError: something other than Identity and Transpose is on the way.
+        ModelError: there is an operator other than Identity and Transpose between them.
     """
     transposed = False
     value = node.inputs[weight.position]
@@ -86,19 +88,19 @@ def _is_transposed(node: ir.Node, weight: Parameter, name: str, head: str) -> bo
         if producer.op_type == "Transpose" and len(weight.shape) == 2:
             transposed ^= list(producer.attributes.get_ints("perm", [1, 0])) == [1, 0]
         elif producer.op_type != "Identity":
-            raise ModelError(f"{name}: the weight of {head!r} reaches it through {producer.op_type}. {APPEND}")
+            raise ModelError(f"{name}: the weight of {head!r} passes through {producer.op_type}. {APPEND}")
         value = producer.inputs[0]
     return transposed
 
 
 def _bias_axis(head: Layer, weight: Parameter, bias: Parameter) -> int:
-    """Axis of the channels in a bias of ones only: before a Conv's spatial axes, else the last."""
+    """Channel axis of a bias whose extents are all 1: before a Conv's spatial axes, else the last axis."""
     spatial = len(weight.shape) - 2 if head.op_type in _CONVOLUTIONS and len(bias.shape) > 1 else 0
     return len(bias.shape) - 1 - spatial
 
 
 def _output_axis(node: ir.Node, weight: Parameter, name: str) -> int:
-    """Axis of a Gemm's or MatMul's weight that holds its outputs, as the node sees it."""
+    """Axis of the outputs in a Gemm's or MatMul's weight, in the layout in which the node reads it."""
     rank, position = len(weight.shape), weight.position
     if rank < 2 or (node.op_type == "Gemm" and position != 1):
         raise ModelError(
@@ -110,11 +112,11 @@ def _output_axis(node: ir.Node, weight: Parameter, name: str) -> int:
     return 0 if node.attributes.get_int("transB", 0) else 1
 
 
-def _in_turn(graph: ir.Graph, head: Layer) -> bool:
-    """Whether an application of the head needs the result of another.
+def _are_chained(graph: ir.Graph, head: Layer) -> bool:
+    """Whether one application of the head depends on the result of another.
 
-    Then the last one alone is the head: the others keep the old weights. Otherwise the logits are made from all of
-    them alike (the branches of a Siamese network), so all get the new ones.
+    If so, only the last one is the head, and the others keep the old weights. Otherwise all of them contribute to the
+    logits in the same way (the branches of a Siamese network), so all get the new weights.
     """
     own = set(head.nodes)
     reached: set[ir.Value] = set()
@@ -127,17 +129,19 @@ def _in_turn(graph: ir.Graph, head: Layer) -> bool:
     return False
 
 
-def _replace(graph: ir.Model, nodes: Mapping[str | None, ir.Node], of: Parameter, every: bool, new: np.ndarray) -> None:
-    """Put a new tensor in place of a parameter: under its name, or a new one where other nodes keep the old tensor.
+def _replace(
+    graph: ir.Model, nodes: Mapping[str | None, ir.Node], parameter: Parameter, all_applications: bool, new: np.ndarray
+) -> None:
+    """Replace a parameter by a new tensor: under its name, or under a new one if other nodes keep the old tensor.
 
     Args:
-        graph: to change.
+        graph: the graph to change.
         nodes: its nodes by name.
-        of: the parameter.
-        every: in all applications of its layer; otherwise in the last.
+        parameter: the parameter.
+        all_applications: replace it in all applications of its layer, else only in the last.
         new: the tensor.
     """
-    uses = [(nodes[name], position) for name, position in (of.uses if every else of.uses[-1:])]
+    uses = [(nodes[name], position) for name, position in (parameter.uses if all_applications else parameter.uses[-1:])]
     value = source_initializer(uses[0][0].inputs[uses[0][1]])
     assert value is not None
     name = value.name or ""

@@ -1,4 +1,4 @@
-"""Which axis of an input holds its channels, as the nodes that read it tell."""
+"""Find the axis of an input that holds its channels, from the nodes that read it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _AXES_STAY = frozenset(
 
 
 def channel_axis(graph: ir.Model, name: str) -> int | None:
-    """The axis of an input that holds channels (features), counted with the batch; None where nothing tells.
+    """The axis of an input that holds channels (features), counted with the batch; None if it cannot be determined.
 
     It is axis 1 of what a convolution or a BatchNormalization or InstanceNormalization reads, and the last axis of what
-    a MatMul, Gemm, recurrent layer or LayerNormalization reads as its data. Arithmetic on each element and Transpose on
-    the way are followed. An input that reaches none of these (it is flattened, say, or averaged first), or of which
-    different readers say different things, tells nothing.
+    a MatMul, Gemm, recurrent layer or LayerNormalization reads as its data. Elementwise arithmetic and Transpose are
+    followed. The axis is undetermined if the input reaches none of these (because it is flattened or averaged first,
+    for example) or if readers disagree.
 
     Args:
         graph: the graph.
-        name: of one of its inputs.
+        name: name of one of its inputs.
     """
     for value in graph.graph.inputs:
         if value.name == name and value.shape is not None and len(value.shape) > 1:
-            found = set(_read_as_channels(value, tuple(range(len(value.shape))), set()))
-            return found.pop() if len(found) == 1 else None
+            axes = set(_read_as_channels(value, tuple(range(len(value.shape))), set()))
+            return axes.pop() if len(axes) == 1 else None
     return None
 
 
 def _read_as_channels(value: ir.Value, axes: tuple[int, ...], seen: set[tuple[int, tuple[int, ...]]]) -> Iterator[int]:
-    """Axes of the input, which are ``axes`` in the order of this value's, that readers take for channels."""
+    """Axes of the input that readers of a value treat as channels; ``axes`` maps the value's axes to the input's."""
     if (id(value), axes) in seen:
         return
     seen.add((id(value), axes))

@@ -1,4 +1,4 @@
-"""Which inputs are ids: rows of a table that the model looks up."""
+"""Find inputs that are ids: row indices of a table that the model looks up."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _SAME_NUMBERS = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze"
 
 
 @dataclass(frozen=True)
-class Table:
-    """What ids are looked up in.
+class LookupTable:
+    """The table in which ids are looked up.
 
     Attributes:
-        name: of the initializer.
-        rows: how many there are.
+        name: name of the initializer.
+        rows: number of rows.
     """
 
     name: str
     rows: int
 
 
-def looked_up(graph: ir.Model, name: str) -> Table | None:
-    """The table that an input's numbers are rows of, the smallest where there are several; None where they are no ids.
+def lookup_table(graph: ir.Model, name: str) -> LookupTable | None:
+    """The table that an input's numbers index, the smallest if there are several; None if they are not ids.
 
-    They are ids where a Gather takes them, unchanged in number (`_SAME_NUMBERS`), as indices into an initializer of two
-    axes, along the first: an embedding.
+    They are ids if a Gather uses them, with unchanged values (`_SAME_NUMBERS`), as indices along the first axis of an
+    initializer with two axes: an embedding.
     """
     for value in graph.graph.inputs:
         if value.name == name:
@@ -35,7 +35,7 @@ def looked_up(graph: ir.Model, name: str) -> Table | None:
     return None
 
 
-def _tables(value: ir.Value, seen: set[int]) -> Iterator[Table]:
+def _tables(value: ir.Value, seen: set[int]) -> Iterator[LookupTable]:
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -49,4 +49,4 @@ def _tables(value: ir.Value, seen: set[int]) -> Iterator[Table]:
                 continue
             rows = table.shape[0]
             if isinstance(rows, int) and (axis is None or axis.as_int() in (0, -2)):
-                yield Table(table.name or "", rows)
+                yield LookupTable(table.name or "", rows)

@@ -1,4 +1,4 @@
-"""What layers are called, by the names of their parameters and nodes."""
+"""Names of layers, derived from the names of their parameters and nodes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from .origins import Origin, telling_names
+from .origins import Origin, naming_parameters
 
-# What a parameter is in its layer, where its name has no other separator than an underscore.
+# The role of a parameter in its layer, for names whose only separator is an underscore.
 _ROLE = re.compile(r"(w|b|weights?|bias|kernel|gamma|beta|scale|shift)(_\d+)?(:\d+)?", re.IGNORECASE)
 _WITHOUT_MEANING = re.compile(r"^(onnx::|_?v_?\d+$|\d+$|val_\d+$|t_?\d+$)")
 
 
 def layer_names(nodes: Sequence[tuple[ir.Node, Sequence[str]]], made_from: Mapping[str, Origin]) -> list[str]:
-    """One unique name per layer; see the module's table of preferences in `_candidates`.
+    """One unique name per layer; see `_candidates` for the order of preference.
 
     Args:
-        nodes: of each layer, its node and its parameters' names.
-        made_from: what initializers were made from, by name.
+        nodes: for each layer, its node and the names of its parameters.
+        made_from: what initializers were computed from, by name.
     """
     candidates = []
     for index, (node, parameters) in enumerate(nodes):
-        telling = [name for item in parameters for name in telling_names(item, made_from.get(item))]
+        telling = [name for item in parameters for name in naming_parameters(item, made_from.get(item))]
         candidates.append(_candidates(node, telling, index))
     counts = [Counter(row[level] for row in candidates) for level in range(3)]
     names: list[str] = []

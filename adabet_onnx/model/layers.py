@@ -1,6 +1,6 @@
-"""Which nodes of a graph are layers, what their parameters are, and where their activation is.
+"""Find the layers of a graph, their parameters and their activations.
 
-A layer is a node with trainable inputs, by a table per operator. Not every float initializer is a parameter:
+A layer is a node with trainable inputs according to a table by operator. Not every float initializer is a parameter:
 bounds of a Clip and running statistics of a BatchNormalization are not.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..showing import clipped, counted, one_line
-from .applications import Applications, Row, is_matrix
-from .grids import is_grid
+from .applications import Applications, LayerNode, is_matrix
+from .expectation_grids import is_expectation_grid
 from .input_values import input_values
 from .layer_names import layer_names
 from .origins import origins
@@ -45,8 +45,8 @@ ELEMENTWISE = frozenset({"Mul", "Add"})
 NORMALISATIONS = frozenset({"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 HEAD_OPERATORS = frozenset({"Gemm", "MatMul", "Conv", "ConvTranspose"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
-_HIDDEN = -1e4  # what is added to hide a token is this or less
-# What an exporter may put between an initializer and the node that uses it.
+_HIDDEN = -1e4  # numbers added to mask a token are at most this
+# Operators that an exporter may put between an initializer and the node that uses it.
 PASSED_THROUGH = frozenset({"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"})
 
 
@@ -57,8 +57,8 @@ class Parameter:
     Attributes:
         name: the initializer's name.
         shape: its shape.
-        node: name of the node that uses it; of the layer's last application, where there are several.
-        position: at which of the node's inputs (an Identity or Transpose may stand between).
+        node: name of the node that uses it, in the layer's last application if there are several.
+        position: its position among the node's inputs (with possibly an Identity or Transpose between).
         earlier: node and position in the layer's other applications.
     """
 
@@ -70,7 +70,7 @@ class Parameter:
 
     @property
     def uses(self) -> tuple[tuple[str, int], ...]:
-        """Node and position in every application of the layer, in their order."""
+        """Node and position in every application of the layer, in graph order."""
         return (*self.earlier, (self.node, self.position))
 
     @property
@@ -91,15 +91,15 @@ class Layer:
     Attributes:
         name: unique in the model; see `name_of`.
         op_type: operator of the node.
-        node: the node's name; of the last application, where there are several.
+        node: name of the node, the last application if there are several.
         parameters: its trainable initializers.
-        activation: name of the value after the bias is added. Of a layer that is applied several times, that of the
-            last application: the one nearest the loss, and the state that is used where the layer is recurrent. It is
-            a value of the graph with one point for each sample, as of any layer.
+        activation: name of the value after the bias is added. For a layer that is applied several times, that of the
+            last application: the one nearest the loss, and the final state of a recurrent layer.
         activation_shape: shape of one sample's activation (without the batch dimension); None if unknown.
         batch_axis: axis of the batch in the activation.
         batch_merged: whether that axis is a product of the batch and something else (batch * tokens).
-        before_batch: how much of the product lies before the batch: 1 for batch * tokens, tokens for tokens * batch.
+        before_batch: the factor of the product that lies before the batch: 1 for batch * tokens, tokens for tokens *
+            batch.
         earlier: names of the nodes of its other applications, in the order of the graph.
     """
 
@@ -133,7 +133,7 @@ class Layer:
         return len(self.earlier) + 1
 
     def holds_matrix(self, parameter: Parameter) -> bool:
-        """Whether one of its parameters is a matrix, which two nodes have in common only on purpose."""
+        """Whether one of its parameters is a matrix, which two nodes share only on purpose."""
         op_type = self.op_type if parameter.node == self.node else "Add"  # of its bias
         return is_matrix(op_type, parameter.position, parameter.shape)
 
@@ -154,8 +154,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A node with parameters, the Add of its bias if there is one, and the value after it."""
+class _LayerCandidate:
+    """A node with parameters, the Add node of its bias if there is one, and the value after it."""
 
     node: ir.Node
     parameters: tuple[Parameter, ...]
@@ -163,73 +163,81 @@ class _Found:
     follower: ir.Node | None = None
 
     @property
-    def row(self) -> Row:
+    def row(self) -> LayerNode:
         own = [parameter for parameter in self.parameters if parameter.node == self.node.name]
         matrix = any(is_matrix(self.node.op_type, parameter.position, parameter.shape) for parameter in own)
-        return Row(self.node, tuple(p.name for p in self.parameters), matrix, self.follower)
+        return LayerNode(self.node, tuple(p.name for p in self.parameters), matrix, self.follower)
 
-    def apart(self) -> tuple[_Found, _Found]:
-        """The node and the Add as layers of their own."""
+    def apart(self) -> tuple[_LayerCandidate, _LayerCandidate]:
+        """The node and the Add node as separate layers."""
         assert self.follower is not None
         own = tuple(parameter for parameter in self.parameters if parameter.node == self.node.name)
         bias = tuple(parameter for parameter in self.parameters if parameter.node == self.follower.name)
-        return _Found(self.node, own, _first_output(self.node)), _Found(self.follower, bias, self.activation)
+        return _LayerCandidate(self.node, own, _first_output(self.node)), _LayerCandidate(
+            self.follower, bias, self.activation
+        )
 
 
 def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """List the layers of a graph in topological order (activation shapes are not filled in).
 
-    A layer that is applied several times stands where its last application does.
+    A layer that is applied several times is listed at the position of its last application.
 
     Args:
         model: graph with unique node names, constants as initializers.
     """
     depends = _depends_on_input(model.graph)
     made_from = origins(model)
-    formulas = {name for name, made in made_from.items() if not made.learned}
-    found = list(_nodes_with_parameters(model.graph, depends, formulas))
-    apart = Applications(model.graph, [each.row for each in found], depends).lone_followers()
-    found = [part for i, each in enumerate(found) for part in (each.apart() if i in apart else (each,))]
-    groups = Applications(model.graph, [each.row for each in found], depends).find()
-    names = layer_names([(found[group[0]].node, _named(found[group[0]])) for group in groups], made_from)
+    formulas = {name for name, origin in made_from.items() if not origin.learned}
+    candidates = list(_nodes_with_parameters(model.graph, depends, formulas))
+    apart = Applications(model.graph, [candidate.row for candidate in candidates], depends).lone_followers()
+    candidates = [
+        piece for i, candidate in enumerate(candidates) for piece in (candidate.apart() if i in apart else (candidate,))
+    ]
+    groups = Applications(model.graph, [candidate.row for candidate in candidates], depends).find()
+    names = layer_names(
+        [(candidates[group[0]].node, _parameter_names(candidates[group[0]])) for group in groups], made_from
+    )
     named = sorted(zip(groups, names, strict=True), key=lambda pair: pair[0][-1])
-    return tuple(_layer(name, [found[i] for i in group]) for group, name in named)
+    return tuple(_layer(name, [candidates[i] for i in group]) for group, name in named)
 
 
-def _nodes_with_parameters(graph: ir.Graph, depends: set[ir.Value], formulas: Collection[str]) -> Iterator[_Found]:
-    taken: set[str] = set()
-    raw = input_values(graph, depends)
+def _nodes_with_parameters(
+    graph: ir.Graph, depends: set[ir.Value], formulas: Collection[str]
+) -> Iterator[_LayerCandidate]:
+    used: set[str] = set()
+    preprocessed = input_values(graph, depends)
     for node in graph:
         assert node.name is not None
-        if node.domain not in ("", "ai.onnx") or node.name in taken or node.op_type not in TRAINABLE:
+        if node.domain not in ("", "ai.onnx") or node.name in used or node.op_type not in TRAINABLE:
             continue
-        parameters = [item for item in _parameters(node, depends, raw) if item.name not in formulas]
+        parameters = [item for item in _parameters(node, depends, preprocessed) if item.name not in formulas]
         if not parameters:
             continue
-        taken.add(node.name)
+        used.add(node.name)
         activation = _first_output(node)
         one_output = _has_one_output(node.op_type, parameters[0])
-        follower = _bias_add(node, activation, depends, raw, one_output)
-        biases = [] if follower is None else list(_parameters(follower, depends, raw, single=one_output))
+        follower = _bias_add(node, activation, depends, preprocessed, one_output)
+        biases = [] if follower is None else list(_parameters(follower, depends, preprocessed, single=one_output))
         biases = [item for item in biases if item.name not in formulas]
         if follower is None or not biases:
-            yield _Found(node, tuple(parameters), activation, None)
+            yield _LayerCandidate(node, tuple(parameters), activation, None)
             continue
         assert follower.name is not None
-        taken.add(follower.name)
-        yield _Found(node, (*parameters, *biases), follower.outputs[0], follower)
+        used.add(follower.name)
+        yield _LayerCandidate(node, (*parameters, *biases), follower.outputs[0], follower)
 
 
-def _named(found: _Found) -> list[str]:
-    return [parameter.name for parameter in found.parameters]
+def _parameter_names(candidate: _LayerCandidate) -> list[str]:
+    return [parameter.name for parameter in candidate.parameters]
 
 
 def _first_output(node: ir.Node) -> ir.Value:
-    return next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may have no first
+    return next((value for value in node.outputs if value.name), node.outputs[0])  # an LSTM may lack the first
 
 
-def _layer(name: str, applications: list[_Found]) -> Layer:
-    """One layer of its applications, in the order of the graph."""
+def _layer(name: str, applications: list[_LayerCandidate]) -> Layer:
+    """A layer from its applications, which are in graph order."""
     *before, last = applications
     parameters = tuple(
         dataclasses.replace(
@@ -250,23 +258,23 @@ def _layer(name: str, applications: list[_Found]) -> Layer:
 
 
 def preprocessing_constants(model: ir.Model) -> tuple[str, ...]:
-    """Names of float tensors of several numbers that normalise the input inside the graph, which are no layer's."""
+    """Names of float tensors of several numbers that preprocess the input inside the graph and belong to no layer."""
     depends = _depends_on_input(model.graph)
-    raw = input_values(model.graph, depends)
-    found: dict[str, None] = {}
+    preprocessed = input_values(model.graph, depends)
+    names: dict[str, None] = {}
     for node in model.graph:
-        if node.op_type in _ELEMENTWISE and any(value in raw for value in node.inputs):
+        if node.op_type in _ELEMENTWISE and any(value in preprocessed for value in node.inputs):
             for value in node.inputs:
                 source = None if value in depends else source_initializer(value)
                 if source is None or source.const_value is None:
                     continue
                 if source.const_value.dtype == ir.DataType.FLOAT and source.const_value.size > 1:
-                    found[source.name or ""] = None
-    return tuple(found)
+                    names[source.name or ""] = None
+    return tuple(names)
 
 
 def source_initializer(value: ir.Value | None) -> ir.Value | None:
-    """The initializer that a value is, or comes from through Identity, Transpose, Reshape, Cast and the like."""
+    """The initializer that a value is, or is derived from through Identity, Transpose, Reshape, Cast and the like."""
     while value is not None:
         if value.is_initializer():
             return value
@@ -278,20 +286,20 @@ def source_initializer(value: ir.Value | None) -> ir.Value | None:
 
 
 def _depends_on_input(graph: ir.Graph) -> set[ir.Value]:
-    """Values that depend on a graph input: everything else is a constant, whatever computes it."""
+    """Values that depend on a graph input; all others are constant, whatever computes them."""
     return dependents(graph, [value for value in graph.inputs if not value.is_initializer()])
 
 
 def _parameters(
-    node: ir.Node, depends: set[ir.Value], raw: set[ir.Value], *, single: bool = False
+    node: ir.Node, depends: set[ir.Value], preprocessed: set[ir.Value], *, single: bool = False
 ) -> Iterator[Parameter]:
     """The node's trainable initializers.
 
     Args:
         node: any node.
         depends: values that depend on a graph input.
-        raw: values that are a graph input still, see `input_values`.
-        single: an elementwise one may hold a single number.
+        preprocessed: preprocessed inputs, see `input_values`.
+        single: whether an elementwise parameter may be a single number.
     """
     inputs = node.inputs
     positions = [position for position in TRAINABLE[node.op_type] if position < len(inputs)]
@@ -310,32 +318,34 @@ def _parameters(
         if tensor.dtype != ir.DataType.FLOAT:
             continue
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
-        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, raw, single):
+        if node.op_type in ("Mul", "Add") and not _is_learned(node, position, shape, preprocessed, single):
             continue
         if node.op_type in ("Mul", "Add") and is_mask(tensor.numpy()):
             continue
         if node.op_type == "Gather" and len(shape) != 2:
             continue
-        if max(shape, default=0) == math.prod(shape) and is_grid(node, position, tensor.numpy()):
+        if max(shape, default=0) == math.prod(shape) and is_expectation_grid(node, position, tensor.numpy()):
             continue
         if node.op_type == "Mul" and is_rotation(node, position, tensor.numpy()):
             continue
         yield Parameter(initializer.name or "", shape, node.name or "", position)
 
 
-def _is_learned(node: ir.Node, position: int, shape: tuple[int, ...], raw: set[ir.Value], single: bool) -> bool:
-    """Whether a tensor in an elementwise Mul or Add is a learned one rather than a constant of a formula.
+def _is_learned(
+    node: ir.Node, position: int, shape: tuple[int, ...], preprocessed: set[ir.Value], single: bool
+) -> bool:
+    """Whether a tensor in an elementwise Mul or Add is learned rather than a constant of a formula.
 
-    A single number is a constant, unless it is a vector with one element that follows a layer of one output; and
-    what is applied to the graph's input, moved or normalised as it may be, is preprocessing.
+    A single number is a constant, unless it is a vector with one element that follows a layer of one output. A tensor
+    applied to a preprocessed graph input is preprocessing.
     """
     other = node.inputs[1 - position]
     enough = math.prod(shape) > 1 or (single and len(shape) > 0)
-    return enough and other is not None and other not in raw
+    return enough and other is not None and other not in preprocessed
 
 
 def is_mask(array: np.ndarray) -> bool:
-    """Whether a tensor hides tokens (a decoder's, of those to come): 0 and far below it, or 0 and 1 in a table."""
+    """Whether a tensor is a mask, such as a decoder's causal mask: numbers 0 and far below 0, or a table of 0 and 1."""
     if array.ndim < 2:
         return False
     hides = bool((array <= _HIDDEN).any() and (array > _HIDDEN).any())
@@ -349,9 +359,9 @@ def _has_one_output(op_type: str, weight: Parameter) -> bool:
 
 
 def _bias_add(
-    node: ir.Node, output: ir.Value, depends: set[ir.Value], raw: set[ir.Value], one_output: bool
+    node: ir.Node, output: ir.Value, depends: set[ir.Value], preprocessed: set[ir.Value], one_output: bool
 ) -> ir.Node | None:
-    """The Add of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
+    """The Add node of a bias that belongs to this node: MatMul + Add, Conv without bias + Add, learned Mul + Add."""
     if node.op_type not in ("MatMul", "Conv", "ConvTranspose", "Mul") or output.is_graph_output():
         return None
     if node.op_type in ("Conv", "ConvTranspose") and len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -359,4 +369,6 @@ def _bias_add(
     consumers = output.consumers()
     if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].graph is not node.graph:
         return None
-    return consumers[0] if any(True for _ in _parameters(consumers[0], depends, raw, single=one_output)) else None
+    return (
+        consumers[0] if any(True for _ in _parameters(consumers[0], depends, preprocessed, single=one_output)) else None
+    )

@@ -1,7 +1,7 @@
-"""What a file of a few bytes may ask for: what no model has is refused before anything native sees it.
+"""Limits on what a file may request: values that no real model has are rejected before native code sees them.
 
-Shape inference and ONNX Runtime divide by strides and groups, and allocate what shapes say; a zero or a size of
-terabytes there may end the process, where no exception can be caught.
+Shape inference and ONNX Runtime divide by strides and groups, and allocate memory according to shapes; a zero or a
+size of terabytes may terminate the process, without an exception that could be caught.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
-from .constant import DIVISIONS
+from .constant_values import DIVISIONS
 from .shapes import Shapes, infer_shapes
 from .uses import input_of
 
 MOST_BYTES = 1 << 30  # of one value at a batch of one
 _BYTES = 4
 _MOST_RANK = 64
-_MOST_DEPTH = 32  # of subgraphs in subgraphs: what checks them calls itself
+_MOST_DEPTH = 32  # of nested subgraphs: their checker is recursive
 _MOST_NUMBER = 2**31 - 1
 _MOST_NUMBERS = 100_000  # in one attribute
-# Attributes that count something.
+# Attributes that are counts.
 _COUNTS = frozenset(
     {
         "block_size",
@@ -42,18 +42,18 @@ _COUNTS = frozenset(
         "strides",
     }
 )
-_MOST_TRIPS = 100_000  # through a loop that collects a value in each, which takes 1.6 kB
-# Convolutions, by where their weight stands, and poolings: onnxruntime ends the process where the ranks do not fit.
+_MOST_TRIPS = 100_000  # of a loop that collects a value in each, which takes 1.6 kB
+# Convolutions, by the position of their weight, and poolings: onnxruntime terminates the process if ranks differ.
 _CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "QLinearConv": 3}
 _POOLINGS = frozenset({"AveragePool", "LpPool", "MaxPool"})
 _MAY_BE_ZERO = frozenset({"block_size"})
 
 
 def check_nodes(proto: onnx.ModelProto, name: str) -> None:
-    """See that attributes are numbers that a model can have, names and comments text, and subgraphs not too deep.
+    """Check that attributes are plausible, names and comments are text, and subgraphs are not nested too deeply.
 
     Raises:
-        ModelError: one is not; the node is named.
+        ModelError: a check fails; the message names the node.
     """
     values = (*proto.graph.input, *proto.graph.output, *proto.graph.value_info)
     _check_text((proto.graph.name, proto.graph.doc_string, *(value.doc_string for value in values)), name)
@@ -61,7 +61,7 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
         for node, depth in all_nodes(graph_nodes):
             _check_text((node.name, node.doc_string, *(graph.name for graph in _graphs(node))), name)
             if depth > _MOST_DEPTH:
-                raise ModelError(f"{name}: subgraphs lie more than {_MOST_DEPTH} deep in each other. Export it again.")
+                raise ModelError(f"{name}: subgraphs are nested more than {_MOST_DEPTH} deep. Export it again.")
             for attribute in node.attribute:
                 wrong = _wrong(attribute)
                 if wrong:
@@ -73,11 +73,11 @@ def check_nodes(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _check_text(texts: Iterable[str | bytes], name: str) -> None:
-    """Protobuf gives bytes where a file does not hold UTF-8, which onnx_ir reads but cannot write again."""
+    """Reject text that is not UTF-8: protobuf returns it as bytes, which onnx_ir reads but cannot write again."""
     for text in texts:
         if isinstance(text, bytes):
             raise ModelError(
-                f"{name} is not a valid ONNX model: the name or comment {text[:80]!r} is not text in UTF-8. It is "
+                f"{name} is not a valid ONNX model: the name or comment {text[:80]!r} is not UTF-8 text. The file is "
                 "damaged: copy or export it again."
             )
 
@@ -97,7 +97,7 @@ def _wrong(attribute: onnx.AttributeProto) -> str | None:
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[onnx.NodeProto, int]]:
-    """Nodes and those in graphs inside them, each with its depth."""
+    """Nodes and those in their subgraphs, each with its depth."""
     stack = [(node, 0) for node in nodes]
     while stack:
         node, depth = stack.pop()
@@ -116,12 +116,12 @@ def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def check_sizes(model: ir.Model, name: str) -> None:
-    """See that no value is larger than any model's, as far as shapes can be inferred, and no integer divided by zero.
+    """Check that no value is implausibly large, as far as shapes can be inferred, and no integer is divided by zero.
 
-    A loop that surely collects more values than memory holds is refused too: that ends ONNX Runtime.
+    A loop that certainly collects more values than memory holds is rejected too: it would terminate ONNX Runtime.
 
     Raises:
-        ModelError: one is, or an extent is negative.
+        ModelError: a check fails, or an extent is negative.
     """
     check_divisions(model, name)
     for node in model.graph.all_nodes():
@@ -131,7 +131,7 @@ def check_sizes(model: ir.Model, name: str) -> None:
                 f"{name}: node {node.name!r} (Loop) collects a value in each of {trips} trips; up to {_MOST_TRIPS} are "
                 "supported. Is a number in the graph wrong?"
             )
-    for propagate in (False, True):  # propagation itself takes memory by a vector's length, so the easy ones go first
+    for propagate in (False, True):  # propagation itself allocates vectors, so check what is known without it first
         shapes = infer_shapes(model, 1, propagate=propagate)
         _check_shapes(shapes, {*model.graph.initializers}, name)
     for node in model.graph:
@@ -139,10 +139,10 @@ def check_sizes(model: ir.Model, name: str) -> None:
 
 
 def check_divisions(model: ir.Model, name: str) -> None:
-    """See that no integer is divided by a constant zero, which ends the process.
+    """Check that no integer is divided by a constant zero, which would terminate the process.
 
     Raises:
-        ModelError: one is; the node is named.
+        ModelError: a node divides by zero; the message names it.
     """
     for node in model.graph.all_nodes():
         if node.op_type in DIVISIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
@@ -157,29 +157,29 @@ def _check_ranks(node: ir.Node, shapes: Shapes, name: str) -> None:
     """Check that a convolution or pooling has as many axes as its input."""
     if node.domain or not node.inputs or node.inputs[0] is None:
         return
-    wanted = None
+    kernel_rank = None
     if node.op_type in _CONVOLUTIONS:
-        place = _CONVOLUTIONS[node.op_type]
-        weight = input_of(node, place)
+        position = _CONVOLUTIONS[node.op_type]
+        weight = input_of(node, position)
         kernel = shapes.get(weight.name or "") if weight is not None else None
-        wanted = None if kernel is None else len(kernel)
+        kernel_rank = None if kernel is None else len(kernel)
     elif node.op_type in _POOLINGS and "kernel_shape" in node.attributes:
-        wanted = 2 + len(node.attributes["kernel_shape"].as_ints())
-    given = shapes.get(node.inputs[0].name or "")
-    if given is None or wanted is None or len(given) == wanted:
+        kernel_rank = 2 + len(node.attributes["kernel_shape"].as_ints())
+    shape = shapes.get(node.inputs[0].name or "")
+    if shape is None or kernel_rank is None or len(shape) == kernel_rank:
         return
-    what = "Export it again."
-    if node.inputs[0].is_graph_input() and len(given) == wanted - 1:
-        extents = ", ".join(map(str, given))
-        what = f"Is the input a sample without a batch? Export the model with an input of shape (1, {extents})."
+    advice = "Export it again."
+    if node.inputs[0].is_graph_input() and len(shape) == kernel_rank - 1:
+        extents = ", ".join(map(str, shape))
+        advice = f"Is the input a sample without a batch? Export the model with an input of shape (1, {extents})."
     raise ModelError(
-        f"{name}: node {node.name!r} ({node.op_type}) has a kernel for {wanted} dimensions, batch and channels among "
-        f"them, and takes in {node.inputs[0].name!r}, which has {len(given)}. {what}"
+        f"{name}: node {node.name!r} ({node.op_type}) has a kernel for {kernel_rank} dimensions, including batch and "
+        f"channels, but its input {node.inputs[0].name!r} has {len(shape)}. {advice}"
     )
 
 
 def _collected(node: ir.Node) -> int:
-    """Trips through a loop that collects values, where no condition can end it earlier; else 0."""
+    """Number of trips of a loop that collects values and that no condition can end earlier; else 0."""
     if node.op_type != "Loop" or node.domain not in ("", "ai.onnx"):
         return 0
     attribute = node.attributes.get("body")
@@ -191,10 +191,10 @@ def _collected(node: ir.Node) -> int:
         return 0
     if trips is None or trips.size != 1 or not trips.dtype.is_integer():
         return 0
-    on, made = body.outputs[0], body.outputs[0].producer()
-    while made is not None and made.op_type == "Identity" and made.inputs[0] is not None:
-        on, made = made.inputs[0], made.inputs[0].producer()
-    certain = on is body.inputs[1] or ir.convenience.get_const_tensor(on) is not None
+    condition, producer = body.outputs[0], body.outputs[0].producer()
+    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
+        condition, producer = producer.inputs[0], producer.inputs[0].producer()
+    certain = condition is body.inputs[1] or ir.convenience.get_const_tensor(condition) is not None
     return int(trips.numpy().reshape(-1)[0]) if certain else 0
 
 

@@ -1,4 +1,4 @@
-"""Memory of a run, predicted from which values are alive at the same time."""
+"""Predict the memory of a run from the values that are alive at the same time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .shapes import infer_shapes
 from .uses import reads
 
 _BYTES = 4  # float32; the few integer values of a graph are small
-# Nodes whose result lies in the same memory as their input.
+# Nodes whose result shares the memory of their input.
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 
 
 def forward_bytes(model: ir.Model, *, batch: int) -> int:
-    """Peak bytes of activations alive at once when the nodes run in the order they stand in.
+    """Peak bytes of simultaneously live activations when the nodes run in graph order.
 
-    Values of unknown shape count as nothing.
+    Values of unknown shape count as zero bytes.
 
     Args:
         model: a graph in topological order.
@@ -33,21 +33,21 @@ def forward_bytes(model: ir.Model, *, batch: int) -> int:
 def peak_bytes(
     graph: ir.Graph, order: Sequence[ir.Node], size: Callable[[ir.Value], int], *, inputs_stay: bool = False
 ) -> int:
-    """Peak bytes alive at once when the nodes run in an order.
+    """Peak bytes of simultaneously live values when the nodes run in a given order.
 
-    A value lives from the node that makes it to the last one that uses it, an output to the end; what a node reads and
-    what it writes are alive together. Weights are not counted.
+    A value lives from the node that produces it to the last one that uses it, an output to the end; a node's inputs and
+    outputs are alive together. Weights are not counted.
 
     Args:
         graph: the graph.
         order: its nodes.
-        size: bytes of a value.
-        inputs_stay: whether inputs are held to the end, as by a caller.
+        size: returns the bytes of a value.
+        inputs_stay: whether inputs live to the end, as when the caller holds them.
     """
-    at = {node: index for index, node in enumerate(order)}
+    index_of = {node: index for index, node in enumerate(order)}
     owner: dict[ir.Value, ir.Value] = {}
     last_use: dict[ir.Value, int] = {}
-    for node, index in at.items():
+    for node, index in index_of.items():
         first = node.inputs[0] if node.inputs else None
         if node.op_type in VIEWS and first is not None:
             owner[node.outputs[0]] = owner.get(first, first)
@@ -68,7 +68,7 @@ def peak_bytes(
 
     for value in graph.inputs:
         begin(value)
-    for node, index in at.items():
+    for node, index in index_of.items():
         for value in node.outputs:
             if value in last_use and value not in owner:
                 begin(value)

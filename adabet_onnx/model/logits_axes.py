@@ -1,4 +1,4 @@
-"""What the axes of the logits are: which one is the batch, and which one holds the classes."""
+"""The axes of the logits: which one is the batch, and which one holds the classes."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError, UsageError
+from .alternative_logits import AlternativeLogits, find_alternative
 from .dims import Dim, Dims, batch_axis, times
-from .earlier import Earlier, earlier_value
-from .enlarging import head_and_enlarging
 from .head_axis import head_axis
 from .open import Model
 from .probabilities import tail_of
 from .shapes import BATCH, infer_shapes, measured_shapes
+from .upsampling import head_and_upsampling
 
-_INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that a multiple of one shows
+_INFERRED = (7919, 7907)  # batch sizes at which shapes are compared: large primes, so that multiples are recognised
 _MEASURED = (2, 3)
 _UNKNOWN = "?"
 _HAS = "has an axis for the batch alone"
 
 
 def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
-    """Which axis of the logits holds the classes.
+    """Determine the axis of the logits that holds the classes.
 
-    Accepts, for cross-entropy, two axes or more: the classes are axis 1 of (N, C) and of (N, C, H, W), the last one of
-    (N, steps, C), and whatever was ``given``. No other loss has classes: None.
-
-    Rejects one output per sample, (N,), an axis that is not there, and the batch's.
+    For cross-entropy, it is the given axis, or else axis 1 of (N, C) and of (N, C, H, W) and the last one of
+    (N, steps, C). Other losses have no classes: None.
 
     Args:
-        shape: of the logits, the batch first.
-        given: the axis, counted from the end where it is negative; None: as above.
-        loss: to be computed.
+        shape: shape of the logits, the batch first.
+        given: the axis, counted from the end if negative; None: as above.
+        loss: name of the loss.
 
     Raises:
-        UsageError: what is rejected, or an axis is given for a loss without classes.
+        UsageError: there is one output per sample, (N,), the axis does not exist or is the batch's, or an axis is given
+            for a loss without classes.
     """
     if loss != "cross-entropy":
         if given is not None:
@@ -44,24 +43,24 @@ def class_axis(shape: Dims, given: int | None, loss: str) -> int | None:
         return None
     if len(shape) < 2:
         raise UsageError(
-            f"cross-entropy needs a logit per class, but the logits have shape {written(shape)}. Use "
-            "`loss='bce-with-logits'` for one output that tells two classes apart, or mse or l1 for a number."
+            f"cross-entropy needs a logit per class, but the logits have shape {shape_text(shape)}. Use "
+            "`loss='bce-with-logits'` for one output that separates two classes, or mse or l1 for a number."
         )
     if given is None:
         return 2 if len(shape) == 3 else 1
     axis = given % len(shape) if -len(shape) <= given < len(shape) else 0
     if axis == 0:
         raise UsageError(
-            f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {written(shape)}, not {given}."
+            f"the class axis must be from 1 to {len(shape) - 1} for logits of shape {shape_text(shape)}, not {given}."
         )
     return axis
 
 
 def softmax_axis(model: Model) -> int | None:
-    """The axis of the classes in the logits, the batch first, as the model's own Softmax over them tells.
+    """The class axis of the logits, the batch first, according to the model's own Softmax.
 
-    Accepts a Softmax or LogSoftmax of the logits, in whatever form (`tail_of`), over one axis that is longer than 1,
-    not the batch's; and what a file says whose Softmax gave way to a new head. None where neither tells.
+    It is the axis of a Softmax or LogSoftmax of the logits, in any form (`tail_of`), if it is longer than 1 and not the
+    batch's; or the axis recorded in a file whose Softmax was removed for a new head. None without either.
     """
     stored = model.metadata("class_axis")
     if isinstance(stored, dict) and stored.get("logits") == model.logits and type(stored.get("axis")) is int:
@@ -75,23 +74,23 @@ def softmax_axis(model: Model) -> int | None:
     except ModelError:
         return None
     rank = len(axes.shape)
-    found = {axis % rank for axis in over if -rank <= axis < rank}
-    long = {axis for axis in found if axes.shape[axis] != 1} or found
+    positive = {axis % rank for axis in over if -rank <= axis < rank}
+    long = {axis for axis in positive if axes.shape[axis] != 1} or positive
     if axes.batch is None or len(long) != 1 or axes.batch in long:
         return None
     return axes.order.index(long.pop())
 
 
-def told_axis(model: Model) -> int | None:
-    """The axis of the classes in the logits, the batch first, where the model tells that it is not the usual one.
+def detected_class_axis(model: Model) -> int | None:
+    """The class axis of the logits, the batch first, if the model shows that it is not the default.
 
-    The model's own Softmax tells (`softmax_axis`), or else the head does, whose outputs lie along another axis than
-    `class_axis` takes: axis 1 of (N, C, steps), the last one of (N, H, W, C).
+    It is the axis of the model's own Softmax (`softmax_axis`), or else the axis of the head's outputs if that differs
+    from the default of `class_axis`: axis 1 of (N, C, steps), the last one of (N, H, W, C).
     """
-    told = softmax_axis(model)
-    if told is not None:
-        return told
-    head, enlarging = head_and_enlarging(model.layers, model.graph.graph)
+    axis_of_softmax = softmax_axis(model)
+    if axis_of_softmax is not None:
+        return axis_of_softmax
+    head, upsampling = head_and_upsampling(model.layers, model.graph.graph)
     if head is None:
         return None
     try:
@@ -100,47 +99,52 @@ def told_axis(model: Model) -> int | None:
         return None
     if axes.batch is None or len(axes.shape) < 3:
         return None
-    found = head_axis(model.graph.graph, (head, *enlarging), model.logits, infer_shapes(model.graph, _INFERRED[0]))
-    if found is None or found == axes.batch:
+    axis_of_head = head_axis(
+        model.graph.graph, (head, *upsampling), model.logits, infer_shapes(model.graph, _INFERRED[0])
+    )
+    if axis_of_head is None or axis_of_head == axes.batch:
         return None
-    at = axes.order.index(found)
-    return None if at == class_axis(axes.batch_first(model.name), None, "cross-entropy") else at
+    axis = axes.order.index(axis_of_head)
+    return None if axis == class_axis(axes.batch_first(model.name), None, "cross-entropy") else axis
 
 
 def label_shape(shape: Dims, axis: int | None) -> Dims:
-    """Shape of the labels for logits of this shape: without the classes' axis, or the same where there are none."""
+    """Shape of the labels for logits of this shape: without the class axis, or the same shape if there is none."""
     return tuple(extent for i, extent in enumerate(shape) if i != axis)
 
 
 @dataclass(frozen=True)
-class Axes:
+class LogitsAxes:
     """The axes of a model's logits.
 
     Attributes:
         logits: their name.
-        shape: as the model gives them: ``N`` is the batch, ``26*N`` a multiple of it, ``?`` something else that grows.
-        batch: the batch's axis; None where it has none of its own.
-        earlier: then, a value that would do for the logits; None if there is none.
+        shape: their shape: ``N`` is the batch, ``26*N`` a multiple of it, ``?`` another extent that grows with it.
+        batch: the axis of the batch; None if no axis is the batch alone.
+        alternative: in that case, another value that could serve as the logits; None if there is none.
     """
 
     logits: str
     shape: tuple[Dim, ...]
     batch: int | None
-    earlier: Earlier | None = None
+    alternative: AlternativeLogits | None = None
 
     def batch_first(self, name: str) -> Dims:
-        """The shape with the batch first, as a loss takes it.
+        """The shape with the batch first, as a loss needs it.
+
+        Args:
+            name: name of the model, for messages.
 
         Raises:
-            ModelError: the batch has no axis of its own. ``name`` is the model's.
+            ModelError: no axis is the batch alone.
         """
         if self.batch is None:
-            none = "No value before them that a layer makes has an axis for the batch alone: e"
-            instead = none if self.earlier is None else f"{self.earlier.remedy(name, _HAS)} Or e"
+            none = "No layer output before them has an axis for the batch alone: e"
+            instead = none if self.alternative is None else f"{self.alternative.remedy(name, _HAS)} Or e"
             raise ModelError(
-                f"{name}: the logits {self.logits!r} have shape {written(self.shape)} for a batch of N: {self._why()}, "
-                f"so which of them belong to which sample cannot be told. {instead}xport the model so that its output "
-                "has one."
+                f"{name}: the logits {self.logits!r} have shape {shape_text(self.shape)} for a batch of N: "
+                f"{self._why()}, so it is unclear which of them belong to which sample. {instead}xport the model so "
+                "that its output has such an axis."
             )
         return (BATCH, *(extent for axis, extent in enumerate(self.shape) if axis != self.batch))
 
@@ -157,15 +161,15 @@ class Axes:
         return "several axes grow with the batch" if growing > 1 else "the batch is merged with another axis"
 
 
-def axes_of(model: ir.Model, logits: str) -> Axes:
-    """Find the axes of the logits, from their shape at two batch sizes: inferred, or else measured in runs on zeros.
+def axes_of(model: ir.Model, logits: str) -> LogitsAxes:
+    """Find the axes of the logits from their shape at two batch sizes, inferred or else measured in runs on zeros.
 
     Args:
         model: a graph whose inputs are fixed but for the batch, ``N``.
         logits: name of a value of it.
 
     Raises:
-        ModelError: neither inference nor a run tells the shape.
+        ModelError: neither inference nor a run yields the shape.
     """
     sizes = _INFERRED
     first, second = (infer_shapes(model, size).get(logits) for size in sizes)
@@ -180,11 +184,11 @@ def axes_of(model: ir.Model, logits: str) -> Axes:
     axis = batch_axis(first, second, sizes)
     same = len(first) == len(second)
     shape = tuple(_extent(a, b, sizes) for a, b in zip(first, second, strict=True)) if same else (_UNKNOWN,)
-    return Axes(logits, shape, axis, None if axis is not None else earlier_value(model, logits))
+    return LogitsAxes(logits, shape, axis, None if axis is not None else find_alternative(model, logits))
 
 
-def written(shape: Sequence[Dim]) -> str:
-    """A shape as it is written in messages: ``(N, 26, 37)``."""
+def shape_text(shape: Sequence[Dim]) -> str:
+    """A shape as text for messages: ``(N, 26, 37)``."""
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 

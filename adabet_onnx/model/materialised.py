@@ -1,4 +1,4 @@
-"""Weights as their nodes see them: without the Reshape, Transpose or Squeeze of constants that is on the way."""
+"""Store weights in the form in which their nodes read them, without a Reshape, Transpose or Squeeze in between."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import dataclasses
 import numpy as np
 import onnx_ir as ir
 
-from .constant import evaluate
+from .constant_values import evaluate
 from .layers import Layer, Parameter, source_initializer
 from .passes.unshare import consumers
 from .passes.unused import RemoveUnused
 
 
 def materialise(graph: ir.Model, layer: Layer) -> Layer:
-    """Put a layer's weights in front of its nodes in the form that these take them in, in place; unused nodes go.
+    """Replace a layer's weights by the form in which its nodes read them, in place; unused nodes are removed.
 
-    A weight behind an Identity, or a matrix behind a plain transposition, stays where it is. One that other nodes
-    use too stays for them, and the layer gets its own under another name.
+    A weight behind an Identity, or a matrix behind a plain transposition, is left unchanged. A weight that other nodes
+    use too is kept for them, and the layer gets a copy under another name.
 
     Args:
-        graph: of the layer; parameters of nodes that it has no longer are left out.
-        layer: as `find_layers` gives it.
+        graph: the graph of the layer; parameters whose node no longer exists are omitted.
+        layer: a layer from `find_layers`.
 
     Returns:
-        The layer with its parameters as they are now.
+        The layer with its updated parameters.
     """
     nodes = {node.name: node for node in graph.graph}
-    kept = [parameter for parameter in layer.parameters if parameter.node in nodes]
-    made = tuple(_materialised(graph, nodes, each) for each in kept)
-    RemoveUnused()(graph)  # what was on the way
-    return dataclasses.replace(layer, parameters=made)
+    remaining = [parameter for parameter in layer.parameters if parameter.node in nodes]
+    materialised = tuple(_materialised(graph, nodes, parameter) for parameter in remaining)
+    RemoveUnused()(graph)  # the nodes in between
+    return dataclasses.replace(layer, parameters=materialised)
 
 
 def _materialised(graph: ir.Model, nodes: dict[str | None, ir.Node], parameter: Parameter) -> Parameter:
@@ -56,14 +56,14 @@ def _materialised(graph: ir.Model, nodes: dict[str | None, ir.Node], parameter: 
 
 
 def _is_plain(value: ir.Value, rank: int) -> bool:
-    """Whether nothing but Identity and transpositions of a matrix is between a value and its initializer."""
+    """Whether only Identity and transpositions of a matrix lie between a value and its initializer."""
     current: ir.Value | None = value
     while current is not None and not current.is_initializer():
         node = current.producer()
         if node is None:
             return False
-        turned = node.op_type == "Transpose" and rank == 2
-        if not turned and node.op_type != "Identity":
+        transposed = node.op_type == "Transpose" and rank == 2
+        if not transposed and node.op_type != "Identity":
             return False
         current = node.inputs[0]
     return current is not None

@@ -1,10 +1,10 @@
-"""Opening a model: from a file or ModelProto to a graph the rest of the package can rely on.
+"""Open a model: from a file or ModelProto to a graph that the rest of the package can rely on.
 
 An opened model has: IR version 4 to 10 and opset 12 to 21 (what onnxruntime-training 1.19.2 reads), float32
-weights, initializers that are not graph inputs, no local functions, unique node names, weights that
-came as Constant nodes as initializers, a dynamic batch dimension ``N``, known activation shapes, and one output:
-the logits, or something made from them (then there may be more outputs that are made from the same logits alone).
-Nodes and initializers keep their names; nothing is rewritten for training yet (that is `prepare`).
+weights, initializers that are not graph inputs, no local functions, unique node names, weights stored as initializers
+rather than Constant nodes, a dynamic batch dimension ``N``, known activation shapes, and one output: the logits, or a
+value computed from them (with possibly more outputs that are computed from the same logits alone). Nodes and
+initializers keep their names; rewrites for training come later (see `prepare`).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ..runtime import MOST_BYTES, in_memory
 from ..showing import clipped, counted, file_name, html_table, named, one_line
 from ..sizes import size_text
 from .activations import with_shapes
-from .bindings import Binding, noted, read_bindings
-from .door import name_of, through
-from .enlarging import head_of
-from .equal_weights import copies
-from .folded import folded_note
+from .bindings import Binding, read_bindings, recorded_bindings
+from .call_arguments import OpeningArguments, complete_calls, complete_calls_in_errors, opening_arguments
+from .equal_weights import equal_weight_notes
+from .error_context import error_context, name_of
+from .folded_norms import folded_note
 from .frozen import Frozen, frozen_weights
-from .given import Given, calls_keep, given_arguments, with_given
 from .layers import Layer, find_layers
 from .liveness import weight_bytes
 from .logits import find_logits
 from .metadata import get_metadata
-from .opening import named_before, normalise
-from .origins import parted
-from .quantised_form import Quantised, as_it_came
+from .opening_steps import normalise, recorded_logits
+from .origins import untied_weight_notes
+from .quantised_form import Quantised, keep_quantised
 from .reading import read
+from .upsampling import head_of
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model | Model"
 
@@ -64,18 +64,17 @@ class Model:
     """An opened model.
 
     Attributes:
-        name: what messages call it (the path, ``<ModelProto>`` or ``<bytes>``).
-        sha256: of the file followed by its external data files in order of name; of the serialised bytes for a
-            ModelProto. Where ``logits``, ``dims`` or ``bind`` were given, of that and them.
-        graph: the graph (treat it as read-only; ``clone`` it to change it).
+        name: its name in messages (the path, ``<ModelProto>`` or ``<bytes>``).
+        sha256: hash of the file followed by its external data files in order of name, or of the serialised bytes for a
+            ModelProto. If ``logits``, ``dims`` or ``bind`` were given, the hash covers them too.
+        graph: the graph (read-only; ``clone`` it to make changes).
         layers: the layers in topological order.
         logits: name of the value a loss is computed from (before a final Softmax).
         inputs: the graph's inputs.
-        notes: what was changed on opening, a sentence each.
-        doubt: why the logits may be probabilities, from which no cross-entropy is to be computed; None if there is
-            no doubt.
-        bound: the values that ``bind`` gave to inputs, as results note them (see `bindings`); None if there are none.
-        quantised: the file's graph with its quantised numbers, by which predictions are made; None where it has none.
+        notes: the changes made on opening, a sentence each.
+        doubt: why the logits may be probabilities, which are unsuitable for cross-entropy; None without doubt.
+        bound: the values of inputs given by ``bind``, in recorded form (see `bindings`); None if there are none.
+        quantised: the file's graph with quantised numbers, which makes the predictions; None if it is not quantised.
 
     Example:
         >>> from adabet_onnx import open_model
@@ -113,7 +112,7 @@ class Model:
 
     @property
     def frozen(self) -> tuple[Frozen, ...]:
-        """Weights that belong to no layer, so that they stay as they are whatever is selected."""
+        """Weights that belong to no layer, so that no selection trains them."""
         return frozen_weights(self.graph, self.layers, self.logits)
 
     @property
@@ -148,14 +147,14 @@ class Model:
         return f"{counted(len(self.layers), 'layer')}, {counted(self.parameter_count, 'parameter')}"
 
     def metadata(self, key: str) -> Any:
-        """The value of one of our metadata entries (JSON), or None if absent or unreadable."""
+        """The value of a metadata entry of this package (JSON), or None if absent or unreadable."""
         return get_metadata(self.graph, key)
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name.
+        """The layer with a name.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such layer.
         """
         for layer in self.layers:
             if layer.name == name:
@@ -163,15 +162,15 @@ class Model:
         raise UsageError(f"{self.name} has no layer {name!r}; `model.layers` lists them.")
 
     def proto(self) -> onnx.ModelProto:
-        """The graph as a ModelProto of its own.
+        """The graph as a new ModelProto.
 
         Raises:
-            ModelError: its weights are 2 GB and more, which no ModelProto holds.
+            ModelError: its weights are 2 GB or more, too many for a ModelProto.
         """
         if weight_bytes(self.graph) >= MOST_BYTES:
             raise ModelError(
-                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to hand over in memory "
-                "(2 GB at most). It can be inspected, scored and written by `save_model`, not trained."
+                f"{self.name} has {size_text(weight_bytes(self.graph))} of weights, too many to pass in memory (2 GB "
+                "at most). It can be inspected, scored and written by `save_model`, but not trained."
             )
         return ir.to_proto(in_memory(self.graph))
 
@@ -188,23 +187,24 @@ def open_model(
 
     Args:
         source: path of an ``.onnx`` file (external data beside it is read), its bytes, an ``onnx.ModelProto`` or an
-            ``onnx_ir.Model``. An opened model is returned as it is.
-        logits: which output, or value inside, a loss is to be computed from, where the model has several outputs. A
-            Softmax or Sigmoid that ends in it is no obstacle. Outputs that are made from it alone, by a Softmax say,
-            stay. It is written into the graph's metadata, so that the file that is made of it is opened likewise.
-        dims: sizes of dimensions other than the batch that the file leaves open, by name: ``{"sequence": 64}``; where
-            one has no name, by ``INPUT:AXIS``.
-        bind: values of inputs that are no data, by name: ``{"sr": 16000}``; a number (for the whole input, whatever its
-            shape), an array, or the path of a file with one. See `bindings`. Such an input is gone from the graph. Of
-            itself, the state of a recurrent network becomes zeros, and a bool called ``training`` false.
+            ``onnx_ir.Model``. An opened model is returned unchanged.
+        logits: the output, or value inside, that a loss is computed from, if the model has several outputs. It may be
+            the result of a Softmax or Sigmoid. Outputs computed from it alone, for example by a Softmax, stay. The
+            choice is written into the graph's metadata, so that files made from the model are opened the same way.
+        dims: sizes of dimensions other than the batch that the file leaves open, by name: ``{"sequence": 64}``; by
+            ``INPUT:AXIS`` for a dimension without a name.
+        bind: values of inputs that are not data, by name: ``{"sr": 16000}``; a number (for the whole input, whatever
+            its shape), an array, or the path of a file with one. See `bindings`. Such inputs are removed from the
+            graph. By default, the state of a recurrent network is bound to zeros, and a bool named ``training`` to
+            false.
 
     Returns:
         The model with its layers.
 
     Raises:
-        ModelError: the file is missing, empty, truncated, not ONNX, invalid, no network (a tree ensemble, say), has
-            operators of ONNX Runtime's own that cannot be taken apart, or its graph cannot be handled; the message says
-            what to do.
+        ModelError: the file is missing, empty, truncated, not ONNX, invalid, not a network (a tree ensemble, for
+            example), has operators specific to ONNX Runtime that cannot be decomposed, or its graph cannot be handled;
+            the message says what to do.
         UsageError: ``logits``, ``dims`` or ``bind`` do not fit the model, or are given for an opened one.
 
     Example:
@@ -215,21 +215,21 @@ def open_model(
     """
     if isinstance(source, Model):
         if logits is not None or dims or bind:
-            raise UsageError(f"{source.name} is open already: give logits, dims and bind when opening the file.")
+            raise UsageError(f"{source.name} is already open: give logits, dims and bind when opening the file.")
         return source
     if isinstance(source, ir.Model):
         source = _as_proto(source)
     name, values = name_of(source), read_bindings(bind)
-    given = given_arguments(logits, dims, noted(values))
-    with through(name, "opening"), calls_keep(given):
+    given = opening_arguments(logits, dims, recorded_bindings(values))
+    with error_context(name, "opening"), complete_calls_in_errors(given):
         return _open(source, logits, dims, values, given)
 
 
 def _as_proto(graph: ir.Model) -> onnx.ModelProto:
-    """With weights that lie in files brought into memory.
+    """Serialise a graph, with weights in external files loaded into memory.
 
     Raises:
-        ModelError: they are too many, or cannot be read.
+        ModelError: the weights are too many, or cannot be read.
     """
     try:
         if weight_bytes(graph) >= MOST_BYTES:
@@ -244,39 +244,41 @@ def _open(
     logits: str | None,
     dims: Mapping[str, int] | None,
     bind: Mapping[str, Binding],
-    given: Given,
+    given: OpeningArguments,
 ) -> Model:
-    found = read(source)
+    source_model = read(source)
     notes: list[str] = []
-    graph, chosen, before = normalise(found, logits, dims or {}, bind, notes)
-    value = find_logits(graph, found.name, chosen, named=named_before(graph) == chosen, notes=notes)
-    layers = with_shapes(graph, find_layers(graph), found.name, dims or {}, notes)
+    graph, chosen, before = normalise(source_model, logits, dims or {}, bind, notes)
+    logits_value = find_logits(graph, source_model.name, chosen, named=recorded_logits(graph) == chosen, notes=notes)
+    layers = with_shapes(graph, find_layers(graph), source_model.name, dims or {}, notes)
     if not layers:
-        raise ModelError(f"{found.name} has no layer with float32 parameters, so there is nothing to select or train.")
+        raise ModelError(
+            f"{source_model.name} has no layer with float32 parameters, so there is nothing to select or train."
+        )
     names = list(dict.fromkeys(item.name for layer in layers for item in layer.parameters))
-    notes += [*parted(graph, names), *copies(graph, names)]
+    notes += [*untied_weight_notes(graph, names), *equal_weight_notes(graph, names)]
     note = folded_note(layers, graph.producer_name)
     if note is not None:
         notes.append(note)
-    notes = [with_given(note, given) for note in notes]
+    notes = [complete_calls(note, given) for note in notes]
     inputs = tuple(_tensor(value) for value in graph.graph.inputs)
-    digest = _with_choices(found.sha256, logits, dims, bind)
+    digest = _with_choices(source_model.sha256, logits, dims, bind)
     return Model(
-        found.name,
+        source_model.name,
         digest,
         graph,
         layers,
-        value.name,
+        logits_value.name,
         inputs,
         tuple(notes),
-        value.doubt,
-        noted(bind),
-        as_it_came(before, graph, value.name),
+        logits_value.doubt,
+        recorded_bindings(bind),
+        keep_quantised(before, graph, logits_value.name),
     )
 
 
 def _with_choices(sha256: str, logits: str | None, dims: Mapping[str, int] | None, bind: Mapping[str, Binding]) -> str:
-    """One file opened in two ways is two models: selections for one do not fit the other."""
+    """The hash of a file and of the options it was opened with: selections for other options do not fit."""
     if logits is None and not dims and not bind:
         return sha256
     values = [[[name, *bind[name].digest] for name in sorted(bind)]] if bind else []

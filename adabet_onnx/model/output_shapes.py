@@ -1,4 +1,4 @@
-"""Shapes and types of outputs that say none, as some exporters leave them and as a value inside the graph has them."""
+"""Determine missing shapes and types of outputs, which some exporters omit and inner values of the graph lack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError, RuntimeMissingError
-from .earlier import earlier_value
+from .alternative_logits import find_alternative
 from .shapes import BATCH, Shapes, infer_shapes, infer_types, measured_shapes
 
 _BATCHES = (2, 3)
@@ -17,7 +17,7 @@ _BATCHES = (2, 3)
 
 @contextlib.contextmanager
 def completed(proto: onnx.ModelProto) -> Iterator[None]:
-    """For a while, outputs without a shape or type have some: onnx's checker wants that, onnxruntime does not."""
+    """Temporarily give outputs without a shape or type some: onnx's checker requires them, onnxruntime does not."""
     bare = [value for value in proto.graph.output if not value.type.WhichOneof("value")]
     shapeless = [value for value in proto.graph.output if _has_no_shape(value)]
     for value in bare:
@@ -37,8 +37,8 @@ def _has_no_shape(value: onnx.ValueInfoProto) -> bool:
     return value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
 
 
-def state_types(model: ir.Model) -> None:
-    """Give every output without an element type one, in place: inferred, or else float32, as logits are.
+def set_output_types(model: ir.Model) -> None:
+    """Set missing element types of outputs, in place: the inferred type, or else float32.
 
     Raises:
         ModelError: the graph contradicts itself.
@@ -48,25 +48,25 @@ def state_types(model: ir.Model) -> None:
         return
     shapes = [value.shape for value in bare]
     for value in bare:
-        value.type = value.shape = None  # a shape alone cannot be written
+        value.type = value.shape = None  # a shape without a type cannot be serialised
     inferred = infer_types(model)
     for value, shape in zip(bare, shapes, strict=True):
         value.dtype = ir.DataType(inferred.get(value.name or "", ir.DataType.FLOAT))
         value.shape = shape
 
 
-def state_shapes(model: ir.Model, name: str) -> None:
-    """Give every output the shape it has, in place: inferred, or else measured in a run.
+def set_output_shapes(model: ir.Model, name: str) -> None:
+    """Set the shape of every output, in place: inferred, or else measured in a run.
 
-    A dimension that is as large as the batch at two batch sizes is the batch, ``N``, whichever it is; others that
-    differ stay open. What the file says of an output may be wrong; it counts where nothing else tells.
+    A dimension that equals the batch size at two batch sizes becomes ``N``; others that differ stay open. The file's
+    own statement may be wrong and is used only if there is no other source.
 
     Args:
         model: a graph whose inputs are fixed but for the batch, ``N``.
         name: of the model, for messages.
 
     Raises:
-        ModelError: the file says no shape, and neither inference nor a run tells.
+        ModelError: the file states no shape, and neither inference nor a run yields one.
     """
     for value in model.graph.outputs:
         if not value.name:
@@ -79,8 +79,8 @@ def state_shapes(model: ir.Model, name: str) -> None:
             value.shape = ir.Shape([extent if isinstance(extent, int) else None for extent in value.shape])
             continue
         if len(small) != len(large):
-            earlier = earlier_value(model, value.name)
-            instead = "E" if earlier is None else earlier.remedy(name, "has") + " Or e"
+            alternative = find_alternative(model, value.name)
+            instead = "E" if alternative is None else alternative.remedy(name, "has") + " Or e"
             raise ModelError(
                 f"{name}: output {value.name!r} has no fixed number of dimensions: {len(small)} for a batch of "
                 f"{_BATCHES[0]}, {len(large)} for one of {_BATCHES[1]}. {instead}xport it with one."
@@ -102,6 +102,6 @@ def _shapes(model: ir.Model, value: str, name: str) -> tuple[tuple[int, ...], tu
         small, large = (measured_shapes(model, [value], batch)[value] for batch in _BATCHES)
     except (ModelError, RuntimeMissingError) as error:
         raise ModelError(
-            f"{name}: output {value!r} says no shape, and it cannot be found: {error} Export the model with shapes."
+            f"{name}: output {value!r} has no shape, and it cannot be determined: {error} Export the model with shapes."
         ) from error
     return small, large

@@ -1,4 +1,4 @@
-"""Normalisations that are most likely without scale and bias where the model comes from."""
+"""Normalisations that most likely have no scale and bias in the source model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _NAMELESS = re.compile(r"(^|/)(Constant(_\d+)?_output_\d+|_?v?(al)?_?\d+|onnx::\
 
 
 def plain_norms(model: ir.Model, layers: Collection[Layer]) -> tuple[Layer, ...]:
-    """Normalisations whose scale is 1 and bias 0 throughout, which ONNX asks for where a network has none.
+    """Normalisations with scale 1 and bias 0 throughout, which ONNX requires even if the network has none.
 
-    Accepted are those whose tensors have no name of their own: torch writes ``affine=False`` so, and the
-    InstanceNormalization that a GroupNorm is made of. Rejected are ones and zeros that have a name (untrained ones),
-    and any other numbers.
+    Their tensors must be unnamed: torch writes ``affine=False`` this way, and the InstanceNormalization of a GroupNorm.
+    Named tensors of ones and zeros do not count: they belong to an untrained normalisation.
 
     Args:
         model: the opened graph.

@@ -1,7 +1,7 @@
-"""From an opened model and a selection to a graph that a backend trains rightly.
+"""Turn an opened model and a selection into a graph that a backend trains correctly.
 
-The order matters: the logits before anything that could hide them, un-sharing before anything that looks at
-parameters, shapes before what needs them, BatchNormalization after its neighbours are settled.
+The order matters: the logits before anything that could hide them, un-sharing before anything that reads parameters,
+shape inference before the passes that need shapes, BatchNormalization after its neighbours.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from ..errors import CheckError, ModelError, RecordError, UsageError
 from ..runtime import MOST_BYTES, in_memory
 from ..showing import file_name, named, one_line
 from ..sizes import size_text
-from .bindings import bound_otherwise
+from .bindings import binding_mismatch
 from .channels import Slice, channels_of
-from .chosen import Chosen
-from .door import guarded
+from .error_context import guarded
 from .layers import source_initializer
 from .liveness import weight_bytes
-from .logits_axes import written
+from .logits_axes import shape_text
 from .open import Model
 from .passes.average_pool import AveragePoolToConv
 from .passes.batchnorm import DecomposeBatchNormalization, FoldBatchNormalization
@@ -31,14 +30,15 @@ from .passes.constants import FoldShapeArithmetic
 from .passes.inference_only import RemoveInferenceNoOps
 from .passes.layer_norm import CompleteLayerNormalization
 from .passes.logits_only import LogitsOnly
-from .passes.names import RenameClashes
 from .passes.pads import ExplicitPads, MergePads
+from .passes.reserved_names import RenameClashes
 from .passes.slices import TrainSlices
 from .passes.transposes import ExplicitOrders
 from .passes.unshare import UnshareVectors, consumers, tied_tensors
 from .passes.unused import RemoveUnused
 from .shapes import infer_shapes
 from .sharing import groups_of, sharings_of
+from .training_target import TrainingTarget
 
 BACKENDS = ("ort", "portable")
 
@@ -50,13 +50,13 @@ class Prepared:
     Attributes:
         model: the opened model it was made from.
         graph: the trainable graph; its one output is the logits.
-        original: the opened graph, un-shared where the selection needs it: what an export starts from.
+        original: the opened graph, un-shared where the selection requires it; exports start from it.
         trainable: names of the initializers to train, the same in both graphs.
-        inputs: old and new name of each graph input (they differ where training reserves the old one).
+        inputs: old and new name of each graph input (they differ if training reserves the old one).
         notes: what a user should know, a sentence each.
-        slices: of the initializers that are trained in part, what is trained: in ``graph`` the initializer is that
+        slices: the trained part of each partially trained initializer, by name; in ``graph`` the initializer is that
             part, in ``original`` the whole.
-        wholes: of the same, the name of the value in ``graph`` that is the whole.
+        wholes: for the same initializers, the name of the value in ``graph`` that is the whole.
     """
 
     model: Model
@@ -73,17 +73,17 @@ class Prepared:
         return one_line(self, file_name(self.model.name), nodes, f"trainable {named(self.trainable)}")
 
     def proto(self) -> onnx.ModelProto:
-        """The trainable graph as a ModelProto of its own."""
+        """The trainable graph as a new ModelProto."""
         return ir.to_proto(self.graph)
 
 
 @guarded("preparing")
-def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepared:
+def trainable_graph(model: Model, selection: TrainingTarget, *, backend: str) -> Prepared:
     """Rewrite a model for training the selected layers.
 
     Args:
         model: the opened model.
-        selection: what is to be trained; it must have been made for this model.
+        selection: the part to train; it must have been made for this model.
         backend: ``ort`` (onnxruntime-training, which needs more rewrites) or ``portable``.
 
     Returns:
@@ -93,14 +93,14 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
         RecordError: the selection was made for another model.
         UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
             ``ort`` and channels are selected.
-        ModelError: a node stands in the way, or the weights are 2 GB and more.
-        CheckError: what would be trained is not the selected layers' alone.
+        ModelError: a node prevents training, or the weights are 2 GB or more.
+        CheckError: training would change more than the selected layers.
     """
     if backend not in BACKENDS:
         raise UsageError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
     if selection.model_sha256 != model.sha256:
         raise RecordError(
-            bound_otherwise(selection.inputs, model.bound)
+            binding_mismatch(selection.inputs, model.bound)
             or f"the selection was made for another model (SHA-256 {selection.model_sha256[:12]}..., {model.name} has "
             f"{model.sha256[:12]}...). Score and select again for this model."
         )
@@ -111,8 +111,8 @@ def trainable_graph(model: Model, selection: Chosen, *, backend: str) -> Prepare
         )
     if weight_bytes(model.graph) >= MOST_BYTES:
         raise ModelError(
-            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up "
-            "to 2 GB. Such a model can be inspected and scored only; give a smaller one to train."
+            f"{model.name} has {size_text(weight_bytes(model.graph))} of weights; a training step is written for up to "
+            "2 GB. Such a model can be inspected and scored only; give a smaller one to train."
         )
     slots = _selected_slots(model, selection)
     parts = _selected_parts(model, selection)
@@ -150,14 +150,14 @@ def _logits_only(graph: ir.Model, model: Model, notes: list[str]) -> None:
     cut(graph)
     if cut.axes.batch:
         notes.append(
-            f"the batch is axis {cut.axes.batch} of the logits {written(cut.axes.shape)}: they are transposed to "
-            f"{written(cut.axes.batch_first(model.name))} before the loss"
+            f"the batch is axis {cut.axes.batch} of the logits {shape_text(cut.axes.shape)}: they are transposed to "
+            f"{shape_text(cut.axes.batch_first(model.name))} before the loss"
         )
 
 
 def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
-    """What onnxruntime-training's gradient builder needs; returns the names that had to be changed."""
-    # Frozen ones too: a LayerNormalization's gradient fails where another shares its scale.
+    """Apply the rewrites that onnxruntime-training's gradient builder needs; return renamed values, old name to new."""
+    # Frozen ones too: a LayerNormalization's gradient fails if another node shares its scale.
     UnshareVectors(but=trainable)(graph)
     shapes = infer_shapes(graph)
     clashes = RenameClashes()
@@ -168,21 +168,21 @@ def _for_ort(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
         DecomposeBatchNormalization(trainable, shapes),
         clashes,
         RemoveUnused(),
-        CompleteLayerNormalization(),  # after what would take its unused outputs away again
+        CompleteLayerNormalization(),  # after the passes that would remove its unused outputs
         common.TopologicalSortPass(),
     ):
         step(graph)
     clashing = [name for name in trainable if name in clashes.renamed]
     if clashing:
         raise UsageError(
-            f"parameter {clashing[0]!r} has a name that onnxruntime-training uses itself; rename it in the source "
+            f"parameter {clashing[0]!r} has a name that onnxruntime-training reserves; rename it in the source "
             "framework, or use the portable backend."
         )
     return clashes.renamed
 
 
 def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]:
-    """Rules take operators as they are; what is left to do is constants, explicit pads, and fewer nodes."""
+    """Apply the few rewrites that the portable backend needs: constants, explicit pads, fewer nodes."""
     FoldShapeArithmetic(trainable)(graph)
     for step in (
         ExplicitPads(infer_shapes(graph)),
@@ -196,33 +196,33 @@ def _for_portable(graph: ir.Model, trainable: tuple[str, ...]) -> dict[str, str]
     return {}
 
 
-def _selected_slots(model: Model, selection: Chosen) -> list[tuple[str, int, str]]:
+def _selected_slots(model: Model, selection: TrainingTarget) -> list[tuple[str, int, str]]:
     """(node, input position, initializer) of every selected parameter, in all applications of its layer."""
-    wanted = set(selection.parameters)
+    selected = set(selection.parameters)
     chosen = [model.layer(name) for name in selection.layers]
     slots = [
         (node, position, parameter.name)
         for layer in chosen
         for parameter in layer.parameters
-        if parameter.name in wanted
+        if parameter.name in selected
         for node, position in parameter.uses
     ]
-    missing = wanted - {name for _, _, name in slots}
+    missing = selected - {name for _, _, name in slots}
     if missing:
         raise UsageError(
-            f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. "
-            "Make the selection again with `select`."
+            f"the selection names parameter {sorted(missing)[0]!r}, which none of its layers has. Make the selection "
+            "again with `select`."
         )
     if not slots:
         raise UsageError("the selection is empty: select at least one layer.")
     return slots
 
 
-def _selected_parts(model: Model, selection: Chosen) -> dict[tuple[str, int], Slice]:
-    """What is trained of parameters that are not trained whole, by node and input position."""
+def _selected_parts(model: Model, selection: TrainingTarget) -> dict[tuple[str, int], Slice]:
+    """The trained slices of parameters that are not trained whole, by node and input position."""
     if not selection.channels:
         return {}
-    known, found = channels_of(model), {}
+    known, slices = channels_of(model), {}
     for name, indices in selection.channels.items():
         layer = model.layer(name)
         if name not in selection.layers or name not in known:
@@ -239,12 +239,12 @@ def _selected_parts(model: Model, selection: Chosen) -> dict[tuple[str, int], Sl
         if len(indices) < channels.count:
             for parameter in layer.parameters:
                 axis = channels.axes[parameter.node, parameter.position]
-                found[parameter.node, parameter.position] = Slice(axis, tuple(sorted(indices)))
-    return found
+                slices[parameter.node, parameter.position] = Slice(axis, tuple(sorted(indices)))
+    return slices
 
 
 def _vectors(model: Model, slots: list[tuple[str, int, str]]) -> set[str]:
-    """Names of the selected parameters that others may use only because an exporter stored equal values once."""
+    """Names of selected parameters that other layers may share only because an exporter stored equal values once."""
     shapes = {parameter.name: parameter.shape for layer in model.layers for parameter in layer.parameters}
     sharings = sharings_of(model.layers)
     names = {name for _, _, name in slots}
@@ -252,18 +252,18 @@ def _vectors(model: Model, slots: list[tuple[str, int, str]]) -> set[str]:
 
 
 def _statistics(graph: ir.Model, nodes: set[str]) -> set[str]:
-    """Names of running statistics of these nodes, which training may move."""
-    found = {
+    """Names of the running statistics of these nodes, which training may update."""
+    sources = {
         source_initializer(value)
         for node in graph.graph
         if node.op_type == "BatchNormalization" and node.name in nodes
         for value in node.inputs[3:5]
     }
-    return {value.name or "" for value in found if value is not None}
+    return {value.name or "" for value in sources if value is not None}
 
 
 def _check_unshared(graph: ir.Model, trainable: tuple[str, ...], selected: set[str]) -> None:
-    """No vector that is trained may reach a node that was not selected: no later check could tell."""
+    """Check that no trained vector reaches a node that was not selected: no later check would notice."""
     for name in trainable:
         value = graph.graph.initializers[name]
         if value.const_value is None or len(value.const_value.shape) != 1:
@@ -271,8 +271,8 @@ def _check_unshared(graph: ir.Model, trainable: tuple[str, ...], selected: set[s
         strays = sorted({node.name or "" for node, _ in consumers(value)} - selected)
         if strays:
             raise CheckError(
-                f"training {name!r} would change node {strays[0]!r} too, which was not selected: the two were not "
-                "given tensors of their own. Nothing was written; please report this with the model."
+                f"training {name!r} would also change node {strays[0]!r}, which was not selected: the two still share "
+                "a tensor. Nothing was written; please report this with the model."
             )
 
 

@@ -1,7 +1,7 @@
-"""Recognising probabilities, however they are written, and what they are made from.
+"""Recognise probabilities in their different forms, and the logits that they are computed from.
 
 A loss is computed from logits. Exporters write the last step from logits to probabilities as Softmax, LogSoftmax or
-Sigmoid, or spell it out: Exp, ReduceSum and Div, with or without the largest value subtracted; x - ReduceLogSumExp(x);
+Sigmoid, or write it out: Exp, ReduceSum and Div, with or without the largest value subtracted; x - ReduceLogSumExp(x);
 1 / (1 + Exp(-x)); for two classes the columns 1 - p and p.
 """
 
@@ -22,8 +22,8 @@ Kind = Literal["probabilities", "log-probabilities", "sigmoid", "two columns"]
 SHAPE_ONLY = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Expand"})
 _AS_IT_IS = frozenset({"Identity", "Cast"})
 _LEAST_SPAN = 0.25
-_BOUNDED = frozenset({"Clip", "Max", "Min"})  # keeping probabilities, or a sum of them, from 0
-# What outputs may be made of beside: the largest values and their indices, rounded, compared, rescaled.
+_BOUNDED = frozenset({"Clip", "Max", "Min"})  # these keep probabilities, or their sum, away from 0
+# Further operators after logits: the largest values and their indices, rounding, comparing, rescaling.
 AFTER_LOGITS = frozenset(
     {
         *SHAPE_ONLY,
@@ -37,14 +37,15 @@ AFTER_LOGITS = frozenset(
 
 @dataclass(frozen=True)
 class Tail:
-    """How a value is made from logits.
+    """How a value is computed from logits.
 
     Attributes:
-        logits: the value that a loss is to be computed from; of two columns, the one number they are made from.
-        kind: what is made: probabilities of classes, their logarithms, of each output by itself (``sigmoid``), or of
-            two classes from one number (``two columns``).
-        axes: of the logits, over which probabilities sum to 1 (negative ones count from the end); none for a sigmoid.
-        flipped: of two columns, whether the first is that of the number itself: (p, 1 - p).
+        logits: the value that a loss is computed from; for two columns, the one number they are computed from.
+        kind: ``probabilities`` of classes, their logarithms, independent probabilities of each output (``sigmoid``), or
+            probabilities of two classes from one number (``two columns``).
+        axes: axes of the logits over which probabilities sum to 1 (negative ones count from the end); empty for a
+            sigmoid.
+        flipped: for two columns, whether they are in the order (p, 1 - p).
     """
 
     logits: ir.Value
@@ -54,33 +55,34 @@ class Tail:
 
 
 def tail_of(value: ir.Value | None) -> Tail | None:
-    """How a value is made from logits, or None if it is not made in a way that is known.
+    """How a value is computed from logits, or None if the form is not recognised.
 
-    Accepted: the forms of the module, and after them changes of shape or type, bounds that keep from 0 and 1, the
-    values that a TopK sorts, logarithms. A division by a temperature before a Softmax is part of the logits. Not
-    accepted: a Softmax of a graph input; probabilities that are computed with any further.
+    Recognised are the forms in the module's docstring, followed by changes of shape or type, clipping away from 0 and
+    1, the values of a TopK, logarithms. A division by a temperature before a Softmax is part of the logits. Not
+    recognised are a Softmax of a graph input, and probabilities used in further computations.
     """
     value = _behind(value)
     node = None if value is None else value.producer()
     if value is None or node is None or node.domain not in ("", "ai.onnx"):
         return None
-    found = _named(node) or _spelled(node)
-    if found is None and node.op_type in _BOUNDED:
-        found = tail_of(_other(node))
-    if found is None and node.op_type == "TopK" and value.index() == 0:
-        found = tail_of(node.inputs[0])
-    return found if found is not None and found.logits.producer() is not None else None
+    tail = _named(node) or _written_out(node)
+    if tail is None and node.op_type in _BOUNDED:
+        tail = tail_of(_other(node))
+    if tail is None and node.op_type == "TopK" and value.index() == 0:
+        tail = tail_of(node.inputs[0])
+    return tail if tail is not None and tail.logits.producer() is not None else None
 
 
 def is_class_axis(axes: Sequence[int], shape: Sequence[int] | None) -> bool:
     """Whether probabilities that sum to 1 over these axes are those of classes.
 
     The classes are axis 1 of (N, C), the last of three axes, and axis 1 or the last of more (pixels); or the only axis
-    but the batch's that is longer than 1. A Softmax over another axis, tokens say, weights them, and is kept.
+    other than the batch that is longer than 1. A Softmax over another axis, for example tokens, computes weights and
+    is kept.
 
     Args:
-        axes: of the logits; several where only one of them is longer than 1.
-        shape: of the logits, the batch first; None if it is not known: then any axis but the first is taken.
+        axes: axes of the logits; several if only one of them is longer than 1.
+        shape: shape of the logits, the batch first; None if unknown: then any axis but the first is accepted.
     """
     if shape is None:
         return 0 not in axes
@@ -107,20 +109,20 @@ def _behind(value: ir.Value | None, through: Collection[str] = SHAPE_ONLY) -> ir
 
 
 def _made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node behind changes of shape that makes a value, if it is one of these."""
+    """The node that produces a value, ignoring changes of shape, if it has one of these operators."""
     value = _behind(value)
     node = None if value is None else value.producer()
     return node if node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx") else None
 
 
 def _other(node: ir.Node) -> ir.Value | None:
-    """The one input that is no constant."""
+    """The one input that is not constant, if there is exactly one."""
     values = [value for value in node.inputs if value is not None and _number(value) is None]
     return values[0] if len(values) == 1 else None
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """The number that a constant holds everywhere; None for anything else."""
+    """The number that all elements of a constant have; None for anything else."""
     value = _behind(value)
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     if tensor is None or tensor.size < 1 or tensor.size > 4096 or tensor.dtype == ir.DataType.STRING:
@@ -130,7 +132,7 @@ def _number(value: ir.Value | None) -> float | None:
 
 
 def _same(one: ir.Value | None, other: ir.Value | None) -> bool:
-    """Whether two values are one, in the same layout."""
+    """Whether two values are the same, in the same layout."""
     return one is not None and _behind(one, _AS_IT_IS) is _behind(other, _AS_IT_IS)
 
 
@@ -139,7 +141,7 @@ def _named(node: ir.Node) -> Tail | None:
     if source is None:
         return None
     if node.op_type in ("Softmax", "LogSoftmax"):
-        old = (node.version or _opset(node)) < 13  # it took all axes from this one on together
+        old = (node.version or _opset(node)) < 13  # it covered all axes from this one on
         axis = node.attributes.get_int("axis", 1 if old else -1)
         axes = tuple(range(axis, 32)) if old and axis >= 0 else (axis,)
         return Tail(source, "probabilities" if node.op_type == "Softmax" else "log-probabilities", axes)
@@ -151,7 +153,7 @@ def _opset(node: ir.Node) -> int:
     return (graph.opset_imports.get("") or 13) if isinstance(graph, ir.Graph) else 13
 
 
-def _spelled(node: ir.Node) -> Tail | None:
+def _written_out(node: ir.Node) -> Tail | None:
     a, b = (*node.inputs, None, None)[:2]
     if node.op_type == "Div":
         return _sigmoid(b) if _number(a) == 1 else _quotient(a, b)
@@ -160,9 +162,9 @@ def _spelled(node: ir.Node) -> Tail | None:
     if node.op_type == "Mul":
         for left, right in ((a, b), (b, a)):
             inverse = _made_by(right, "Reciprocal")
-            found = None if inverse is None else _quotient(left, inverse.inputs[0])
-            if found is not None:
-                return found
+            tail = None if inverse is None else _quotient(left, inverse.inputs[0])
+            if tail is not None:
+                return tail
     if node.op_type == "Sub":
         return _difference(a, b)
     if node.op_type == "Log":
@@ -175,7 +177,7 @@ def _spelled(node: ir.Node) -> Tail | None:
 
 
 def _quotient(top: ir.Value | None, bottom: ir.Value | None) -> Tail | None:
-    """Exp(x) / ReduceSum(Exp(x)), where a small number may be added to the sum."""
+    """Exp(x) / ReduceSum(Exp(x)), with possibly a small number added to the sum."""
     whole = _behind(top, _AS_IT_IS)
     exp = None if whole is None else whole.producer()
     total = _made_by(bottom, "ReduceSum", "Add", *_BOUNDED)
@@ -218,7 +220,7 @@ def _unshifted(value: ir.Value | None) -> ir.Value:
 
 
 def _sigmoid(bottom: ir.Value | None) -> Tail | None:
-    """Of 1 / (1 + Exp(-x)), what is divided by."""
+    """Recognise 1 / (1 + Exp(-x)) by its divisor."""
     total = _made_by(bottom, "Add")
     if total is None or 1 not in map(_number, total.inputs):
         return None
@@ -233,32 +235,32 @@ def _sigmoid(bottom: ir.Value | None) -> Tail | None:
 def _columns(node: ir.Node) -> Tail | None:
     """Concat of 1 - p and p, in either order."""
     axis = node.attributes.get_int("axis", 0)
-    for flipped, (rest, p) in ((False, tuple(node.inputs)), (True, tuple(reversed(node.inputs)))):
-        one_minus = _made_by(rest, "Sub", "Add")
+    for flipped, (complement, p) in ((False, tuple(node.inputs)), (True, tuple(reversed(node.inputs)))):
+        one_minus = _made_by(complement, "Sub", "Add")
         if one_minus is None:
             continue
         if one_minus.op_type == "Sub":
-            taken = one_minus.inputs[1] if _number(one_minus.inputs[0]) == 1 else None
+            subtracted = one_minus.inputs[1] if _number(one_minus.inputs[0]) == 1 else None
         else:
             minus = _made_by(_other(one_minus), "Neg")
-            taken = minus.inputs[0] if minus is not None and 1 in map(_number, one_minus.inputs) else None
-        inner = tail_of(p) if taken is not None and _behind(taken) is _behind(p) else None
+            subtracted = minus.inputs[0] if minus is not None and 1 in map(_number, one_minus.inputs) else None
+        inner = tail_of(p) if subtracted is not None and _behind(subtracted) is _behind(p) else None
         if inner is not None and inner.kind == "sigmoid":
             return Tail(inner.logits, "two columns", (axis,), flipped)
     return None
 
 
 def _axes(node: ir.Node) -> tuple[int, ...] | None:
-    """The axes of a reduction, given as an attribute or a constant; None if it is over all, or they are not known."""
+    """The axes of a reduction, from an attribute or a constant input; None if over all axes, or unknown."""
     if "axes" in node.attributes:
         return tuple(node.attributes.get_ints("axes", ()))
-    given = input_of(node, 1)
-    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    axes = input_of(node, 1)
+    tensor = None if axes is None else ir.convenience.get_const_tensor(axes)
     return None if tensor is None or tensor.size == 0 else tuple(int(axis) for axis in np.ravel(tensor.numpy()))
 
 
 def behind_shape(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
-    """The value before changes of shape or type, and the nodes that make them, the last first."""
+    """The value before changes of shape or type, and the nodes that perform them, the last first."""
     nodes = []
     while (node := value.producer()) is not None and node.op_type in SHAPE_ONLY and node.inputs[0] is not None:
         nodes.append(node)
@@ -267,24 +269,24 @@ def behind_shape(value: ir.Value) -> tuple[ir.Value, list[ir.Node]]:
 
 
 def made_from(value: ir.Value, logits: ir.Value) -> bool:
-    """Whether a value is made from the logits and constants alone, by what comes after logits: no layer, no input.
+    """Whether a value is computed from the logits and constants alone, by operators that follow logits.
 
-    Of other values it may depend on the shape only.
+    It may depend on the shapes of other values.
     """
     return made_by(value, logits, AFTER_LOGITS)
 
 
-def look_like(found: Sequence[np.ndarray]) -> str | None:
-    """What outputs for several samples, of small and of large inputs, look like: probabilities, or None.
+def describe_probabilities(outputs: Sequence[np.ndarray]) -> str | None:
+    """Describe outputs that look like probabilities, given several samples with small and large inputs; None if not.
 
-    Rows of several numbers from 0 on that sum to the same number, 1 or 100 say, along one axis; or minus the logarithms
-    of such; or numbers in [0, 1] throughout that span a quarter of it at least (a few small outputs may lie there by
-    chance). Constant outputs tell nothing.
+    Probabilities are nonnegative numbers whose rows sum to the same number, such as 1 or 100, along one axis; or minus
+    the logarithms of such numbers; or numbers in [0, 1] throughout that span at least a quarter of that range (a few
+    small outputs may lie in it by chance). Constant outputs prove nothing.
 
     Args:
-        found: outputs, the batch first, one array for each run.
+        outputs: outputs of the model, the batch first, one array for each run.
     """
-    arrays = [np.asarray(array, np.float64) for array in found]
+    arrays = [np.asarray(array, np.float64) for array in outputs]
     if not arrays or any(array.ndim < 1 or not array.size or not np.isfinite(array).all() for array in arrays):
         return None
     if any(array.min() < -1e-6 for array in arrays) or all(np.ptp(array) < 1e-6 for array in arrays):
@@ -300,12 +302,12 @@ def look_like(found: Sequence[np.ndarray]) -> str | None:
             return f"minus the logarithms of numbers that sum to 1 along axis {axis}"
     if not bounded or max(np.ptp(array) for array in arrays) < _LEAST_SPAN:
         return None
-    one = all(math.prod(array.shape[1:]) == 1 for array in arrays)
-    return "one number in [0, 1]" if one else "numbers in [0, 1]"
+    single = all(math.prod(array.shape[1:]) == 1 for array in arrays)
+    return "one number in [0, 1]" if single else "numbers in [0, 1]"
 
 
 def _common_sum(arrays: Sequence[np.ndarray], axis: int) -> float | None:
-    """What all rows along an axis sum to, to three digits; None if they do not agree, or to zero."""
+    """The common sum of all rows along an axis, to three digits; None if they differ, or if it is zero."""
     sums = np.concatenate([array.sum(axis).ravel() for array in arrays])
     total = float(f"{sums.mean():.3g}")
     return total if total > 0 and np.abs(sums - total).max() < 1e-3 * total else None

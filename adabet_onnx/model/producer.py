@@ -1,4 +1,4 @@
-"""Advice on exporting again, for the framework that a file comes from, as its ``producer_name`` says."""
+"""Advice on exporting a model again, specific to the framework named by the file's ``producer_name``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _KEEP_NORMS = {
         "and do_constant_folding=False"
     ),
     "keras": (
-        "convert the Keras model or SavedModel with converters/from_keras.py: tf2onnx alone folds them, without an "
-        "option that keeps them"
+        "convert the Keras model or SavedModel with converters/from_keras.py: tf2onnx alone folds them, and has no "
+        "option to keep them"
     ),
     "jax": "convert the model with converters/from_jax.py",
-    "": "convert the model by a script of converters/ (from_torch.py, from_keras.py, from_jax.py)",
+    "": "convert the model with a script of converters/ (from_torch.py, from_keras.py, from_jax.py)",
 }
 _BATCH_FIRST = {
     "pytorch": "in torch batch_first=True, or a transpose in forward",
@@ -30,14 +30,14 @@ _INFERENCE = {
     "pytorch": "in torch: model.eval(), without training=TrainingMode.TRAINING",
     "keras": "in Keras: a function that calls model(x, training=False)",
     "jax": "in Flax: deterministic=True, train=False or model.eval()",
-    "": "with what draws random numbers, such as dropout, switched off",
+    "": "with random operations, such as dropout, switched off",
 }
 
 
 def framework(producer: str | None) -> str:
-    """Pytorch, keras, jax or scikit-learn; empty where the name tells none."""
-    word = (producer or "").strip().lower()
-    return next((name for name, words in _FRAMEWORKS.items() if word in words), "")
+    """The framework: pytorch, keras, jax or scikit-learn; empty if unknown."""
+    name = (producer or "").strip().lower()
+    return next((key for key, names in _FRAMEWORKS.items() if name in names), "")
 
 
 def keep_normalisations(producer: str | None) -> str:
@@ -46,7 +46,7 @@ def keep_normalisations(producer: str | None) -> str:
 
 
 def batch_first(producer: str | None) -> str:
-    """How to have the batch as the first dimension."""
+    """How to make the batch the first dimension."""
     return _BATCH_FIRST.get(framework(producer), _BATCH_FIRST[""])
 
 

@@ -1,4 +1,4 @@
-"""A quantised file as it came, beside the float32 graph that the package works with."""
+"""The original graph of a quantised file, kept beside the float32 graph that the package works with."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ class Quantised:
     """The graph of a file with quantised numbers.
 
     Attributes:
-        graph: with the inputs of the float32 graph (treat it as read-only).
-        whole: whether it computes the same logits; not where the model has a new head.
+        graph: the quantised graph, with the inputs of the float32 graph (read-only).
+        whole: whether it computes the same logits, which is false if the model has a new head.
     """
 
     graph: ir.Model = field(repr=False)
     whole: bool = True
 
 
-def as_it_came(before: ir.Model | None, graph: ir.Model, logits: str) -> Quantised | None:
-    """What was set aside before a graph was brought back to float32, where it can be run in its place.
+def keep_quantised(before: ir.Model | None, graph: ir.Model, logits: str) -> Quantised | None:
+    """The quantised graph from before the conversion to float32, if it can run in place of the converted graph.
 
     Args:
-        before: the graph as it was; None where nothing was quantised.
-        graph: what became of it.
-        logits: their name in ``graph``.
+        before: the quantised graph; None if nothing was quantised.
+        graph: the converted graph.
+        logits: name of the logits in ``graph``.
     """
     if before is None:
         return None
-    made = {value.name for node in before.graph for value in node.outputs if node.op_type != "QuantizeLinear"}
+    computed = {value.name for node in before.graph for value in node.outputs if node.op_type != "QuantizeLinear"}
     same = [_form(value) for value in before.graph.inputs] == [_form(value) for value in graph.graph.inputs]
-    return Quantised(before) if same and logits in made else None
+    return Quantised(before) if same and logits in computed else None
 
 
 def _form(value: ir.Value) -> tuple[object, ...]:

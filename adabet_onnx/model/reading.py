@@ -1,7 +1,7 @@
-"""From a path or ModelProto to a proto whose tensors can be trusted to hold what they say, and to its SHA-256.
+"""Read a path or ModelProto: check that its tensors match their declarations, and compute its SHA-256.
 
-Nothing outside the model's folder is read. Weights of up to 2 GB are brought into memory; of more, they stay where
-they are, in files beside the model, and are mapped when needed.
+Nothing outside the model's folder is read. Weights of up to 2 GB are loaded into memory; larger ones stay in the files
+beside the model, and are mapped when needed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ..errors import ModelError, UsageError
 from ..files import sha256_of_files
 from ..runtime import MOST_BYTES
 from ..sizes import size_text
-from .door import name_of
-from .sparse import fill_in
+from .error_context import name_of
+from .sparse import densify
 
 _FOREIGN_FILES = (
     (0, b"PK\x03\x04", "a zip archive (a PyTorch .pt/.pth, Keras .keras or NumPy .npz file?)"),
-    (4, b"ORTM", "an ORT-format model (.ort), which ONNX Runtime made from an .onnx file for devices: give that file"),
+    (4, b"ORTM", "an ORT-format model (.ort), which ONNX Runtime converted from an .onnx file: give that file"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x89HDF", "an HDF5 file (Keras .h5?)"),
     (0, b"\x80", "a Python pickle (a PyTorch file?)"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
 )
-# Fields of a TensorProto that hold its elements one by one, and how many numbers make an element.
+# Fields of a TensorProto that hold single elements, and the count of numbers per element.
 _FIELDS = {
     "float_data": {ir.DataType.FLOAT: 1, ir.DataType.COMPLEX64: 2},
     "double_data": {ir.DataType.DOUBLE: 1, ir.DataType.COMPLEX128: 2},
@@ -42,15 +42,15 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model that was read.
+class ReadModel:
+    """A model as read from its source.
 
     Attributes:
-        name: what messages call it.
-        proto: the model; a copy where the caller gave one.
-        sha256: of the file followed by its external data files in order of name; of the serialised bytes for a
+        name: its name in messages.
+        proto: the model; a copy if the caller gave a ModelProto.
+        sha256: hash of the file followed by its external data files in order of name, or of the serialised bytes for a
             ModelProto.
-        folder: of weights that were left in their files because they are too many; None if all are in the proto.
+        folder: the folder of external weights that were too large to load; None if all are in the proto.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Source:
     folder: Path | None = None
 
 
-def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Source:
+def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> ReadModel:
     """Read a model.
 
     Raises:
-        UsageError: it is nothing that can be a model.
+        UsageError: the source is not of a supported type.
         ModelError: the file is missing, empty, truncated or not ONNX, or its external data is missing, outside its
             folder or cut short; or a tensor does not hold what its shape says.
     """
@@ -93,18 +93,18 @@ def read(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Source:
     for tensor in external:
         _take_in(tensor, path, load=not large)
     _check_tensors(proto, name, external=large)
-    fill_in(proto, name)
-    return Source(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
+    densify(proto, name)
+    return ReadModel(name, proto, sha256_of_files([path, *paths]), path.parent if large else None)
 
 
-def _in_memory(proto: onnx.ModelProto, name: str, data: bytes) -> Source:
+def _in_memory(proto: onnx.ModelProto, name: str, data: bytes) -> ReadModel:
     _check_tensors(proto, name, external=False)
-    fill_in(proto, name)
-    return Source(name, proto, hashlib.sha256(data).hexdigest())
+    densify(proto, name)
+    return ReadModel(name, proto, hashlib.sha256(data).hexdigest())
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a model, wherever it stands: weights, sparse ones, attributes, subgraphs, functions."""
+    """Every tensor of a model: weights, sparse ones, attributes, in subgraphs and functions."""
     yield from _of_graph(proto.graph)
     for function in proto.functions:
         for attribute in function.attribute_proto:
@@ -116,29 +116,29 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def without_external(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
-    """The model with the weights that lie in files as inputs, for what would read them or copy them; and those weights.
+    """Turn external weights into inputs, so that nothing reads or copies them; return the model and these weights.
 
-    A model without any is returned as it is.
+    A model without external weights is returned unchanged.
     """
     weights = [item for item in proto.graph.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
     if not weights:
         return proto, []
     light = onnx.ModelProto()
     light.CopyFrom(proto)
-    kept = [item for item in light.graph.initializer if item.data_location != onnx.TensorProto.EXTERNAL]
+    internal = [item for item in light.graph.initializer if item.data_location != onnx.TensorProto.EXTERNAL]
     del light.graph.initializer[:]
-    light.graph.initializer.extend(kept)
-    given = {value.name for value in light.graph.input}
+    light.graph.initializer.extend(internal)
+    names = {value.name for value in light.graph.input}
     light.graph.input.extend(
         onnx.helper.make_tensor_value_info(item.name, item.data_type, item.dims)
         for item in weights
-        if item.name not in given
+        if item.name not in names
     )
     return light, weights
 
 
 def with_external(proto: onnx.ModelProto, weights: list[onnx.TensorProto]) -> onnx.ModelProto:
-    """Put back what `without_external` took out, in place."""
+    """Put back the weights that `without_external` removed, in place."""
     proto.graph.initializer.extend(weights)
     return proto
 
@@ -194,8 +194,8 @@ def _parsed(data: bytes, name: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise ModelError(
-            f"{name} is not a readable ONNX file ({error}): damaged, cut short, or another format. "
-            "Copy or export it again."
+            f"{name} is not a readable ONNX file ({error}): damaged, cut short, or another format. Copy or export it "
+            "again."
         ) from error
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{name} holds no ONNX graph (no nodes or no opset). Is it an ONNX model file?")
@@ -205,10 +205,10 @@ def _parsed(data: bytes, name: str) -> onnx.ModelProto:
 def _check_head(head: bytes, name: str) -> None:
     if not head:
         raise ModelError(f"{name} is empty (0 bytes). Export or copy the model again.")
-    for offset, magic, what in _FOREIGN_FILES:
+    for offset, magic, kind in _FOREIGN_FILES:
         if head[offset : offset + len(magic)] == magic:
-            remedy = "" if ": " in what else " Export the model to ONNX first."
-            raise ModelError(f"{name} is not an ONNX file but {what}.{remedy}")
+            remedy = "" if ": " in kind else " Export the model to ONNX first."
+            raise ModelError(f"{name} is not an ONNX file but {kind}.{remedy}")
 
 
 def _location(tensor: onnx.TensorProto, name: str) -> str:
@@ -223,23 +223,23 @@ def _check_file(path: Path, location: str) -> None:
     file = folder / location
     try:
         outside = Path(location).is_absolute() or not file.resolve().is_relative_to(folder.resolve())
-        there = outside or file.is_file()
-    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        exists = outside or file.is_file()
+    except (OSError, RuntimeError) as error:  # the name is too long, or links form a loop
         reason = getattr(error, "strerror", None) or "a loop of links"
         raise ModelError(f"{path}: its external data file {location[:200]!r} cannot be opened: {reason}.") from error
     if outside:
         raise ModelError(
-            f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not "
-            "read. Copy it beside the model."
+            f"{path}: external data {location!r} lies (or is a link to) outside the model's folder, which is not read. "
+            "Copy it beside the model."
         )
-    if not there:
+    if not exists:
         raise ModelError(
             f"{path}: its external data file {location!r} is missing. It must lie beside the model: copy it too."
         )
 
 
 def _take_in(tensor: onnx.TensorProto, path: Path, *, load: bool) -> None:
-    """Check where in its file a tensor lies; with ``load``, bring it into memory."""
+    """Check the location of a tensor in its external file; with ``load``, read it into memory."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = path.parent / entries["location"]
     try:
@@ -248,7 +248,7 @@ def _take_in(tensor: onnx.TensorProto, path: Path, *, load: bool) -> None:
         length = int(entries.get("length") or size)
         if not 0 <= offset <= offset + length <= file.stat().st_size or length != size:
             raise ValueError(
-                f"tensor {tensor.name!r} of shape {list(tensor.dims)} is said to be bytes {offset} to "
+                f"tensor {tensor.name!r} of shape {list(tensor.dims)} is declared as bytes {offset} to "
                 f"{offset + length} of {file.stat().st_size}"
             )
         if not load:
@@ -264,7 +264,7 @@ def _take_in(tensor: onnx.TensorProto, path: Path, *, load: bool) -> None:
 
 
 def _bytes_of(tensor: onnx.TensorProto) -> int:
-    """Bytes of a tensor's elements, by its shape and type.
+    """Bytes of a tensor's elements, from its shape and type.
 
     Raises:
         ValueError: a negative dimension, or a type that has no size.
@@ -277,24 +277,24 @@ def _bytes_of(tensor: onnx.TensorProto) -> int:
     try:
         return -(-count * ir.DataType(tensor.data_type).bitwidth // 8)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"tensor {tensor.name!r} has no type that lies in a file") from error
+        raise ValueError(f"tensor {tensor.name!r} has a type that cannot be stored in a file") from error
 
 
 def _check_tensors(proto: onnx.ModelProto, name: str, *, external: bool) -> None:
-    """What is read from a tensor later goes by its shape, so the two have to agree."""
+    """Check that the data of every tensor matches its shape and type."""
     for tensor in tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             if external:
                 continue
             raise ModelError(
-                f"{name}: tensor {tensor.name!r} lies in an external file, which a ModelProto in memory does not lead "
-                "to. Give the path of the .onnx file, or load its external data first."
+                f"{name}: tensor {tensor.name!r} lies in an external file, which a ModelProto in memory cannot locate. "
+                "Give the path of the .onnx file, or load its external data first."
             )
-        found = _mismatch(tensor)
-        if found:
+        mismatch = _mismatch(tensor)
+        if mismatch:
             raise ModelError(
                 f"{name} is not a valid ONNX model: tensor {tensor.name!r} has the shape {list(tensor.dims)[:9]}, but "
-                f"{found}. It is damaged: copy or export it again."
+                f"{mismatch}. It is damaged: copy or export it again."
             )
 
 
@@ -311,8 +311,8 @@ def _mismatch(tensor: onnx.TensorProto) -> str | None:
     for extent in tensor.dims:
         count *= extent
     if tensor.HasField("raw_data"):
-        expected, found = (-1 if dtype == ir.DataType.STRING else _bytes_of(tensor)), len(tensor.raw_data)
-        return None if expected == found else f"{found} bytes of data"
+        expected, actual = (-1 if dtype == ir.DataType.STRING else _bytes_of(tensor)), len(tensor.raw_data)
+        return None if expected == actual else f"{actual} bytes of data"
     field, numbers = next(
         ((field, types[dtype]) for field, types in _FIELDS.items() if dtype in types),
         ("int32_data", 1),
@@ -320,5 +320,5 @@ def _mismatch(tensor: onnx.TensorProto) -> str | None:
     expected = count * numbers
     if field == "int32_data" and dtype.bitwidth < 8:
         expected = -(-count * dtype.bitwidth // 8)
-    found = len(getattr(tensor, field))
-    return None if found == expected else f"{found} numbers of data"
+    actual = len(getattr(tensor, field))
+    return None if actual == expected else f"{actual} numbers of data"

@@ -1,8 +1,8 @@
-"""Reshape targets that repeat a size which has changed elsewhere: a fixed batch, an old number of classes.
+"""Update Reshape targets that repeat a size which has changed elsewhere: a fixed batch, an old number of classes.
 
-A Reshape keeps the elements in row-major order, so an axis lands where as many elements lie from one index of it to
-the next as before. That finds the right entry of the target even where several are equal, or where the axis is merged
-with another: batch * heads, or steps * batch.
+A Reshape keeps the elements in row-major order, so an axis ends up where its stride in elements is the same as before.
+That identifies the right entry of the target even if several are equal, or if the axis is merged with another:
+batch * heads, or steps * batch.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from .merged import Merged
+from .merged_batch import MergedBatchAxes
 from .shapes import Shapes, infer_shapes
 
 _SIZES = (7919, 7907)
 
 
-def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shapes], *, dynamic: bool) -> None:
+def update_reshapes(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shapes], *, dynamic: bool) -> None:
     """Change constant targets in place, so that each Reshape follows one axis whose size has changed.
 
     Args:
-        model: the graph; what changed is changed already.
-        size: what it was: every axis that follows is a multiple of it.
+        model: the graph after the change.
+        size: the old size: every axis that follows is a multiple of it.
         before: shapes before the change.
-        infer: gives the shapes of the graph as it is now.
-        dynamic: the new size is only known at run time (the batch), so the target says -1 or 0 there.
+        infer: returns the shapes of the graph in its current state.
+        dynamic: whether the new size is only known at run time (the batch), so that the target becomes -1 or 0 there.
     """
     now = infer()
     known = _Changed(before, now, size)
-    merged = Merged(known)
+    merged = MergedBatchAxes(known)
     for node in model.graph:
         data, shape = (node.inputs[0], node.inputs[1]) if node.op_type == "Reshape" else (None, None)
         constant = ir.convenience.get_const_tensor(shape) if shape is not None else None
@@ -45,29 +45,29 @@ def follow(model: ir.Model, size: int, before: Shapes, infer: Callable[[], Shape
         if axis is None:
             continue
         target = constant.numpy().astype(np.int64).copy()
-        inner = old[axis] // size // (merged.before_batch(data) or 1)  # of what the axis is merged with
-        place = _lands(axis, inner * math.prod(old[axis + 1 :]), result, size, target)
-        if place is None:
+        inner = old[axis] // size // (merged.before_batch(data) or 1)  # the factor that the axis is merged with
+        position = _position_in_result(axis, inner * math.prod(old[axis + 1 :]), result, size, target)
+        if position is None:
             continue
         copies = node.attributes.get_int("allowzero", 0) == 0
-        if target[place] == -1 or (target[place] == 0 and place == axis and copies):
+        if target[position] == -1 or (target[position] == 0 and position == axis and copies):
             continue
         if not dynamic:
-            target[place] = result[place] * new[axis] // old[axis]
-        elif place == axis and old[axis] == result[place] and copies:
-            target[place] = 0
+            target[position] = result[position] * new[axis] // old[axis]
+        elif position == axis and old[axis] == result[position] and copies:
+            target[position] = 0
         else:
             target[target == -1] = [result[index] for index in np.flatnonzero(target == -1)]
-            target[place] = -1
+            target[position] = -1
         _set_target(model.graph, node, target)
-        known.now = now = infer()  # another only after this node, and what comes before it alone was asked about
+        known.now = now = infer()  # only shapes after this node change, and only earlier ones were queried
 
 
-def state_targets(model: ir.Model) -> None:
-    """Give Reshapes whose target the graph computes a constant one, in place, where only the batch is open in it.
+def fix_reshape_targets(model: ir.Model) -> None:
+    """Replace computed Reshape targets by constant ones, in place, where only the batch varies.
 
-    Exporters compute (N, -1, C) from the shape of the input. What they compute is the same at any batch size but for
-    one axis, which becomes -1.
+    Exporters compute (N, -1, C) from the shape of the input. The result is the same at any batch size except for one
+    axis, which becomes -1.
 
     Args:
         model: a graph whose inputs are fixed but for the batch.
@@ -89,7 +89,7 @@ def state_targets(model: ir.Model) -> None:
 
 
 class _Changed:
-    """Shapes before the change, and which axis has changed."""
+    """Shapes before the change, and the axis that has changed."""
 
     def __init__(self, before: Shapes, now: Shapes, size: int) -> None:
         self.now = now
@@ -107,27 +107,27 @@ class _Changed:
         return changed[0] if len(changed) == 1 and len(old) == len(new) else None
 
 
-def _lands(axis: int, within: int, result: tuple[int, ...], size: int, target: np.ndarray) -> int | None:
-    """The axis of a Reshape's result that holds what has changed, alone or merged; None if there is none.
+def _position_in_result(axis: int, within: int, result: tuple[int, ...], size: int, target: np.ndarray) -> int | None:
+    """The axis of a Reshape's result that holds the changed axis, alone or merged; None if there is none.
 
-    Where the size was 1, several may: then the one that is no more than that, the same axis before others, then one
-    that the target leaves open, then one of which it is the outer part (batch * heads), the last axis last.
+    If the size was 1, several axes may qualify. Preferred are, in this order: an axis that holds nothing else, the same
+    axis as before, one that the target leaves open, one whose outer part it is (batch * heads), the last axis last.
 
     Args:
-        axis: which it was.
-        within: elements from one index of it to the next.
+        axis: the changed axis before the Reshape.
+        within: its stride in elements.
         result: shape of the result before the change.
-        size: what it was.
-        target: of the Reshape.
+        size: the old size.
+        target: the target of the Reshape.
     """
-    found = {}
-    for place, extent in enumerate(result):
-        step = math.prod(result[place + 1 :])
+    preferences = {}
+    for position, extent in enumerate(result):
+        step = math.prod(result[position + 1 :])
         if extent > 0 and extent % size == 0 and step and within % step == 0 and step * extent % (within * size) == 0:
             alone = step == within and extent == size
-            outer = step * extent == within * size and place != len(result) - 1
-            found[place] = (not alone, not (alone and place == axis), target[place] != -1, not outer)
-    return min(found, key=lambda place: (*found[place], place), default=None)
+            outer = step * extent == within * size and position != len(result) - 1
+            preferences[position] = (not alone, not (alone and position == axis), target[position] != -1, not outer)
+    return min(preferences, key=lambda position: (*preferences[position], position), default=None)
 
 
 def _set_target(graph: ir.Graph, node: ir.Node, target: np.ndarray) -> None:

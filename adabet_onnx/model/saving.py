@@ -11,22 +11,22 @@ import onnx_ir as ir
 from ..files import check_output, replacing, write_bytes
 from ..options import typed
 from ..runtime import MOST_BYTES
-from .door import guarded
+from .error_context import guarded
 from .liveness import weight_bytes
 from .open import ModelSource, open_model
 
 _LEAST_OUTSIDE = 1024  # bytes of a weight; smaller ones stay in the model
-_ALIGNED = 4096  # what a file is mapped by
+_ALIGNED = 4096  # page size for memory mapping
 
 
 @typed
 @guarded("saving")
 def save_model(model: ModelSource, path: str | os.PathLike[str]) -> None:
-    """Write a model as it was opened: repaired, in float32, with the outputs made from its logits, only the batch open.
+    """Write an opened model: normalised, in float32, with outputs computed from its logits and only the batch open.
 
     Args:
-        model: opened, or what `open_model` takes.
-        path: the ``.onnx`` file; weights of 2 GB and more go to a file beside it, ``PATH.data``.
+        model: an opened model, or any source that `open_model` accepts.
+        path: the ``.onnx`` file; weights of 2 GB or more go to a file beside it, ``PATH.data``.
 
     Raises:
         OutputError: it cannot be written.
@@ -48,7 +48,7 @@ def save_model(model: ModelSource, path: str | os.PathLike[str]) -> None:
 
 
 def _move_weights(graph: ir.Model, file: Path, location: str) -> None:
-    """Write the weights to a file, one by one, and let the graph refer to it under another name."""
+    """Write the weights to a file, one by one, and make the graph refer to it by ``location``."""
     with file.open("wb") as stream:
         for name, value in graph.graph.initializers.items():
             tensor = value.const_value

@@ -1,4 +1,4 @@
-"""A weight that is another one times a factor, and knows it: whoever writes both need not write it twice."""
+"""A weight that is another one times a factor and remembers both, so that it need not be stored twice."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Scaled(ir.Tensor[np.ndarray]):
 
     Args:
         source: the tensor.
-        factor: what it is multiplied by; it broadcasts.
-        name: of the product.
+        factor: the factor, which is broadcast.
+        name: name of the product.
 
     Attributes:
         source: the tensor.
-        factor: float32.
+        factor: the factor in float32.
     """
 
     def __init__(self, source: ir.TensorProtocol, factor: np.ndarray, name: str) -> None:

@@ -14,16 +14,16 @@ from ..isolation import during
 
 BATCH = "N"  # name of the batch dimension in every opened model
 Shapes = dict[str, tuple[int, ...]]
-TRIAL_SECONDS = 8.0  # a graph with a loop may have no end
-_SMALL = 1024  # elements of a constant that shapes may depend on
+TRIAL_SECONDS = 8.0  # a loop in a graph may never end
+_SMALL = 1024  # most elements of a constant that shapes may depend on
 _FIRST_IR_VERSION = 4  # in which an initializer need not be an input
 
 
 def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propagate: bool = True) -> Shapes:
     """Shapes that ONNX shape inference finds when the batch dimension is ``batch``.
 
-    Values whose shape it cannot find are absent. Values of graph inputs and initializers are included. Without
-    ``propagate``, fewer are found: it does not compute with what the graph computes of shapes.
+    Values of unknown shape are absent. Graph inputs and initializers are included. Without ``propagate``, fewer shapes
+    are found: the graph's own shape computations are not evaluated.
 
     Raises:
         ModelError: with ``strict``, the graph contradicts itself at this batch size.
@@ -40,7 +40,7 @@ def infer_shapes(model: ir.Model, batch: int = 1, *, strict: bool = False, propa
 
 
 def infer_types(model: ir.Model) -> dict[str, int]:
-    """ONNX's number of the element type of every value whose type ONNX shape inference finds, inputs included.
+    """The element type (ONNX enum) of every value whose type ONNX shape inference finds, including inputs.
 
     Raises:
         ModelError: the graph contradicts itself.
@@ -55,13 +55,13 @@ def _inferred(proto: onnx.ModelProto, where: str, **options: bool) -> onnx.Model
         with during("onnx infers shapes"):
             return onnx.shape_inference.infer_shapes(proto, **options)
     except Exception as error:  # the C++ checker raises its own kinds
-        raise ModelError(f"the shapes of the graph do not fit together{where}: {str(error).strip()[:300]}") from error
+        raise ModelError(f"the shapes in the graph are inconsistent{where}: {str(error).strip()[:300]}") from error
 
 
 def light_proto(model: ir.Model) -> onnx.ModelProto:
-    """The graph without its weights, for what needs their shapes alone: they are inputs here.
+    """The graph without its weights, which become inputs, for uses that only need their shapes.
 
-    Copying the weights is most of what a ModelProto costs, and beyond 2 GiB there can be none with them.
+    Copying the weights is most of the cost of a ModelProto, which moreover cannot exceed 2 GiB.
     """
     graph = model.graph
     proto = onnx.ModelProto(ir_version=max(model.ir_version, _FIRST_IR_VERSION))
@@ -70,10 +70,10 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
     proto.graph.node.extend(ir.serde.serialize_node(node) for node in graph)
     proto.graph.input.extend(ir.serde.serialize_value(value) for value in graph.inputs)
     proto.graph.output.extend(ir.serde.serialize_value(value) for value in graph.outputs)
-    given = {value.name for value in graph.inputs}
+    names = {value.name for value in graph.inputs}
     for name, value in graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or name in given:
+        if tensor is None or name in names:
             continue
         if tensor.size <= _SMALL:
             proto.graph.initializer.append(ir.serde.serialize_tensor(_named(tensor, name)))
@@ -84,7 +84,7 @@ def light_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def serialised_tensor(value: ir.Value) -> onnx.TensorProto:
-    """An initializer with its elements, under the value's name, wherever they lie."""
+    """An initializer with its elements as a TensorProto with the value's name, wherever the elements are stored."""
     assert value.const_value is not None
     assert value.name is not None
     return ir.serde.serialize_tensor(_named(value.const_value, value.name))
@@ -96,7 +96,7 @@ def _named(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
 
 
 def fix_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """Put a number in place of the batch dimension, in place, and forget what was inferred from the symbol."""
+    """Replace the batch dimension by a number, in place, and drop shapes inferred from the symbol."""
     for info in (*proto.graph.input, *proto.graph.output):
         for extent in info.type.tensor_type.shape.dim:
             if extent.dim_param == BATCH:
@@ -108,26 +108,26 @@ def fix_batch(proto: onnx.ModelProto, batch: int) -> onnx.ModelProto:
 
 
 def measured_shapes(model: ir.Model, names: Iterable[str], batch: int = 2) -> Shapes:
-    """Shapes of the named values found by running the graph on zeros, for what inference cannot see.
+    """Shapes of the named values from a run of the graph on zeros, for values without an inferred shape.
 
     Raises:
         ModelError: the graph cannot run, or an input has a dimension of unknown size.
     """
-    wanted = list(names)
+    requested = list(names)
     feeds = {}
-    for given in model.graph.inputs:
-        assert given.shape is not None
-        assert given.dtype is not None
-        extents = [extent if isinstance(extent, int) else batch for extent in given.shape]
-        feeds[given.name or ""] = np.zeros(extents, given.dtype.numpy())
+    for graph_input in model.graph.inputs:
+        assert graph_input.shape is not None
+        assert graph_input.dtype is not None
+        extents = [extent if isinstance(extent, int) else batch for extent in graph_input.shape]
+        feeds[graph_input.name or ""] = np.zeros(extents, graph_input.dtype.numpy())
     probed = model.clone()
     existing = {value.name for value in probed.graph.outputs}
     values = {value.name: value for node in probed.graph for value in node.outputs}
-    for name in wanted:
+    for name in requested:
         if name in values and name not in existing:
-            values[name].type = values[name].shape = None  # what it says may be of another time
+            values[name].type = values[name].shape = None  # its recorded shape may be outdated
             probed.graph.outputs.append(values[name])
-    # Not optimised: onnxruntime's optimizer may leave nothing of a value, and gives None for it.
+    # Not optimised: onnxruntime's optimizer may remove a value, and returns None for it.
     session = runtime.inference_session(probed, "the model", runtime.plain_options())
-    arrays = runtime.run_session(session, wanted, feeds, "the model", seconds=TRIAL_SECONDS)
-    return {name: tuple(array.shape) for name, array in zip(wanted, arrays, strict=True)}
+    arrays = runtime.run_session(session, requested, feeds, "the model", seconds=TRIAL_SECONDS)
+    return {name: tuple(array.shape) for name, array in zip(requested, arrays, strict=True)}

@@ -1,6 +1,6 @@
-"""What a tensor is that several nodes use: of one layer that is applied several times, of several, or merged.
+"""Why several nodes use one tensor: one layer is applied several times, layers are tied, or equal values were merged.
 
-An exporter stores equal values once, also those of layers that have nothing to do with each other.
+An exporter stores equal values once, even for unrelated layers.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ Sharing = Literal["shared", "tied", "merged"]
 
 
 def sharings_of(layers: Sequence[Layer]) -> dict[str, Sharing]:
-    """What the parameters are that several nodes use, by name; one that a single node uses is not in it.
+    """Classify the parameters that several nodes use, by name; parameters of a single node are omitted.
 
-    * ``shared``: one layer uses it, which is applied several times. It is trained as one tensor, with the sum of the
+    * ``shared``: used by one layer that is applied several times. It is trained as one tensor, with the sum of the
       gradients of all applications.
-    * ``tied``: several layers use it, and it is a matrix, or the bias of layers that have a matrix in common (an
-      embedding and the head that use one table in different operators). It is trained as one tensor too, and changes
-      all of these layers.
-    * ``merged``: layers use it that have no matrix in common, and it is a vector: equal values (zero biases, say) that
-      an exporter stored once. Each of these layers gets a vector of its own when one of them is trained.
+    * ``tied``: used by several layers, and a matrix, or the bias of layers that share a matrix (an embedding and the
+      head that use one table in different operators). It is trained as one tensor too, and changes all these layers.
+    * ``merged``: a vector used by layers that share no matrix: equal values (zero biases, for example) that an exporter
+      stored once. Each of these layers gets its own vector when one of them is trained.
 
     Args:
-        layers: of the model.
+        layers: the layers of the model.
     """
     users: dict[str, list[Layer]] = {}
     matrices: set[str] = set()
@@ -37,21 +36,20 @@ def sharings_of(layers: Sequence[Layer]) -> dict[str, Sharing]:
             if layer.holds_matrix(parameter):
                 matrices.add(parameter.name)
     groups = groups_of(layers) if any(len(using) > 1 for using in users.values()) else {}
-    found: dict[str, Sharing] = {}
+    sharings: dict[str, Sharing] = {}
     for name, using in users.items():
         if len(using) > 1:
             tied = name in matrices or len({groups[layer.node] for layer in using}) == 1
-            found[name] = "tied" if tied else "merged"
+            sharings[name] = "tied" if tied else "merged"
         elif using[0].applied > 1:
-            found[name] = "shared"
-    return found
+            sharings[name] = "shared"
+    return sharings
 
 
 def groups_of(layers: Sequence[Layer]) -> dict[str, str]:
-    """For every node of a layer, a name that it has in common with the nodes it keeps its vectors in common with.
+    """Map every node of a layer to the name of its group; the nodes of a group keep sharing vectors.
 
-    These are the nodes of the same layer and of those that are tied to it by a matrix. A node that belongs to no layer
-    is not in it.
+    A group holds the nodes of a layer and of those tied to it by a matrix. Nodes that belong to no layer are omitted.
     """
     parent: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Models that take in one sample, without a batch: they get one where that changes nothing they compute."""
+"""Add a batch dimension to models whose input is a single sample, where that does not change their results."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from ..errors import ModelError, RuntimeMissingError
 from .batch import make_batch_dynamic
 from .passes.add_batch import AddBatch
 from .shapes import BATCH, TRIAL_SECONDS
-from .trial import random_feeds
+from .trial_runs import random_feeds
 from .uses import input_of
 
 _SAME = 1e-4  # of the largest output
 
 
 def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.Model:
-    """The graph with a dynamic batch as the first dimension of every input.
+    """Give every input a dynamic batch as its first dimension.
 
-    Where a fixed first dimension cannot be freed, the inputs may be single samples: they are given a batch, the graph
-    is run with and without it, and then that batch is freed and checked as any other (`make_batch_dynamic`).
+    If a fixed first dimension cannot be freed, the inputs may be single samples: a batch of 1 is added, the graph is
+    run with and without it, and then that batch is made dynamic and checked like any other (`make_batch_dynamic`).
 
     Args:
-        model: a graph whose inputs have a shape, all fixed but the batch; changed in place, or not used any more.
+        model: a graph whose inputs have a shape, all fixed but the batch; changed in place, or not to be used
+            afterwards.
         name: of the model, for messages.
-        chosen: name of the value that is the logits or made from them.
-        notes: what was changed is added to it.
+        chosen: name of the value that is the logits or is computed from them.
+        notes: receives a sentence for each change.
 
     Raises:
-        ModelError: the batch cannot be freed; where the inputs look like samples without a batch, it says so.
+        ModelError: the batch cannot be freed; the message says if the inputs look like samples without a batch.
     """
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     fixed = all(value.shape is not None and isinstance(value.shape[0], int) for value in inputs)
@@ -48,17 +49,17 @@ def free_batch(model: ir.Model, name: str, chosen: str, notes: list[str]) -> ir.
         raise ModelError(f"{error}{_advice(original)}") from error
     shapes = ", ".join(f"{value.name} {_written(value)}" for value in added.graph.inputs)
     notes.append(
-        f"the inputs were taken for single samples, to which the graph adds a batch inside: the batch is now the first "
-        f"dimension of inputs and outputs ({shapes}), of the adapted model too"
+        "the inputs are treated as single samples, to which the graph adds a batch inside: the batch is now the first "
+        f"dimension of inputs and outputs ({shapes}), also in the adapted model"
     )
     return added
 
 
 def _with_batch(original: ir.Model) -> ir.Model | None:
-    """The graph with a batch of 1; None where that is not known how, or where it computes something else.
+    """The graph with a batch of 1; None if it cannot be added, or if the outputs change.
 
-    Accepted are graphs that add a batch themselves, and inputs of one axis. Rejected is all else: the first dimension
-    may be a batch whose samples have to do with each other.
+    This is done for graphs that add a batch themselves, and for inputs of one axis. In all other cases, the first
+    dimension may be a batch whose samples affect each other.
     """
     changed = original.clone()
     adding = AddBatch()
@@ -85,19 +86,19 @@ def _with_batch(original: ir.Model) -> ir.Model | None:
     except (ModelError, RuntimeMissingError):
         return None
     pairs = list(zip(map(np.asarray, after), map(np.asarray, before), strict=True))
-    return changed if all(_same(found, expected) for found, expected in pairs) else None
+    return changed if all(_same(actual, expected) for actual, expected in pairs) else None
 
 
-def _same(found: np.ndarray, expected: np.ndarray) -> bool:
+def _same(actual: np.ndarray, expected: np.ndarray) -> bool:
     """Whether an output is the same, with a batch of 1 in front where it had none."""
-    if found.ndim == 0 or found.shape[0] != 1 or found.shape not in (expected.shape, (1, *expected.shape)):
+    if actual.ndim == 0 or actual.shape[0] != 1 or actual.shape not in (expected.shape, (1, *expected.shape)):
         return False
     size = max(1.0, float(np.abs(expected.astype(np.float64)).max(initial=0)))
-    return bool(np.allclose(found.reshape(expected.shape), expected, rtol=0, atol=_SAME * size, equal_nan=True))
+    return bool(np.allclose(actual.reshape(expected.shape), expected, rtol=0, atol=_SAME * size, equal_nan=True))
 
 
 def _advice(model: ir.Model) -> str:
-    """What to add to a refusal where inputs look like samples without a batch."""
+    """Advice to append to an error if inputs look like samples without a batch."""
     single = [
         value
         for value in model.graph.inputs
@@ -115,13 +116,13 @@ def _advice(model: ir.Model) -> str:
 
 
 def _near(value: ir.Value, steps: int = 4) -> list[ir.Node]:
-    """Nodes that an input reaches within a few."""
-    found, values = [], [value]
+    """Nodes that an input reaches within a few steps."""
+    reached, values = [], [value]
     for _ in range(steps):
         nodes = [use.node for value in values for use in value.uses()]
-        found += nodes
+        reached += nodes
         values = [output for node in nodes for output in node.outputs]
-    return found
+    return reached
 
 
 def _adds_first(node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Sparse tensors are written out: a trained weight has a number everywhere, and few tools read any other."""
+"""Replace sparse tensors by dense ones: trained weights are dense, and few tools read sparse tensors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 
-_MOST_BYTES = 1 << 28  # a few bytes of file can ask for any amount of memory
+_MOST_BYTES = 1 << 28  # a few bytes in a file can request any amount of memory
 
 
-def fill_in(proto: onnx.ModelProto, name: str) -> None:
-    """Put dense tensors in place of sparse initializers and constants, in place, subgraphs and functions included.
+def densify(proto: onnx.ModelProto, name: str) -> None:
+    """Replace sparse initializers and constants by dense ones, in place, including subgraphs and functions.
 
     Raises:
-        ModelError: one is not valid, of no numbers, or larger than any weight.
+        ModelError: a tensor is invalid, not numeric, or too large.
     """
     for graph in _graphs(proto):
         dense = [_dense(sparse, name) for sparse in graph.sparse_initializer]
@@ -34,14 +34,14 @@ def fill_in(proto: onnx.ModelProto, name: str) -> None:
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
-    called = sparse.values.name[:200]
+    tensor_name = sparse.values.name[:200]
     dims = list(sparse.dims)
     try:
         dtype = ir.DataType(sparse.values.data_type)
         if dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
-            raise ValueError("it is not of numbers")
+            raise ValueError("it is not numeric")
         if any(extent < 0 for extent in dims) or math.prod(dims) * dtype.bitwidth // 8 > _MOST_BYTES:
-            raise ValueError(f"it is said to have the shape {dims[:9]}")
+            raise ValueError(f"it declares the shape {dims[:9]}")
         values = onnx.numpy_helper.to_array(sparse.values)
         places = _places(onnx.numpy_helper.to_array(sparse.indices), dims)
         if values.ndim != 1 or len(values) != len(places):
@@ -50,7 +50,7 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
             raise ValueError("an element is given twice")
     except (ValueError, TypeError) as error:
         raise ModelError(
-            f"{name} is not a valid ONNX model: of the sparse tensor {called!r}, {error}. It is damaged: copy or "
+            f"{name} is not a valid ONNX model: sparse tensor {tensor_name!r}: {error}. The file is damaged: copy or "
             "export it again."
         ) from error
     array = np.zeros(math.prod(dims), values.dtype)
@@ -59,23 +59,23 @@ def _dense(sparse: onnx.SparseTensorProto, name: str) -> onnx.TensorProto:
 
 
 def _places(indices: np.ndarray, dims: list[int]) -> np.ndarray:
-    """Where the values stand in the flat tensor.
+    """Positions of the values in the flat tensor.
 
     Raises:
         ValueError: the indices are not valid.
     """
     if indices.dtype.kind != "i":
-        raise ValueError("the indices are no integers")
+        raise ValueError("the indices are not integers")
     if indices.ndim == 1:
         flat = indices
     elif indices.ndim == 2 and indices.shape[1] == len(dims) > 0:
         if ((indices < 0) | (indices >= np.array(dims))).any():
-            raise ValueError("an index lies outside")
+            raise ValueError("an index is out of range")
         flat = np.ravel_multi_index(tuple(indices.T), dims)
     else:
         raise ValueError(f"the indices have the shape {list(indices.shape)[:9]}")
     if ((flat < 0) | (flat >= math.prod(dims))).any():
-        raise ValueError("an index lies outside")
+        raise ValueError("an index is out of range")
     return np.asarray(flat, np.int64)
 
 
@@ -86,7 +86,7 @@ def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node, wherever it stands."""
+    """Every node, including those of subgraphs and functions."""
     stack: list[Iterable[onnx.NodeProto]] = [proto.graph.node, *(function.node for function in proto.functions)]
     while stack:
         for node in stack.pop():

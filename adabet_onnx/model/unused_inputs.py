@@ -1,6 +1,6 @@
-"""Inputs that nothing reads: dropped on opening, so that nothing has to be fed to them, and given back on export.
+"""Drop inputs that nothing reads on opening, so that they need not be fed, and restore them on export.
 
-The metadata entry ``unused_inputs`` keeps them: a list, in the graph's order, of objects with
+The metadata entry ``unused_inputs`` records them: a list, in graph order, of objects with
     at      position among the graph's inputs
     value   the ValueInfoProto in protobuf's JSON form: name, type, shape
 """
@@ -19,7 +19,7 @@ _KEY = "unused_inputs"
 
 
 def drop_unused_inputs(model: ir.Model) -> None:
-    """Take out, in place, every input that no node reads and that is no output; not where that is all of them."""
+    """Drop every input that no node reads and that is not an output, in place, unless that would be all inputs."""
     graph = model.graph
     outputs = set(graph.outputs)
     unused = [
@@ -27,12 +27,14 @@ def drop_unused_inputs(model: ir.Model) -> None:
     ]
     if not unused or len(unused) == sum(not value.is_initializer() for value in graph.inputs):
         return
-    kept = [entry for entry in _entries(model) if entry["value"]["name"] not in {value.name for value in graph.inputs}]
-    places = {value: at for at, value in enumerate(graph.inputs)}
+    entries = [
+        entry for entry in _entries(model) if entry["value"]["name"] not in {value.name for value in graph.inputs}
+    ]
+    places = {value: index for index, value in enumerate(graph.inputs)}
     for value in unused:
-        kept.append({"at": places[value], "value": json_format.MessageToDict(ir.to_proto(value))})
+        entries.append({"at": places[value], "value": json_format.MessageToDict(ir.to_proto(value))})
         graph.inputs.remove(value)
-    set_metadata(model, _KEY, sorted(kept, key=lambda entry: entry["at"]))
+    set_metadata(model, _KEY, sorted(entries, key=lambda entry: entry["at"]))
 
 
 def unused_inputs(model: ir.Model) -> list[str]:
@@ -41,20 +43,20 @@ def unused_inputs(model: ir.Model) -> list[str]:
 
 
 def restore_unused_inputs(proto: onnx.ModelProto) -> None:
-    """Give a graph its unused inputs back, in place, where they were."""
+    """Restore the unused inputs of a graph at their original positions, in place."""
     entries = _entries(ir.Model(ir.Graph([], [], nodes=[]), ir_version=10, metadata_props=_metadata(proto)))
-    taken = {value.name for value in proto.graph.input} | {tensor.name for tensor in proto.graph.initializer}
-    taken |= {name for node in proto.graph.node for name in node.output}
+    names = {value.name for value in proto.graph.input} | {tensor.name for tensor in proto.graph.initializer}
+    names |= {name for node in proto.graph.node for name in node.output}
     inputs = list(proto.graph.input)
     for entry in entries:
         value = json_format.ParseDict(entry["value"], onnx.ValueInfoProto(), ignore_unknown_fields=True)
-        if value.name not in taken:
+        if value.name not in names:
             inputs.insert(entry["at"], value)
     del proto.graph.input[:]
     proto.graph.input.extend(inputs)
-    left = [item for item in proto.metadata_props if item.key != METADATA + _KEY]
+    others = [item for item in proto.metadata_props if item.key != METADATA + _KEY]
     del proto.metadata_props[:]
-    proto.metadata_props.extend(left)
+    proto.metadata_props.extend(others)
 
 
 def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
@@ -62,9 +64,9 @@ def _metadata(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def _entries(model: ir.Model) -> list[dict[str, Any]]:
-    """What the metadata says; entries of another form are no entries."""
-    found = get_metadata(model, _KEY)
-    return [entry for entry in found if _is_entry(entry)] if isinstance(found, list) else []
+    """The recorded entries; malformed ones are ignored."""
+    stored = get_metadata(model, _KEY)
+    return [entry for entry in stored if _is_entry(entry)] if isinstance(stored, list) else []
 
 
 def _is_entry(entry: Any) -> bool:

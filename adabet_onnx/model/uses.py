@@ -1,7 +1,7 @@
-"""What a node reads: its inputs, and the values outside that the graphs inside it (of an If, Loop or Scan) capture.
+"""The values a node reads: its inputs, and outer values that its subgraphs (of an If, Loop or Scan) capture.
 
-A value that is captured stands among no node's inputs, so whatever follows inputs alone takes it for unused and its
-node for independent of it. Everything here that computes a dependency asks `reads` instead.
+A captured value is not among any node's inputs, so code that follows inputs alone would consider it unused and the
+node independent of it. Everything here that computes a dependency calls `reads` instead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GRAPHS = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs that a node holds, not those inside of these."""
+    """The subgraphs of a node, without nested ones."""
     for attribute in node.attributes.values():
         if attribute.is_ref():
             continue
@@ -26,27 +26,27 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def captured(node: ir.Node) -> tuple[ir.Value, ...]:
-    """Values from outside that a node's subgraphs read, or give out, at any depth; each once, in order."""
-    found: dict[ir.Value, None] = {}
+    """Outer values that a node's subgraphs read, or return, at any depth; each once, in order."""
+    outer: dict[ir.Value, None] = {}
     for graph in subgraphs(node):
         own = {*graph.inputs, *graph.initializers.values()}
         for inner in graph:
-            found.update((value, None) for value in reads(inner) if value is not None and value not in own)
+            outer.update((value, None) for value in reads(inner) if value is not None and value not in own)
             own.update(inner.outputs)
-        found.update((value, None) for value in graph.outputs if value not in own)
-    return tuple(found)
+        outer.update((value, None) for value in graph.outputs if value not in own)
+    return tuple(outer)
 
 
 def reads(node: ir.Node) -> tuple[ir.Value | None, ...]:
-    """The inputs of a node, in their places, and behind them the values that it captures."""
-    # Asked of every node of large graphs many times over, and hardly any holds a graph.
+    """The inputs of a node, in position, followed by the values that it captures."""
+    # Called many times for every node of large graphs, and hardly any node has a subgraph.
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
         return (*node.inputs, *captured(node))
     return tuple(node.inputs)
 
 
 def input_of(node: ir.Node, position: int) -> ir.Value | None:
-    """The input at a position; None where there is none, or it is left out."""
+    """The input at a position; None if there is none, or it is omitted."""
     return node.inputs[position] if position < len(node.inputs) else None
 
 
@@ -56,36 +56,36 @@ def attributes_of(node: ir.Node) -> dict[str, Any]:
 
 
 def users(value: ir.Value, graph: ir.Graph) -> tuple[ir.Node, ...]:
-    """The nodes of ``graph`` that read a value, themselves or by a subgraph."""
-    found = {node: None for node in value.consumers() if node.graph is graph}
-    if len(found) < len(value.consumers()):
-        found.update((node, None) for node in graph if value in captured(node))
-    return tuple(found)
+    """The nodes of ``graph`` that read a value, directly or in a subgraph."""
+    nodes = {node: None for node in value.consumers() if node.graph is graph}
+    if len(nodes) < len(value.consumers()):
+        nodes.update((node, None) for node in graph if value in captured(node))
+    return tuple(nodes)
 
 
 def ancestors(values: Iterable[ir.Value]) -> set[ir.Node]:
-    """The nodes that values are computed by."""
-    found: set[ir.Node] = set()
+    """The nodes that contribute to values."""
+    nodes: set[ir.Node] = set()
     stack = list(values)
     while stack:
         node = stack.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
+        if node is not None and node not in nodes:
+            nodes.add(node)
             stack.extend(operand for operand in reads(node) if operand is not None)
-    return found
+    return nodes
 
 
 def dependents(graph: ir.Graph, sources: Collection[ir.Value]) -> set[ir.Value]:
     """These values, and every value of a sorted graph that is computed from one of them."""
-    found = set(sources)
+    dependent = set(sources)
     for node in graph:
-        if any(value in found for value in reads(node)):
-            found.update(node.outputs)
-    return found
+        if any(value in dependent for value in reads(node)):
+            dependent.update(node.outputs)
+    return dependent
 
 
 def detach(node: ir.Node) -> None:
-    """Let a node that is about to go read nothing any more, its subgraphs included."""
+    """Disconnect a node that is about to be removed from all its inputs, including those of its subgraphs."""
     for graph in subgraphs(node):
         for inner in graph:
             detach(inner)
@@ -94,9 +94,9 @@ def detach(node: ir.Node) -> None:
 
 
 def made_by(value: ir.Value, source: ir.Value, operators: Collection[str]) -> bool:
-    """Whether a value depends on another, and otherwise on constants alone, by nodes of these operators.
+    """Whether a value depends on another and on constants alone, through nodes of these operators.
 
-    Of other values it may depend on the shape only.
+    It may depend on the shapes of other values.
     """
     stack, seen, reached = [value], {value}, False
     while stack:
@@ -110,7 +110,7 @@ def made_by(value: ir.Value, source: ir.Value, operators: Collection[str]) -> bo
         elif node.op_type not in operators or node.domain not in ("", "ai.onnx"):
             return False
         elif node.op_type != "Shape":
-            given = [operand for operand in node.inputs if operand is not None and operand not in seen]
-            seen.update(given)
-            stack += given
+            operands = [operand for operand in node.inputs if operand is not None and operand not in seen]
+            seen.update(operands)
+            stack += operands
     return reached

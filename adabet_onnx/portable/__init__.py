@@ -1,1 +1,1 @@
-"""A training step in plain ONNX: gradients written at build time with standard operators, for any ONNX Runtime."""
+"""A training step in plain ONNX: gradients are written at build time with standard operators, for any ONNX Runtime."""

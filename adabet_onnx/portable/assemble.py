@@ -1,11 +1,11 @@
-"""The graphs of a training: a step, gradients alone, an update alone, and an evaluation.
+"""The graphs of a training: a step, the gradients alone, the update alone, and an evaluation.
 
-All of them take the trained parameters as inputs and have everything else inside. The file of a step holds, in this
-order: the forward part, what the backward pass needs of it, the loss, the backward pass, and the updates from the first
-layer to the last. `order` says why.
+All of them take the trained parameters as inputs and contain everything else. The file of a step holds, in this order:
+the forward part, the nodes of the backward pass that depend on the forward part alone, the loss, the rest of the
+backward pass, and the updates from the first layer to the last. `order` explains why.
 
-What no training changes is in a graph of its own, the frozen one; step, gradients and evaluation begin where it ends.
-`cut` says where that is.
+What no training changes is in a separate graph, the frozen one; step, gradients and evaluation start where it ends.
+`cut` finds this place.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ from .autodiff import differentiate, plan
 from .batch_inside import put_batch_inside
 from .batch_statistics import moving_nodes, normalise_by_batch, statistics
 from .builder import Builder
-from .channels import Part
-from .hidden import compute_in_pieces
+from .channel_gradients import TrainedPart
+from .early_selection import select_early
+from .graph_split import Boundary, split_at_cut
+from .hidden_layers import compute_in_pieces
+from .loss_gradients import connect, logits_gradient
 from .losses import Loss, build_loss
 from .memory import step_bytes
-from .names import Names, Tensor, in_order, name_all
+from .names import GraphNames, in_order, name_all
 from .obstacles import explain
-from .opset import TARGET, raise_opset
+from .opset import raise_opset
 from .optimizers import Updates
 from .order import mask_chain, split_by_use
-from .parting import Boundary, part
 from .recipe import Recipe
 from .recompute import recompute
-from .selected import select_early
 from .shapes import annotate
 from .small_maps import convolve_by_matrix
 from .trained_norms import merge_norms
+from .update_graph import by_parameter, float_input, learning_rate_input, output_names, step_number_input, update_graph
 
-_SEGMENTS = (2, 3, 4, 6, 8, 12)  # tried for recomputing
+_SEGMENTS = (2, 3, 4, 6, 8, 12)  # numbers of segments that are tried for recomputing
 _NOMINAL_BATCH = 8
 
 
@@ -50,14 +52,14 @@ class Graphs:
     """The graphs of a training.
 
     Attributes:
-        frozen: the model's inputs in; what is kept of them, the features, out.
-        step: features, labels, parameters, state, learning rate and step number in; loss, logits, new parameters and
-            new state out.
-        gradients: features, labels and parameters in; loss, logits and gradients out.
-        update: parameters, gradients, state, learning rate and step number in; new parameters and new state out.
-        evaluation: features, labels and parameters in; loss and logits out.
+        frozen: takes the model's inputs; returns the values that are kept of them, the features.
+        step: takes features, labels, parameters, state, learning rate and step number; returns loss, logits, new
+            parameters and new state.
+        gradients: takes features, labels and parameters; returns loss, logits and gradients.
+        update: takes parameters, gradients, state, learning rate and step number; returns new parameters and new state.
+        evaluation: takes features, labels and parameters; returns loss and logits.
         boundary: the features.
-        names: of inputs and outputs.
+        names: names of inputs and outputs.
         labels: the labels' input.
     """
 
@@ -67,7 +69,7 @@ class Graphs:
     update: ir.Model
     evaluation: ir.Model
     boundary: tuple[Boundary, ...]
-    names: Names
+    names: GraphNames
     labels: ir.Value
 
 
@@ -78,18 +80,18 @@ class WholeGraphs:
     step: ir.Model
     gradients: ir.Model
     evaluation: ir.Model
-    names: Names
+    names: GraphNames
     labels: ir.Value
 
 
 @dataclass(frozen=True)
-class Step:
-    """A training step: see `Graphs`."""
+class StepGraphs:
+    """The graph of a training step and its frozen graph: see `Graphs`."""
 
     frozen: ir.Model
     model: ir.Model
     boundary: tuple[Boundary, ...]
-    names: Names
+    names: GraphNames
     labels: str
 
 
@@ -105,10 +107,10 @@ def make_graphs(prepared: Prepared, recipe: Recipe) -> Graphs:
     """
     whole = _whole_graphs(prepared, recipe)
     data = [name for _, name in prepared.inputs]
-    parted = [whole.step, whole.gradients, whole.evaluation]
-    frozen, boundary = part(parted, data, whole.names.labels, recipe.allowed)
-    _convolve(parted, whole.names, recipe)
-    update = _update_graph(prepared, recipe, whole.names)
+    graphs = [whole.step, whole.gradients, whole.evaluation]
+    frozen, boundary = split_at_cut(graphs, data, whole.names.labels, recipe.allowed)
+    _convolve(graphs, whole.names, recipe)
+    update = update_graph(prepared, recipe, whole.names)
     return Graphs(frozen, whole.step, whole.gradients, update, whole.evaluation, boundary, whole.names, whole.labels)
 
 
@@ -134,8 +136,8 @@ def _whole_graphs(prepared: Prepared, recipe: Recipe) -> WholeGraphs:
     return WholeGraphs(step, gradients.finish_gradients(), evaluation.finish_evaluation(), gradients.names, labels)
 
 
-def make_step(prepared: Prepared, recipe: Recipe) -> Step:
-    """The frozen graph and the step's alone, as `make_graphs` writes them.
+def make_step(prepared: Prepared, recipe: Recipe) -> StepGraphs:
+    """Write the frozen graph and the graph of the step, as `make_graphs` does.
 
     Raises:
         ModelError: a node has no gradient, or the profile lacks an operator.
@@ -143,17 +145,17 @@ def make_step(prepared: Prepared, recipe: Recipe) -> Step:
     return _step(prepared, recipe, _best_segments(prepared, recipe) if recipe.recompute else 0)
 
 
-def _step(prepared: Prepared, recipe: Recipe, segments: int) -> Step:
+def _step(prepared: Prepared, recipe: Recipe, segments: int) -> StepGraphs:
     draft, labels = _step_draft(prepared, recipe, segments)
     model = draft.finish_step()
     name = labels.name or ""
-    frozen, boundary = part([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
+    frozen, boundary = split_at_cut([model], [feed for _, feed in prepared.inputs], name, recipe.allowed)
     _convolve([model], draft.names, recipe)
-    return Step(frozen, model, boundary, draft.names, name)
+    return StepGraphs(frozen, model, boundary, draft.names, name)
 
 
-def _convolve(models: Sequence[ir.Model], names: Names, recipe: Recipe) -> None:
-    """After the cut, whose values are those of the model."""
+def _convolve(models: Sequence[ir.Model], names: GraphNames, recipe: Recipe) -> None:
+    """Rewrite small depthwise convolutions; done after the cut, which must be at values of the model."""
     for model in models:
         convolve_by_matrix(model, {tensor.input for tensor in names.parameters}, recipe.allowed)
 
@@ -165,13 +167,13 @@ def _step_draft(prepared: Prepared, recipe: Recipe, segments: int) -> tuple[_Dra
 
 
 def _best_segments(prepared: Prepared, recipe: Recipe) -> int:
-    """How many segments to compute again so that the step's memory is least; 0 for none."""
+    """The number of recomputed segments with which the step needs the least memory; 0 for none."""
     sizes = {n: step_bytes(_step(prepared, recipe, n).model, _NOMINAL_BATCH) for n in (0, *_SEGMENTS)}
     return min(sizes, key=lambda n: (sizes[n], n))
 
 
 class _Draft:
-    """One graph in the making, from the prepared one."""
+    """One graph under construction, made from the prepared graph."""
 
     def __init__(self, prepared: Prepared, recipe: Recipe, *, training: bool = True) -> None:
         self._recipe, self._prepared = recipe, prepared
@@ -181,18 +183,20 @@ class _Draft:
         self._parameters = [self._graph.initializers[name] for name in in_order(prepared)]
         self._trained = _in_use(self._graph, self._parameters, prepared)
         by_batch = moving_nodes(self._graph, set(self._trained)) if recipe.batch_norm == "batch" else []
-        self._statistics = [value for node in by_batch for value in statistics(node)]  # before nodes are rewritten
+        self._statistics = [
+            value for node in by_batch for value in statistics(node)
+        ]  # collected before nodes are rewritten
         if training:
             normalise_by_batch(by_batch)
         annotate(self._model)
-        parted = {whole for whole, own in zip(self._trained, self._parameters, strict=True) if whole is not own}
+        in_part = {whole for whole, own in zip(self._trained, self._parameters, strict=True) if whole is not own}
         if recipe.batch_norm == "frozen":
-            merge_norms(self._model, self._trained, parted, recipe.allowed)
-        put_batch_inside(self._model, self._trained, parted, recipe.allowed)
+            merge_norms(self._model, self._trained, in_part, recipe.allowed)
+        put_batch_inside(self._model, self._trained, in_part, recipe.allowed)
         keep = recipe.keeps_values(quantised=prepared.model.quantised is not None)
         if not keep:
             select_early(self._model, self._trained, recipe.allowed)
-        compute_in_pieces(self._model, self._trained, parted, recipe.allowed, keep)
+        compute_in_pieces(self._model, self._trained, in_part, recipe.allowed, keep)
         self._opset = self._model.opset_imports[""] or 0
         self._logits = self._graph.outputs[0]
         self._data = list(self._graph.inputs)
@@ -200,42 +204,42 @@ class _Draft:
         self._build = Builder(self._graph, opset=self._opset, batch=batch, allowed=recipe.allowed)
         self._moved = [value for node in by_batch for value in node.outputs[1:3]]
         self.names = name_all(self._build, prepared, self._logits, recipe.loss, recipe.optimizer, self._statistics)
-        self._early: list[ir.Node] = []  # what the backward pass needs of the forward part
-        self._late: list[ir.Node] = []  # the backward pass
+        self._early: list[ir.Node] = []  # nodes of the backward pass that depend on the forward part alone
+        self._late: list[ir.Node] = []  # the other nodes of the backward pass
         self._gradients: list[ir.Value] = []
         self._loss: Loss | None = None
-        self._seed: ir.Value | None = None  # gradient of the logits
+        self._seed: ir.Value | None = None  # placeholder for the gradient of the logits
 
     def differentiate(self, segments: int = 0) -> None:
-        """Write the backward pass, from a placeholder for the gradient of the logits.
+        """Write the backward pass, starting from a placeholder for the gradient of the logits.
 
         Args:
-            segments: of the forward part, computed again; 0: none.
+            segments: number of segments of the forward part, for recomputing; 0 for none.
         """
         forward = {node: i for i, node in enumerate(self._graph)}
-        route = plan(self._graph, self._logits, self._trained, opset=self._opset)
-        if route.obstacles:
-            raise ModelError(explain(route.obstacles, self._prepared))
-        self._seed = seed = ir.Value(name="seed", type=self._logits.type, shape=self._logits.shape)
+        path = plan(self._graph, self._logits, self._trained, opset=self._opset)
+        if path.obstacles:
+            raise ModelError(explain(path.obstacles, self._prepared))
+        self._seed = seed = logits_gradient(self._logits)
         parts = {
-            whole: Part(parameter, self._prepared.slices[parameter.name or ""])
+            whole: TrainedPart(parameter, self._prepared.slices[parameter.name or ""])
             for whole, parameter in zip(self._trained, self._parameters, strict=True)
             if whole is not parameter
         }
-        found = differentiate(route, seed, self._build, parts)
-        self._gradients = [found[value] for value in self._trained]
+        gradients = differentiate(path, seed, self._build, parts)
+        self._gradients = [gradients[value] for value in self._trained]
         if segments:
             recompute(self._build, list(forward), seed, segments)
-        waits = mask_chain(self._build, forward, seed)
+        late_batch_size = mask_chain(self._build, forward, seed)
         self._early, self._late = split_by_use(self._build.take(), seed)
-        self._build.use_batch_size(waits)
+        self._build.use_batch_size(late_batch_size)
 
     def add_loss(self) -> ir.Value:
-        """Write the loss between the forward part and the backward pass, if there is one, and give its labels."""
+        """Write the loss between the forward part and the backward pass, if there is one, and return its labels."""
         recipe, build, gradient = self._recipe, self._build, self._seed is not None
         build.begin("loss")
         logits = self._logits
-        if gradient and build.masks:  # the loss, and so the backward pass, begins when all masks are made
+        if gradient and build.masks:  # the loss, and thus the backward pass, starts after all masks are computed
             logits = build.after(logits, build.batch_size())
         self._loss = build_loss(
             build,
@@ -248,9 +252,7 @@ class _Draft:
             gradient=gradient,
         )
         if self._loss.gradient is not None and self._seed is not None:
-            seed, made = self._seed, self._loss.gradient
-            seed.replace_all_uses_with(made)
-            self._gradients = [made if value is seed else value for value in self._gradients]
+            self._gradients = connect(self._seed, self._loss.gradient, self._gradients)
         self._graph.extend(self._early)
         self._graph.extend(build.take())
         self._graph.extend(self._late)
@@ -259,39 +261,41 @@ class _Draft:
     def finish_step(self) -> ir.Model:
         """Add the updates, from the first layer to the last."""
         build, names = self._build, self.names
-        rate, step = _rate(names), _number(names)
+        rate, step = learning_rate_input(names), step_number_input(names)
         updates = Updates(build, self._recipe.optimizer, rate, step)
-        state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
-        moments = _by_parameter(names, state)
+        state = [float_input(tensor.input, tensor.shape) for tensor in names.moments]
+        moments = by_parameter(names, state)
         build.begin("clip")
         gradients = updates.clipped(self._gradients)
-        new, kept = [], []
+        new, new_state = [], []
         for tensor, parameter, gradient in zip(names.parameters, self._parameters, gradients, strict=True):
             build.begin(f"{tensor.name}/update")
-            value, its = updates.update(parameter, gradient, moments[tensor.name])
+            value, new_moments = updates.update(parameter, gradient, moments[tensor.name])
             new.append(value)
-            kept += its
-        outputs = list(zip(_outputs((*names.parameters, *names.moments)), (*new, *kept), strict=True))
-        return self._finish([*state, rate, step], outputs, moves=True)
+            new_state += new_moments
+        outputs = list(zip(output_names((*names.parameters, *names.moments)), (*new, *new_state), strict=True))
+        return self._finish([*state, rate, step], outputs, moves_statistics=True)
 
     def finish_gradients(self) -> ir.Model:
-        """Let the gradients be outputs."""
+        """Make the gradients outputs."""
         outputs = [
             (tensor.gradient, gradient) for tensor, gradient in zip(self.names.parameters, self._gradients, strict=True)
         ]
-        return self._finish([], outputs, moves=True)
+        return self._finish([], outputs, moves_statistics=True)
 
     def finish_evaluation(self) -> ir.Model:
-        """No more than loss and logits."""
+        """Have only loss and logits as outputs."""
         return self._finish([], [])
 
-    def _finish(self, inputs: list[ir.Value], outputs: list[tuple[str, ir.Value]], *, moves: bool = False) -> ir.Model:
+    def _finish(
+        self, inputs: list[ir.Value], outputs: list[tuple[str, ir.Value]], *, moves_statistics: bool = False
+    ) -> ir.Model:
         assert self._loss is not None
-        if moves:
-            outputs += zip(_outputs(self.names.statistics), self._moved, strict=True)
+        if moves_statistics:
+            outputs += zip(output_names(self.names.statistics), self._moved, strict=True)
         graph, build = self._graph, self._build
         build.begin("outputs")
-        # The last ones stand last in the file, and so are run first.
+        # Outputs come last in the file, since the last nodes are run first.
         renamed = [(name, _own(build, value)) for name, value in outputs]
         graph.extend(build.take())
         _move_last(graph, [value for _, value in renamed])
@@ -315,14 +319,14 @@ class _Draft:
 
 
 def _in_use(graph: ir.Graph, parameters: Sequence[ir.Value], prepared: Prepared) -> list[ir.Value]:
-    """For each parameter the value that layers use: itself, or the whole that it is a part of."""
+    """For each parameter the value that layers use: the parameter itself, or the whole tensor that it is a part of."""
     made = {value.name: value for node in graph for value in node.outputs}
     wholes = prepared.wholes
     return [made[wholes[name]] if (name := value.name or "") in wholes else value for value in parameters]
 
 
 def _own(build: Builder, value: ir.Value) -> ir.Value:
-    """A value that may be given a name: not an input, not the output of somebody else already."""
+    """A value that may be renamed: neither an input nor already an output under another name."""
     if value.producer() is None or value in build.exported:
         value = build.copy(value)
     build.exported.add(value)
@@ -330,64 +334,12 @@ def _own(build: Builder, value: ir.Value) -> ir.Value:
 
 
 def _move_last(graph: ir.Graph, values: list[ir.Value]) -> None:
-    """Let the nodes that make these values stand last, in this order, where nothing else uses them."""
+    """Move the nodes that make these values to the end, in this order, if nothing else uses them."""
     for value in values:
         node = value.producer()
         if node is not None and not any(output.uses() for output in node.outputs):
             graph.remove(node)
             graph.append(node)
-
-
-def _update_graph(prepared: Prepared, recipe: Recipe, names: Names) -> ir.Model:
-    """The optimizer alone, from gradients."""
-    opset = max(prepared.graph.opset_imports.get("") or 0, TARGET)
-    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
-    build = Builder(graph, opset=opset, allowed=recipe.allowed)
-    rate, step = _rate(names), _number(names)
-    parameters = [_input(tensor.input, tensor.shape) for tensor in names.parameters]
-    gradients = [_input(tensor.gradient, tensor.shape) for tensor in names.parameters]
-    state = [_input(tensor.input, tensor.shape) for tensor in names.moments]
-    moments = _by_parameter(names, state)
-    updates = Updates(build, recipe.optimizer, rate, step)
-    new: list[ir.Value] = []
-    kept: list[ir.Value] = []
-    for tensor, value, gradient in zip(names.parameters, parameters, updates.clipped(gradients), strict=True):
-        build.begin(f"{tensor.name}/update")
-        changed, its = updates.update(value, gradient, moments[tensor.name])
-        new.append(changed)
-        kept += its
-    graph.extend(build.take())
-    for value in build.initializers:
-        graph.register_initializer(value)
-    for name, value in zip(_outputs((*names.parameters, *names.moments)), (*new, *kept), strict=True):
-        value.name = name
-    graph.inputs.extend([*parameters, *gradients, *state, rate, step])
-    graph.outputs.extend([*new, *kept])
-    return ir.Model(graph, ir_version=prepared.graph.ir_version)
-
-
-def _outputs(tensors: Sequence[Tensor]) -> list[str]:
-    return [tensor.output for tensor in tensors]
-
-
-def _by_parameter(names: Names, values: Sequence[ir.Value]) -> dict[str, list[ir.Value]]:
-    found: dict[str, list[ir.Value]] = {tensor.name: [] for tensor in names.parameters}
-    for tensor, value in zip(names.moments, values, strict=True):
-        found[tensor.parameter].append(value)
-    return found
-
-
-def _input(name: str, shape: Sequence[int]) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
-
-
-def _rate(names: Names) -> ir.Value:
-    """A single number; onnxruntime takes one of shape (1,) for it as well."""
-    return ir.Value(name=names.learning_rate, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
-
-
-def _number(names: Names) -> ir.Value:
-    return ir.Value(name=names.step, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
 
 
 def _with_batch(inputs: Sequence[ir.Value], name: str) -> ir.Value:

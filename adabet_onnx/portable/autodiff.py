@@ -1,8 +1,8 @@
 """Reverse-mode differentiation of an ONNX graph, at build time.
 
-`plan` finds the nodes on a path from a trained parameter to the output, and every obstacle on it, before anything
-is built; `differentiate` then walks that path backwards, one rule per node. Nothing before the earliest trained
-parameter is differentiated, and no gradient of a frozen weight is computed, because nobody asks for it.
+`plan` finds the nodes on a path from a trained parameter to the output, and every obstacle among them, before anything
+is built; `differentiate` then processes these nodes backwards, one rule per node. Nothing before the earliest trained
+parameter is differentiated, and no gradient of a frozen weight is computed, because nothing needs it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..model.dims import dims_or_none
 from ..model.uses import reads, subgraphs
+from .backward_paths import BackwardPath, backward_paths
 from .builder import Builder
-from .channels import Part, narrowed, take
+from .channel_gradients import TrainedPart, narrowed, take
 from .composites import find_composite
-from .reach import Way, ways
-from .rules import find
-from .rules.registry import Look, Step
+from .rules import find_rule
+from .rules.registry import BackwardContext, NodeView
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-# Their results change in steps, or not at all: the gradient is zero wherever there is one.
+# Their results change in steps or not at all: the gradient is zero wherever it exists.
 _CONSTANT_BETWEEN_STEPS = frozenset({"Floor", "Ceil", "Round", "Sign", "EyeLike"})
 REMEDY = "Select layers after it, or export the model with other operators in its place."
 
 
 @dataclass(frozen=True)
-class Obstacle:
+class GradientObstacle:
     """A node that cannot be differentiated.
 
     Attributes:
         node: its name.
         op_type: its operator.
-        reason: why.
-        remedy: what to do about it.
+        reason: why it cannot be differentiated.
+        remedy: what the user can do about it.
         value: name of its first output.
     """
 
@@ -52,33 +52,33 @@ class Obstacle:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The backward pass.
+class BackwardPlan:
+    """The nodes of a backward pass.
 
     Attributes:
         output: the value whose gradient is given.
         trainable: the trained values.
-        steps: nodes on a path from one of them to the output, in the graph's order, each with the positions of the
-            inputs whose gradient is wanted.
+        steps: nodes on a path from a trained value to the output, in the graph's order, each with the positions of the
+            inputs that need a gradient.
         obstacles: nodes among them that cannot be differentiated.
-        unreached: trained values with no way to the output.
+        unreached: trained values without a path to the output.
     """
 
     output: ir.Value
     trainable: tuple[ir.Value, ...]
     steps: tuple[tuple[ir.Node, tuple[int, ...]], ...]
-    obstacles: tuple[Obstacle, ...]
+    obstacles: tuple[GradientObstacle, ...]
     unreached: tuple[ir.Value, ...]
 
 
-def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> Plan:
-    """Find the backward pass from a value to trained parameters.
+def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, opset: int) -> BackwardPlan:
+    """Plan the backward pass from a value to trained parameters.
 
     Args:
         graph: a sorted graph whose values have shapes and dtypes (see `shapes.annotate`).
-        output: a float value of it, the logits.
+        output: a float value of the graph, the logits.
         trainable: float initializers or inputs.
-        opset: of the graph.
+        opset: opset of the graph.
     """
     active: set[ir.Value] = set(trainable)
     for node in graph:
@@ -87,33 +87,35 @@ def plan(graph: ir.Graph, output: ir.Value, trainable: Collection[ir.Value], *, 
     needed: set[ir.Value] = {output}
     reached: set[ir.Value] = set()
     steps: list[tuple[ir.Node, tuple[int, ...]]] = []
-    obstacles: list[Obstacle] = []
+    obstacles: list[GradientObstacle] = []
     for node in reversed(list(graph)):
         if not any(value in needed and value in active for value in node.outputs):
             continue
-        wanted = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
-        if not wanted:
+        positions = tuple(i for i, value in enumerate(sources(node)) if value is not None and value in active)
+        if not positions:
             continue
-        obstacle = _obstacle(node, wanted, needed, opset)
+        obstacle = _obstacle(node, positions, needed, opset)
         if obstacle is not None:
             obstacles.append(obstacle)
-        steps.append((node, wanted))
-        for i in wanted:
+        steps.append((node, positions))
+        for i in positions:
             value = sources(node)[i]
             assert value is not None
             needed.add(value)
             reached.add(value)
     unreached = tuple(value for value in trainable if value not in reached)
-    return Plan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
+    return BackwardPlan(output, tuple(trainable), tuple(reversed(steps)), tuple(reversed(obstacles)), unreached)
 
 
-def plan_each(graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int) -> list[Way]:
-    """What stands in the way of each of several sets of trained values; arguments as of `plan`."""
-    return ways(
+def plan_each(
+    graph: ir.Graph, output: ir.Value, sets: Sequence[Collection[ir.Value]], *, opset: int
+) -> list[BackwardPath]:
+    """The backward path to each of several sets of trained values; the other arguments are those of `plan`."""
+    return backward_paths(
         graph,
         output,
         sets,
-        reason=lambda node, wanted, needed: why_not(node, wanted, needed, opset),
+        reason=lambda node, positions, needed: obstacle_reason(node, positions, needed, opset),
         inputs=sources,
         carries=carries,
     )
@@ -127,38 +129,38 @@ def carries(node: ir.Node, value: ir.Value) -> bool:
 
 
 def is_float(node: ir.Node, value: ir.Value) -> bool:
-    """Whether this output of a node is of floats, or may be."""
+    """Whether this output of a node is a float tensor, or may be one."""
     return value.dtype is None or value.dtype in _FLOATS | _HALVES
 
 
 def sources(node: ir.Node) -> Sequence[ir.Value | None]:
-    """The values that a result depends on; of the second input of a CastLike only the dtype counts."""
+    """The values that a result depends on; for the second input of a CastLike only the dtype matters."""
     return node.inputs[:1] if node.op_type == "CastLike" else reads(node)
 
 
-def _obstacle(node: ir.Node, wanted: tuple[int, ...], needed: set[ir.Value], opset: int) -> Obstacle | None:
-    reason = why_not(node, wanted, needed, opset)
+def _obstacle(node: ir.Node, positions: tuple[int, ...], needed: set[ir.Value], opset: int) -> GradientObstacle | None:
+    reason = obstacle_reason(node, positions, needed, opset)
     return None if reason is None else obstacle(node, reason)
 
 
-def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> Obstacle:
-    """A node that cannot be differentiated for this reason."""
-    return Obstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
+def obstacle(node: ir.Node, reason: str, remedy: str = REMEDY) -> GradientObstacle:
+    """The obstacle that a node is for this reason."""
+    return GradientObstacle(node.name or "", node.op_type, reason, remedy, node.outputs[0].name or "")
 
 
-def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
-    """Why a node cannot be differentiated, to be read after its name; None where it can.
+def obstacle_reason(node: ir.Node, positions: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
+    """Why a node cannot be differentiated, worded to follow the name of the node; None if it can.
 
     Args:
         node: a forward node.
-        wanted: positions of the inputs whose gradient is asked for.
-        needed: values whose gradient is, its own outputs among them.
-        opset: of the graph.
+        positions: positions of the inputs that need a gradient.
+        needed: values that need a gradient; they include outputs of the node.
+        opset: opset of the graph.
     """
     if node.domain not in ("", "ai.onnx"):
         return f"belongs to the domain {node.domain!r}, and only standard operators have gradients here"
-    entry = find(node.op_type)
-    if entry is None:
+    rule = find_rule(node.op_type)
+    if rule is None:
         inside = any(True for _ in subgraphs(node))
         return "computes in a graph inside it, which has no gradient here" if inside else "has no gradient here"
     if any(value is not None and value.dtype in _HALVES for value in (*node.inputs, *node.outputs)):
@@ -166,90 +168,90 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
     for value in (*(v for v in node.inputs if v is not None), *node.outputs[:1]):
         if value.dtype is not None and value.dtype in _FLOATS and dims_or_none(value) is None:
             return f"has a value of unknown shape ({value.name!r})"
-    if entry.inputs is not None and not set(wanted) <= entry.inputs:
-        position = min(set(wanted) - entry.inputs)
+    if rule.inputs is not None and not set(positions) <= rule.inputs:
+        position = min(set(positions) - rule.inputs)
         operand = node.inputs[position]
         return f"has no gradient for its input {position} ({operand.name if operand is not None else None!r})"
-    if entry.outputs is not None:
-        others = [v for i, v in enumerate(node.outputs) if i not in entry.outputs and v in needed]
+    if rule.outputs is not None:
+        others = [v for i, v in enumerate(node.outputs) if i not in rule.outputs and v in needed]
         if others:
             return f"has no gradient for its output {others[0].name!r}"
-    return None if entry.check is None else entry.check(Look(node, wanted, opset))
+    return None if rule.check is None else rule.check(NodeView(node, positions, opset))
 
 
 def differentiate(
-    plan: Plan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, Part] | None = None
+    plan: BackwardPlan, seed: ir.Value, build: Builder, parts: Mapping[ir.Value, TrainedPart] | None = None
 ) -> dict[ir.Value, ir.Value]:
     """Write the nodes of the gradient.
 
     Args:
-        plan: without obstacles.
-        seed: gradient of the loss with respect to the plan's output, in its shape.
-        build: takes the nodes.
-        parts: of the trained values of which a part alone is trained, that part.
+        plan: a plan without obstacles.
+        seed: gradient of the loss with respect to the plan's output, in the shape of that output.
+        build: receives the nodes.
+        parts: for each trained value that is trained only in part, that part.
 
     Returns:
         The gradient of each trained value, in its shape, or in that of its part.
 
     Raises:
-        ModelError: a parameter has none.
+        ModelError: a parameter has no gradient.
     """
     if plan.obstacles:
         raise ModelError(str(plan.obstacles[0]))
     parts = parts or {}
     gradients: dict[ir.Value, list[ir.Value]] = {plan.output: [seed]}
-    of_parts: dict[ir.Value, list[ir.Value]] = {}
-    for node, wanted in reversed(plan.steps):
+    part_gradients: dict[ir.Value, list[ir.Value]] = {}
+    for node, positions in reversed(plan.steps):
         outputs = [_summed(gradients, value, build) for value in node.outputs]
         if not any(outputs):
             continue
         build.begin(f"{node.name}/grad")
         composite = find_composite(node)
         if composite is not None:
-            stand_in = composite.node()
-            gradient = _apply(stand_in, (0,), build, outputs)[0]
-            composite.release(stand_in)
+            equivalent = composite.node()
+            gradient = _apply(equivalent, (0,), build, outputs)[0]
+            composite.release(equivalent)
             gradients.setdefault(composite.x, []).append(gradient)
             continue
-        narrow = narrowed(node, wanted, parts, outputs, build)
+        narrow = narrowed(node, positions, parts, outputs, build)
         if narrow is not None:
-            for position, gradient in _apply(narrow.node, narrow.wanted, build, [narrow.gradient]).items():
+            for position, gradient in _apply(narrow.node, narrow.positions, build, [narrow.gradient]).items():
                 whole = node.inputs[position]
                 assert whole is not None
-                of_parts.setdefault(whole, []).append(gradient)
+                part_gradients.setdefault(whole, []).append(gradient)
             narrow.release()
-            wanted = tuple(position for position in wanted if position not in narrow.wanted)
-        if not wanted:
+            positions = tuple(position for position in positions if position not in narrow.positions)
+        if not positions:
             continue
-        for position, gradient in _apply(node, wanted, build, outputs).items():
+        for position, gradient in _apply(node, positions, build, outputs).items():
             operand = node.inputs[position]
             assert operand is not None
-            assert position in wanted, f"{node.op_type} gave a gradient nobody asked for ({position})"
+            assert position in positions, f"{node.op_type} returned a gradient that is not needed ({position})"
             gradients.setdefault(operand, []).append(gradient)
     result = {}
     for parameter in plan.trainable:
         build.begin(f"{parameter.name}/grad")
-        found = _summed(gradients, parameter, build)
+        total = _summed(gradients, parameter, build)
         name = parameter.name
         if parameter in parts:
             name, part = parts[parameter].value.name, parts[parameter].slice
-            if found is not None:
-                of_parts.setdefault(parameter, []).append(take(build, found, part.indices, part.axis))
-            found = _summed(of_parts, parameter, build)
-        if found is None:
+            if total is not None:
+                part_gradients.setdefault(parameter, []).append(take(build, total, part.indices, part.axis))
+            total = _summed(part_gradients, parameter, build)
+        if total is None:
             raise ModelError(
                 f"parameter {name!r} has no gradient: the logits do not depend on it. Select other layers."
             )
-        result[parameter] = found
+        result[parameter] = total
     return result
 
 
 def _apply(
-    node: ir.Node, wanted: tuple[int, ...], build: Builder, outputs: list[ir.Value | None]
+    node: ir.Node, positions: tuple[int, ...], build: Builder, outputs: list[ir.Value | None]
 ) -> dict[int, ir.Value]:
-    entry = find(node.op_type)
-    assert entry is not None
-    return entry.rule(Step(node, wanted, build, outputs))
+    rule = find_rule(node.op_type)
+    assert rule is not None
+    return rule.rule(BackwardContext(node, positions, build, outputs))
 
 
 def _summed(gradients: dict[ir.Value, list[ir.Value]], value: ir.Value, build: Builder) -> ir.Value | None:

@@ -13,32 +13,32 @@ from ..errors import AdabetError
 from ..model.dims import Dims, count, dims_or_none
 from ..model.shapes import serialised_tensor
 from ..model.uses import reads
-from .layout import Layout, Place
+from .layout import Place, SampleLayout
 
 _SIZES = (7, 11)  # two batch sizes: what is the same with both does not depend on the batch
 
 
-def from_size(node: ir.Node, found: Mapping[ir.Value, Place]) -> bool:
-    """Whether a node gives the shape of a value with samples, which is known but for the batch."""
+def from_size(node: ir.Node, known_places: Mapping[ir.Value, Place]) -> bool:
+    """Whether a node returns the shape of a value with samples, which is known except for the batch."""
     value = node.inputs[0] if node.op_type in ("Shape", "Size") and node.inputs else None
-    return value is not None and isinstance(found.get(value), Layout) and dims_or_none(value) is not None
+    return value is not None and isinstance(known_places.get(value), SampleLayout) and dims_or_none(value) is not None
 
 
-class Sizes:
-    """What is computed from the batch size, at two sizes.
+class BatchSizeProbe:
+    """Evaluates what a graph computes from the batch size, at two batch sizes.
 
     Args:
         model: the graph.
-        found: places so far; it grows.
+        known_places: places of the values found so far; the mapping grows.
     """
 
-    def __init__(self, model: ir.Model, found: Mapping[ir.Value, Place]) -> None:
-        self._model, self._found = model, found
+    def __init__(self, model: ir.Model, known_places: Mapping[ir.Value, Place]) -> None:
+        self._model, self._known_places = model, known_places
         self._known: dict[ir.Value, bool] = {}
         self.opset = model.opset_imports.get("") or 0
 
     def fixed(self, value: ir.Value) -> bool:
-        """Whether a value is the same at every batch size, as the width that is taken from a shape."""
+        """Whether a value is the same at every batch size, such as a width taken from a shape."""
         if value not in self._known:
             try:
                 first, second = (self._at(value, size) for size in _SIZES)
@@ -58,7 +58,7 @@ class Sizes:
                 continue
             if node is None:
                 given[name] = serialised_tensor(current)
-            elif from_size(node, self._found):
+            elif from_size(node, self._known_places):
                 given[name] = onnx.numpy_helper.from_array(_size(node, batch), name)
             else:
                 needed[node] = None
@@ -74,7 +74,7 @@ class Sizes:
 
 
 def shown_dims(node: ir.Node) -> Dims:
-    """What a Shape gives, of the axes that it is asked for."""
+    """The dimensions that a Shape returns."""
     value = node.inputs[0]
     extents = (dims_or_none(value) if value is not None else None) or ()
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(extents))

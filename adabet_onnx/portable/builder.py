@@ -1,4 +1,4 @@
-"""Appending nodes to a graph: names, constants, and the shape and dtype of everything that is made."""
+"""Appending nodes to a graph: names, constants, and the shape and dtype of every new value."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .node_inference import infer_outputs
 _SUM_BY_ATTRIBUTE = 12  # ReduceSum takes its axes as an input from opset 13 on
 _REDUCTIONS_BY_ATTRIBUTE = 17  # ReduceMax, ReduceMean and ReduceMin take their axes as an input from opset 18 on
 _SHAPE_OF_SOME_AXES = 15  # Shape has start and end from this opset on
-_DEDUPLICATED = 1 << 16  # elements
+_DEDUPLICATED = 1 << 16  # most elements of a constant that is made only once
 
 
 class Builder:
-    """Makes nodes, in order, and keeps them until a graph takes them.
+    """Makes nodes, in order, and holds them until they are added to a graph.
 
     Args:
-        graph: the graph the nodes will belong to; its names are not used again.
-        opset: of the graph.
-        batch: a value with the batch in its first dimension, for what needs the batch size at run time.
-        allowed: operators that may be used; None: all of the opset.
+        graph: the graph that the nodes will belong to; its names are not used again.
+        opset: opset of the graph.
+        batch: a value with the batch in its first dimension, from which the batch size is read at run time.
+        allowed: operators that may be used; None for all of the opset.
 
     Attributes:
-        nodes: what was made so far.
-        masks: values made from an activation so that the activation itself need not be kept: bool ones, or part of it.
-        initializers: constants that were made.
-        exported: values that are outputs of the graph under a name of their own.
+        nodes: the nodes made so far.
+        masks: values that rules read instead of an activation: bools, indices or a part of it (see `declare_mask`).
+        initializers: the constants made so far.
+        exported: values that are outputs of the graph under their own name.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class Builder:
         self._names = {value.name for node in graph for value in node.outputs}
         self._names |= {node.name for node in graph} | set(graph.initializers)
         self._names |= {value.name for value in graph.inputs}
-        self._spread: dict[ir.Value, tuple[ir.Value, float]] = {}  # what was broadcast, and times what
+        self._spread: dict[
+            ir.Value, tuple[ir.Value, float]
+        ] = {}  # results of `spread`: the value that was broadcast, and its factor
         self._prefix = "grad"
 
     def allows(self, op_type: str) -> bool:
@@ -56,37 +58,37 @@ class Builder:
         return self._allowed is None or op_type in self._allowed
 
     def take(self) -> list[ir.Node]:
-        """Hand over the nodes made so far."""
+        """Return the nodes made so far, and forget them."""
         nodes, self.nodes = self.nodes, []
         return nodes
 
     def use_batch_size(self, value: ir.Value) -> None:
-        """Take the batch size from this value from now on."""
+        """Use this value as the batch size from now on."""
         self._batch_size = value
 
     def begin(self, prefix: str) -> None:
-        """Let the names of what follows begin with ``prefix``."""
+        """Start the names of the following nodes with ``prefix``."""
         self._prefix = prefix
 
     def unique(self, name: str) -> str:
-        """A name nobody has, made from this one; it is taken from now on."""
-        found, count = name, 1
-        while found in self._names:
+        """An unused name based on this one; it counts as used from now on."""
+        candidate, count = name, 1
+        while candidate in self._names:
             count += 1
-            found = f"{name}_{count}"
-        self._names.add(found)
-        return found
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
 
     def op(
         self, op_type: str, *inputs: ir.Value | None, shape: Sequence[Dim] | None = None, **attributes: Any
     ) -> ir.Value:
-        """A node with one output.
+        """Make a node with one output.
 
         Args:
             op_type: a standard operator.
-            inputs: its inputs; None for one left out.
-            shape: of the output, where it is known better than ONNX shape inference can (which is asked otherwise).
-            attributes: of the node; None values are left out.
+            inputs: its inputs; None for an omitted one.
+            shape: shape of the output, if it is known better than ONNX shape inference can find it (the default).
+            attributes: attributes of the node; None values are left out.
         """
         return self.ops(op_type, *inputs, outputs=1, shapes=[shape], **attributes)[0]
 
@@ -98,7 +100,7 @@ class Builder:
         shapes: Sequence[Sequence[Dim] | None] | None = None,
         **attributes: Any,
     ) -> Sequence[ir.Value]:
-        """A node with several outputs; see `op`."""
+        """Make a node with several outputs; see `op`."""
         given = {key: value for key, value in attributes.items() if value is not None}
         name = self.unique(f"{self._prefix}/{op_type}")
         node = ir.node(op_type, list(inputs), given, num_outputs=outputs, name=name)
@@ -112,7 +114,7 @@ class Builder:
         return node.outputs
 
     def constant(self, array: np.ndarray | Sequence[int], name: str = "constant") -> ir.Value:
-        """An initializer; equal small ones are made once."""
+        """An initializer; equal small ones are made only once."""
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _DEDUPLICATED else None
         if key is not None and key in self._constants:
@@ -133,9 +135,9 @@ class Builder:
         return self.constant(np.array(numbers, np.int64))
 
     def scalar(self, number: float, like: ir.Value) -> ir.Value:
-        """A constant of another value's dtype and rank with one element.
+        """A constant with one element, with the dtype and rank of another value.
 
-        Its rank matters: broadcasting a number of lower rank over (..., 1, 1) took ONNX Runtime 40 times as long.
+        The rank matters: broadcasting a number of lower rank over (..., 1, 1) took ONNX Runtime 40 times as long.
         """
         assert like.dtype is not None
         return self.constant(np.full([1] * len(dims(like)), number, like.dtype.numpy()))
@@ -151,7 +153,7 @@ class Builder:
         return self._batch_size
 
     def runtime_dims(self, extents: Sequence[Dim]) -> ir.Value:
-        """Dimensions as an int64 tensor, computed where the batch is among them."""
+        """Dimensions as an int64 tensor, computed at run time if they include the batch."""
         if all(isinstance(d, int) for d in extents):
             return self.constant(np.array(extents, np.int64))
         parts: list[ir.Value] = []
@@ -170,7 +172,7 @@ class Builder:
             parts.append(self.ints(*known))
         return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0, shape=[len(extents)])
 
-    # What most rules need.
+    # Helpers that most rules need.
 
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         """Sum."""
@@ -181,11 +183,11 @@ class Builder:
         return self.op("Sub", a, b)
 
     def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """Product, by element."""
+        """Elementwise product."""
         return self.op("Mul", a, b)
 
     def div(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """Quotient, by element."""
+        """Elementwise quotient."""
         return self.op("Div", a, b)
 
     def scale(self, value: ir.Value, number: float) -> ir.Value:
@@ -193,7 +195,7 @@ class Builder:
         return value if number == 1 else self.mul(value, self.scalar(number, value))
 
     def cast_like(self, value: ir.Value, like: ir.Value) -> ir.Value:
-        """A value in another one's dtype."""
+        """A value in the dtype of another."""
         return value if value.dtype == like.dtype else self.op("Cast", value, to=int(like.dtype or 1))
 
     def at_least(self, value: ir.Value, number: float) -> ir.Value:
@@ -205,7 +207,7 @@ class Builder:
         return self.op("Clip", value, None, self.constant(np.array(number, (value.dtype or ir.DataType.FLOAT).numpy())))
 
     def sign(self, value: ir.Value) -> ir.Value:
-        """1, 0 or -1."""
+        """The sign: 1, 0 or -1."""
         if self.allows("Sign"):
             return self.op("Sign", value)
         zero, dtype = self.scalar(0, value), int(value.dtype or 1)
@@ -213,31 +215,41 @@ class Builder:
         return self.sub(self.op("Cast", above, to=dtype), self.op("Cast", below, to=dtype))
 
     def copy(self, value: ir.Value) -> ir.Value:
-        """The same under another name."""
+        """The same value under another name."""
         if self.allows("Identity"):
             return self.op("Identity", value)
         return self.op("Reshape", value, self.runtime_dims(dims(value)), shape=dims(value))
 
     def masked(self, value: ir.Value, mask: ir.Value) -> ir.Value:
-        """The value where the bool mask is true, else zero (two passes; Where takes three and two temporaries)."""
+        """The value where the bool mask is true, else zero (two passes; Where needs three and two temporaries)."""
         if value in self._spread and dims_or_none(mask) == dims_or_none(value):
             value = self.scale(*self._spread[value])
         return self.mul(value, self.op("Cast", mask, to=int(value.dtype or 1)))
 
     def spread(self, value: ir.Value, share: ir.Value, number: float) -> ir.Value:
-        """A value times a number, broadcast by multiplying with a constant that holds it; a mask spares that pass."""
-        found = self.mul(value, share)
-        self._spread[found] = value, number
-        return found
+        """A value times a number, broadcast by multiplying it by a constant that holds the number.
+
+        If the result is then masked (see `masked`), this pass is skipped.
+        """
+        product = self.mul(value, share)
+        self._spread[product] = value, number
+        return product
 
     def mask(self, op_type: str, *inputs: ir.Value) -> ir.Value:
-        """A bool value that a rule takes from an activation, so that the activation itself need not be kept."""
-        value = self.op(op_type, *inputs)
+        """A bool value that a rule computes from an activation and reads instead of it; see `declare_mask`."""
+        return self.declare_mask(self.op(op_type, *inputs))
+
+    def declare_mask(self, value: ir.Value) -> ir.Value:
+        """Record that a rule reads this value, computed from an activation, instead of the activation itself.
+
+        A rule declares no more than that. When the value is computed, and whether the activation is freed early, is
+        decided by `order.mask_chain`.
+        """
         self.masks.append(value)
         return value
 
     def reshape(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
-        """Another shape for the same elements; the batch is found at run time."""
+        """Reshape a value; a dimension that depends on the batch is found at run time."""
         shape = tuple(shape)
         if dims_or_none(value) == shape:
             return value
@@ -251,11 +263,11 @@ class Builder:
     def after(self, value: ir.Value, size: ir.Value) -> ir.Value:
         """The same value, but not before ``size`` is known.
 
-        A Reshape to the shape it has, computed from the batch size. (The shape is a sum, since ONNX Runtime replaces a
-        Concat with a constant that holds -1, and the order with it.)
+        This is a Reshape to the shape that the value has, computed from the batch size. (The shape is a sum, since ONNX
+        Runtime replaces a Concat by a constant that contains -1, which would lose the order.)
 
         Args:
-            value: with the batch in its first dimension alone.
+            value: a value with the batch in its first dimension only.
             size: the batch size, int64 of shape (1,).
         """
         shape = dims(value)
@@ -267,11 +279,11 @@ class Builder:
         return self.op("Reshape", value, target, shape=shape)
 
     def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
-        """Axes in another order."""
+        """Permute the axes."""
         return value if list(perm) == list(range(len(perm))) else self.op("Transpose", value, perm=list(perm))
 
     def expand(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
-        """Broadcast to a shape; the batch is looked up only where the value lacks it."""
+        """Broadcast to a shape; the batch size is read only if the value lacks the batch."""
         have = dims(value)
         if have == tuple(shape):
             return value
@@ -297,13 +309,12 @@ class Builder:
         return self.reduce("ReduceSum", value, axes, keepdims=keepdims)
 
     def sum_to(self, value: ir.Value, shape: Sequence[Dim]) -> ir.Value:
-        """Undo a broadcast: sum over the axes that were added or stretched, so that the value has this shape."""
+        """Undo a broadcast: sum over the axes that were added or stretched, so that the value gets this shape."""
         have = dims(value)
         extra = len(have) - len(shape)
         axes = [*range(extra), *(i + extra for i, d in enumerate(shape) if d == 1 and have[i + extra] != 1)]
-        for axis in range(
-            1, len(have)
-        ):  # (O, C, 1, 1) over its last three axes: over the second it takes 20 times as long
+        # (O, C, 1, 1) is summed over its last three axes: over the second alone it takes 20 times as long.
+        for axis in range(1, len(have)):
             if have[axis] == 1 and axis >= extra and axis - 1 in axes and axis not in axes:
                 axes.append(axis)
         return self.reshape(self.total(value, axes), shape) if axes else value

@@ -1,8 +1,8 @@
-"""State of a training in a file.
+"""The state of a training in a file.
 
-``state.bin``: the initial values, float32 little-endian, one after another at the offsets the manifest gives.
-Checkpoints: safetensors files with every parameter and every piece of state by name, and two entries of metadata:
-``step`` (updates so far) and ``properties`` (a JSON object of strings).
+``state.bin``: the initial values, float32 little-endian, consecutively at the offsets in the manifest. Checkpoints:
+safetensors files with every parameter and state tensor by name, and two entries of metadata: ``step`` (number of
+updates so far) and ``properties`` (a JSON object of strings).
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialised
 
 from ..errors import RecordError, TrainingError
-from .names import Tensor
+from .names import StepTensor
 
 _FLOAT = np.dtype("<f4")
 
 
 @dataclass
-class State:
-    """Parameters and optimizer state by name, how many updates they have seen, and properties."""
+class TrainingState:
+    """Parameters and optimizer state by name, the number of updates so far, and properties."""
 
     tensors: dict[str, np.ndarray]
     step: int = 0
     properties: dict[str, str] = field(default_factory=dict)
 
 
-def offsets(tensors: Sequence[Tensor]) -> list[int]:
-    """Where in state.bin each tensor begins, in bytes."""
-    found, total = [], 0
+def offsets(tensors: Sequence[StepTensor]) -> list[int]:
+    """The offset of each tensor in state.bin, in bytes."""
+    starts, total = [], 0
     for tensor in tensors:
-        found.append(total)
+        starts.append(total)
         total += _FLOAT.itemsize * math.prod(tensor.shape)
-    return found
+    return starts
 
 
-def write_initial(path: Path, tensors: Sequence[Tensor], values: Mapping[str, np.ndarray]) -> None:
-    """Write state.bin; what has no value given is zero."""
+def write_initial(path: Path, tensors: Sequence[StepTensor], values: Mapping[str, np.ndarray]) -> None:
+    """Write state.bin; tensors without a value are zero."""
     with path.open("wb") as file:
         for tensor in tensors:
             value = values.get(tensor.name)
@@ -51,11 +51,11 @@ def write_initial(path: Path, tensors: Sequence[Tensor], values: Mapping[str, np
             file.write(np.ascontiguousarray(array).tobytes())
 
 
-def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
-    """Read state.bin by the manifest's entries of parameters and state.
+def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
+    """Read state.bin according to the manifest's entries of parameters and state.
 
     Raises:
-        RecordError: it is shorter than the manifest says.
+        RecordError: the file is shorter than the manifest requires.
     """
     data = path.read_bytes()
     tensors = {}
@@ -65,10 +65,10 @@ def read_initial(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
             raise RecordError(f"{path} is too short for {entry['name']!r}. Make the artifacts again.")
         array = np.frombuffer(data, _FLOAT, count, offset)
         tensors[str(entry["name"])] = array.astype(np.float32).reshape(entry["shape"])
-    return State(tensors)
+    return TrainingState(tensors)
 
 
-def save(path: Path, state: State) -> None:
+def save(path: Path, state: TrainingState) -> None:
     """Write a checkpoint.
 
     Raises:
@@ -79,27 +79,27 @@ def save(path: Path, state: State) -> None:
     path.write_bytes(serialised(tensors, metadata=metadata))
 
 
-def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> State:
-    """Read a checkpoint, and see that it is one of a training with these parameters and state.
+def load(path: Path, entries: Sequence[Mapping[str, Any]]) -> TrainingState:
+    """Read a checkpoint, and check that it belongs to a training with these parameters and state.
 
     Raises:
-        TrainingError: it is damaged, or one of another training.
+        TrainingError: it is damaged, or belongs to another training.
     """
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 (no dict)
         properties = json.loads(metadata["properties"])
-        state = State(tensors, int(metadata["step"]), {str(k): str(v) for k, v in properties.items()})
+        state = TrainingState(tensors, int(metadata["step"]), {str(k): str(v) for k, v in properties.items()})
     except (SafetensorError, OSError, KeyError, ValueError, AttributeError, TypeError) as error:
         raise TrainingError(f"the checkpoint {path} cannot be read: {error}. {_REMEDY}") from error
     for entry in entries:
-        found = tensors.get(str(entry["name"]))
-        if found is None or list(found.shape) != list(entry["shape"]) or found.dtype != np.float32:
+        tensor = tensors.get(str(entry["name"]))
+        if tensor is None or list(tensor.shape) != list(entry["shape"]) or tensor.dtype != np.float32:
             raise TrainingError(
                 f"the checkpoint {path} does not fit: {entry['name']!r} is missing or differs. {_REMEDY}"
             )
     return state
 
 
-_REMEDY = "If it is one of an earlier training, train again without `resume`; otherwise make the artifacts again."
+_REMEDY = "If it belongs to an earlier training, train again without `resume`; otherwise make the artifacts again."

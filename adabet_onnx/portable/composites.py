@@ -1,7 +1,7 @@
-"""Functions that exporters write as several nodes, found again, so that one rule differentiates them as one.
+"""Recognising functions that exporters write as several nodes, so that one rule can differentiate them as one.
 
-x (1 + erf(x / sqrt 2)) / 2, its form with tanh, and x sigmoid(x): node by node, their gradients would keep three or two
-activations where x alone is enough. Nothing in the forward part changes.
+The functions are x (1 + erf(x / sqrt 2)) / 2, its form with tanh, and x sigmoid(x). Node by node, their gradients would
+keep two or three activations where x alone suffices. The forward part is not changed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Composite:
     """A function of one value.
 
     Attributes:
-        op_type: the operator that is the same function.
-        attributes: of that operator.
-        x: its argument.
-        root: the last of the nodes it is written as.
+        op_type: the operator that computes the same function.
+        attributes: attributes of that operator.
+        x: the argument.
+        root: the last of the nodes that compute it.
     """
 
     op_type: str
@@ -33,17 +33,17 @@ class Composite:
     root: ir.Node
 
     def node(self) -> ir.Node:
-        """The operator as a node of no graph; `release` has to follow."""
+        """The operator as a node that belongs to no graph; call `release` when it is no longer needed."""
         return ir.node(self.op_type, [self.x], self.attributes, name=self.root.name)
 
     @staticmethod
     def release(node: ir.Node) -> None:
-        """Let go of the argument, which otherwise counts the node among its users."""
+        """Detach the argument, which otherwise counts the node among its users."""
         node.replace_input_with(0, None)
 
 
 def find_composite(root: ir.Node) -> Composite | None:
-    """The composite that ends in this node, if one does."""
+    """The composite that ends in this node, or None."""
     if root.op_type != "Mul" or root.domain:
         return None
     factors = _factors(root)
@@ -59,20 +59,20 @@ def find_composite(root: ir.Node) -> Composite | None:
 
 
 def _factors(node: ir.Node) -> list[ir.Value]:
-    """The factors of a product, products that only it uses taken apart."""
-    found: list[ir.Value] = []
+    """The factors of a product; factors that are products used only here are split up too."""
+    factors: list[ir.Value] = []
     for value in node.inputs:
         assert value is not None
-        producer = _only_for(value, "Mul")
-        if producer is not None and len(found) < 4:
-            found += _factors(producer)
+        producer = _sole_producer(value, "Mul")
+        if producer is not None and len(factors) < 4:
+            factors += _factors(producer)
         else:
-            found.append(value)
-    return found
+            factors.append(value)
+    return factors
 
 
-def _only_for(value: ir.Value, op_type: str) -> ir.Node | None:
-    """The node of this operator that makes a value, if nothing but one node uses the value."""
+def _sole_producer(value: ir.Value, op_type: str) -> ir.Node | None:
+    """The node of this operator that makes a value, if the value is used only once."""
     node = value.producer()
     if node is None or node.op_type != op_type or node.domain or value.is_graph_output():
         return None
@@ -87,7 +87,7 @@ def _number(value: ir.Value | None) -> float | None:
 
 
 def _with_number(node: ir.Node, expected: float) -> ir.Value | None:
-    """The other operand of a node of which one operand is this number."""
+    """The other operand of a node with this number as one operand."""
     for position in (0, 1):
         number = _number(node.inputs[position])
         if number is not None and abs(number - expected) < _TOLERANCE:
@@ -96,10 +96,10 @@ def _with_number(node: ir.Node, expected: float) -> ir.Value | None:
 
 
 def _one_plus(gate: ir.Value, op_type: str) -> ir.Value | None:
-    """Of 1 + f(u), u."""
-    total = _only_for(gate, "Add")
+    """The u of 1 + f(u)."""
+    total = _sole_producer(gate, "Add")
     inner = None if total is None else _with_number(total, 1)
-    node = None if inner is None else _only_for(inner, op_type)
+    node = None if inner is None else _sole_producer(inner, op_type)
     return None if node is None else node.inputs[0]
 
 
@@ -108,31 +108,31 @@ def _is_erf(gate: ir.Value, x: ir.Value) -> bool:
     argument = _one_plus(gate, "Erf")
     if argument is None:
         return False
-    divided = _only_for(argument, "Div")
+    divided = _sole_producer(argument, "Div")
     if divided is not None:
         number = _number(divided.inputs[1])
         return divided.inputs[0] is x and number is not None and abs(number - math.sqrt(2)) < _TOLERANCE
-    scaled = _only_for(argument, "Mul")
+    scaled = _sole_producer(argument, "Mul")
     return scaled is not None and _with_number(scaled, math.sqrt(0.5)) is x
 
 
 def _is_tanh(gate: ir.Value, x: ir.Value) -> bool:
     """1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))."""
     argument = _one_plus(gate, "Tanh")
-    scaled = None if argument is None else _only_for(argument, "Mul")
+    scaled = None if argument is None else _sole_producer(argument, "Mul")
     inner = None if scaled is None else _with_number(scaled, math.sqrt(2 / math.pi))
-    total = None if inner is None else _only_for(inner, "Add")
+    total = None if inner is None else _sole_producer(inner, "Add")
     if total is None or x not in total.inputs:
         return False
     rest = total.inputs[1] if total.inputs[0] is x else total.inputs[0]
-    term = None if rest is None else _only_for(rest, "Mul")
+    term = None if rest is None else _sole_producer(rest, "Mul")
     cube = None if term is None else _with_number(term, _CUBIC)
-    power = None if cube is None else _only_for(cube, "Pow")
+    power = None if cube is None else _sole_producer(cube, "Pow")
     return power is not None and power.inputs[0] is x and _number(power.inputs[1]) == 3
 
 
 def _is_sigmoid(gate: ir.Value, x: ir.Value) -> bool:
-    node = _only_for(gate, "Sigmoid")
+    node = _sole_producer(gate, "Sigmoid")
     return node is not None and node.inputs[0] is x
 
 

@@ -1,7 +1,4 @@
-"""Writing the files of a training: its graphs, their weights, and the initial values of what is trained.
-
-And what the manifest says of them.
-"""
+"""Writing the files of a training: its graphs, their weights and the initial values, with the manifest's entries."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ from ..quantiser import quantised
 from ..runtime import in_memory
 from . import checkpoint, weights
 from .assemble import Graphs, make_graphs
-from .graft import check_same, grafted
-from .kept_quantised import frozen_as_it_came, trial_feeds
+from .frozen_replacement import check_boundary_values, with_frozen_graph
 from .memory import step_bytes
-from .names import Tensor
+from .names import GraphNames, StepTensor
 from .opset import lower_opset, oldest_runtime
+from .original_quantised import original_frozen, trial_feeds
 from .profiles import fit_profile
+from .quantised_cleanup import clean_up, wide_range_nodes
 from .recipe import Recipe
-from .tight import tighten, wide_ranges
 
 FILES = {
     "frozen": "frozen.onnx",
@@ -42,21 +39,28 @@ FILES = {
     "weights": weights.FILE,
     "model": "model.onnx",
 }
-_BATCHES = (1, 8, 32)  # for which the step's memory is predicted
-
-
-FLOAT = "float.onnx"  # the model with its frozen part in float32, where that is int8
+FLOAT = "float.onnx"  # the model with its frozen part in float32, written if the frozen part of model.onnx is int8
+_BATCHES = (1, 8, 32)  # batch sizes for which the memory of a step is predicted
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the ranges of activations are measured on.
+    """The data that the ranges of activations are measured on.
 
     Attributes:
-        batches: of samples, by the names of the model's inputs; they can be gone through several times.
+        batches: batches of samples, by the names of the model's inputs; they can be iterated several times.
     """
 
     batches: Iterable[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Requirements:
+    """What the written graphs need of a runtime: the newest opset and IR version, and their operators."""
+
+    opset: int
+    ir_version: int
+    operators: frozenset[str]
 
 
 def write(
@@ -68,15 +72,15 @@ def write(
     precision: str = "auto",
     calibration: Calibration | None = None,
 ) -> dict[str, Any]:
-    """Write all files but the manifest, and give its entries.
+    """Write all files except the manifest, and return the manifest's entries.
 
     Args:
-        prepared: the trainable graph, and the one that an export puts trained values into.
+        prepared: the trainable graph, and the graph that an export puts trained values into.
         recipe: what to compute.
         folder: an existing folder.
-        profile: what the graphs may use.
-        precision: of the frozen part: see `Choices`.
-        calibration: for int8.
+        profile: the profile whose operators the graphs may use, or None.
+        precision: precision of the frozen part: see `Choices`.
+        calibration: data for int8.
 
     Raises:
         ModelError: a node has no gradient, or the frozen part cannot be quantised.
@@ -84,10 +88,10 @@ def write(
         OSError: a file cannot be written.
     """
     graphs = make_graphs(prepared, recipe)
-    memory, before = (
+    step_memory, frozen_memory = (
         {str(batch): step_bytes(model, batch) for batch in _BATCHES} for model in (graphs.step, graphs.frozen)
     )
-    frozen, model = _as_it_runs(prepared, graphs, precision, calibration)
+    frozen, model = _quantised_if_chosen(prepared, graphs, precision, calibration)
     models = {
         "frozen": frozen,
         "step": graphs.step,
@@ -95,23 +99,43 @@ def write(
         "update": graphs.update,
         "evaluation": graphs.evaluation,
     }
-    stored = weights.Weights(folder)
+    writer = weights.WeightsWriter(folder)
+    required = _write_graphs(models, writer, profile)
+    files = dict(FILES)
+    writer.write(prepared.original.clone() if model is None else model, FILES["model"])
+    if model is not None:
+        writer.write(prepared.original.clone(), FLOAT)
+        files["float"] = FLOAT
+    offsets = _write_initial_values(prepared, graphs.names, folder)
+    return {
+        "files": files,
+        **_data_entries(prepared, graphs, recipe.loss),
+        **_tensor_entries(prepared, graphs.names, offsets),
+        "opset": required.opset,
+        "ir_version": required.ir_version,
+        "oldest_onnxruntime": oldest_runtime(required.opset, required.ir_version, required.operators),
+        "predicted_step_bytes": step_memory,
+        "predicted_frozen_bytes": frozen_memory,
+    }
+
+
+def _write_graphs(models: Mapping[str, ir.Model], writer: weights.WeightsWriter, profile: str | None) -> _Requirements:
+    """Lower the opset of each graph, fit it to the profile, and write it."""
     opset = ir_version = 0
     operators: set[str] = set()
-    for what, written in models.items():
-        lower_opset(written)
-        fit_profile(profile, written)
-        opset = max(opset, written.opset_imports.get("") or 0)
-        written.ir_version = _ir_version(written.opset_imports.get("") or 0)
-        ir_version = max(ir_version, written.ir_version)
-        operators |= {node.op_type for node in written.graph}
-        stored.write(written, FILES[what])
-    files = dict(FILES)
-    stored.write(prepared.original.clone() if model is None else model, FILES["model"])
-    if model is not None:
-        stored.write(prepared.original.clone(), FLOAT)
-        files["float"] = FLOAT
-    names = graphs.names
+    for name, model in models.items():
+        lower_opset(model)
+        fit_profile(profile, model)
+        opset = max(opset, model.opset_imports.get("") or 0)
+        model.ir_version = _ir_version(model.opset_imports.get("") or 0)
+        ir_version = max(ir_version, model.ir_version)
+        operators |= {node.op_type for node in model.graph}
+        writer.write(model, FILES[name])
+    return _Requirements(opset, ir_version, frozenset(operators))
+
+
+def _write_initial_values(prepared: Prepared, names: GraphNames, folder: Path) -> dict[str, int]:
+    """Write state.bin, and return the offset of each tensor in it."""
     tensors = (*names.parameters, *names.state)
     initial = {}
     for name in (tensor.name for tensor in tensors):
@@ -119,10 +143,13 @@ def write(
         if value is not None and value.const_value is not None:
             initial[name] = value.const_value.numpy()
     checkpoint.write_initial(folder / FILES["state"], tensors, initial)
-    offsets = dict(zip((tensor.name for tensor in tensors), checkpoint.offsets(tensors), strict=True))
+    return dict(zip((tensor.name for tensor in tensors), checkpoint.offsets(tensors), strict=True))
+
+
+def _data_entries(prepared: Prepared, graphs: Graphs, loss: str) -> dict[str, Any]:
+    """The manifest's entries about inputs, kept values and labels."""
     specs = {spec.name: spec for spec in prepared.model.inputs}
     return {
-        "files": files,
         "inputs": [feed for _, feed in prepared.inputs],
         "input_details": [
             {"name": name, "feed": feed, "dtype": specs[name].dtype, "shape": list(specs[name].shape)}
@@ -138,11 +165,17 @@ def write(
             }
             for kept in graphs.boundary
         ],
-        "labels": names.labels,
+        "labels": graphs.names.labels,
         "label_details": {
-            "dtype": "int64" if recipe.loss == "cross-entropy" else "float32",
+            "dtype": "int64" if loss == "cross-entropy" else "float32",
             "shape": [d if isinstance(d, int) else BATCH for d in dims(graphs.labels)],
         },
+    }
+
+
+def _tensor_entries(prepared: Prepared, names: GraphNames, offsets: Mapping[str, int]) -> dict[str, Any]:
+    """The manifest's entries about the other inputs and outputs of a step."""
+    return {
         "learning_rate": names.learning_rate,
         "step": names.step,
         "loss": names.loss,
@@ -151,41 +184,38 @@ def write(
             _entry(tensor, offsets[tensor.name]) | _channels(tensor, prepared) for tensor in names.parameters
         ],
         "state": [_entry(tensor, offsets[tensor.name]) for tensor in names.state],
-        "opset": opset,
-        "ir_version": ir_version,
-        "oldest_onnxruntime": oldest_runtime(opset, ir_version, operators),
-        "predicted_step_bytes": memory,
-        "predicted_frozen_bytes": before,
     }
 
 
-def _as_it_runs(
+def _quantised_if_chosen(
     prepared: Prepared, graphs: Graphs, precision: str, calibration: Calibration | None
 ) -> tuple[ir.Model, ir.Model | None]:
-    """The frozen graph, and the model with it where it is not computed in float32."""
+    """The frozen graph, and the model with this graph in it; None if everything is computed in float32."""
     frozen, boundary = graphs.frozen, graphs.boundary
     if precision == "float32" or all(kept.given is not None for kept in boundary):
         return frozen, None
     lower_opset(frozen)
     if precision == "auto":
-        found, feeds = frozen_as_it_came(prepared, frozen, boundary), trial_feeds(prepared, frozen)
-        if found is None or feeds is None:
+        quantised_frozen, feeds = original_frozen(prepared, frozen, boundary), trial_feeds(prepared, frozen)
+        if quantised_frozen is None or feeds is None:
             return frozen, None
         try:
-            check_same(prepared, frozen, boundary, feeds)
-            return found, grafted(prepared, found, boundary)
-        except ModelError:  # it was not asked for
+            check_boundary_values(prepared, frozen, boundary, feeds)
+            return quantised_frozen, with_frozen_graph(prepared, quantised_frozen, boundary)
+        except ModelError:  # int8 was not requested
             return frozen, None
     assert calibration is not None
     batches = [{new: batch[old] for old, new in prepared.inputs} for batch in calibration.batches]
-    check_same(prepared, frozen, boundary, batches[0])
+    check_boundary_values(prepared, frozen, boundary, batches[0])
     proto = ir.to_proto(in_memory(frozen))
-    found = ir.from_proto(quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_ranges(frozen)))
-    tighten(found)
-    return found, grafted(prepared, found, boundary)
+    quantised_frozen = ir.from_proto(
+        quantised(proto, batches, f"the frozen part of {prepared.model.name}", wide_range_nodes(frozen))
+    )
+    clean_up(quantised_frozen)
+    return quantised_frozen, with_frozen_graph(prepared, quantised_frozen, boundary)
 
 
-def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:
+def _entry(tensor: StepTensor, offset: int) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": tensor.name,
         "input": tensor.input,
@@ -202,12 +232,12 @@ def _entry(tensor: Tensor, offset: int) -> dict[str, Any]:
     return entry
 
 
-def _channels(tensor: Tensor, prepared: Prepared) -> dict[str, Any]:
-    """Of a parameter that is part of a tensor, which part."""
+def _channels(tensor: StepTensor, prepared: Prepared) -> dict[str, Any]:
+    """For a parameter that is a part of a tensor: which part."""
     part = prepared.slices.get(tensor.name)
     return {} if part is None else {"channels": {"axis": part.axis, "indices": list(part.indices)}}
 
 
 def _ir_version(opset: int) -> int:
-    """The oldest IR version for an opset (8 is what opset 17 came with)."""
+    """The oldest IR version for an opset (opset 17 came with 8)."""
     return max(8, int(onnx.helper.OP_SET_ID_VERSION_MAP.get(("ai.onnx", opset), 8)))

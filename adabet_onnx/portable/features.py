@@ -1,4 +1,4 @@
-"""What is kept of samples: the values from which a training step goes on, computed once by the frozen graph."""
+"""The kept values of samples, from which a training step starts; the frozen graph computes them once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Features(Mapping[str, np.ndarray]):
-    """Arrays by name, the samples along the first axis of each.
+    """Arrays by name, with the samples along the first axis of each.
 
     Args:
-        arrays: by the names that the manifest's boundary gives; at least one.
+        arrays: arrays by the names of the manifest's boundary; at least one.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -26,12 +26,12 @@ class Features(Mapping[str, np.ndarray]):
         return iter(self._arrays)
 
     def __len__(self) -> int:
-        """How many arrays there are."""
+        """The number of arrays."""
         return len(self._arrays)
 
     @property
     def samples(self) -> int:
-        """How many samples there are."""
+        """The number of samples."""
         return min(len(array) for array in self._arrays.values())
 
     def at(self, indices: np.ndarray | slice) -> Features:

@@ -1,4 +1,4 @@
-"""Where samples lie in a value."""
+"""Where the samples are in a value."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ..model.dims import Dims
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the samples lie in a value, each of which is computed from its own part of the inputs.
+class SampleLayout:
+    """Where the samples are in a value that is computed for each of them from its own part of the inputs.
 
     Attributes:
-        axis: that is the batch, or that the batch is merged into.
-        before: index in the merged axis that goes before the sample's: T of (T*N, C).
-        after: index that goes after it: T of (N*T, C).
+        axis: the axis that is the batch, or that the batch is merged into.
+        before: size of the index before the sample's in the merged axis: T of (T*N, C).
+        after: size of the index after it: T of (N*T, C).
     """
 
     axis: int
@@ -24,14 +24,14 @@ class Layout:
 
 
 class Kind(Enum):
-    """A value that has no samples."""
+    """The kinds of values that have no samples."""
 
     CONSTANT = "depends on constants alone"
     SIZE = "depends on the batch size alone"
     TAIL = "depends on what changes in training, on several samples, or on chance"
 
 
-Place = Layout | Kind
+Place = SampleLayout | Kind
 
 
 def batch_axes(extents: Dims | None) -> list[int] | None:

@@ -1,7 +1,7 @@
 """A head from whose parameters to the logits everything is linear: the graphs before and after it, and its layout.
 
-Linear is what moves, copies or averages the head's outputs, one like the other: changes of shape, transposition,
-slices, mean pooling, resizing by interpolation. A ConvTranspose is not looked at.
+Linear operators move, copy or average the head's outputs, each in the same way: reshaping, transposition, slices, mean
+pooling, resizing by interpolation. ConvTranspose is not supported.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ _MOVES = frozenset({*SHAPE_ONLY, "Dropout", "Gather", "Identity", "Slice", "Tran
 _AVERAGES = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "Resize", "Upsample"})
 _LINEAR_RESIZE = ("nearest", "linear", "cubic")
 _HEADS = frozenset({"Conv", "Gemm", "MatMul"})
-_ON_THE_WAY = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})  # of a bias to its node
+_BIAS_RESHAPES = frozenset(
+    {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+)  # operators between a bias and the node that adds it
 
 
 class NotLinearError(Exception):
-    """Why no head can be fitted here, in a few words."""
+    """Why no head can be fitted here, in a short phrase."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class LinearHead:
     """A head, and the parts of its graph.
 
     Attributes:
-        node: that multiplies.
-        position: of the weight among its inputs.
+        node: the node that multiplies.
+        position: position of the weight among its inputs.
         transposed: whether the weight reaches it transposed.
-        source: name of the value that the head is given.
-        before: the graph that makes it; None where it is an input.
+        source: name of the head's input.
+        before: the graph that computes that input; None if it is a graph input.
         activation: name of the head's outputs, bias included.
-        after: the graph that makes logits of them, which are then an input; None where they are the logits.
-        biased: whether there is a bias.
+        after: the graph that computes logits from them as its input; None if they are the logits.
+        biased: whether the head has a bias.
     """
 
     node: ir.Node
@@ -60,16 +62,16 @@ class LinearHead:
 
     @property
     def axis(self) -> int:
-        """Of the features in what `rows` gives, and of the outputs in the activation."""
+        """The axis of the features in what `rows` returns, and of the outputs in the activation."""
         if self.node.op_type == "MatMul":
             return -1 if self.position == 1 else -2
         return 1
 
     def outputs(self, shape: tuple[int, ...]) -> int:
-        """How many there are, by the shape of the weight.
+        """The number of outputs, by the shape of the weight.
 
         Raises:
-            NotLinearError: it is no matrix, where it should be one.
+            NotLinearError: the weight is not a matrix, but should be one.
         """
         if self.node.op_type == "Conv":
             return shape[0]
@@ -79,16 +81,16 @@ class LinearHead:
 
     @property
     def _outputs_first(self) -> bool:
-        """Whether the first axis of the weight, as it is stored, is that of the outputs."""
+        """Whether the first axis of the weight, as it is stored, is the axis of the outputs."""
         by_node = self.position == 0 or (self.node.op_type == "Gemm" and self.node.attributes.get_int("transB", 0) == 1)
         return by_node != self.transposed
 
     def rows(self, given: np.ndarray, kernel: tuple[int, ...]) -> np.ndarray:
-        """What each output is a weighted sum of, along `axis`: of a convolution the patches, flat.
+        """The vectors that each output is a weighted sum of, along `axis`; for a convolution, the flattened patches.
 
         Args:
-            given: to the head.
-            kernel: extents of its kernel; nothing where it is no convolution.
+            given: the head's input.
+            kernel: size of its kernel; empty if it is no convolution.
         """
         if self.node.op_type != "Conv":
             return given
@@ -110,22 +112,22 @@ class LinearHead:
             return list(zip(pads[: len(extents)], pads[len(extents) :], strict=True))
         if kind == "VALID":
             return [(0, 0)] * len(extents)
-        found = []
+        pairs = []
         for extent, long, step in zip(extents, reach, strides, strict=True):
             whole = max(0, (-(-extent // step) - 1) * step + long - extent)
-            few, many = whole // 2, whole - whole // 2
-            found.append((few, many) if kind == "SAME_UPPER" else (many, few))
-        return found
+            less, more = whole // 2, whole - whole // 2
+            pairs.append((less, more) if kind == "SAME_UPPER" else (more, less))
+        return pairs
 
     def parameters(
         self, weight: np.ndarray, bias: np.ndarray, kernel: tuple[int, ...]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The head's tensors in their own layout, up to the shape of the bias.
+        """The head's tensors in their own layout, except for the shape of the bias.
 
         Args:
             weight: (D, K).
             bias: (K,).
-            kernel: as of `rows`.
+            kernel: see `rows`.
         """
         op_type = self.node.op_type
         if op_type == "Gemm":
@@ -140,13 +142,13 @@ def linear_head(graph: ir.Model, weight: str, bias: str | None, logits: str) -> 
     """Find a head in a graph.
 
     Args:
-        graph: it is not changed.
+        graph: the graph, which is not changed.
         weight: name of the head's weight: an input or initializer.
-        bias: likewise; None where it has none.
+        bias: name of its bias; None if it has none.
         logits: name of the value that the loss is computed from.
 
     Raises:
-        NotLinearError: something on the way is not linear, or not known.
+        NotLinearError: a node between head and logits is not linear, or not supported.
     """
     values = _values(graph.graph)
     for name in (weight, bias, logits):
@@ -158,7 +160,7 @@ def linear_head(graph: ir.Model, weight: str, bias: str | None, logits: str) -> 
     assert data is not None
     output = node.outputs[0]
     activation = output if bias is None else _biased(values[bias], node)
-    _check_way(values[logits], activation)
+    _check_linear_path(values[logits], activation)
     return LinearHead(
         node,
         position,
@@ -176,21 +178,21 @@ def _values(graph: ir.Graph) -> dict[str, ir.Value]:
     return {value.name: value for value in named if value.name}
 
 
-def _only_use(value: ir.Value, what: str) -> tuple[ir.Node, int]:
+def _only_use(value: ir.Value, role: str) -> tuple[ir.Node, int]:
     uses = list(value.uses())
     if len(uses) != 1:
-        raise NotLinearError(f"its {what} is used in {len(uses)} places")
+        raise NotLinearError(f"its {role} is used in {len(uses)} places")
     return uses[0].node, uses[0].idx
 
 
 def _user(weight: ir.Value) -> tuple[ir.Node, int, bool]:
-    """The node that multiplies by a weight, at which of its inputs, and whether by its transpose."""
+    """The node that multiplies by a weight, the position of the weight in it, and whether the weight is transposed."""
     transposed = False
     node, position = _only_use(weight, "weight")
     while node.op_type in ("Identity", "Transpose"):
         if node.op_type == "Transpose":
             if list(node.attributes.get_ints("perm", [1, 0])) != [1, 0]:
-                raise NotLinearError("its weight is turned on its way")
+                raise NotLinearError("its weight is transposed in another way")
             transposed = not transposed
         node, position = _only_use(node.outputs[0], "weight")
     return node, position, transposed
@@ -208,9 +210,9 @@ def _check(node: ir.Node, position: int, data: ir.Value | None) -> None:
 
 
 def _biased(bias: ir.Value, head: ir.Node) -> ir.Value:
-    """The head's output with its bias."""
+    """The head's output with its bias added."""
     node, position = _only_use(bias, "bias")
-    while node.op_type in _ON_THE_WAY:
+    while node.op_type in _BIAS_RESHAPES:
         node, position = _only_use(node.outputs[0], "bias")
     if node is head and position == 2:
         return head.outputs[0]
@@ -220,8 +222,8 @@ def _biased(bias: ir.Value, head: ir.Node) -> ir.Value:
     return node.outputs[0]
 
 
-def _check_way(logits: ir.Value, activation: ir.Value) -> None:
-    """See that the outputs become logits by linear nodes alone."""
+def _check_linear_path(logits: ir.Value, activation: ir.Value) -> None:
+    """Check that the outputs become logits by linear nodes alone."""
     value = logits
     while value is not activation:
         node = value.producer()
@@ -246,7 +248,7 @@ def _interpolates(node: ir.Node) -> bool:
 
 
 def _reads(value: ir.Value, source: ir.Value) -> bool:
-    """Whether a value depends on the numbers of another: on its shape it may."""
+    """Whether a value depends on the numbers of another; it may depend on its shape."""
     stack, seen = [value], set[ir.Value]()
     while stack:
         current = stack.pop()
@@ -260,11 +262,11 @@ def _reads(value: ir.Value, source: ir.Value) -> bool:
     return False
 
 
-def _cut(graph: ir.Model, wanted: str, begin: str | None = None) -> ir.Model:
-    """The part of a graph that makes a value, from another on that becomes an input."""
+def _cut(graph: ir.Model, output_name: str, begin: str | None = None) -> ir.Model:
+    """The part of a graph that computes a value, starting from another value that becomes an input."""
     part = graph.clone()
     values = _values(part.graph)
-    output = values[wanted]
+    output = values[output_name]
     if begin is not None:
         old = values[begin]
         given = ir.Value(name=f"{begin}/given", type=ir.TensorType(ir.DataType.FLOAT))
@@ -286,31 +288,31 @@ def _cut(graph: ir.Model, wanted: str, begin: str | None = None) -> ir.Model:
 
 
 def inputs_of(graph: ir.Model) -> Iterator[str]:
-    """Names of what a graph is given."""
+    """Names of the inputs of a graph."""
     return (value.name or "" for value in graph.graph.inputs)
 
 
 def places(indices: np.ndarray, ones: np.ndarray, noise: np.ndarray, outputs: int) -> np.ndarray:
-    """For each output its places in the flat logits of a sample, (K, P): read from what three activations become.
+    """For each output its positions in the flattened logits of a sample, (K, P), found from three activations.
 
     Args:
-        indices: logits where every output is its own number.
-        ones: where all are 1.
-        noise: where all outputs are the same, and places differ.
-        outputs: how many there are.
+        indices: logits for an activation in which every output is its own number.
+        ones: logits for an activation of ones.
+        noise: logits for an activation in which all outputs are equal, and positions differ.
+        outputs: number of outputs.
 
     Raises:
-        NotLinearError: an output is not found, or mixed with others, or what is added up is not an average.
+        NotLinearError: an output is missing from the logits, or mixed with others, or a sum is not an average.
     """
     count = len(indices)
-    flat, found = indices.reshape(count, -1), np.rint(indices.reshape(count, -1)).astype(np.int64)
+    flat, numbers = indices.reshape(count, -1), np.rint(indices.reshape(count, -1)).astype(np.int64)
     each = math.prod(flat.shape[1:]) // outputs
-    exact = np.abs(flat - found).max(initial=0.0) < 1e-3 * max(1.0, outputs / 1e3)
-    if not exact or (found != found[0]).any() or (np.bincount(found[0].clip(0), minlength=outputs) != each).any():
+    exact = np.abs(flat - numbers).max(initial=0.0) < 1e-3 * max(1.0, outputs / 1e3)
+    if not exact or (numbers != numbers[0]).any() or (np.bincount(numbers[0].clip(0), minlength=outputs) != each).any():
         raise NotLinearError("its outputs are mixed on their way to the logits")
     if np.abs(ones - 1).max(initial=0.0) > 1e-4:
         raise NotLinearError("its outputs are added up, not averaged, on their way to the logits")
-    order = np.argsort(found[0], kind="stable").reshape(outputs, each)
+    order = np.argsort(numbers[0], kind="stable").reshape(outputs, each)
     laid = noise.reshape(count, -1)[:, order]
     if np.abs(laid - laid[:, :1]).max(initial=0.0) > 1e-4 * max(1.0, float(np.abs(laid).max(initial=0.0))):
         raise NotLinearError("its outputs lie in different orders in the logits")

@@ -4,13 +4,13 @@ With x the logits, t the target and C classes:
 
 cross-entropy    mean over labels of -sum_c q_c log softmax(x)_c, where q is 1 - s + s/C at the label and s/C elsewhere
                  (s: label smoothing; torch.nn.CrossEntropyLoss); gradient (softmax(x) - q) / count. With a weight w
-                 for each class q is w_c times that, and the sum is divided by that of the weights of the labels, as in
-                 torch: gradient (softmax(x) sum_c q_c - q) / sum. (Where all these are 0, it is divided by 1.)
+                 for each class, q is multiplied by w_c, and the sum is divided by the sum of the labels' weights, as in
+                 torch: gradient (softmax(x) sum_c q_c - q) / sum. (If all these weights are 0, it is divided by 1.)
 mse              mean of (x - t)^2
 l1               mean of |x - t|
 bce-with-logits  mean of max(x, 0) - x t + log(1 + exp(-|x|))
 
-Per-pixel or per-token labels equal to -100 are left out of the cross-entropy and of its mean, as in torch.
+Per-pixel or per-token labels equal to -100 are excluded from the cross-entropy and from its mean, as in torch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Loss:
     """A loss in a graph.
 
     Attributes:
-        labels: the graph input it needs.
+        labels: the graph input for the labels.
         value: the loss, float32 of shape ().
-        gradient: its gradient with respect to the logits, in their shape; None where it was not asked for.
+        gradient: its gradient with respect to the logits, in their shape; None if it was not requested.
     """
 
     labels: ir.Value
@@ -56,45 +56,45 @@ def build_loss(
     """Write a loss.
 
     Args:
-        build: takes the nodes.
+        build: receives the nodes.
         logits: float32, with the batch first.
         loss: one of vocabulary.LOSSES.
         labels: name of the labels' input.
-        label_smoothing: of cross-entropy, 0 to 1.
-        class_weights: of cross-entropy, one for each class; none at all: 1 for each (for predictions of what a step
-            takes, before weights are known).
-        axis: of the classes; see `class_axis`.
+        label_smoothing: for cross-entropy, 0 to 1.
+        class_weights: for cross-entropy, one for each class; an empty tuple means 1 for each (to predict the memory of
+            a step before weights are known).
+        axis: axis of the classes; see `class_axis`.
         gradient: also write the gradient.
 
     Raises:
         ModelError: the shape of the logits is unknown.
-        UsageError: a wrong class axis, logits of shape (N,) and cross-entropy, or not a weight for each class.
+        UsageError: a wrong class axis, logits of shape (N,) with cross-entropy, or a wrong number of class weights.
     """
     shape = dims(logits)
-    where = class_axis(shape, axis, loss)
-    given = ir.Value(
+    class_position = class_axis(shape, axis, loss)
+    labels_input = ir.Value(
         name=labels,
         type=ir.TensorType(ir.DataType.INT64 if loss == "cross-entropy" else ir.DataType.FLOAT),
-        shape=ir.Shape(label_shape(shape, where)),
+        shape=ir.Shape(label_shape(shape, class_position)),
     )
-    if where is not None:
-        smoothed = _Targets(where, label_smoothing, class_weights)
-        value, seed = _cross_entropy(build, logits, given, smoothed, gradient)
+    if class_position is not None:
+        targets = _Targets(class_position, label_smoothing, class_weights)
+        value, seed = _cross_entropy(build, logits, labels_input, targets, gradient)
     else:
-        value, seed = _ELEMENTWISE[loss](build, logits, given, gradient)
-    return Loss(given, value, seed)
+        value, seed = _ELEMENTWISE[loss](build, logits, labels_input, gradient)
+    return Loss(labels_input, value, seed)
 
 
 @dataclass(frozen=True)
 class _Targets:
-    """How labels become the targets of the cross-entropy: the axis of the classes, smoothing, and weights."""
+    """How labels become targets of the cross-entropy: axis of the classes, smoothing, and weights."""
 
     axis: int
     smoothing: float
     weights: tuple[float, ...] | None
 
-    def weighing(self, classes: int, one_each: list[int]) -> np.ndarray | None:
-        """The weights as a constant that is broadcast over the logits."""
+    def class_weights(self, classes: int, one_each: list[int]) -> np.ndarray | None:
+        """The weights as a constant that broadcasts over the logits."""
         if self.weights is None:
             return None
         if len(self.weights) not in (0, classes):
@@ -116,16 +116,16 @@ def _cross_entropy(
     index = build.constant(np.arange(classes, dtype=np.int64).reshape(one_each))
     expanded = build.op("Unsqueeze", labels, build.ints(axis))
     q = build.op("Cast", build.op("Equal", expanded, index), to=int(ir.DataType.FLOAT))
-    weights, counts, mass = targets.weighing(classes, one_each), None, None
+    weights, counts, mass = targets.class_weights(classes, one_each), None, None
     if weights is not None:
-        weighing = build.constant(weights)
-        weighed = build.mul(q, weighing)  # 0 where the label is ignored, which is no class's index
-        counts = build.total(weighed, range(len(shape)))
+        weight_row = build.constant(weights)
+        weighted = build.mul(q, weight_row)  # 0 where the label is ignored, since no class has its index
+        counts = build.total(weighted, range(len(shape)))
     if smoothing:
         q = build.add(build.scale(q, 1 - smoothing), build.scalar(smoothing / classes, q))
     log = build.op("Log", s)
     if weights is not None:
-        q = build.mul(q, weighing) if smoothing else weighed
+        q = build.mul(q, weight_row) if smoothing else weighted
         mass = build.total(q, [axis])
         log = build.mul(log, mass)
     each = build.sub(log, build.total(build.mul(q, z), [axis]))
@@ -177,7 +177,7 @@ _ELEMENTWISE = {"mse": _mse, "l1": _l1, "bce-with-logits": _bce_with_logits}
 
 
 def _number(build: Builder, extents: Dims, like: ir.Value) -> ir.Value:
-    """How many elements, as a float of another value's rank."""
+    """The number of elements, as a float with the rank of another value."""
     count: Dim = product(extents)
     rank = len(dims(like))
     if isinstance(count, int):

@@ -1,4 +1,4 @@
-"""Memory of a training step, predicted from the graph that will run."""
+"""The memory of a training step, predicted from the graph that will run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..model.dims import count, dims_or_none
 from ..model.liveness import peak_bytes
 from .order import execution_order
 
-# Bytes that a run of the frozen graph may take at most: as many as a step does, between these two.
+# The limit of a run of the frozen graph in bytes: the memory of a step, but within these two.
 _LEAST, _MOST = 4_000_000, 32_000_000
 
 
 def step_bytes(model: ir.Model, batch: int) -> int:
-    """Peak bytes of what is alive at once in a run, in the order ONNX Runtime runs the nodes.
+    """The peak memory of a run in bytes, in the order in which ONNX Runtime runs the nodes.
 
-    Counted are inputs (parameters and state included), activations, gradients and outputs, with their dtypes; not
-    counted are frozen weights, which are constants, and what single operators need for themselves.
+    Inputs (parameters and state included), activations, gradients and outputs are counted, with their dtypes; frozen
+    weights, which are constants, and temporary memory of single operators are not.
 
     Args:
         model: a graph of `assemble.make_graphs`.
@@ -35,13 +35,13 @@ def step_bytes(model: ir.Model, batch: int) -> int:
 
 
 def micro_batch(one: int, step: int, batch: int, most: int = _MOST) -> int:
-    """How many samples the frozen graph is run on: even parts of a batch, so that it takes no more than a step does.
+    """The number of samples that the frozen graph is run on: even parts of a batch that need no more than a step does.
 
     Args:
-        one: `step_bytes` of the frozen graph, of one sample.
-        step: those of a step.
-        batch: samples of a step.
-        most: bytes that there are.
+        one: `step_bytes` of the frozen graph for one sample.
+        step: `step_bytes` of a step.
+        batch: number of samples in a step.
+        most: limit in bytes.
     """
     parts = -(-batch // max(1, min(max(step, _LEAST), _MOST, most) // max(1, one)))
     return -(-batch // parts)

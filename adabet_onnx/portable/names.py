@@ -1,4 +1,4 @@
-"""What inputs and outputs of the training graphs are called; the same in all of them."""
+"""Names of the inputs and outputs of the training graphs; they are the same in all graphs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .optimizers import Optimizer
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A parameter, or a piece of state, on its way through a step.
+class StepTensor:
+    """A parameter or a state tensor that a step updates.
 
     Attributes:
-        name: the parameter's, or of the state.
-        input: name of the input it comes in by.
-        output: name of the output its new value comes out by.
+        name: name of the parameter or state tensor.
+        input: name of the graph input for its value.
+        output: name of the graph output for its new value.
         shape: its shape.
-        parameter: the parameter that a piece of state belongs to; its own name for a parameter.
+        parameter: the parameter that a state tensor belongs to; for a parameter its own name.
         gradient: name of a parameter's gradient in the gradient graph; "" for state.
-        moves: whether the forward pass moves it (running statistics), not the optimizer.
+        moves: whether the forward pass updates it (running statistics) rather than the optimizer.
     """
 
     name: str
@@ -37,62 +37,62 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Names:
-    """What inputs and outputs of the graphs are called; the same in all of them."""
+class GraphNames:
+    """Names of the inputs and outputs of the graphs, the same in all of them."""
 
     labels: str
     learning_rate: str
     step: str
     loss: str
     logits: str
-    parameters: tuple[Tensor, ...]
-    state: tuple[Tensor, ...]
+    parameters: tuple[StepTensor, ...]
+    state: tuple[StepTensor, ...]
 
     @property
-    def moments(self) -> tuple[Tensor, ...]:
+    def moments(self) -> tuple[StepTensor, ...]:
         """The optimizer's state."""
         return tuple(tensor for tensor in self.state if not tensor.moves)
 
     @property
-    def statistics(self) -> tuple[Tensor, ...]:
+    def statistics(self) -> tuple[StepTensor, ...]:
         """Running statistics."""
         return tuple(tensor for tensor in self.state if tensor.moves)
 
 
 def name_all(
     build: Builder, prepared: Prepared, logits: ir.Value, loss: str, optimizer: Optimizer, moving: Sequence[ir.Value]
-) -> Names:
-    """Names that nothing in the graph has.
+) -> GraphNames:
+    """Choose names that are unused in the graph.
 
     Args:
-        build: knows the names of the graph.
+        build: knows the names in the graph.
         prepared: the trainable graph.
         logits: its output.
         loss: one of vocabulary.LOSSES.
-        optimizer: whose state is to be named.
-        moving: running statistics that training moves.
+        optimizer: the optimizer whose state is named.
+        moving: running statistics that training updates.
     """
     labels = build.unique("labels" if loss == "cross-entropy" else "target")
-    rate, step, value_of_loss = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
+    rate, step_name, loss_name = build.unique("learning_rate"), build.unique("step"), build.unique("loss")
     parameters, state = [], []
     for name in in_order(prepared):
         tensor = prepared.graph.graph.initializers[name].const_value
         assert tensor is not None
         shape = tuple(int(extent) for extent in tensor.shape.numpy())
         output, gradient = build.unique(f"{name}.new"), build.unique(f"{name}.gradient")
-        parameters.append(Tensor(name, name, output, shape, name, gradient))
+        parameters.append(StepTensor(name, name, output, shape, name, gradient))
         for moment in optimizer.moments:
             own = build.unique(f"{name}.{moment}")
-            state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, name))
+            state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, name))
     for value in moving:
         own = value.name or ""
         shape = tuple(d for d in dims(value) if isinstance(d, int))
-        state.append(Tensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
-    return Names(labels, rate, step, value_of_loss, logits.name or "", tuple(parameters), tuple(state))
+        state.append(StepTensor(own, own, build.unique(f"{own}.new"), shape, own, moves=True))
+    return GraphNames(labels, rate, step_name, loss_name, logits.name or "", tuple(parameters), tuple(state))
 
 
 def in_order(prepared: Prepared) -> list[str]:
-    """The trained parameters in the order in which the graph first uses them."""
+    """The trained parameters in the order of their first use in the graph."""
     at = {node: i for i, node in enumerate(prepared.graph.graph)}
     values = prepared.graph.graph.initializers
     first = {name: min((at.get(node, 0) for node, _ in values[name].uses()), default=0) for name in prepared.trainable}

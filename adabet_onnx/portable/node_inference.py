@@ -1,7 +1,7 @@
-"""Dtypes and shapes of a node's outputs, found by ONNX shape inference and remembered.
+"""Dtypes and shapes of a node's outputs, found by ONNX shape inference and cached.
 
 A training step has thousands of nodes but few kinds of them: the optimizer's are the same for every parameter of a
-shape, and the graphs of one training share most of theirs. So onnx is asked once for each kind.
+shape, and the graphs of one training share most of theirs. So onnx infers each kind only once.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import onnx_ir as ir
 
 from ..model.dims import dims_or_none
 
-_KINDS = 1 << 14  # remembered at most
+_KINDS = 1 << 14  # the most kinds that are cached
 _Extents = tuple[int | str | None, ...] | None
-_Output = tuple[int, _Extents] | None  # element type and shape; None where onnx cannot tell
-# Element type and shape of an input, and the bytes of a constant that shapes may depend on; None where it is left out.
+_Output = tuple[int, _Extents] | None  # element type and shape; None if onnx cannot infer them
+# Element type and shape of an input, and the bytes of a constant that shapes may depend on; None if it is omitted.
 _Input = tuple[int, _Extents, tuple[tuple[int, ...], bytes] | None] | None
 
 
 def infer_outputs(node: ir.Node, attributes: Mapping[str, Any], opset: int) -> None:
-    """Give the outputs of a node the dtypes and shapes that follow from its inputs, in place.
+    """Set the dtypes and shapes of a node's outputs that follow from its inputs, in place.
 
     Args:
         node: a standard node.
         attributes: its attributes, as Python values.
-        opset: of its graph.
+        opset: opset of its graph.
     """
     inputs = tuple(_described(value) for value in node.inputs)
     try:
         given = tuple(sorted((name, _hashable(value)) for name, value in attributes.items()))
-        found = _known(node.op_type, opset, given, inputs, len(node.outputs))
-    except TypeError:  # an attribute that cannot be compared, such as a tensor
-        found = _infer(node.op_type, opset, attributes, inputs, len(node.outputs))
-    for value, output in zip(node.outputs, found, strict=True):
+        inferred = _known(node.op_type, opset, given, inputs, len(node.outputs))
+    except TypeError:  # an attribute that cannot be hashed, such as a tensor
+        inferred = _infer(node.op_type, opset, attributes, inputs, len(node.outputs))
+    for value, output in zip(node.outputs, inferred, strict=True):
         if output is not None:
             value.dtype = ir.DataType(output[0])
             if output[1] is not None:
@@ -87,20 +87,20 @@ def _infer(
     node = ir.node(op_type, made, dict(attributes), num_outputs=outputs, name="node")
     for position, value in enumerate(node.outputs):
         value.name = f"y{position}"
-    found = onnx.shape_inference.infer_node_outputs(
+    inferred = onnx.shape_inference.infer_node_outputs(
         onnx.defs.get_schema(op_type, opset, ""),
         ir.to_proto(node),
         types,
         data,
         opset_imports=[onnx.helper.make_opsetid("", opset)],
     )
-    return tuple(_output(found.get(value.name or "")) for value in node.outputs)
+    return tuple(_output(inferred.get(value.name or "")) for value in node.outputs)
 
 
-def _output(found: onnx.TypeProto | None) -> _Output:
-    if found is None:
+def _output(inferred: onnx.TypeProto | None) -> _Output:
+    if inferred is None:
         return None
-    tensor = found.tensor_type
+    tensor = inferred.tensor_type
     if not tensor.HasField("shape"):
         return tensor.elem_type, None
     extents = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)

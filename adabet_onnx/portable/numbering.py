@@ -1,4 +1,4 @@
-"""Which values of several graphs are one and the same: made by equal nodes from equal values."""
+"""Which values of several graphs are the same: made by equal nodes from equal values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PLAIN = frozenset(
         *(ir.AttributeType.FLOATS, ir.AttributeType.INTS, ir.AttributeType.STRINGS),
     }
 )
-_SMALL = 1 << 12  # elements of a constant that is known by its content
+_SMALL = 1 << 12  # elements of a constant that is identified by its content
 
 
 class Numbering:
-    """Gives each value of graphs a number; equal values of different graphs have the same.
+    """Numbers the values of graphs; equal values of different graphs get the same number.
 
-    Inputs are the same by name. So are large constants, if their elements are the same too; small ones by their
-    elements. The rest goes by operator, attributes and inputs.
+    Inputs are the same if their names are. Large constants are the same if names and elements are, small ones if their
+    elements are. Other values are identified by operator, attributes and inputs.
     """
 
     def __init__(self) -> None:
@@ -30,19 +30,19 @@ class Numbering:
         self._large: dict[str, list[ir.TensorProtocol]] = {}
 
     def of(self, graph: ir.Graph) -> dict[ir.Value, int]:
-        """The numbers of a graph's values; its nodes are in order."""
-        found: dict[ir.Value, int] = {}
+        """The numbers of a graph's values; its nodes must be sorted."""
+        numbers: dict[ir.Value, int] = {}
         for value in graph.inputs:
-            found[value] = self._number(("input", value.name))
+            numbers[value] = self._number(("input", value.name))
         for value in graph.initializers.values():
-            found[value] = self._number(self._constant(value))
+            numbers[value] = self._number(self._constant(value))
         for node in graph:
-            inputs = tuple(-1 if value is None else found[value] for value in reads(node))
+            inputs = tuple(-1 if value is None else numbers[value] for value in reads(node))
             attributes = tuple(sorted((name, _content(item)) for name, item in node.attributes.items()))
             key = (node.domain, node.op_type, attributes, inputs, len(node.outputs))
             for position, value in enumerate(node.outputs):
-                found[value] = self._number((*key, position))
-        return found
+                numbers[value] = self._number((*key, position))
+        return numbers
 
     def _number(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
@@ -63,7 +63,7 @@ class Numbering:
 
 
 def _content(attribute: ir.Attr) -> str | bytes:
-    """What an attribute says; graphs and tensors are serialised."""
+    """The content of an attribute; graphs and tensors are serialised."""
     if attribute.type in _PLAIN:
         return f"{attribute.type} {attribute.value!r}"
     return bytes(ir.serde.serialize_attribute(attribute).SerializeToString())

@@ -1,4 +1,4 @@
-"""Saying which nodes cannot be differentiated, in words a user can act on."""
+"""Explaining to users which nodes cannot be differentiated, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from ..model.earlier import earlier_value
+from ..model.alternative_logits import find_alternative
 from ..model.prepare import Prepared
 from ..model.uses import reads, subgraphs
-from .autodiff import Obstacle
+from .autodiff import GradientObstacle
 
 _SHOWN = 3
 
 
-def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
-    """A message: each node, the layer it belongs to or comes after, why, and what to do.
+def explain(obstacles: Sequence[GradientObstacle], prepared: Prepared) -> str:
+    """A message that names each node, the layer it belongs to or follows, the reason, and the remedy.
 
     Args:
         obstacles: at least one.
-        prepared: the graph they stand in.
+        prepared: the graph that they are in.
     """
     lines = [_line(obstacle, prepared) for obstacle in obstacles[:_SHOWN]]
     if len(obstacles) > _SHOWN:
@@ -40,25 +40,25 @@ def explain(obstacles: Sequence[Obstacle], prepared: Prepared) -> str:
     return f"{prepared.model.name} cannot be trained with this selection: {' '.join(lines)}"
 
 
-def way_around(obstacle: Obstacle, prepared: Prepared) -> str | None:
-    """What to do where no layer comes after a node: to take a value before it as the logits, if there is one."""
+def way_around(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
+    """What to do if no layer comes after a node: use an earlier value as the logits, if there is a suitable one."""
     node = next((node for node in prepared.model.graph.graph if node.name == obstacle.node), None)
     if node is None or _layers_after(obstacle, prepared, ()):
         return None
-    earlier = earlier_value(prepared.model.graph, prepared.model.logits, node)
+    earlier = find_alternative(prepared.model.graph, prepared.model.logits, node)
     if earlier is None or earlier.head is not None:
         return None
     return earlier.remedy(prepared.model.name, "is made without it")
 
 
-def _line(obstacle: Obstacle, prepared: Prepared) -> str:
+def _line(obstacle: GradientObstacle, prepared: Prepared) -> str:
     layer = layer_of(obstacle, prepared)
     where = f", in layer {layer!r}," if layer else ""
     return f"node {obstacle.node!r} ({obstacle.op_type}){where} {obstacle.reason}."
 
 
-def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
-    """The layer a node is, or else the nearest one before it."""
+def layer_of(obstacle: GradientObstacle, prepared: Prepared) -> str | None:
+    """The layer that a node belongs to, or else the nearest one before it."""
     layers = {node: layer.name for layer in prepared.model.layers for node in layer.nodes}
     nodes = {node.name: node for node in prepared.graph.graph}
     level = [nodes[obstacle.node]] if obstacle.node in nodes else []
@@ -73,8 +73,8 @@ def layer_of(obstacle: Obstacle, prepared: Prepared) -> str | None:
     return None
 
 
-def _trained_inside(obstacle: Obstacle, prepared: Prepared) -> tuple[str, ...]:
-    """Tensors to be trained that a node with a graph inside reads there, beside layers that come after it."""
+def _trained_inside(obstacle: GradientObstacle, prepared: Prepared) -> tuple[str, ...]:
+    """Trained tensors that a node with a subgraph reads inside it."""
     node = next((node for node in prepared.graph.graph if node.name == obstacle.node), None)
     if node is None or not any(True for _ in subgraphs(node)):
         return ()
@@ -82,8 +82,8 @@ def _trained_inside(obstacle: Obstacle, prepared: Prepared) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in read if name is not None and name in prepared.trainable))
 
 
-def _layers_after(obstacle: Obstacle, prepared: Prepared, but: Collection[str]) -> list[str]:
-    """Layers that stand after a node in the order of the graph, all their applications, without these tensors."""
+def _layers_after(obstacle: GradientObstacle, prepared: Prepared, excluded: Collection[str]) -> list[str]:
+    """Layers that come after a node with all their applications, except those with one of these tensors."""
     names = [node.name for node in prepared.graph.graph]
     if obstacle.node not in names:
         return []
@@ -91,5 +91,5 @@ def _layers_after(obstacle: Obstacle, prepared: Prepared, but: Collection[str]) 
     return [
         layer.name
         for layer in prepared.model.layers
-        if after.issuperset(layer.nodes) and not any(parameter.name in but for parameter in layer.parameters)
+        if after.issuperset(layer.nodes) and not any(parameter.name in excluded for parameter in layer.parameters)
     ]

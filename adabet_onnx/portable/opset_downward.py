@@ -1,4 +1,4 @@
-"""What opset 17 lacks of opsets 18 to 21, in other words: inputs as attributes, new operators as the older ones."""
+"""How nodes of opsets 18 to 21 are written in opset 17: inputs as attributes, new operators by older ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ..model.dims import dims, dims_or_none, product
-from .opset_edits import Edit, Edited, Rule, constant, has, ints, numbers
+from .opset_edits import Edit, EditedNode, EditRule, constant, has, ints, numbers
 
-_SCALE_BY_CHANNEL = 21  # GroupNormalization has a scale for each channel from this opset on, and before for each group
+_SCALE_BY_CHANNEL = 21  # from this opset on, GroupNormalization's scale is per channel, before per group
 _GRID_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
 
 
 def _reduction(node: ir.Node, opset: int) -> Edit | str | None:
-    """Axes are an attribute; no axes are all axes, or none if the attribute says so."""
+    """Axes become an attribute; without axes all are reduced, or none if the attribute says so."""
     axes: list[int] | None = []
     if has(node, 1):
         axes = numbers(node, 1)
@@ -23,7 +23,7 @@ def _reduction(node: ir.Node, opset: int) -> Edit | str | None:
             return "takes axes that are not constant"
     nothing = not axes and node.attributes.get_int("noop_with_empty_axes", 0) == 1
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         if nothing:
             edited.become("Identity", edited.x())
             return
@@ -33,12 +33,12 @@ def _reduction(node: ir.Node, opset: int) -> Edit | str | None:
             edited.set("axes", axes)
 
     if nothing and node.op_type not in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"):
-        return "does its arithmetic over no axes"
+        return "is elementwise, since it has no axes"
     return edit
 
 
 def _split(node: ir.Node, opset: int) -> Edit | str | None:
-    """Without a number of parts; their sizes where they differ."""
+    """Without num_outputs; with the sizes of the parts if they differ."""
     if "num_outputs" not in node.attributes:
         return None
     count, x = len(node.outputs), node.inputs[0]
@@ -55,7 +55,7 @@ def _split(node: ir.Node, opset: int) -> Edit | str | None:
     size = -(-total // count)
     sizes = [max(0, min(size, total - i * size)) for i in range(count)]
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.without("num_outputs")
         if len(set(sizes)) > 1:
             edited.put(1, edited.build.ints(*sizes))
@@ -64,7 +64,7 @@ def _split(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _pad(node: ir.Node, opset: int) -> Edit | str | None:
-    """Pads of all axes."""
+    """Pads for all axes."""
     if node.attributes.get_string("mode", "constant") == "wrap":
         return "has the mode 'wrap'"
     if not has(node, 3):
@@ -77,7 +77,7 @@ def _pad(node: ir.Node, opset: int) -> Edit | str | None:
     for i, axis in enumerate(axes):
         full[axis % rank], full[rank + axis % rank] = pads[i], pads[count + i]
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.cut(3)
         edited.put(1, edited.build.ints(*full))
 
@@ -85,19 +85,19 @@ def _pad(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _resize(node: ir.Node, opset: int) -> Edit | str | None:
-    """No antialiasing, no aspect ratio to keep; scales or sizes of all axes."""
+    """Without antialiasing and aspect ratio policy; scales or sizes for all axes."""
     if node.attributes.get_int("antialias", 0):
         return "has the attribute 'antialias'"
     if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
         return "has the attribute 'keep_aspect_ratio_policy'"
-    way = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
-    if way == "half_pixel_symmetric":
-        return f"has the coordinates {way!r}"
+    coordinates = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if coordinates == "half_pixel_symmetric":
+        return f"has the coordinates {coordinates!r}"
     axes, x = ints(node, "axes"), node.inputs[0]
     if axes is None:
         return lambda edited: edited.without("antialias", "keep_aspect_ratio_policy")
     shape = dims_or_none(x) if x is not None else None
-    if shape is None or way == "tf_crop_and_resize":
+    if shape is None or coordinates == "tf_crop_and_resize":
         return "has the attribute 'axes'"
     places = [axis % len(shape) for axis in axes]
     position = 2 if has(node, 2) else 3
@@ -108,7 +108,7 @@ def _resize(node: ir.Node, opset: int) -> Edit | str | None:
     full = np.array([1 if position == 2 or isinstance(d, str) else d for d in shape], given.dtype)
     full[places] = given
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         edited.without("antialias", "keep_aspect_ratio_policy", "axes")
         edited.put(position, edited.build.constant(full))
 
@@ -116,19 +116,19 @@ def _resize(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _pool(node: ir.Node, opset: int) -> Edit | str | None:
-    """No dilation."""
+    """Without dilations."""
     if any(d != 1 for d in ints(node, "dilations") or []):
         return "is dilated"
     if node.attributes.get_int("ceil_mode", 0):
         if node.op_type == "LpPool":
             return "has the attribute 'ceil_mode'"
         if node.attributes.get_int("count_include_pad", 0):
-            return "counts the padding in the windows that 'ceil_mode' adds, otherwise than before opset 19"
+            return "counts the padding in the windows that 'ceil_mode' adds, which differs before opset 19"
     return lambda edited: edited.without("dilations", *(["ceil_mode"] if node.op_type == "LpPool" else []))
 
 
 def _cast(node: ir.Node, opset: int) -> Edit | None:
-    """Saturation is of 8-bit floats."""
+    """Without saturate, which only affects 8-bit floats."""
     return (lambda edited: edited.without("saturate")) if "saturate" in node.attributes else None
 
 
@@ -138,7 +138,7 @@ def _scatter(node: ir.Node, opset: int) -> str | None:
 
 
 def _grid_sample(node: ir.Node, opset: int) -> Edit | str | None:
-    """The modes have other names, and there is none of three axes."""
+    """With the older names of the modes; three spatial axes are not supported."""
     x = node.inputs[0]
     if x is None or x.shape is None or len(x.shape) != 4:
         return "samples a value that is not (or not known to be) of two spatial axes"
@@ -153,13 +153,13 @@ def _needs_shape(node: ir.Node) -> str | None:
 
 
 def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
-    """X times its cumulative normal distribution, or the formula with tanh; (1 + tanh u) / 2 is sigmoid(2 u)."""
+    """x times its cumulative normal distribution, or the formula with tanh; (1 + tanh u) / 2 is sigmoid(2 u)."""
     reason = _needs_shape(node)
     if reason is not None:
         return reason
     by_tanh = node.attributes.get_string("approximate", "none") == "tanh"
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         build, x = edited.build, edited.x()
         assert x.dtype is not None
         if by_tanh:
@@ -167,7 +167,7 @@ def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
             slope = build.add(build.scale(build.mul(x, x), 0.044715 * c), build.scalar(c, like=x))
             edited.become("Mul", x, build.op("Sigmoid", build.mul(x, slope)))
             return
-        # As exporters write it, with numbers of rank 0: ONNX Runtime makes it one node again.
+        # The form that exporters write, with numbers of rank 0, which ONNX Runtime fuses into one node again.
         root, one, half = (build.constant(np.array(n, x.dtype.numpy())) for n in (math.sqrt(2), 1, 0.5))
         part = build.op("Erf", build.div(x, root))
         edited.become("Mul", build.mul(x, build.add(part, one)), half)
@@ -176,7 +176,7 @@ def _gelu(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _mish(node: ir.Node, opset: int) -> Edit | str | None:
-    """X tanh(softplus(x))."""
+    """x tanh(softplus(x))."""
     reason = _needs_shape(node)
     return reason or (
         lambda edited: edited.become(
@@ -186,7 +186,7 @@ def _mish(node: ir.Node, opset: int) -> Edit | str | None:
 
 
 def _group_normalization(node: ir.Node, opset: int) -> Edit | str | None:
-    """Groups are the channels of an InstanceNormalization."""
+    """Groups become the channels of an InstanceNormalization."""
     reason = _needs_shape(node)
     if reason is not None:
         return reason
@@ -198,7 +198,7 @@ def _group_normalization(node: ir.Node, opset: int) -> Edit | str | None:
         return "normalises groups of unknown size"
     epsilon = node.attributes.get_float("epsilon", 1e-5)
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         build, x = edited.build, edited.x()
         assert x.dtype is not None
         grouped = build.reshape(x, [batch, groups, product([channels // groups, *rest])])
@@ -221,7 +221,7 @@ _REDUCTIONS = (
     *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
     "ReduceSumSquare",
 )
-DOWNWARD: dict[str, Rule] = {
+DOWNWARD: dict[str, EditRule] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "AveragePool": _pool,
     "Cast": _cast,

@@ -1,6 +1,6 @@
-"""Changing one node in place while a graph is brought to another opset.
+"""Changing one node in place while a graph is converted to another opset.
 
-The node stays the same object and keeps its outputs, so that whatever names or holds them need not know.
+The node stays the same object and keeps its outputs, so references to them by name or object stay valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .builder import Builder
 
 
 @dataclass(frozen=True)
-class Edited:
+class EditedNode:
     """A node being changed.
 
     Attributes:
@@ -34,34 +34,34 @@ class Edited:
         return value
 
     def without(self, *names: str) -> None:
-        """Take attributes away."""
+        """Remove attributes."""
         for name in names:
             self.node.attributes.pop(name, None)
 
     def set(self, name: str, value: Any) -> None:
-        """Give an attribute a value."""
+        """Set an attribute."""
         self.node.attributes[name] = ir.convenience.convert_attribute(name, value)
 
     def put(self, position: int, value: ir.Value | None) -> None:
-        """Give the node this input; those between it and the present last one are left out."""
+        """Set this input; inputs between the previous last one and this one are left empty."""
         if position >= len(self.node.inputs):
             self.node.resize_inputs(position + 1)
         self.node.replace_input_with(position, value)
 
     def cut(self, count: int) -> None:
-        """Keep so many inputs only."""
+        """Keep only this many inputs."""
         if len(self.node.inputs) > count:
             self.node.resize_inputs(count)
 
     def attribute_to_input(self, name: str, position: int) -> None:
-        """An attribute of integers becomes a constant input, where it is given."""
-        found = ints(self.node, name)
-        if found is not None:
-            self.put(position, self.build.ints(*found))
+        """Turn an attribute of integers, if it is set, into a constant input."""
+        integers = ints(self.node, name)
+        if integers is not None:
+            self.put(position, self.build.ints(*integers))
             self.without(name)
 
     def become(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> None:
-        """Be another operator, with the same outputs."""
+        """Change the operator; the outputs stay the same."""
         self.node.op_type = op_type
         self.node.attributes.clear()
         self.node.resize_inputs(len(inputs))
@@ -71,8 +71,10 @@ class Edited:
             self.set(name, value)
 
 
-Edit = Callable[[Edited], None]
-Rule = Callable[[ir.Node, int], Edit | str | None]  # a node and its opset; an edit, or why there is none, or nothing
+Edit = Callable[[EditedNode], None]
+EditRule = Callable[
+    [ir.Node, int], Edit | str | None
+]  # takes a node and its opset; returns an edit, the reason why there is none, or None
 
 
 def has(node: ir.Node, position: int) -> bool:
@@ -81,18 +83,18 @@ def has(node: ir.Node, position: int) -> bool:
 
 
 def constant(node: ir.Node, position: int) -> np.ndarray | None:
-    """The value of an input that is a constant, else None."""
+    """The array of a constant input, else None."""
     value = node.inputs[position]
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def numbers(node: ir.Node, position: int) -> list[int] | None:
-    """The integers of an input that is a constant, else None."""
-    found = constant(node, position)
-    return None if found is None else [int(n) for n in found.reshape(-1)]
+    """The integers of a constant input, else None."""
+    array = constant(node, position)
+    return None if array is None else [int(n) for n in array.reshape(-1)]
 
 
 def ints(node: ir.Node, name: str) -> Sequence[int] | None:
-    """An attribute of integers, where it is given."""
-    found = node.attributes.get(name)
-    return None if found is None else [int(n) for n in found.as_ints()]
+    """An attribute that is a list of integers, or None if it is not set."""
+    attribute = node.attributes.get(name)
+    return None if attribute is None else [int(n) for n in attribute.as_ints()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ..model.dims import dims_or_none
-from .opset_edits import Edit, Edited, Rule
+from .opset_edits import Edit, EditedNode, EditRule
 
 _INPUTS_FOR_ATTRIBUTES = 13  # Squeeze, Unsqueeze, Split, ReduceSum
 _SOFTMAX_OF_ONE_AXIS = 13
@@ -13,7 +13,7 @@ _NAMED_TRAINING_MODE = 14
 _ROI_ALIGN_BY_PIXEL_CENTRE = 16
 
 
-def _to_input(name: str) -> Rule:
+def _to_input(name: str) -> EditRule:
     def rule(node: ir.Node, opset: int) -> Edit | None:
         if opset >= _INPUTS_FOR_ATTRIBUTES or name not in node.attributes:
             return None
@@ -23,7 +23,7 @@ def _to_input(name: str) -> Rule:
 
 
 def _softmax(node: ir.Node, opset: int) -> Edit | str | None:
-    """Before opset 13, all axes from the given one on (1 by default) were one."""
+    """Before opset 13, all axes from the given one on (1 by default) were normalized together."""
     if opset >= _SOFTMAX_OF_ONE_AXIS:
         return None
     x = node.inputs[0]
@@ -39,7 +39,7 @@ def _softmax(node: ir.Node, opset: int) -> Edit | str | None:
     if known is None:
         return "has an input of unknown shape"
 
-    def edit(edited: Edited) -> None:
+    def edit(edited: EditedNode) -> None:
         build = edited.build
         flat = build.op("Flatten", edited.x(), axis=axis)
         result = build.op(node.op_type, flat, axis=1)
@@ -60,7 +60,7 @@ def _roi_align(node: ir.Node, opset: int) -> Edit | None:
     return lambda edited: edited.set("coordinate_transformation_mode", "output_half_pixel")
 
 
-UPWARD: dict[str, Rule] = {
+UPWARD: dict[str, EditRule] = {
     "BatchNormalization": _batch_normalization,
     "Hardmax": _softmax,
     "LogSoftmax": _softmax,

@@ -9,7 +9,7 @@ adamw        m = 0.9 m + 0.1 g;  v = 0.999 v + 0.001 g^2;  e = 1e-6
 adamw-torch  m and v the same;  e = 1e-8
              w = (1 - lr d) w - lr / (1 - 0.9^t) m / (sqrt(v / (1 - 0.999^t)) + e)  (torch.optim.AdamW)
 
-Clipping by global norm multiplies all gradients by min(1, c / (|g| + 1e-6)), |g| the norm of all together
+Clipping by global norm multiplies all gradients by min(1, c / (|g| + 1e-6)), where |g| is their joint norm
 (torch.nn.utils.clip_grad_norm_).
 """
 
@@ -37,8 +37,8 @@ class Optimizer:
     Attributes:
         name: one of OPTIMIZERS.
         weight_decay: d above.
-        momentum: u above, of sgd.
-        clip_norm: c above; None: no clipping.
+        momentum: u above, for sgd.
+        clip_norm: c above; None for no clipping.
     """
 
     name: str = "adamw"
@@ -55,40 +55,40 @@ class Optimizer:
         if not 0 <= self.momentum < 1:
             raise UsageError(f"the momentum must be at least 0 and below 1, not {self.momentum}.")
         if self.momentum and self.name != "sgd":
-            raise UsageError(f"{self.name} has no momentum of its own to set; leave it out, or use sgd.")
+            raise UsageError(f"{self.name} has no momentum to set; leave it out, or use sgd.")
         if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
             raise UsageError(f"the norm to clip at must be above 0, not {self.clip_norm}.")
 
     @property
     def moments(self) -> tuple[str, ...]:
-        """What is kept for each parameter, in its shape and zero at first."""
+        """The state tensors of each parameter, which have its shape and start at zero."""
         if self.name == "sgd":
             return ("momentum",) if self.momentum else ()
         return ("m", "v")
 
     def to_json(self) -> dict[str, Any]:
-        """As in the manifest."""
+        """The entry in the manifest."""
         return asdict(self)
 
 
 class Updates:
-    """Writes updates; what all parameters share is written once.
+    """Writes updates; values that all parameters share are written once.
 
     Args:
-        build: takes the nodes.
-        optimizer: which update.
-        learning_rate: float32 input of one element.
-        step: int64 input of one element.
+        build: receives the nodes.
+        optimizer: determines the update.
+        learning_rate: float32 input with one element.
+        step: int64 input with one element.
     """
 
     def __init__(self, build: Builder, optimizer: Optimizer, learning_rate: ir.Value, step: ir.Value) -> None:
         self._build, self._optimizer = build, optimizer
         self._learning_rate, self._step = learning_rate, step
         self._of_rank: dict[tuple[ir.Value, int], ir.Value] = {}
-        self._rates: dict[str, ir.Value] = {}
+        self._shared_values: dict[str, ir.Value] = {}
 
     def clipped(self, gradients: Sequence[ir.Value]) -> list[ir.Value]:
-        """All gradients, clipped by their global norm if the optimizer says so."""
+        """All gradients, clipped by their global norm if the optimizer has a limit."""
         b, limit = self._build, self._optimizer.clip_norm
         if limit is None:
             return list(gradients)
@@ -101,7 +101,7 @@ class Updates:
     def update(
         self, parameter: ir.Value, gradient: ir.Value, moments: Sequence[ir.Value]
     ) -> tuple[ir.Value, list[ir.Value]]:
-        """Write one parameter's update: (the new value, the new moments)."""
+        """Write one parameter's update, and return the new value and the new moments."""
         if self._optimizer.name == "sgd":
             return self._sgd(parameter, gradient, moments)
         return self._adamw(parameter, gradient, moments)
@@ -114,7 +114,7 @@ class Updates:
         if optimizer.momentum:
             g = b.add(b.scale(moments[0], optimizer.momentum), g)
             new = [g]
-        return b.sub(w, b.mul(g, self._at_rank(self._rate("lr"), w))), new
+        return b.sub(w, b.mul(g, self._at_rank(self._shared("lr"), w))), new
 
     def _adamw(self, w: ir.Value, g: ir.Value, moments: Sequence[ir.Value]) -> tuple[ir.Value, list[ir.Value]]:
         b, optimizer = self._build, self._optimizer
@@ -123,42 +123,42 @@ class Updates:
         epsilon = b.scalar(_EPSILON[optimizer.name], w)
         root = b.op("Sqrt", v)
         if optimizer.name == "adamw":
-            change = b.mul(b.div(m, b.add(root, epsilon)), self._at_rank(self._rate("corrected"), w))
+            change = b.mul(b.div(m, b.add(root, epsilon)), self._at_rank(self._shared("corrected"), w))
             w = b.sub(w, change)
-            return (b.mul(w, self._at_rank(self._rate("kept"), w)) if optimizer.weight_decay else w), [m, v]
-        root = b.div(root, self._at_rank(self._rate("root"), w))
-        change = b.mul(b.div(m, b.add(root, epsilon)), self._at_rank(self._rate("first"), w))
+            return (b.mul(w, self._at_rank(self._shared("kept"), w)) if optimizer.weight_decay else w), [m, v]
+        root = b.div(root, self._at_rank(self._shared("root"), w))
+        change = b.mul(b.div(m, b.add(root, epsilon)), self._at_rank(self._shared("first"), w))
         if optimizer.weight_decay:
-            w = b.mul(w, self._at_rank(self._rate("kept"), w))
+            w = b.mul(w, self._at_rank(self._shared("kept"), w))
         return b.sub(w, change), [m, v]
 
-    def _rate(self, which: str) -> ir.Value:
-        """A number all parameters share, of shape (1,)."""
+    def _shared(self, name: str) -> ir.Value:
+        """A number that all parameters share, of shape (1,)."""
         b = self._build
-        if which not in self._rates:
+        if name not in self._shared_values:
             b.begin("optimizer")
-            if which == "lr":
+            if name == "lr":
                 made = b.reshape(self._learning_rate, [1])
-            elif which == "t":
+            elif name == "t":
                 made = b.reshape(b.op("Cast", self._step, to=int(ir.DataType.FLOAT)), [1])
-            elif which == "root":  # sqrt(1 - beta2^t)
+            elif name == "root":  # sqrt(1 - beta2^t)
                 made = b.op("Sqrt", self._remaining(_BETA2))
-            elif which == "first":  # lr / (1 - beta1^t)
-                made = b.div(self._rate("lr"), self._remaining(_BETA1))
-            elif which == "corrected":
-                made = b.mul(self._rate("first"), self._rate("root"))
-            else:  # kept: 1 - lr d
-                rate = self._rate("lr")
+            elif name == "first":  # lr / (1 - beta1^t)
+                made = b.div(self._shared("lr"), self._remaining(_BETA1))
+            elif name == "corrected":
+                made = b.mul(self._shared("first"), self._shared("root"))
+            else:  # "kept": 1 - lr d
+                rate = self._shared("lr")
                 made = b.sub(b.scalar(1, rate), b.scale(rate, self._optimizer.weight_decay))
-            self._rates[which] = made
-        return self._rates[which]
+            self._shared_values[name] = made
+        return self._shared_values[name]
 
     def _remaining(self, beta: float) -> ir.Value:
-        b, t = self._build, self._rate("t")
+        b, t = self._build, self._shared("t")
         return b.sub(b.scalar(1, t), b.op("Pow", b.scalar(beta, t), t))
 
     def _at_rank(self, number: ir.Value, like: ir.Value) -> ir.Value:
-        """A number of shape (1,) at another value's rank (see `Builder.scalar`)."""
+        """A number of shape (1,) with the rank of another value (see `Builder.scalar`)."""
         rank = len(dims(like))
         key = (number, rank)
         if key not in self._of_rank:

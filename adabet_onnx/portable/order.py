@@ -1,12 +1,12 @@
-"""The order ONNX Runtime runs a graph's nodes in, and how a graph is written so that it is a frugal one.
+"""The order in which ONNX Runtime runs a graph's nodes, and how a graph is written so that this order saves memory.
 
 ONNX Runtime does not run nodes in the order of the file. It searches depth first, backwards from the nodes whose
-outputs no other node uses (the one that stands last in the file first), visits the inputs of a node from the one
-whose node stands last to the one that stands first, and runs each node when its inputs are there.
+outputs no other node uses (the last one in the file first), visits the producers of a node's inputs from the last in
+the file to the first, and runs each node when its inputs are available.
 
-So a training step runs frugally if the nodes that end a parameter's update stand in the file in the order of the
-layers: then the last layer's gradient is taken and used first, and what the backward pass needs of the layers before it
-is not computed ahead of time.
+So a training step saves memory if the nodes that end a parameter's update are in the file in the order of the layers:
+then the last layer's gradient is computed and used first, and what the backward pass needs of the layers before it is
+not computed ahead of time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .builder import Builder
 
 
 def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
-    """The nodes in the order ONNX Runtime runs them, as far as its optimizers leave them as they are."""
+    """The nodes in the order in which ONNX Runtime runs them, unless its optimizers change the graph."""
     index = {node: i for i, node in enumerate(nodes)}
     read = {value for node in nodes for value in reads(node)}
     leaves = [node for node in nodes if not any(value in read for value in node.outputs)]
@@ -30,8 +30,8 @@ def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
     visited: set[ir.Node] = set()
     stack = [(node, False) for node in leaves]
     while stack:
-        node, leave = stack.pop()
-        if leave:
+        node, finished = stack.pop()
+        if finished:
             order.append(node)
             continue
         if node in visited:
@@ -45,16 +45,17 @@ def execution_order(nodes: Sequence[ir.Node]) -> list[ir.Node]:
 
 
 def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> ir.Value:
-    """The batch size, known only when all masks are made that allow an activation to be freed.
+    """The batch size, which is known only after all masks are computed that allow an activation to be freed.
 
-    A mask that only the backward pass uses would be made in the backward pass, and its activation would live till then.
-    A loss that gets the batch size from the masks' shapes cannot run before they are there. The shapes come before the
-    maxima over them in the file, so that they are visited, and the masks made, from the first layer to the last.
+    A mask that only the backward pass uses would be computed in the backward pass, and its activation would be kept
+    until then. A loss that gets the batch size from the shapes of the masks cannot run before they exist. The shapes
+    come before the maxima over them in the file, so that they are visited, and the masks computed, from the first layer
+    to the last.
 
     Args:
-        build: holds the masks of the backward pass, all of whose nodes are made.
+        build: holds the masks and all nodes of the backward pass.
         forward: position of each node of the forward part.
-        seed: the value the backward pass starts from.
+        seed: the value that the backward pass starts from.
 
     Returns:
         The batch size, int64 of shape (1,).
@@ -63,7 +64,7 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> i
     if not build.allows("Max"):
         return batch
     late = set(split_by_use(build.nodes, seed)[1])
-    masks = [mask for mask in build.masks if mask.producer() not in late]  # the others are of recomputed activations
+    masks = [mask for mask in build.masks if mask.producer() not in late]  # the others belong to recomputed activations
     made = {mask: _made_from(mask, forward) for mask in masks}
     making = {node for nodes, _ in made.values() for node in nodes}
     useful = [mask for mask in masks if _frees(mask, *made[mask], making, forward)]
@@ -82,20 +83,20 @@ def mask_chain(build: Builder, forward: dict[ir.Node, int], seed: ir.Value) -> i
 def _frees(
     mask: ir.Value, nodes: set[ir.Node], sources: set[ir.Value], making: set[ir.Node], forward: dict[ir.Node, int]
 ) -> bool:
-    """Whether a mask is used, and an activation it is made from is not kept for anything but masks."""
+    """Whether a mask is used, and an activation that it is computed from is kept only for masks."""
     if _batch_axis(mask) is None or all(user in making for user, _ in mask.uses()):
         return False
     return any(all(user in forward or user in making for user, _ in value.uses()) for value in sources)
 
 
 def _batch_axis(mask: ir.Value) -> int | None:
-    """Which of its dimensions is the batch."""
+    """The dimension of a mask that is the batch."""
     extents = dims_or_none(mask) or ()
     return extents.index(BATCH) if BATCH in extents else None
 
 
 def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node], set[ir.Value]]:
-    """The nodes after the forward part that make a mask, and the activations they start from."""
+    """The nodes after the forward part that compute a mask, and the activations they start from."""
     nodes: set[ir.Node] = set()
     sources: set[ir.Value] = set()
     stack = [mask]
@@ -113,7 +114,7 @@ def _made_from(mask: ir.Value, forward: dict[ir.Node, int]) -> tuple[set[ir.Node
 
 
 def split_by_use(nodes: Sequence[ir.Node], start: ir.Value) -> tuple[list[ir.Node], list[ir.Node]]:
-    """Nodes that do not depend on a value, and those that do, each in the order given."""
+    """The nodes that do not depend on a value, and those that do, each in the given order."""
     dependent: set[ir.Value] = {start}
     early: list[ir.Node] = []
     late: list[ir.Node] = []

@@ -1,4 +1,4 @@
-"""What a target computes, for graphs that must run there whole: its operators, and which forms of them."""
+"""What a target supports, for graphs that must run entirely on it: its operators, and the supported forms of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WEBGPU = """
     Mul Neg Not Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ScatterND Shape Sigmoid Sin Sinh Slice Softmax Split Sqrt
     Squeeze Sub Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where"""
-_OLDEST_OPSET = 13  # in which Softmax is of one axis, and axes are inputs
+_OLDEST_OPSET = 13  # the first opset in which Softmax has one axis and axes are inputs
 PROFILES = {"webgpu": frozenset(_WEBGPU.split())}
 
 
@@ -27,10 +27,10 @@ def allowed(profile: str | None) -> frozenset[str] | None:
 
 
 def fit_profile(profile: str | None, model: ir.Model) -> None:
-    """Write a finished graph, in place, as a profile's target computes it right; it computes the same.
+    """Rewrite a finished graph, in place, so that a profile's target computes it correctly; its results do not change.
 
     Args:
-        profile: or None.
+        profile: name of the profile, or None.
         model: the graph.
 
     Raises:
@@ -42,7 +42,7 @@ def fit_profile(profile: str | None, model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.op_type not in known:
             raise UsageError(
-                f"the profile {profile} has no {node.op_type}, which node {node.name or ''!r} of the training step is. "
+                f"the profile {profile} has no {node.op_type}, which is node {node.name or ''!r} of the training step. "
                 "Select layers after it, or leave the profile out."
             )
     opset = model.opset_imports.get("") or 0

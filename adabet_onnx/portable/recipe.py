@@ -1,4 +1,4 @@
-"""What a training graph is to compute."""
+"""What a training graph computes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Recipe:
 
     Attributes:
         loss: one of vocabulary.LOSSES.
-        label_smoothing: of cross-entropy.
-        class_weights: of cross-entropy: see `losses.build_loss`.
-        class_axis: of the logits; None: see `losses.class_axis`.
+        label_smoothing: for cross-entropy.
+        class_weights: for cross-entropy: see `losses.build_loss`.
+        class_axis: axis of the classes in the logits; None: see `losses.class_axis`.
         optimizer: the update.
-        allowed: operators that may be used; None: all.
-        batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and move their
-            statistics.
-        recompute: compute activations again in the backward pass rather than keep them.
-        frozen_precision: of the frozen part: auto (as the model came), float32 or int8.
+        allowed: operators that may be used; None for all.
+        batch_norm: ``frozen``, or ``batch``: selected BatchNormalizations normalise by the batch and update their
+            running statistics.
+        recompute: recompute activations in the backward pass rather than keep them.
+        frozen_precision: precision of the frozen part: auto (that of the model file), float32 or int8.
     """
 
     loss: str = "cross-entropy"
@@ -35,9 +35,9 @@ class Recipe:
     frozen_precision: str = "auto"
 
     def keeps_values(self, *, quantised: bool) -> bool:
-        """Whether the frozen part has to end at values of the model, in which its quantised form then takes its place.
+        """Whether the frozen part must end at values of the original model, so that its quantised form can replace it.
 
         Args:
-            quantised: whether the model came so.
+            quantised: whether the model file is quantised.
         """
         return self.frozen_precision == "int8" or (self.frozen_precision == "auto" and quantised)

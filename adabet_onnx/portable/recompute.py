@@ -1,12 +1,12 @@
-"""Less memory for more time: activations computed again in the backward pass instead of being kept.
+"""Less memory for more time: activations are recomputed in the backward pass instead of being kept.
 
-The forward part is cut into segments where one value alone goes from one side to the other. The values at the cuts are
-kept; what the backward pass needs from inside a segment is computed again from the value at its beginning, when the
-backward pass gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
+The forward part is cut into segments at values that alone connect the nodes before with the nodes after. The values at
+the cuts are kept; what the backward pass needs from inside a segment is recomputed from the value at its beginning,
+when the backward pass gets there. (Chen et al., Training Deep Nets with Sublinear Memory Cost, arXiv 1604.06174.)
 
-ONNX has no way to say "later", and ONNX Runtime merges a node with another of the same operator and inputs. So a
-segment is computed again from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read
-off a gradient: no other node is like it, it cannot run before the gradient is there, and it copies nothing.
+ONNX cannot express "later", and ONNX Runtime merges nodes with the same operator and inputs. So a segment is recomputed
+from a Reshape of the kept value (`Builder.after`) whose shape contains the batch size read from a gradient: no other
+node equals it, it cannot run before the gradient is available, and it copies nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..model.shapes import BATCH
 from ..model.uses import captured, reads
 from .builder import Builder
 
-_NOMINAL = 8  # batch at which segments are weighed
+_NOMINAL = 8  # batch size at which segments are compared
 
 
 def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
-    """Values that alone lead from the nodes before them to the nodes after, in order."""
+    """Values that alone connect the nodes before them with the nodes after them, in order."""
     at = {node: i for i, node in enumerate(forward)}
     last_use: dict[ir.Value, int] = {}
     for node, i in at.items():
@@ -32,7 +32,7 @@ def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
             if value is not None and value.producer() in at:
                 last_use[value] = i
     alive: set[ir.Value] = set()
-    found = []
+    points = []
     for node, i in at.items():
         alive = {value for value in alive if last_use[value] > i}
         alive.update(value for value in node.outputs if last_use.get(value, -1) > i)
@@ -40,21 +40,21 @@ def cut_points(forward: Sequence[ir.Node]) -> list[ir.Value]:
             (value,) = alive
             extents = dims_or_none(value)
             if extents and extents[0] == BATCH and value.dtype is not None and value.dtype.is_floating_point():
-                found.append(value)
-    return list(dict.fromkeys(found))
+                points.append(value)
+    return list(dict.fromkeys(points))
 
 
 def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segments: int) -> bool:
-    """Rewrite what was built so that it uses values computed again.
+    """Rewrite the nodes of the backward pass so that they use recomputed values.
 
     Args:
-        build: holds the nodes of the backward pass, in the order they were made.
+        build: holds the nodes of the backward pass, in the order in which they were made.
         forward: the forward part.
-        seed: the value the backward pass starts from.
-        segments: how many to cut the forward part into.
+        seed: the value that the backward pass starts from.
+        segments: number of segments of the forward part.
 
     Returns:
-        Whether anything is computed again.
+        Whether anything is recomputed.
     """
     at = {node: i for i, node in enumerate(forward)}
     kept = _used(build.nodes, at)
@@ -62,11 +62,11 @@ def recompute(build: Builder, forward: Sequence[ir.Node], seed: ir.Value, segmen
     changed = False
     for begin, end in zip(cuts, [*cuts[1:], None], strict=True):
         if end is None:
-            break  # the last segment is needed at once: nothing would be saved
+            break  # the backward pass needs the last segment immediately, so nothing would be saved
         first, last = _made_at(begin, at), _made_at(end, at)
         inside = [v for v in kept if first < _made_at(v, at) < last]
         if inside and not any(captured(node) for node in _between(forward, at, begin, set(inside))):
-            _again(build, forward, at, begin, inside, seed)
+            _recompute_segment(build, forward, at, begin, inside, seed)
             changed = True
     return changed
 
@@ -77,14 +77,14 @@ def _made_at(value: ir.Value, at: dict[ir.Node, int]) -> int:
 
 
 def _used(nodes: Sequence[ir.Node], at: dict[ir.Node, int]) -> list[ir.Value]:
-    """Float values of the forward part that these nodes use, in the order they are made."""
-    found = {v for node in nodes for v in reads(node) if v is not None and v.producer() in at}
-    floats = [v for v in found if v.dtype is not None and v.dtype.is_floating_point()]
+    """Float values of the forward part that these nodes use, in the order in which they are made."""
+    used = {v for node in nodes for v in reads(node) if v is not None and v.producer() in at}
+    floats = [v for v in used if v.dtype is not None and v.dtype.is_floating_point()]
     return sorted(floats, key=lambda value: _made_at(value, at))
 
 
 def _choose(cuts: list[ir.Value], kept: list[ir.Value], at: dict[ir.Node, int], segments: int) -> list[ir.Value]:
-    """Cuts that divide the bytes of what is kept into parts of much the same size."""
+    """Cuts that divide the bytes of the kept values into parts of similar size."""
     if not kept or segments < 2:
         return []
     begin = _made_at(kept[0], at)
@@ -105,7 +105,7 @@ def _weight_until(cut: ir.Value, weights: dict[ir.Value, int], at: dict[ir.Node,
     return sum(weight for value, weight in weights.items() if _made_at(value, at) <= end)
 
 
-def _again(
+def _recompute_segment(
     build: Builder,
     forward: Sequence[ir.Node],
     at: dict[ir.Node, int],
@@ -113,14 +113,14 @@ def _again(
     inside: list[ir.Value],
     seed: ir.Value,
 ) -> None:
-    """Compute values again from the beginning of their segment, just before the first node that uses one."""
+    """Recompute values from the beginning of their segment, just before the first node that uses one."""
     made, build.nodes = build.nodes, []
-    wanted = set(inside)
-    first = next(i for i, node in enumerate(made) if any(v in wanted for v in node.inputs))
+    targets = set(inside)
+    first = next(i for i, node in enumerate(made) if any(v in targets for v in node.inputs))
     build.begin("recompute")
     size = build.op("Shape", _gradient_before(made[:first], seed), start=0, end=1, shape=[1])
     copies = {begin: build.after(begin, size)}
-    needed = _between(forward, at, begin, wanted)
+    needed = _between(forward, at, begin, targets)
     for node in needed:
         inputs = [copies.get(value, value) if value is not None else None for value in node.inputs]
         copy = ir.Node(
@@ -136,20 +136,20 @@ def _again(
             new.type, new.shape = old.type, old.shape
             copies[old] = new
         build.nodes.append(copy)
-    again = build.take()
+    recomputed = build.take()
     for node in made[first:]:
         for position, value in enumerate(node.inputs):
-            if value in wanted:
+            if value in targets:
                 node.replace_input_with(position, copies[value])
-    build.nodes = [*made[:first], *again, *made[first:]]
+    build.nodes = [*made[:first], *recomputed, *made[first:]]
 
 
 def _between(
-    forward: Sequence[ir.Node], at: dict[ir.Node, int], begin: ir.Value, wanted: set[ir.Value]
+    forward: Sequence[ir.Node], at: dict[ir.Node, int], begin: ir.Value, targets: set[ir.Value]
 ) -> list[ir.Node]:
-    """Nodes after ``begin`` that the wanted values depend on, in order."""
+    """Nodes after ``begin`` that the target values depend on, in order."""
     needed: set[ir.Node] = set()
-    stack = [value.producer() for value in wanted]
+    stack = [value.producer() for value in targets]
     first = _made_at(begin, at)
     while stack:
         node = stack.pop()
@@ -161,7 +161,7 @@ def _between(
 
 
 def _gradient_before(nodes: Sequence[ir.Node], seed: ir.Value) -> ir.Value:
-    """The last gradient made by these nodes that has the batch in front; the seed if there is none."""
+    """The last gradient made by these nodes that has the batch first; the seed if there is none."""
     dependent: set[ir.Value] = {seed}
     last = seed
     for node in nodes:

@@ -1,93 +1,95 @@
-"""Which operators that take or put parts of a tensor do so for each sample by itself (see sample_rules.py)."""
+"""Rules for operators that read or write parts of a tensor: whether they treat each sample independently."""
 
 from __future__ import annotations
 
 from ..model.uses import input_of
-from .sample_given import Given, Parts, parts_of
+from .sample_node import Parts, SampledNode, parts_of
 
 
-def gather(given: Given) -> Parts | None:
+def gather(sampled: SampledNode) -> Parts | None:
     """Rows of a table for each sample's indices, or the same rows of every sample."""
-    if len(given.inputs) != 1:
+    if len(sampled.inputs) != 1:
         return None
-    data = given.inputs.get(0)
+    data = sampled.inputs.get(0)
     if data is None:
-        return parts_of(given.inputs[1])
-    return parts_of(data) if given.axis(0) != data.axis else None
+        return parts_of(sampled.inputs[1])
+    return parts_of(data) if sampled.axis(0) != data.axis else None
 
 
-def elements(given: Given) -> Parts | None:
-    """GatherElements and ScatterElements: the same place in all inputs, along another axis."""
-    layout = given.same()
-    if layout is None or len(given.inputs) != len(given.node.inputs) or given.axis(0) == layout.axis:
+def elements(sampled: SampledNode) -> Parts | None:
+    """GatherElements and ScatterElements: the same layout in all inputs, along another axis."""
+    layout = sampled.same()
+    if layout is None or len(sampled.inputs) != len(sampled.node.inputs) or sampled.axis(0) == layout.axis:
         return None
     return parts_of(layout)
 
 
-def gather_nd(given: Given) -> Parts | None:
-    """The same places of every sample, or places that each sample says for itself."""
-    shared = given.node.attributes.get_int("batch_dims", 0)
-    if set(given.inputs) == {1}:
-        return parts_of(given.inputs[1]) if given.inputs[1].axis < len(given.dims(1)) - 1 else None
-    layout = given.same()
-    return parts_of(layout) if layout is not None and len(given.inputs) == 2 and layout.axis < shared else None
+def gather_nd(sampled: SampledNode) -> Parts | None:
+    """The same positions of every sample, or positions given by each sample."""
+    shared = sampled.node.attributes.get_int("batch_dims", 0)
+    if set(sampled.inputs) == {1}:
+        return parts_of(sampled.inputs[1]) if sampled.inputs[1].axis < len(sampled.dims(1)) - 1 else None
+    layout = sampled.same()
+    return parts_of(layout) if layout is not None and len(sampled.inputs) == 2 and layout.axis < shared else None
 
 
-def sliced(given: Given) -> Parts | None:
-    """Along other axes than the batch."""
-    layout, rank = given.alone(), len(given.dims(0))
-    starts = given.array(1)
-    if layout is None or input_of(given.node, 1) is None:
+def sliced(sampled: SampledNode) -> Parts | None:
+    """Along axes other than the batch."""
+    layout, rank = sampled.alone(), len(sampled.dims(0))
+    starts = sampled.array(1)
+    if layout is None or input_of(sampled.node, 1) is None:
         return None
-    if input_of(given.node, 3) is None:
-        if starts is None and len(given.dims(1)) != 1:
+    if input_of(sampled.node, 3) is None:
+        if starts is None and len(sampled.dims(1)) != 1:
             return None
-        many = given.dims(1)[0] if starts is None else starts.size
+        many = sampled.dims(1)[0] if starts is None else starts.size
         axes = list(range(many)) if isinstance(many, int) else []
     else:
-        array = given.array(3)
+        array = sampled.array(3)
         if array is None:
             return None
         axes = [int(axis) % rank for axis in array.reshape(-1)]
     return parts_of(layout) if layout.axis not in axes else None
 
 
-def pad(given: Given) -> Parts | None:
-    """Not the batch."""
-    layout, rank = given.alone(), len(given.dims(0))
-    pads, axes = given.array(1), given.array(3)
-    if layout is None or pads is None or (axes is None and input_of(given.node, 3) is not None):
+def pad(sampled: SampledNode) -> Parts | None:
+    """Any axis but the batch is padded."""
+    layout, rank = sampled.alone(), len(sampled.dims(0))
+    pads, axes = sampled.array(1), sampled.array(3)
+    if layout is None or pads is None or (axes is None and input_of(sampled.node, 3) is not None):
         return None
     listed = range(rank) if axes is None else [int(axis) % rank for axis in axes.reshape(-1)]
     about = dict(zip(listed, zip(pads[: len(listed)], pads[len(listed) :], strict=True), strict=True))
     return parts_of(layout) if not any(about.get(layout.axis, (0, 0))) else None
 
 
-def one_hot(given: Given) -> Parts | None:
-    """An axis more, wherever it is."""
-    return parts_of(given.alone())
+def one_hot(sampled: SampledNode) -> Parts | None:
+    """A new axis, at any position."""
+    return parts_of(sampled.alone())
 
 
-def triangle(given: Given) -> Parts | None:
-    """Of matrices, of which the batch is no axis."""
-    layout = given.alone()
-    return parts_of(layout) if layout is not None and layout.axis < len(given.dims(0)) - 2 else None
+def triangle(sampled: SampledNode) -> Parts | None:
+    """The last two axes are the matrices, so the batch must be another axis."""
+    layout = sampled.alone()
+    return parts_of(layout) if layout is not None and layout.axis < len(sampled.dims(0)) - 2 else None
 
 
-def compress(given: Given) -> Parts | None:
-    """The same places of every sample: what is told to stay has no samples."""
-    layout = given.alone()
-    if layout is None or "axis" not in given.node.attributes:  # without one, of all elements in a row
+def compress(sampled: SampledNode) -> Parts | None:
+    """The same positions of every sample: the condition has no samples."""
+    layout = sampled.alone()
+    if (
+        layout is None or "axis" not in sampled.node.attributes
+    ):  # without an axis, elements of the flattened input are taken
         return None
-    return parts_of(layout) if given.axis(0) != layout.axis else None
+    return parts_of(layout) if sampled.axis(0) != layout.axis else None
 
 
-def scatter_nd(given: Given) -> Parts | None:
-    """Into the same places of every sample: the indices have no samples, and go over axes before theirs."""
-    data, updates, indices = given.inputs.get(0), given.inputs.get(2), given.dims(1)
-    if data is None or updates is None or len(given.inputs) != 2 or not indices:
+def scatter_nd(sampled: SampledNode) -> Parts | None:
+    """Into the same positions of every sample: the indices have no samples, and address only axes before the batch."""
+    data, updates, indices = sampled.inputs.get(0), sampled.inputs.get(2), sampled.dims(1)
+    if data is None or updates is None or len(sampled.inputs) != 2 or not indices:
         return None
-    over = indices[-1]  # so many of the first axes
+    over = indices[-1]  # the number of leading axes that the indices address
     if not isinstance(over, int) or data.axis < over:
         return None
     place = len(indices) - 1 + data.axis - over

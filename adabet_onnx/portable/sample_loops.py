@@ -1,7 +1,7 @@
-"""Whether a Scan computes each sample by itself: it does if its body does, and hands on states as it takes them.
+"""Whether a Scan treats each sample independently, which it does if its body does and keeps the layout of its states.
 
-The samples come first in every state and in every slice that the body is given, which captures constants alone. What
-the body gives then has the samples first as well, so that the next turn is given what this one was.
+The samples come first in every state and in every slice that the body receives, and the body captures constants alone.
+If the body's outputs have the samples first as well, the next iteration receives the same layouts as this one.
 """
 
 from __future__ import annotations
@@ -15,30 +15,32 @@ from ..errors import AdabetError
 from ..model.dims import dims_or_none
 from ..model.shapes import BATCH, serialised_tensor
 from ..model.uses import captured, subgraphs
-from .layout import Layout, Place
+from .layout import Place, SampleLayout
 from .shapes import annotate
 
-_FIRST = Layout(0)
+_FIRST = SampleLayout(0)
 Places = Callable[[ir.Model, Collection[str]], Mapping[ir.Value, Place]]
 
 
-def scanned(node: ir.Node, found: Mapping[ir.Value, Place], model: ir.Model, places: Places) -> list[Layout] | None:
-    """Where samples lie in what a Scan gives; None where they mix, or that cannot be told.
+def scanned(
+    node: ir.Node, known_places: Mapping[ir.Value, Place], model: ir.Model, places: Places
+) -> list[SampleLayout] | None:
+    """Where the samples are in the outputs of a Scan; None if they mix, or if this cannot be determined.
 
     Args:
         node: a Scan of opset 9 or newer.
-        found: places of the values that it reads.
-        model: that it stands in, for its opsets.
-        places: tells the places in a graph.
+        known_places: places of the values that it reads.
+        model: the model that contains it, for its opsets.
+        places: finds the places in a graph.
     """
-    many = node.attributes.get_int("num_scan_inputs", 0)
-    states = len(node.inputs) - (many or 0)
-    axes = list(node.attributes.get_ints("scan_input_axes", ()) or [0] * (many or 0))
+    scan_inputs = node.attributes.get_int("num_scan_inputs", 0)
+    states = len(node.inputs) - (scan_inputs or 0)
+    axes = list(node.attributes.get_ints("scan_input_axes", ()) or [0] * (scan_inputs or 0))
     out_axes = list(node.attributes.get_ints("scan_output_axes", ()) or [0] * (len(node.outputs) - states))
-    wanted = [_FIRST] * states + [Layout(1 if axis == 0 else 0) for axis in axes]
+    expected = [_FIRST] * states + [SampleLayout(1 if axis == 0 else 0) for axis in axes]
     if (model.opset_imports.get("") or 0) < 9 or any(axis not in (0, 1) for axis in (*axes, *out_axes)):
         return None
-    if [None if value is None else found.get(value) for value in node.inputs] != wanted:
+    if [None if value is None else known_places.get(value) for value in node.inputs] != expected:
         return None
     body = _body(node, model, [None] * states + axes)
     if body is None:
@@ -46,11 +48,11 @@ def scanned(node: ir.Node, found: Mapping[ir.Value, Place], model: ir.Model, pla
     inside = places(body, [value.name or "" for value in body.graph.inputs])
     if any(inside.get(value) != _FIRST for value in body.graph.outputs):
         return None
-    return [_FIRST] * states + [Layout(1 if axis == 0 else 0) for axis in out_axes]
+    return [_FIRST] * states + [SampleLayout(1 if axis == 0 else 0) for axis in out_axes]
 
 
 def _body(node: ir.Node, model: ir.Model, axes: list[int | None]) -> ir.Model | None:
-    """The body as a model whose inputs have the samples first; None where it captures more than constants."""
+    """The body as a model whose inputs have the samples first; None if it captures more than constants."""
     (body,) = subgraphs(node)
     outside = captured(node)
     if any(value.const_value is None or not value.is_initializer() for value in outside):

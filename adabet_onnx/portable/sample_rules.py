@@ -1,7 +1,8 @@
-"""For each operator, whether it computes each sample by itself, and where the samples lie in what it gives.
+"""Rules for each operator: whether it treats each sample independently, and where the samples are in its output.
 
-A rule is asked about a node of which some inputs have samples and the others are constants. It gives what goes before
-and after the sample's index in the axis that is the batch; which axis that is, the shape tells. None: samples mix.
+A rule receives a node some of whose inputs have samples, the others being constants. It returns the sizes before and
+after the sample's index in the axis that is the batch; which axis that is follows from the shape. None means that
+samples mix.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from ..model.dims import multiple
 from ..model.uses import input_of
 from .layout import batch_axes
-from .sample_given import Given, Parts, Rule, parts_of
 from .sample_indexing import (
     compress,
     elements,
@@ -24,90 +24,91 @@ from .sample_indexing import (
     sliced,
     triangle,
 )
+from .sample_node import Parts, SampledNode, SampleRule, parts_of
 
-_SOFTMAX_OF_ONE_AXIS = 13  # before this opset it went over all axes from one on
+_SOFTMAX_OF_ONE_AXIS = 13  # before this opset, Softmax normalized over all axes from one on
 
 
-def _elementwise(given: Given) -> Parts | None:
-    """Broadcast from the right: the axis of the batch is the same, counted from there."""
-    places = {(len(given.dims(i)) - x.axis, x.before, x.after) for i, x in given.inputs.items()}
-    axes = batch_axes(given.out())
+def _elementwise(sampled: SampledNode) -> Parts | None:
+    """Broadcast from the right: counted from there, the batch is the same axis everywhere."""
+    places = {(len(sampled.dims(i)) - x.axis, x.before, x.after) for i, x in sampled.inputs.items()}
+    axes = batch_axes(sampled.out())
     if len(places) != 1 or not axes or len(axes) != 1:
         return None
     from_right, before, after = places.pop()
-    return (before, after) if len(given.out()) - axes[0] == from_right else None
+    return (before, after) if len(sampled.out()) - axes[0] == from_right else None
 
 
-def _images(given: Given) -> Parts | None:
-    """The batch first, and nothing else with samples."""
-    layout, node = given.alone(), given.node
+def _images(sampled: SampledNode) -> Parts | None:
+    """The batch is first, and only this input has samples."""
+    layout, node = sampled.alone(), sampled.node
     if layout is None or layout.axis != 0 or node.attributes.get_int("training_mode", 0) != 0:
         return None
-    if node.op_type == "MaxPool" and len(node.outputs) > 1:  # its indices count through the whole batch
+    if node.op_type == "MaxPool" and len(node.outputs) > 1:  # its indices refer to the whole flattened batch
         return None
     return parts_of(layout)
 
 
-def _sampled(given: Given) -> Parts | None:
-    layout = given.same()
-    return parts_of(layout) if layout is not None and layout.axis == 0 and len(given.inputs) == 2 else None
+def _sampled(sampled: SampledNode) -> Parts | None:
+    layout = sampled.same()
+    return parts_of(layout) if layout is not None and layout.axis == 0 and len(sampled.inputs) == 2 else None
 
 
-def _along(default: int) -> Rule:
+def _along(default: int) -> SampleRule:
     """Along one axis, which is not the batch."""
 
-    def rule(given: Given) -> Parts | None:
-        layout = given.alone()
-        return parts_of(layout) if layout is not None and given.axis(default) != layout.axis else None
+    def rule(sampled: SampledNode) -> Parts | None:
+        layout = sampled.alone()
+        return parts_of(layout) if layout is not None and sampled.axis(default) != layout.axis else None
 
     return rule
 
 
-def _onward(default: int) -> Rule:
+def _onward(default: int) -> SampleRule:
     """Over all axes from one on, which come after the batch."""
 
-    def rule(given: Given) -> Parts | None:
-        layout = given.alone()
-        return parts_of(layout) if layout is not None and layout.axis < given.axis(default) else None
+    def rule(sampled: SampledNode) -> Parts | None:
+        layout = sampled.alone()
+        return parts_of(layout) if layout is not None and layout.axis < sampled.axis(default) else None
 
     return rule
 
 
-def _softmax(given: Given) -> Parts | None:
-    return (_along(-1) if given.opset >= _SOFTMAX_OF_ONE_AXIS else _onward(1))(given)
+def _softmax(sampled: SampledNode) -> Parts | None:
+    return (_along(-1) if sampled.opset >= _SOFTMAX_OF_ONE_AXIS else _onward(1))(sampled)
 
 
-def _cumsum(given: Given) -> Parts | None:
-    layout, axis = given.alone(), given.array(1)
+def _cumsum(sampled: SampledNode) -> Parts | None:
+    layout, axis = sampled.alone(), sampled.array(1)
     if layout is None or axis is None:
         return None
-    return parts_of(layout) if int(axis.reshape(-1)[0]) % len(given.dims(0)) != layout.axis else None
+    return parts_of(layout) if int(axis.reshape(-1)[0]) % len(sampled.dims(0)) != layout.axis else None
 
 
-def _reduce(given: Given) -> Parts | None:
-    layout, rank = given.alone(), len(given.dims(0))
+def _reduce(sampled: SampledNode) -> Parts | None:
+    layout, rank = sampled.alone(), len(sampled.dims(0))
     if layout is None:
         return None
-    axes: Sequence[int] | None = given.node.attributes.get_ints("axes", None)
-    if input_of(given.node, 1) is not None:
-        array = given.array(1)
+    axes: Sequence[int] | None = sampled.node.attributes.get_ints("axes", None)
+    if input_of(sampled.node, 1) is not None:
+        array = sampled.array(1)
         if array is None:
             return None
         axes = [int(axis) for axis in array.reshape(-1)]
     if not axes:
-        return parts_of(layout) if given.node.attributes.get_int("noop_with_empty_axes", 0) else None
+        return parts_of(layout) if sampled.node.attributes.get_int("noop_with_empty_axes", 0) else None
     return parts_of(layout) if layout.axis not in {axis % rank for axis in axes} else None
 
 
-def _mean_variance(given: Given) -> Parts | None:
-    layout, rank = given.alone(), len(given.dims(0))
-    axes = given.node.attributes.get_ints("axes", (0, 2, 3)) or ()
+def _mean_variance(sampled: SampledNode) -> Parts | None:
+    layout, rank = sampled.alone(), len(sampled.dims(0))
+    axes = sampled.node.attributes.get_ints("axes", (0, 2, 3)) or ()
     return parts_of(layout) if layout is not None and layout.axis not in {axis % rank for axis in axes} else None
 
 
-def _reversed(given: Given) -> Parts | None:
-    """Along time, which is not the batch; lengths are those of the same samples."""
-    data, lengths, node = given.inputs.get(0), given.inputs.get(1), given.node
+def _reversed(sampled: SampledNode) -> Parts | None:
+    """Along time, which is not the batch; the lengths belong to the same samples."""
+    data, lengths, node = sampled.inputs.get(0), sampled.inputs.get(1), sampled.node
     time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
     if data is None or data.axis == time:
         return None
@@ -115,21 +116,21 @@ def _reversed(given: Given) -> Parts | None:
     return parts_of(data) if alike or (lengths is None and data.axis != batch) else None
 
 
-def _gemm(given: Given) -> Parts | None:
-    first = given.inputs.get(0)
-    rows = 1 if given.node.attributes.get_int("transA", 0) else 0
-    if first is None or first.axis != rows or 1 in given.inputs:
+def _gemm(sampled: SampledNode) -> Parts | None:
+    first = sampled.inputs.get(0)
+    rows = 1 if sampled.node.attributes.get_int("transA", 0) else 0
+    if first is None or first.axis != rows or 1 in sampled.inputs:
         return None
-    added = given.inputs.get(2)
-    if added is not None and (added.axis != len(given.dims(2)) - 2 or parts_of(added) != parts_of(first)):
+    added = sampled.inputs.get(2)
+    if added is not None and (added.axis != len(sampled.dims(2)) - 2 or parts_of(added) != parts_of(first)):
         return None
     return parts_of(first)
 
 
-def _matmul(given: Given) -> Parts | None:
-    left, right = given.inputs.get(0), given.inputs.get(_RIGHT.get(given.node.op_type, 1))
-    ranks = len(given.dims(0)), len(given.dims(_RIGHT.get(given.node.op_type, 1)))
-    if len(given.inputs) != (left is not None) + (right is not None):
+def _matmul(sampled: SampledNode) -> Parts | None:
+    left, right = sampled.inputs.get(0), sampled.inputs.get(_RIGHT.get(sampled.node.op_type, 1))
+    ranks = len(sampled.dims(0)), len(sampled.dims(_RIGHT.get(sampled.node.op_type, 1)))
+    if len(sampled.inputs) != (left is not None) + (right is not None):
         return None
     if left is not None and right is not None:
         places = {(ranks[0] - left.axis, *(parts_of(left) or ())), (ranks[1] - right.axis, *(parts_of(right) or ()))}
@@ -140,48 +141,48 @@ def _matmul(given: Given) -> Parts | None:
     return parts_of(right) if ranks[1] == 1 or right.axis != ranks[1] - 2 else None
 
 
-def _einsum(given: Given) -> Parts | None:
-    equation = given.node.attributes.get_string("equation", "") or ""
+def _einsum(sampled: SampledNode) -> Parts | None:
+    equation = sampled.node.attributes.get_string("equation", "") or ""
     terms, arrow, result = equation.replace(" ", "").partition("->")
     names = terms.split(",")
-    if not arrow or "." in equation or len(names) != len(given.node.inputs):
+    if not arrow or "." in equation or len(names) != len(sampled.node.inputs):
         return None
-    letters = {(names[i][layout.axis], layout.before, layout.after) for i, layout in given.inputs.items()}
+    letters = {(names[i][layout.axis], layout.before, layout.after) for i, layout in sampled.inputs.items()}
     if len(letters) != 1:
         return None
     letter, before, after = letters.pop()
-    plain = all(letter not in name for i, name in enumerate(names) if i not in given.inputs)
-    once = all(names[i].count(letter) == 1 for i in given.inputs)
+    plain = all(letter not in name for i, name in enumerate(names) if i not in sampled.inputs)
+    once = all(names[i].count(letter) == 1 for i in sampled.inputs)
     return (before, after) if plain and once and letter in result else None
 
 
-def _transpose(given: Given) -> Parts | None:
-    return parts_of(given.alone())
+def _transpose(sampled: SampledNode) -> Parts | None:
+    return parts_of(sampled.alone())
 
 
-def _concat(given: Given) -> Parts | None:
-    layouts, axis = given.inputs, given.axis(0)
-    if len(layouts) != len(given.node.inputs) or len({layout.axis for layout in layouts.values()}) != 1:
+def _concat(sampled: SampledNode) -> Parts | None:
+    layouts, axis = sampled.inputs, sampled.axis(0)
+    if len(layouts) != len(sampled.node.inputs) or len({layout.axis for layout in layouts.values()}) != 1:
         return None
     first = layouts[0]
     if axis != first.axis:
-        return parts_of(given.same())
+        return parts_of(sampled.same())
     if len({layout.after for layout in layouts.values()}) != 1:
         return None
     return sum(layout.before for layout in layouts.values()), first.after
 
 
-def _split(given: Given) -> Parts | None:
-    return parts_of(given.alone())  # along the batch, each output has so many of what comes before
+def _split(sampled: SampledNode) -> Parts | None:
+    return parts_of(sampled.alone())  # along the batch, each output has a share of the size before the index
 
 
-def _same_elements(given: Given) -> Parts | None:
-    """Elements stay in their order: so many lie before the batch's index, in whatever axes."""
-    layout, out = given.alone(), given.out()
+def _same_elements(sampled: SampledNode) -> Parts | None:
+    """Elements keep their order, so the number of elements before the batch's index stays the same in any shape."""
+    layout, out = sampled.alone(), sampled.out()
     axes = batch_axes(out)
     if layout is None or not axes or len(axes) != 1:
         return None
-    outer = math.prod(d for d in given.dims(0)[: layout.axis] if isinstance(d, int)) * layout.before
+    outer = math.prod(d for d in sampled.dims(0)[: layout.axis] if isinstance(d, int)) * layout.before
     axis = axes[0]
     rest = math.prod(d for d in out[:axis] if isinstance(d, int))
     extent = out[axis]
@@ -191,43 +192,43 @@ def _same_elements(given: Given) -> Parts | None:
     return outer // rest, multiple(extent) // (outer // rest)
 
 
-def _expand(given: Given) -> Parts | None:
-    """What has no samples is the same for all of them."""
-    return _elementwise(given) if given.inputs else _filled(given)
+def _expand(sampled: SampledNode) -> Parts | None:
+    """A value without samples is the same for all of them."""
+    return _elementwise(sampled) if sampled.inputs else _filled(sampled)
 
 
-def _filled(given: Given) -> Parts | None:
-    """The same for every sample: any layout is right."""
-    axes = batch_axes(given.out())
-    if given.inputs or not axes or len(axes) != 1:
+def _filled(sampled: SampledNode) -> Parts | None:
+    """The same for every sample, so any layout is right."""
+    axes = batch_axes(sampled.out())
+    if sampled.inputs or not axes or len(axes) != 1:
         return None
-    extent = given.out()[axes[0]]
+    extent = sampled.out()[axes[0]]
     assert isinstance(extent, str)
     return 1, multiple(extent)
 
 
-def _tile(given: Given) -> Parts | None:
-    if not given.inputs:
-        return _filled(given)
-    layout, out = given.alone(), given.out()
-    if layout is None or len(out) != len(given.dims(0)):
+def _tile(sampled: SampledNode) -> Parts | None:
+    if not sampled.inputs:
+        return _filled(sampled)
+    layout, out = sampled.alone(), sampled.out()
+    if layout is None or len(out) != len(sampled.dims(0)):
         return None
-    have, want = given.dims(0)[layout.axis], out[layout.axis]
-    if not isinstance(have, str) or not isinstance(want, str):
+    before, after = sampled.dims(0)[layout.axis], out[layout.axis]
+    if not isinstance(before, str) or not isinstance(after, str):
         return None
-    return layout.before * (multiple(want) // multiple(have)), layout.after
+    return layout.before * (multiple(after) // multiple(before)), layout.after
 
 
-def _recurrent(given: Given) -> Parts | None:
+def _recurrent(sampled: SampledNode) -> Parts | None:
     """X with the batch first or second, and states and lengths of the same samples."""
-    first = bool(given.node.attributes.get_int("layout", 0))
+    first = bool(sampled.node.attributes.get_int("layout", 0))
     axes = {0: 0 if first else 1, 4: 0, 5: 0 if first else 1, 6: 0 if first else 1}
-    if 0 not in given.inputs or any(layout.axis != axes.get(i) for i, layout in given.inputs.items()):
+    if 0 not in sampled.inputs or any(layout.axis != axes.get(i) for i, layout in sampled.inputs.items()):
         return None
-    return (1, 1) if all(parts_of(layout) == (1, 1) for layout in given.inputs.values()) else None
+    return (1, 1) if all(parts_of(layout) == (1, 1) for layout in sampled.inputs.values()) else None
 
 
-_RIGHT = {"QLinearMatMul": 3}  # where the right operand of a product is, if not second
+_RIGHT = {"QLinearMatMul": 3}  # position of the right operand of a product, if it is not 1
 FILLING = frozenset({"Expand", "Tile", "ConstantOfShape"})
 _ELEMENTWISE = (
     *("Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "Atanh", "BitShift", "BitwiseAnd", "BitwiseNot"),
@@ -247,7 +248,7 @@ _IMAGES = (
     *("GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "LpPool", "MaxPool"),
     *("QLinearConv", "Resize", "SpaceToDepth", "Upsample"),
 )
-RULES: dict[str, Rule] = {
+RULES: dict[str, SampleRule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     **dict.fromkeys(_IMAGES, _images),

@@ -1,4 +1,4 @@
-"""A training in memory, from the graphs of an artifact folder, with any onnxruntime."""
+"""A training in memory, run from the graphs of an artifact folder with any onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from .features import Features
 from .weights import check_external
 
 
-class Session:
-    """Parameters, optimizer state and gradients of one artifact folder, in memory.
+class PortableSession:
+    """Parameters, optimizer state and gradients of an artifact folder of the portable backend, in memory.
 
-    A graph is loaded when it is first needed. What no training changes is computed by the frozen graph, from which the
-    others go on: `features` gives what they take. Where they are given the model's inputs, it is run for them.
+    A graph is loaded when it is first needed. The frozen graph computes what no training changes; the other graphs
+    start from its outputs, which `features` returns. If the other methods receive the model's inputs, they run it
+    first.
 
     Args:
-        files: paths of frozen, step, gradients, update and evaluation graph.
+        files: paths of the frozen, step, gradients, update and evaluation graph.
         names: the manifest's entries: parameters, state, boundary, labels, learning_rate, step, loss and logits.
         start: checkpoint to start from, or state.bin.
         feeds: (name in the original model, name in the graphs) of each input.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None for ONNX Runtime's default.
 
     Raises:
         TrainingError: a file cannot be loaded.
@@ -46,7 +47,7 @@ class Session:
         threads: Threads = None,
     ) -> None:
         self._files, self._names, self._feeds, self._threads = dict(files), names, tuple(feeds), threads
-        boundary = names.get("boundary")  # None in folders of version 1, whose graphs begin at the model's inputs
+        boundary = names.get("boundary")  # None in folders of version 1, whose graphs start at the model's inputs
         self._boundary: list[tuple[str, str | None]] = [(feed, feed) for _, feed in feeds]
         if boundary is not None:
             self._boundary = [(str(entry["name"]), entry["input"]) for entry in boundary]
@@ -60,60 +61,62 @@ class Session:
             self._values = {entry["name"]: self._held(stored.tensors.pop(entry["name"])) for entry in entries}
             self._steps, self._properties = stored.step, stored.properties
             del stored
-        self._spare: dict[str, Any] = {}  # where the next step writes, once there has been one
+        self._spare: dict[str, Any] = {}  # memory for the next step to write to, after the first step
         self._bindings: list[Any] = []
-        self._nothing = self._room(())
+        self._empty = self._allocated(())
         self._sessions: dict[str, Any] = {}
         self._gradients: dict[str, np.ndarray] = {}
-        self._moved: dict[str, Any] = {}  # state the forward pass moves (statistics), since the last update
+        self._moved: dict[str, Any] = {}  # state that the forward pass updates (statistics), since the last update
         self._weight: float = 0
         self._class_weights: list[float] | None = names.get("class_weights")
 
     def _held(self, array: np.ndarray) -> Any:
-        """A copy in memory of the runtime, where steps may write."""
-        made = self._room(array.shape)
+        """A copy in memory of the runtime, which steps may overwrite."""
+        made = self._allocated(array.shape)
         made.update_inplace(np.asarray(array, np.float32, order="C"))
         return made
 
-    def _room(self, shape: Sequence[int]) -> Any:
+    def _allocated(self, shape: Sequence[int]) -> Any:
         return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.float32)
 
-    def _session(self, what: str) -> Any:
-        if what not in self._sessions:
+    def _session(self, graph_name: str) -> Any:
+        if graph_name not in self._sessions:
             options = runtime.training_options(self._threads)
-            where = self._threads if what == "frozen" else None  # accelerators decline weights that change
-            check_external(self._files[what], self._files.get("weights"))
+            threads = (
+                self._threads if graph_name == "frozen" else None
+            )  # accelerators do not support weights that change
+            check_external(self._files[graph_name], self._files.get("weights"))
             try:
                 with runtime.frugal_loading():
-                    self._sessions[what] = runtime.inference_session(
-                        self._files[what], str(self._files[what]), options, where
+                    self._sessions[graph_name] = runtime.inference_session(
+                        self._files[graph_name], str(self._files[graph_name]), options, threads
                     )
             except AdabetError as error:
                 raise TrainingError(f"{error} Make the artifacts again.") from error
-        return self._sessions[what]
+        return self._sessions[graph_name]
 
     def features(self, feeds: Mapping[str, np.ndarray]) -> Features:
-        """What the other graphs take for samples, which training does not change.
+        """The inputs of the other graphs for these samples, which training does not change.
 
         Args:
-            feeds: by the names of the original model's inputs.
+            feeds: arrays by the names of the original model's inputs.
 
         Returns:
-            Arrays by the names of the boundary; the inputs themselves where nothing is frozen.
+            Arrays by the names of the boundary; the inputs themselves if nothing is frozen.
         """
         if isinstance(feeds, Features):
             return feeds
-        found = self._before(feeds)
+        values = self._before(feeds)
         return Features(
-            {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in found.items()}
+            {name: value if isinstance(value, np.ndarray) else value.numpy() for name, value in values.items()}
         )
 
     def forget_frozen(self) -> None:
-        """Give back the memory of the frozen graph, which is loaded again if it is needed again."""
+        """Free the memory of the frozen graph; it is loaded again if it is needed again."""
         self._sessions.pop("frozen", None)
 
     def _before(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Features: arrays where they are given, the runtime's values where they are computed."""
+        """Features: arrays if they are model inputs, the runtime's values if they are computed."""
         missing = [original for original, _ in self._feeds if original not in feeds]
         if missing:
             raise TrainingError(
@@ -121,12 +124,12 @@ class Session:
                 "artifacts again."
             )
         given = {name: feeds[original] for original, name in self._feeds}
-        found: dict[str, Any] = {name: given[source] for name, source in self._boundary if source is not None}
-        wanted = [name for name, source in self._boundary if source is None]
-        if wanted:
+        features: dict[str, Any] = {name: given[source] for name, source in self._boundary if source is not None}
+        computed = [name for name, source in self._boundary if source is None]
+        if computed:
             values = {name: self._value(array) for name, array in given.items()}
-            found.update(zip(wanted, self._run("frozen", wanted, values), strict=True))
-        return {name: found[name] for name, _ in self._boundary}
+            features.update(zip(computed, self._run("frozen", computed, values), strict=True))
+        return {name: features[name] for name, _ in self._boundary}
 
     def _value(self, array: np.ndarray) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
@@ -134,43 +137,44 @@ class Session:
     def step(
         self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
     ) -> tuple[float, np.ndarray]:
-        """One training step: (loss, logits), both from before the update.
+        """Run one training step, and return loss and logits from before the update.
 
-        A loss that is not finite changes nothing. New values are written where those before the last step were: so
-        nothing is copied, and what the runtime keeps for activations is not broken up by values that stay.
+        If the loss is not finite, nothing is changed. New values are written to the memory of the values before the
+        last step, so nothing is copied, and the memory that the runtime keeps for activations is not fragmented by
+        values that stay.
 
         Args:
-            feeds: `Features`, or the original model's inputs by name; so of `gradients` and `evaluate`.
-            labels: of the same samples.
-            learning_rate: of the update.
+            feeds: `Features`, or the original model's inputs by name; the same holds for `gradients` and `evaluate`.
+            labels: labels of the same samples.
+            learning_rate: learning rate of the update.
         """
         given = self._fed(feeds, labels) | self._hyperparameters(learning_rate)
-        with _telling("a training step"):
-            binding = self._turns()[0]
+        with _naming_failures("a training step"):
+            binding = self._step_bindings()[0]
             for name, value in given.items():
                 binding.bind_ortvalue_input(name, value)
             try:
                 self._session("step").run_with_iobinding(binding)
                 loss, logits = (value.numpy() for value in binding.get_outputs()[:2])
-            finally:  # a binding keeps what it is given
+            finally:  # a binding keeps references to its inputs
                 for name in given:
-                    binding.bind_ortvalue_input(name, self._nothing)
+                    binding.bind_ortvalue_input(name, self._empty)
                 binding.bind_output(self._names["loss"])
                 binding.bind_output(self._names["logits"])
-        found = float(loss.reshape(-1)[0])
-        if math.isfinite(found):
+        loss_value = float(loss.reshape(-1)[0])
+        if math.isfinite(loss_value):
             self._values, self._spare = self._spare, self._values
             self._bindings.reverse()
             self._steps += 1
-        return found, logits
+        return loss_value, logits
 
-    def _turns(self) -> list[Any]:
-        """Bindings of values to be read and to be written: those of the next step, and those of the one after it."""
+    def _step_bindings(self) -> list[Any]:
+        """Bindings of the values to read and to write: those of the next step, and those of the step after it."""
         if not self._bindings:
             entries = [*self._parameters, *self._state]
             for entry in entries:
                 if entry["name"] not in self._spare:
-                    self._spare[entry["name"]] = self._room(entry["shape"])
+                    self._spare[entry["name"]] = self._allocated(entry["shape"])
             made = []
             for read, written in ((self._values, self._spare), (self._spare, self._values)):
                 binding = self._session("step").io_binding()
@@ -184,34 +188,37 @@ class Session:
         return self._bindings
 
     def _put(self, values: Mapping[str, Any]) -> None:
-        """Let values be these, which the next step's bindings are then made for."""
+        """Set values; the bindings of the next step are then made anew."""
         self._values.update(values)
         self._bindings.clear()
 
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Forward and backward: (loss, logits).
+        """Run the forward and backward pass, and return loss and logits.
 
-        Gradients are gathered since the last `update`, each batch weighted by its labels that are not ignored (and by
-        the weights of their classes, where they have some), so that several batches give the gradient of one that
-        holds them all.
+        Gradients are accumulated since the last `update`. Each batch is weighted by the number of its labels that are
+        not ignored (or the sum of their class weights), so that several batches give the gradient of one batch that
+        contains all of them.
         """
         moved = [entry for entry in self._state if entry.get("moves")]
-        wanted = [self._names["loss"], self._names["logits"]]
-        wanted += [entry["gradient"] for entry in self._parameters]
-        wanted += [entry["output"] for entry in moved]
+        output_names = [self._names["loss"], self._names["logits"]]
+        output_names += [entry["gradient"] for entry in self._parameters]
+        output_names += [entry["output"] for entry in moved]
         given = self._given(feeds, labels)
-        loss, logits, *found = self._run("gradients", wanted, given)
+        loss, logits, *rest = self._run("gradients", output_names, given)
         weight = counted(labels, self._class_weights)
-        for entry, value in zip(self._parameters, found, strict=False):
-            name, gradient = entry["name"], value.numpy() * np.float32(weight or 1)  # the graph divides by no 0
+        for entry, value in zip(self._parameters, rest, strict=False):
+            name, gradient = (
+                entry["name"],
+                value.numpy() * np.float32(weight or 1),
+            )  # the graph does not divide by 0 either
             self._gradients[name] = self._gradients[name] + gradient if name in self._gradients else gradient
-        self._moved = dict(zip((entry["name"] for entry in moved), found[len(self._parameters) :], strict=True))
+        self._moved = dict(zip((entry["name"] for entry in moved), rest[len(self._parameters) :], strict=True))
         self._put(self._moved)
         self._weight += weight
         return _number(loss), logits.numpy()
 
     def update(self, learning_rate: float) -> None:
-        """One optimizer step with the gathered gradients, which are then forgotten."""
+        """Take one optimizer step with the accumulated gradients, and clear them."""
         moving = [entry for entry in self._state if not entry.get("moves")]
         given = {entry["input"]: self._values[entry["name"]] for entry in (*self._parameters, *moving)}
         given |= {entry["gradient"]: self._value(self.gradient(entry["name"])) for entry in self._parameters}
@@ -223,14 +230,14 @@ class Session:
         self.forget_gradients()
 
     def forget_gradients(self) -> None:
-        """Drop the gathered gradients without a step."""
+        """Clear the accumulated gradients without a step."""
         self._gradients.clear()
         self._weight = 0
 
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Forward only: (loss, logits)."""
-        wanted = [self._names["loss"], self._names["logits"]]
-        loss, logits = self._run("evaluation", wanted, self._given(feeds, labels))
+        """Run the forward pass only, and return loss and logits."""
+        output_names = [self._names["loss"], self._names["logits"]]
+        loss, logits = self._run("evaluation", output_names, self._given(feeds, labels))
         return _number(loss), logits.numpy()
 
     def _given(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
@@ -243,13 +250,13 @@ class Session:
             missing = [name for name, _ in self._boundary if name not in feeds]
             if missing:
                 raise TrainingError(
-                    f"the artifacts go on from a value {missing[0]!r}, but what is fed has only {sorted(feeds)}. These "
+                    f"the artifacts start from a value {missing[0]!r}, but what is fed has only {sorted(feeds)}. These "
                     "are features of other artifacts: compute them again."
                 )
-            found: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
+            values: Mapping[str, Any] = {name: feeds[name] for name, _ in self._boundary}
         else:
-            found = self._before(feeds)
-        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
+            values = self._before(feeds)
+        given = {name: self._value(value) if isinstance(value, np.ndarray) else value for name, value in values.items()}
         given[self._names["labels"]] = self._value(labels)
         return given
 
@@ -260,17 +267,17 @@ class Session:
             self._names["step"]: value(np.array(self._steps + 1, np.int64)),
         }
 
-    def _run(self, what: str, wanted: list[str], given: dict[str, Any]) -> list[Any]:
-        session = self._session(what)
-        with _telling("computing features" if what == "frozen" else "a training step"):
-            return list(session.run_with_ort_values(wanted, given))
+    def _run(self, graph_name: str, output_names: list[str], given: dict[str, Any]) -> list[Any]:
+        session = self._session(graph_name)
+        with _naming_failures("computing features" if graph_name == "frozen" else "a training step"):
+            return list(session.run_with_ort_values(output_names, given))
 
     def parameter_names(self) -> list[str]:
-        """All parameters; frozen ones are constants of the graphs."""
+        """Names of all parameters; frozen ones are constants of the graphs."""
         return [str(entry["name"]) for entry in self._parameters]
 
     def parameter(self, name: str) -> np.ndarray:
-        """A copy of a parameter's or a piece of state's value, float32."""
+        """A copy of the value of a parameter or state tensor, float32."""
         return np.array(self._values[name].numpy(), copy=True)
 
     def set_parameter(self, name: str, value: np.ndarray) -> None:
@@ -278,11 +285,11 @@ class Session:
         self._put({name: self._held(value)})
 
     def gradient(self, name: str) -> np.ndarray:
-        """A copy of a parameter's gathered gradient, float32 in its shape."""
+        """A copy of a parameter's accumulated gradient, float32 in its shape."""
         return np.asarray(self._gradients[name] / np.float32(self._weight or 1), np.float32)
 
     def add_gradient(self, name: str, more: np.ndarray) -> None:
-        """Add to a parameter's gathered gradient, that of a term which is not in the graph."""
+        """Add the gradient of a term that is not in the graph to a parameter's accumulated gradient."""
         self._gradients[name] = self._gradients[name] + more.astype(np.float32) * np.float32(self._weight or 1)
 
     def property(self, name: str) -> str | None:
@@ -294,23 +301,23 @@ class Session:
         self._properties[name] = value
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint: parameters, optimizer state, number of the step and properties.
+        """Restore a checkpoint: parameters, optimizer state, step number and properties.
 
         Raises:
-            TrainingError: it cannot be read, or is one of another training.
+            TrainingError: it cannot be read, or belongs to another training.
         """
         self.put_state(checkpoint.load(path, [*self._parameters, *self._state]))
 
-    def state(self) -> checkpoint.State:
-        """A copy of parameters, optimizer state, number of the step and properties."""
+    def state(self) -> checkpoint.TrainingState:
+        """A copy of parameters, optimizer state, step number and properties."""
         tensors = {name: np.array(value.numpy(), copy=True) for name, value in self._values.items()}
-        return checkpoint.State(tensors, self._steps, dict(self._properties))
+        return checkpoint.TrainingState(tensors, self._steps, dict(self._properties))
 
-    def put_state(self, state: checkpoint.State) -> None:
-        """Go back to a state.
+    def put_state(self, state: checkpoint.TrainingState) -> None:
+        """Restore a state.
 
         Args:
-            state: with all parameters and all of the optimizer's.
+            state: a state with all parameters and all optimizer state.
         """
         entries = [*self._parameters, *self._state]
         self._put({entry["name"]: self._held(state.tensors[entry["name"]]) for entry in entries})
@@ -325,18 +332,18 @@ class Session:
             OSError: the file cannot be written.
         """
         tensors = {name: value.numpy() for name, value in self._values.items()}
-        checkpoint.save(path, checkpoint.State(tensors, self._steps, self._properties))
+        checkpoint.save(path, checkpoint.TrainingState(tensors, self._steps, self._properties))
 
 
 @contextlib.contextmanager
-def _telling(doing: str) -> Iterator[None]:
-    """Let the runtime's errors say what failed."""
+def _naming_failures(action: str) -> Iterator[None]:
+    """Turn the runtime's exceptions into a TrainingError that names what failed."""
     try:
         yield
     except AdabetError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise TrainingError(f"{doing} failed: {runtime.first_line(error)}") from error
+        raise TrainingError(f"{action} failed: {runtime.first_line(error)}") from error
 
 
 def _number(loss: Any) -> float:

@@ -1,4 +1,4 @@
-"""Shapes of every value of a graph with the batch as the only unknown, written into the graph."""
+"""Inferring the shape of every value of a graph, with the batch as the only unknown, and writing it into the graph."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import onnx_ir as ir
 from ..model.dims import Dim, times
 from ..model.shapes import BATCH, fix_batch, infer_shapes, measured_shapes
 
-_SIZES = (7, 11)  # two batch sizes: what differs between them is a multiple of the batch
+_SIZES = (7, 11)  # two batch sizes: a dimension that differs between them is a multiple of the batch
 
 
 def annotate(model: ir.Model, *, measure: bool = True) -> None:
     """Set shape and dtype of every value, in place: numbers, or multiples of the batch (``"N"``, ``"49*N"``).
 
-    Shapes are inferred at two batch sizes, which sees through Reshape, Shape and Concat where symbols do not; with
-    ``measure``, the graph is run for those that are still missing. What cannot be found keeps no shape.
+    Shapes are inferred at two batch sizes, which works through Reshape, Shape and Concat where symbols fail; with
+    ``measure``, the graph is run to find those that are still missing. A value whose shape cannot be found gets none.
     """
     first, second = (infer_shapes(model, size) for size in _SIZES)
     values = [value for node in model.graph for value in node.outputs if value.name]
@@ -38,26 +38,26 @@ def annotate(model: ir.Model, *, measure: bool = True) -> None:
 def _symbolic(first: Iterable[int] | None, second: Iterable[int] | None) -> list[Dim] | None:
     if first is None or second is None:
         return None
-    found: list[Dim] = []
+    dims: list[Dim] = []
     for a, b in zip(first, second, strict=True):
         if a == b:
-            found.append(a)
+            dims.append(a)
         elif a % _SIZES[0] == 0 and a // _SIZES[0] * _SIZES[1] == b:
-            found.append(times(BATCH, a // _SIZES[0]))
+            dims.append(times(BATCH, a // _SIZES[0]))
         else:
             return None
-    return found
+    return dims
 
 
 def _set_dtypes(model: ir.Model) -> None:
     proto = fix_batch(ir.to_proto(model), _SIZES[0])
     proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     infos = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
-    found = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
+    dtypes = {info.name: info.type.tensor_type.elem_type for info in infos if info.type.tensor_type.elem_type}
     for node in model.graph:
         for position, value in enumerate(node.outputs):
-            if value.name in found:
-                value.dtype = ir.DataType(found[value.name])
+            if value.name in dtypes:
+                value.dtype = ir.DataType(dtypes[value.name])
             elif value.name and value.dtype in (None, ir.DataType.UNDEFINED):
                 dtype = _dtype_by_schema(node, position, model.opset_imports.get("") or 0)
                 if dtype is not None:

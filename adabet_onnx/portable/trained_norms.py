@@ -1,12 +1,12 @@
-"""A BatchNormalization by stored statistics behind a trained convolution becomes part of it, in the graph of a step.
+"""Merging a BatchNormalization with stored statistics into the trained convolution before it, in the graph of a step.
 
-With f = scale / sqrt(variance + epsilon) it is a convolution with the weight f w and the bias f (b - mean) + shift.
-The gradients of w and of scale follow from that weight's: what the convolution gives is neither kept nor read again,
-and five passes over activations become as many over the weight. So this is done where the weight is the smaller of
-the two.
+With f = scale / sqrt(variance + epsilon) the result is a convolution with the weight f w and the bias f (b - mean) +
+shift. The gradients of w and of scale follow from the gradient of that weight: the convolution's output is neither kept
+nor read again, and five passes over activations become five over the weight. So this is done if the weight is the
+smaller of the two.
 
-The scale's gradient is then a difference of two sums, which loses as many digits as the mean is larger than the
-standard deviation; where it is far larger nothing is done.
+The scale's gradient is then a difference of two sums, which loses more digits the larger the mean is compared with the
+standard deviation; if it is far larger, nothing is done.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from ..model.uses import dependents
 from .builder import Builder
 
 _OPERATORS = ("Add", "Mul", "Reshape", "Sub")
-_SAMPLES = 16  # of a step: with so many, activations are to be as large as the weight
-_MOST = 64.0  # standard deviations that a mean may be off zero
+_SAMPLES = 16  # samples of a step for which activations should be at least as large as the weight
+_MOST = 64.0  # the most standard deviations that a mean may differ from zero
 
 
 def merge_norms(
     model: ir.Model,
     trained: Collection[ir.Value],
-    parted: Collection[ir.Value],
+    in_part: Collection[ir.Value],
     allowed: Collection[str] | None,
 ) -> None:
-    """Write the normalisations of a graph so, in place.
+    """Merge the normalisations of a graph, in place.
 
     Args:
-        model: a graph, with shapes, whose BatchNormalizations use stored statistics.
+        model: a graph with shapes whose BatchNormalizations use stored statistics.
         trained: values that are trained.
-        parted: those of them of which a part alone is; what reads one is left as it is.
-        allowed: operators that may be used; None: all.
+        in_part: those among them that are trained only in part; nodes that read one are not rewritten.
+        allowed: operators that may be used; None for all.
     """
     graph = model.graph
     build = Builder(graph, opset=model.opset_imports[""] or 0, allowed=allowed)
@@ -46,21 +46,21 @@ def merge_norms(
         return
     changing = dependents(graph, trained)
     for node in list(graph):
-        conv = _merged_into(node, changing, parted)
+        conv = _merged_into(node, changing, in_part)
         if conv is None:
             continue
         build.begin(f"{node.name}/merged")
-        found = _write(conv, node, build)
+        merged = _write(conv, node, build)
         graph.insert_before(node, build.take())
-        node.outputs[0].replace_all_uses_with(found, replace_graph_outputs=True)
+        node.outputs[0].replace_all_uses_with(merged, replace_graph_outputs=True)
         graph.remove([node, conv], safe=True)
     for value in build.initializers:
         if value.uses():
             graph.register_initializer(value)
 
 
-def _merged_into(node: ir.Node, changing: Collection[ir.Value], parted: Collection[ir.Value]) -> ir.Node | None:
-    """The convolution that a node is to be part of."""
+def _merged_into(node: ir.Node, changing: Collection[ir.Value], in_part: Collection[ir.Value]) -> ir.Node | None:
+    """The convolution that a node can be merged into, or None."""
     if node.op_type != "BatchNormalization" or node.domain or node.attributes.get_int("training_mode", False):
         return None
     given = node.inputs[0]
@@ -73,7 +73,7 @@ def _merged_into(node: ir.Node, changing: Collection[ir.Value], parted: Collecti
     kernel = None if weight is None else dims_or_none(weight)
     if weight is None or weight not in changing or not kernel or not shape or weight.dtype != ir.DataType.FLOAT:
         return None
-    if any(value in parted for value in (*conv.inputs[1:], *node.inputs[1:3])):
+    if any(value in in_part for value in (*conv.inputs[1:], *node.inputs[1:3])):
         return None
     if any(isinstance(d, str) for d in (*kernel, *shape[1:])):
         return None
@@ -86,7 +86,7 @@ def _merged_into(node: ir.Node, changing: Collection[ir.Value], parted: Collecti
 
 
 def _statistics(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """The mean, and one over the standard deviation, in float64; None where they are computed or make no sense."""
+    """The mean, and one over the standard deviation, in float64; None if they are not constant or not finite."""
     mean, variance = (None if v is None or v.const_value is None else v.const_value.numpy() for v in node.inputs[3:5])
     if mean is None or variance is None:
         return None

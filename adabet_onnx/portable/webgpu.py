@@ -1,8 +1,9 @@
-"""Writing a graph in the form that both WebGPU providers of onnxruntime-web compute right.
+"""Rewriting a graph into a form that both WebGPU providers of onnxruntime-web compute correctly.
 
-A shader of WebGPU has eight buffers for certain. The provider of the package's default bundle takes one for each input
-of a Concat and each output of a Split, and computes wrong values, without an error, where there are more. It also needs
-the attributes of a convolution that ONNX lets one leave out. What no other form helps is refused: see `webgpu_forms`.
+A WebGPU shader is guaranteed eight buffers. The provider of the package's default bundle uses one for each input of a
+Concat and each output of a Split, and computes wrong values, without an error, if there are more. It also needs the
+attributes of a convolution that ONNX allows to be omitted. Nodes that no other form helps are rejected: see
+`webgpu_forms`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .builder import Builder
 from .opset_edits import ints, numbers
 from .webgpu_windows import explicit_convolution, explicit_transposed, without_ceil
 
-MOST = 7  # inputs of a Concat, or outputs of a Split: with the one on the other side, eight buffers
+MOST = 7  # the most inputs of a Concat or outputs of a Split; with the one on the other side, eight buffers
 _FAR = (1 << 63) - 1
 
 
@@ -26,10 +27,10 @@ def fit_webgpu(model: ir.Model) -> None:
     """Rewrite a graph, in place; it computes the same.
 
     Args:
-        model: a finished graph of a training, of opset 13 or newer, with shapes on its values as far as they are known.
+        model: a finished graph of a training, of opset 13 or newer, with shapes on its values if they are known.
 
     Raises:
-        UsageError: a node's other form depends on a shape that is not known.
+        UsageError: the other form of a node depends on an unknown shape.
     """
     _fit(model.graph, model.opset_imports[""] or 0)
 
@@ -49,7 +50,7 @@ def _fit(graph: ir.Graph, opset: int) -> None:
 
 
 def _narrow_concat(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A tree of Concats."""
+    """A Concat as a tree of Concats."""
     parts = list(node.inputs)
     while len(parts) > MOST:
         groups = [parts[i : i + MOST] for i in range(0, len(parts), MOST)]
@@ -64,7 +65,7 @@ def _narrow_concat(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _narrow_split(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A tree of Splits."""
+    """A Split as a tree of Splits."""
     if len(node.outputs) <= MOST:
         return
     axis, x = node.attributes.get_int("axis", 0), node.inputs[0]
@@ -76,7 +77,7 @@ def _narrow_split(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 def _split(x: ir.Value, sizes: Sequence[int], axis: int, build: Builder) -> list[ir.Value]:
     """The parts of a value."""
-    width = 1  # of the parts that it is split into first
+    width = 1  # width of the parts of the first split
     while width * MOST < len(sizes):
         width *= MOST
     groups = [sizes[i : i + width] for i in range(0, len(sizes), width)]
@@ -92,7 +93,7 @@ def _split(x: ir.Value, sizes: Sequence[int], axis: int, build: Builder) -> list
 
 
 def _sizes(node: ir.Node, axis: int) -> list[int]:
-    """How long the outputs of a Split are."""
+    """The sizes of the outputs of a Split."""
     given = numbers(node, 1) if input_of(node, 1) is not None else None
     if given is not None:
         return given
@@ -109,7 +110,7 @@ def _sizes(node: ir.Node, axis: int) -> list[int]:
 
 
 def _normalise_three_axes(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A BatchNormalization of (N, C), which both providers compute wrong, as one of (N, C, 1)."""
+    """A BatchNormalization of (N, C), which both providers compute wrongly, as one of (N, C, 1)."""
     x, y = node.inputs[0], node.outputs[0]
     shape = None if x is None else dims_or_none(x) or dims_or_none(y)
     training = bool(node.attributes.get_int("training_mode", 0))
@@ -125,7 +126,7 @@ def _normalise_three_axes(graph: ir.Graph, node: ir.Node, build: Builder) -> Non
 
 
 def _float_exponent(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """The exponent of a Pow in the dtype of its base: 64-bit ones stop the default bundle."""
+    """The exponent of a Pow in the dtype of its base, since 64-bit exponents make the default bundle fail."""
     base, exponent = node.inputs
     if base is None or exponent is None or base.dtype is None or base.dtype == exponent.dtype:
         return
@@ -134,7 +135,7 @@ def _float_exponent(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _sum_from_the_end(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A reversed CumSum, for which the default bundle gives zeros: the sum of all less what comes before."""
+    """A reversed CumSum, for which the default bundle returns zeros: the total minus the sum of the elements before."""
     x, axis = node.inputs
     if not node.attributes.get_int("reverse", 0) or x is None or axis is None:
         return
@@ -146,9 +147,9 @@ def _sum_from_the_end(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _one_sum_at_a_time(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """An Einsum of two inputs that sums over several indices, which the default bundle computes wrong, sums over one.
+    """An Einsum of two inputs that sums over several indices, which the default bundle computes wrongly, sums over one.
 
-    A ReduceSum does the rest.
+    A ReduceSum sums over the others.
     """
     terms, arrow, result = node.attributes["equation"].as_string().replace(" ", "").partition("->")
     summed = sorted(set(terms) - set(result) - {",", "."})
@@ -162,7 +163,7 @@ def _one_sum_at_a_time(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _forwards(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A Slice that goes backwards, from which the default bundle drops an element, as a Gather."""
+    """A Slice with negative steps, from which the default bundle drops an element, as a Gather."""
     steps = numbers(node, 4) if input_of(node, 4) is not None else None
     if steps is None or min(steps) > 0:
         return
@@ -172,8 +173,8 @@ def _forwards(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
     turned = [shape[axis] for axis, step in zip(axes or [], steps, strict=False) if step < 0] if shape else []
     if x is None or starts is None or ends is None or not axes or not shape or any(isinstance(n, str) for n in turned):
         raise UsageError(
-            f"node {node.name!r} (Slice) goes backwards along an axis of unknown length, or from an unknown place, "
-            "which the profile webgpu cannot. Export the model with a fixed size, or leave the profile out."
+            f"node {node.name!r} (Slice) goes backwards along an axis of unknown length, or from an unknown position, "
+            "which the profile webgpu does not support. Export the model with a fixed size, or leave the profile out."
         )
     value = x
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
@@ -187,9 +188,9 @@ def _forwards(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _transposed(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
-    """A ConvTranspose with other pads before than after is cropped by a Slice.
+    """A ConvTranspose whose pads differ before and after is cropped by a Slice.
 
-    The default bundle takes the half of their sum, rounded down, for those before.
+    The default bundle uses half of their sum, rounded down, as the pads before.
     """
     explicit_transposed(node)
     pads = ints(node, "pads") or []
@@ -207,7 +208,7 @@ def _transposed(graph: ir.Graph, node: ir.Node, build: Builder) -> None:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Value]) -> None:
-    """Let values take over a node's outputs, their names included, and remove the node."""
+    """Replace a node's outputs by other values, which also take over the names, and remove the node."""
     old = node.outputs[: len(made)]
     for before, value in zip(old, made, strict=True):
         value.type = value.type or before.type

@@ -1,7 +1,7 @@
-"""Forms of operators that the WebGPU providers of onnxruntime-web list as theirs and do not compute, or compute wrong.
+"""Forms of operators that onnxruntime-web's WebGPU providers claim to support but do not compute, or compute wrongly.
 
-Found by running one-operator models with both of its bundles, 1.30.0. Where a node would only run on the CPU, as those
-of 64-bit integers do, nothing stands here.
+Found by running one-operator models with both of its bundles, 1.30.0. Nodes that merely run on the CPU instead, such as
+those of 64-bit integers, are not listed here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .opset_edits import ints
 
 
 def webgpu_lacks(node: ir.Node) -> str | None:
-    """What a node has that the providers lack, as in "has dilations"; None where there is nothing."""
+    """The unsupported property of a node, such as "has dilations"; None if there is none."""
     check = _CHECKS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     return None if check is None else check(node)
 
@@ -39,7 +39,7 @@ def _transposed(node: ir.Node) -> str | None:
 
 
 def _einsum(node: ir.Node) -> str | None:
-    """Several indices summed are right only one at a time, as `webgpu` writes them where it can."""
+    """Sums over several indices are correct only one at a time, as `webgpu` writes them if it can."""
     terms, arrow, result = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
     if len(node.inputs) > 2:
         return "has more than two inputs"

@@ -1,7 +1,7 @@
-"""The attributes of convolutions and pools, written out for WebGPU, in place.
+"""Making the attributes of convolutions and pools explicit for WebGPU, in place.
 
-The provider of onnxruntime-web's default bundle takes no Conv that leaves strides, dilations and pads to ONNX's
-defaults, computes a ConvTranspose wrong whose pads follow from output_shape or SAME_LOWER, and has no ceil_mode.
+The provider of onnxruntime-web's default bundle does not accept a Conv that omits strides, dilations and pads, computes
+a ConvTranspose wrongly if its pads follow from output_shape or SAME_LOWER, and does not support ceil_mode.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .opset_edits import ints
 
 
 def explicit_convolution(node: ir.Node) -> None:
-    """Give a Conv or ConvTranspose kernel_shape, strides, dilations, pads and group, where they are left out.
+    """Set kernel_shape, strides, dilations, pads and group of a Conv or ConvTranspose if they are omitted.
 
-    A kernel_shape that is not known stays away, as do pads beside an auto_pad that depends on the input's size: both
+    An unknown kernel_shape remains omitted, as do pads beside an auto_pad that depends on the input's size: both
     providers find these themselves.
 
     Raises:
-        UsageError: it is not known how many axes there are.
+        UsageError: the number of axes is unknown.
     """
     kernel = ints(node, "kernel_shape") or _known(node.inputs[1])
     rank = len(kernel) if kernel is not None else _rank(node)
@@ -38,7 +38,7 @@ def explicit_convolution(node: ir.Node) -> None:
 
 
 def explicit_transposed(node: ir.Node) -> None:
-    """The same of a ConvTranspose, with the pads that follow from its output_shape or auto_pad.
+    """Do the same for a ConvTranspose, including the pads that follow from its output_shape or auto_pad.
 
     Raises:
         UsageError: they cannot be computed.
@@ -58,7 +58,7 @@ def explicit_transposed(node: ir.Node) -> None:
     begins, ends = [], []
     for axis, (n, o, k, s, d) in enumerate(zip(size, out, kernel, strides, dilations, strict=True)):
         total = (n - 1) * s + (k - 1) * d + 1 + extra[axis] - o
-        if total < 0:  # elements past the last window, which have the bias alone
+        if total < 0:  # elements after the last window, which contain only the bias
             extra[axis], total = extra[axis] - total, 0
         less, more = total // 2, total - total // 2
         begins.append(less if mode == "SAME_UPPER" else more)
@@ -70,10 +70,10 @@ def explicit_transposed(node: ir.Node) -> None:
 
 
 def without_ceil(node: ir.Node) -> None:
-    """Give a pool with ceil_mode the pads that its last windows reach over, and round down.
+    """Give a pool with ceil_mode the pads that its last windows need, and round down instead.
 
     Raises:
-        UsageError: its shapes are not known, or pads would compute something else.
+        UsageError: its shapes are unknown, or such pads would change the result.
     """
     if not node.attributes.get_int("ceil_mode", 0):
         return
@@ -108,10 +108,10 @@ def _set(node: ir.Node, name: str, values: Sequence[int]) -> None:
 
 
 def _known(value: ir.Value | None) -> list[int] | None:
-    """The spatial extents of an image or kernel, where they are numbers."""
+    """The spatial sizes of an image or kernel if they are numbers, else None."""
     shape = None if value is None else dims_or_none(value)
-    found = [] if shape is None else [extent for extent in shape[2:] if isinstance(extent, int)]
-    return found if shape is not None and len(found) == len(shape) - 2 else None
+    extents = [] if shape is None else [extent for extent in shape[2:] if isinstance(extent, int)]
+    return extents if shape is not None and len(extents) == len(shape) - 2 else None
 
 
 def _rank(node: ir.Node) -> int:
@@ -120,6 +120,6 @@ def _rank(node: ir.Node) -> int:
         if value is not None and value.shape is not None:
             return len(value.shape) - 2
     for name in ("strides", "dilations"):
-        if (found := ints(node, name)) is not None:
-            return len(found)
+        if (values := ints(node, name)) is not None:
+            return len(values)
     raise UsageError(_unknown(node, "its attributes follow from the number of its axes"))

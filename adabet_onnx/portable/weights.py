@@ -1,9 +1,9 @@
-"""One file for the weights of several graphs: each weight once, whichever graphs have it.
+"""One file for the weights of several graphs, in which each weight is stored once.
 
-The graphs say where: ONNX's external data, with offset and length. A weight that is another one times a factor, as that
-of a convolution with the normalisation after it, is not written: the graph computes it. Small tensors stay in the
-graphs. A tensor begins at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be mapped into
-memory.
+The graphs refer to it as ONNX external data, with offset and length. A weight that is another one times a factor, such
+as that of a convolution merged with the normalisation after it, is not written: the graph computes it. Small tensors
+stay in the graphs. A tensor starts at a multiple of 64 bytes, a large one at a multiple of 4096, so that it can be
+mapped into memory.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ..model.reading import tensors
 from ..model.scaled import Scaled
 
 FILE = "weights.bin"
-INSIDE = 1024  # bytes; what is smaller stays in the graph
+INSIDE = 1024  # bytes; smaller tensors stay in the graph
 _ALIGNED, _MAPPED, _PAGE = 64, 1 << 16, 4096
 
 
-class Weights:
-    """Writes graphs of one folder, and their weights into one file.
+class WeightsWriter:
+    """Writes the graphs of a folder, with their weights in one file.
 
     Args:
-        folder: an existing one.
+        folder: an existing folder.
 
     Raises:
         OSError: the file cannot be written.
@@ -40,18 +40,18 @@ class Weights:
         (folder / FILE).write_bytes(b"")
 
     def write(self, model: ir.Model, name: str, *, elsewhere: str | None = None) -> Path:
-        """Write a graph as a file of this name; its weights are read from the folder from then on.
+        """Write a graph to a file; its weights are read from the folder from then on.
 
         Args:
             model: the graph.
-            name: of its file.
-            elsewhere: another file of the folder, from which weights are read that it has already.
+            name: name of its file.
+            elsewhere: another file of the folder, from which some of the weights are already read.
 
         Raises:
-            ModelError: it is not valid ONNX.
+            ModelError: the graph is not valid ONNX.
             OSError: a file cannot be written.
         """
-        _multiply_again(model.graph)
+        _compute_scaled(model.graph)
         for value in model.graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor) and tensor.location == elsewhere:
@@ -67,13 +67,13 @@ class Weights:
         return path
 
     def _outside(self, tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
-        """The same tensor in the file."""
+        """The same tensor, stored in the weights file."""
         offset, length = self._place(tensor.tobytes())
         shape = ir.Shape(tensor.shape.numpy())
         return ir.ExternalTensor(FILE, offset, length, tensor.dtype, shape=shape, name=name, base_dir=self._folder)
 
     def _place(self, data: bytes) -> tuple[int, int]:
-        """Where these bytes lie in the file; they are added to it where they are new."""
+        """Offset and length of these bytes in the file; new bytes are appended to it."""
         digest = hashlib.sha256(data).hexdigest()
         if digest not in self._places:
             unit = _PAGE if len(data) >= _MAPPED else _ALIGNED
@@ -89,13 +89,13 @@ def _goes_outside(tensor: ir.TensorProtocol) -> bool:
     return tensor.nbytes >= INSIDE and tensor.dtype != ir.DataType.STRING
 
 
-def _multiply_again(graph: ir.Graph) -> None:
-    """Let the graph compute weights that are others times a factor: the runtime does so once, when it loads it."""
+def _compute_scaled(graph: ir.Graph) -> None:
+    """Have the graph compute weights that are others times a factor; the runtime does so once, while loading it."""
     taken = {*graph.initializers, *(node.name for node in graph)}
     scaled = [value for value in graph.initializers.values() if isinstance(value.const_value, Scaled)]
     for value in scaled:
         tensor, name = value.const_value, value.name or ""
-        source, factor, product = (f"{name}/{what}" for what in ("source", "factor", "Mul"))
+        source, factor, product = (f"{name}/{suffix}" for suffix in ("source", "factor", "Mul"))
         if not isinstance(tensor, Scaled) or not _goes_outside(tensor) or taken & {source, factor, product}:
             continue
         operands = [
@@ -113,18 +113,18 @@ def _multiply_again(graph: ir.Graph) -> None:
 
 
 def check_external(path: Path, weights: Path | None) -> None:
-    """See that a graph reads its weights from the one file beside it, and that they are there.
+    """Check that a graph reads its weights only from the one file beside it, and that the file is complete.
 
     Args:
-        path: of the graph.
-        weights: the file; None where the graph should hold its weights itself.
+        path: path of the graph.
+        weights: path of the file; None if the graph must contain its weights.
 
     Raises:
-        RecordError: it names another file, or the file is too short, or a link out of its folder.
+        RecordError: it names another file, or the file is too short, or is a link out of its folder.
     """
     try:
         proto = onnx.load(path, load_external_data=False)
-        there = weights.stat().st_size if weights is not None else 0
+        size = weights.stat().st_size if weights is not None else 0
     except Exception as error:  # protobuf's DecodeError has moved between versions
         raise RecordError(f"{path} cannot be read ({error}). Make the artifacts again.") from error
     if weights is not None and weights.resolve().parent != path.resolve().parent:
@@ -140,8 +140,8 @@ def check_external(path: Path, weights: Path | None) -> None:
                 f"{'no other file' if weights is None else repr(weights.name)}. Make the artifacts again."
             )
         offset, length = entries.get("offset") or "0", entries.get("length") or ""
-        if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= there):
+        if not (offset.isdecimal() and length.isdecimal() and int(offset) + int(length) <= size):
             raise RecordError(
-                f"{path}: {tensor.name!r} is said to be {length or 'no'} bytes from {offset} on, but {weights.name} "
-                f"has {there} bytes: it was cut short. Make the artifacts again."
+                f"{path}: {tensor.name!r} should have {length or 'no'} bytes from {offset} on, but {weights.name} "
+                f"has {size} bytes: it was cut short. Make the artifacts again."
             )

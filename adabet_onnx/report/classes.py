@@ -1,4 +1,4 @@
-"""What run.json says of each class or output before and after a training, and what a report shows of it."""
+"""Read figures of each class or output before and after a training from run.json, and prepare them for a report."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..showing import clipped
 from ..training.metrics import FIGURES, MOST_IN_MATRIX, MOST_LISTED
 from .figures import changes_text
 
-IN_FIGURE = 100  # classes up to which the confusion matrix is drawn
-COUNTED = 30  # classes up to which its cells have counts
-_ROWS = 40  # of a table; of more classes the lowest
+IN_FIGURE = 100  # maximum number of classes for which the confusion matrix is drawn
+COUNTED = 30  # maximum number of classes for which its cells have counts
+_ROWS = 40  # maximum number of rows of a table; beyond that only the lowest are shown
 _LOWEST = 20
 _NAME = 48
-_FIGURES = FIGURES[:9]  # those of all together
-# Of each kind of row: what is shown before and after, what only after, and by what rows are the lowest.
+_FIGURES = FIGURES[:9]  # figures of all classes or outputs together
+# For each kind of row: figures shown before and after, figures shown only after, and the figure that ranks rows.
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "class": (("accuracy",), ("precision", "f1"), "accuracy"),
     "label": (("f1",), ("precision", "recall"), "f1"),
@@ -33,7 +33,7 @@ class Each:
 
     Attributes:
         name: its name, or its index.
-        labels: how many there are of it; None of numbers.
+        labels: number of its labels; None for numeric outputs.
         before, after: its figures.
     """
 
@@ -48,10 +48,10 @@ class Evaluation:
     """Figures beyond loss and accuracy.
 
     Attributes:
-        lines: those of all together, before and after.
-        kind: class, label (of several that may hold) or number.
-        each: of every class or output.
-        confusion: counts after the training, rows are labels; None where it is not there.
+        lines: figures of all together, before and after.
+        kind: class, label (if a sample may have several) or number.
+        each: figures of every class or output.
+        confusion: counts after the training, rows are labels; None if there is none.
         confused: label, predicted and count after the training, the most frequent first.
     """
 
@@ -63,7 +63,7 @@ class Evaluation:
 
 
 def read_evaluation(record: Entries) -> Evaluation | None:
-    """What run.json says; None where it says nothing, as those of earlier releases.
+    """Read an evaluation from run.json; None if it has none, as in earlier releases.
 
     Raises:
         RecordError: an entry is damaged.
@@ -122,30 +122,34 @@ def _matrix(entries: Entries, classes: int) -> list[list[int]] | None:
     return list(matrix)
 
 
-def classes_section(found: Evaluation | None) -> dict[str, Any]:
-    """What the page's template needs of it, but for the figure."""
-    if found is None:
+def classes_section(evaluation: Evaluation | None) -> dict[str, Any]:
+    """The template variables for the section, except the figure."""
+    if evaluation is None:
         return {"figure_lines": [], "each_rows": [], "each_headings": [], "each_text": "", "confused": []}
-    both, once, by = _KINDS[found.kind]
-    headings = [found.kind if found.kind == "class" else "output"]
-    headings += [] if found.kind == "number" else ["labels"]
+    both, once, by = _KINDS[evaluation.kind]
+    headings = [evaluation.kind if evaluation.kind == "class" else "output"]
+    headings += [] if evaluation.kind == "number" else ["labels"]
     headings += [f"{_SHOWN.get(key, key)} {when}" for key in both for when in ("before", "after")]
     headings += [_SHOWN.get(key, key) for key in once]
-    shown, text = found.each, ""
+    shown, text = evaluation.each, ""
     if len(shown) > _ROWS:
         known = [row for row in shown if row.after[by] is not None]
         shown = sorted(known, key=lambda row: row.after[by] or 0.0)[:_LOWEST]
-        what = "classes" if found.kind == "class" else "outputs"
-        text = f"The {len(shown)} of {len(found.each)} {what} with the lowest {_SHOWN.get(by, by)} after the training."
-    counted = found.confusion is not None and len(found.each) <= COUNTED
+        kinds = "classes" if evaluation.kind == "class" else "outputs"
+        text = (
+            f"The {len(shown)} of {len(evaluation.each)} {kinds} with the lowest {_SHOWN.get(by, by)} after training."
+        )
+    counted = evaluation.confusion is not None and len(evaluation.each) <= COUNTED
     return {
-        "figure_lines": found.lines,
+        "figure_lines": evaluation.lines,
         "each_headings": headings,
-        "each_rows": [_cells(found.kind, row) for row in shown],
+        "each_rows": [_cells(evaluation.kind, row) for row in shown],
         "each_text": text,
         "confused": []
         if counted
-        else [(clipped(label, _NAME), clipped(guess, _NAME), f"{count:,}") for label, guess, count in found.confused],
+        else [
+            (clipped(label, _NAME), clipped(guess, _NAME), f"{count:,}") for label, guess, count in evaluation.confused
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""What inference and training cost, as a table."""
+"""The costs of inference and training as a table."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rich.text import Text
 
 from ..cost.drawing import LABELS
 from ..cost.overview import Overview
-from ..cost.row import Row
+from ..cost.row import StepCost
 from ..cost.words import count_text
 from ..sizes import size_text
 
 
 def cost_table(costs: Overview) -> RenderableType:
-    """Memory predicted and measured, what it consists of, and arithmetic."""
+    """A table of predicted and measured memory, its components, and multiply-adds."""
     measured = any(row.measured_bytes is not None for row in costs.rows().values())
     table = Table(title=f"one step at batch {costs.batch_size}, {costs.backend} backend")
     headings = ["memory, predicted", *(["measured", "difference"] if measured else [])]
@@ -29,14 +29,14 @@ def cost_table(costs: Overview) -> RenderableType:
     everything, selection = costs.everything, costs.selection
     if everything is not None and selection is not None:
         memory = selection.prediction.memory_bytes / everything.prediction.memory_bytes
-        work = selection.prediction.work_beside(everything.prediction)
+        work = selection.prediction.work_ratio(everything.prediction)
         lines.append(
             Text(f"a step of the selection takes {memory:.2f} of the memory and {work:.2f} of the multiply-adds of all")
         )
     return Group(table, *lines)
 
 
-def _measured_frozen(row: Row | None) -> list[str]:
+def _measured_frozen(row: StepCost | None) -> list[str]:
     if row is None or row.measured_frozen_bytes is None or row.measured_frozen_seconds is None:
         return []
     frozen, step = 1000 * row.measured_frozen_seconds, 1000 * (row.measured_seconds or 0)
@@ -46,14 +46,14 @@ def _measured_frozen(row: Row | None) -> list[str]:
     ]
 
 
-def _cells(row: Row, measured: bool) -> list[str]:
-    found = row.prediction
-    cells = [f"{_size(found.memory_bytes)} (+{_size(found.margin_bytes)})"]
+def _cells(row: StepCost, measured: bool) -> list[str]:
+    predicted = row.prediction
+    cells = [f"{_size(predicted.memory_bytes)} (+{_size(predicted.margin_bytes)})"]
     if measured:
         cells.append("-" if row.measured_bytes is None else _size(row.measured_bytes))
         cells.append("-" if row.difference is None else f"{row.difference:+.0%}")
-    cells += [_size(count) for count in (found.saved_bytes, found.state_bytes, found.update_bytes)]
-    return [*cells, count_text(found.forward_multiply_adds), count_text(found.step_multiply_adds)]
+    cells += [_size(count) for count in (predicted.saved_bytes, predicted.state_bytes, predicted.update_bytes)]
+    return [*cells, count_text(predicted.forward_multiply_adds), count_text(predicted.step_multiply_adds)]
 
 
 def _size(count: int) -> str:

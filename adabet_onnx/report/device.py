@@ -13,15 +13,15 @@ from ..sizes import size_text
 
 
 def package_table(content: Mapping[str, Any]) -> Table:
-    """The choices of layers in a package, a row each.
+    """A table of the choices of layers in a package, one per row.
 
     Args:
-        content: of device.json.
+        content: content of device.json.
     """
     entries = content["entries"]
     batch = entries[0]["memory"][1][0]
     table = Table(title=f"{content['model']}: {counted(len(entries), 'choice')} of layers")
-    columns = ("choice", "layers", "trained", "update", "kept of a sample", f"memory at batch {batch}")
+    columns = ("choice", "layers", "trained", "update", "kept per sample", f"memory at batch {batch}")
     for name in columns:
         table.add_column(name, justify="left" if name in columns[:2] else "right")
     for entry in entries:

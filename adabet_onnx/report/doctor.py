@@ -1,4 +1,4 @@
-"""What is installed, and what that allows."""
+"""Check the installed packages and what works with them."""
 
 from __future__ import annotations
 
@@ -30,38 +30,39 @@ _PACKAGES = (
 
 
 def findings() -> dict[str, Any]:
-    """What is installed and whether it works, as JSON values.
+    """The installed packages and whether they work, as JSON values.
 
     Returns:
-        python, platform; packages (a version, or null, by name); conflict (null, or what is wrong with the runtimes);
-        portable and ort, each with works and reason (null where it works); works: whether anything does.
+        python, platform; packages (a version, or null, by name); conflict (null, or a description of the conflict
+        between runtimes); portable and ort, each with works and reason (null if it works); works: whether any backend
+        works.
     """
-    found = runtime.installed()
-    packages = {name: _version(name) for name in _PACKAGES} | {**found.inference, **found.training}
-    inference, why_not = _tried(runtime.onnxruntime)
-    training, why_not_ort = _tried(training_runtime.load) if inference else (False, "see above")
+    runtimes = runtime.installed()
+    packages = {name: _version(name) for name in _PACKAGES} | {**runtimes.inference, **runtimes.training}
+    inference, error = _tried(runtime.onnxruntime)
+    training, ort_error = _tried(training_runtime.load) if inference else (False, "see above")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
-        "conflict": found.conflict,
-        "portable": {"works": inference, "reason": why_not or None},
-        "ort": {"works": training, "reason": why_not_ort or None},
-        "works": inference and not found.conflict,
+        "conflict": runtimes.conflict,
+        "portable": {"works": inference, "reason": error or None},
+        "ort": {"works": training, "reason": ort_error or None},
+        "works": inference and not runtimes.conflict,
     }
 
 
-def diagnosis(found: Mapping[str, Any]) -> RenderableType:
-    """What `findings` found, to print."""
+def diagnosis(report: Mapping[str, Any]) -> RenderableType:
+    """The result of `findings` for the terminal."""
     table = Table("package", "version")
-    for name, version in found["packages"].items():
+    for name, version in report["packages"].items():
         table.add_row(name, version or "not installed")
-    lines: list[RenderableType] = [Text(f"Python {found['python']} on {found['platform']}"), table]
-    if found["conflict"]:
-        lines.append(Text(f"conflict  {found['conflict']}"))
-    for what, backend in (("everything, with the portable backend: ", "portable"), ("the ort backend:", "ort")):
-        state = "yes" if found[backend]["works"] else f"no: {found[backend]['reason']}"
-        lines.append(Text(f"{what:<39}{state}"))
+    lines: list[RenderableType] = [Text(f"Python {report['python']} on {report['platform']}"), table]
+    if report["conflict"]:
+        lines.append(Text(f"conflict  {report['conflict']}"))
+    for label, backend in (("everything, with the portable backend: ", "portable"), ("the ort backend:", "ort")):
+        state = "yes" if report[backend]["works"] else f"no: {report[backend]['reason']}"
+        lines.append(Text(f"{label:<39}{state}"))
     return Group(*lines)
 
 
@@ -72,9 +73,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _tried(door: Callable[[], object]) -> tuple[bool, str]:
+def _tried(load: Callable[[], object]) -> tuple[bool, str]:
     try:
-        door()
+        load()
     except RuntimeMissingError as error:
         return False, str(error)
     return True, ""

@@ -1,4 +1,4 @@
-"""The figures of an evaluation in words and in tables."""
+"""The figures of an evaluation as text and as tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-_SHARES = {  # of FIGURES, those that a line names
+_SHARES = {  # the figures that are shown in one line, with their labels
     "balanced_accuracy": "balanced accuracy",
     "f1_macro": "F1 (macro)",
     "f1_micro": "F1 (micro)",
@@ -21,23 +21,25 @@ _HEADINGS = _NUMBERS | {"f1": "F1", "iou": "IoU"}
 
 
 def figures_text(result: Mapping[str, Any]) -> str:
-    """What there is beside loss and accuracy, in a line; empty where there is nothing."""
-    return ", ".join(f"{name} {_text(key, result[key])}" for key, name in _there(result))
+    """The figures other than loss and accuracy in one line; empty if there are none."""
+    return ", ".join(f"{name} {_text(key, result[key])}" for key, name in _available(result))
 
 
 def changes_text(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The same before and after a training, a line each."""
-    each = ((name, _text(key, before.get(key)), _text(key, after[key])) for key, name in _there(after))
+    """The same figures before and after a training, one per line."""
+    each = ((name, _text(key, before.get(key)), _text(key, after[key])) for key, name in _available(after))
     return [f"{name} {old} before, {new} after" for name, old, new in each]
 
 
 def each_table(result: Mapping[str, Any]) -> Table | None:
-    """The figures of each class or output; None where there are none."""
+    """A table of the figures of each class or output; None if there are none."""
     rows = result["per_class"] or result["per_output"]
     if not rows:
         return None
     table = Table()
-    keys = [key for key in rows[0] if not (key == "recall" and "class" in rows[0])]  # of a class it is its accuracy
+    keys = [
+        key for key in rows[0] if not (key == "recall" and "class" in rows[0])
+    ]  # for a class, recall equals accuracy
     for key in keys:
         table.add_column(_HEADINGS.get(key, key), justify=_side(key), overflow="fold")
     for row in rows:
@@ -49,7 +51,7 @@ def _side(key: str) -> Any:
     return "left" if key in ("class", "output") else "right"
 
 
-def _there(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _available(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(key, name) for key, name in (_SHARES | _NUMBERS).items() if result.get(key) is not None]
 
 

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: no other file, no request, and no identifier twice."""
+"""Figures as inline SVG for a page, with unique identifiers and without external files or requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..study.drawing import draw_against, draw_agreement
 from ..study.results import Summary
 from ..study.stability_record import Stability
 from .classes import COUNTED
-from .material import Curve
+from .inputs import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE = (6.4, 4.2)  # inches; the page scales it to its width
-_DPI = 200  # of what is an image in a figure: of so many classes that a cell is a few pixels
-_NAME = 24  # characters of a class
+_DPI = 200  # resolution of raster images in a figure, such as a confusion matrix of many classes
+_NAME = 24  # maximum number of characters of a class name
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -31,26 +31,26 @@ def svg(figure: Figure, name: str) -> str:
 
     Args:
         figure: what to draw.
-        name: put before each identifier; no other figure of the page may have it.
+        name: a prefix for each identifier, unique on the page.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    text = io.BytesIO()
-    # Text stays text, in the page's font; the salt makes the same figure the same bytes.
+    buffer = io.BytesIO()
+    # Text stays text, in the page's font; the fixed salt makes the output reproducible.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "adabet-onnx", "font.family": "sans-serif"}):
         FigureCanvasSVG(figure)
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    found = text.getvalue().decode()
-    found = found[found.index("<svg") :]
-    found = re.sub(r"<metadata>.*?</metadata>", "", found, flags=re.DOTALL)
-    found = re.sub(r'\bid="', f'id="{name}-', found)
-    found = re.sub(r'href="#', f'href="#{name}-', found).replace("url(#", f"url(#{name}-")
-    return re.sub(r'(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"', r"\1\2", found, count=1)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
+    return re.sub(r'(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"', r"\1\2", text, count=1)
 
 
 def learning_curves(curves: Sequence[Curve]) -> str:
-    """Loss, and accuracy on data set aside where it is known, by epoch."""
+    """Plot loss and, if known, accuracy on validation data by epoch."""
     from matplotlib.figure import Figure
 
     accuracy = any(value is not None for curve in curves for value in curve.eval_accuracy)
@@ -77,12 +77,12 @@ def learning_curves(curves: Sequence[Curve]) -> str:
 
 
 def confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion matrix: for each class, a row, the share of its labels by what was predicted."""
+    """Plot a confusion matrix: each row shows how the labels of a class were predicted, as shares."""
     from matplotlib.figure import Figure
 
     classes, table = len(names), np.asarray(counts, float)
     side, font = _square(classes)
-    room = 0.6 * font / 72 * min(max(map(len, names)), _NAME)  # inches that names take
+    room = 0.6 * font / 72 * min(max(map(len, names)), _NAME)  # inches for the names
     figure = Figure(figsize=(max(side + room + 1.2, _SIZE[0]), side + room + 0.6), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -107,7 +107,7 @@ def confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
 
 
 def _square(classes: int) -> tuple[float, float]:
-    """Inches of a confusion matrix's side, and the size of its names: a line each has room."""
+    """The side of a confusion matrix in inches, and a font size such that each name fits on a line."""
     cell = min(max(4.2 / classes, 0.085), 0.9)
     return classes * cell, min(9.0, 72 * cell * 0.85)
 
@@ -118,20 +118,20 @@ def _line(axis: object, values: Sequence[float | None], **style: object) -> None
 
 
 def accuracy_against_memory(summaries: Sequence[Summary]) -> str:
-    """A point a strategy."""
+    """Plot test accuracy against step memory, with one point per strategy."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_SIZE[0] * 1.15, _SIZE[1] * 1.15), layout="constrained")
     axis = figure.subplots()
     draw_against(axis, summaries, lambda row: row.step_memory_bytes / 1e6)
     axis.set_xlabel("step memory, MB")
-    there = [row for row in summaries if row.accuracies]
-    label_points(axis, [(row.step_memory_bytes / 1e6, 100 * row.mean, str(row.setting)) for row in there])
+    drawn = [row for row in summaries if row.accuracies]
+    label_points(axis, [(row.step_memory_bytes / 1e6, 100 * row.mean, str(row.setting)) for row in drawn])
     return svg(figure, "memory")
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Loss and accuracy of a fleet by round."""
+    """Plot loss and accuracy of a fleet by round."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_SIZE[0], _SIZE[1] * 1.5), layout="constrained")
@@ -139,10 +139,10 @@ def rounds(rows: Sequence[Mapping[str, Any]]) -> str:
     return svg(figure, "fleet")
 
 
-def agreement(found: Stability) -> str:
-    """Agreement of rankings by the number of samples."""
+def agreement(stability: Stability) -> str:
+    """Plot the agreement of rankings by the number of samples."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE, layout="constrained")
-    draw_agreement(figure.subplots(), found.agreements)
+    draw_agreement(figure.subplots(), stability.agreements)
     return svg(figure, "agreement")

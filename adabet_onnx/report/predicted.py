@@ -1,4 +1,4 @@
-"""The model that a report is about, and what training each of its layers takes by prediction."""
+"""Find the model that a report is about, and predict the cost of training each of its layers."""
 
 from __future__ import annotations
 
@@ -15,40 +15,38 @@ from ..scoring.record import Scores
 from ..selection.record import Selection
 from ..selection.unscored import unscored
 from ..trainability.choices import Choices
-from .material import Material
+from .inputs import ReportInputs
 
-_MOST_PREDICTED = 64  # layers of a network
+_MOST_PREDICTED = 64  # maximum number of layers whose cost is predicted
 
 
-def find_model(found: Material, given: Path | None) -> None:
-    """Open the model that was scored, or selected from, where it can be found, for what needs its graph.
+def find_model(inputs: ReportInputs, given: Path | None) -> None:
+    """Find and open the model that was scored, or selected from.
 
-    Its layers are shown where they were not scored.
+    If there are no scores, the model's layers are shown instead.
 
     Args:
-        found: gets the model, or a note.
-        given: its path, where it was given.
+        inputs: the report's inputs, to which the model, or a note, is added.
+        given: the path of the model, if the caller gave one.
 
     Raises:
-        UsageError: the model given is another one.
-        ModelError: it cannot be opened.
+        UsageError: the given model is another one.
+        ModelError: the given model cannot be opened.
     """
     record: Scores | Selection
-    if found.scores is not None:
-        record = found.scores
-    elif found.run is not None:
-        record = found.run.selection
+    if inputs.scores is not None:
+        record = inputs.scores
+    elif inputs.run is not None:
+        record = inputs.run.selection
     else:
         return
-    wanted = record.model_sha256
+    expected = record.model_sha256
     selected = isinstance(record, Selection)
-    done, missing = (
-        ("adapted", "Layers and what training costs are") if selected else ("scored", "What training costs is")
-    )
-    places = [given] if given is not None else [found.folder / MODEL]
+    done, missing = ("adapted", "Layers and training costs are") if selected else ("scored", "Training costs are")
+    places = [given] if given is not None else [inputs.folder / MODEL]
     if given is None:
-        places += [path / MODEL for path in sorted(found.folder.iterdir()) if path.is_dir()]
-        places += [Path(found.model_file)] if found.model_file else []
+        places += [path / MODEL for path in sorted(inputs.folder.iterdir()) if path.is_dir()]
+        places += [Path(inputs.model_file)] if inputs.model_file else []
     for path in places:
         if path is None or not path.is_file():
             continue
@@ -58,63 +56,63 @@ def find_model(found: Material, given: Path | None) -> None:
             if given is not None:
                 raise
             continue
-        if model.sha256 == wanted:
-            found.model = model
+        if model.sha256 == expected:
+            inputs.model = model
             if isinstance(record, Selection):
-                found.scores = unscored(model, record.strategy, layers=record.layers)
+                inputs.scores = unscored(model, record.strategy, layers=record.layers)
             return
         if given is not None:
-            raise UsageError(f"{given} is not the model that was {done} (SHA-256 {wanted[:12]}...).")
-    found.notes.append(f"{missing} left out: the model that was {done} was not found; give it with `model`.")
+            raise UsageError(f"{given} is not the model that was {done} (SHA-256 {expected[:12]}...).")
+    inputs.notes.append(f"{missing} left out: the model that was {done} was not found; give it with `model`.")
 
 
-def predict_costs(found: Material, progress: Any = None) -> None:
-    """Predict what inference, the selection, all layers, and each layer with the head take.
+def predict_costs(inputs: ReportInputs, progress: Any = None) -> None:
+    """Predict the costs of inference, the selection, all layers, and each layer with the head.
 
-    A prediction builds a step of the whole network, so that of every layer would take time by the square of their
-    number: of more than 64 layers, 64 are predicted, spread evenly from the first to the last.
+    Each prediction builds a step of the whole network, so predicting every layer takes time quadratic in their number.
+    For more than 64 layers, 64 are predicted, evenly spaced from the first to the last.
 
     Args:
-        found: with its model; gets costs and reach.
-        progress: called with what is going on, steps done and steps in all.
+        inputs: the report's inputs with the model, to which costs and reach are added.
+        progress: called with the current activity, the steps done and the total number of steps.
     """
-    model = found.model
+    model = inputs.model
     if model is None:
         return
     choices, backend = Choices(), "auto"
-    if found.run is not None and found.run.manifest is not None:
-        choices = found.run.manifest.choices
-        backend = str(found.run.manifest.backend)
-    if found.run is None and found.compared is not None:
-        choices, backend = found.compared.choices, found.compared.backend
-        found.batch_size = found.compared.batch_size
-    elif found.run is not None and found.run.figures is not None:
-        found.batch_size = found.run.figures.batch_size
-    elif found.run is not None and found.run.selection.budget is not None:
-        found.batch_size = found.run.selection.budget.batch_size
-    predictor = Predictor(model, batch_size=found.batch_size, backend=backend, choices=choices)
-    found.costs["inference"] = predictor.inference()
-    if found.run is not None:
-        selection = found.run.selection
-        parts = selection.parts_of(found.batch_size) if predictor.divisible else 1
-        found.costs["selection"] = predictor.training(
+    if inputs.run is not None and inputs.run.manifest is not None:
+        choices = inputs.run.manifest.choices
+        backend = str(inputs.run.manifest.backend)
+    if inputs.run is None and inputs.compared is not None:
+        choices, backend = inputs.compared.choices, inputs.compared.backend
+        inputs.batch_size = inputs.compared.batch_size
+    elif inputs.run is not None and inputs.run.figures is not None:
+        inputs.batch_size = inputs.run.figures.batch_size
+    elif inputs.run is not None and inputs.run.selection.budget is not None:
+        inputs.batch_size = inputs.run.selection.budget.batch_size
+    predictor = Predictor(model, batch_size=inputs.batch_size, backend=backend, choices=choices)
+    inputs.costs["inference"] = predictor.inference()
+    if inputs.run is not None:
+        selection = inputs.run.selection
+        parts = selection.parts_of(inputs.batch_size) if predictor.divisible else 1
+        inputs.costs["selection"] = predictor.training(
             selection.parameters, selection.layers, accumulate=parts, channels=selection.channels
         )
     head = [] if model.head is None else [parameter.name for parameter in model.head.parameters]
     try:
-        asked = _spread(model.layers, _MOST_PREDICTED)
-        for number, layer in enumerate(asked):
+        layers = _spread(model.layers, _MOST_PREDICTED)
+        for number, layer in enumerate(layers):
             if progress is not None:
-                progress("predicting", number, len(asked))
+                progress("predicting", number, len(layers))
             names = [parameter.name for parameter in layer.parameters]
-            found.reach[layer.name] = predictor.training([*names, *head]).memory_bytes
-        found.costs["all"] = predictor.everything()
+            inputs.reach[layer.name] = predictor.training([*names, *head]).memory_bytes
+        inputs.costs["all"] = predictor.everything()
     except AdabetError as error:
-        found.notes.append(f"What training some layers costs is left out: {error}")
+        inputs.notes.append(f"The cost of training some layers is left out: {error}")
 
 
 def _spread(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """At most so many layers (two or more), evenly spread, the first and the last among them."""
+    """At most ``most`` layers (at least two), evenly spaced, including the first and the last."""
     if len(layers) <= most:
         return list(layers)
     return [layers[i * (len(layers) - 1) // (most - 1)] for i in range(most)]

@@ -1,4 +1,4 @@
-"""Terminal tables: layers, scores, selections, outcomes."""
+"""Terminal tables of layers, checks, scores, selections and outcomes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..cost.measure import Cost
-from ..cost.row import Row
+from ..cost.row import StepCost
 from ..model.logits import ends_in_probabilities
 from ..model.open import Model
 from ..outcome import NO_TEST_DATA, Outcome
@@ -27,11 +27,11 @@ from .grouping import by_reason, in_common, without_numbers
 
 _BAR = 16  # characters
 _MOST_BEST = 5
-_COUNT = re.compile(r" \(\d+ nodes\)$")  # what a repair says of how many nodes it is of, which differs by layer
+_COUNT = re.compile(r" \(\d+ nodes\)$")  # the number of nodes in a repair, which differs between layers
 
 
 def layers_table(model: Model) -> RenderableType:
-    """Inputs, logits and layers of a model."""
+    """A table of a model's layers, with its inputs and logits."""
     others = model.weight_count - model.parameter_count
     more = f", {others:,} more in no layer" if others else ""
     table = Table(title=f"{model.name}: {len(model.layers)} layers, {model.parameter_count:,} parameters{more}")
@@ -69,8 +69,8 @@ def layers_table(model: Model) -> RenderableType:
 
 
 def check_table(check: Check) -> RenderableType:
-    """Which layers can be trained, by which backend, after which repairs; the nodes in the way; the sum at the end."""
-    able = sum(layer.trainable for layer in check.layers)
+    """A table of which layers each backend can train, with repairs, obstacles and a summary."""
+    trainable = sum(layer.trainable for layer in check.layers)
     table = Table()
     headings: dict[str, Literal["left", "right"]] = {"layer": "left", "operator": "left", "backend": "left"}
     _columns(table, headings | {"portable": "left", "ort": "left"})
@@ -94,12 +94,12 @@ def check_table(check: Check) -> RenderableType:
         if not installed
     ]
     lines += [Text(line) for line in _obstacles(check.obstacles)]
-    summary = Text(f"{check.model}: {able} of {len(check.layers)} layers can be trained (loss {check.loss})")
+    summary = Text(f"{check.model}: {trainable} of {len(check.layers)} layers can be trained (loss {check.loss})")
     return Group(table, *_repairs(check.layers), *_decided(check.decisions), *lines, summary)
 
 
 def _obstacles(obstacles: Sequence[Obstacle]) -> list[str]:
-    """A line for each node, or for all that stand in the way for one reason."""
+    """A line for each obstacle, or for all nodes with the same reason."""
     groups: dict[tuple[str, str, str], list[Obstacle]] = {}
     for obstacle in obstacles:
         groups.setdefault((obstacle.backend, obstacle.op_type, obstacle.reason), []).append(obstacle)
@@ -112,18 +112,18 @@ def _obstacles(obstacles: Sequence[Obstacle]) -> list[str]:
     return lines
 
 
-def _decided(found: Sequence[Decision]) -> list[Text]:
-    """What parts of the model were taken for: a line each, or one for all of a kind with one reason."""
+def _decided(made: Sequence[Decision]) -> list[Text]:
+    """How parts of the model are interpreted: a line each, or one for all of a kind with the same reason."""
     groups: dict[tuple[str, str], list[Decision]] = {}
-    for decision in found:
+    for decision in made:
         groups.setdefault((decision.about, without_numbers(decision.because)), []).append(decision)
     lines = [str(same[0]) if len(same) == 1 else _alike(same) for same in groups.values()]
-    return [Text("taken for"), *(Text(f"  {line}") for line in lines)] if lines else []
+    return [Text("interpreted as"), *(Text(f"  {line}") for line in lines)] if lines else []
 
 
 def _alike(same: Sequence[Decision]) -> str:
     names = listed([decision.taken_for for decision in same])
-    return f"{same[0].about}: {names} (of each: {in_common([decision.because for decision in same])})"
+    return f"{same[0].about}: {names} (each: {in_common([decision.because for decision in same])})"
 
 
 def _yes(verdict: Verdict) -> str:
@@ -131,22 +131,22 @@ def _yes(verdict: Verdict) -> str:
 
 
 def _repairs(layers: Sequence[CheckedLayer]) -> list[Text]:
-    """Repairs on the way to the loss, a line each, with the backend where it is for one alone, and their layers."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Repairs along the backward path, a line each, with their layers and, if only one needs it, the backend."""
+    layers_by_repair: dict[str, dict[str, list[str]]] = {}
     for layer in layers:
         for backend, verdict in (("portable", layer.portable), ("ort", layer.ort)):
-            for what in verdict.repairs if verdict.trainable else ():
-                found.setdefault(_COUNT.sub("", what), {}).setdefault(backend, []).append(layer.name)
+            for repair in verdict.repairs if verdict.trainable else ():
+                layers_by_repair.setdefault(_COUNT.sub("", repair), {}).setdefault(backend, []).append(layer.name)
     lines = []
-    for what, backends in found.items():
-        where = "" if len(backends) > 1 else f"{next(iter(backends))}: "
+    for repair, backends in layers_by_repair.items():
+        prefix = "" if len(backends) > 1 else f"{next(iter(backends))}: "
         names = list(dict.fromkeys(name for own in backends.values() for name in own))
-        lines.append(Text(f"  {where}{what}: for {counted(len(names), 'layer')} ({listed(names)})"))
+        lines.append(Text(f"  {prefix}{repair}: for {counted(len(names), 'layer')} ({listed(names)})"))
     return [Text("repairs"), *lines] if lines else []
 
 
 def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
-    """Scores of all layers in model order, with bars of b1_hat on a logarithmic scale."""
+    """A table of the scores of all layers in model order, with bars of b1_hat on a logarithmic scale."""
     count = sum(map(len, scores.samples))
     table = Table(title=f"b1_hat of {len(scores.layers)} layers ({scores.estimator}, {count} samples)")
     _columns(
@@ -179,7 +179,7 @@ def scores_table(scores: Scores, chosen: Sequence[str] = ()) -> RenderableType:
 
 
 def _log_bars(values: list[float]) -> Callable[[float], str]:
-    """A bar from one sign for the lowest positive value to the full width for the highest; none for zero."""
+    """Make bars from one character for the lowest positive value to the full width for the highest; none for zero."""
     positive = [value for value in values if value > 0]
     low, high = (math.log(min(positive)), math.log(max(positive))) if positive else (0.0, 1.0)
 
@@ -191,7 +191,7 @@ def _log_bars(values: list[float]) -> Callable[[float], str]:
 
 
 def selection_text(selection: Selection) -> Text:
-    """What was selected, why, and how firm that is."""
+    """The selected layers, the reason, and how reliable the choice is."""
     text = Text(f"selected ({selection.why}):\n")
     for name in selection.layers:
         score = (selection.scored or {}).get(name)
@@ -214,7 +214,7 @@ def selection_text(selection: Selection) -> Text:
 
 
 def _channels(selection: Selection, name: str) -> str:
-    """How much of a selected layer is trained, where that was asked for."""
+    """How much of a selected layer is trained, if channels were selected."""
     if selection.channel_rho is None:
         return ""
     chosen = (selection.channels or {}).get(name)
@@ -222,7 +222,7 @@ def _channels(selection: Selection, name: str) -> str:
 
 
 def outcome_text(outcome: Outcome) -> RenderableType:
-    """Accuracy before and after, trainable share, and cost."""
+    """Accuracy before and after, share of trained parameters, and cost."""
     before, after = outcome.before, outcome.after
     lines = [selection_text(outcome.selection), Text("")]
     if before["accuracy"] is not None:
@@ -244,7 +244,7 @@ def outcome_text(outcome: Outcome) -> RenderableType:
 
 
 def _in_full_precision(outcome: Outcome) -> list[Text]:
-    """What the frozen part in int8 costs."""
+    """The accuracy and loss of the same training with the frozen part in float32."""
     plain = outcome.full_precision
     if plain is None:
         return []
@@ -253,36 +253,36 @@ def _in_full_precision(outcome: Outcome) -> list[Text]:
 
 
 def _hints(outcome: Outcome) -> list[str]:
-    """What to try next, the most likely first."""
-    found, rate = [] if outcome.is_of_test_data else [NO_TEST_DATA], outcome.learning_rate
+    """Suggestions of what to try next, the most promising first."""
+    hints, rate = [] if outcome.is_of_test_data else [NO_TEST_DATA], outcome.learning_rate
     if outcome.advice is not None:
-        found.append(outcome.advice)
+        hints.append(outcome.advice)
     elif outcome.after["loss"] > outcome.before["loss"] and rate is not None:
-        found.append(
+        hints.append(
             "the loss on these samples rose although the training loss fell: try `patience=2`, or a smaller learning "
             f"rate, `learning_rate={rate / 10:g}`"
         )
     elif rate is not None and outcome.rates is not None and outcome.rates.kept is None:
-        found.append(
-            f"the learning rate {rate:g} was found by short trainings; `compare` chooses one by whole trainings, for "
-            "each strategy"
+        hints.append(
+            f"the learning rate {rate:g} was chosen by short trainings; `compare` chooses one for each strategy by "
+            "whole trainings"
         )
     elif rate is not None:
-        found.append(
+        hints.append(
             f"the learning rate was {rate:g}; `learning_rate={rate * 3:g}`, {rate * 10:g} or {rate / 10:g} may do "
             "better (`compare` chooses one for each strategy)"
         )
     if outcome.selection.strategy == "adabet" and any(layer.is_norm for layer in outcome.scores.layers):
-        found.append(
+        hints.append(
             "if the input itself has shifted (noise, light, another sensor), compare `strategy='norm-bias'` and all"
         )
-    return found
+    return hints
 
 
 def _costs(outcome: Outcome) -> list[RenderableType]:
-    """The costs in tables, under their ratios in sentences: what was measured, and what is predicted of the rest."""
-    able, layers = outcome.trainable_layers, len(outcome.scores.layers)
-    everything = "all layers" if able == layers else f"the {able} of {layers} layers that can be trained"
+    """Tables of measured and predicted costs, each with a sentence about ratios."""
+    trainable, layers = outcome.trainable_layers, len(outcome.scores.layers)
+    everything = "all layers" if trainable == layers else f"the {trainable} of {layers} layers that can be trained"
     whole = {layer.name for layer in outcome.scores.layers if layer.untrainable is None}
     labels = {"inference": "inference", "selection": "training, selected layers", "all": f"training, {everything}"}
     if whole <= set(outcome.selection.layers) and not outcome.selection.channels:
@@ -291,19 +291,19 @@ def _costs(outcome: Outcome) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if costs:
         table = _cost_table("one step", "time", "memory")
-        for what in (name for name in labels if name in costs):
-            cost = costs[what]
+        for name in (name for name in labels if name in costs):
+            cost = costs[name]
             if cost.frozen_bytes:
                 frozen = f"{_figure(1000 * cost.frozen_seconds)} ms", size_text(cost.frozen_bytes)
                 table.add_row("the frozen pass (a batch, once)", *frozen)
             step = f"{_figure(1000 * cost.seconds)} ms", size_text(cost.tail_bytes or cost.memory_bytes)
-            table.add_row(labels[what], *step)
+            table.add_row(labels[name], *step)
         parts += [Text(_measured_sentence(costs, everything)), table] if costs.keys() == labels.keys() else [table]
     if predicted:
         table = _cost_table("one step, predicted (not measured)", "memory", "at most")
-        for what, row in predicted.items():
+        for name, row in predicted.items():
             memory, margin = row.prediction.memory_bytes, row.prediction.margin_bytes
-            table.add_row(labels[what], size_text(memory), size_text(memory + margin))
+            table.add_row(labels[name], size_text(memory), size_text(memory + margin))
         parts += [Text(_predicted_sentence(predicted, everything)), table]
     return [*parts, *(Text(line) for line in outcome.kept())]
 
@@ -316,12 +316,12 @@ def _cost_table(*headings: str) -> Table:
 
 
 def _figure(number: float) -> str:
-    """Three figures, and never a power of ten where the number is large."""
+    """A number with three significant digits, never in scientific notation if it is large."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
-    chosen, whole, forward = (costs[what] for what in ("selection", "all", "inference"))
+    chosen, whole, forward = (costs[name] for name in ("selection", "all", "inference"))
     return (
         f"a step takes {chosen.seconds / whole.seconds:.2f} of the time and "
         f"{chosen.memory_bytes / whole.memory_bytes:.2f} of the memory of training {everything} "
@@ -329,7 +329,7 @@ def _measured_sentence(costs: dict[str, Cost], everything: str) -> str:
     )
 
 
-def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
+def _predicted_sentence(rows: dict[str, StepCost], everything: str) -> str:
     chosen, forward = rows["selection"].prediction, rows["inference"].prediction
     times = f"{chosen.memory_bytes / forward.memory_bytes:.1f} times that of inference"
     if "all" not in rows:
@@ -337,8 +337,7 @@ def _predicted_sentence(rows: dict[str, Row], everything: str) -> str:
     whole = rows["all"].prediction
     return (
         f"predicted: a step takes {chosen.memory_bytes / whole.memory_bytes:.2f} of the memory and "
-        f"{chosen.work_beside(whole):.2f} of the multiply-adds of training "
-        f"{everything} (memory: {times})"
+        f"{chosen.work_ratio(whole):.2f} of the multiply-adds of training {everything} (memory: {times})"
     )
 
 

@@ -25,7 +25,7 @@ from ..runtime import Threads
 from .betti import distances
 from .passes import Passes
 from .probes import add_channel_probes, add_probes, add_sketches
-from .signals import Stored, SumOutputs, Sums, add_sums, joined, stored_statistics
+from .signals import ChannelSums, StoredStatistics, SumOutputs, add_sums, joined, stored_statistics
 from .sketches import Sketches
 
 
@@ -39,7 +39,7 @@ class Forwarded:
     """
 
     grams: dict[str, np.ndarray]
-    sums: dict[str, Sums]
+    sums: dict[str, ChannelSums]
 
     def of(self, rows: np.ndarray) -> Forwarded:
         """The same of some of the samples, centred anew."""
@@ -58,7 +58,7 @@ class Probed(Protocol):
         stored: statistics of the layers that have them.
     """
 
-    stored: dict[str, Stored]
+    stored: dict[str, StoredStatistics]
 
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
         """Forward the samples of these indices.
@@ -135,7 +135,7 @@ class SketchProbed:
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress = silent) -> Forwarded:
         """As `Probed` says."""
         grams: dict[str, np.ndarray] = {}
-        sums: dict[str, Sums] = {}
+        sums: dict[str, ChannelSums] = {}
         count, parts = len(indices), self._passes.parts
         for number in range(len(parts)):
 
@@ -177,7 +177,7 @@ class _SketchPass:
     def forward(self, dataset: Dataset, indices: np.ndarray, progress: Progress) -> Forwarded:
         """Gram matrices and sums of these layers."""
         sketches: dict[str, Sketches] = {}
-        sums: dict[str, list[Sums]] = {name: [] for name in self.sums}
+        sums: dict[str, list[ChannelSums]] = {name: [] for name in self.sums}
         for start in range(0, len(indices), self.passes.batch):
             progress("forward passes", start, len(indices))
             found = self.run(dataset, indices[start : start + self.passes.batch])

@@ -18,7 +18,7 @@ GROUP = 128  # samples whose distances are taken together under the subsets esti
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplePlan:
     """How samples are grouped and how many subsets of each group are taken.
 
     Attributes:
@@ -34,17 +34,17 @@ class Plan:
     subsets: int | None
 
 
-def make_plan(scoring: Scoring) -> Plan:
+def make_plan(scoring: Scoring) -> SamplePlan:
     """The plan that options ask for."""
     if scoring.estimator == "batches":
-        return Plan(scoring.points, scoring.points, scoring.batches, 1)
+        return SamplePlan(scoring.points, scoring.points, scoring.batches, 1)
     group = max(min(GROUP, scoring.samples), scoring.points)
-    return Plan(scoring.points, group, scoring.samples // group, scoring.subsets)
+    return SamplePlan(scoring.points, group, scoring.samples // group, scoring.subsets)
 
 
 def fit_plan(
-    plan: Plan, estimator: str, samples: int, model: Model, limit: int | None, available: int
-) -> tuple[Plan, list[str], int]:
+    plan: SamplePlan, estimator: str, samples: int, model: Model, limit: int | None, available: int
+) -> tuple[SamplePlan, list[str], int]:
     """Keep to the samples there are and to the memory limit: (plan, notes, samples left out).
 
     Args:
@@ -62,7 +62,7 @@ def fit_plan(
     asked = plan.points * plan.groups if estimator == "batches" else samples
     usable = min(asked, available)
     if estimator == "subsets" and plan.points <= usable < plan.group:
-        plan = Plan(plan.points, usable, 1, plan.subsets)
+        plan = SamplePlan(plan.points, usable, 1, plan.subsets)
     if usable < plan.points or (estimator == "batches" and usable < asked):
         needed, smaller = plan.points, "`subset_size`"
         if estimator == "batches":
@@ -81,7 +81,7 @@ def fit_plan(
     groups = min(plan.groups, usable // group) if estimator == "batches" else usable // group
     possible = math.comb(group, plan.points)
     subsets = None if plan.subsets is None else min(plan.subsets, possible)
-    plan = Plan(plan.points, group, groups, subsets)
+    plan = SamplePlan(plan.points, group, groups, subsets)
     left_out = usable - group * groups
     if left_out:
         notes.append(f"{left_out} samples that did not fill a group of {group} were left out")
@@ -111,7 +111,7 @@ def largest_group(model: Model, points: int, limit: int) -> int:
     return fits
 
 
-def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
+def draw(available: int, plan: SamplePlan, order: str, seed: int) -> list[np.ndarray]:
     """Indices of each group, in the order they are fed."""
     count = plan.group * plan.groups
     chosen = np.arange(available)
@@ -120,7 +120,7 @@ def draw(available: int, plan: Plan, order: str, seed: int) -> list[np.ndarray]:
     return list(chosen[:count].reshape(plan.groups, plan.group))
 
 
-def draw_subsets(plan: Plan, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+def draw_subsets(plan: SamplePlan, rng: np.random.Generator, count: int) -> list[np.ndarray]:
     """Which points of a group each Betti number is of: everything, or seeded random subsets.
 
     Those of two calls are those of one for both, so the first subsets are the same however many there are.

@@ -28,7 +28,7 @@ import onnx_ir as ir
 
 from ..errors import UsageError
 from ..model.channels import Channels
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.layers import Layer
 from ..model.metadata import set_metadata
 from ..model.open import Model

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from .betti import Loops
-from .groups import Plan, draw_subsets
+from .groups import SamplePlan, draw_subsets
 
 FIRST, MOST = 64, 1024  # subsets of the first round, and of all
 _ERRORS = 2  # by how many errors of drawing two layers must differ
@@ -31,7 +31,7 @@ _SETTLED = 0.5  # of the gaps between neighbours
 
 
 def betti_numbers_of_layers(
-    distances: Iterable[tuple[str, np.ndarray]], sizes: Mapping[str, int], plan: Plan, rng: np.random.Generator
+    distances: Iterable[tuple[str, np.ndarray]], sizes: Mapping[str, int], plan: SamplePlan, rng: np.random.Generator
 ) -> dict[str, list[int]]:
     """First Betti numbers of subsets of one group, the same subsets for every layer.
 

@@ -15,21 +15,21 @@ from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..trainability.preflight import untrainable_layers
 from .betti import loops_by_ripser
-from .channels import score_channels
+from .channel_scores import score_channels
 from .forward import Forwarded, GramProbed, Probed, SketchProbed
-from .groups import Plan, draw, fit_plan, make_plan
+from .groups import SamplePlan, draw, fit_plan, make_plan
 from .options import Scoring
 from .passes import Passes, memory_limit, plan_passes
 from .record import LayerScore, Scores, standard_error
 from .rounds import betti_numbers_of_layers
-from .signals import Stored, signals
+from .signals import StoredStatistics, signals
 
 
 @typed
@@ -80,7 +80,7 @@ def score(
     dataset = open_data(data, model, limit=wanted if how.order == "sequential" else None).train
     dataset = align_classes(dataset, model.metadata("classes"))
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    taken = Feeder(model, used).describe(dataset)
     lost = untrainable_layers(model)  # before there is a session: it takes copies of the weights
     limit = memory_limit(how.memory)
     together = None if how.sketching else limit
@@ -155,7 +155,7 @@ def _measured(
     probed: Probed,
     dataset: Dataset,
     indices: Sequence[np.ndarray],
-    plan: Plan,
+    plan: SamplePlan,
     seed: int,
     say: Progress,
     *,
@@ -197,7 +197,7 @@ def layer_scores(
     model: Model,
     betti: Mapping[str, Sequence[int]],
     groups: Sequence[Forwarded],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, StoredStatistics],
     points: int,
 ) -> tuple[LayerScore, ...]:
     """What is known of every layer, in model order.

@@ -43,7 +43,7 @@ class Signals:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredStatistics:
     """What a BatchNormalization's output is expected to be: mean and variance of each channel."""
 
     mean: np.ndarray
@@ -51,7 +51,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Sums:
+class ChannelSums:
     """Of a layer's channels over the positions of each sample.
 
     Attributes:
@@ -64,25 +64,25 @@ class Sums:
     squares: np.ndarray
     elements: int
 
-    def of(self, rows: np.ndarray) -> Sums:
+    def of(self, rows: np.ndarray) -> ChannelSums:
         """The same of some of the samples."""
-        return Sums(self.sums[rows], self.squares[rows], self.elements)
+        return ChannelSums(self.sums[rows], self.squares[rows], self.elements)
 
 
 @dataclass(frozen=True)
 class SumOutputs:
-    """Names of a layer's two outputs that `Sums` are read from, and how many positions they sum."""
+    """Names of a layer's two outputs that `ChannelSums` are read from, and how many positions they sum."""
 
     outputs: tuple[str, str]
     elements: int
 
-    def read(self, found: Mapping[str, np.ndarray]) -> Sums:
+    def read(self, found: Mapping[str, np.ndarray]) -> ChannelSums:
         """From the outputs of a run, by name."""
         sums, squares = (np.asarray(found[name]) for name in self.outputs)
-        return Sums(sums, squares, self.elements)
+        return ChannelSums(sums, squares, self.elements)
 
 
-def stored_statistics(model: Model, graph: ir.Model) -> dict[str, Stored]:
+def stored_statistics(model: Model, graph: ir.Model) -> dict[str, StoredStatistics]:
     """Of the layers that have them, by name.
 
     Args:
@@ -100,10 +100,10 @@ def stored_statistics(model: Model, graph: ir.Model) -> dict[str, Stored]:
     return found
 
 
-def joined(parts: Sequence[Sums]) -> Sums:
+def joined(parts: Sequence[ChannelSums]) -> ChannelSums:
     """The same of all samples."""
     sums, squares = (np.concatenate([getattr(part, key) for part in parts]) for key in ("sums", "squares"))
-    return Sums(sums, squares, parts[0].elements)
+    return ChannelSums(sums, squares, parts[0].elements)
 
 
 def add_sums(probed: ir.Model, probes: Mapping[str, str], sources: Mapping[str, ir.Value]) -> dict[str, SumOutputs]:
@@ -151,7 +151,7 @@ def _reduce(graph: ir.Graph, op_type: str, value: ir.Value, axes: list[int], nam
     return ir.node(op_type, [value, where], {"keepdims": 0}, name=name)
 
 
-def signals(grams: Sequence[np.ndarray], sums: Sequence[Sums], stored: Stored | None) -> Signals:
+def signals(grams: Sequence[np.ndarray], sums: Sequence[ChannelSums], stored: StoredStatistics | None) -> Signals:
     """Of a layer, over all groups.
 
     Args:
@@ -202,7 +202,7 @@ def effective_rank(gram: np.ndarray) -> float:
     return float(np.trace(matrix)) ** 2 / squares if squares > 0 else 0.0
 
 
-def _stored(node: ir.Node) -> Stored | None:
+def _stored(node: ir.Node) -> StoredStatistics | None:
     """Expected mean and variance of the output of a BatchNormalization that uses stored statistics."""
     if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
         return None
@@ -216,4 +216,4 @@ def _stored(node: ir.Node) -> Stored | None:
         return None
     scale, bias, _, variance = arrays
     epsilon = node.attributes.get_float("epsilon", 1e-5)
-    return Stored(bias, scale**2 * variance / (variance + epsilon))
+    return StoredStatistics(bias, scale**2 * variance / (variance + epsilon))

@@ -1,12 +1,12 @@
-"""Budgets: what the training of a selection may cost on the device it is for.
+"""Budgets: limits on what training a selection may cost on the target device.
 
-A budget is checked against predictions (`Costs`, which is `cost.predict.Predictor`), never against sums of what single
-layers cost: the earliest selected layer decides how far the backward pass goes, not the number of layers.
+A budget is checked against predictions (`Costs`, implemented by `cost.predict.Predictor`), never against sums of the
+costs of single layers: the earliest selected layer, not the number of layers, decides how far the backward pass goes.
 
-What comes before the earliest layer is run once for each sample, by the frozen pass, and steps go on from there. So
-time is that of a step after the frozen pass, and memory that of either, whichever is more: the earlier a selection
-begins, the more a step takes, and the less the frozen pass. In models that are mostly weights it may be an earlier
-layer that keeps to a budget which the last one does not.
+The part before the earliest layer is run once per sample, by the frozen pass, and steps start from its results. So time
+is that of a step after the frozen pass, and memory is the larger of the two: the earlier a selection begins, the more a
+step takes, and the less the frozen pass. In models that consist mostly of weights, an earlier layer may stay within a
+budget that the last one exceeds.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..sizes import parse_share, parse_size, size_text
 from .search import Answer
 
 MEMORY_LIMITS = ("max_memory", "max_memory_share")
-AUTO_SHARE = 1 / 3  # of all layers' step memory: what the strategy auto keeps to when nothing else is said
+AUTO_SHARE = 1 / 3  # default budget of the strategy auto, as a share of all layers' step memory
 
 
-class Prediction(Protocol):
-    """What training a set of parameters takes; see `cost.predict.Prediction`."""
+class PredictedCost(Protocol):
+    """The cost of training a set of parameters; see `cost.predict.Prediction`."""
 
     @property
     def memory_bytes(self) -> int:
@@ -34,23 +34,23 @@ class Prediction(Protocol):
 
     @property
     def margin_bytes(self) -> int:
-        """By how much a measurement may be above it."""
+        """How much a measurement may exceed the step memory."""
 
     @property
     def frozen_bytes(self) -> int:
-        """Memory of the frozen pass; 0 where nothing is frozen."""
+        """Memory of the frozen pass; 0 if nothing is frozen."""
 
     @property
     def tail_bytes(self) -> int:
-        """Memory of a step after it."""
+        """Memory of a step after the frozen pass."""
 
     @property
     def with_more_bytes(self) -> int:
-        """Step memory is at least that where more parameters are trained."""
+        """Lower bound of the step memory if more parameters are trained."""
 
     @property
     def with_fewer_bytes(self) -> int:
-        """Step memory is at least that where fewer of them are trained."""
+        """Lower bound of the step memory if fewer of the parameters are trained."""
 
     @property
     def update_bytes(self) -> int:
@@ -58,7 +58,7 @@ class Prediction(Protocol):
 
     @property
     def step_multiply_adds(self) -> int:
-        """Of a whole step, after the frozen pass."""
+        """Multiply-adds of a whole step after the frozen pass."""
 
 
 class Costs(Protocol):
@@ -70,42 +70,42 @@ class Costs(Protocol):
 
     @property
     def backend(self) -> str:
-        """Which backend trains."""
+        """The backend that trains."""
 
     @property
     def divisible(self) -> bool:
-        """Whether a batch can be cut into parts whose gradients are gathered, with the same result."""
+        """Whether a batch can be split into micro-batches with accumulated gradients, with the same result."""
 
-    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> Prediction:
-        """Of an update of these parameters by a batch, cut into ``accumulate`` parts."""
+    def training(self, parameters: Sequence[str], *, accumulate: int = 1) -> PredictedCost:
+        """Cost of an update of these parameters by a batch, split into ``accumulate`` micro-batches."""
 
-    def everything(self) -> Prediction:
-        """Of a training step of all layers."""
+    def everything(self) -> PredictedCost:
+        """Cost of a training step of all layers."""
 
-    def inference(self) -> Prediction:
-        """Of a forward pass."""
+    def inference(self) -> PredictedCost:
+        """Cost of a forward pass."""
 
     def dearer(self, layer: str, other: str) -> bool:
-        """Whether training a layer takes at least what another takes; False where that is not known.
+        """Whether training a layer costs at least as much as training another; False if that is not known.
 
-        On top of layers that all come later in the model.
+        Both are compared in addition to layers that all come later in the model.
         """
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits, each None where there is none.
+    """Limits on the cost of training; None: no limit.
 
     Attributes:
         max_memory: step memory in bytes (of the frozen pass or of a step after it, whichever is more), or text such
-            as ``"64MB"``; kept as bytes. (``"0.25x"`` is ``max_memory_share=0.25``.)
+            as ``"64MB"``; stored as bytes. (``"0.25x"`` means ``max_memory_share=0.25``.)
         max_memory_share: the same as a share of what training all layers takes.
         max_step_time: time of a step, after the frozen pass, as a share of what training all layers takes, by
             multiply-adds: 0.5, or ``"0.5x"``.
         max_update: bytes of the trained parameters, or text such as ``"200KB"``.
 
     Raises:
-        UsageError: a limit is no size or share above 0.
+        UsageError: a limit is not a size or share above 0.
 
     Example:
         >>> from adabet_onnx import Budget
@@ -138,7 +138,7 @@ class Budget:
 
     @property
     def limits(self) -> dict[str, float]:
-        """What is limited, by the names of the attributes: bytes and shares."""
+        """The limits that are set, in bytes or as shares, by attribute name."""
         return {what: value for what, value in asdict(self).items() if value is not None}
 
     def __bool__(self) -> bool:
@@ -146,22 +146,22 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What a selection takes of its budget; part of the selection file.
+class BudgetUse:
+    """How much of its budget a selection uses; part of the selection file.
 
     Attributes:
-        batch_size: samples of the update all of this is of.
-        accumulate: into how many parts a batch is cut, one after another; their gradients are gathered.
-        backend: which backend trains.
-        memory_bytes: predicted step memory, the prediction's margin included.
-        step_time: predicted share of the time of training all layers.
-        update_bytes: of the trained parameters.
-        memory_share: predicted share of the step memory of training all layers, both without a margin.
+        batch_size: samples of the update that all figures refer to.
+        accumulate: number of micro-batches that a batch is split into; their gradients are accumulated.
+        backend: the backend that trains.
+        memory_bytes: predicted step memory, including the prediction's margin.
+        step_time: predicted time as a share of that of training all layers.
+        update_bytes: size of the trained parameters.
+        memory_share: predicted step memory as a share of that of training all layers, both without a margin.
         limits: bytes or shares, by the names of `Budget`.
-        given_up: layers that would have been selected without a budget and are not.
-        score_share: sum of the selected layers' scores over that without a budget; None where layers have no scores.
-        gap: share by which the best selection that fits could still be better; 0: this is the best.
-        tried: how many selections were predicted.
+        given_up: layers that would have been selected without a budget but are not.
+        score_share: sum of the selected layers' scores as a share of that without a budget; None without scores.
+        gap: share by which the best selection that fits could still be better; 0: this is the best one.
+        tried: number of selections whose cost was predicted.
     """
 
     batch_size: int
@@ -186,7 +186,7 @@ class Spent:
         return one_line(self, clipped(self.sentence(), 250))
 
     def sentence(self) -> str:
-        """The same in words."""
+        """The use of the budget as a sentence."""
         limits = self.limits
         used = {
             "max_memory": f"memory {size_text(self.memory_bytes)}",
@@ -195,81 +195,81 @@ class Spent:
             "max_update": f"update {size_text(self.update_bytes)}",
         }
         parts = [f"{used[key]} of {limit_text(key, limit)}" for key, limit in limits.items()]
-        how = f", {self.part} at a time" if self.accumulate > 1 else ""
-        text = f"predicted at batch {self.batch_size}{how}: {', '.join(parts)}"
+        micro_batches = f", {self.part} at a time" if self.accumulate > 1 else ""
+        text = f"predicted at batch {self.batch_size}{micro_batches}: {', '.join(parts)}"
         if {"max_memory_share", "max_step_time"} & limits.keys():
-            text += " (x: times training all layers that can be trained)"
+            text += " (x: relative to training all layers that can be trained)"
         if not self.given_up:
             return f"{text}; nothing had to be given up"
-        some = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")
-        text += f"; given up: {some}"
+        first = ", ".join(self.given_up[:4]) + (", ..." if len(self.given_up) > 4 else "")
+        text += f"; given up: {first}"
         if self.score_share is not None:
             text += f" (the selected layers have {self.score_share:.0%} of the score without a budget)"
         return text if self.gap == 0 else f"{text}; a selection up to {self.gap:.1%} better may exist"
 
 
 class Meter:
-    """Asks what sets of layers cost, each once, and compares with a budget.
+    """Predicts the costs of sets of layers, each once, and compares them with a budget.
 
     Args:
         layers: all layers, in model order.
         budget: the limits.
-        costs: predicts.
-        accumulate: into how many parts a batch is cut.
+        costs: the predictor.
+        accumulate: number of micro-batches that a batch is split into.
     """
 
     def __init__(self, layers: Sequence[LayerScore], budget: Budget, costs: Costs, accumulate: int = 1) -> None:
         self._layers, self._costs, self._accumulate = layers, costs, accumulate
-        self._known: dict[tuple[str, ...], Prediction] = {}
+        self._known: dict[tuple[str, ...], PredictedCost] = {}
         self.limits = {key: float(value) for key, value in budget.limits.items()}
 
     @property
     def tried(self) -> int:
-        """How many sets were predicted."""
+        """The number of sets whose cost was predicted."""
         return len(self._known)
 
     def parameters(self, chosen: frozenset[int]) -> tuple[str, ...]:
-        """Names of the initializers of some layers, in model order, each once."""
+        """Names of the initializers of these layers, in model order, without duplicates."""
         return tuple(dict.fromkeys(name for i in sorted(chosen) for name in self._layers[i].parameters))
 
-    def predict(self, chosen: frozenset[int]) -> Prediction:
-        """What training these layers takes."""
+    def predict(self, chosen: frozenset[int]) -> PredictedCost:
+        """The predicted cost of training these layers."""
         names = self.parameters(chosen)
         if names not in self._known:
             self._known[names] = self._costs.training(names, accumulate=self._accumulate)
         return self._known[names]
 
     def dearer(self, layer: int, other: int) -> bool:
-        """Whether a layer takes at least what another takes, on top of later ones; False where that is not known."""
+        """Whether a layer costs at least as much as another, in addition to later ones; False if that is not known."""
         return self._costs.dearer(self._layers[layer].name, self._layers[other].name)
 
     def uses(self, chosen: frozenset[int]) -> dict[str, float]:
-        """What these layers take of everything that is limited."""
+        """The use of each limited resource by these layers."""
         predicted = self.predict(chosen)
-        found: dict[str, float] = {
+        uses: dict[str, float] = {
             "max_memory": predicted.memory_bytes + predicted.margin_bytes,
             "max_update": predicted.update_bytes,
         }
         if "max_memory_share" in self.limits:
-            found["max_memory_share"] = self.memory_share(predicted)
+            uses["max_memory_share"] = self.memory_share(predicted)
         if "max_step_time" in self.limits:
-            found["max_step_time"] = self.time_share(predicted)
-        return {key: found[key] for key in self.limits}
+            uses["max_step_time"] = self.time_share(predicted)
+        return {key: uses[key] for key in self.limits}
 
-    def memory_share(self, predicted: Prediction) -> float:
-        """Step memory over that of training all layers; neither with its margin."""
+    def memory_share(self, predicted: PredictedCost) -> float:
+        """Step memory as a share of that of training all layers, both without margin."""
         return predicted.memory_bytes / max(1, self._costs.everything().memory_bytes)
 
-    def time_share(self, predicted: Prediction) -> float:
-        """Multiply-adds of a step, after the frozen pass, over those of training all layers."""
+    def time_share(self, predicted: PredictedCost) -> float:
+        """Multiply-adds of a step after the frozen pass, as a share of those of training all layers."""
         return predicted.step_multiply_adds / max(1, self._costs.everything().step_multiply_adds)
 
     def fits(self, chosen: frozenset[int]) -> bool:
-        """Whether these layers keep to every limit."""
+        """Whether these layers stay within every limit."""
         return all(value <= self.limits[key] for key, value in self.uses(chosen).items())
 
     def answer(self, chosen: frozenset[int]) -> Answer:
-        """The same, and whether larger or smaller sets could keep to every limit."""
+        """Whether these layers fit, and whether larger or smaller sets could."""
         if self.fits(chosen):
             return Answer(fits=True, larger=True, smaller=True)
         predicted, uses = self.predict(chosen), self.uses(chosen)
@@ -283,10 +283,12 @@ class Meter:
             smaller = smaller and each * predicted.with_fewer_bytes <= limit
         return Answer(fits=False, larger=larger, smaller=smaller)
 
-    def spent(self, chosen: frozenset[int], *, given_up: Sequence[str], score_share: float | None, gap: float) -> Spent:
-        """For the selection file."""
+    def budget_use(
+        self, chosen: frozenset[int], *, given_up: Sequence[str], score_share: float | None, gap: float
+    ) -> BudgetUse:
+        """The use of the budget, for the selection file."""
         predicted = self.predict(chosen)
-        return Spent(
+        return BudgetUse(
             batch_size=self._costs.batch_size,
             backend=self._costs.backend,
             memory_bytes=predicted.memory_bytes + predicted.margin_bytes,
@@ -303,12 +305,12 @@ class Meter:
 
     @property
     def parts(self) -> int:
-        """Into how many parts a batch is cut."""
+        """The number of micro-batches that a batch is split into."""
         return self._accumulate
 
     @property
     def part(self) -> int:
-        """Samples of a part."""
+        """Samples of a micro-batch."""
         return self._costs.batch_size // self._accumulate
 
     @property
@@ -317,10 +319,10 @@ class Meter:
         return self._costs.batch_size
 
     def names(self, chosen: frozenset[int]) -> str:
-        """Of layers, for people."""
+        """Names of these layers, separated by commas."""
         return ", ".join(self._layers[i].name for i in sorted(chosen))
 
 
 def limit_text(key: str, value: float) -> str:
-    """A limit for people: bytes, or a share."""
+    """A limit as readable text: a size, or a share."""
     return f"{value:.3g}x" if key in ("max_memory_share", "max_step_time") else size_text(value)

@@ -1,4 +1,4 @@
-"""The least that a selection can take, and what to say where a budget is below it."""
+"""The minimum cost of any selection, and the error if a budget is below it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .budget import MEMORY_LIMITS, Meter, limit_text
 
 
 def smallest_sets(meter: Meter, candidates: Sequence[int], required: frozenset[int]) -> list[frozenset[int]]:
-    """Sets of which one takes the least of anything: what is required alone, else each candidate.
+    """Sets that include the one with the lowest use of any resource: the required layers alone, else each candidate.
 
-    Where it is the frozen pass that takes memory, what is required takes less with an earlier layer: the one from which
-    on a step takes more than the frozen pass, or the next one.
+    If the frozen pass determines memory, adding an earlier layer to the required ones takes less: the first one from
+    which a step takes more than the frozen pass, or the one next to it.
 
     Args:
-        meter: predicts.
-        candidates: what may be selected besides what is required.
-        required: what is selected in any case.
+        meter: predicts costs.
+        candidates: layers that may be selected in addition to the required ones.
+        required: layers that are always selected.
     """
     if not required:
         return [frozenset({i}) for i in candidates]
@@ -40,12 +40,12 @@ def smallest_sets(meter: Meter, candidates: Sequence[int], required: frozenset[i
 
 @dataclass(frozen=True)
 class Least:
-    """The least of something limited that any selection takes.
+    """The lowest use of a limited resource by any selection.
 
     Attributes:
         value: bytes or a share.
-        chosen: the layers that take it.
-        meter: with the parts that a batch is then cut into.
+        chosen: the layers with that use.
+        meter: the meter that predicted it, with its number of micro-batches.
     """
 
     value: float
@@ -54,52 +54,52 @@ class Least:
 
 
 def least_use(meters: Sequence[Meter], key: str, sets: Sequence[frozenset[int]]) -> Least:
-    """The least of what one limit is on.
+    """The lowest use of the resource that one limit applies to.
 
     Args:
-        meters: of all numbers of parts that are tried, the fewest first.
-        key: of the limit, one of the meters'.
-        sets: from `smallest_sets`.
+        meters: one meter per number of micro-batches, in ascending order.
+        key: name of the limit.
+        sets: candidates from `smallest_sets`.
     """
-    found = (Least(meter.uses(chosen)[key], chosen, meter) for meter in meters for chosen in sets)
-    return min(found, key=lambda least: least.value)
+    uses = (Least(meter.uses(chosen)[key], chosen, meter) for meter in meters for chosen in sets)
+    return min(uses, key=lambda least: least.value)
 
 
 def impossible(meters: Sequence[Meter], sets: Sequence[frozenset[int]], *, most_parts: int) -> UsageError:
-    """What to say when nothing fits: the smallest budget that something fits.
+    """The error if nothing fits; it names the smallest budget that works.
 
     Args:
-        meters: of all numbers of parts that are tried, the fewest first.
-        sets: from `smallest_sets`.
-        most_parts: into how many parts a batch can be cut.
+        meters: one meter per number of micro-batches, in ascending order.
+        sets: candidates from `smallest_sets`.
+        most_parts: maximum number of micro-batches that a batch can be split into.
     """
     limits = meters[0].limits
     parts: list[str] = []
     leasts = {key: least_use(meters, key, sets) for key in limits}
     for key, least in leasts.items():
         if least.value > limits[key]:
-            wanted, found = limit_text(key, limits[key]), limit_text(key, _up(least.value))
+            limit, minimum = limit_text(key, limits[key]), limit_text(key, _up(least.value))
             at = f", {least.meter.part} at a time" if least.meter.parts > 1 else ""
-            parts.append(f"`{key}` {wanted}: the least is {found}, with {least.meter.names(least.chosen)}{at}")
+            parts.append(f"`{key}` {limit}: the minimum is {minimum}, with {least.meter.names(least.chosen)}{at}")
     if len(limits) > 1 and len({(least.chosen, least.meter.parts) for least in leasts.values()}) > 1:
         meter, chosen = min(
             ((meter, chosen) for meter in meters for chosen in sets),
             key=lambda pair: max(value / limits[key] for key, value in pair[0].uses(pair[1]).items()),
         )
         enough = {key: _up(max(limits[key], value)) for key, value in meter.uses(chosen).items()}
-        parts.append(f"what would do for all together is {_all(enough)}, with {meter.names(chosen)}")
+        parts.append(f"limits that work together are {_all(enough)}, with {meter.names(chosen)}")
     memory = set(MEMORY_LIMITS) & limits.keys()
-    how = f" at batch size {meters[0].batch_size}" if memory else ""
+    at = f" at batch size {meters[0].batch_size}" if memory else ""
     other = ", or lower `batch_size`"
     if meters[-1].parts < most_parts:
-        other = ", or cut batches into parts with `max_accumulate`"
+        other = ", or split batches into micro-batches with `max_accumulate`"
     return UsageError(
-        f"no selection fits the budget{how}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if how else ".")
+        f"no selection fits the budget{at}. {'; '.join(parts)}. Raise the limit" + (f"{other}." if at else ".")
     )
 
 
 def _up(value: float) -> float:
-    """Rounded up to three digits, so that what is read off a message is enough."""
+    """Round up to three digits, so that the number in a message is sufficient."""
     if value <= 0:
         return 0.0
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)

@@ -1,4 +1,4 @@
-"""Rankings: in which order each strategy wants layers, and how many of them."""
+"""Rankings: the order in which each strategy prefers layers, and how many it selects."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numbers import Real
 from .. import seeds
 from ..errors import UsageError
 from ..scoring.record import Scores
-from .auto import wanted
+from .auto import preferred_layers
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a strategy wants.
+    """The preferences of a strategy.
 
     Attributes:
-        order: indices of the layers that may be selected, the most wanted first.
-        count: how many are selected; None: all of ``order``.
-        why: the reason, in words.
-        values: each layer's score, where the strategy has scores; the best selection is that of the highest sum.
-        errors: their standard errors.
+        order: indices of the layers that may be selected, in order of preference.
+        count: number of layers to select; None: all of ``order``.
+        why: the reason, as text.
+        values: each layer's score, if the strategy has scores; the best selection has the highest sum.
+        errors: standard errors of the scores.
     """
 
     order: list[int]
@@ -33,7 +33,7 @@ class Ranking:
 
     @property
     def chosen(self) -> list[int]:
-        """What is selected where nothing limits it."""
+        """The layers that are selected without a budget."""
         return self.order[: self.count]
 
 
@@ -46,7 +46,7 @@ def _by_size(scores: Scores) -> list[tuple[float, float]]:
 
 
 def _by_b1(scores: Scores) -> list[tuple[float, float]]:
-    # b1_hat = b1 / (points * D), so the error of b1 is that of b1_hat times the same.
+    # b1_hat = b1 / (points * D), so the error of b1 is that of b1_hat times points * D.
     factor = [scores.points * layer.activation_size for layer in scores.layers]
     return [(layer.b1_mean, layer.stderr * by) for layer, by in zip(scores.layers, factor, strict=True)]
 
@@ -60,25 +60,25 @@ _SCORED: dict[str, tuple[Callable[[Scores], list[tuple[float, float]]], str]] = 
 WITHOUT_RHO = ("head", "norm-bias", "all")
 
 
-DEFAULT_RHO = 0.1  # of strategies that have one, but for auto
+DEFAULT_RHO = 0.1  # for strategies that use rho, except auto
 
 
 def rank(scores: Scores, strategy: str, pool: list[int], rho: float | None, seed: int) -> Ranking:
-    """What a strategy wants of the layers in ``pool``.
+    """Rank the layers in ``pool`` by a strategy.
 
     Args:
-        scores: of all layers.
+        scores: scores of all layers.
         strategy: one of vocabulary.STRATEGIES.
         pool: indices of the layers that may be selected, in model order.
-        rho: strategies that have one select max(1, floor(rho L)) layers; None: DEFAULT_RHO, and for auto no cap.
-        seed: of the random strategy.
+        rho: strategies that use it select max(1, floor(rho L)) layers; None: DEFAULT_RHO, and for auto no cap.
+        seed: seed of the random strategy.
 
     Raises:
-        UsageError: the strategy finds nothing in this model.
+        UsageError: the strategy finds no layer to select in this model.
     """
     layers = len(scores.layers)
     if strategy == "auto":
-        return Ranking(*wanted(scores, pool, rho))
+        return Ranking(*preferred_layers(scores, pool, rho))
     count = top_count(layers, rho)
     if strategy in _SCORED:
         score, reason = _SCORED[strategy]
@@ -114,45 +114,45 @@ def top_count(layers: int, rho: float | None) -> int:
 
 
 def by_values(scores: Scores, strategy: str, pool: list[int], count: int, values: Mapping[str, float]) -> Ranking:
-    """Layers by numbers from elsewhere, such as Fisher information.
+    """Rank layers by given numbers, such as Fisher information.
 
     Raises:
-        UsageError: a layer has none, or one that is negative or not finite.
+        UsageError: a layer has no number, or one that is negative or not finite.
     """
     for i in pool:
         value = values.get(scores.layers[i].name)
         if not isinstance(value, Real) or not (math.isfinite(value) and value >= 0):
             raise UsageError(
-                f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, "
-                f"found {value!r}."
+                f"layer {scores.layers[i].name!r} needs a number of at least 0 to be ranked by {strategy}, found "
+                f"{value!r}."
             )
     numbers = {i: float(values[scores.layers[i].name]) for i in pool}
     order = sorted(pool, key=lambda i: -numbers[i])
-    some = f"{min(count, len(pool))} of {len(scores.layers)} layers"
-    return Ranking(order, count, f"{some} with the highest {strategy}", numbers)
+    selected = f"{min(count, len(pool))} of {len(scores.layers)} layers"
+    return Ranking(order, count, f"{selected} with the highest {strategy}", numbers)
 
 
 def by_name(chosen: list[int], patterns: str) -> Ranking:
-    """Layers that the user named."""
+    """A ranking of the layers that the user named."""
     return Ranking(chosen, None, f"named by {patterns}")
 
 
 def _head(scores: Scores, pool: list[int]) -> Ranking:
-    at = [i for i, layer in enumerate(scores.layers) if layer.name == scores.head]
-    if at and at[0] not in pool:
+    heads = [i for i, layer in enumerate(scores.layers) if layer.name == scores.head]
+    if heads and heads[0] not in pool:
         raise UsageError("the strategy head selects the head, and head='never' leaves it out: nothing to select.")
-    if not at:
+    if not heads:
         raise UsageError(
             "the model has no head (a Gemm, MatMul, Conv or ConvTranspose with parameters); choose another strategy."
         )
-    return Ranking(at, None, "the head alone")
+    return Ranking(heads, None, "the head alone")
 
 
 def _norms(scores: Scores, pool: list[int]) -> Ranking:
     norms = [i for i in reversed(pool) if scores.layers[i].is_norm]
     if not norms:
         raise UsageError(
-            "the model has no normalisation layers (they were folded into the convolutions on export?), so "
-            "norm-bias selects nothing. Export with normalisations kept, or choose another strategy."
+            "the model has no normalisation layers (were they folded into the convolutions on export?), so norm-bias "
+            "selects nothing. Export with normalisations kept, or choose another strategy."
         )
     return Ranking(norms, None, "scales and biases of all normalisations")

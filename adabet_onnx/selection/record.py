@@ -1,31 +1,31 @@
-"""The selection file: which layers are trained, why, and how firm that is.
+"""The selection file: which layers are trained, why, and how reliable the choice is.
 
 ``selection.json``: format "adabet-onnx/selection", version 1, with
     model_sha256    the model it was made for
     strategy        adabet, size, b1, random, last, first, head, norm-bias, all or layers
-    rho             fraction asked for (null for explicit layers, head, norm-bias and all)
-    seed            of the random strategy
-    head            auto, always, pool or never, as asked for
+    rho             requested fraction of layers (null for explicit layers, head, norm-bias and all)
+    seed            seed of the random strategy
+    head            requested head rule: auto, always, pool or never
     layers          names of the selected layers, in model order
     parameters      names of the initializers to train
-    channel_rho     fraction of output channels asked for in each layer (null: all)
-    channels        of the layers that are not trained whole, the output channels that are: an object from layer name to
-                    ascending numbers, from 0 on; null or absent: all layers are trained whole
-    scored          each chosen layer's score under the strategy, where it has one
+    channel_rho     requested fraction of output channels in each layer (null: all)
+    channels        for layers that are only partly trained, the output channels that are trained: an object from layer
+                    name to ascending numbers, counting from 0; null or absent: all layers are trained completely
+    scored          each chosen layer's score under the strategy, if it has one
     firmness        null, or: last (name of the last layer chosen by score), next (the first left out), margin
                     (difference of their scores), margin_stderr (in its standard errors; null if unknown), ties
                     (layers with the same score as the last one, chosen or not)
-    why             one sentence
+    why             the reason, in one sentence
     size_tau        Kendall's tau between the scores and 1 / activation size over all layers (null if undefined)
     estimator       how the scores were estimated (null: selected without scores)
-    preprocessing   how data becomes model input (see data/preprocess.py); null if unknown
+    preprocessing   how data is converted to model input (see data/preprocess.py); null if unknown
     classes         class names, or null
     inputs          values that inputs were bound to for the scores, by name (see model/bindings.py), or null; absent in
                     older files
-    left_out        layers that might have been selected but cannot be trained, and why (an object; absent: none)
-    budget          null, or what the selection takes of a budget: batch_size, backend, memory_bytes, memory_share,
-                    step_time, update_bytes (all predicted), limits (an object), given_up (layers), score_share (null
-                    without scores), gap, tried, accumulate (1 in older files); see `budget.Spent`
+    left_out        layers that could have been selected but cannot be trained, and why (an object; absent: none)
+    budget          null, or the use of the budget: batch_size, backend, memory_bytes, memory_share, step_time,
+                    update_bytes (all predicted), limits (an object), given_up (layers), score_share (null without
+                    scores), gap, tried, accumulate (1 if absent, in older files); see `budget.BudgetUse`
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ..frames import frame
 from ..options import typed
 from ..records import Entries, read_record, write_json
 from ..showing import clipped, counted, html_table, named, one_line
-from .budget import Budget, Spent
+from .budget import Budget, BudgetUse
 
 FORMAT, VERSION = "adabet-onnx/selection", 1
 _MADE_BY = "`select`"
@@ -58,7 +58,7 @@ class Firmness:
     ties: list[str]
 
     def sentence(self) -> str:
-        """The same in words."""
+        """The distance as a sentence."""
         if len(self.ties) > 1:
             return f"{self.last} and {len(self.ties) - 1} more have the same score: the cut is a tie"
         if self.margin_stderr is None:
@@ -75,24 +75,24 @@ class Selection:
     """The layers to train.
 
     Attributes:
-        model_sha256: of the model it was made for.
-        strategy: how they were chosen: a strategy's name, or ``layers``.
+        model_sha256: SHA-256 of the model it was made for.
+        strategy: how the layers were chosen: a strategy's name, or ``layers``.
         layers: their names, in model order.
         parameters: names of the initializers to train.
-        rho: the fraction asked for; None for named layers, head, norm-bias and all.
-        seed: of the random strategy.
-        head: auto, always, pool or never, as asked for.
-        scored: each chosen layer's score under the strategy, where it has one.
+        rho: the requested fraction of layers; None for named layers, head, norm-bias and all.
+        seed: seed of the random strategy.
+        head: the requested head rule: auto, always, pool or never.
+        scored: each chosen layer's score under the strategy, if it has one.
         firmness: how far the last chosen layer is from the first that was left out, or None.
-        why: one sentence.
+        why: the reason, in one sentence.
         size_tau: Kendall's tau between the scores and 1 / activation size over all layers; None if undefined.
         estimator: how the scores were estimated; None: selected without scores.
-        preprocessing: how data becomes model input, as JSON values; None if unknown.
+        preprocessing: how data is converted to model input, as JSON values; None if unknown.
         classes: class names, or None.
-        budget: what the selection takes of a budget, or None.
-        left_out: layers that might have been selected but cannot be trained, and why.
-        channel_rho: the fraction of output channels asked for in each layer; None: all.
-        channels: of the layers that are not trained whole, the output channels that are; None: all are trained whole.
+        budget: the use of the budget, or None.
+        left_out: layers that could have been selected but cannot be trained, and why.
+        channel_rho: the requested fraction of output channels in each layer; None: all.
+        channels: the trained output channels of layers that are only partly trained; None: all are trained completely.
         inputs: values that inputs were bound to for the scores, by name, or None.
 
     Example:
@@ -115,14 +115,14 @@ class Selection:
     estimator: dict[str, Any] | None = None
     preprocessing: dict[str, Any] | None = None
     classes: list[str] | None = None
-    budget: Spent | None = None
+    budget: BudgetUse | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     channel_rho: float | None = None
     channels: dict[str, tuple[int, ...]] | None = None
     inputs: dict[str, Any] | None = None
 
     def parts_of(self, batch_size: int) -> int:
-        """Into how many equal parts a batch is cut to keep to the budget; 1 without one, or where it fits whole."""
+        """The number of equal micro-batches that keeps a batch within the budget; 1 without one or if it fits."""
         if self.budget is None or self.budget.accumulate == 1:
             return 1
         parts = (n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= self.budget.part)
@@ -134,21 +134,21 @@ class Selection:
 
     @typed
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(path, self.to_json())
 
     def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each selected layer: its name, its score, and the channels that are trained (None: all).
+        """A row for each selected layer: its name, its score, and the trained channels (None: all).
 
         Args:
-            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+            library: ``"pandas"`` or ``"polars"``; None: pandas if it is installed, else polars.
 
         Returns:
             A DataFrame of that library, with the columns name, scored and channels.
 
         Raises:
-            UsageError: another library is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: ``library`` is neither.
+            RuntimeMissingError: the requested library, or both, are not installed.
         """
         rows = [
             {"name": name, "scored": self._score(name), "channels": None if part is None else list(part)}
@@ -179,7 +179,7 @@ class Selection:
 
 
 def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
-    """Read a selection file; a selection itself is given back as it is.
+    """Read a selection file; a `Selection` is returned unchanged.
 
     Args:
         source: path of a selection.json, or a Selection.
@@ -188,8 +188,8 @@ def load_selection(source: Selection | str | os.PathLike[str]) -> Selection:
         The selection.
 
     Raises:
-        UsageError: it is neither a selection nor a path.
-        RecordError: the file is none, or is damaged.
+        UsageError: the source is neither a selection nor a path.
+        RecordError: the file is not a selection file or is damaged.
 
     Example:
         >>> from adabet_onnx import load_selection, select
@@ -212,19 +212,8 @@ def selection_from_json(value: Any, where: str) -> Selection:
     Raises:
         RecordError: an entry is missing or of the wrong type.
     """
-
     record = Entries(value, where, _MADE_BY)
     nothing = type(None)
-    firmness = None
-    if record.take_if_there("firmness", None, dict, nothing) is not None:
-        inner = record.inside("firmness")
-        firmness = Firmness(
-            last=inner.take("last", str),
-            next=inner.take("next", str),
-            margin=inner.take("margin", float),
-            margin_stderr=inner.take("margin_stderr", float, nothing),
-            ties=list(inner.names("ties")),
-        )
     preprocessing = record.take_if_there("preprocessing", None, dict, nothing)
     if preprocessing is not None:
         preprocessing_from_json(preprocessing, where)
@@ -236,15 +225,9 @@ def selection_from_json(value: Any, where: str) -> Selection:
     left_out = record.take_if_there("left_out", {}, dict)
     for name in left_out:
         record.inside("left_out").take(name, str)
-    channels = None
-    if record.take_if_there("channels", None, dict, nothing) is not None:
-        channels = _channels(record)
     channel_rho = record.take_if_there("channel_rho", None, float, nothing)
     if channel_rho is not None and not 0 < channel_rho <= 1:
         raise record.damaged(f"'channel_rho' must be above 0 and at most 1, found {channel_rho}")
-    spent = None
-    if record.take_if_there("budget", None, dict, nothing) is not None:
-        spent = _spent(record.inside("budget"))
     return Selection(
         model_sha256=record.take("model_sha256", str),
         strategy=record.take("strategy", str),
@@ -254,40 +237,59 @@ def selection_from_json(value: Any, where: str) -> Selection:
         seed=record.take_if_there("seed", 0, int),
         head=record.take_if_there("head", "auto", str),
         scored=scored,
-        firmness=firmness,
+        firmness=_firmness(record),
         why=record.take_if_there("why", "", str),
         size_tau=record.take_if_there("size_tau", None, float, nothing),
         estimator=record.take_if_there("estimator", None, dict, nothing),
         preprocessing=preprocessing,
         classes=None if classes is None else list(record.names("classes")),
-        budget=spent,
+        budget=_budget_use(record),
         left_out=left_out,
         channel_rho=channel_rho,
-        channels=channels,
+        channels=_channels(record),
         inputs=record.take_if_there("inputs", None, dict, nothing),
     )
 
 
-def _channels(record: Entries) -> dict[str, tuple[int, ...]]:
-    """Channels by layer, each in ascending order."""
+def _firmness(record: Entries) -> Firmness | None:
+    nothing = type(None)
+    if record.take_if_there("firmness", None, dict, nothing) is None:
+        return None
+    inner = record.inside("firmness")
+    return Firmness(
+        last=inner.take("last", str),
+        next=inner.take("next", str),
+        margin=inner.take("margin", float),
+        margin_stderr=inner.take("margin_stderr", float, nothing),
+        ties=list(inner.names("ties")),
+    )
+
+
+def _channels(record: Entries) -> dict[str, tuple[int, ...]] | None:
+    """Channels by layer, in ascending order; None if all are trained."""
+    if record.take_if_there("channels", None, dict, type(None)) is None:
+        return None
     layers, inner = record.names("layers"), record.inside("channels")
-    found = {}
+    channels = {}
     for name in record.take("channels", dict):
         indices = tuple(inner.take_list(name, int))
         if name not in layers:
             raise record.damaged(f"'channels' has a layer {name!r} that is not among its 'layers'")
         if not indices or indices[0] < 0 or any(b <= a for a, b in itertools.pairwise(indices)):
             raise inner.damaged(f"{name!r} must be whole numbers from 0 on, at least one, ascending and each once")
-        found[name] = indices
-    return found
+        channels[name] = indices
+    return channels
 
 
-def _spent(record: Entries) -> Spent:
+def _budget_use(selection: Entries) -> BudgetUse | None:
+    if selection.take_if_there("budget", None, dict, type(None)) is None:
+        return None
+    record = selection.inside("budget")
     limits = record.take("limits", dict)
     unknown = [name for name in limits if name not in Budget.__dataclass_fields__]
     if unknown:
         raise record.damaged(f"{unknown[0]!r} is no limit")
-    spent = Spent(
+    use = BudgetUse(
         batch_size=record.take("batch_size", int),
         backend=record.take("backend", str),
         memory_bytes=record.take("memory_bytes", int),
@@ -301,6 +303,6 @@ def _spent(record: Entries) -> Spent:
         tried=record.take("tried", int),
         accumulate=record.take_if_there("accumulate", 1, int),
     )
-    if spent.accumulate < 1 or spent.batch_size < spent.accumulate:
-        raise record.damaged(f"a batch of {spent.batch_size} cannot be cut into {spent.accumulate} parts")
-    return spent
+    if use.accumulate < 1 or use.batch_size < use.accumulate:
+        raise record.damaged(f"a batch of {use.batch_size} cannot be split into {use.accumulate} micro-batches")
+    return use

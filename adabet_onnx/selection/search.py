@@ -1,12 +1,12 @@
-"""The best-scoring set of layers that fits, where only a whole set can be asked whether it fits.
+"""Find the best-scoring set of layers that fits a budget, where only whole sets can be tested.
 
-What a set of layers costs is not the sum of what its layers cost: the earliest one decides how far the backward pass
-goes, and memory is a maximum over time. So a set is only ever asked as a whole, which takes a prediction from its
-training graphs, and is slow. An answer (`Answer`) says more than yes or no: where the step takes too much, no set that
-holds this one fits either; where the frozen pass takes too much, no set that this one holds does, for they freeze more.
-So a refusal is a linear constraint (not all of these layers together; at least one of those earlier layers), or leaves
-out one set alone, and the search is a small integer program, solved again with every refusal learnt: its optimum is
-never below the best set's score, and once it fits, it is the best set.
+The cost of a set of layers is not the sum of the costs of its layers: the earliest one decides how far the backward
+pass goes, and memory is a maximum over time. So sets are only tested as a whole, which takes a prediction from their
+training graphs and is slow. An answer (`Answer`) says more than yes or no: if the step takes too much, no superset fits
+either; if the frozen pass takes too much, no subset fits, because subsets freeze more. A rejected set is therefore a
+linear constraint (not all of these layers together; or at least one of those earlier layers), or excludes only itself.
+The search is a small integer program that is solved again after every rejection: its optimum is never below the best
+set's score, and once the optimum fits, it is the best set.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Answer:
-    """Whether a set of layers fits, and what that says of others.
+    """Whether a set of layers fits, and what that implies for other sets.
 
     Attributes:
-        fits: whether it does.
-        larger: whether it or one that holds it could.
-        smaller: whether it or one that it holds could.
+        fits: whether the set fits.
+        larger: whether the set or a superset could fit.
+        smaller: whether the set or a subset could fit.
     """
 
     fits: bool
@@ -35,17 +35,17 @@ class Answer:
 Ask = Callable[[frozenset[int]], Answer]
 Dearer = Callable[[int, int], bool]
 _MOST_NODES = 300_000
-_SAME = 1e-9  # scores this close (relative to the best) are the same
+_SAME = 1e-9  # relative difference up to which scores are considered equal
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The outcome of a search.
 
     Attributes:
-        chosen: the best set found, the required layers included; None if none fits.
+        chosen: the best set found, including the required layers; None if none fits.
         value: the sum of its scores.
-        bound: no set that fits has a higher sum.
+        bound: upper bound of the sum for any set that fits.
     """
 
     chosen: frozenset[int] | None
@@ -54,7 +54,7 @@ class Found:
 
     @property
     def gap(self) -> float:
-        """By which share of the bound the set could be below the best one; 0 for an exact answer."""
+        """How far the set could be below the best one, as a share of the bound; 0 for an exact result."""
         return max(0.0, 1 - self.value / self.bound) if self.bound > 0 else 0.0
 
 
@@ -67,34 +67,34 @@ def best_set(
     weights: dict[int, int] | None = None,
     capacity: int | None = None,
     tries: int = 150,
-) -> Found:
+) -> SearchResult:
     """Find the set with the highest sum of scores that fits.
 
     Args:
         values: the candidates and their scores, none negative.
-        ask: whether a set (of candidates and the required) fits.
-        count: how many candidates at most; None: any number.
-        required: what is in every set and is not counted (nor has a score), unless it is a candidate as well.
-        weights: what each layer adds for certain to something limited, the required ones included.
+        ask: tests whether a set (of candidates and required layers) fits.
+        count: maximum number of candidates; None: any number.
+        required: layers in every set; they are not counted and have no score, unless they are candidates as well.
+        weights: the exact contribution of each layer, including required ones, to a limited resource.
         capacity: the limit of the sum of weights.
-        tries: how many sets may be asked.
+        tries: maximum number of sets to test.
 
     Returns:
-        The best set; exact unless ``tries`` ran out, and then with a bound.
+        The best set; exact unless ``tries`` ran out, in which case there is a bound.
     """
     room = None if capacity is None or weights is None else capacity - sum(weights[i] for i in required)
     if room is not None and room < 0:
-        return Found(None, 0.0, 0.0)
+        return SearchResult(None, 0.0, 0.0)
     search = _Search(values, ask, count, required, weights, room, tries)
     best, bound = search.run()
     best = search.filled(best or frozenset())
     if not search.ask(best).fits or not best | required:
-        return Found(None, 0.0, 0.0)
-    return Found(best | required, search.value(best), bound)
+        return SearchResult(None, 0.0, 0.0)
+    return SearchResult(best | required, search.value(best), bound)
 
 
 class _Search:
-    """What has been asked, and what was learnt from it. See `best_set` for the arguments."""
+    """The state of a search: sets that were tested and the resulting constraints. See `best_set` for the arguments."""
 
     def __init__(
         self,
@@ -110,10 +110,10 @@ class _Search:
         self._weights, self._room, self._tries = weights, room, tries
         self._order = sorted(values, key=lambda i: -values[i])
         self._known: dict[frozenset[int], Answer] = {}
-        self._learnt = _Learnt()
+        self._constraints = _Constraints()
 
     def ask(self, layers: frozenset[int]) -> Answer:
-        """Of these and the required ones."""
+        """Test these layers together with the required ones."""
         if layers not in self._known:
             whole = layers | self._required
             self._known[layers] = self._ask(whole) if whole else Answer(fits=False, larger=True, smaller=False)
@@ -124,12 +124,12 @@ class _Search:
         return sum(self._values[i] for i in layers)
 
     def run(self) -> tuple[frozenset[int] | None, float]:
-        """The best set found (None if there is none but the required ones), and a bound of what there may be."""
+        """Search: the best set found (None if there is none apart from the required layers), and an upper bound."""
         best: frozenset[int] | None = None
         program = _Program(self._values, self._count, self._weights, self._room)
         proposals: set[frozenset[int]] = set()
         while True:
-            proposed, bound = program.solve(self._learnt)
+            proposed, bound = program.solve(self._constraints)
             if proposed is None:
                 return best, bound if best is None else self.value(best)
             if best is not None and bound <= self.value(best) * (1 + _SAME):
@@ -142,7 +142,7 @@ class _Search:
             reaching = self._learn(proposed)
             if reaching is not None:
                 return reaching, bound
-            if best is None:  # something to fall back on when tries run out, and to know early when a bound is reached
+            if best is None:  # a fallback if tries run out, and a way to notice early that the bound is reached
                 best = self._greedy()
 
     @property
@@ -150,25 +150,27 @@ class _Search:
         return self._tries - len(self._known)
 
     def _learn(self, proposed: frozenset[int]) -> frozenset[int] | None:
-        """Learn from a refusal. If layers without a score make the set fit: the set with them."""
+        """Add a constraint after a rejection. If layers without a score make the set fit, return the set with them."""
         answer = self.ask(proposed)
         if not answer.larger:
-            self._learnt.refused.append(_smallest_prefix(sorted(proposed), lambda layers: self.ask(layers).larger))
+            self._constraints.rejected.append(
+                _smallest_prefix(sorted(proposed), lambda layers: self.ask(layers).larger)
+            )
             return None
         if not answer.smaller:
-            wanted = self._values.keys() - self._widest(proposed)
-            free = sorted((i for i in wanted if self._values[i] <= 0), reverse=True)
+            needed = self._values.keys() - self._widest(proposed)
+            free = sorted((i for i in needed if self._values[i] <= 0), reverse=True)
             if not free:
-                self._learnt.needed.append(frozenset(wanted))
+                self._constraints.needed.append(frozenset(needed))
                 return None
             for layer in free if self._count is None or len(proposed) < self._count else ():
                 if self._left > 0 and not self._too_heavy(proposed | {layer}) and self.ask(proposed | {layer}).fits:
                     return proposed | {layer}
-        self._learnt.banned.add(proposed)
+        self._constraints.banned.add(proposed)
         return None
 
     def _widest(self, layers: frozenset[int]) -> frozenset[int]:
-        """Of a set that freezes too much: with as many of the later layers as still leave too much frozen."""
+        """Extend a set that freezes too much by as many of the last layers as still leave too much frozen."""
         order = sorted(self._values, reverse=True)
         low, high = 0, len(order) + 1
         while high - low > 1:
@@ -178,13 +180,13 @@ class _Search:
         return layers.union(order[:low])
 
     def _greedy(self) -> frozenset[int] | None:
-        """Go through the ranking and keep what fits, or may once earlier layers have come; else one that fits alone."""
+        """Go through the ranking and keep layers that fit, or may fit with earlier ones; else one that fits alone."""
         chosen, best = frozenset[int](), None
         for layer in self._order:
             if self._left <= 0 or (self._count is not None and len(chosen) >= self._count):
                 break
             more = chosen | {layer}
-            if self._too_heavy(more) or any(layers <= more for layers in self._learnt.refused):
+            if self._too_heavy(more) or any(layers <= more for layers in self._constraints.rejected):
                 continue
             answer = self.ask(more)
             if answer.fits:
@@ -192,9 +194,9 @@ class _Search:
             if answer.fits or (answer.larger and not answer.smaller):
                 chosen = more
             elif not answer.larger:
-                self._learnt.refused.append(more)
+                self._constraints.rejected.append(more)
         alone = (frozenset({layer}) for layer in self._order) if best is None else ()
-        return best or next((some for some in alone if self._left > 0 and self._fits_alone(some)), None)
+        return best or next((layers for layers in alone if self._left > 0 and self._fits_alone(layers)), None)
 
     def _fits_alone(self, layers: frozenset[int]) -> bool:
         return not self._too_heavy(layers) and self.ask(layers).fits
@@ -205,7 +207,7 @@ class _Search:
         return sum(self._weights[i] for i in layers) > self._room
 
     def filled(self, best: frozenset[int]) -> frozenset[int]:
-        """With layers without a score, which come last, but come."""
+        """Add layers without a score, as far as they fit."""
         for layer in self._order:
             more = best | {layer}
             if self._values[layer] <= 0 and (self._count is None or len(best) < self._count) and self._left > 0:
@@ -222,41 +224,41 @@ def longest(
     more: int = 20,
     dearer: Dearer = lambda layer, other: False,
 ) -> frozenset[int] | None:
-    """The longest beginning of a list that fits, and those of the rest that fit on top.
+    """The longest prefix of a list that fits, and those of the remaining layers that fit in addition.
 
     Args:
-        order: candidates, the most wanted first.
-        ask: whether a set fits.
-        required: what is in every set, and not counted.
-        count: how many candidates at most; None: any number.
-        more: how many of the rest are tried.
-        dearer: whether a layer is known to take at least what another takes, on top of layers that all come later in
-            the model. Where the other did not fit, it is not asked.
+        order: candidates in order of preference.
+        ask: tests whether a set fits.
+        required: layers in every set, not counted.
+        count: maximum number of candidates; None: any number.
+        more: how many of the remaining layers are tried.
+        dearer: whether a layer is known to cost at least as much as another, in addition to layers that all come later
+            in the model. If the other did not fit, the layer is not tested.
 
     Returns:
-        The set, the required included; None if nothing fits.
+        The set, including the required layers; None if nothing fits.
     """
     most = len(order) if count is None else min(count, len(order))
 
-    def beginning(length: int) -> Answer:
+    def prefix(length: int) -> Answer:
         return ask(frozenset(order[:length]) | required)
 
-    if beginning(most).fits:
+    if prefix(most).fits:
         return frozenset(order[:most]) | required
-    length = _longest_beginning(beginning, most)
+    length = _longest_prefix(prefix, most)
     chosen = frozenset(order[:length])
-    refused = [] if beginning(length + 1).larger else [order[length]]  # on top of what is chosen
+    rejected = [] if prefix(length + 1).larger else [order[length]]  # in addition to the chosen layers
     for layer in order[length + 1 : length + 1 + more]:
         if len(chosen) == most:
             break
         first = min(chosen | required, default=layer + 1) > layer
-        if first and any(dearer(layer, other) for other in refused):
+        if first and any(dearer(layer, other) for other in rejected):
             continue
         answer = ask(chosen | {layer} | required)
         if answer.fits:
             chosen |= {layer}
         elif not answer.larger:
-            refused.append(layer)
+            rejected.append(layer)
     if chosen:
         return chosen | required
     if required and ask(required).fits:
@@ -264,38 +266,38 @@ def longest(
     return _one(order, ask, required) if most else None
 
 
-def _longest_beginning(beginning: Callable[[int], Answer], most: int) -> int:
-    """How many of a list fit, the first ones. All of them do not."""
-    low, high = 0, most if not beginning(most).larger else most + 1  # `high` and all that are longer do not fit
+def _longest_prefix(prefix: Callable[[int], Answer], most: int) -> int:
+    """The length of the longest prefix that fits. The whole list does not fit."""
+    low, high = 0, most if not prefix(most).larger else most + 1  # `high` and all longer prefixes do not fit
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if beginning(middle).larger else (low, middle)
-    while low > 0 and not beginning(low).fits:
-        low = low - 1 if beginning(low).smaller else 0
+        low, high = (middle, high) if prefix(middle).larger else (low, middle)
+    while low > 0 and not prefix(low).fits:
+        low = low - 1 if prefix(low).smaller else 0
     return low
 
 
 def _one(order: Sequence[int], ask: Ask, required: frozenset[int]) -> frozenset[int] | None:
-    """A layer that fits, with the required ones; the latest, where the frozen pass of later ones takes too much."""
+    """A layer that fits with the required ones: the latest one whose frozen pass does not take too much."""
     backwards = sorted(order, reverse=True)
 
-    def asked(at: int) -> Answer:
+    def answer(at: int) -> Answer:
         return ask(required | {backwards[at]})
 
     low, high = -1, len(backwards)
     while high - low > 1:  # up to `low` too much is frozen
         middle = (low + high) // 2
-        low, high = (low, middle) if asked(middle).smaller else (middle, high)
+        low, high = (low, middle) if answer(middle).smaller else (middle, high)
     for at in range(high, len(backwards)):
-        if asked(at).fits:
+        if answer(at).fits:
             return required | {backwards[at]}
-        if not asked(at).larger:
+        if not answer(at).larger:
             return None
     return None
 
 
 def _smallest_prefix(layers: Sequence[int], larger: Callable[[frozenset[int]], bool]) -> frozenset[int]:
-    """Of a set that no set fits which holds it, the shortest beginning (in the model's order) of which that is true."""
+    """The shortest prefix (in model order) of a set without a fitting superset that has no fitting superset either."""
     low, high = 0, len(layers)
     while high - low > 1:
         middle = (low + high) // 2
@@ -304,24 +306,24 @@ def _smallest_prefix(layers: Sequence[int], larger: Callable[[frozenset[int]], b
 
 
 @dataclass
-class _Learnt:
-    """What is known of sets that do not fit.
+class _Constraints:
+    """What is known about sets that do not fit.
 
     Attributes:
-        refused: no set fits that holds one of these.
-        needed: every set that fits has a layer of each of these.
-        banned: do not fit themselves.
+        rejected: no superset of any of these fits.
+        needed: every set that fits contains a layer of each of these.
+        banned: sets that do not fit.
     """
 
-    refused: list[frozenset[int]] = field(default_factory=list)
+    rejected: list[frozenset[int]] = field(default_factory=list)
     needed: list[frozenset[int]] = field(default_factory=list)
     banned: set[frozenset[int]] = field(default_factory=set)
 
 
 class _Program:
-    """The candidates' sets in falling order of their score, by branch and bound, those with something refused left out.
+    """Enumerates sets of candidates by descending score with branch and bound, without those that are excluded.
 
-    A solver of integer programs would do as well; scipy's writes to stdout on some of these, where results belong.
+    A general integer solver would work as well, but scipy's writes to stdout, which is reserved for results.
     """
 
     def __init__(
@@ -335,14 +337,14 @@ class _Program:
         self._ranked: dict[int, list[tuple[float, int]]] = {}
         self._bit = {layer: 1 << at for at, layer in enumerate(self._order)}
 
-    def solve(self, learnt: _Learnt) -> tuple[frozenset[int] | None, float]:
-        """The best set that may fit (None: only the empty one is left), and a bound of its score.
+    def solve(self, constraints: _Constraints) -> tuple[frozenset[int] | None, float]:
+        """The best set that may fit (None: only the empty set is left), and an upper bound of its score.
 
-        They differ only where the search is stopped for having taken too long.
+        The score is below the bound only if the search was stopped because it took too long.
         """
-        masks = [self._mask(layers) for layers in learnt.refused if layers <= self._bit.keys()]
-        needed = [self._mask(layers) for layers in learnt.needed]
-        banned = {self._mask(layers) for layers in learnt.banned}
+        masks = [self._mask(layers) for layers in constraints.rejected if layers <= self._bit.keys()]
+        needed = [self._mask(layers) for layers in constraints.needed]
+        banned = {self._mask(layers) for layers in constraints.banned}
         heap = [(-self._bound(0, 0.0, 0, self._room), 0, 0, 0.0, 0, self._room)]
         for _ in range(_MOST_NODES):
             if not heap:
@@ -357,8 +359,8 @@ class _Program:
             with_it, weight = chosen | 1 << at, self._weight[at]
             if weight <= room and not any(mask & with_it == mask for mask in masks if mask >> at & 1):
                 more, left = value + self._gain[at], room - weight
-                found = self._bound(at + 1, more, taken + 1, left)
-                heapq.heappush(heap, (-found, at + 1, with_it, more, taken + 1, left))
+                upper = self._bound(at + 1, more, taken + 1, left)
+                heapq.heappush(heap, (-upper, at + 1, with_it, more, taken + 1, left))
             if all(mask & chosen or mask >> at + 1 for mask in needed):
                 heapq.heappush(heap, (-self._bound(at + 1, value, taken, room), at + 1, chosen, value, taken, room))
         bound, _, chosen, *_ = heap[0]
@@ -368,7 +370,7 @@ class _Program:
         return sum(self._bit[i] for i in layers)
 
     def _bound(self, at: int, value: float, taken: int, room: float) -> float:
-        """No set that begins so scores higher: the best rest by number, or by weight with one layer taken in part."""
+        """Upper bound of the score with this prefix: the best rest by count, or by weight with one fractional layer."""
         by_number = value + sum(self._gain[at : at + self._count - taken])
         if room == math.inf:
             return by_number
@@ -381,7 +383,7 @@ class _Program:
         return min(by_number, by_weight)
 
     def _dense(self, at: int) -> list[tuple[float, int]]:
-        """(score, weight) of the candidates from here on, the most score for its weight first."""
+        """(score, weight) of the candidates from here on, by descending ratio of score to weight."""
         if at not in self._ranked:
             pairs = zip(self._gain[at:], self._weight[at:], strict=True)
             self._ranked[at] = sorted(pairs, key=lambda pair: -pair[0] / max(pair[1], 1e-9))

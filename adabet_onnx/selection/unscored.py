@@ -1,4 +1,4 @@
-"""What selects without scores: strategies that ask for nothing but a model's layers, and layers named one by one."""
+"""Selection without scores: by strategies that need only a model's layers, or by naming layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..pieces import path_of
 from ..scoring.record import LayerScore, Scores
 from ..trainability.preflight import untrainable_layers
 
-UNSCORED = ("head", "last", "first", "random", "norm-bias", "all")  # strategies that no score is needed for
+UNSCORED = ("head", "last", "first", "random", "norm-bias", "all")  # strategies that need no scores
 ESTIMATOR = "none"
 
 
@@ -22,28 +22,28 @@ def unscored(
     values: Mapping[str, float] | None = None,
     channel_rho: float | None = None,
 ) -> Scores:
-    """The layers of a model where nothing was measured: what `select` takes in place of scores.
+    """The layers of a model without any measurements, as a substitute for scores in `select`.
 
     Args:
         model: the opened model.
-        strategy: of `select`.
-        layers: patterns of layer names, in place of a strategy.
-        values: numbers of the caller's own, in place of a strategy's.
+        strategy: the strategy for `select`.
+        layers: patterns of layer names, instead of a strategy.
+        values: the caller's own numbers, instead of a strategy's.
         channel_rho: a fraction of output channels, which needs scores.
 
     Raises:
-        UsageError: what is asked for needs scores.
+        UsageError: the requested selection needs scores.
     """
     channels = channel_rho is not None and channel_rho < 1
     if channels or not (layers or values is not None or strategy in UNSCORED):
-        what = f"a channel rho of {channel_rho:g}" if channels else f"the strategy {strategy}"
+        subject = f"a channel rho of {channel_rho:g}" if channels else f"the strategy {strategy}"
         scoring = f"score({path_of(model.name)}, data{', scoring=Scoring(channels=True)' if channels else ''})"
         raise UsageError(
-            f"{what} needs scores, and {model.name} is a model that was not scored. Score it first (`{scoring}`) "
-            "and give the scores in its place, or choose what needs none: `layers`, or `strategy` "
+            f"{subject} needs scores, and {model.name} is a model that was not scored. Score it first (`{scoring}`) "
+            "and give the scores instead, or use what needs no scores: `layers`, or `strategy` "
             f"{', '.join(UNSCORED[:-1])} or {UNSCORED[-1]}."
         )
-    lost, head = untrainable_layers(model), model.head
+    untrainable, head = untrainable_layers(model), model.head
     return Scores(
         model_sha256=model.sha256,
         estimator=ESTIMATOR,
@@ -62,7 +62,7 @@ def unscored(
                 b1_hat=0.0,
                 stderr=0.0,
                 rank=0,
-                untrainable=lost.get(layer.name),
+                untrainable=untrainable.get(layer.name),
             )
             for layer in model.layers
         ),

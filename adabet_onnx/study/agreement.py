@@ -10,7 +10,7 @@ from ..kendall import kendall_tau
 
 
 def same_order(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's tau of two lists of scores; where it is undefined, 1 if both have one value only, else 0."""
+    """Kendall's tau of two lists of scores; if it is undefined, 1 if both lists are constant, else 0."""
     tau = kendall_tau(first, second)
     if tau is None:
         return 1.0 if len(set(first)) == len(set(second)) == 1 else 0.0
@@ -18,7 +18,7 @@ def same_order(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def top(scores: Sequence[float], count: int) -> frozenset[int]:
-    """Positions of the ``count`` highest scores, ties in order."""
+    """Positions of the ``count`` highest scores; ties are broken by position."""
     return frozenset(sorted(range(len(scores)), key=lambda i: -scores[i])[:count])
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRM = 0.9  # of the top layers are the same
+FIRM = 0.9  # least share of the top layers in common for a stable choice
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far rankings by one measure from groups of so many samples agree; the attributes are those of the file."""
+    """How far rankings by one measure, from groups of one size, agree; the attributes are the entries of the file."""
 
     measure: str
     samples: int

@@ -1,7 +1,7 @@
-"""Clusters in the embeddings of a layer's activations, to hold against its first Betti number.
+"""Clusters in embeddings of a layer's activations, to compare with its first Betti number.
 
-UMAP (L. McInnes et al., arXiv 1802.03426) puts the points in a plane by their distances, DBSCAN (M. Ester et al., KDD
-1996) counts clusters there. umap-learn is an optional extra: ``pip install 'adabet-onnx[embeddings]'``.
+UMAP (L. McInnes et al., arXiv 1802.03426) embeds the points in a plane by their distances, DBSCAN (M. Ester et al., KDD
+1996) counts the clusters there. umap-learn is an optional extra: ``pip install 'adabet-onnx[embeddings]'``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from ..errors import RuntimeMissingError
 from ..progress import Progress
 
-NEIGHBOURS = 15  # of UMAP, its default; fewer where there are fewer points
-RADIUS, LEAST = 0.5, 5  # of DBSCAN, in the plane; its defaults
+NEIGHBOURS = 15  # UMAP's default; fewer if there are fewer points
+RADIUS, LEAST = 0.5, 5  # DBSCAN's defaults
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Of a layer.
+    """The clusters of a layer.
 
     Attributes:
-        layer: its name.
-        clusters: how many DBSCAN finds.
-        noise: points in none.
+        layer: name of the layer.
+        clusters: number of clusters.
+        noise: points that belong to no cluster.
         b1: first Betti number of the same points.
     """
 
@@ -39,18 +39,18 @@ class Clusters:
 def clusters_of(
     layers: Mapping[str, tuple[np.ndarray, int]], *, seed: int = 0, progress: Progress | None = None
 ) -> Iterator[Clusters]:
-    """Clusters of each layer.
+    """Find the clusters of each layer.
 
     Args:
-        layers: by name, distances of its points (N, N), and their first Betti number.
-        seed: of UMAP.
-        progress: called with what is going on, steps done and steps in all.
+        layers: by name, the distances of the layer's points (N, N), and their first Betti number.
+        seed: random seed of UMAP.
+        progress: called with the current activity, the number of finished steps and the total.
 
     Raises:
         RuntimeMissingError: umap-learn is not installed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of umap's: no parallelism with a seed, no inverse with given distances
+        warnings.simplefilter("ignore")  # UMAP warns: no parallelism with a seed, no inverse with given distances
         try:
             from umap import UMAP
         except ImportError as error:
@@ -63,7 +63,7 @@ def clusters_of(
             if progress is not None:
                 progress("embedding", number, len(layers))
             neighbours = min(NEIGHBOURS, len(matrix) - 1)
-            # "random": the spectral start fails where points fall together.
+            # "random": spectral initialisation fails if points coincide.
             mapper = UMAP(n_neighbors=neighbours, metric="precomputed", init="random", random_state=seed, n_jobs=1)
-            found = DBSCAN(eps=RADIUS, min_samples=LEAST).fit(mapper.fit_transform(matrix)).labels_
-            yield Clusters(name, len(set(found.tolist()) - {-1}), int(np.count_nonzero(found == -1)), b1)
+            labels = DBSCAN(eps=RADIUS, min_samples=LEAST).fit(mapper.fit_transform(matrix)).labels_
+            yield Clusters(name, len(set(labels.tolist()) - {-1}), int(np.count_nonzero(labels == -1)), b1)

@@ -1,16 +1,17 @@
-"""Strategies compared on the user's model and data: the same epochs for all, each with its own best learning rate.
+"""Compare strategies on the user's model and data: all train for the same epochs, each with its own best learning rate.
 
 For each seed the model is scored anew. For each strategy (and rho) the learning rate is chosen on a validation split of
 the training data, with the first seed's selection, from a grid that grows where its best is at an edge (`rates`); then
 each seed trains on all training data, and is measured on the test data. Each distinct selection's step is measured in a
 fresh process, one at a time, after all trainings.
 
-Everything finished is in the folder, and is not done again: plan.json, scores/, runs/, costs/, and at the end
-results.json, results.csv. (artifacts/ and features/ are made again where they are missing.)
+Finished work is stored in the folder and is not repeated: plan.json, scores/, runs/, costs/, and at the end
+results.json, results.csv. (artifacts/ and features/ are recreated if they are missing.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -38,13 +39,16 @@ from ..sizes import size_text
 from ..trainability.choices import choose_backend
 from ..trainability.class_weights import resolved
 from ..training.evaluation import evaluate
-from ..training.learned import evaluated_at_chance
+from ..training.learning_check import evaluated_at_chance
 from ..training_runtime import need_runtime
 from . import runs
 from .drawing import draw_comparison
 from .measured import results_of
 from .plan import Plan, fingerprint, keep_plan
+from .ray_cluster import Cluster, connect
+from .ray_runner import ClusterRunner
 from .results import Result, Summary, ranked, save_results, summarise, ties_sentence
+from .runner import LocalRunner, Runner
 from .selections import select_all
 from .study import Study
 from .trainings import Trainings
@@ -55,17 +59,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
-        folder: where everything is.
+        folder: the folder with all files.
         results: one per strategy, rho and seed.
         summaries: one per strategy and rho.
-        test_samples: how many samples the accuracies are of.
-        before: accuracy of the model as it was (with its new head, where it got one).
+        test_samples: number of samples that the accuracies were measured on.
+        before: accuracy of the original model (with its new head, if it was given one).
         source_before: the same on the old domain, or None.
-        data: what the training data was taken for, in a line.
-        warnings: which strategies ended at chance, a sentence each.
+        data: how the training data was interpreted, in one line.
+        warnings: strategies that ended at chance level, one sentence each.
     """
 
     folder: Path
@@ -78,7 +82,7 @@ class Comparison:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """For programs: the attributes but ``folder``."""
+        """The attributes except ``folder``, as JSON values."""
         return {
             "data": self.data,
             "test_samples": self.test_samples,
@@ -90,7 +94,7 @@ class Comparison:
         }
 
     def to_dataframe(self, of: str = "results", library: str | None = None) -> Any:
-        """A row for each training; or for each strategy and rho, over its seeds.
+        """A data frame with a row for each training, or for each strategy and rho.
 
         Args:
             of: ``"results"``, whose columns are those of results.json, or ``"summaries"``.
@@ -100,8 +104,8 @@ class Comparison:
             A DataFrame of that library.
 
         Raises:
-            UsageError: another library, or something else than results and summaries, is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: ``of`` or ``library`` has another value.
+            RuntimeMissingError: the library is not installed.
         """
         if of not in ("results", "summaries"):
             raise UsageError(f"of must be 'results' or 'summaries', not {of!r}.")
@@ -110,16 +114,16 @@ class Comparison:
 
     @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw accuracy (without one, loss) against step memory and step time, a point a strategy.
+        """Plot accuracy (or loss, if there is none) against step memory and step time, one point per strategy.
 
         Args:
-            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+            path: also write the plot to this file: ``.png``, ``.svg`` or ``.pdf``.
 
         Returns:
-            The figure, which a notebook shows by itself.
+            The figure, which a notebook displays.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the file has another suffix.
             OutputError: the file cannot be written.
         """
         return finished(draw_comparison(self.summaries), path)
@@ -170,51 +174,74 @@ def compare(
     """Compare strategies.
 
     Args:
-        model: the trained model: opened, or what `open_model` takes.
+        model: the trained model, opened or anything that `open_model` accepts.
         data: labelled data with a test part, in any form that `Data` describes.
-        folder: where results go; a comparison that was interrupted there goes on.
-        plan: what to compare, and how; None: the defaults of `Plan`.
-        num_classes: first give the model a new head of so many outputs.
+        folder: where results are written; an interrupted comparison in it is continued.
+        plan: what to compare, and how; None for the defaults of `Plan`.
+        num_classes: first give the model a new head with this many outputs.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        old_domain: labelled data of the domain the model was trained on, with the same classes: how much of it is
-            forgotten.
-        progress: called with what is going on, steps done and steps in all.
+        old_domain: labelled data of the domain the model was trained on, with the same classes, to measure how much
+            of it is forgotten.
+        progress: called with the current activity, the number of finished steps and the total.
 
     Returns:
         The comparison.
 
     Raises:
-        UsageError: a folder begun with other options, or an old domain for a model with a new head.
+        UsageError: the folder holds a comparison with other options, or an old domain is given for a model with a new
+            head.
         DataError: there are no labels, or no test part.
-        AdabetError: see the functions this one calls.
+        AdabetError: see the functions that this one calls.
 
     Example:
         >>> from adabet_onnx import Plan, compare
         >>> plan = Plan(strategies=("head",), seeds=1, epochs=1, rates=(0.01,))
-        >>> found = compare("model.onnx", "new_domain.npz", "compared", plan)
-        >>> [str(summary.setting) for summary in found.summaries]
+        >>> comparison = compare("model.onnx", "new_domain.npz", "compared", plan)
+        >>> [str(summary.setting) for summary in comparison.summaries]
         ['head']
     """
-    study, task, old_data = _begin(
-        model, data, folder, plan or Plan(), num_classes=num_classes, preset=preset, old=old_domain, progress=progress
-    )
-    plan, held = study.plan, study.splits.for_evaluation
-    how: dict[str, Any] = {"preprocessing": study.used, "choices": plan.choices, "threads": plan.threads}
-    before = evaluate(study.model, held, **how)["accuracy"]
-    old = None if old_data is None else evaluate(study.model, old_data, **how)["accuracy"]
-    selections = select_all(study)
-    trainings = Trainings(study, task, selections)
-    rates = trainings.rates()
-    trainings.finish(rates)
-    results = results_of(study, selections, rates, trainings, old)
+    plan = plan or Plan()
+    with _cluster(plan) as cluster:
+        study, task, old_data = _begin(
+            model, data, folder, plan, num_classes=num_classes, preset=preset, old=old_domain, progress=progress
+        )
+        plan, held = study.plan, study.splits.for_evaluation
+        options: dict[str, Any] = {"preprocessing": study.used, "choices": plan.choices, "threads": plan.threads}
+        before = evaluate(study.model, held, **options)["accuracy"]
+        old = None if old_data is None else evaluate(study.model, old_data, **options)["accuracy"]
+        with _runner(cluster, study, task, old_data) as runner:
+            selections = select_all(study)
+            trainings = Trainings(study, runner, selections)
+            rates = trainings.rates()
+            trainings.finish(rates)
+            results = results_of(study, selections, rates, trainings, runner, old)
     save_results(study.folder, results)
     remove_folder(study.folder / ARTIFACTS)
     if not plan.keep_features:
         remove_folder(study.features)
     summaries = summarise(results, len(held))
     warnings = tuple(_at_chance(study, summaries))
-    taken = Feeder(study.model, study.used).taken(study.splits.train)
+    taken = Feeder(study.model, study.used).describe(study.splits.train)
     return Comparison(study.folder, results, summaries, len(held), before, old, taken, warnings)
+
+
+def _cluster(plan: Plan) -> contextlib.AbstractContextManager[Cluster | None]:
+    """The cluster of a plan: connected before anything long begins, so that a wrong address costs no time."""
+    return contextlib.nullcontext() if plan.ray is None else connect(plan.ray, plan.processes)
+
+
+@contextlib.contextmanager
+def _runner(cluster: Cluster | None, study: Study, task: runs.Task, old: Dataset | None) -> Iterator[Runner]:
+    """Where trainings run."""
+    runner: Runner = (
+        LocalRunner(task, study.plan.processes or 1)
+        if cluster is None
+        else ClusterRunner(cluster, task, study.splits, old)
+    )
+    try:
+        yield runner
+    finally:
+        runner.close()
 
 
 def _begin(
@@ -228,9 +255,9 @@ def _begin(
     old: Any,
     progress: Progress | None,
 ) -> tuple[Study, runs.Task, Dataset | None]:
-    """Say what is wrong with anything before something long begins, and note the plan in the folder.
+    """Check all inputs before anything long starts, and write the plan to the folder.
 
-    Gives the comparison, what its trainings have in common, and the data of the old domain.
+    Returns the comparison, what its trainings have in common, and the data of the old domain.
     """
     backend = choose_backend(plan.backend, plan.choices)
     need_runtime(backend)
@@ -253,7 +280,7 @@ def _begin(
         "data_sha256": fingerprint((splits.train, splits.test)),
         "source_sha256": None if old_data is None else fingerprint((old_data,)),
         "preprocessing": used.to_json(),
-        "data": Feeder(model, used).taken(splits.train),
+        "data": Feeder(model, used).describe(splits.train),
         "test_samples": len(splits.for_evaluation),
     }
     make_folder(target)
@@ -275,19 +302,19 @@ def _begin(
         kept=plan.kept_features,
         pictures=target / FEATURES if plan.kept_features.keep_features else None,
     )
-    say = progress or silent
+    report = progress or silent
     if task.pictures is not None:
-        splits, old_data = runs.with_pictures(splits, old_data, task.pictures, say)
-    return Study(model, splits, used, plan, backend, target, say), task, old_data
+        splits, old_data = runs.with_pictures(splits, old_data, task.pictures, report)
+    return Study(model, splits, used, plan, backend, target, report), task, old_data
 
 
 def _at_chance(study: Study, summaries: Sequence[Summary]) -> Iterator[str]:
-    """Which settings ended at chance."""
+    """A sentence for each setting that ended at chance level."""
     for summary in summaries:
         mean = summary.mean if summary.accuracies else None
-        said = evaluated_at_chance(study.model, study.splits.for_evaluation, mean, study.plan.choices)
-        if said is not None:
-            yield f"{summary.setting}: {said}"
+        warning = evaluated_at_chance(study.model, study.splits.for_evaluation, mean, study.plan.choices)
+        if warning is not None:
+            yield f"{summary.setting}: {warning}"
 
 
 def _labelled(data: Any, model: Model, ignore: int | None) -> Splits:

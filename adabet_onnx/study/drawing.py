@@ -1,4 +1,4 @@
-"""Comparisons and stability studies drawn: the paper's Figure 2, and beside it Figure 3."""
+"""Plots of comparisons and stability studies, after the paper's Figures 2 and 3."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def draw_comparison(summaries: Sequence[Summary]) -> Figure:
-    """Accuracy against step memory and against step time, a point a strategy, with deviations over seeds.
+    """Plot accuracy (or loss, without accuracies) against step memory and step time, one point per strategy.
 
-    Without accuracies, loss.
+    Error bars are standard deviations over seeds.
     """
     figure = new_figure(11, 4.6)
     axes = figure.subplots(1, 2, sharey=True)
@@ -38,7 +38,7 @@ def draw_comparison(summaries: Sequence[Summary]) -> Figure:
 
 
 def draw_against(axis: Axes, summaries: Sequence[Summary], value: Callable[[Summary], float]) -> None:
-    """Accuracy with its deviation (or loss) against something else, a point a strategy."""
+    """Plot accuracy with its deviation (or loss) against a value, one point per strategy."""
     for row, height, spread in heights(summaries):
         colour = "tab:orange" if row.best else "tab:blue" if row.ties else "tab:grey"
         axis.errorbar(value(row), height, yerr=spread, fmt="o", color=colour, markersize=5)
@@ -48,7 +48,7 @@ def draw_against(axis: Axes, summaries: Sequence[Summary], value: Callable[[Summ
 
 
 def heights(summaries: Sequence[Summary]) -> list[tuple[Summary, float, float]]:
-    """How high each strategy's point is, and its deviation: accuracy in percent; loss where there are no accuracies."""
+    """The height of each strategy's point, and its deviation: accuracy in percent, or loss without accuracies."""
     if any(row.accuracies for row in summaries):
         return [(row, 100 * row.mean, 100 * row.deviation) for row in summaries if row.accuracies]
     return [(row, row.loss, 0.0) for row in summaries if row.loss is not None]
@@ -62,17 +62,15 @@ def draw_stability(
     top: int,
     clusters: Sequence[Clusters] | None,
 ) -> Figure:
-    """b1_hat of every layer over disjoint groups (the paper's Figure 2), agreement by group size, and clusters.
-
-    Clusters of UMAP embeddings against b1 (the paper's Figure 3) are drawn where they were asked for.
+    """Plot b1_hat of every layer over disjoint groups (the paper's Figure 2), agreement by group size, and clusters.
 
     Args:
         layers: names, in model order.
-        example: for each, the b1_hat of each group.
-        samples: of these groups.
-        agreements: what to draw below.
-        top: how many layers are compared.
-        clusters: of each layer, or None.
+        example: for each layer, the b1_hat of each group.
+        samples: samples of each of these groups.
+        agreements: the rows of the second plot.
+        top: number of layers that are compared.
+        clusters: clusters of UMAP embeddings of each layer, to plot against b1 (the paper's Figure 3), or None.
     """
     panels = 3 if clusters is not None else 2
     figure = new_figure(max(8.0, width_for(len(layers))), 3.6 * panels)
@@ -86,7 +84,7 @@ def draw_stability(
 
 
 def clusters_sentence(clusters: Sequence[Clusters]) -> str:
-    """How far clusters and Betti numbers agree."""
+    """A sentence on how far clusters and Betti numbers agree."""
     tau = same_order([row.clusters for row in clusters], [row.b1 for row in clusters])
     return f"clusters of the embeddings and b1 order the layers with a Kendall tau of {tau:.2f}"
 
@@ -96,7 +94,7 @@ def _spread(axis: Axes, layers: Sequence[str], example: Sequence[Sequence[float]
     for group in range(len(example[0])):
         axis.plot(
             depth,
-            [values[group] or math.nan for values in example],  # a 0 has no place on a logarithmic axis
+            [values[group] or math.nan for values in example],  # the axis is logarithmic, so 0 is not drawn
             ".",
             color="tab:blue",
             alpha=0.5,
@@ -112,7 +110,7 @@ def _spread(axis: Axes, layers: Sequence[str], example: Sequence[Sequence[float]
 
 
 def draw_agreement(axis: Axes, agreements: Sequence[Agreement], title: str | None = None) -> None:
-    """Tau, and the share of the top layers in common, by the number of samples; a line a measure."""
+    """Plot tau, and the share of the top layers in common, by the number of samples; one line per measure."""
     measures = list(dict.fromkeys(row.measure for row in agreements))
     for measure in measures:
         rows = [row for row in agreements if row.measure == measure]
@@ -125,7 +123,7 @@ def draw_agreement(axis: Axes, agreements: Sequence[Agreement], title: str | Non
     axis.axhline(FIRM, color="lightgrey", linewidth=0.8, zorder=0)
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(size) for size in sizes])
-    axis.set_xlabel("samples of a group")
+    axis.set_xlabel("samples per group")
     axis.set_ylabel("agreement")
     plain(axis, title)
     axis.legend(frameon=False, fontsize="small")

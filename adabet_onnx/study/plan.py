@@ -1,12 +1,12 @@
-"""The plan of a comparison: which strategies, with what, how often; and what must not change when it is resumed.
+"""The plan of a comparison, and which parts of it must not change when the comparison is resumed.
 
 ``plan.json``: format "adabet-onnx/compare-plan", version 1, with the attributes of `Plan` and
-    model_sha256    the model (with its new head, where it got one)
-    data_sha256     of labels and samples as fed (`fingerprint`), training and test data
-    source_sha256   of the old domain's, or null
+    model_sha256    hash of the model (with its new head, if it was given one)
+    data_sha256     hash of labels and samples as fed (`fingerprint`), training and test data
+    source_sha256   the same of the old domain, or null
     preprocessing   how data becomes model input
-    data            what training data is taken for, in a line
-    test_samples    how many samples accuracies are of
+    data            how the training data is interpreted, in one line
+    test_samples    number of samples that accuracies are measured on
     command         the command line, or null
 """
 
@@ -35,28 +35,29 @@ from ..showing import changed
 from ..trainability.choices import Choices
 from ..training.settings import Settings
 from ..vocabulary import BACKENDS, COMPARED, COMPARED_UNASKED, FIT_HEAD, HEADS
+from .ray_cluster import check_address
 
 FORMAT, VERSION = "adabet-onnx/compare-plan", 1
-_BY_ITS_OWN_RULE = (*WITHOUT_RHO, "auto", FIT_HEAD)  # auto has a number of layers of its own; a rho would only cap it
+_WITHOUT_RHO = (*WITHOUT_RHO, "auto", FIT_HEAD)  # auto chooses the number of layers itself; a rho would only cap it
 RATES = {"sgd": (0.001, 0.003, 0.01, 0.03), "adamw": (0.0003, 0.001, 0.003, 0.01)}
 _MADE_BY = "`compare`"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A strategy, and the share of layers it may select (None where it has none)."""
+    """A strategy, and the fraction of layers it may select (None if the strategy has no such limit)."""
 
     strategy: str
     rho: float | None
 
     @property
     def trains(self) -> bool:
-        """Whether there are steps at all."""
+        """Whether the strategy takes training steps."""
         return self.strategy != FIT_HEAD
 
     @property
     def key(self) -> str:
-        """For file names."""
+        """A form for file names."""
         return self.strategy if self.rho is None else f"{self.strategy}-{self.rho:g}"
 
     def __str__(self) -> str:
@@ -65,42 +66,46 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared.
+    """What is compared, and how.
 
     Attributes:
-        strategies: of vocabulary.COMPARED: those of `select`, ``fisher`` (which needs labels and gradients) and
-            ``fit-head`` (a new head is fitted, and nothing trained; where these are left out, only with a new head).
-        rhos: fractions of layers, for the strategies that have one.
-        seeds: how many, from 0 on; each scores, draws and trains by itself.
-        epochs: of every training.
-        batch_size: samples of a step.
+        strategies: from vocabulary.COMPARED: those of `select`, ``fisher`` (which needs labels and gradients) and
+            ``fit-head`` (a new head is fitted, and nothing is trained). By default ``fit-head`` is compared only if the
+            model has a new head.
+        rhos: fractions of layers, for the strategies that use one.
+        seeds: number of random seeds, counted from 0; each seed has its own scores, draws and trainings.
+        epochs: epochs of every training.
+        batch_size: samples of a batch.
         accumulate: batches of an update.
-        rates: learning rates that each strategy may choose from; empty: those of the optimizer, and further ones where
-            the best is at their edge.
-        rate_validation: share of the training data that rates are chosen on; the test data plays no part.
+        rates: learning rates that each strategy chooses from; if empty, those of the optimizer, extended while the
+            best is the lowest or highest.
+        rate_validation: fraction of the training data that rates are chosen on; test data is never used for this.
         head: the rule for the head, as in `select`.
-        train_samples: how many of the training samples are used, the first ones; None: all.
-        budget: limits that every selection but the strategy ``all`` keeps to.
-        max_accumulate: into how many parts a batch may be cut to keep to it, as in `select`.
-        backend: of the artifacts.
-        choices: loss, optimizer and form.
+        train_samples: use only the first training samples, this many; None for all.
+        budget: limits for every selection except that of the strategy ``all``.
+        max_accumulate: most micro-batches that a batch may be split into to stay within the budget, as in `select`.
+        backend: training backend of the artifacts.
+        choices: loss, optimizer and form of the artifacts.
         scoring: how layers are scored.
-        preprocessing: by hand, in place of a preset.
-        keep_tail: a new head comes with what belongs to the old one's outputs (a normalisation, an activation).
-        append: a new head is a linear classifier put on the outputs, with all layers kept.
-        processes: trainings at once.
-        features: where to keep what no training of a selection changes, as in `Settings`; ``auto`` is a file in the
-            folder of the comparison, which all trainings with the same frozen layers share, and so is ``disk``. Image
-            files are then decoded once too.
-        features_memory: bytes of it that may be in memory where there is no room for a file, or text such as "2GB".
-        head_init: how a new head starts, as in `Settings`; with ``fitted`` a head that cannot be fitted fails.
-        keep_features: leave the files there when the comparison ends, for one with more strategies or seeds.
-        threads: of each training and of measuring, or a `Runtime` with an execution provider; None: ONNX Runtime's
-            choice, 1 where several run at once.
-        command: the command line, to note in plan.json.
+        preprocessing: explicit preprocessing, instead of a preset.
+        keep_tail: a new head keeps what follows the old one (a normalisation, an activation).
+        append: a new head is a linear classifier added to the outputs, and all layers stay.
+        processes: trainings at once; None for 1, or with ``ray`` as many as its nodes have CPUs for.
+        ray: run trainings as Ray tasks (extra ``cluster``): ``"local"`` on this machine, else the address of a
+            running cluster, ``"auto"``, ``"HOST:PORT"`` or ``"ray://HOST:PORT"``. Only use a cluster that you trust:
+            Ray sends pickled objects.
+        features: where to keep the output of the frozen part, as in `Settings`; ``auto`` and ``disk`` are a file in the
+            folder of the comparison, which all trainings with the same frozen layers share. Image files are then
+            decoded only once, too.
+        features_memory: bytes of it that may be in memory if there is no room for a file, or text such as "2GB".
+        head_init: how a new head is initialised, as in `Settings`; with ``fitted`` a head that cannot be fitted fails.
+        keep_features: keep these files when the comparison ends, for one with more strategies or seeds.
+        threads: threads of each training and measurement, or a `Runtime` with an execution provider; None for ONNX
+            Runtime's choice, or 1 if several trainings run at once or with ``ray``.
+        command: the command line, to record in plan.json.
 
     Raises:
-        UsageError: something is unknown or out of range.
+        UsageError: a value is unknown or out of range.
 
     Example:
         >>> from adabet_onnx import Plan
@@ -126,7 +131,8 @@ class Plan:
     preprocessing: Preprocessing | None = None
     keep_tail: bool = False
     append: bool = False
-    processes: int = 1
+    processes: int | None = None
+    ray: str | None = None
     head_init: str = "auto"
     features: str = "auto"
     features_memory: int | str | None = None
@@ -153,8 +159,15 @@ class Plan:
                 raise UsageError(f"{what} must be at least 1, not {number}.")
         if self.train_samples is not None and self.train_samples < 1:
             raise UsageError(f"train_samples must be at least 1, not {self.train_samples}.")
-        if self.processes < 1:
-            raise UsageError(f"at least one training at a time, not {self.processes}.")
+        if self.processes is not None and self.processes < 1:
+            raise UsageError(f"`processes` must be at least 1, not {self.processes}.")
+        if self.ray is not None:
+            check_address(self.ray)
+            if self.keep_features:
+                raise UsageError(
+                    "`keep_features` cannot be combined with `ray`: each node keeps features in a temporary folder, "
+                    "which is removed when the comparison ends."
+                )
         for rate in self.rates:
             if not (math.isfinite(rate) and rate > 0):
                 raise UsageError(f"a learning rate must be above 0, not {rate}.")
@@ -164,10 +177,10 @@ class Plan:
         _ = self.kept_features
 
     def for_model(self, model: Model) -> Plan:
-        """The same, with what the model says of its classes; without fitting its head where that is not new.
+        """The plan with what the model says about its classes; without ``fit-head`` if the head is not new.
 
         Raises:
-            UsageError: fitting it was asked for.
+            UsageError: the head is not new, and ``fit-head`` is in the strategies.
         """
         plan = replace(self, choices=self.choices.for_model(model))
         if FIT_HEAD not in plan.strategies or model.new_head:
@@ -181,7 +194,7 @@ class Plan:
 
     @property
     def kept_features(self) -> Settings:
-        """How a training keeps what others share, and how its head starts."""
+        """Settings for keeping shared features and for initialising the head."""
         kept = self.keep_features or self.features in ("auto", "disk")
         return Settings(
             features=self.features,
@@ -192,40 +205,48 @@ class Plan:
 
     @property
     def grid(self) -> tuple[float, ...]:
-        """Learning rates to begin with."""
+        """Learning rates to start with."""
         return self.rates or RATES["sgd" if self.choices.optimizer == "sgd" else "adamw"]
 
     def settings(self) -> list[Setting]:
-        """Strategies with their rhos, in the order asked for, each once."""
-        found: dict[Setting, None] = {}
+        """Strategies with their rhos, in the given order, without duplicates."""
+        settings: dict[Setting, None] = {}
         for strategy in self.strategies:
-            for rho in (None,) if strategy in _BY_ITS_OWN_RULE else self.rhos:
-                found[Setting(strategy, rho)] = None
-        return list(found)
+            for rho in (None,) if strategy in _WITHOUT_RHO else self.rhos:
+                settings[Setting(strategy, rho)] = None
+        return list(settings)
 
     @property
     def kept(self) -> dict[str, bool]:
-        """What a new head keeps."""
+        """Options of a new head."""
         return {"keep_tail": self.keep_tail, "append": self.append}
 
     @property
     def training_threads(self) -> Threads:
-        """Threads of each training, and its execution provider."""
+        """Threads and execution provider of each training."""
         where = on(self.threads)
-        return self.threads if self.processes == 1 or where.threads else replace(where, threads=1)
+        alone = self.ray is None and self.processes in (None, 1)
+        return self.threads if alone or where.threads else replace(where, threads=1)
 
     def to_json(self) -> dict[str, Any]:
-        """What decides about results, as JSON values."""
+        """The attributes that results depend on, as JSON values."""
         entries = dict(asdict(self), strategies=list(self.strategies), rhos=list(self.rhos), rates=list(self.rates))
-        for name in ("preprocessing", "keep_tail", "append"):  # the model and data say it
+        for name in ("preprocessing", "keep_tail", "append"):  # recorded with the model and the data
             del entries[name]
-        for name in ("processes", "threads", "features", "features_memory", "keep_features"):  # results are the same
+        for name in (
+            "processes",
+            "ray",
+            "threads",
+            "features",
+            "features_memory",
+            "keep_features",
+        ):  # results do not depend on these
             del entries[name]
         return entries
 
 
 def fingerprint(parts: Sequence[Dataset | None]) -> str:
-    """SHA-256 of the samples and labels of datasets, 64 of each spread evenly, and of how many there are."""
+    """SHA-256 of the number of samples, all labels and 64 evenly spaced samples of each dataset."""
     digest = hashlib.sha256()
     for part in parts:
         if part is None:
@@ -241,39 +262,39 @@ def fingerprint(parts: Sequence[Dataset | None]) -> str:
 
 
 def keep_plan(path: Path, plan: Plan, facts: dict[str, Any]) -> None:
-    """Write the plan, or see that the one that is there is the same.
+    """Write the plan; if there is one already, check that it is the same.
 
     Args:
-        path: of plan.json.
-        plan: what is asked for.
+        path: path of plan.json.
+        plan: the plan.
         facts: the other entries of the file.
 
     Raises:
-        UsageError: the folder was begun with another plan.
-        RecordError: its plan is damaged.
+        UsageError: the folder holds another plan.
+        RecordError: the plan in the folder is damaged.
     """
-    wanted = {"format": FORMAT, "version": VERSION, **plan.to_json(), **facts}
+    content = {"format": FORMAT, "version": VERSION, **plan.to_json(), **facts}
     if path.is_file():
-        there = read_record(path, FORMAT, VERSION, _MADE_BY)
-        Entries(there, str(path), _MADE_BY)
-        # More strategies, rhos or seeds only add to what is there.
+        stored = read_record(path, FORMAT, VERSION, _MADE_BY)
+        Entries(stored, str(path), _MADE_BY)
+        # More strategies, rhos or seeds only add to the results.
         free = {"strategies", "rhos", "seeds", "test_samples", "command"}
-        there.setdefault("data", wanted.get("data"))  # plans of older releases do not say
-        if isinstance(there.get("choices"), dict):
-            there["choices"].setdefault("frozen_precision", "auto")
-            there["choices"].setdefault("class_weights", None)
-        other = [key for key in wanted if key not in free and there.get(key) != _plain(wanted[key])]
-        if other:
-            key = other[0]
+        stored.setdefault("data", content.get("data"))  # missing in plans of older releases
+        if isinstance(stored.get("choices"), dict):
+            stored["choices"].setdefault("frozen_precision", "auto")
+            stored["choices"].setdefault("class_weights", None)
+        changed_keys = [key for key in content if key not in free and stored.get(key) != _plain(content[key])]
+        if changed_keys:
+            key = changed_keys[0]
             raise UsageError(
-                f"{path.parent} was begun with other options: {key} was {there.get(key)}, now it is "
-                f"{_plain(wanted[key])}. Give the same ones, or another folder."
+                f"{path.parent} holds a comparison with other options: {key} was {stored.get(key)}, now it is "
+                f"{_plain(content[key])}. Use the same options, or another folder."
             )
-    write_json(path, wanted)
+    write_json(path, content)
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """A value as it is after writing it to JSON and reading it back."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

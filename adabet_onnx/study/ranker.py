@@ -1,4 +1,4 @@
-"""Rankings of layers by disjoint groups of samples, by every measure, with each sample forwarded once."""
+"""Rankings of layers by disjoint groups of samples, by every measure; each sample is forwarded once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..data.dataset import Dataset
 from ..model.open import Model
 from ..scoring.betti import first_betti_number
 from ..scoring.forward import Forwarded, Probed
-from ..scoring.groups import Plan
+from ..scoring.groups import SamplePlan
 from ..scoring.record import Scores
 from ..scoring.rounds import betti_numbers_of_layers
 from ..scoring.score import layer_scores
@@ -20,9 +20,9 @@ from .fisher import Fisher
 
 
 class Ranker:
-    """Rankings by groups of one shuffle; what is computed once is kept.
+    """Rankings by the groups of one shuffle; intermediate results are cached.
 
-    Samples are forwarded in blocks. A group of n samples is a part of a block, or several blocks.
+    Samples are forwarded in blocks. A group of n samples is part of a block, or consists of several blocks.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Ranker:
     ) -> None:
         self._model, self._dataset, self._probed, self._fisher = model, dataset, probed, information
         self._points, self._block, self._subsets, self._seed = points, block, subsets, seed
-        self._taken: dict[int, int] = {}  # subsets of a group, by its size
+        self._taken: dict[int, int] = {}  # number of subsets of a group, by its size
         self._order = seeds.samples(seed).permutation(len(dataset))
         self._blocks: dict[int, Forwarded] = {}
         self._betti: dict[tuple[int, int], dict[str, list[int]]] = {}
@@ -46,7 +46,7 @@ class Ranker:
 
     @property
     def available(self) -> int:
-        """Samples in whole blocks, or in all where there is not even one."""
+        """Number of samples in whole blocks."""
         return len(self._order) // self._block * self._block
 
     def measures(self, size: int, index: int) -> dict[str, list[float]]:
@@ -59,7 +59,7 @@ class Ranker:
         every = [self._numbers(self._points, i) for i in self._chunks(size, index)]
         head = self._model.head
         scores = Scores(self._model.sha256, "subsets", self._points, (), layers, head=head.name if head else None)
-        found = {
+        measures = {
             "b1_hat": [layer.b1_hat for layer in layers],
             "b1_hat batches": [
                 float(np.mean([part[layer.name][0] for part in every])) / (self._points * layer.activation_size)
@@ -67,21 +67,21 @@ class Ranker:
             ],
             "b1": [layer.b1_mean for layer in layers],
             "size": [1 / layer.activation_size for layer in layers],
-            "auto": _wanted(scores),
+            "auto": _auto_scores(scores),
         }
         if self._fisher is not None:
             chunks = [self._fisher_of(i) for i in self._chunks(size, index)]
-            found["fisher"] = [float(value) for value in np.mean(chunks, axis=0)]
-        return found
+            measures["fisher"] = [float(value) for value in np.mean(chunks, axis=0)]
+        return measures
 
     def distances(self) -> dict[str, tuple[np.ndarray, int]]:
-        """Of the first block: each layer's distances, and the first Betti number of all its points."""
+        """Each layer's distances in the first block, and the first Betti number of all its points."""
         forwarded = self._forward(0)
-        found = {name: self._probed.distances(name, gram) for name, gram in forwarded.grams.items()}
-        return {name: (matrix, first_betti_number(matrix)) for name, matrix in found.items()}
+        matrices = {name: self._probed.distances(name, gram) for name, gram in forwarded.grams.items()}
+        return {name: (matrix, first_betti_number(matrix)) for name, matrix in matrices.items()}
 
     def _parts(self, size: int, index: int) -> list[tuple[int, int]]:
-        """A group as (size, index) of groups no larger than a block."""
+        """Split a group into groups no larger than a block, as (size, index)."""
         if size <= self._block:
             return [(size, index)]
         count = size // self._block
@@ -104,27 +104,27 @@ class Ranker:
         return whole if size == self._block else whole.of(np.arange(start, start + size))
 
     def _numbers(self, size: int, index: int) -> dict[str, list[int]]:
-        """First Betti numbers of a group no larger than a block; the first of its size finds how many subsets."""
+        """First Betti numbers of a group no larger than a block; the first of its size sets the number of subsets."""
         key = size, index
         if key not in self._betti:
             asked = None if self._subsets is None else min(self._subsets, math.comb(size, self._points))
-            plan = Plan(self._points, size, 1, self._taken.get(size, asked))
+            plan = SamplePlan(self._points, size, 1, self._taken.get(size, asked))
             grams = self._part(size, index).grams
-            found = betti_numbers_of_layers(
+            numbers = betti_numbers_of_layers(
                 ((name, self._probed.distances(name, gram)) for name, gram in grams.items()),
                 {layer.name: layer.activation_size or 1 for layer in self._model.layers},
                 plan,
                 seeds.subsets(self._seed, size, index),
             )
-            self._taken[size] = len(next(iter(found.values())))
-            self._betti[key] = found
+            self._taken[size] = len(next(iter(numbers.values())))
+            self._betti[key] = numbers
         return self._betti[key]
 
     def _fisher_of(self, chunk: int) -> list[float]:
-        """Of one batch of ``points``.
+        """Fisher information of one batch of ``points``.
 
-        With normalisations as they are stored samples do not meet, so the mean over batches is that of one large batch,
-        but for a factor.
+        Normalisations use stored statistics, so samples do not interact, and the mean over batches equals that of one
+        large batch up to a factor.
         """
         assert self._fisher is not None
         if chunk not in self._information:
@@ -133,10 +133,10 @@ class Ranker:
         return self._information[chunk]
 
 
-def _wanted(scores: Scores) -> list[float]:
-    """The order of ``auto`` as scores: higher is wanted more, 0 not at all."""
+def _auto_scores(scores: Scores) -> list[float]:
+    """The order of ``auto`` as scores: the first layer has the highest, layers that are not selected have 0."""
     order = rank(scores, "auto", list(range(len(scores.layers))), None, 0).order
-    found = [0.0] * len(scores.layers)
+    values = [0.0] * len(scores.layers)
     for place, layer in enumerate(order):
-        found[layer] = float(len(order) - place)
-    return found
+        values[layer] = float(len(order) - place)
+    return values

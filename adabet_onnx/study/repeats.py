@@ -1,4 +1,4 @@
-"""What `stability` may be told."""
+"""Options of `stability`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..options import check_fields
 from ..scoring.options import check_sketch
 from ..showing import changed
 from ..sizes import parse_size
+from .ray_cluster import check_address
 
 
 @dataclass(frozen=True)
@@ -16,21 +17,22 @@ class Repeats:
     """How often rankings of layers are repeated, and what is compared.
 
     Attributes:
-        rho: the fraction of layers that a selection would take.
-        points: N of one Betti number; the smallest groups have so many samples.
-        subsets: of each group, under the subsets estimator; None: as many as `score` takes, found by the first group of
-            each size.
-        max_samples: the largest groups have at most so many; groups need two times as many.
-        groups: at most so many of each size.
-        seeds: how many shuffles.
-        fisher: also Fisher information, where there are labels that fit the model and the loss.
-        embeddings: also clusters of UMAP embeddings (needs umap-learn).
-        sketch: k, ``"auto"`` or ``"off"``: how distances are taken, as in `Scoring`.
-        max_memory: bytes that forward passes may take, or text such as ``"2GB"``; None is three quarters of what is
-            free.
+        rho: fraction of layers that a selection would contain.
+        points: N of one Betti number, and the number of samples in the smallest groups.
+        subsets: subsets of each group for the subsets estimator; None for as many as `score` uses, determined by the
+            first group of each size.
+        max_samples: most samples of a group; two groups of a size must fit into the data.
+        groups: most groups of each size.
+        seeds: number of shuffles.
+        fisher: also rank by Fisher information, if there are labels that fit the model and the loss.
+        embeddings: also count clusters of UMAP embeddings (needs umap-learn).
+        sketch: k, ``"auto"`` or ``"off"``: how distances are computed, as in `Scoring`.
+        max_memory: bytes that forward passes may use, or text such as ``"2GB"``; None for three quarters of the free
+            memory.
+        ray: rank each shuffle in a Ray task (extra ``cluster``), at an address as in `Plan`; None for this process.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: a number is out of range, or ``ray`` is no address.
 
     Example:
         >>> from adabet_onnx import Repeats
@@ -48,6 +50,7 @@ class Repeats:
     embeddings: bool = False
     sketch: int | str = "auto"
     max_memory: int | str | None = None
+    ray: str | None = None
 
     __repr__ = changed
 
@@ -61,6 +64,8 @@ class Repeats:
         if self.max_samples < self.points:
             raise UsageError(f"`max_samples` must be at least `points`, {self.points}, not {self.max_samples}.")
         object.__setattr__(self, "sketch", check_sketch(self.sketch))
+        if self.ray is not None:
+            check_address(self.ray)
         if self.max_memory is not None:
             object.__setattr__(self, "max_memory", parse_size(self.max_memory, "max_memory"))
 

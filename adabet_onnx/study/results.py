@@ -1,20 +1,20 @@
-"""Results of a comparison: one row a training, and a summary a strategy.
+"""Results of a comparison: one row per training, and one summary per strategy.
 
 ``results.json`` is a list with, for each strategy, rho and seed,
-    strategy, rho (null where it has none), seed
-    accuracy            on the test data, 0 to 1 (null where the loss has none, or the training failed)
-    loss                likewise
-    trainable_share     trained parameters over all
+    strategy, rho (null if the strategy has none), seed
+    accuracy            on the test data, 0 to 1 (null if the loss has none, or the training failed)
+    loss                on the test data
+    trainable_share     trained parameters divided by all parameters
     step_seconds, step_memory_bytes    of a training step (an update by one batch, after the frozen pass), measured in a
-                        fresh process; memory of the frozen pass where that is more; fit-head takes no step (0 s)
-    frozen_seconds      of the frozen pass over one batch; 0 where nothing is frozen; absent in older files
-    stored_bytes        what is kept of a sample, from which steps go on; likewise
-    accumulate          into how many parts a batch was cut to keep to a budget
-    update_bytes        of the trained parameters
+                        fresh process; memory of the frozen pass if that is more; fit-head takes no step (0 s)
+    frozen_seconds      time of the frozen pass over one batch; 0 if nothing is frozen; missing in older files
+    stored_bytes        size of the features of a sample; missing in older files
+    accumulate          micro-batches that a batch was split into to stay within a budget
+    update_bytes        size of the trained parameters
     layers              their names, in model order
     learning_rate       the one chosen on validation data; 0 for fit-head
     predicted_memory_bytes
-    source_accuracy, source_accuracy_before    on the old domain, where it was given (else null)
+    source_accuracy, source_accuracy_before    on the old domain, if it was given (else null)
     failed              null, or why the training failed
 """
 
@@ -42,7 +42,7 @@ from .ties import Chance
 
 _MADE_BY = "`compare`"
 FILE = "results.json"
-_MOST = 1e18  # of a figure; more cannot be drawn
+_MOST = 1e18  # the largest number in a file that can be drawn
 _RANGES = {
     **dict.fromkeys(("rho", "accuracy", "trainable_share", "source_accuracy", "source_accuracy_before"), 1.0),
     **dict.fromkeys(("seed", "step_seconds", "step_memory_bytes", "update_bytes", "learning_rate"), _MOST),
@@ -83,7 +83,7 @@ class Result:
         return f"loss {self.loss:.4g}" if self.accuracy is None else f"accuracy {self.accuracy:.1%}"
 
     def to_json(self) -> dict[str, Any]:
-        """As in the file."""
+        """The entry of the file."""
         return {**asdict(self), "layers": list(self.layers)}
 
     @property
@@ -94,17 +94,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Summary:
-    """A setting over its seeds.
+    """The results of a setting, over its seeds.
 
     Attributes:
         setting: strategy and rho.
         accuracies: one per seed that did not fail, 0 to 1.
-        failed: how many seeds failed.
-        mean, deviation: of the accuracies (standard deviation over seeds; 0 for one).
+        failed: number of seeds that failed.
+        mean, deviation: mean and standard deviation of the accuracies (deviation 0 for a single seed).
         trainable_share, step_seconds, step_memory_bytes, update_bytes, source_accuracy, frozen_seconds, stored_bytes:
-            means.
-        loss: mean on the test data over seeds that did not fail; None if all did.
-        best: whether its mean is the highest.
+            means over the seeds.
+        loss: mean loss on the test data over seeds that did not fail; None if all failed.
+        best: whether it has the highest mean.
         ties: whether it ties with the best (see `ties`); the best ties with itself.
     """
 
@@ -131,13 +131,13 @@ class Summary:
         return one_line(self, str(self.setting), self.reached(), against, failed, time)
 
     def reached(self) -> str:
-        """Accuracy with its deviation, or loss, or ``-`` for neither."""
+        """Accuracy with its deviation, or the loss, or ``-`` if there is neither."""
         if self.accuracies:
             return f"{self.mean:.1%} ± {100 * self.deviation:.1f}"
         return "-" if self.loss is None else f"loss {self.loss:.4g}"
 
     def verdict(self) -> str:
-        """Against the best: best, tie, behind or failed."""
+        """How it compares to the best: best, tie, behind or failed."""
         if self.best:
             return "best"
         if not self.accuracies and self.loss is None:
@@ -149,23 +149,23 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes by name; strategy and rho in place of the setting."""
-        found = asdict(self)
-        return {**found.pop("setting"), **found, "accuracies": list(self.accuracies)}
+        entries = asdict(self)
+        return {**entries.pop("setting"), **entries, "accuracies": list(self.accuracies)}
 
 
 def ranked(summaries: Sequence[Summary]) -> list[Summary]:
-    """The highest mean first; without accuracies, the lowest loss."""
+    """Sorted by mean accuracy, highest first; without accuracies, by loss, lowest first."""
     return sorted(summaries, key=lambda summary: (-summary.mean, math.inf if summary.loss is None else summary.loss))
 
 
 def ties_sentence(summaries: Sequence[Summary]) -> str:
-    """Which differences mean nothing."""
+    """A sentence on which differences may be chance."""
     best = next((summary for summary in summaries if summary.best), None)
     losses = [summary for summary in ranked(summaries) if summary.loss is not None]
     if best is None and losses:
         return (
-            f"{losses[0].setting} has the lowest test loss, {losses[0].loss:.4g} (there is no accuracy with this loss, "
-            "and what is within chance is not said)"
+            f"{losses[0].setting} has the lowest test loss, {losses[0].loss:.4g} (this loss has no accuracy, "
+            "so differences are not tested)"
         )
     if best is None:
         return "no training succeeded: try lower learning rates"
@@ -176,16 +176,16 @@ def ties_sentence(summaries: Sequence[Summary]) -> str:
 
 
 def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
-    """A summary for each setting, in the order they come in; those without any accuracy have a mean of 0."""
+    """A summary for each setting, in order of appearance; the mean is 0 without accuracies."""
     groups: dict[Setting, list[Result]] = {}
     for result in results:
         groups.setdefault(result.setting, []).append(result)
-    found = []
+    summaries = []
     for setting, rows in groups.items():
         accuracies = tuple(row.accuracy for row in rows if row.accuracy is not None)
         losses = [row.loss for row in rows if row.loss is not None]
         old = [row.source_accuracy for row in rows if row.source_accuracy is not None]
-        found.append(
+        summaries.append(
             Summary(
                 setting=setting,
                 accuracies=accuracies,
@@ -202,9 +202,9 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
                 stored_bytes=statistics.fmean(row.stored_bytes for row in rows),
             )
         )
-    ranked = [summary for summary in found if summary.accuracies]
+    ranked = [summary for summary in summaries if summary.accuracies]
     if not ranked:
-        return found
+        return summaries
     chance = Chance.of([summary.accuracies for summary in ranked], test_samples)
     best = max(ranked, key=lambda summary: summary.mean)
     return [
@@ -215,7 +215,7 @@ def summarise(results: Sequence[Result], test_samples: int) -> list[Summary]:
                 "ties": bool(summary.accuracies) and chance.tied(summary.accuracies, best.accuracies),
             }
         )
-        for summary in found
+        for summary in summaries
     ]
 
 
@@ -236,7 +236,7 @@ def load_results(path: str | os.PathLike[str]) -> list[Result]:
     """Read results.json.
 
     Raises:
-        RecordError: it is not one, or is damaged.
+        RecordError: the file is not a results.json, or is damaged.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite)

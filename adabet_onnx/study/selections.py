@@ -22,16 +22,16 @@ _FISHER_SAMPLES = 128
 
 
 def select_all(study: Study) -> Selections:
-    """What each setting selects with each seed."""
-    found: Selections = {}
+    """The selection of each setting with each seed."""
+    selections: Selections = {}
     seeds = study.plan.seeds
     for seed in range(seeds):
         study.say("scoring", seed, seeds)
         scores = _scores(study, seed)
         for setting in study.plan.settings():
-            found[setting, seed] = _select(study, scores, setting, seed)
+            selections[setting, seed] = _select(study, scores, setting, seed)
     study.say("scoring", seeds, seeds)
-    return found
+    return selections
 
 
 def _scores(study: Study, seed: int) -> Scores:
@@ -39,7 +39,7 @@ def _scores(study: Study, seed: int) -> Scores:
     if path.is_file():
         scores = load_scores(path)
         if scores.model_sha256 != study.model.sha256:
-            raise RecordError(f"{path} holds scores of another model. Give another folder.")
+            raise RecordError(f"{path} holds scores of another model. Use another folder.")
         return scores
     make_folder(path.parent)
     made = score(
@@ -57,7 +57,7 @@ def _scores(study: Study, seed: int) -> Scores:
 def _select(study: Study, scores: Scores, setting: Setting, seed: int) -> Selection:
     plan = study.plan
     values = _fisher(study, seed) if setting.strategy == FISHER else None
-    # All layers are what everything else is compared with.
+    # The strategy `all` is the reference for the others.
     budget = Budget() if setting.strategy == "all" else plan.budget
     return select(
         scores,
@@ -80,7 +80,7 @@ def _fisher(study: Study, seed: int) -> dict[str, float]:
     if path.is_file():
         layers = Entries(read_record(path, _FISHER, _VERSION, MADE_BY), str(path), MADE_BY).inside("layers")
         return {layer.name: float(layers.take(layer.name, float)) for layer in study.model.layers}
-    found = fisher_information(
+    information = fisher_information(
         study.model,
         study.splits,
         samples=min(_FISHER_SAMPLES, len(study.splits.train)),
@@ -89,5 +89,5 @@ def _fisher(study: Study, seed: int) -> dict[str, float]:
         preprocessing=study.used,
         threads=study.plan.training_threads,
     )
-    write_json(path, {"format": _FISHER, "version": _VERSION, "layers": found})
-    return found
+    write_json(path, {"format": _FISHER, "version": _VERSION, "layers": information})
+    return information

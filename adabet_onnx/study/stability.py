@@ -1,8 +1,8 @@
-"""How firm rankings of layers are: whether other samples of the same domain would rank them alike.
+"""How stable rankings of layers are: whether other samples of the same domain would give the same ranking.
 
-The training data is shuffled (once per seed) and cut into disjoint groups of n samples; each group ranks the layers by
-itself, and every two rankings of a seed are compared, by Kendall's tau and by the share of the top layers they have in
-common. That is done for n = 32, 64, 128, ... One forward pass of each sample serves every n.
+The training data is shuffled (once per seed) and split into disjoint groups of n samples. Each group gives a ranking,
+and every two rankings of a seed are compared by Kendall's tau and by the share of the top layers they have in common.
+That is done for n = 32, 64, 128, ... A single forward pass of each sample is used for every n.
 
 Measures: ``b1_hat`` (under the subsets estimator), ``b1_hat batches`` (the paper's), ``b1`` (not divided by size),
 ``size`` (1 / D: the control, the same for any sample), ``auto`` (see `selection.auto`), and ``fisher`` with labels.
@@ -13,21 +13,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..data.arithmetic import integer_data
+from ..data.dataset import Dataset
 from ..data.feeder import Feeder
 from ..data.labels import align_classes
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data
 from ..errors import DataError, ModelError
-from ..model.open import ModelSource, open_model
+from ..model.open import Model, ModelSource, open_model
 from ..options import typed
 from ..progress import Progress, silent
 from ..runtime import Threads
-from ..scoring.forward import GramProbed, Probed, SketchProbed
 from ..scoring.groups import GROUP, largest_group
 from ..scoring.passes import memory_limit, plan_passes
 from ..selection.rankings import top_count
@@ -35,9 +36,8 @@ from ..trainability.choices import Choices
 from .agreement import every_pair, same_order
 from .agreements import FIRM, Agreement
 from .clusters import clusters_of
-from .fisher import Fisher
-from .ranker import Ranker
 from .repeats import Repeats
+from .shuffles import Grouping, Shuffles, ranked_on_ray
 from .stability_record import Stability
 
 
@@ -53,61 +53,43 @@ def stability(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> Stability:
-    """Rank layers by disjoint groups of samples, and say how far the rankings agree.
+    """Rank layers by disjoint groups of samples, and measure how far the rankings agree.
 
     Args:
-        model: opened, or what `open_model` takes.
-        data: of the new domain, in any form that `Data` describes; training data where it is split.
+        model: the model, opened or anything that `open_model` accepts.
+        data: data of the new domain, in any form that `Data` describes; if it is split, the training data is used.
         preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
-        repeats: sizes and numbers of groups, and what is compared; None: the defaults of `Repeats`.
-        choices: the loss of Fisher information, the axis of the classes and the label that does not count; None: the
+        preprocessing: explicit preprocessing, instead of a preset.
+        repeats: sizes and numbers of groups, and what is compared; None for the defaults of `Repeats`.
+        choices: the loss of Fisher information, the axis of the classes and the label to ignore; None for the
             defaults of `Choices`.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        progress: called with what is going on, steps done and steps in all.
+        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice, 1 on Ray.
+        progress: called with the current activity, the number of finished steps and the total.
 
     Returns:
         How far rankings agree, by measure and group size.
 
     Raises:
-        UsageError: a preset or a layout that does not fit.
-        DataError: too few samples for two groups, or data that does not fit the model.
-        RuntimeMissingError: umap-learn is asked for and not installed.
+        UsageError: a preset or a layout does not fit.
+        DataError: there are too few samples for two groups, or the data does not fit the model.
+        RuntimeMissingError: umap-learn or Ray is needed and not installed.
 
     Example:
         >>> from adabet_onnx import Repeats, stability
-        >>> found = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, max_samples=32))
-        >>> found.points
+        >>> agreement = stability("model.onnx", "new_domain.npz", repeats=Repeats(groups=2, seeds=1, max_samples=32))
+        >>> agreement.points
         32
     """
     model, how, choices = open_model(model), repeats or Repeats(), choices or Choices()
-    points, subsets = how.points, how.subsets
     dataset = align_classes(open_data(data, model).train, model.metadata("classes"), ignore=choices.ignore_label)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
-    sizes = group_sizes(len(dataset), points, how.max_samples)
-    limit = memory_limit(how.memory)
-    fits = min(GROUP, sizes[-1]) if how.sketching else min(GROUP, sizes[-1], largest_group(model, points, limit))
-    block = points * 2 ** int(math.log2(max(1, fits // points)))
-    notes: list[str] = []
-    probed: Probed
-    if how.sketching:
-        passes = plan_passes(model, block, limit, how.sketch_size)
-        notes += passes.notes
-        probed = SketchProbed(model, used, passes, threads=threads)
+    taken = Feeder(model, used).describe(dataset)
+    shuffles, notes = _shuffles(model, dataset, used, how, choices, threads)
+    report, sizes = progress or silent, shuffles.grouping.sizes
+    if how.ray is None:
+        runs = [shuffles.rank(seed, report) for seed in range(how.seeds)]
     else:
-        probed = GramProbed(model, used, group=block, threads=threads)
-    information = None
-    if how.fisher and dataset.labels is not None:
-        try:
-            information = Fisher(model, dataset, used, choices, threads=threads)
-        except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
-            notes.append(f"Fisher information is left out: {error}")
-    say = progress or silent
-    runs = []
-    for seed in range(how.seeds):
-        ranker = Ranker(model, dataset, probed, information, points, block, subsets, seed)
-        runs.append(_run(ranker, sizes, how.groups, seed, how.seeds, say))
+        runs = ranked_on_ray(model, shuffles.grouping, how.ray, report)
     top = top_count(len(model.layers), how.rho)
     agreements = [
         _agreement(measure, size, [run[size][measure] for run in runs], top)
@@ -115,14 +97,14 @@ def stability(
         for size in sizes
     ]
     shown = max(size for size in sizes if size <= GROUP)
-    found = None
+    clusters = None
     if how.embeddings:
-        found = tuple(clusters_of(ranker.distances(), seed=0, progress=progress))
+        clusters = tuple(clusters_of(shuffles.ranker(how.seeds - 1).distances(), seed=0, progress=progress))
     return Stability(
         model_sha256=model.sha256,
         model_file=None if model.name.startswith("<") else model.name,
         preprocessing=used.to_json(),
-        points=points,
+        points=how.points,
         rho=how.rho,
         top=top,
         seeds=how.seeds,
@@ -131,17 +113,40 @@ def stability(
         enough=_enough(agreements),
         example_samples=shown,
         example=tuple(tuple(float(value) for value in row) for row in np.transpose(runs[0][shown]["b1_hat"])),
-        clusters=found,
+        clusters=clusters,
         notes=tuple(notes),
         data=taken,
     )
 
 
+def _shuffles(
+    model: Model, dataset: Dataset, used: Arithmetic, how: Repeats, choices: Choices, threads: Threads
+) -> tuple[Shuffles, list[str]]:
+    """The shuffles of samples, and notes on how they are ranked."""
+    sizes, limit = group_sizes(len(dataset), how.points, how.max_samples), memory_limit(how.memory)
+    most = sizes[-1] if how.sketching else min(sizes[-1], largest_group(model, how.points, limit))
+    block = how.points * 2 ** int(math.log2(max(1, min(GROUP, most) // how.points)))
+    notes: list[str] = []
+    passes = None
+    if how.sketching:
+        passes = plan_passes(model, block, limit, how.sketch_size)
+        notes += passes.notes
+    fisher = how.fisher and dataset.labels is not None
+    grouping = Grouping(dataset, used, how, choices, threads, passes, block, tuple(sizes), fisher)
+    try:
+        return Shuffles(model, grouping), notes
+    except (DataError, ModelError) as error:  # such as labels of a new task, for which there is no head yet
+        if not fisher:
+            raise
+        notes.append(f"Fisher information is left out: {error}")
+        return Shuffles(model, replace(grouping, fisher=False)), notes
+
+
 def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
-    """Doubling from ``points`` on, as long as there are two groups.
+    """Group sizes, doubling from ``points``, as long as there are samples for two groups.
 
     Raises:
-        DataError: there are not even two of the smallest.
+        DataError: there are too few samples for two groups of the smallest size.
     """
     sizes = [points]
     while sizes[-1] * 2 <= min(max_samples, available // 2):
@@ -154,30 +159,11 @@ def group_sizes(available: int, points: int, max_samples: int) -> list[int]:
     return sizes
 
 
-Vectors = dict[int, dict[str, list[list[float]]]]  # by group size and measure: of each group, a score per layer
-
-
-def _run(ranker: Ranker, sizes: Sequence[int], most: int, seed: int, seeds: int, say: Progress) -> Vectors:
-    """All rankings of one shuffle, the ``seed``-th of ``seeds``."""
-    counts = {size: min(most, ranker.available // size) for size in sizes}
-    done, total = 0, sum(size * count for size, count in counts.items())
-    found: Vectors = {}
-    for size, count in counts.items():
-        found[size] = {}
-        for index in range(count):
-            say("ranking", seed * total + done, seeds * total)
-            for measure, scores in ranker.measures(size, index).items():
-                found[size].setdefault(measure, []).append(scores)
-            done += size
-    say("ranking", (seed + 1) * total, seeds * total)
-    return found
-
-
 def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]]], top: int) -> Agreement:
     pairs = [pair for groups in seeds for pair in every_pair(groups, top)]
     taus = [tau for tau, _ in pairs]
     first = [groups[0] for groups in seeds]
-    between = [same_order(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
+    between_seeds = [same_order(a, b) for i, a in enumerate(first) for b in first[i + 1 :]]
     return Agreement(
         measure=measure,
         samples=size,
@@ -187,13 +173,13 @@ def _agreement(measure: str, size: int, seeds: Sequence[Sequence[Sequence[float]
         tau_sd=statistics.stdev(taus) if len(taus) > 1 else 0.0,
         tau_min=min(taus),
         overlap=statistics.fmean(share for _, share in pairs),
-        seeds_tau=statistics.fmean(between) if between else None,
+        seeds_tau=statistics.fmean(between_seeds) if between_seeds else None,
     )
 
 
 def _enough(agreements: Sequence[Agreement]) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
+    enough: dict[str, int | None] = {}
     for row in agreements:
-        if found.setdefault(row.measure, None) is None and row.overlap >= FIRM:
-            found[row.measure] = row.samples
-    return found
+        if enough.setdefault(row.measure, None) is None and row.overlap >= FIRM:
+            enough[row.measure] = row.samples
+    return enough

@@ -1,18 +1,18 @@
-"""The file of a stability study, and what it says in a sentence.
+"""The file of a stability study, and its result in a sentence.
 
 ``stability.json``: format "adabet-onnx/stability", version 1, with
     model_sha256, model_file, preprocessing
     points          N of one Betti number
-    rho, top        the fraction of layers, and how many layers it is
-    seeds           how many shuffles
+    rho, top        the fraction of layers, and the number of layers
+    seeds           number of shuffles
     layers          names, in model order
     agreements      a list with, for each measure and n: measure, samples (n), groups (per seed), pairs, tau, tau_sd,
-                    tau_min, overlap, seeds_tau (between what two seeds would give; null for one seed)
-    enough          by measure: the smallest n with an overlap of at least FIRM, or null if none of those tried has
-    example         n, and for each layer the b1_hat of each group (seed 0), which the plot draws
+                    tau_min, overlap, seeds_tau (between the first groups of two seeds; null for one seed)
+    enough          by measure: the smallest n with an overlap of at least FIRM, or null if there is none
+    example         for each layer the b1_hat of each group (seed 0), which the plot shows
     clusters        null, or a list with, for each layer: layer, clusters, noise, b1 (see `clusters`)
-    notes           what is missing, and why (not in older files)
-    data            what the data was taken for, in a line (null or not there in older files)
+    notes           what is missing, and why (missing in older files)
+    data            how the data was interpreted, in one line (null or missing in older files)
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MADE_BY = "`stability`"
 
 @dataclass(frozen=True)
 class Stability:
-    """What `stability` found; the attributes are those of the file."""
+    """The result of `stability`; the attributes are the entries of the file."""
 
     model_sha256: str
     model_file: str | None
@@ -67,7 +67,7 @@ class Stability:
         write_json(path, self.to_json())
 
     def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each measure and group size; the columns are those of the file's ``agreements``.
+        """A data frame with a row for each measure and group size; the columns are the entries of ``agreements``.
 
         Args:
             library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
@@ -76,23 +76,23 @@ class Stability:
             A DataFrame of that library.
 
         Raises:
-            UsageError: another library is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: ``library`` has another value.
+            RuntimeMissingError: the library is not installed.
         """
         return frame([asdict(row) for row in self.agreements], [item.name for item in fields(Agreement)], library)
 
     @typed
     def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw b1_hat of every layer over disjoint groups, and agreement by group size; clusters where there are some.
+        """Plot b1_hat of every layer over disjoint groups, agreement by group size, and clusters if there are any.
 
         Args:
-            path: also write the plot: ``.png``, ``.svg`` or ``.pdf``.
+            path: also write the plot to this file: ``.png``, ``.svg`` or ``.pdf``.
 
         Returns:
-            The figure, which a notebook shows by itself.
+            The figure, which a notebook displays.
 
         Raises:
-            UsageError: another suffix.
+            UsageError: the file has another suffix.
             OutputError: the file cannot be written.
         """
         figure = draw_stability(
@@ -121,7 +121,7 @@ class Stability:
         return html_table(title, headings, rows, lines=[self.sentence(), *self.notes])
 
     def sentence(self) -> str:
-        """How many samples a firm choice needs, in words."""
+        """A sentence on how many samples a stable choice needs."""
         tried = max(row.samples for row in self.agreements)
         enough = self.enough.get("b1_hat")
         if enough is not None:
@@ -140,7 +140,7 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
     """Read a stability file.
 
     Raises:
-        RecordError: it is not one, or is damaged.
+        RecordError: the file is not a stability file, or is damaged.
     """
     record = Entries(read_record(path, FORMAT, VERSION, _MADE_BY), str(path), _MADE_BY)
     nothing = type(None)
@@ -167,7 +167,7 @@ def load_stability(path: str | os.PathLike[str]) -> Stability:
         or len(example) != len(layers)
         or any(not isinstance(value, int | float) for line in example for value in line)
     ):
-        raise record.damaged("its agreements or its example are not as they should be")
+        raise record.damaged("'agreements' lacks b1_hat, or 'example' is not a list of numbers per layer")
     clusters = None
     if record.take_if_there("clusters", None, list, nothing) is not None:
         entries = [Entries(entry, f"{path}, clusters,", _MADE_BY) for entry in record.take_list("clusters", dict)]

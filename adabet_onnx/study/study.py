@@ -1,4 +1,4 @@
-"""What is the same for all steps of a comparison, and the artifacts that its trainings start from."""
+"""What all stages of a comparison share, and the artifacts that its trainings start from."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Study:
     """One comparison.
 
     Attributes:
-        model: with its new head, where it gets one.
-        splits: its data.
+        model: the model, with its new head if it has one.
+        splits: the data.
         used: how data becomes input.
         plan: what is compared, and how.
-        backend: that trains.
-        folder: where everything is.
-        say: told how far it is.
+        backend: the training backend.
+        folder: the folder with all files.
+        say: called with the progress.
     """
 
     model: Model

@@ -1,10 +1,10 @@
-"""Which differences between strategies are more than chance.
+"""Which differences between strategies are larger than chance.
 
-Two settings were trained with the same seeds and measured on the same test samples. Their mean accuracies differ by
-chance for two reasons, which add:
+Two settings were trained with the same seeds and measured on the same test samples. Two sources of chance add up in the
+difference of their mean accuracies:
 
-* training: the variance of an accuracy over seeds, pooled over all settings that were compared (few seeds of one
-  setting say little), s^2; the difference of two means over n and m seeds has the variance s^2 (1 / n + 1 / m);
+* training: the variance of an accuracy over seeds, pooled over all compared settings (a single setting has too
+  few seeds), s^2; the difference of two means over n and m seeds has the variance s^2 (1 / n + 1 / m);
 * the test data: a finite sample. With p the mean accuracy of both, the difference of two accuracies on the same k
   samples has at most the variance 2 p (1 - p) / k (that of independent errors; on the same samples it is smaller).
 
@@ -25,9 +25,9 @@ class Chance:
     """How much accuracies differ by chance.
 
     Attributes:
-        variance: of an accuracy (0 to 1) over seeds, pooled over settings.
-        freedom: its degrees of freedom; 0: unknown.
-        test_samples: how many samples accuracies were measured on.
+        variance: variance of an accuracy (0 to 1) over seeds, pooled over settings.
+        freedom: degrees of freedom of the variance; 0 if it is unknown.
+        test_samples: number of samples that accuracies were measured on.
     """
 
     variance: float
@@ -36,13 +36,13 @@ class Chance:
 
     @classmethod
     def of(cls, settings: Sequence[Sequence[float]], test_samples: int) -> Chance:
-        """From the accuracies of every setting, one per seed."""
+        """Estimate it from the accuracies of every setting, one per seed."""
         freedom = sum(max(0, len(values) - 1) for values in settings)
         squares = sum((value - _mean(values)) ** 2 for values in settings for value in values)
         return cls(squares / freedom if freedom else 0.0, freedom, test_samples)
 
     def tolerance(self, first: Sequence[float], second: Sequence[float]) -> float:
-        """How far apart the means of two settings' accuracies may be and still be a tie."""
+        """The largest difference of two settings' mean accuracies that is still a tie."""
         from scipy.stats import t  # slow to import
 
         training = 0.0

@@ -1,1 +1,1 @@
-"""What can be trained: by which backend, after which repairs, with which loss, and what stands in the way."""
+"""Trainability checks: by which backend, after which repairs and with which loss, or what prevents training."""

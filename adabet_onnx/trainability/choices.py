@@ -1,4 +1,4 @@
-"""What a training computes and which backend does it."""
+"""The choices of what a training computes, and the backend for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import UsageError
-from ..model.logits_axes import axes_of, class_axis, told_axis
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis
 from ..model.open import Model
 from ..options import check_fields
 from ..portable.optimizers import Optimizer
@@ -17,7 +17,7 @@ from ..showing import changed
 from ..vocabulary import BACKENDS, BATCH_NORMS, FROZEN, FROZEN_PRECISIONS, LOSSES, OPTIMIZERS, PROFILES
 
 BALANCED = "balanced"
-_MOST = 1e9  # a weight
+_MOST = 1e9  # the largest class weight
 _PACKAGES = {"ort": "onnxruntime-training", "portable": "the portable backend"}
 
 
@@ -28,28 +28,28 @@ class Choices:
     Attributes:
         loss: cross-entropy, mse, bce-with-logits or l1.
         optimizer: adamw (onnxruntime-training's), adamw-torch or sgd; see portable/optimizers.py.
-        weight_decay: of the optimizer.
-        momentum: of sgd.
+        weight_decay: weight decay of the optimizer.
+        momentum: momentum of sgd.
         clip_norm: scale gradients down to this global norm; None: never.
-        label_smoothing: of cross-entropy, 0 to below 1.
-        class_weights: of cross-entropy: a number for each class, in the order of the outputs; or by names of classes,
-            those that are not named having 1; or ``balanced``: n / (classes * count) by the labels of the training
-            data, as scikit-learn has it, which `make_artifacts` is then given (a class that is absent has 1, and does
-            not count among the classes). The loss is divided by the sum of the labels' weights, as in torch. None: all
-            count alike.
-        class_axis: of the logits, where cross-entropy is per pixel or token; None: that of the model's Softmax or head,
-            else 1, or the last of three axes.
-        ignore_label: a label per pixel or token that does not count, beside -100 (255 in masks).
+        label_smoothing: label smoothing of cross-entropy, from 0 to below 1.
+        class_weights: class weights of cross-entropy: a number for each class, in the order of the outputs; or by class
+            name, with 1 for unnamed classes; or ``balanced``: n / (classes * count) from the labels of the training
+            data, as in scikit-learn, for which `make_artifacts` needs the data (an absent class gets 1 and is not
+            counted among the classes). The loss is divided by the sum of the labels' weights, as in torch. None: all
+            classes count alike.
+        class_axis: class axis of the logits, if cross-entropy is per pixel or token; None: that of the model's Softmax
+            or head, else 1, or the last of three axes.
+        ignore_label: a label per pixel or token to ignore, besides -100 (255 in masks).
         batch_norm: ``frozen`` (stored statistics), or ``batch``: the selected BatchNormalization layers normalise by
             the batch and update their statistics.
-        recompute: spend time to save memory: compute activations again in the backward pass.
-        frozen: where frozen weights live: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
-        frozen_precision: of the frozen part of a portable training: ``int8``: quantised, with ranges measured on
-            samples of the training data (see `make_artifacts`); ``float32``; or ``auto``: float32, but as it came where
-            a file is quantised. What is trained on is what is exported.
+        recompute: trade time for memory: recompute activations in the backward pass.
+        frozen: where frozen weights are stored: ``embedded`` in the graphs as constants, or once in the ``checkpoint``.
+        frozen_precision: precision of the frozen part with the portable backend: ``int8``: quantised, with ranges
+            measured on samples of the training data (see `make_artifacts`); ``float32``; or ``auto``: float32, but
+            unchanged if the file is quantised. The model is exported with the precision it was trained with.
         ort_format: train from ``.ort`` files.
-        profile: ``webgpu``: graphs that both WebGPU providers of onnxruntime-web compute right: of their operators, in
-            forms they have, with few buffers a node. None: of all operators.
+        profile: ``webgpu``: graphs that both WebGPU providers of onnxruntime-web compute correctly: only operators and
+            forms that they support, with few buffers per node. None: all operators.
 
     Raises:
         UsageError: a value is unknown or out of range.
@@ -80,48 +80,48 @@ class Choices:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for what, value, known in (
+        for option, value, known in (
             ("loss", self.loss, LOSSES),
             ("optimizer", self.optimizer, OPTIMIZERS),
-            ("place for frozen weights", self.frozen, FROZEN),
+            ("storage of frozen weights", self.frozen, FROZEN),
             ("precision of the frozen part", self.frozen_precision, FROZEN_PRECISIONS),
-            ("way of batch normalisation", self.batch_norm, BATCH_NORMS),
+            ("batch normalisation mode", self.batch_norm, BATCH_NORMS),
             ("profile", self.profile, (None, *PROFILES)),
         ):
             if value not in known:
                 choices = ", ".join(str(choice) for choice in known if choice is not None)
-                raise UsageError(f"unknown {what} {value!r}: choose one of {choices}.")
+                raise UsageError(f"unknown {option} {value!r}: choose one of {choices}.")
         self.update.check()
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(f"label smoothing must be at least 0 and below 1, not {self.label_smoothing}.")
         of_classes = self.class_axis is not None or self.ignore_label is not None or self.class_weights is not None
         if self.loss != "cross-entropy" and (self.label_smoothing or of_classes):
             raise UsageError(
-                "label smoothing, a class axis, a label to ignore and weights of classes belong to cross-entropy, not "
-                f"to {self.loss}."
+                "label smoothing, a class axis, a label to ignore and class weights belong to cross-entropy, not to "
+                f"{self.loss}."
             )
         if self.class_weights is not None:
             object.__setattr__(self, "class_weights", _weights(self.class_weights))
 
     def for_model(self, model: Model) -> Choices:
-        """The same, with the axis of the classes that the model's own Softmax tells, where none is given.
+        """Return the choices with the class axis of the model's own Softmax, if none is given.
 
-        One that is given is counted from the front.
+        A given axis is converted to a non-negative index.
 
         Raises:
-            UsageError: there are weights, and not as many as classes.
+            UsageError: the number of class weights differs from the number of classes.
         """
-        made = self._with_axis(model)
-        if isinstance(made.class_weights, tuple):
+        resolved = self._with_axis(model)
+        if isinstance(resolved.class_weights, tuple):
             shape = axes_of(model.graph, model.logits).batch_first(model.name)
-            axis = class_axis(shape, made.class_axis, made.loss)
+            axis = class_axis(shape, resolved.class_axis, resolved.loss)
             classes = None if axis is None else shape[axis]
-            if len(made.class_weights) != classes:
+            if len(resolved.class_weights) != classes:
                 raise UsageError(
-                    f"`class_weights` has {len(made.class_weights)} numbers, but {model.name} has {classes} classes. "
-                    "Give one number for each class, in the order of the outputs."
+                    f"`class_weights` has {len(resolved.class_weights)} numbers, but {model.name} has {classes} "
+                    "classes. Give one number for each class, in the order of the outputs."
                 )
-        return made
+        return resolved
 
     def _with_axis(self, model: Model) -> Choices:
         if self.loss != "cross-entropy":
@@ -129,9 +129,9 @@ class Choices:
         if self.class_axis is not None:
             rank = len(axes_of(model.graph, model.logits).shape) if self.class_axis < 0 else 0
             return replace(self, class_axis=self.class_axis + rank) if -rank <= self.class_axis < 0 else self
-        told = told_axis(model)
-        several = told is not None and len(axes_of(model.graph, model.logits).shape) > 2
-        return replace(self, class_axis=told) if several else self
+        softmax_axis = detected_class_axis(model)
+        has_more_axes = softmax_axis is not None and len(axes_of(model.graph, model.logits).shape) > 2
+        return replace(self, class_axis=softmax_axis) if has_more_axes else self
 
     @property
     def update(self) -> Optimizer:
@@ -140,7 +140,7 @@ class Choices:
 
     @property
     def recipe(self) -> Recipe:
-        """What the portable backend's graphs compute."""
+        """The recipe for the portable backend's graphs."""
         return Recipe(
             loss=self.loss,
             label_smoothing=self.label_smoothing,
@@ -154,22 +154,22 @@ class Choices:
         )
 
     def lacking(self, backend: str, *, channels: bool = False) -> list[str]:
-        """What is asked for that a backend does not have, in words.
+        """Return descriptions of the requested features that a backend does not support.
 
         Args:
             backend: portable or ort.
-            channels: whether some channels of a layer alone are to be trained.
+            channels: whether only some channels of a layer are to be trained.
         """
         if backend == "portable":
-            asked = {"frozen weights in a checkpoint": self.frozen == "checkpoint", ".ort files": self.ort_format}
+            requested = {"frozen weights in a checkpoint": self.frozen == "checkpoint", ".ort files": self.ort_format}
         else:
-            asked = {
+            requested = {
                 "adamw-torch": self.optimizer == "adamw-torch",
                 "momentum": bool(self.momentum),
                 "weight decay in sgd": self.optimizer == "sgd" and bool(self.weight_decay),
                 "clipping": self.clip_norm is not None,
                 "label smoothing": bool(self.label_smoothing),
-                "weights of classes": self.class_weights is not None,
+                "class weights": self.class_weights is not None,
                 "a class axis": self.class_axis is not None,
                 "labels to ignore": self.ignore_label is not None,
                 "batch normalisation by the batch": self.batch_norm == "batch",
@@ -178,11 +178,11 @@ class Choices:
                 "frozen part in int8": self.frozen_precision == "int8",
                 "training of some channels of a layer": channels,
             }
-        return [what for what, is_asked in asked.items() if is_asked]
+        return [feature for feature, is_requested in requested.items() if is_requested]
 
     @classmethod
     def from_manifest(cls, content: dict[str, Any]) -> Choices:
-        """What a manifest says."""
+        """Restore the choices from a manifest."""
         own = cls.__dataclass_fields__.keys() - {"loss", "optimizer"}  # "loss" is an output's name there
         stored = {key: content[key] for key in own if key in content}
         if not content.get("class_axis_given", True):
@@ -191,7 +191,7 @@ class Choices:
         return cls(loss=content["loss_function"], optimizer=optimizer.pop("name"), **optimizer, **stored)
 
     def to_json(self) -> dict[str, Any]:
-        """As in the manifest."""
+        """Return the choices as stored in the manifest."""
         entries = asdict(self)
         optimizer = {"name": entries.pop("optimizer")}
         optimizer |= {key: entries.pop(key) for key in ("weight_decay", "momentum", "clip_norm")}
@@ -199,7 +199,7 @@ class Choices:
 
 
 def _weights(given: tuple[float, ...] | Mapping[str, float] | str) -> tuple[float, ...] | dict[str, float] | str:
-    """Weights of classes that can be some."""
+    """Check class weights."""
     if isinstance(given, str):
         if given != BALANCED:
             raise UsageError(f"unknown class weights {given!r}: give {BALANCED!r}, or a number for each class.")
@@ -207,7 +207,7 @@ def _weights(given: tuple[float, ...] | Mapping[str, float] | str) -> tuple[floa
     weights = list(given.values()) if isinstance(given, Mapping) else list(given)
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= _MOST:
-            raise UsageError(f"weights of classes must be numbers from 0 to {_MOST:g}, not {weight!r}.")
+            raise UsageError(f"class weights must be numbers from 0 to {_MOST:g}, not {weight!r}.")
     if not any(weights):
         raise UsageError("at least one class must have a weight above 0.")
     if isinstance(given, Mapping):
@@ -216,17 +216,17 @@ def _weights(given: tuple[float, ...] | Mapping[str, float] | str) -> tuple[floa
 
 
 def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> str:
-    """Which backend makes and trains artifacts.
+    """Choose the backend that makes and trains artifacts.
 
-    ``auto`` is the portable one, except where something is asked for that only onnxruntime-training has.
+    ``auto`` is the portable one, unless a requested feature is only supported by onnxruntime-training.
 
     Args:
         asked: auto, portable or ort.
         choices: loss, optimizer and form of the training.
-        channels: whether some channels of a layer alone are to be trained, which the portable one can.
+        channels: whether only some channels of a layer are to be trained, which only the portable backend supports.
 
     Raises:
-        UsageError: an unknown backend, or it lacks what is asked for.
+        UsageError: the backend is unknown or does not support a requested feature.
     """
     if asked not in BACKENDS:
         raise UsageError(f"unknown backend {asked!r}: choose one of {', '.join(BACKENDS)}.")
@@ -238,6 +238,6 @@ def choose_backend(asked: str, choices: Choices, *, channels: bool = False) -> s
     if missing:
         other = "ort" if backend == "portable" else "portable"
         able = not choices.lacking(other, channels=channels)
-        hint = f"Use `backend={other!r}`" if able else "No backend has all that is asked for"
+        hint = f"Use `backend={other!r}`" if able else "No backend supports all requested options"
         raise UsageError(f"{_PACKAGES[backend]} has no {missing[0]}. {hint}, or leave it out.")
     return backend

@@ -1,4 +1,4 @@
-"""Weights of classes as numbers, where choices say ``balanced`` or have them by names of classes."""
+"""Class weights as numbers, if choices give ``balanced`` or weights by class name."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from .choices import BALANCED, Choices
 
 
 def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
-    """n / (classes * count) for each class, as scikit-learn's ``compute_class_weight`` has it.
+    """Return n / (classes * count) for each class, like scikit-learn's ``compute_class_weight``.
 
-    Classes are those that are there: one that is absent has 1, so that labels of it are not left out without a word
-    where other data has some.
+    Only classes with labels are counted. An absent class gets 1, so that its labels are not silently ignored in other
+    data.
 
     Args:
-        labels: class indices; -100 does not count.
-        classes: how many outputs there are.
+        labels: class indices; -100 is ignored.
+        classes: number of outputs.
     """
     counts = np.bincount(labels[labels != IGNORED].reshape(-1), minlength=classes)
-    there = np.count_nonzero(counts)
-    return tuple(float(counts.sum() / (there * count)) if count else 1.0 for count in counts)
+    present = np.count_nonzero(counts)
+    return tuple(float(counts.sum() / (present * count)) if count else 1.0 for count in counts)
 
 
 def resolved(choices: Choices, model: Model, dataset: Dataset | None, classes: Sequence[str] | None = None) -> Choices:
-    """The choices with their weights of classes as numbers.
+    """Return the choices with their class weights as numbers.
 
     Args:
-        choices: as `Choices.for_model` gives them.
-        model: that is trained.
-        dataset: training data; None where there is none.
-        classes: names in the order of the outputs, as a selection has them; None: those of the model or the data.
+        choices: as returned by `Choices.for_model`.
+        model: the model to train.
+        dataset: training data, or None.
+        classes: class names in the order of the outputs, as in a selection; None: those of the model or the data.
 
     Raises:
-        DataError: no labels, or labels that do not fit.
-        UsageError: data is needed and there is none, or a class is not known by its name.
+        DataError: labels are missing or do not fit.
+        UsageError: data is needed and missing, or a class name is unknown.
     """
     given = choices.class_weights
     if given is None or isinstance(given, tuple):
@@ -71,7 +71,7 @@ def resolved(choices: Choices, model: Model, dataset: Dataset | None, classes: S
 
 
 def without_data(choices: Choices, model: Model) -> Choices:
-    """The choices for measuring what a step takes, with 1 for every weight that is not a number yet."""
+    """Return choices for measuring the cost of a step, with 1 for every class weight that is not a number yet."""
     if not choices.class_weights or isinstance(choices.class_weights, tuple):
         return choices
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
@@ -81,7 +81,7 @@ def without_data(choices: Choices, model: Model) -> Choices:
 
 
 def _by_name(given: object, known: object, classes: int) -> tuple[float, ...]:
-    """A weight for each class, 1 where none is given."""
+    """Return a weight for each class, 1 where none is given."""
     assert isinstance(given, dict)
     if not isinstance(known, list) or len(known) != classes:
         raise UsageError(
@@ -89,7 +89,7 @@ def _by_name(given: object, known: object, classes: int) -> tuple[float, ...]:
             "or data that names its classes."
         )
     names = [str(name) for name in known]
-    strange = next((name for name in given if name not in names), None)
-    if strange is not None:
-        raise UsageError(f"`class_weights` names a class {strange!r}, but there are {listed(names)}.")
+    unknown = next((name for name in given if name not in names), None)
+    if unknown is not None:
+        raise UsageError(f"`class_weights` names a class {unknown!r}, but the classes are {listed(names)}.")
     return tuple(given.get(name, 1.0) for name in names)

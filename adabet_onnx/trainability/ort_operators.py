@@ -1,9 +1,9 @@
-"""Which operators onnxruntime-training 1.19.2 differentiates, and with which exceptions.
+"""The operators that onnxruntime-training 1.19.2 differentiates, with their exceptions.
 
-Found by running it: `tests/trainability/test_ort_operators.py` builds a small model for every operator, makes
-artifacts, and compares the gradient with ours. What it cannot do it mostly refuses, in words that name no layer; but
-some gradients it leaves out or gets wrong without a word, and those are the exceptions below. The table is of the graph
-that `prepare` has rewritten, in which no BatchNormalization, AveragePool or auto_pad is left.
+The table was determined by experiment: `tests/trainability/test_ort_operators.py` builds a small model for every
+operator, makes artifacts, and compares the gradient with ours. Unsupported cases mostly raise an error, which names no
+layer; but some gradients are silently missing or wrong, and those are the exceptions below. The table applies to graphs
+rewritten by `prepare`, which no longer contain BatchNormalization, AveragePool or auto_pad.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from ..model.dims import dims_or_none
 from ..model.uses import subgraphs
-from ..portable.rules.registry import Look
+from ..portable.rules.registry import NodeView
 
-_Check = Callable[[Look, Collection[ir.Value]], str | None]
+_Check = Callable[[NodeView, Collection[ir.Value]], str | None]
 _NONE = "has no gradient in onnxruntime-training"
-_SHARED = 8  # elements of a constant that ONNX Runtime shares
+_SHARED = 8  # most elements of a constant that ONNX Runtime shares
 REMEDY = "Use the portable backend, or select layers after it."
 
 
@@ -29,51 +29,51 @@ class _Entry:
     """An operator that has a gradient.
 
     Attributes:
-        inputs: positions it has one for; None: all that are float.
-        check: says why a certain node has none.
+        inputs: input positions that have a gradient; None: all float inputs.
+        check: returns why a particular node has none.
     """
 
     inputs: frozenset[int] | None = None
     check: _Check | None = None
 
 
-def _split(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _split(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     unused = [value.name for value in look.node.outputs if value not in needed]
     if not unused:
         return None
-    return f"gets a wrong gradient in onnxruntime-training, without a word, since its output {unused[0]!r} is not used"
+    return f"silently gets a wrong gradient in onnxruntime-training, because its output {unused[0]!r} is not used"
 
 
-def _slice(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _slice(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     steps = look.array(4)
     if steps is not None and (steps < 0).any():
-        return "slices backwards, which onnxruntime-training has a gradient for that fails when it runs"
+        return "slices backwards, for which onnxruntime-training has a gradient that fails at run time"
     return None
 
 
-def _pad(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _pad(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     mode = look.string("mode", "constant")
     return None if mode == "constant" else f"pads in the mode {mode!r}, which {_NONE.removeprefix('has ')}"
 
 
-def _matmul(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _matmul(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     ranks = [len(dims) for value in look.node.inputs if value is not None and (dims := dims_or_none(value)) is not None]
     return "multiplies by a vector, which onnxruntime-training has no gradient for" if 1 in ranks else None
 
 
-def _reduce(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _reduce(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     if look.opset < 18 and not look.int("keepdims", 1):
         return "drops the axes it reduces, for which onnxruntime-training's gradient is not valid below opset 18"
     return None
 
 
-def _gelu(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _gelu(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     if look.string("approximate", "none") == "none":
         return None
-    return "is Gelu by tanh, whose gradient onnxruntime-training takes for that of the exact one"
+    return "is the tanh approximation of Gelu, for which onnxruntime-training uses the gradient of the exact one"
 
 
-def _layer_norm(look: Look, needed: Collection[ir.Value]) -> str | None:
+def _layer_norm(look: NodeView, needed: Collection[ir.Value]) -> str | None:
     """ONNX Runtime shares equal constants of few elements, and the gradient then defines one value twice."""
     for position in (1, 2):
         own = look.array(position)
@@ -115,26 +115,26 @@ _TABLE: dict[str, _Entry] = {
     "Split": _Entry(_FIRST, _split),
     "Where": _Entry(frozenset({1, 2})),
 }
-# Operators that keep onnxruntime-training from any training graph, wherever they stand.
+# Operators that prevent any training graph in onnxruntime-training, wherever they are.
 _ANYWHERE = {"MeanVarianceNormalization": "is expanded by onnxruntime-training into nodes that are not valid"}
-# It puts kernels of its own in place of these, trained or not. Given a bias, initial states and names for all outputs
-# it makes a gradient of them too, which killed the process (SIGSEGV) wherever their weights were frozen.
+# onnxruntime-training replaces these by its own kernels, trained or not. With a bias, initial states and names for all
+# outputs it also builds their gradient, which killed the process (SIGSEGV) whenever their weights were frozen.
 _FORWARD_ONLY = frozenset({"LSTM", "GRU"})
 
 
 def differentiable_operators() -> list[str]:
-    """All operators that onnxruntime-training differentiates, some with exceptions."""
+    """Return all operators that onnxruntime-training differentiates, some with exceptions."""
     return sorted(_TABLE)
 
 
 def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value], opset: int) -> str | None:
-    """Why onnxruntime-training does not differentiate a node, to be read after its name; None where it does.
+    """Return why onnxruntime-training does not differentiate a node, to be read after its name; None if it does.
 
     Args:
-        node: of a graph prepared for it.
-        wanted: positions of the inputs whose gradient is asked for.
-        needed: those of its outputs whose gradient is there.
-        opset: of the graph.
+        node: a node of a graph prepared for it.
+        wanted: positions of the inputs whose gradient is needed.
+        needed: those of its outputs whose gradient exists.
+        opset: opset of the graph.
     """
     entry = None if node.domain not in ("", "ai.onnx") else _TABLE.get(node.op_type)
     if entry is None:
@@ -143,15 +143,15 @@ def why_not(node: ir.Node, wanted: tuple[int, ...], needed: Collection[ir.Value]
         position = min(set(wanted) - entry.inputs)
         value = node.inputs[position]
         return f"{_NONE} for its input {position} ({value.name if value is not None else None!r})"
-    return None if entry.check is None else entry.check(Look(node, wanted, opset), needed)
+    return None if entry.check is None else entry.check(NodeView(node, wanted, opset), needed)
 
 
 def why_nowhere(node: ir.Node) -> str | None:
-    """Why a graph with this node in it cannot be trained at all; None where it can."""
+    """Return why a graph that contains this node cannot be trained at all; None if it can."""
     if node.domain:
         return None
     if any(True for _ in subgraphs(node)):
-        return "computes in a graph inside it, over which onnxruntime-training ends the process, trained or not"
+        return "contains a subgraph, on which onnxruntime-training crashes, trained or not"
     if node.op_type in _FORWARD_ONLY and node.attributes.get_string("direction", "forward") != "forward":
-        return "runs backwards or in both directions, and onnxruntime-training has it forwards only"
+        return "runs in reverse or in both directions, and onnxruntime-training only supports the forward direction"
     return _ANYWHERE.get(node.op_type)

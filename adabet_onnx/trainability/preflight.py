@@ -1,7 +1,7 @@
-"""Before anything is trained: which layers can be, with which backend, after which repairs, and what stands in the way.
+"""Pre-flight check: which layers can be trained, with which backend and repairs, and what prevents the others.
 
-One walk over the graph that each backend would train (`portable.reach`) answers for all layers. Nothing is run but,
-where shapes cannot be inferred, a forward pass on zeros. What was found is a `verdicts.Check`.
+One traversal of the graph that each backend would train (`portable.backward_paths`) covers all layers. Nothing is run
+except, if shapes cannot be inferred, a forward pass on zeros. The result is a `verdicts.Check`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Collection, Sequence
 import onnx_ir as ir
 
 from ..errors import AdabetError, RuntimeMissingError, UsageError
-from ..model.chosen import Chosen, whole
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.layers import Layer, source_initializer
 from ..model.logits import refusal
-from ..model.logits_axes import axes_of, class_axis, told_axis, written
+from ..model.logits_axes import axes_of, class_axis, detected_class_axis, shape_text
 from ..model.open import Model, ModelSource, open_model
-from ..model.passes.names import RESERVED
+from ..model.passes.reserved_names import RESERVED
 from ..model.prepare import BACKENDS, Prepared, trainable_graph
 from ..model.probabilities import tail_of
+from ..model.training_target import TrainingTarget, whole_layers
 from ..model.uses import ancestors, reads
 from ..options import typed
 from ..portable import autodiff
+from ..portable.backward_paths import BackwardPath, backward_paths
 from ..portable.obstacles import explain, layer_of, way_around
 from ..portable.opset import raise_opset
-from ..portable.reach import Way, ways
 from ..portable.shapes import annotate
 from ..training_runtime import need_runtime
 from . import ort_operators
@@ -41,18 +41,18 @@ _UNREACHED = "the logits do not depend on {0!r}, or change with it only in steps
 @typed
 @guarded("checking")
 def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
-    """Say which layers of a model can be trained, before anything is.
+    """Determine which layers of a model can be trained, without training anything.
 
     Args:
-        model: opened, or what `open_model` takes.
-        loss: to be minimised; onnxruntime-training has no cross-entropy per pixel or token.
+        model: an opened model, or anything `open_model` accepts.
+        loss: the loss to minimise; onnxruntime-training has no cross-entropy per pixel or token.
 
     Returns:
         For every layer, a verdict for each backend.
 
     Raises:
         ModelError: the model cannot be opened.
-        UsageError: an unknown loss.
+        UsageError: the loss is unknown.
 
     Example:
         >>> from adabet_onnx import check_model
@@ -60,11 +60,11 @@ def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
         {}
     """
     model = open_model(model)
-    Choices(loss=loss)  # says what is wrong with it
-    found = {backend: _Backend(model, model.layers, backend, loss) for backend in ("portable", "ort")}
+    Choices(loss=loss)  # rejects an unknown loss
+    backends = {backend: _Backend(model, model.layers, backend, loss) for backend in ("portable", "ort")}
     layers = tuple(
         CheckedLayer(
-            layer.name, layer.op_type, found["portable"].verdicts[layer.name], found["ort"].verdicts[layer.name]
+            layer.name, layer.op_type, backends["portable"].verdicts[layer.name], backends["ort"].verdicts[layer.name]
         )
         for layer in model.layers
     )
@@ -73,16 +73,16 @@ def check_model(model: ModelSource, *, loss: str = "cross-entropy") -> Check:
         model_sha256=model.sha256,
         loss=loss,
         layers=layers,
-        obstacles=tuple(obstacle for backend in found.values() for obstacle in backend.obstacles),
-        installed={backend: _installed(backend) for backend in found},
-        refused={backend: checked.refused for backend, checked in found.items()},
+        obstacles=tuple(obstacle for backend in backends.values() for obstacle in backend.obstacles),
+        installed={backend: _installed(backend) for backend in backends},
+        refused={backend: checked.refused for backend, checked in backends.items()},
         decisions=decisions(model),
     )
 
 
 @guarded("checking")
 def untrainable_layers(model: Model) -> dict[str, str]:
-    """Layers that no backend can train, and why. The second backend is asked only about what the first cannot."""
+    """Return the layers that no backend can train, and why; ort only checks what the portable backend cannot train."""
     first = _Backend(model, model.layers, "portable", None)
     left = [layer for layer in model.layers if not first.verdicts[layer.name].trainable]
     if not left:
@@ -96,7 +96,7 @@ def untrainable_layers(model: Model) -> dict[str, str]:
 
 
 def obstacles_to(prepared: Prepared, backend: str) -> str | None:
-    """Why a backend cannot train a prepared graph, in words a user can act on; None if it can."""
+    """Return why a backend cannot train a prepared graph, with advice for the user; None if it can."""
     graph = prepared.graph.clone()
     annotate(graph)
     nowhere = _nowhere(graph, backend)
@@ -112,14 +112,14 @@ def obstacles_to(prepared: Prepared, backend: str) -> str | None:
     return None
 
 
-def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) -> str:
-    """Which backend makes artifacts: what was asked for, and for ``auto`` one that trains the selection.
+def pick_backend(model: Model, selection: TrainingTarget, asked: str, choices: Choices) -> str:
+    """Choose the backend for making artifacts: the requested one, or for ``auto`` one that trains the selection.
 
-    That is the portable one, except where something is asked for that only onnxruntime-training has, or where the
-    selection has a gradient in onnxruntime-training alone and it is installed.
+    That is the portable one, unless a requested feature is only supported by onnxruntime-training, or the selection
+    only has a gradient in onnxruntime-training and that is installed.
 
     Raises:
-        UsageError: an unknown backend, or it lacks what is asked for.
+        UsageError: the backend is unknown or does not support a requested feature.
     """
     chosen = choose_backend(asked, choices, channels=bool(selection.channels))
     if (
@@ -140,51 +140,54 @@ def pick_backend(model: Model, selection: Chosen, asked: str, choices: Choices) 
 
 
 def loss_obstacle(model: Model, loss: str, backend: str, axis: int | None = None) -> str | None:
-    """Why a loss cannot be computed from the model's logits, or None.
+    """Return why a loss cannot be computed from the model's logits, or None.
 
     Args:
         model: the model.
-        loss: its name.
+        loss: name of the loss.
         backend: portable or ort.
-        axis: of the classes; None: that of the model's Softmax or head, else see `class_axis`.
+        axis: the class axis; None: that of the model's Softmax or head, else see `class_axis`.
 
     Raises:
-        UsageError: a wrong class axis was given.
+        UsageError: the given class axis is wrong.
     """
     refused = refusal(model.doubt, loss, model.name)
     if refused is not None:
         return refused
     try:
         shape = axes_of(model.graph, model.logits).batch_first(model.name)
-        told = told_axis(model) if axis is None and loss == "cross-entropy" else axis
-        at = class_axis(shape, told, loss)
+        own_axis = detected_class_axis(model) if axis is None and loss == "cross-entropy" else axis
+        classes_at = class_axis(shape, own_axis, loss)
     except AdabetError as error:
         if axis is not None and isinstance(error, UsageError):
             raise
         return str(error).removeprefix(f"{model.name}: ")
-    if at is not None and shape[at] == 1:
-        behind = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
-        what = f"one output, with a Sigmoid behind it, of shape {written(shape)}" if behind else written(shape)
+    if classes_at is not None and shape[classes_at] == 1:
+        has_sigmoid = any((tail := tail_of(value)) and tail.kind == "sigmoid" for value in model.graph.graph.outputs)
+        description = (
+            f"one output followed by a Sigmoid, of shape {shape_text(shape)}" if has_sigmoid else shape_text(shape)
+        )
         return (
-            f"cross-entropy needs an output for each class, but the logits are {what}, and the cross-entropy of one "
-            "class is 0 whatever it is. Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or "
+            f"cross-entropy needs an output for each class, but the logits are {description}, and the cross-entropy of "
+            "one class is 0 whatever it is. Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or "
             "give the model a head with an output per class (`new_head`, or `adapt` with `num_classes`)."
         )
     if loss != "cross-entropy" or len(shape) == 2 or backend == "portable":
         return None
     return (
-        f"cross-entropy needs logits of shape (N, classes), but they have {written(shape)}. Use `loss='mse'`, l1 or "
-        "bce-with-logits, or end the model with a classifier. The portable backend takes one per pixel or token too."
+        f"cross-entropy needs logits of shape (N, classes), but they have {shape_text(shape)}. Use `loss='mse'`, l1 or "
+        "bce-with-logits, or end the model with a classifier. The portable backend also supports one per pixel or "
+        "token."
     )
 
 
 class _Backend:
-    """What one backend can do with a model.
+    """The trainability of a model with one backend.
 
     Attributes:
         verdicts: by layer.
         obstacles: nodes without a gradient.
-        refused: what keeps every layer from it, or None.
+        refused: why it can train no layer, or None.
     """
 
     def __init__(self, model: Model, layers: Sequence[Layer], backend: str, loss: str | None) -> None:
@@ -193,21 +196,21 @@ class _Backend:
         self.verdicts: dict[str, Verdict] = {}
         self.obstacles: tuple[Obstacle, ...] = ()
         self.refused: str | None = None if loss is None else loss_obstacle(model, loss, backend)
-        clashing = {layer.name: name for layer in layers if (name := _clash(layer, backend)) is not None}
-        for clashed, name in clashing.items():
-            reason = f"its parameter {name!r} has a name that onnxruntime-training uses itself"
-            self.verdicts[clashed] = Verdict(False, (), reason)
-        asked = [layer for layer in layers if layer.name not in clashing]
+        reserved = {layer.name: name for layer in layers if (name := _reserved_name(layer, backend)) is not None}
+        for layer_name, name in reserved.items():
+            reason = f"its parameter {name!r} has a name that onnxruntime-training reserves"
+            self.verdicts[layer_name] = Verdict(False, (), reason)
+        asked = [layer for layer in layers if layer.name not in reserved]
         if asked and self.refused is None:
             try:
-                self._look(model, asked)
+                self._check_layers(model, asked)
             except AdabetError as error:
                 self.refused = str(error)
         for layer in asked:
             self.verdicts.setdefault(layer.name, Verdict(False, (), self.refused))
 
-    def _look(self, model: Model, layers: Sequence[Layer]) -> None:
-        prepared = trainable_graph(model, whole(model, layers), backend=self._backend)
+    def _check_layers(self, model: Model, layers: Sequence[Layer]) -> None:
+        prepared = trainable_graph(model, whole_layers(model, layers), backend=self._backend)
         trained = _initializers(prepared, layers)
         if self._backend == "portable":
             raise_opset(prepared.graph)
@@ -241,12 +244,12 @@ class _Backend:
         self.obstacles = tuple(sorted(seen.values(), key=lambda obstacle: order.get(obstacle.node, 0)))
 
 
-def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[Way]:
+def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -> list[BackwardPath]:
     opset = graph.opset_imports.get("") or 0
     output = graph.graph.outputs[0]
     if backend == "portable":
         return autodiff.plan_each(graph.graph, output, sets, opset=opset)
-    return ways(
+    return backward_paths(
         graph.graph,
         output,
         sets,
@@ -257,7 +260,7 @@ def _ways(graph: ir.Model, sets: Sequence[Collection[ir.Value]], backend: str) -
 
 
 def _nowhere(graph: ir.Model, backend: str) -> str | None:
-    """A node that keeps a graph from a backend wherever it stands."""
+    """Return why a node prevents training of the whole graph with a backend, or None."""
     for node in graph.graph:
         if node.op_type == "LRN" and not node.domain and node.attributes.get_int("size", 1) % 2 == 0:
             return f"node {node.name!r} (LRN) has an even size, which ONNX Runtime cannot run. Export without it."
@@ -268,7 +271,7 @@ def _nowhere(graph: ir.Model, backend: str) -> str | None:
 
 
 def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[str, ...]]:
-    """What is rewritten on the way from each layer to the logits."""
+    """Return the rewrites on the path from each layer to the logits."""
     graph = model.graph.graph
     nodes = {node.name: node for node in graph}
     logits = next(value for node in graph for value in node.outputs if value.name == model.logits)
@@ -283,30 +286,30 @@ def _repairs(model: Model, layers: Sequence[Layer], backend: str) -> list[tuple[
             mask |= 0 if value is None else reached.get(value, 0)
         for value in node.outputs:
             reached[value] = mask
-        what = repair_of(node, backend) if mask and node in back else None
-        if what is None:
+        repair = repair_of(node, backend) if mask and node in back else None
+        if repair is None:
             continue
         for i in range(len(layers)):
             if mask >> i & 1:
-                met[i][what] = met[i].get(what, 0) + 1
-    return [tuple(f"{what} ({count} nodes)" if count > 1 else what for what, count in row.items()) for row in met]
+                met[i][repair] = met[i].get(repair, 0) + 1
+    return [tuple(f"{repair} ({count} nodes)" if count > 1 else repair for repair, count in row.items()) for row in met]
 
 
 def _initializers(prepared: Prepared, layers: Sequence[Layer]) -> dict[str, list[str]]:
-    """Names of layers' parameters in the prepared graphs, where shared vectors have been taken apart, by layer."""
+    """Return the parameter names of each layer in the prepared graphs, where shared vectors have been split."""
     nodes = {node.name: node for node in prepared.original.graph}
-    found: dict[str, dict[str, None]] = {}
+    parameters: dict[str, dict[str, None]] = {}
     for layer in layers:
-        names = found.setdefault(layer.name, {})
+        names = parameters.setdefault(layer.name, {})
         for parameter in layer.parameters:
             value = source_initializer(nodes[parameter.node].inputs[parameter.position])
             assert value is not None
             names[value.name or ""] = None
-    return {name: list(names) for name, names in found.items()}
+    return {name: list(names) for name, names in parameters.items()}
 
 
-def _clash(layer: Layer, backend: str) -> str | None:
-    """A parameter's name that onnxruntime-training uses itself."""
+def _reserved_name(layer: Layer, backend: str) -> str | None:
+    """Return the name of a parameter that is reserved by onnxruntime-training, or None."""
     names = [parameter.name for parameter in layer.parameters] if backend == "ort" else []
     return next((name for name in names if name in RESERVED or name.endswith("_grad")), None)
 

@@ -1,10 +1,10 @@
-"""Which nodes `prepare` rewrites for a backend, in words."""
+"""Descriptions of the nodes that `prepare` rewrites for a backend."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-_BATCH_NORM = "BatchNormalization becomes multiplications and additions by its stored statistics"
+_BATCH_NORM = "BatchNormalization becomes multiplications and additions with its stored statistics"
 _AVERAGE_POOL = "AveragePool becomes a Conv with a constant kernel"
 _LAYER_NORM = "LayerNormalization gets a zero bias"
 _OUTPUTS = "LayerNormalization gets its optional outputs named"
@@ -12,10 +12,10 @@ _PADS = "auto_pad becomes explicit pads"
 
 
 def repair_of(node: ir.Node, backend: str) -> str | None:
-    """What happens to a node of an opened graph when it is prepared, or None.
+    """Describe how preparation rewrites a node of an opened graph; None if it does not.
 
     Args:
-        node: of the opened graph.
+        node: a node of the opened graph.
         backend: ``ort`` or ``portable``.
     """
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET" and node.op_type != "AveragePool":

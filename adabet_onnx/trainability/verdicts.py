@@ -1,15 +1,15 @@
-"""What a pre-flight found, as values and as JSON: verdicts on layers, and the nodes that stand in the way.
+"""The result of a pre-flight check, as values and as JSON: verdicts on layers, and the nodes that prevent training.
 
-What ``Check.to_json()`` gives, and ``check`` prints: format "adabet-onnx/check", version 1, with
+``Check.to_json()`` returns, and ``check`` prints: format "adabet-onnx/check", version 1, with
     model, model_sha256, loss
-    backends        portable and ort, each with ``installed`` and ``obstacle`` (what keeps all layers from it, or null)
+    backends        portable and ort, each with ``installed`` and ``obstacle`` (why it can train no layer, or null)
     layers          in model order, each with
         name, op_type, trainable
-        backend     the one that ``auto`` takes: portable, else ort; null for none
-        portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null where it is trainable)
-    nodes           without a gradient between the loss and a layer: node, op_type, layer (that it is, or that stands
-                    before it; or null), backend, reason, remedy
-    decisions       what the model's parts were taken for, see `decisions`
+        backend     the one that ``auto`` uses: portable, else ort; null for none
+        portable, ort   each with ``trainable``, ``repairs`` (sentences), and ``reason`` (null if it is trainable)
+    nodes           nodes without a gradient between the loss and a layer: node, op_type, layer (the one it belongs to,
+                    or the one before it, or null), backend, reason, remedy
+    decisions       how the model's parts were interpreted, see `decisions`
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COLUMNS = (*_OF_LAYERS, *(f"{name}.{of}" for name in _BACKENDS for of in ("trai
 
 @dataclass(frozen=True)
 class Obstacle:
-    """A node without a gradient between the loss and a layer; the attributes are those of the module."""
+    """A node without a gradient between the loss and a layer; see the module for the attributes."""
 
     node: str
     op_type: str
@@ -53,8 +53,8 @@ class Verdict:
 
     Attributes:
         trainable: whether it can.
-        repairs: what is rewritten for it between the layer and the loss.
-        reason: why it cannot; None where it can.
+        repairs: the rewrites needed between the layer and the loss.
+        reason: why it cannot; None if it can.
     """
 
     trainable: bool
@@ -68,7 +68,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class CheckedLayer:
-    """What is known of a layer; the attributes are those of the module."""
+    """The check result for a layer; see the module for the attributes."""
 
     name: str
     op_type: str
@@ -76,38 +76,38 @@ class CheckedLayer:
     ort: Verdict
 
     def __repr__(self) -> str:
-        how = f"trained by {self.backend}" if self.trainable else f"cannot be trained: {clipped(self.reason, 150)}"
-        return one_line(self, repr(clipped(self.name)), self.op_type, how)
+        status = f"trained by {self.backend}" if self.trainable else f"cannot be trained: {clipped(self.reason, 150)}"
+        return one_line(self, repr(clipped(self.name)), self.op_type, status)
 
     @property
     def backend(self) -> str | None:
-        """Which backend trains it: portable, else ort; None for none."""
+        """The backend that trains it: portable, else ort; None if neither can."""
         return next((backend for backend in _BACKENDS if getattr(self, backend).trainable), None)
 
     @property
     def trainable(self) -> bool:
-        """Whether a backend can train it."""
+        """Whether any backend can train it."""
         return self.backend is not None
 
     @property
     def reason(self) -> str | None:
-        """Why no backend can, or None."""
+        """Why no backend can train it, or None."""
         return None if self.trainable else self.portable.reason
 
 
 @dataclass(frozen=True)
 class Check:
-    """What `check_model` found.
+    """The result of `check_model`.
 
     Attributes:
-        model: what messages call it.
-        model_sha256: of the file.
-        loss: that was asked about.
+        model: name of the model in messages.
+        model_sha256: SHA-256 of the model file.
+        loss: the loss that was checked.
         layers: in model order.
         obstacles: nodes without a gradient, for either backend.
-        installed: whether what a backend trains with is installed, by backend.
-        refused: what keeps every layer from a backend, by backend; None for nothing.
-        decisions: what the model's parts were taken for.
+        installed: by backend, whether its runtime is installed.
+        refused: by backend, why it can train no layer; None if it can.
+        decisions: how the model's parts were interpreted.
     """
 
     model: str
@@ -126,11 +126,11 @@ class Check:
 
     def __repr__(self) -> str:
         lost = f"not {named([*self.untrainable])}" if self.untrainable else None
-        return one_line(self, f"{file_name(self.model)}: {self._sum()}", lost)
+        return one_line(self, f"{file_name(self.model)}: {self._summary()}", lost)
 
     def _repr_html_(self) -> str:
         headings = ("layer", "operator", "backend", "portable", "ort", "reason")
-        ordered = sorted(self.layers, key=lambda layer: layer.trainable)  # what stands in the way first
+        ordered = sorted(self.layers, key=lambda layer: layer.trainable)  # untrainable layers first
         rows = [
             (
                 layer.name,
@@ -141,27 +141,27 @@ class Check:
             )
             for layer in ordered
         ]
-        lines = [f"{name}: no layer can be trained, since {why}" for name, why in self.refused.items() if why]
-        missing = [name for name, there in self.installed.items() if not there]
-        lines += [f"{name}: what it trains with is not installed" for name in missing]
-        return html_table(f"{file_name(self.model)}: {self._sum()}", headings, rows, lines=lines, what="layer")
+        lines = [f"{name}: no layer can be trained: {reason}" for name, reason in self.refused.items() if reason]
+        missing = [name for name, is_installed in self.installed.items() if not is_installed]
+        lines += [f"{name}: its runtime is not installed" for name in missing]
+        return html_table(f"{file_name(self.model)}: {self._summary()}", headings, rows, lines=lines, what="layer")
 
-    def _sum(self) -> str:
+    def _summary(self) -> str:
         able = sum(layer.trainable for layer in self.layers)
         return f"{able:,} of {counted(len(self.layers), 'layer')} can be trained ({self.loss})"
 
     def to_dataframe(self, library: str | None = None) -> Any:
-        """A row for each layer; the columns are those of the JSON's ``layers``, of what is inside with a dot.
+        """Return a row for each layer; columns as in the JSON's ``layers``, nested ones with a dot.
 
         Args:
-            library: ``"pandas"`` or ``"polars"``; None: pandas where it is installed, else polars.
+            library: ``"pandas"`` or ``"polars"``; None: pandas if installed, else polars.
 
         Returns:
             A DataFrame of that library.
 
         Raises:
-            UsageError: another library is asked for.
-            RuntimeMissingError: it, or either, is not installed.
+            UsageError: the library is not one of these.
+            RuntimeMissingError: the library is not installed, or neither is.
         """
         rows = []
         for entry in self.to_json()["layers"]:
@@ -173,12 +173,12 @@ class Check:
         return frame(rows, _COLUMNS, library)
 
     def only(self, names: Collection[str]) -> Check:
-        """The same about some of the layers."""
+        """Return the check restricted to some of the layers."""
         layers = tuple(layer for layer in self.layers if layer.name in names)
         return replace(self, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
-        """As in the module."""
+        """Return the check as JSON values, see the module."""
         return {
             "format": FORMAT,
             "version": VERSION,

@@ -1,4 +1,4 @@
-"""Training artifacts: a folder from which the selected layers are retrained and nothing else."""
+"""Training artifacts: a folder from which the selected layers, and only those, are retrained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .. import runtime
 from ..data.source import open_data
 from ..errors import ModelError
 from ..files import replacing_folder, sha256_of_files
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.logits_axes import axes_of, class_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
@@ -28,9 +28,9 @@ from ..training_runtime import load
 from ..version import __version__
 from . import ort_artifacts
 from .calibration import calibration_of
-from .checking import check_in_subprocess
+from .check_process import check_in_subprocess
 from .manifest import FILE, FORMAT, VERSION, Manifest, load_manifest
-from .precision import moved, precision_notes
+from .precision import precision_notes, quantisation_shift
 
 _MODEL = "model.onnx"
 
@@ -50,36 +50,38 @@ def make_artifacts(
 ) -> Manifest:
     """Make the artifacts for training the selected layers.
 
-    Of the ``portable`` backend: frozen.onnx, step.onnx, grads.onnx, update.onnx, eval.onnx, state.bin and weights.bin,
-    for any onnxruntime from 1.17 on. Of the ``ort`` backend: training_model.onnx, eval_model.onnx, optimizer_model.onnx
-    and checkpoint, for onnxruntime-training. With the frozen part in int8 also float.onnx, the model in
-    float32. Of both: model.onnx (the graph that an export puts the trained values into) and manifest.json.
+    The ``portable`` backend writes frozen.onnx, step.onnx, grads.onnx, update.onnx, eval.onnx, state.bin and
+    weights.bin, which any onnxruntime from 1.17 on can run. The ``ort`` backend writes training_model.onnx,
+    eval_model.onnx, optimizer_model.onnx and checkpoint, for onnxruntime-training. If the frozen part is in int8, there
+    is also float.onnx, the model in float32. Both backends write model.onnx (the graph that an export inserts the
+    trained values into) and manifest.json.
 
     Args:
-        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
-        selection: what to train, or the path of a selection.json made for this model. Where it names channels, they
-            alone are trained, which only the portable backend can.
-        folder: made or, if it holds earlier artifacts, replaced.
-        loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
-        choices: everything about loss, optimizer and form; None: the defaults of `Choices`.
-        calibrate: training data, in any form that `Data` describes, where ``choices`` have the frozen part in int8: the
-            ranges of its activations are those on up to 256 samples of it. It says how far logits move, also where a
-            quantised file keeps its numbers. Labels are looked at for ``class_weights='balanced'`` alone, which needs
-            them: the numbers are then in the manifest.
-        backend: portable, ort, or auto: portable, except where only onnxruntime-training has what is asked for, or a
-            gradient for the selection.
-        check: verify the artifacts in a process of its own before they are handed out (see `selfcheck`).
+        model: an opened model, or anything `open_model` accepts. A file is opened with the input values recorded in the
+            selection.
+        selection: what to train, or the path of a selection.json made for this model. If it names channels, only those
+            are trained; only the portable backend supports this.
+        folder: created or, if it holds earlier artifacts, replaced.
+        loss: cross-entropy, mse, bce-with-logits or l1; overrides the loss in ``choices``.
+        choices: loss, optimizer and form of the training; None: the defaults of `Choices`.
+        calibrate: training data, in any form that `Data` describes. It is needed if ``choices`` put the frozen part in
+            int8: activation ranges are measured on up to 256 of its samples. It is also used to measure how far
+            quantisation moves the logits, including for a file that was already quantised. Labels are only read for
+            ``class_weights='balanced'``, which needs them; the resulting weights are stored in the manifest.
+        backend: portable, ort, or auto: portable, unless only onnxruntime-training supports the requested options or
+            has a gradient for the selection.
+        check: verify the artifacts in a separate process before they are put in place (see `selfcheck`).
 
     Returns:
         The manifest.
 
     Raises:
-        CheckError: outputs, loss or gradients are not what they should be.
+        CheckError: outputs, loss or gradients are wrong.
         ModelError: the graph cannot be trained.
         RecordError: the selection was made for another model.
         OutputError: the folder cannot be written.
         RuntimeMissingError: the runtime that the backend needs is not installed.
-        UsageError: an unknown choice, or one that the backend does not have.
+        UsageError: a choice is unknown, or the backend does not support it.
 
     Example:
         >>> from adabet_onnx import make_artifacts, select
@@ -88,23 +90,23 @@ def make_artifacts(
         'portable'
     """
     choices = with_given(choices or Choices(), loss=loss)
-    choose_backend(backend, choices)  # says what is wrong with them before anything is read
+    choose_backend(backend, choices)  # rejects invalid choices before anything is read
     selection = load_selection(selection)
     model = open_model(model, bind=None if isinstance(model, Model) else selection.inputs)
-    given = None if calibrate is None else open_data(calibrate, model)
-    calibration = calibration_of(model, selection, given, choices)
-    choices = resolved(choices.for_model(model), model, None if given is None else given.train, selection.classes)
-    chosen = pick_backend(model, selection, backend, choices)
-    if chosen == "ort":
+    data = None if calibrate is None else open_data(calibrate, model)
+    calibration = calibration_of(model, selection, data, choices)
+    choices = resolved(choices.for_model(model), model, None if data is None else data.train, selection.classes)
+    chosen_backend = pick_backend(model, selection, backend, choices)
+    if chosen_backend == "ort":
         load()
-    prepared = trainable_graph(model, selection, backend=chosen)
-    shape = _logits_shape(prepared, choices, chosen)
-    stopped = obstacles_to(prepared, "ort") if chosen == "ort" else None
-    if stopped is not None:
-        raise ModelError(stopped)
+    prepared = trainable_graph(model, selection, backend=chosen_backend)
+    shape = _logits_shape(prepared, choices, chosen_backend)
+    obstacle = obstacles_to(prepared, "ort") if chosen_backend == "ort" else None
+    if obstacle is not None:
+        raise ModelError(obstacle)
     target = Path(folder)
     with replacing_folder(target, FILE) as part:
-        if chosen == "ort":
+        if chosen_backend == "ort":
             entries = ort_artifacts.write(prepared, choices, part)
             onnx.save(ir.to_proto(prepared.original), part / _MODEL)
             entries["files"]["model"] = _MODEL
@@ -117,21 +119,23 @@ def make_artifacts(
                 precision=choices.frozen_precision,
                 calibration=calibration,
             )
-        content = _manifest(prepared, selection, choices, chosen, part, shape, entries)
+        content = _manifest(prepared, selection, choices, chosen_backend, part, shape, entries)
         write_json(part / FILE, content)
         if choices.frozen_precision == "int8" or "float" in content["files"]:
-            content["precision"] = moved(Manifest(part, content), None if calibration is None else calibration.batches)
+            content["precision"] = quantisation_shift(
+                Manifest(part, content), None if calibration is None else calibration.batches
+            )
             content["notes"] += precision_notes(content["precision"], choices.frozen_precision)
             write_json(part / FILE, content)
         if check:
             content["checked"] = check_in_subprocess(part)
-            content["notes"] += _unmeasured(content["checked"])
+            content["notes"] += _unmeasured_notes(content["checked"])
             write_json(part / FILE, content)
     return load_manifest(target, verify=False)
 
 
-def _unmeasured(checked: dict[str, Any]) -> list[str]:
-    """What to say of parameters whose gradients the check could not measure."""
+def _unmeasured_notes(checked: dict[str, Any]) -> list[str]:
+    """Notes about parameters whose gradients the check could not measure."""
     names = (checked["gradient"] or {}).get("unmeasured", [])
     if not names:
         return []
@@ -142,9 +146,9 @@ def _unmeasured(checked: dict[str, Any]) -> list[str]:
 
 
 def _logits_shape(prepared: Prepared, choices: Choices, backend: str) -> list[str | int]:
-    wrong = loss_obstacle(prepared.model, choices.loss, backend, choices.class_axis)
-    if wrong is not None:
-        raise ModelError(f"{prepared.model.name}: {wrong}")
+    obstacle = loss_obstacle(prepared.model, choices.loss, backend, choices.class_axis)
+    if obstacle is not None:
+        raise ModelError(f"{prepared.model.name}: {obstacle}")
     model = prepared.model
     shape = axes_of(model.graph, model.logits).batch_first(model.name)
     return ["N", *(int(extent) for extent in shape[1:])]

@@ -1,4 +1,4 @@
-"""Samples that the ranges of the frozen part's activations are measured on, before it is quantised."""
+"""Calibration samples: the frozen part's activation ranges are measured on them before it is quantised."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ class _Batches:
     data: Dataset
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Samples spread evenly, as they are fed."""
+        """Yield model inputs for evenly spaced samples."""
         rows = np.unique(np.linspace(0, len(self.data) - 1, min(_SAMPLES, len(self.data))).astype(np.int64))
         for start in range(0, len(rows), _BATCH):
             yield self.feeder.feeds(self.data, rows[start : start + _BATCH])
 
 
 def calibration_of(model: Model, selection: Selection, data: Any, choices: Choices) -> Calibration | None:
-    """What to measure ranges on, and how far logits move; None where nothing is quantised, or there is no data.
+    """Return the data for measuring activation ranges and logit shifts; None if nothing is to be measured.
 
     Args:
         model: the opened model.
-        selection: says how data becomes input.
+        selection: defines the preprocessing.
         data: training data, in any form that `Data` describes; or None.
-        choices: say whether anything is quantised.
+        choices: define whether anything is quantised.
 
     Raises:
         DataError: the data does not fit the model.
-        UsageError: there is none, and it is needed.
+        UsageError: data is needed and was not given.
     """
-    dataset = None if data is None else open_data(data, model).train  # says what is wrong with it in any case
-    kept = choices.frozen_precision == "auto" and model.quantised is not None
-    if choices.frozen_precision != "int8" and (dataset is None or not kept):
+    dataset = None if data is None else open_data(data, model).train  # validates the data even if it is not used
+    keeps_quantised = choices.frozen_precision == "auto" and model.quantised is not None
+    if choices.frozen_precision != "int8" and (dataset is None or not keeps_quantised):
         return None
     if dataset is None:
         raise UsageError(
-            "`frozen_precision='int8'` needs samples of the training data, to measure the ranges of activations. Give "
+            "`frozen_precision='int8'` needs samples of the training data to measure activation ranges. Give "
             "`calibrate`."
         )
-    known = selection.preprocessing
-    stored = None if known is None else preprocessing_from_json(known, "the selection")
+    preprocessing = selection.preprocessing
+    stored = None if preprocessing is None else preprocessing_from_json(preprocessing, "the selection")
     used = arithmetic_for(model, integer_data(model, dataset), None, stored=stored)
     return Calibration(_Batches(Feeder(model, used), dataset))

@@ -1,15 +1,15 @@
-"""Whether a training has collapsed: its loss is that of an answer that is always the same.
+"""Detect that a training has collapsed: its loss is no better than that of a constant prediction.
 
-The training loss of an epoch and, where there is one, its validation loss are then at the loss of guessing, or above
-(see `learned`), and its accuracy is at chance where that can be told. A slow start looks alike, and so does a task of
-which little can be learned. So an epoch counts as a collapse only if
+In a collapsed epoch the training loss and, if present, the validation loss are at or above the baseline loss (see
+`learning_check`), and the accuracy is at chance level, if that can be determined. A slow start looks the same, and so
+does a task in which little can be learned. So an epoch counts as collapsed only if
 
-* the model was clearly better before (when training began, in an earlier epoch, or in a trial of the search for a
-  rate): by a tenth of the way from the loss of guessing to the least; or
-* half of the epochs have passed, in 30 updates or more, and the training loss is no lower than that of guessing, nor
-  than in the epoch before (by half a percent).
+* the model was clearly better before (at the start of training, in an earlier epoch, or in a trial of the learning-rate
+  search): by a tenth of the distance from the baseline loss to the minimum loss; or
+* half of the epochs have passed, in at least 30 updates, and the training loss is lower than neither the baseline loss
+  nor that of the previous epoch (within half a percent).
 
-Nothing is said of fewer than 10 updates.
+With fewer than 10 updates there is no verdict.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ from typing import Any
 import numpy as np
 
 from ..data.labels import IGNORED
-from .fed import Fed
-from .guessing import at_guessing, guessing_loss, least_loss, stays
-from .learned import LEAST_UPDATES, at_chance
+from .baseline_loss import at_baseline, baseline_loss, is_at_baseline, minimum_loss
+from .learning_check import LEAST_UPDATES, at_chance
 from .manifest import Manifest
+from .training_data import TrainingData
 
 _CLEARLY, _HALF, _MANY, _FALLS = 0.9, 0.5, 30, 0.995
 
 
-class Watch:
-    """Looks at a training's epochs.
+class CollapseWatch:
+    """Watches the epochs of a training for a collapse.
 
     Args:
         manifest: of the artifacts.
-        used: the data.
-        updates: of an epoch.
-        epochs: of the training.
+        data: the training data.
+        updates: updates per epoch.
+        epochs: number of epochs of the training.
     """
 
-    def __init__(self, manifest: Manifest, used: Fed, updates: int, epochs: int) -> None:
-        self._manifest, self._used, self._updates, self._epochs = manifest, used, updates, epochs
+    def __init__(self, manifest: Manifest, data: TrainingData, updates: int, epochs: int) -> None:
+        self._manifest, self._data, self._updates, self._epochs = manifest, data, updates, epochs
 
     def collapsed(
         self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], trials: Iterable[float | None] = ()
     ) -> str | None:
-        """Say that an epoch has collapsed, in a clause; None where it has not.
+        """Return a clause saying that an epoch has collapsed; None if it has not.
 
         Args:
-            row: of the epoch.
-            rows: before it.
-            trials: validation losses of the trials that the rate was found by; None where one was not finite.
+            row: metrics of the epoch.
+            rows: metrics of the epochs before it.
+            trials: validation losses of the learning-rate trials; None for a loss that was not finite.
         """
         epoch, loss = int(row["epoch"]), row["train_loss"]
-        if epoch * self._updates < LEAST_UPDATES or not self._guesses(loss):
+        if epoch * self._updates < LEAST_UPDATES or not self._at_baseline(loss):
             return None
-        if row["eval_loss"] is not None and not (self._guesses(row["eval_loss"]) and self._by_chance(row)):
+        if row["eval_loss"] is not None and not (self._at_baseline(row["eval_loss"]) and self._accuracy_at_chance(row)):
             return None
         losses = [before[key] for before in rows for key in ("train_loss", "eval_loss")] + list(trials)
         level, least = self._levels
         better = any(loss is not None and loss < least + _CLEARLY * (level - least) for loss in losses)
         if not better and not self._stuck(row, rows):
             return None
-        said = at_guessing(loss, level, self._classes, least)
-        return None if said is None else said.replace("loss ended", f"loss of epoch {epoch} ended")
+        message = at_baseline(loss, level, self._classes, least)
+        return None if message is None else message.replace("loss ended", f"loss of epoch {epoch} ended")
 
     def _stuck(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether half of a training has passed, and its loss is that of guessing and no longer falls."""
+        """Whether half of the training has passed, and its loss is at the baseline and no longer falls."""
         epoch = int(row["epoch"])
         if epoch < max(2, _HALF * self._epochs) or epoch * self._updates < _MANY:
             return False
         return bool(row["train_loss"] > _FALLS * max(self._levels[0], rows[-1]["train_loss"]))
 
-    def _guesses(self, loss: float) -> bool:
+    def _at_baseline(self, loss: float) -> bool:
         level, least = self._levels
-        return stays(loss, level, least)
+        return is_at_baseline(loss, level, least)
 
-    def _by_chance(self, row: Mapping[str, Any]) -> bool:
-        """Whether the accuracy is at chance, or cannot tell."""
-        if row["eval_accuracy"] is None or self._classes is None or self._used.held_out is None:
+    def _accuracy_at_chance(self, row: Mapping[str, Any]) -> bool:
+        """Whether the accuracy is at chance level, or says nothing either way."""
+        if row["eval_accuracy"] is None or self._classes is None or self._data.held_out is None:
             return True
-        labels = self._used.labels(self._used.held_out)
-        return not _telling(labels, self._classes) or (
+        labels = self._data.labels(self._data.held_out)
+        return not _chance_detectable(labels, self._classes) or (
             at_chance(row["eval_accuracy"], labels, self._classes) is not None
         )
 
@@ -92,18 +92,18 @@ class Watch:
 
     @cached_property
     def _levels(self) -> tuple[float, float]:
-        """The loss of guessing, and the least there can be."""
-        labels = self._used.labels(self._used.training)
+        """The baseline loss and the minimum loss."""
+        labels = self._data.labels(self._data.training)
         smoothing = self._manifest.label_smoothing
         loss, classes, weights = self._manifest.loss_function, self._classes or 1, self._manifest.class_weights
         return (
-            guessing_loss(loss, labels, classes, smoothing, weights),
-            least_loss(loss, labels, classes, smoothing, weights),
+            baseline_loss(loss, labels, classes, smoothing, weights),
+            minimum_loss(loss, labels, classes, smoothing, weights),
         )
 
 
-def _telling(labels: np.ndarray, classes: int) -> bool:
-    """Whether an accuracy at chance would be told as such: that of the most frequent class is tried."""
+def _chance_detectable(labels: np.ndarray, classes: int) -> bool:
+    """Whether an accuracy at chance level would be recognised on these labels."""
     known = labels[labels != IGNORED].reshape(-1)
     share = float(np.bincount(known).max() / known.size) if known.size else 0.0
     return at_chance(min(share, 1 / classes), labels, classes) is not None

@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl drawn: loss and accuracy by epoch."""
+"""Plots of the rows of metrics.jsonl: loss and accuracy by epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOSSES = (("train_loss", "training", "tab:blue"), ("eval_loss", "validation", "
 
 
 def draw_loss(axis: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Loss of the training and of the validation data by epoch."""
+    """Draw training and validation loss by epoch."""
     for key, label, colour in _LOSSES:
         _line(axis, metrics, key, 1.0, label=label, color=colour)
     plain(axis, "loss")
@@ -23,7 +23,7 @@ def draw_loss(axis: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_accuracy(axis: Axes, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """Accuracy on the validation data by epoch, in percent; nothing where it is not known."""
+    """Draw validation accuracy by epoch, in percent; nothing if it is unknown."""
     if any(row["eval_accuracy"] is not None for row in metrics):
         _line(axis, metrics, "eval_accuracy", 100.0, color="tab:orange")
     plain(axis, "accuracy on validation data, %")

@@ -1,4 +1,4 @@
-"""Evaluation and prediction with any model or artifact folder; needs inference only for a model."""
+"""Evaluation and prediction with any model or artifact folder; a plain model only needs inference."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ..data.feeder import Feeder
 from ..data.preprocess import Arithmetic, Preprocessing, arithmetic_for
 from ..data.source import open_data, open_inputs
 from ..model.dims import Dims
-from ..model.logits_axes import class_axis, told_axis
+from ..model.logits_axes import class_axis, detected_class_axis
 from ..model.open import Model, ModelSource, open_model
 from ..model.quantised_form import Quantised
 from ..options import typed, with_given
 from ..progress import Progress
 from ..runtime import Threads
 from ..trainability.choices import Choices
-from .evaluated import evaluated, names_of
+from .evaluation_pass import evaluate_dataset, names_of
 from .exact_loss import log_softmax
 from .export import adapted_proto
 from .logits import compute_logits
 from .manifest import load_manifest
-from .predictions import Form, check_form, check_predictions, saving
+from .predictions import PredictionFormat, check_form, check_predictions, saving
 
-_WRITTEN = 256  # samples that are written together
+_WRITTEN = 256  # samples written at a time
 
 
 def open_trained(source: ModelSource) -> Model:
@@ -50,7 +50,7 @@ def open_trained(source: ModelSource) -> Model:
 
 
 def trained_choices(source: Any) -> Choices:
-    """The choices that an artifact folder was made with, the axis of its classes included; for a model the defaults."""
+    """Return the choices that an artifact folder was made with, including the class axis; the defaults for a model."""
     if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
         return Choices()
     manifest = load_manifest(Path(source))
@@ -69,41 +69,44 @@ def evaluate(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Loss, accuracy and further figures of a model, or of an artifact folder's trained state, on labelled data.
+    """Measure loss, accuracy and other metrics of a model, or of an artifact folder's trained state, on labelled data.
 
-    They are scikit-learn's, but None where that divides by zero. The data are gone through batch by batch.
+    Metrics follow scikit-learn's definitions, but are None where scikit-learn divides by zero. The data are processed
+    batch by batch.
 
-    The loss is one of the data, by which any two models can be compared: labels are not smoothed, and all classes count
-    alike. (The eval_loss of a training is what it minimises, with both.)
+    Any two models can be compared by this loss: it uses neither label smoothing nor class weights. (The eval_loss of a
+    training is the loss it minimises, which includes both.)
 
     Args:
-        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
-        data: labelled data in any form that `Data` describes: its test part, or all where it has none.
-        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
-        loss: cross-entropy, mse, bce-with-logits or l1, in place of that of ``choices``.
-        choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
-            of the artifact folder; for a model, the defaults of `Choices`.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        progress: called with samples done.
+        model: an opened model, or anything `open_model` accepts (a final Softmax is removed); or the path of an
+            artifact folder.
+        data: labelled data in any form that `Data` describes: its test part, or all of it if it has none.
+        preset: auto, unit, imagenet or none: how images are converted to input (see `Preprocessing`).
+        preprocessing: explicit preprocessing, instead of a preset.
+        loss: cross-entropy, mse, bce-with-logits or l1; overrides the loss in ``choices``.
+        choices: those of a training: its loss, class axis and label to ignore. None: those of the artifact folder; for
+            a model, the defaults of `Choices`.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
+        progress: called with the number of samples done.
 
     Returns:
-        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, ``data`` (what it was taken
-        for, in a line), and, each None where the loss has none:
+        ``loss`` (mean), ``accuracy`` (0 to 1; None unless cross-entropy), ``samples``, ``data`` (how the data was
+        interpreted, in a line), and the following metrics, each None if it does not apply to the loss:
 
-        * of classes, ``balanced_accuracy``, ``f1_macro``, ``top5_accuracy`` (of more than 20 classes), ``mean_iou`` (of
-          labels per pixel or token), ``per_class`` (a dict for each: class, labels, predicted, accuracy, precision,
+        * for classes, ``balanced_accuracy``, ``f1_macro``, ``top5_accuracy`` (of more than 20 classes), ``mean_iou``
+          (of labels per pixel or token), ``per_class`` (a dict for each: class, labels, predicted, accuracy, precision,
           recall, f1), ``confusion_matrix`` (rows are labels; up to 512 classes) and ``most_confused`` (label,
           predicted, count, the most frequent first);
-        * of several labels (bce-with-logits; above a probability of 0.5), ``f1_macro``, ``f1_micro``, ``exact_match``
-          (the share of samples with every label right) and ``per_output``;
-        * of numbers (mse, l1), ``r2``, ``mae`` and ``rmse`` (means over the outputs) and ``per_output``.
+        * for several labels (bce-with-logits; positive above a probability of 0.5), ``f1_macro``, ``f1_micro``,
+          ``exact_match`` (the share of samples with every label right) and ``per_output``;
+        * for numbers (mse, l1), ``r2``, ``mae`` and ``rmse`` (means over the outputs) and ``per_output``.
 
     Raises:
-        DataError: no labels, or data or labels that do not fit the model.
-        ModelError: the loss needs logits and the outputs may be probabilities; or the batch has no axis of its own in
-            the logits, or a sample's depend on the other samples.
-        UsageError: a wrong class axis, or cross-entropy of one output per sample.
+        DataError: labels are missing, or data or labels do not fit the model.
+        ModelError: the loss needs logits and the outputs may be probabilities; or the logits have no separate batch
+            axis, or a sample's logits depend on the other samples.
+        UsageError: the class axis is wrong, or cross-entropy has only one output per sample.
 
     Example:
         >>> from adabet_onnx import evaluate
@@ -113,13 +116,13 @@ def evaluate(
     """
     if choices is None:
         choices = trained_choices(model)
-        if loss is not None and loss != choices.loss:  # what else the folder says is of its own loss
+        if loss is not None and loss != choices.loss:  # the folder's other choices belong to its own loss
             choices = Choices(loss=loss)
     choices = with_given(choices, loss=loss)
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    return evaluated(model, dataset, used, choices, threads=threads, progress=progress)
+    return evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress)
 
 
 @typed
@@ -134,29 +137,31 @@ def write_predictions(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate as `evaluate` does, and write what is predicted for each sample beside its label.
+    """Evaluate as `evaluate` does, and write the prediction for each sample next to its label.
 
     Args:
-        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder.
-        data: labelled data in any form that `Data` describes: its test part, or all where it has none.
+        model: an opened model, or anything `open_model` accepts (a final Softmax is removed); or the path of an
+            artifact folder.
+        data: labelled data in any form that `Data` describes: its test part, or all of it if it has none.
         output: the file to write: ``.csv`` (input, label, label_name, predicted, predicted_name, probability, correct;
-            of several outputs a column each), ``.jsonl`` (the same and logits, an object a line) or ``.npz`` (the same
-            as arrays; also of labels per pixel or token).
-        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
-        choices: those of a training: its loss, the axis of the classes and the label that does not count. None: those
-            of the artifact folder; for a model, the defaults of `Choices`.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        progress: called with samples done.
+            one column per output for several outputs), ``.jsonl`` (the same plus logits, one object per line) or
+            ``.npz`` (the same as arrays; also for labels per pixel or token).
+        preset: auto, unit, imagenet or none: how images are converted to input (see `Preprocessing`).
+        preprocessing: explicit preprocessing, instead of a preset.
+        choices: those of a training: its loss, class axis and label to ignore. None: those of the artifact folder; for
+            a model, the defaults of `Choices`.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
+        progress: called with the number of samples done.
 
     Returns:
-        What `evaluate` returns.
+        The result of `evaluate`.
 
     Raises:
-        DataError: no labels, or data or labels that do not fit the model.
-        ModelError: as `evaluate`.
-        UsageError: as `evaluate`; or the file ends in something else or is the data's own, or outputs per pixel are
-            not to be an ``.npz``.
+        DataError: labels are missing, or data or labels do not fit the model.
+        ModelError: as for `evaluate`.
+        UsageError: as for `evaluate`; or the file has another suffix or is one of the data's files, or outputs per
+            pixel are to be written to something other than an ``.npz``.
         OutputError: the file cannot be written.
 
     Example:
@@ -171,7 +176,7 @@ def write_predictions(
     model = open_trained(model)
     dataset = open_data(data, model).for_evaluation
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    return evaluated(model, dataset, used, choices, threads=threads, progress=progress, save=output)
+    return evaluate_dataset(model, dataset, used, choices, threads=threads, progress=progress, save=output)
 
 
 @typed
@@ -188,21 +193,22 @@ def predict(
     """Predict for unlabelled inputs.
 
     Args:
-        model: opened, or what `open_model` takes (a final Softmax is left out); or the path of an artifact folder,
-            whose trained state predicts.
-        inputs: path of an image, of a folder of images or of an ``.npz`` (x_test, else x, else x_train), or arrays, or
-            a `Data` of either.
-        preset: auto, unit, imagenet or none: how images become input (see `Preprocessing`).
-        preprocessing: by hand, in place of a preset.
-        save_predictions: also write them to this file, ``.csv``, ``.jsonl`` or ``.npz``, as `write_predictions` does,
-            without labels.
-        threads: for ONNX Runtime, or a `Runtime` with an execution provider; None is its own choice.
-        progress: called with samples done.
+        model: an opened model, or anything `open_model` accepts (a final Softmax is removed); or the path of an
+            artifact folder, whose trained state predicts.
+        inputs: path of an image, of a folder of images or of an ``.npz`` (x_test, else x, else x_train); arrays; or a
+            `Data` of any of these.
+        preset: auto, unit, imagenet or none: how images are converted to input (see `Preprocessing`).
+        preprocessing: explicit preprocessing, instead of a preset.
+        save_predictions: also write the predictions to this file, ``.csv``, ``.jsonl`` or ``.npz``, as
+            `write_predictions` does, without labels.
+        threads: number of threads for ONNX Runtime, or a `Runtime` with an execution provider; None: ONNX Runtime
+            decides.
+        progress: called with the number of samples done.
 
     Returns:
-        For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None where the outputs
-        are not classes, or may be probabilities already), ``logits``, and ``data`` (what the inputs were taken for, in
-        a line: the same for all).
+        For each sample ``input`` (index or file), ``class`` (name or index), ``probability`` (None if the outputs are
+        not classes, or may already be probabilities), ``logits``, and ``data`` (how the inputs were interpreted, in a
+        line: the same for all).
 
     Raises:
         DataError: the inputs do not fit the model.
@@ -223,7 +229,7 @@ def predict(
     model = open_trained(model)
     dataset, names = open_inputs(inputs, model)
     used = arithmetic_for(model, integer_data(model, dataset), preprocessing, preset=preset)
-    taken = Feeder(model, used).taken(dataset)
+    data_summary = Feeder(model, used).describe(dataset)
     if save_predictions is not None:
         first = compute_logits(model, dataset.subset([0]), used, threads=threads)
         form = _unlabelled(model, choices, first.shape)
@@ -233,37 +239,37 @@ def predict(
         with saving(save_predictions, form, names) as add:
             for start in range(0, len(logits), _WRITTEN):
                 add(logits[start : start + _WRITTEN], None)
-    return [_row(name, row, model) | {"data": taken} for name, row in zip(names, logits, strict=True)]
+    return [_row(name, row, model) | {"data": data_summary} for name, row in zip(names, logits, strict=True)]
 
 
 def _row(name: str, row: np.ndarray, model: Model) -> dict[str, Any]:
-    entry: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
+    prediction: dict[str, Any] = {"input": name, "class": None, "probability": None, "logits": row.tolist()}
     if _of_classes(row.shape):
         row, classes = row.reshape(-1), model.metadata("classes")
         best = int(row.argmax())
-        named = isinstance(classes, list) and len(classes) == len(row)
-        entry["class"] = str(classes[best]) if named else best
+        has_names = isinstance(classes, list) and len(classes) == len(row)
+        prediction["class"] = str(classes[best]) if has_names else best
         if model.doubt is None:
-            entry["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
-    return entry
+            prediction["probability"] = float(np.exp(log_softmax(row.astype(np.float64))[best]))
+    return prediction
 
 
 def _of_classes(shape: tuple[int, ...]) -> bool:
-    """Whether a sample's logits have one axis of classes, up to axes of size 1."""
+    """Whether a sample's logits have a single class axis, ignoring axes of size 1."""
     return math.prod(shape) == max(shape, default=0) > 1
 
 
-def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> Form:
-    """What predictions are of where there are no labels: of the loss that a folder was trained with, else of classes.
+def _unlabelled(model: Model, choices: Choices, shape: tuple[int, ...]) -> PredictionFormat:
+    """Return the prediction format for unlabelled data: by the loss a folder was trained with, else for classes.
 
     Raises:
-        UsageError: a wrong class axis.
+        UsageError: the class axis is wrong.
     """
     dims: Dims = ("N", *shape[1:])
     loss, axis = choices.loss, choices.class_axis
     if loss == "cross-entropy" and (len(dims) > 2 or _of_classes(shape[1:])) and math.prod(shape[1:]) > 1:
-        axis = class_axis(dims, told_axis(model) if axis is None else axis, loss)
+        axis = class_axis(dims, detected_class_axis(model) if axis is None else axis, loss)
     else:
         axis = None
     kind = "mse" if axis is None and loss == "cross-entropy" else loss
-    return Form(kind, shape[1:], axis, names_of(model, None, dims, axis), sure=model.doubt is None)
+    return PredictionFormat(kind, shape[1:], axis, names_of(model, None, dims, axis), sure=model.doubt is None)

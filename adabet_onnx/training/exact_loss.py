@@ -8,17 +8,17 @@ import numpy as np
 
 from ..data.labels import IGNORED
 from ..errors import DataError
-from ..model.logits_axes import written
+from ..model.logits_axes import shape_text
 from .manifest import Manifest
 
 
 def exact_loss(manifest: Manifest, logits: np.ndarray, labels: np.ndarray) -> float:
-    """The loss that an artifact folder's graphs compute, so that what rounds is the network alone.
+    """The loss that an artifact folder's graphs compute, in float64, so that only the network's rounding remains.
 
     Args:
-        manifest: of the folder: loss, class axis, label smoothing, weights of classes.
+        manifest: the folder's manifest: loss, class axis, label smoothing, class weights.
         logits: float (N, ...).
-        labels: as of `loss_of`.
+        labels: as for `loss_of`.
     """
     smoothing = manifest.label_smoothing
     return loss_of(
@@ -46,30 +46,30 @@ def loss_of(
         loss: cross-entropy, mse, bce-with-logits or l1.
         logits: float (N, ...).
         labels: class indices in the shape of the logits without the class axis, or targets in their shape.
-        class_axis: of the logits, for cross-entropy.
-        smoothing: of labels, for cross-entropy.
-        weights: of classes, for cross-entropy.
+        class_axis: class axis of the logits, for cross-entropy.
+        smoothing: label smoothing, for cross-entropy.
+        weights: class weights, for cross-entropy.
 
     Raises:
-        DataError: the labels have another shape; numpy would broadcast them.
+        DataError: the labels have the wrong shape; NumPy would broadcast them.
     """
-    x = logits.astype(np.float64)
+    values = logits.astype(np.float64)
     if class_axis is not None:
-        x = np.moveaxis(x, class_axis, -1)
-    expected = x.shape if class_axis is None else x.shape[:-1]
+        values = np.moveaxis(values, class_axis, -1)
+    expected = values.shape if class_axis is None else values.shape[:-1]
     if labels.shape != expected:
         raise DataError(
-            f"{loss} of logits of shape {written(logits.shape)} needs labels of shape {written(expected)}, found "
-            f"{written(labels.shape)}."
+            f"{loss} of logits of shape {shape_text(logits.shape)} needs labels of shape {shape_text(expected)}, found "
+            f"{shape_text(labels.shape)}."
         )
     if loss == "cross-entropy":
-        return _cross_entropy(x, labels, smoothing, weights)
+        return _cross_entropy(values, labels, smoothing, weights)
     targets = labels.astype(np.float64)
     if loss == "mse":
-        return float(np.square(x - targets).mean())
+        return float(np.square(values - targets).mean())
     if loss == "l1":
-        return float(np.abs(x - targets).mean())
-    return float((np.maximum(x, 0) - x * targets + np.log1p(np.exp(-np.abs(x)))).mean())
+        return float(np.abs(values - targets).mean())
+    return float((np.maximum(values, 0) - values * targets + np.log1p(np.exp(-np.abs(values)))).mean())
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -79,11 +79,11 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float, weights: Sequence[float] | None) -> float:
-    """Mean over all labels but the ignored ones, by the weights of their classes; classes last."""
-    of_class = np.ones(logits.shape[-1]) if weights is None else np.asarray(weights, np.float64)
+    """Mean over all labels that are not ignored, weighted by class; the class axis is last."""
+    class_weights = np.ones(logits.shape[-1]) if weights is None else np.asarray(weights, np.float64)
     logs = log_softmax(logits)
     valid = labels != IGNORED
-    known = np.where(valid, labels, 0)
-    chosen = np.take_along_axis(logs * of_class, known[..., None], -1)[..., 0]
-    each = -(1 - smoothing) * chosen - smoothing * (logs * of_class).mean(-1)
-    return float(each[valid].sum() / (of_class[known][valid].sum() or 1.0))
+    valid_labels = np.where(valid, labels, 0)
+    chosen_logs = np.take_along_axis(logs * class_weights, valid_labels[..., None], -1)[..., 0]
+    losses = -(1 - smoothing) * chosen_logs - smoothing * (logs * class_weights).mean(-1)
+    return float(losses[valid].sum() / (class_weights[valid_labels][valid].sum() or 1.0))

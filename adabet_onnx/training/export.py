@@ -1,4 +1,4 @@
-"""Export: the original graph with the trained values put back."""
+"""Export: the original graph with the trained values inserted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import CheckError, RecordError
 from ..files import replacing
 from ..model.metadata import METADATA, set_metadata
 from ..model.open import open_model
-from ..model.passes.bind_inputs import give_back_inputs
+from ..model.passes.bind_inputs import restore_bound_inputs
 from ..model.unused_inputs import restore_unused_inputs
 from ..options import typed
 from .history import PROPERTY, keep_own_files, trained_checkpoint, trained_on
@@ -26,32 +26,32 @@ from .rounding import logits_rounding
 from .samples import sample_feeds, sample_labels
 
 TOLERANCE = 1e-5  # between exported and trained logits, relative to the largest
-_ROUNDINGS, _MOST = 4, 1e-3  # where rounding alone makes more: so many times as much, and never more than this
+_ROUNDINGS, _MOST = 4, 1e-3  # if rounding alone causes more: this multiple of it, and never more than this
 
 
 @typed
 def export_model(
     folder: str | os.PathLike[str], path: str | os.PathLike[str], *, full_precision: bool = False, check: bool = True
 ) -> onnx.ModelProto:
-    """Write the adapted model: the graph as it was before preparation, with the trained values.
+    """Write the adapted model: the graph before preparation, with the trained values.
 
-    Inputs that nothing reads are there again; so is an input that was bound to a value, with the value as its default,
-    where nothing was computed from it on opening, and it was not trained. Classes and preprocessing go into the
-    metadata. The file is an ordinary model for any ONNX runtime, and can be adapted again.
+    Unused inputs are restored. So is an input that was bound to a value, with that value as its default, unless
+    something was computed from it on opening or it was trained. Classes and preprocessing are stored in the metadata.
+    The file is an ordinary model for any ONNX runtime, and can be adapted again.
 
     Args:
-        folder: the artifact folder; the best checkpoint is taken, else the last, else the initial one.
+        folder: the artifact folder; its best checkpoint is used, else the last, else the initial one.
         path: where to write the ``.onnx`` file.
-        full_precision: write the frozen part in float32 where it was int8 in training, so that the model is another one
-            than was trained; `evaluate` says what it gives. Then only the trained values are checked.
-        check: compare its logits with those of the evaluation graph.
+        full_precision: write the frozen part in float32 if it was int8 in training. The model then differs from the
+            trained one (measure it with `evaluate`), and only the trained values are checked.
+        check: compare the exported model's logits with those of the evaluation graph.
 
     Returns:
         The exported model.
 
     Raises:
-        CheckError: the logits differ by more than 1e-5 of the largest, and by more than rounding moves them.
-        RecordError: the folder is not an artifact folder, or damaged.
+        CheckError: the logits differ by more than 1e-5 of the largest, and by more than rounding explains.
+        RecordError: the folder is not an artifact folder, or is damaged.
         OutputError: the file cannot be written.
         RuntimeMissingError: the runtime that wrote the checkpoint is not installed.
         UsageError: the output would replace one of the folder's files.
@@ -73,7 +73,7 @@ def export_model(
 
 
 def write_adapted(proto: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
-    """Write an adapted model, which gets back the inputs that nothing reads.
+    """Write an adapted model, with its unused inputs restored.
 
     Raises:
         OutputError: the file cannot be written.
@@ -87,8 +87,8 @@ def adapted_proto(manifest: Manifest, *, full_precision: bool = False) -> onnx.M
     """The adapted model in memory.
 
     Args:
-        manifest: of the artifact folder.
-        full_precision: with its frozen part in float32.
+        manifest: the manifest of the artifact folder.
+        full_precision: whether the frozen part is in float32.
     """
     checkpoint, _ = trained_checkpoint(manifest)
     values, state = manifest.read_checkpoint(checkpoint, PROPERTY)
@@ -103,14 +103,14 @@ def proto_with(
     trained: Mapping[str, Any],
     full_precision: bool = False,
 ) -> onnx.ModelProto:
-    """The model with trained values.
+    """Return the model with trained values.
 
     Args:
-        manifest: of the artifact folder.
-        values: of parameters and statistics, by name.
-        where: where they come from, for messages.
-        trained: what is known of the data they were trained on: see `trained_on`.
-        full_precision: with its frozen part in float32.
+        manifest: the manifest of the artifact folder.
+        values: parameters and statistics, by name.
+        where: the source of the values, for messages.
+        trained: information about the training data; see `trained_on`.
+        full_precision: whether the frozen part is in float32.
 
     Raises:
         RecordError: a value is missing or does not fit.
@@ -130,11 +130,11 @@ def proto_with(
                 f"parameter {name!r} of {where} has NaN or infinite values. Train again with a lower rate."
             )
         value.const_value = ir.tensor(array, name=name)
-    about = {"preprocessing": manifest.preprocessing_entry, "classes": manifest.classes}
-    for key, of_manifest in about.items():  # what it was trained with counts more than what it was scored with
-        found = trained.get(key) or of_manifest
-        if found is not None:
-            set_metadata(model, key, found)
+    fallbacks = {"preprocessing": manifest.preprocessing_entry, "classes": manifest.classes}
+    for key, fallback in fallbacks.items():  # the training's own settings take precedence over those of scoring
+        metadata_value = trained.get(key) or fallback
+        if metadata_value is not None:
+            set_metadata(model, key, metadata_value)
     selection = manifest.selection_entry
     set_metadata(
         model,
@@ -148,7 +148,7 @@ def proto_with(
     opened = open_model(manifest.float_file or manifest.file("model"))
     if opened.new_head and opened.head is not None and opened.head.name in selection["layers"]:
         model.metadata_props.pop(METADATA + "new_head", None)  # it is trained now
-    give_back_inputs(model, manifest.parameters)
+    restore_bound_inputs(model, manifest.parameters)
     return ir.to_proto(model)
 
 
@@ -168,6 +168,6 @@ def _compare(manifest: Manifest, proto: onnx.ModelProto) -> None:
     if not difference <= max(TOLERANCE, min(_MOST, _ROUNDINGS * rounding)):
         raise CheckError(
             f"the exported model's logits differ from the trained ones by {difference:.2e} of the largest, more than "
-            f"{TOLERANCE:.0e}, and than rounding moves them ({rounding:.0e}). Nothing was written; please report this "
-            "with the model."
+            f"{TOLERANCE:.0e} and more than rounding explains ({rounding:.0e}). Nothing was written; please report "
+            "this with the model."
         )

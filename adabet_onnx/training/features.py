@@ -1,8 +1,8 @@
-"""What steps begin with, by sample: kept from one pass over the data, or computed when it is asked for.
+"""The features that training steps start from: kept from one pass over the data, or computed on demand.
 
-The frozen graph is run once over all samples and what it gives is kept: in memory, or in a file (`store`). Where there
-is no room it is run in each step. It always runs on as many samples, the micro-batch, the last ones of a batch filled
-up with repetitions; so features are the same, to the last bit, whenever they are computed.
+The frozen graph runs once over all samples and its outputs are kept in memory or in a file (`feature_store`). If there
+is no room, it runs in each step. It always runs on the same number of samples, the micro-batch; an incomplete one is
+padded with repetitions. So features are bit-identical whenever they are computed.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ from ..progress import Progress, silent
 from ..showing import clipped, counted
 from ..sizes import size_text
 from ..version import __version__
-from .fed import Fed
+from .feature_store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
-from .store import SUFFIX, Field, Store, file_bytes, filled, open_store, write_store
+from .training_data import TrainingData
 from .views import Views
 
-_SHARE = 0.25  # of the free memory that features may take unasked
-_SPARE = 100_000_000  # bytes that are left free on a disk
+_SHARE = 0.25  # of the free memory that features may take by default
+_SPARE = 100_000_000  # bytes to leave free on a disk
 
 
 @dataclass(frozen=True)
 class Computed:
-    """Features that are computed when they are asked for.
+    """Features that are computed on demand.
 
     Attributes:
-        session: that has the frozen graph.
-        feeder: makes input of samples.
+        session: holds the frozen graph.
+        feeder: converts samples to model input.
         data: the samples.
-        micro: how many the frozen graph is run on; None where there is nothing frozen: then what is given for samples
-            are the model's inputs.
-        views: of the samples.
-        where: the frozen graph runs.
+        micro: how many samples the frozen graph runs on at once; None if nothing is frozen, and the features are the
+            model's inputs.
+        views: the views of the samples.
+        where: the runtime that runs the frozen graph.
     """
 
     session: TrainingSession
@@ -68,7 +68,7 @@ class Computed:
     where: runtime.Runtime = field(default_factory=runtime.Runtime)
 
     def of(self, rows: np.ndarray, views: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
-        """Of these samples; where a view is named for each, of that."""
+        """Return the features of these samples or, if ``views`` are given, of those views of them."""
         feeds = self.feeder.feeds(self.data, rows, views)
         if self.micro is None:
             return feeds
@@ -77,34 +77,34 @@ class Computed:
 
     def _run(self, feeds: Mapping[str, np.ndarray], start: int, count: int) -> Features:
         part = {name: array[start : start + count] for name, array in feeds.items()}
-        here = len(next(iter(part.values())))
-        whole = np.minimum(np.arange(count), here - 1)
-        return self.session.features({name: array[whole] for name, array in part.items()}).at(slice(here))
+        present = len(next(iter(part.values())))
+        padded = np.minimum(np.arange(count), present - 1)
+        return self.session.features({name: array[padded] for name, array in part.items()}).at(slice(present))
 
 
 @dataclass
-class Source:
-    """What steps of a training begin with.
+class FeatureSource:
+    """The features that the steps of a training start from.
 
     Attributes:
-        computed: how it is computed.
-        kept: of all views of all samples, in the order of `Views`, where it is kept.
-        said: where it is, or why it is nowhere, in a line; None where there is nothing to say.
+        computed: computes the features.
+        kept: the features of all views of all samples, in the order of `Views`, if they are kept.
+        message: where features are kept, or why they are not, in a line; None if there is nothing to report.
     """
 
     computed: Computed
     kept: Features | None = None
-    said: str | None = None
+    message: str | None = None
     _store: Store | None = field(default=None, repr=False)
 
     @property
     def path(self) -> Path | None:
-        """The file, where there is one."""
+        """The file of features, if there is one."""
         return None if self._store is None else self._store.path
 
     @property
     def views(self) -> Views:
-        """Of the samples: ``source.of(*source.views.of(rows))`` is of all views of these."""
+        """The views of the samples; ``source.of(*source.views.of(rows))`` returns all views of ``rows``."""
         return self.computed.views
 
     def of(self, rows: np.ndarray, views: np.ndarray | None = None) -> Mapping[str, np.ndarray]:
@@ -112,18 +112,17 @@ class Source:
 
         Args:
             rows: which samples.
-            views: the number of the view of each, the same whether it is kept or computed; None: the samples
-                themselves.
+            views: the view number of each, the same for kept and computed features; None: the samples themselves.
         """
         if self.kept is None:
             return self.computed.of(rows, views)
         return self.kept.at(self.views.places(rows, views))
 
     def close(self, *, keep: bool) -> None:
-        """Let go of what is kept.
+        """Release the kept features.
 
         Args:
-            keep: leave the file there, if there is one.
+            keep: leave the file in place, if there is one.
         """
         self.kept = None
         if self._store is not None:
@@ -133,11 +132,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file of features is put.
+    """Where a file of features is stored.
 
     Attributes:
-        folder: in which.
-        own: whether only one training at a time puts one there: others are then of no use.
+        folder: the folder.
+        own: whether only one training at a time stores a file there; any others are then obsolete.
     """
 
     folder: Path
@@ -145,15 +144,15 @@ class Place:
 
 
 def micro_batch(manifest: Manifest, batch: int, samples: int, stored: Any = None) -> int | None:
-    """How many samples the frozen graph is run on; None where nothing is frozen.
+    """Return how many samples the frozen graph runs on at once; None if nothing is frozen.
 
-    Its run takes as much memory as a step does at most, if that is not very little, and half of what is free.
+    Running it takes at most as much memory as a step does (unless that is very little) and half of the free memory.
 
     Args:
-        manifest: of the artifacts.
-        batch: samples of a step.
-        samples: how many there are.
-        stored: what a training that goes on began with.
+        manifest: the manifest of the artifacts.
+        batch: samples per step.
+        samples: number of samples.
+        stored: the value stored by the training to be resumed.
     """
     if not manifest.frozen:
         return None
@@ -165,45 +164,50 @@ def micro_batch(manifest: Manifest, batch: int, samples: int, stored: Any = None
 
 
 def open_features(
-    computed: Computed, manifest: Manifest, used: Fed, settings: Settings, place: Place, progress: Progress | None
-) -> Source:
-    """Compute features and keep them, or find them kept, as the settings say.
+    computed: Computed,
+    manifest: Manifest,
+    data: TrainingData,
+    settings: Settings,
+    place: Place,
+    progress: Progress | None,
+) -> FeatureSource:
+    """Compute and keep features, or reuse a file of them, as the settings say.
 
     Args:
-        computed: how they are computed.
-        manifest: of the artifacts.
-        used: the data.
-        settings: of the training.
-        place: where a file is put.
-        progress: told of the samples.
+        computed: computes the features.
+        manifest: the manifest of the artifacts.
+        data: the training data.
+        settings: the training settings.
+        place: where a file is stored.
+        progress: receives the progress over the samples.
 
     Raises:
         DataError: a sample cannot be read or fed.
-        TrainingError: the frozen graph cannot be run.
+        TrainingError: the frozen graph fails to run.
     """
     if manifest.backend == "ort":
-        asked = settings.features in ("memory", "disk") or settings.keep_features
-        said = "none are kept: with the ort backend every step computes everything" if asked else None
-        return Source(computed, said=said)
+        requested = settings.features in ("memory", "disk") or settings.keep_features
+        message = "none are kept: with the ort backend every step computes everything" if requested else None
+        return FeatureSource(computed, message=message)
     if computed.micro is None or settings.features == "off":
-        return Source(computed)
-    return _Keeping(computed, manifest, used, settings, place, progress or silent).source()
+        return FeatureSource(computed)
+    return _Keeping(computed, manifest, data, settings, place, progress or silent).source()
 
 
 class _Keeping:
-    """Where and how the features of one training are kept."""
+    """Keeps the features of one training in memory or in a file."""
 
     def __init__(
         self,
         computed: Computed,
         manifest: Manifest,
-        used: Fed,
+        data: TrainingData,
         settings: Settings,
         place: Place,
         progress: Progress,
     ) -> None:
         self._computed, self._settings, self._place, self._progress = computed, settings, place, progress
-        self._manifest, self._used, self._rows = manifest, used, used.views.total
+        self._manifest, self._data, self._rows = manifest, data, data.views.total
         self._fields = [
             Field(str(entry["name"]), str(entry["dtype"]), tuple(entry["shape"][1:])) for entry in manifest.boundary
         ]
@@ -211,60 +215,63 @@ class _Keeping:
 
     @cached_property
     def _key(self) -> str:
-        return _key(self._manifest, self._used, self._computed.micro or 0, self._computed.where)
+        return _key(self._manifest, self._data, self._computed.micro or 0, self._computed.where)
 
     @property
     def _path(self) -> Path:
         return self._place.folder / f"{self._key[:32]}{SUFFIX}"
 
-    def source(self) -> Source:
-        """Find or make them."""
+    def source(self) -> FeatureSource:
+        """Find or compute the features."""
         settings = self._settings
         limit = settings.memory
         if limit is None:
             limit = int(_SHARE * psutil.virtual_memory().available)
-        fits, wanted = self._bytes <= limit, settings.features
-        if wanted != "memory" and any(self._place.folder.glob(f"*{SUFFIX}")):
-            there = self._opened("from an earlier training")
-            if there is not None:
-                return there
-        refused = []
-        if wanted == "memory" or (wanted == "auto" and fits and not settings.keep_features):
-            made = self._in_memory() if fits else None
-            if made is not None:
-                return made
-        if wanted in ("auto", "disk"):
-            made, reason = self._on_disk()
-            if made is not None:
-                return made
-            refused.append(f"no such file can be made in {self._place.folder} ({reason})")
-            made = self._in_memory() if wanted == "auto" and fits else None
-            if made is not None:
-                return made
-        if wanted != "disk":
-            refused.insert(0, f"`features_memory` is {size_text(limit)}")
-        because = " and ".join(refused)
-        return self._with(said=f"{size_text(self._bytes)} fit nowhere, for {because}: every step computes its own")
+        fits, mode = self._bytes <= limit, settings.features
+        if mode != "memory" and any(self._place.folder.glob(f"*{SUFFIX}")):
+            source = self._opened("from an earlier training")
+            if source is not None:
+                return source
+        reasons = []
+        if mode == "memory" or (mode == "auto" and fits and not settings.keep_features):
+            source = self._in_memory() if fits else None
+            if source is not None:
+                return source
+        if mode in ("auto", "disk"):
+            source, reason = self._on_disk()
+            if source is not None:
+                return source
+            reasons.append(f"no file can be written to {self._place.folder} ({reason})")
+            source = self._in_memory() if mode == "auto" and fits else None
+            if source is not None:
+                return source
+        if mode != "disk":
+            reasons.insert(0, f"`features_memory` is {size_text(limit)}")
+        reason = " and ".join(reasons)
+        return self._with(
+            message=f"{size_text(self._bytes)} of features cannot be kept, because {reason}: every step computes them"
+        )
 
-    def _with(self, **what: Any) -> Source:
-        return Source(self._computed, **what)
+    def _with(self, **options: Any) -> FeatureSource:
+        return FeatureSource(self._computed, **options)
 
-    def _said(self, where: str) -> str:
+    def _message(self, where: str) -> str:
         size = size_text(sum(field.bytes for field in self._fields))
-        what = f"{counted(self._rows, 'sample')} of {size}"
-        if self._used.views.count > 1:
-            what = f"{counted(self._rows, 'view')} of {counted(len(self._used.data), 'sample')}, each of {size}"
-        return f"{what}, {size_text(self._bytes)} {where}"
+        label = f"{counted(self._rows, 'sample')} of {size}"
+        if self._data.views.count > 1:
+            views, samples = counted(self._rows, "view"), counted(len(self._data.data), "sample")
+            label = f"{views} of {samples}, each of {size}"
+        return f"{label}, {size_text(self._bytes)} {where}"
 
-    def _in_memory(self) -> Source | None:
+    def _in_memory(self) -> FeatureSource | None:
         with contextlib.suppress(MemoryError):
             return self._with(
-                kept=filled(self._fields, self._rows, self._chunks()), said=self._said("in memory, computed once")
+                kept=filled(self._fields, self._rows, self._chunks()), message=self._message("in memory, computed once")
             )
         return None
 
-    def _on_disk(self) -> tuple[Source | None, str]:
-        """What is kept in a file; or None, and why."""
+    def _on_disk(self) -> tuple[FeatureSource | None, str]:
+        """Keep features in a file; return None and the reason if that fails."""
         try:
             make_folder(self._place.folder)
             if self._place.own:
@@ -275,19 +282,19 @@ class _Keeping:
             write_store(self._path, self._key, self._fields, self._rows, self._chunks())
         except (OutputError, OSError) as error:
             return None, clipped(_reason(error), 120)
-        made = self._opened("computed once")
-        return made, "what was written cannot be read"
+        source = self._opened("computed once")
+        return source, "what was written cannot be read"
 
-    def _opened(self, how: str) -> Source | None:
+    def _opened(self, origin: str) -> FeatureSource | None:
         store = open_store(self._path, self._key, self._fields, self._rows)
         if store is None:
             return None
         where = f"in {self._path}" if self._settings.keep_features else "on disk"
-        return self._with(kept=store.features, said=self._said(f"{where}, {how}"), _store=store)
+        return self._with(kept=store.features, message=self._message(f"{where}, {origin}"), _store=store)
 
     def _chunks(self) -> Iterator[Mapping[str, np.ndarray]]:
         size = self._computed.micro or 1
-        views = self._used.views
+        views = self._data.views
         for start in range(0, self._rows, size):
             self._progress("computing features", start, self._rows)
             rows, numbers = views.rows(start, start + size)
@@ -299,38 +306,38 @@ class _Keeping:
 
     def _check(self, chunk: Mapping[str, np.ndarray]) -> None:
         for each in self._fields:
-            found = chunk[each.name]
-            if found.shape[1:] != each.shape or found.dtype != each.dtype:
+            array = chunk[each.name]
+            if array.shape[1:] != each.shape or array.dtype != each.dtype:
                 raise TrainingError(
-                    f"the frozen graph gives {each.name!r} as {found.dtype} {found.shape[1:]} for a sample, but the "
+                    f"the frozen graph gives {each.name!r} as {array.dtype} {array.shape[1:]} for a sample, but the "
                     f"manifest says {each.dtype} {each.shape}. Make the artifacts again."
                 )
 
 
 def _reason(error: Exception) -> str:
-    """Why a file could not be written, in a few words."""
+    """Return a short reason why a file could not be written."""
     cause = error.__cause__ if isinstance(error, OutputError) else error
     return (cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error)).lower()
 
 
-def _key(manifest: Manifest, used: Fed, micro: int, where: runtime.Runtime) -> str:
-    """SHA-256 of everything that features depend on. The graph includes the precision they are computed in."""
-    what = {
+def _key(manifest: Manifest, data: TrainingData, micro: int, where: runtime.Runtime) -> str:
+    """SHA-256 of everything that features depend on; the graph determines the precision."""
+    content = {
         "version": __version__,
         "frozen": frozen_hash(manifest),
         "boundary": manifest.boundary,
         "inputs": manifest.input_details,
-        "data": content_hash(used.data, used.about["content"]),
-        "preprocessing": used.about["preprocessing"],
-        "taken_for": used.taken,
+        "data": content_hash(data.data, data.about["content"]),
+        "preprocessing": data.about["preprocessing"],
+        "taken_for": data.taken,
         "micro_batch": micro,
         "runtime": runtime.onnxruntime().__version__,
         "provider": where.providers,
-        # ONNX Runtime cuts a product otherwise on many threads, which may sum it up in another order (an Einsum on 8).
+        # ONNX Runtime splits a product differently on many threads, which may change the summation order (Einsum on 8).
         "threads": where.threads or [None, os.cpu_count()],
-        "views": _about(used.views),
+        "views": _about(data.views),
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _about(views: Views) -> dict[str, Any] | None:
@@ -348,7 +355,7 @@ def _about(views: Views) -> dict[str, Any] | None:
 
 
 def frozen_hash(manifest: Manifest) -> str:
-    """SHA-256 of the frozen graph and its weights, wherever in their file these lie.
+    """SHA-256 of the frozen graph and its weights, independent of their position in the file.
 
     Raises:
         RecordError: a file is damaged.
@@ -368,11 +375,11 @@ def frozen_hash(manifest: Manifest) -> str:
 
 
 def remove_others(folder: Path, kept: Path | None) -> None:
-    """Delete the files of features in a folder, of which an interrupted training may have left some.
+    """Delete the feature files in a folder, such as those left by interrupted trainings.
 
     Args:
-        folder: where they are.
-        kept: the one that stays.
+        folder: the folder.
+        kept: the file to keep.
     """
     for pattern in (f"*{SUFFIX}", f".*{SUFFIX}.*.part"):
         for path in folder.glob(pattern):

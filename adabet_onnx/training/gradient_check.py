@@ -1,19 +1,19 @@
-"""Whether the gradient of every trained parameter is the slope of the loss, by finite differences.
+"""Check the gradient of every trained parameter against finite differences of the loss.
 
-A gradient g that lacks a part m is right along itself where m is orthogonal to it, so directions are random. Along a
-direction d with components of +-1, the slope of the loss differs from g.d by m.d, whose mean square over directions
-is |m|^2. Ten directions and a limit of 0.004 |g|^2 miss an m of |m|^2 = 0.03 |g|^2 in 6 of 10,000 cases (chi-squared).
-Each direction leans along the gradient too (by twice its length, up or down at random), so that a gradient a few
+A gradient g that lacks a component m orthogonal to it is still right along itself, so directions are random. Along a
+direction d with components of +-1, the slope of the loss differs from g.d by m.d, whose mean square over directions is
+|m|^2. Ten directions and a limit of 0.004 |g|^2 miss an m of |m|^2 = 0.03 |g|^2 in 6 of 10,000 cases (chi-squared).
+Each direction also has a component along the gradient (twice its length, with random sign), so that a gradient a few
 percent too long or too short exceeds the limit as well.
 
-What is measured must be known better than that. The loss is computed in double precision from the logits, and slopes
-are taken over steps of several lengths: a long one crosses kinks (Relu), a short one drowns in the rounding of the
-network. Agreement at one length acquits: noise adds to a difference, it does not hide one. Only a precise measurement
-condemns: the slopes of two lengths differ by far less from each other than from the gradient, at every one of several
-points (other samples, other values near the stored ones: a trained network may sit exactly on kinks, with channels of
-zeros).
+The measurement must be more precise than that limit. The loss is computed in double precision from the logits, and
+slopes are taken over steps of several lengths: a long step crosses kinks (Relu), a short one is lost in the network's
+rounding. Agreement at one length passes the gradient: noise adds to a difference, it does not hide one. Only a precise
+measurement fails it: the slopes of two lengths must differ far less from each other than from the gradient, at each of
+several points (other samples, other values near the stored ones; a trained network may lie exactly on kinks, with
+channels of zeros).
 
-Parameters are measured in groups, each scaled to the same slope. A group that does not pass is divided, down to single
+Parameters are measured in groups, each scaled to the same slope. A group that does not pass is split, down to single
 parameters.
 """
 
@@ -35,17 +35,17 @@ from .samples import integer_ceilings, sample_feeds, sample_labels
 
 DIRECTIONS = 10
 TOLERANCE = 0.004  # of |g|^2
-_LEAN = 2.0  # how far a direction leans along the gradient, in lengths of the gradient
-_STEPS = (1e-4, 3e-5, 3e-4, 1e-3, 3e-3, 1e-5, 1e-2)  # relative to the parameters' own size, the likeliest first
-_STEPS_OF_GROUPS = 3  # tried before a group is divided
+_LEAN = 2.0  # a direction's component along the gradient, in lengths of the gradient
+_STEPS = (1e-4, 3e-5, 3e-4, 1e-3, 3e-3, 1e-5, 1e-2)  # relative to the parameters' own size, the most promising first
+_STEPS_OF_GROUPS = 3  # tried before a group is split
 _POINTS = (0.01, 0.003, 0.03)  # how far from the stored values each point is, relative to the parameters' own size
-_GROUP, _GROUPS = 16, 3  # parameters in a group, but no more than so many groups at first
-_PARTS = 4  # of a group that does not pass
-_PRECISE = 9.0  # times the error of a measurement: what a difference must be to condemn
-_FAINT = 0.03  # of the largest effect of a parameter on the loss: below this it is held to that effect, not to its own
-_NIL = 1e-5  # a gradient that changes the loss by less, relative, for a change as large as the parameter
-_UNKNOWN = 0.25  # of |g|^2: a difference that is not let pass although it cannot be measured precisely
-_SMALL = 0.02  # size of parameters that are zero, and the least of vectors (biases start at zero)
+_GROUP, _GROUPS = 16, 3  # parameters in a group, and the most groups at first
+_PARTS = 4  # into which a group that does not pass is split
+_PRECISE = 9.0  # a difference fails a gradient from this multiple of the measurement error on
+_FAINT = 0.03  # of a parameter's largest effect on the loss: smaller gradients are scaled by that effect, not their own
+_NIL = 1e-5  # relative change of the loss for a change as large as the parameter; below it a gradient counts as zero
+_UNKNOWN = 0.25  # of |g|^2: a larger difference fails even if it cannot be measured precisely
+_SMALL = 0.02  # size assumed for parameters that are zero, and the least for vectors (biases start at zero)
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,32 @@ class Measured:
 
     Attributes:
         difference: mean square over directions relative to |g|^2, the least over all step lengths.
-        condemns: the most precise measurement differs.
-        slope: in it, root mean square of the slopes along directions with components of +-1 (of a single parameter).
-        expected: the same of what the gradient says; NaN for a gradient that is not finite.
-        apart: the same of their difference.
+        fails: whether the most precise measurement differs.
+        slope: root mean square of its slopes along directions with components of +-1 (for a single parameter).
+        expected: the same according to the gradient; NaN for a gradient that is not finite.
+        deviation: the same for their difference.
     """
 
     difference: float
-    condemns: bool
+    fails: bool
     slope: float
     expected: float
-    apart: float
+    deviation: float
 
 
 def check_gradients(session: TrainingSession, manifest: Manifest, batch: int, seed: int = 0) -> dict[str, Any] | None:
-    """Measure the gradients of all trained parameters; afterwards the session has its values again, no gradients.
+    """Measure the gradients of all trained parameters; the session's values are restored and its gradients cleared.
 
     Args:
-        session: at the values to check at.
-        manifest: of the folder.
+        session: holds the parameter values to check at.
+        manifest: the manifest of the folder.
         batch: samples in a forward pass.
-        seed: of samples and directions.
+        seed: random seed of samples and directions.
 
     Returns:
-        ``parameters``: how many agree; ``error``: largest relative difference (root mean square) and ``parameter``, in
-        whose group; ``unmeasured``: names of parameters for which no measurement was precise enough. None where neither
-        the gradients nor the loss's slopes are above rounding.
+        ``parameters``: how many agree; ``error``: largest relative difference (root mean square); ``parameter``: the
+            first parameter of its group; ``unmeasured``: names of parameters for which no measurement was precise
+            enough. None if neither the gradients nor the loss's slopes exceed rounding.
 
     Raises:
         CheckError: a gradient is wrong, or not finite.
@@ -95,13 +95,13 @@ def check_gradients(session: TrainingSession, manifest: Manifest, batch: int, se
             point = _Point(session, manifest, stored, batch, [seed, number], distance, ceilings)
             moves = moves or point.moves
             left = []
-            for names, found in _tested(point, _groups(pending)):
-                if found.difference <= TOLERANCE:
-                    if found.difference >= worst:
-                        worst, worst_name = found.difference, names[0]
+            for names, measured in _tested(point, _groups(pending)):
+                if measured.difference <= TOLERANCE:
+                    if measured.difference >= worst:
+                        worst, worst_name = measured.difference, names[0]
                     continue
                 left += names
-                verdicts.setdefault(names[0], []).append(found)
+                verdicts.setdefault(names[0], []).append(measured)
             pending = left
             if not pending:
                 break
@@ -121,28 +121,28 @@ def check_gradients(session: TrainingSession, manifest: Manifest, batch: int, se
     }
 
 
-def _judge(name: str, found: Sequence[Measured], manifest: Manifest) -> None:
-    """Raise for a parameter that passed at no point, unless it could only not be measured."""
-    last = found[-1]
+def _judge(name: str, measured: Sequence[Measured], manifest: Manifest) -> None:
+    """Raise an error for a parameter that passed at no point, unless it merely could not be measured."""
+    last = measured[-1]
     if not math.isfinite(last.expected):
         raise CheckError(
             f"the gradient of {name!r} is not finite for random inputs. Nothing was written; select later layers, or "
             "report this with the model."
         )
-    measured = (
+    disagreement = (
         f"the gradient of {name!r} disagrees with finite differences of the loss: along {DIRECTIONS} random "
         f"directions the slope is {last.slope:.3g} (root mean square), by the gradient it is {last.expected:.3g}, and "
-        f"the two differ by {last.apart:.2g}"
+        f"the two differ by {last.deviation:.2g}"
     )
     other = "ort" if manifest.backend == "portable" else "portable"
-    if all(item.condemns for item in found):
+    if all(item.fails for item in measured):
         raise CheckError(
-            f"{measured}. An operator between it and the loss has a wrong gradient. Nothing was written: select layers "
-            f"after that operator, use `backend={other!r}`, or report this with the model."
+            f"{disagreement}. An operator between it and the loss has a wrong gradient. Nothing was written: select "
+            f"layers after that operator, use `backend={other!r}`, or report this with the model."
         )
-    if min(item.difference for item in found) > _UNKNOWN:
+    if min(item.difference for item in measured) > _UNKNOWN:
         raise CheckError(
-            f"{measured}, but the loss is too rough around these values for a precise measurement. Nothing was "
+            f"{disagreement}, but the loss is too rough around these values for a precise measurement. Nothing was "
             "written: select other layers or, if you know that the gradient is right, use `check=False`."
         )
 
@@ -153,20 +153,20 @@ def _groups(names: Sequence[str]) -> list[list[str]]:
 
 
 def _tested(point: _Point, groups: list[list[str]]) -> Iterator[tuple[list[str], Measured]]:
-    """Groups that pass, and single parameters that do not."""
+    """Yield groups that pass, and single parameters that do not."""
     waiting = groups[::-1]
     while waiting:
         names = waiting.pop()
-        found = point.measure(names)
-        if found.difference <= TOLERANCE or len(names) == 1:
-            yield names, found
+        measured = point.measure(names)
+        if measured.difference <= TOLERANCE or len(names) == 1:
+            yield names, measured
         else:
             size = -(-len(names) // _PARTS)
             waiting += [names[start : start + size] for start in range(0, len(names), size)][::-1]
 
 
 class _Point:
-    """Samples, labels and values of the parameters, with the gradients there."""
+    """A point to measure at: samples, labels and parameter values, with the gradients there."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class _Point:
         self.moves = any(effect > nil for effect in effects.values())
 
     def measure(self, names: Sequence[str]) -> Measured:
-        """Compare slopes with the gradient, over steps of one length after another until one agrees."""
+        """Compare slopes with the gradient, trying step lengths until one agrees."""
         if not all(math.isfinite(self._lengths[name]) for name in names):
             return Measured(math.inf, True, math.nan, math.nan, math.nan)
         unit = min(self._sizes[name] / self._scales[name] for name in names)
@@ -213,15 +213,15 @@ class _Point:
             slopes[step] = np.array([self._slope(names, number, step * unit) for number in range(DIRECTIONS)])
             difference = _mean_square(slopes[step] - expected)
             least = min(least, difference) if math.isfinite(difference) else least
-            if least <= TOLERANCE:  # the best length to begin with for the next parameters, too
+            if least <= TOLERANCE:  # the next parameters try this length first
                 self._steps = [step, *(other for other in self._steps if other != step)]
                 break
         self._set({name: self._values[name] for name in names})
-        best, condemns = self._most_precise(slopes, expected)
+        best, fails = self._most_precise(slopes, expected)
         scale = self._scales[names[0]]
         return Measured(
             least,
-            condemns,
+            fails,
             math.sqrt(_mean_square(best)) / scale,
             math.sqrt(_mean_square(expected)) / scale,
             math.sqrt(_mean_square(best - expected)) / scale,
@@ -229,7 +229,7 @@ class _Point:
 
     @staticmethod
     def _most_precise(slopes: dict[float, np.ndarray], expected: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The slopes that differ least from those of the next longer step, and whether the gradient is another."""
+        """Return the slopes that differ least from those of the next longer step, and whether the gradient differs."""
         ordered = sorted(slopes)
         pairs = [(_mean_square(slopes[short] - slopes[long]), short) for short, long in itertools.pairwise(ordered)]
         if not pairs:
@@ -238,7 +238,7 @@ class _Point:
         return slopes[step], _mean_square(slopes[step] - expected) > max(TOLERANCE, _PRECISE * error)
 
     def _direction(self, name: str, number: int) -> np.ndarray:
-        """Scaled for the parameter: +-1 in each component, and the lean along the gradient."""
+        """Return a direction, scaled for the parameter: +-1 in each component plus the part along the gradient."""
         gradient = self._gradients[name]
         rng = seeds.gradient_direction(self._seed, number, self._manifest.parameters.index(name))
         bits = np.unpackbits(np.frombuffer(rng.bytes(-(-gradient.size // 8)), np.uint8), count=gradient.size)
@@ -276,7 +276,7 @@ class _Point:
 def _logits(
     session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """The logits that the gradient belongs to: by stored statistics, or by those of the batch."""
+    """Return the logits that match the gradient: with stored statistics, or with those of the batch."""
     if labels is None:
         batch = len(next(iter(feeds.values())))
         labels = sample_labels(manifest, np.zeros([batch, *map(int, manifest.logits_shape[1:])], np.float32))
@@ -287,7 +287,7 @@ def _logits(
 
 
 def _size(value: np.ndarray) -> float:
-    """Root mean square of a parameter's elements; of vectors and zeros not below that of a small one."""
+    """Root mean square of a parameter's elements, with a lower bound for vectors and zeros."""
     size = _length(value) / math.sqrt(value.size)
     return max(size, _SMALL) if value.ndim < 2 or size == 0 else size
 

@@ -1,24 +1,24 @@
-"""Where a new head starts: fitted to what it is given, before the first epoch.
+"""The start of a new head: it is fitted to its inputs before the first epoch.
 
-A head that is marked as new in the model's metadata holds random numbers. Where everything from it to the logits is
-linear, the best head for the features as they are is found without a gradient through the network (`fitting`): the
-frozen part and what follows it are run once over the training samples, those held out for validation left aside.
+A head marked as new in the model's metadata holds random numbers. If every operation between it and the logits is
+linear, the best head for the current features can be found without backpropagation through the network (see `fitting`):
+the frozen part and the layers after it run once over the training samples, excluding the validation samples.
 
-**How confident it starts.** Strength and scale are chosen for rows that are left out, so that as it is the head is as
-good as it can be without training. But where it is right on nearly all it was fitted to and sure of it, the loss has no
-slope left, and the layers before it learn nothing. Rows left out do not always show that: of serial photographs each
-has others like it that stay. What shows it is the loss of the rows it was fitted to. So where training follows, the
-scale is capped: their mean cross-entropy is at least `LEFT` of that of guessing, the logarithm of the number of
-classes. The order of the classes, and so the accuracy, is that without a cap; where features tell less than that, as
-those of ResNet-20 of 20 classes (0.36), there is none.
+**Confidence.** Penalty strength and scale are chosen on rows left out of the fit, so the head is as good as it can be
+without training. But if it is right and certain on nearly all rows it was fitted to, the gradient of the loss vanishes
+and the layers before it learn nothing. Left-out rows do not always reveal that: a photograph from a series has
+near-duplicates among the rows that remain. The loss of the fitted rows does reveal it. So if training follows, the
+scale is capped such that their mean cross-entropy is at least `LEFT` times that of uniform guessing, the logarithm of
+the number of classes. The cap does not change the order of the classes, nor the accuracy. It has no effect if the
+features carry too little information, as those of ResNet-20 for 20 classes (0.36).
 
-**How large its weights are.** Where features hardly tell classes apart, as those of a network whose late channels are
-dead, the best weights for them are a hundred times those a head is made with. If layers far before it are trained too,
-it enlarges what they change as often, and the training does not get far. So where layers of the first half are
-trained, weights and bias are scaled down, if need be, to `LARGE` times the usual size. MobileNetV1 on flowers, strategy
-auto (all normalisations), 0.01: 37.8 % as fitted, 44.9 % with 0.3 of that, 48.1 % with 0.06 (ten times the usual size),
-46.4 % from random numbers. Where only late layers are trained, the fitted weights are left as they are: with the last
-tenth 32.4 % at best, with 0.06 of that 25.3 %.
+**Size of the weights.** If features hardly separate the classes, as in a network whose late channels are dead, the best
+weights are a hundred times larger than those of a freshly initialised head. If layers far before it are trained too, it
+amplifies their changes by the same factor, and the training makes little progress. So if layers of the first half are
+trained, weights and bias are scaled down, if necessary, to `LARGE` times the usual size. MobileNetV1 on flowers,
+strategy auto (all normalisations), rate 0.01: 37.8 % as fitted, 44.9 % with 0.3 of that size, 48.1 % with 0.06 (ten
+times the usual size), 46.4 % from random numbers. If only late layers are trained, the fitted weights are kept: with
+the last tenth 32.4 % at best, with 0.06 of their size 25.3 %.
 
 Measured (5 epochs of AdamW, one seed, test accuracy in %), by `LEFT`:
 
@@ -51,16 +51,16 @@ from ..portable.linear_head import NotLinearError
 from ..progress import Progress, silent
 from ..runtime import Threads
 from ..showing import clipped, counted
-from .features import Source
-from .fed import Fed
-from .head_rows import HeadRows, HeadTensors, Rows, head_tensors
+from .features import FeatureSource
+from .head_rows import FitRows, HeadRows, HeadTensors, head_tensors
 from .manifest import Manifest, TrainingSession
 from .settings import Settings
+from .training_data import TrainingData
 
-KEY = "head_start"  # in what is stored with a checkpoint
-LEFT = 0.35  # of the loss of guessing
-LARGE = 10.0  # weights, in multiples of those a head is made with: uniform in +-1/sqrt(features)
-_SAME = 1e-3  # between logits of the session and what the fit says they are, of the largest
+KEY = "head_start"  # the key in the state stored with a checkpoint
+LEFT = 0.35  # of the loss of uniform guessing
+LARGE = 10.0  # weights, in multiples of a fresh head's: uniform in +-1/sqrt(features)
+_SAME = 1e-3  # largest difference between the session's logits and those of the fit, relative to the largest
 _CHECKED = 4  # samples whose logits are compared
 
 
@@ -69,15 +69,15 @@ class HeadStart:
     """How a head was fitted, or why not.
 
     Attributes:
-        head: its name.
-        how: ``logistic``, ``ridge``, ``descent`` or ``constant`` (see `fitting`); None where it is random.
-        note: why it is random, or what else is to be said; None where nothing is.
-        rows: that it was fitted to.
-        features: of a row.
-        strength: of the penalty.
-        scale: that it is multiplied by.
-        asked: the scale before it was capped.
-        accuracy: the share of rows that a fit without their sample gets right; None where there are no classes.
+        head: name of the head.
+        how: ``logistic``, ``ridge``, ``descent`` or ``constant`` (see `fitting`); None if it is random.
+        note: why it is random, or another remark; None without one.
+        rows: number of rows it was fitted to.
+        features: number of features per row.
+        strength: strength of the penalty.
+        scale: factor that the fitted head was multiplied by.
+        asked: the scale before capping.
+        accuracy: the share of rows predicted correctly by a fit without their sample; None without classes.
     """
 
     head: str
@@ -98,17 +98,17 @@ class HeadStart:
         name = clipped(self.head, 40)
         if self.how is None:
             return f"{name!r} starts from random numbers: {self.note}"
-        what = f"{name!r} fitted to {counted(self.rows, 'row')} of {counted(self.features, 'feature')}"
+        summary = f"{name!r} fitted to {counted(self.rows, 'row')} of {counted(self.features, 'feature')}"
         details = [_HOW[self.how]]
         if self.how != "constant":
             details.append(f"strength {self.strength:.1g}")
         if self.asked != 1.0 or self.scale != 1.0:
             capped = f", capped from {self.asked:.2g}" if self.scale < self.asked else ""
             details.append(f"logits scaled by {self.scale:.2g}{capped}")
-        said = f"{what} ({', '.join(details)})"
+        text = f"{summary} ({', '.join(details)})"
         if self.accuracy is not None and self.how != "constant":
-            said += f": right on {self.accuracy:.1%} of rows left out"
-        return said if self.note is None else f"{said}; {self.note}"
+            text += f": right on {self.accuracy:.1%} of rows left out"
+        return text if self.note is None else f"{text}; {self.note}"
 
 
 _HOW = {
@@ -123,77 +123,77 @@ def start_head(
     session: TrainingSession,
     manifest: Manifest,
     model: Model,
-    used: Fed,
-    source: Source,
+    data: TrainingData,
+    source: FeatureSource,
     settings: Settings,
     *,
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> tuple[HeadStart | None, HeadFit | None]:
-    """Fit a new head and put it into the session; note it with the training.
+    """Fit a new head, set its values in the session and record it with the training.
 
     Args:
-        session: of a new training.
-        manifest: of its artifacts.
-        model: that they were made from.
-        used: the data.
-        source: what steps begin with.
-        settings: of the training; ``head_init`` says what is wanted.
+        session: the session of a new training.
+        manifest: the manifest of its artifacts.
+        model: the model the artifacts were made from.
+        data: the training data.
+        source: provides the features that steps start from.
+        settings: the training settings; ``head_init`` selects the start.
         threads: for ONNX Runtime.
-        progress: told of the samples.
+        progress: receives the progress over the samples.
 
     Returns:
-        What was done; None where the head is not new, not trained, or was to be random. And what did it, to do it
-        again with other samples; None where nothing was fitted.
+        How the head was fitted; None if it is not new, not trained, or meant to be random. And the object that fitted
+        it, for repeating the fit with other samples; None if nothing was fitted.
 
     Raises:
-        UsageError: the head is to be fitted and cannot be.
+        UsageError: the head must be fitted according to the settings, but cannot be.
     """
     if settings.head_init == "random":
         return None, None
     head = model.head
-    wrong = None
+    obstacle = None
     if head is None or not model.new_head:
-        wrong = "the head is not marked as new (`num_classes` makes a new one)"
+        obstacle = "the head is not marked as new (`num_classes` makes a new one)"
     elif head.name not in manifest.selection.layers:
-        wrong = f"the selection does not train the head {head.name!r}"
-    if wrong is not None:
-        _refused(settings, wrong)
+        obstacle = f"the selection does not train the head {head.name!r}"
+    if obstacle is not None:
+        _check_not_required(settings, obstacle)
         return None, None
     assert head is not None
     fit = None
     try:
         tensors = settable_tensors(manifest, head)
-        rows = HeadRows(manifest, session, used, source, tensors, threads)
-        made = HeadFit(model, session, manifest, used, rows, settings, progress or silent)
-        start, fit = made.to(used.training), made
+        rows = HeadRows(manifest, session, data, source, tensors, threads)
+        head_fit = HeadFit(model, session, manifest, data, rows, settings, progress or silent)
+        start, fit = head_fit.fit(data.training), head_fit
     except (NotLinearError, ModelError, np.linalg.LinAlgError) as error:
-        _refused(settings, f"the head {head.name!r} is none that can be fitted: {error}")
+        _check_not_required(settings, f"the head {head.name!r} cannot be fitted: {error}")
         start = HeadStart(head.name, None, clipped(str(error), 200))
-    used.about[KEY] = start.to_json()
+    data.about[KEY] = start.to_json()
     return start, fit
 
 
 def stored_start(state: dict[str, Any] | None) -> HeadStart | None:
-    """What is stored with a training that goes on."""
-    found = (state or {}).get(KEY)
-    return HeadStart(**found) if isinstance(found, dict) else None
+    """Return the head start stored with the training to be resumed."""
+    start_state = (state or {}).get(KEY)
+    return HeadStart(**start_state) if isinstance(start_state, dict) else None
 
 
-def _refused(settings: Settings, why: str) -> None:
+def _check_not_required(settings: Settings, reason: str) -> None:
     if settings.head_init == "fitted":
-        raise UsageError(f"`head_init='fitted'` cannot be had: {why}. Leave it out.")
+        raise UsageError(f"`head_init='fitted'` is not possible: {reason}. Leave it out.")
 
 
 def settable_tensors(manifest: Manifest, head: Layer) -> HeadTensors:
-    """The head's parameters.
+    """Return the names of the head's parameters, checking that all of them can be set.
 
     Args:
-        manifest: of the artifacts that train it.
-        head: of the model.
+        manifest: the manifest of the artifacts that train it.
+        head: the head of the model.
 
     Raises:
-        NotLinearError: they cannot all be set.
+        NotLinearError: not all of them can be set.
     """
     parts = {str(entry["name"]) for entry in manifest.parameter_entries if entry.get("channels")}
     names = {parameter.name for parameter in head.parameters}
@@ -208,22 +208,22 @@ class HeadFit:
     """Fits a new head to samples of a training.
 
     Args:
-        model: with the head.
-        session: with the values of all parameters.
-        manifest: of the artifacts.
+        model: the model with the head.
+        session: holds the values of all parameters.
+        manifest: the manifest of the artifacts.
         used: the data.
-        rows: computes what the head is given.
-        settings: of the training.
-        progress: told of the samples.
+        rows: computes the head's inputs.
+        settings: the training settings.
+        progress: receives the progress over the samples.
 
     Raises:
-        NotLinearError: what it is given are not finite numbers.
-        ModelError: a graph cannot be run.
+        NotLinearError: its inputs are not finite.
+        ModelError: a graph fails to run.
 
     Attributes:
-        groups: a number for each sample of the data, the same for near-duplicates; None where a sample has several
-            labels, or numbers.
-        values: of the head's parameters, as the last fit has them.
+        groups: a number for each sample of the data, the same for near-duplicates; None if samples have several labels,
+            or numeric targets.
+        values: the head's parameter values from the last fit.
     """
 
     def __init__(
@@ -231,50 +231,50 @@ class HeadFit:
         model: Model,
         session: TrainingSession,
         manifest: Manifest,
-        used: Fed,
+        data: TrainingData,
         rows: HeadRows,
         settings: Settings,
         progress: Progress,
     ) -> None:
         assert model.head is not None
-        self._name, self._session, self._manifest, self._used = model.head.name, session, manifest, used
+        self._name, self._session, self._manifest, self._data = model.head.name, session, manifest, data
         self._rows, self._settings = rows, settings
         self._layers = [layer.name for layer in model.layers]
         self._all = rows.all(settings.seed, progress)
         if not np.isfinite(self._all.features).all():
-            raise NotLinearError("it is given numbers that are not finite")
+            raise NotLinearError("its inputs are not finite")
         self.groups = self._groups()
         self.values: dict[str, np.ndarray] = {}
 
     def _groups(self) -> np.ndarray | None:
         if self._rows.per_sample != 1 or self._manifest.class_axis is None:
             return None
-        found, each = np.arange(len(self._used.data)), self._all.where(self._all.views == 0)
+        groups, each = np.arange(len(self._data.data)), self._all.where(self._all.views == 0)
         numbers = near_duplicates(each.features, each.targets)
         _, first = np.unique(numbers, return_index=True)
-        found[each.samples] = each.samples[first][numbers]
-        return found
+        groups[each.samples] = each.samples[first][numbers]
+        return groups
 
-    def to(self, samples: np.ndarray) -> HeadStart:
-        """Fit it to samples and all views of them, put it into the session, and see that the logits are as expected.
+    def fit(self, samples: np.ndarray) -> HeadStart:
+        """Fit the head to samples and all their views, set its values in the session and check the logits.
 
         Args:
-            samples: by their numbers in the data.
+            samples: indices of the samples in the data.
 
         Raises:
-            NotLinearError: no label counts, or the logits are not what the fit says; the head is then as it was.
+            NotLinearError: no label counts, or the logits differ from those of the fit; the head is then unchanged.
         """
         rows = self._all.where(np.isin(self._all.samples, samples))
         weights = self._manifest.class_weights
         if not len(rows.features) or (weights is not None and not counted_labels(rows.targets, weights)):
             raise NotLinearError("no label counts")
         fitted = self._fitted(rows)
-        self._put(fitted)
+        self._set_values(fitted)
         note = None
         if rows.drawn:
             note = "these were drawn from more rows"
         elif self._manifest.loss_function == "l1":
-            note = "by least squares, where l1 asks for medians"
+            note = "by least squares, although l1 would need medians"
         return HeadStart(
             self._name,
             fitted.how,
@@ -287,7 +287,7 @@ class HeadFit:
             fitted.accuracy,
         )
 
-    def _fitted(self, rows: Rows) -> Fitted:
+    def _fitted(self, rows: FitRows) -> Fitted:
         biased, loss, seed = self._rows.head.biased, self._manifest.loss_function, self._settings.seed
         if self._manifest.class_axis is None:
             return fit_outputs(rows.features, rows.targets, rows.samples, loss, intercept=biased, seed=seed)
@@ -304,7 +304,7 @@ class HeadFit:
             least=LEFT * math.log(max(classes, 2)) if self._settings.epochs else None,
             seed=seed,
         )
-        return _tamed(fitted) if self._settings.epochs and self._early else fitted
+        return _limited(fitted) if self._settings.epochs and self._early else fitted
 
     @property
     def _early(self) -> bool:
@@ -312,7 +312,7 @@ class HeadFit:
         layers = self._layers
         return bool(set(layers[: len(layers) // 2]) & set(self._manifest.selection.layers))
 
-    def _put(self, fitted: Fitted) -> None:
+    def _set_values(self, fitted: Fitted) -> None:
         tensors, head = self._rows.tensors, self._rows.head
         weight, bias = head.parameters(fitted.weight, fitted.bias, self._rows.kernel)
         new = {tensors.weight: weight} | ({} if tensors.bias is None else {tensors.bias: bias})
@@ -320,29 +320,29 @@ class HeadFit:
         self.values = {name: np.asarray(value, np.float32).reshape(old[name].shape) for name, value in new.items()}
         for name, value in self.values.items():
             self._session.set_parameter(name, value)
-        wrong = self._wrong(fitted)
-        if wrong is not None:
+        obstacle = self._mismatch(fitted)
+        if obstacle is not None:
             for name, value in old.items():
                 self._session.set_parameter(name, value)
-            raise NotLinearError(wrong)
+            raise NotLinearError(obstacle)
 
-    def _wrong(self, fitted: Fitted) -> str | None:
-        """What is wrong with the logits of the session, if anything is."""
-        samples = self._used.training[:_CHECKED]
+    def _mismatch(self, fitted: Fitted) -> str | None:
+        """Return why the session's logits do not match the fit; None if they do."""
+        samples = self._data.training[:_CHECKED]
         expected = self._rows.logits(samples, fitted.weight, fitted.bias)
         try:
-            _, found = self._session.evaluate(self._rows.source_of(samples), self._used.labels(samples))
+            _, logits = self._session.evaluate(self._rows.source_of(samples), self._data.labels(samples))
         except AdabetError as error:
             return str(error)
         size = max(1.0, float(np.abs(expected).max(initial=0.0)))
-        difference = float(np.abs(found.reshape(len(samples), -1) - expected).max(initial=0.0)) / size
+        difference = float(np.abs(logits.reshape(len(samples), -1) - expected).max(initial=0.0)) / size
         if difference <= _SAME:
             return None
         return f"with the fitted values its logits differ by {difference:.1e} from what they should be"
 
 
-def _tamed(fitted: Fitted) -> Fitted:
-    """With weights that are not large, and a bias to go with them."""
+def _limited(fitted: Fitted) -> Fitted:
+    """Scale weights and bias down if the weights are too large."""
     features = fitted.weight.shape[0]
     size = math.sqrt(float((fitted.weight**2).mean()))
     most = LARGE / math.sqrt(3 * features)

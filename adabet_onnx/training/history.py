@@ -1,16 +1,16 @@
-"""What a training leaves in its folder.
+"""The files that a training writes to its folder.
 
 After every epoch ``training/last.ckpt`` in the artifact folder holds parameters, optimizer state, settings and all
-metrics so far; it is written beside and renamed, so an interrupted or killed training loses at most the epoch
-it was in. ``training/best.ckpt`` is kept where early stopping is asked for. While a training runs, ``training``
-may also hold a file of features (see `store`).
+metrics so far; it is written under a temporary name and renamed, so an interrupted or killed training loses at most the
+current epoch. ``training/best.ckpt`` is kept with early stopping. While a training runs, ``training`` may also hold a
+file of features (see `feature_store`).
 
-``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds.
-Epoch 0 is the state before training (its train_loss is null). eval_* are on the validation data split off
-the training data, null where none was.
+``metrics.jsonl`` has one object per epoch: epoch, train_loss, eval_loss, eval_accuracy, learning_rate, seconds. Epoch 0
+is the state before training (its train_loss is null). eval_* are measured on the validation data split off the training
+data; null without validation.
 
-Where a rate was searched for, ``training/start.ckpt`` holds the state that training began with until it ends: the
-search goes back to it, and so does a training that starts again with a lower rate (see `collapse`).
+If the learning rate is searched for, ``training/start.ckpt`` holds the initial state of the training until it ends: the
+search returns to it, and so does a training that restarts with a lower rate (see `collapse`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from .settings import Settings
 
 LAST, BEST, METRICS = "training/last.ckpt", "training/best.ckpt", "metrics.jsonl"
 START = "training/start.ckpt"
-FEATURES = "training"  # the folder of the file that `store` describes, while a training runs
+FEATURES = "training"  # the folder of the feature file (see `feature_store`) while a training runs
 PROPERTY = "adabet_onnx"
 
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a training so far, and what is stored with them.
+    """The epochs of a training so far, and the state stored with them.
 
     Attributes:
         folder: the artifacts.
         metrics: the path of metrics.jsonl.
-        settings: of the training.
-        about: its data.
-        rows: one per epoch, the state before training first.
+        settings: the training settings.
+        about: stored information about its data.
+        rows: one per epoch; the first describes the state before training.
     """
 
     folder: Path
@@ -52,20 +52,20 @@ class History:
     rows: list[dict[str, Any]]
 
     def begin(self, session: TrainingSession, row: dict[str, Any]) -> None:
-        """Put a training in place of an earlier one; ``last`` is replaced when the new one is complete."""
+        """Replace an earlier training with a new one; ``last`` is replaced once the new checkpoint is complete."""
         self.rows.append(row)
         make_folder((self.folder / LAST).parent)
         (self.folder / BEST).unlink(missing_ok=True)
         self._store(session)
 
-    def again(self, session: TrainingSession) -> None:
-        """Begin again from the state before training."""
+    def restart(self, session: TrainingSession) -> None:
+        """Restart from the state before training."""
         row = self.rows[0]
         self.rows.clear()
         self.begin(session, row)
 
     def add(self, session: TrainingSession, row: dict[str, Any]) -> None:
-        """Note an epoch."""
+        """Record an epoch."""
         self.rows.append(row)
         self._store(session)
 
@@ -75,27 +75,27 @@ class History:
 
     @property
     def start(self) -> Path:
-        """The file of the state that training began with."""
+        """The file of the initial state of the training."""
         return self.folder / START
 
     def keep_start(self, session: TrainingSession) -> str:
-        """Write that state, and give the SHA-256 of the file; what an earlier training has left stays as it is."""
+        """Write that state and return the SHA-256 of the file; files of an earlier training are kept."""
         make_folder(self.start.parent)
         with replacing(self.start) as part:
             session.save(part)
         return sha256_of_files([self.start])
 
     def start_is(self, digest: Any) -> bool:
-        """Whether the file is there and the one with this SHA-256, not that of a training that was begun since."""
+        """Whether the file exists and has this SHA-256, so that it does not belong to a later training."""
         return self.start.is_file() and sha256_of_files([self.start]) == digest
 
     def forget_start(self) -> None:
-        """Remove it."""
+        """Remove that file."""
         self.start.unlink(missing_ok=True)
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the training is complete."""
         return bool(self.rows) and (self.stopped or len(self.rows) > self.settings.epochs)
 
     @property
@@ -106,7 +106,7 @@ class History:
 
     @property
     def _best(self) -> int:
-        """Index of the row with the lowest eval_loss, the earliest of equals."""
+        """Index of the row with the lowest eval_loss; the earliest on a tie."""
         losses = [math.inf if row["eval_loss"] is None else row["eval_loss"] for row in self.rows]
         return losses.index(min(losses))
 
@@ -123,14 +123,14 @@ class History:
 
 
 def stored_state(folder: Path, stored: Any) -> dict[str, Any]:
-    """What the last checkpoint of a folder says of its training.
+    """Return the state of the training stored in the last checkpoint of a folder.
 
     Args:
         folder: the artifacts.
         stored: the checkpoint's property.
 
     Raises:
-        RecordError: it was not written by a trainer.
+        RecordError: the checkpoint was not written by a trainer.
     """
     try:
         state = json.loads(str(stored))
@@ -141,7 +141,7 @@ def stored_state(folder: Path, stored: Any) -> dict[str, Any]:
 
 
 def trained_on(state: str | None) -> dict[str, Any]:
-    """What a checkpoint says about the data it was trained on: ``classes`` and ``preprocessing``, where it says so."""
+    """Return what a checkpoint stores about its training data: ``classes`` and ``preprocessing``, if present."""
     try:
         content = json.loads(state or "{}")
     except ValueError:
@@ -150,21 +150,21 @@ def trained_on(state: str | None) -> dict[str, Any]:
 
 
 def keep_own_files(manifest: Manifest, path: str | os.PathLike[str]) -> None:
-    """See that what is written does not take the place of a file of the artifact folder.
+    """Check that an output path would not overwrite a file of the artifact folder.
 
     Args:
-        manifest: of the folder.
-        path: of what is written.
+        manifest: the manifest of the folder.
+        path: the output path.
 
     Raises:
-        UsageError: it is the manifest, a file that it names, or what training left.
+        UsageError: it is the manifest, a file named in it, or a file written by training.
     """
     names = (FILE, METRICS, *manifest.file_names.values())
     keep_apart(path, [*(manifest.folder / name for name in names), *(manifest.folder / FEATURES).rglob("*")])
 
 
 def trained_checkpoint(manifest: Manifest) -> tuple[Path, bool]:
-    """The checkpoint an export takes, and whether it is a trained one: the best, else the last, else the initial."""
+    """Return the checkpoint to export (the best, else the last, else the initial), and whether it was trained."""
     for name in (BEST, LAST):
         path = manifest.folder / name
         if path.is_file():

@@ -1,4 +1,4 @@
-"""The logits of a model for samples, with inference only."""
+"""Computation of a model's logits for samples, with inference only."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..model.passes.logits_only import LogitsOnly
 from ..progress import Progress
 from ..runtime import Threads
 
-_BATCH, _LEAST_BATCH = 64, 2  # two: how samples would run into each other is seen
+_BATCH, _LEAST_BATCH = 64, 2  # two, so that interactions between samples are detected
 _BATCH_BYTES = 16 << 20  # of logits
-_ALONE = 0.01  # how far logits of one sample may lie from its logits in a batch: rounding is far below
+_ALONE = 0.01  # tolerance between a sample's logits alone and in a batch: rounding is far below
 
 
 def logits_session(graph: ir.Model, logits: str, name: str, threads: Threads = None) -> Any:
-    """An inference session of a graph whose one output is the logits, the batch first.
+    """Create an inference session whose only output is the logits, batch first.
 
     Raises:
-        ModelError: the batch has no axis of its own in them.
+        ModelError: the logits have no separate batch axis.
     """
     cut = graph.clone()
     LogitsOnly(logits, name)(cut)
@@ -45,14 +45,14 @@ def compute_logits(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Logits of every sample, in order: float32 (N, ...), also of a model that gives (T, N, C).
+    """Compute the logits of every sample, in order: float32 (N, ...), even if the model returns (T, N, C).
 
     Raises:
-        DataError: data that does not fit the model, or logits that are NaN or infinite.
-        ModelError: the batch has no axis of its own in the logits, or a sample's depend on the other samples.
+        DataError: the data does not fit the model, or logits are NaN or infinite.
+        ModelError: the logits have no separate batch axis, or a sample's logits depend on the other samples.
     """
-    how: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "progress": progress}
-    return np.concatenate(list(logits_in_batches(model, dataset, preprocessing, **how)))
+    options: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "progress": progress}
+    return np.concatenate(list(logits_in_batches(model, dataset, preprocessing, **options)))
 
 
 def logits_in_batches(
@@ -64,10 +64,10 @@ def logits_in_batches(
     threads: Threads = None,
     progress: Progress | None = None,
 ) -> Iterator[np.ndarray]:
-    """The same a batch at a time, so that not all have to be kept.
+    """Yield the logits batch by batch, so that not all of them have to be kept.
 
     Raises:
-        DataError: as `compute_logits`.
+        DataError: as for `compute_logits`.
         ModelError: likewise.
     """
     graph = model.quantised.graph if model.quantised is not None and model.quantised.whole else model.graph
@@ -98,10 +98,10 @@ def logits_in_batches(
 
 
 def batch_for(sample: np.ndarray) -> int:
-    """How many samples to run together so that their logits stay small, where they are per pixel or token.
+    """Return a batch size for which the logits stay small, even if they are per pixel or token.
 
     Args:
-        sample: logits of one.
+        sample: logits of one sample.
     """
     return int(min(_BATCH, max(_LEAST_BATCH, _BATCH_BYTES // max(sample.nbytes, 1))))
 
@@ -111,16 +111,16 @@ def _run(session: Any, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
-    """See that samples have the same logits alone as in a batch.
+    """Check that samples have the same logits alone as in a batch.
 
-    They have not where an input's first axis is not the batch but time, over which a recurrent network or attention
-    goes, or where a Reshape gives samples the wrong axis.
+    They differ if an input's first axis is time rather than the batch, so that a recurrent network or attention runs
+    over it, or if a Reshape moves samples to the wrong axis.
 
     Args:
-        alone: logits of the first and the last sample of a batch (no recurrent network leaves both alone), each from a
-            run of its own.
-        together: the same from the batch.
-        name: of the model, for the message.
+        alone: logits of the first and the last sample of a batch, each from a separate run (a recurrent network changes
+            at least one of the two).
+        together: the same logits from a run of the batch.
+        name: name of the model, for the message.
 
     Raises:
         ModelError: they differ by more than 1 % of the largest.
@@ -130,6 +130,6 @@ def check_alone(alone: np.ndarray, together: np.ndarray, name: str) -> None:
     if difference > _ALONE:
         raise ModelError(
             f"{name}: the logits of a sample differ by {difference:.0%} of the largest when other samples are in its "
-            "batch, so samples run into each other (or the model is random). Is the first dimension of every input the "
+            "batch, so samples affect each other (or the model is random). Is the first dimension of every input the "
             "batch, and not time? Export the model with the batch first, for inference."
         )

@@ -1,27 +1,27 @@
-"""The manifest of an artifact folder: what is in it and how to use it.
+"""The manifest of an artifact folder: its content and how to use it.
 
 ``manifest.json``: format "adabet-onnx/manifest", version 2, with
     backend         "ort" (onnxruntime-training) or "portable" (plain ONNX)
     files           names of the backend's files (below) and of model (the graph to export into)
     sha256          of each of these files
-    model_sha256    of the model the artifacts were made from
+    model_sha256    SHA-256 of the model the artifacts were made from
     model_logits    the logits' name in ``model``
     bound           values that inputs were bound to, by name (see model/bindings.py), or null; absent in older files
     loss_function, optimizer (name, weight_decay, momentum, clip_norm), label_smoothing, class_axis, ignore_label,
     class_weights (a number for each class, or null; absent in older files), batch_norm, recompute, frozen,
     frozen_precision, ort_format, profile     trainability/choices.py
                     (class_axis: of logits_shape, null where the loss has no classes)
-    class_axis_given  whether that axis was given, or told by the model's own Softmax, and is not the usual one for want
-                    of either; absent in older files, whose class_axis is null then
+    class_axis_given  whether that axis was given or determined by the model's own Softmax, rather than assumed by
+                    default; absent in older files, whose class_axis is null in the default case
     num_outputs     number of classes or outputs; logits_shape: shape of the logits that the loss is computed from, the
                     batch ("N") first, whichever axis of the model's logits it is
     selection       the selection file's content
     preprocessing   data/preprocess.py, or null
     classes         class names, or null
-    notes           what a user should know, a sentence each
+    notes           remarks for users, a sentence each
     checked         results of the self-check, or null if it was left out
-    precision       how far the frozen part in int8 moves logits (training/precision.py); null where nothing is frozen,
-                    absent where it is in float32
+    precision       how far the frozen part in int8 shifts the logits (training/precision.py); null if nothing is
+                    frozen, absent if the frozen part is in float32
     versions        of adabet-onnx, the runtime and onnx
 
 and, of the backend "ort",
@@ -31,32 +31,32 @@ and, of the backend "ort",
     labels          name, dtype and rank of the labels' input, fed after the inputs
     outputs         order of the outputs of training and eval model: loss, logits
     loss, logits    names of these outputs
-    parameters      the trainable ones in the order of the flat parameter buffer: name, shape, offset (in elements)
+    parameters      trainable parameters in the order of the flat parameter buffer: name, shape, offset (in elements)
 
 or, of the backend "portable",
     files           frozen, step, gradients, update, evaluation (graphs), state (initial values) and weights (external
-                    data of these graphs and of model: each weight of 1 kB and more once); with the frozen part in
-                    int8, which model has too, float: the same model in float32
+                    data of these graphs and of model: each weight of at least 1 kB once); if the frozen part is in
+                    int8, in which case it is in model as well, also float: the same model in float32
     inputs          names of the frozen graph's inputs; input_details: name (of the original model), feed (name here),
                     dtype, shape
-    boundary        what the frozen graph gives, and step, gradients and evaluation go on from: name (of the frozen
+    boundary        the tensors that the frozen graph passes to step, gradients and evaluation: name (of the frozen
                     graph's output and of the others' input), shape (the samples, "N", first), dtype, bytes (of one
-                    sample), input (the frozen graph's input that it is, unchanged; null for what is computed)
+                    sample), input (name of the frozen graph's input if it is passed on unchanged; null if computed)
     labels          name of the labels' input; label_details: dtype, shape
     learning_rate   name of the input for the learning rate, float32 of one element
     step            name of the input for the number of the step, int64 of one element, 1 for the first
     loss, logits    names of these outputs
     parameters      name, input and output (names in step and update), gradient (name in gradients and update), shape,
-                    offset and bytes (in state, float32 little-endian); where a part of the tensor is trained, channels:
-                    axis and indices (ascending) of that part in the tensor that ``model`` has under this name; its
-                    shape is then the part's, and so are gradients, state and what checkpoints hold
-    state           of the optimizer, and running statistics: the same but gradient; parameter it belongs to; moves: the
-                    forward pass changes it, not the update
-    opset, ir_version, oldest_onnxruntime   what is needed to read the graphs
+                    offset and bytes (in state, float32 little-endian); if only a part of the tensor is trained,
+                    channels: axis and indices (ascending) of that part in the tensor of this name in ``model``; shape,
+                    gradients, state and checkpoints then refer to that part
+    state           optimizer state and running statistics: the same entries except gradient; parameter: the one it
+                    belongs to; moves: whether the forward pass, not the update, changes it
+    opset, ir_version, oldest_onnxruntime   the requirements for running the graphs
     predicted_step_bytes, predicted_frozen_bytes  of step and frozen graph by batch size: see portable/memory.py
 
-Version 1 had neither frozen, weights nor boundary: step, gradients and evaluation began at ``inputs``, and each graph
-held its weights. Such folders are read as before.
+Version 1 had no frozen, weights or boundary: step, gradients and evaluation started from ``inputs``, and each graph
+held its weights. Such folders can still be read.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ from ..model.dims import Dims
 from ..model.logits_axes import class_axis, label_shape
 from ..model.reading import read
 from ..portable import checkpoint as portable_checkpoint
-from ..portable.session import Session
+from ..portable.session import PortableSession
 from ..records import read_record
 from ..runtime import Threads, on
 from ..selection.record import Selection, selection_from_json
@@ -90,43 +90,43 @@ from .manifest_content import ManifestContent
 
 FORMAT, VERSION = "adabet-onnx/manifest", 2
 FILE = "manifest.json"
-TrainingSession = ort.Session | Session
+TrainingSession = ort.OrtSession | PortableSession
 
 
 @dataclass(frozen=True)
 class Manifest(ManifestContent):
-    """The content of a manifest, with the folder it lies in."""
+    """The content of a manifest, with its folder."""
 
     def __repr__(self) -> str:
-        return one_line(self, *self.described, f"{self.trainable_count:,} parameters are trained")
+        return one_line(self, *self.described, f"{self.trainable_count:,} trained parameters")
 
     @property
     def described(self) -> tuple[str, ...]:
-        """Folder, backend, loss, optimizer and layers, in short."""
+        """Short texts for folder, backend, loss, optimizer and layers."""
         layers = [str(name) for name in self.content["selection"]["layers"]]
         what = f"{counted(len(layers), 'layer')}: {named(layers)}"
         return clipped(self.folder, 60), self.backend, self.loss_function, self.optimizer, what
 
-    def file(self, what: str) -> Path:
-        """Path of one of the files the manifest names."""
-        return self.folder / str(self.content["files"][what])
+    def file(self, key: str) -> Path:
+        """Return the path of one of the files named in the manifest."""
+        return self.folder / str(self.content["files"][key])
 
     @property
     def float_file(self) -> Path | None:
-        """The model with its frozen part in float32, where that of ``model`` is not."""
+        """The model with its frozen part in float32, if that of ``model`` is quantised."""
         return self.file("float") if "float" in self.content["files"] else None
 
     def model(self, *, full_precision: bool = False) -> ir.Model:
-        """The graph that an export puts trained values into, in memory.
+        """Load the graph that an export inserts trained values into.
 
         Args:
-            full_precision: with its frozen part in float32.
+            full_precision: whether the frozen part is in float32.
 
         Raises:
-            ModelError: it cannot be read, or weights lie outside of the folder.
+            ModelError: it cannot be read, or its weights lie outside the folder.
         """
-        wanted = self.float_file if full_precision else None
-        return ir.from_proto(read(wanted or self.file("model")).proto)
+        path = self.float_file if full_precision else None
+        return ir.from_proto(read(path or self.file("model")).proto)
 
     @property
     def parameters(self) -> list[str]:
@@ -134,15 +134,15 @@ class Manifest(ManifestContent):
         return [str(entry["name"]) for entry in self.content["parameters"]]
 
     def restored(self, name: str, whole: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """A tensor of ``model`` with a parameter's (or statistic's) value in it: all of it, or the trained channels.
+        """Return a tensor of ``model`` with the value of a parameter or statistic, whole or in the trained channels.
 
         Args:
-            name: of the tensor.
+            name: name of the tensor.
             whole: the tensor in ``model``.
-            value: of the parameter.
+            value: the value of the parameter.
 
         Raises:
-            RecordError: they do not fit.
+            RecordError: the value does not fit the tensor.
         """
         channels = next((entry.get("channels") for entry in self.content["parameters"] if entry["name"] == name), None)
         try:
@@ -157,7 +157,7 @@ class Manifest(ManifestContent):
 
     @property
     def statistics(self) -> list[str]:
-        """Names of the running statistics that training moves."""
+        """Names of the running statistics that training changes."""
         return [str(entry["name"]) for entry in self.content.get("state", []) if entry.get("moves")]
 
     @property
@@ -177,25 +177,25 @@ class Manifest(ManifestContent):
 
     @property
     def boundary(self) -> list[dict[str, Any]]:
-        """What steps begin with: see the module. Nothing where they begin at the model's inputs (version 1, ort)."""
+        """The tensors that steps start from (see the module); empty for the model's inputs (version 1, ort)."""
         return list(self.content.get("boundary") or [])
 
     @property
     def frozen(self) -> bool:
-        """Whether anything is computed before that; not where the boundary is the model's inputs."""
+        """Whether anything is computed before the boundary; false if the boundary is the model's inputs."""
         return any(entry["input"] is None for entry in self.boundary)
 
     @property
     def stored_bytes(self) -> int:
-        """What is kept of one sample, from which steps go on; 0 where nothing is frozen."""
+        """The bytes kept per sample at the boundary; 0 if nothing is frozen."""
         return sum(int(entry["bytes"]) for entry in self.boundary) if self.frozen else 0
 
     def predicted_bytes(self, of: str, batch: int) -> int:
-        """What ``predicted_step_bytes`` or ``predicted_frozen_bytes`` comes to at a batch size; 0 if nothing is said.
+        """Evaluate ``predicted_step_bytes`` or ``predicted_frozen_bytes`` at a batch size; 0 if the entry is missing.
 
         Args:
-            of: the entry.
-            batch: samples; between and beyond what the entry has, a straight line.
+            of: name of the entry.
+            batch: batch size; values between and beyond the stored ones are interpolated linearly.
         """
         known = sorted((int(size), int(count)) for size, count in (self.content.get(of) or {}).items())
         pairs = list(itertools.pairwise(known))
@@ -226,24 +226,24 @@ class Manifest(ManifestContent):
 
     @property
     def ignore_label(self) -> int | None:
-        """A label per pixel or token that does not count, beside -100, in the data; what is fed has -100 for it."""
+        """A label per pixel or token that is ignored in the data, besides -100; it is fed as -100."""
         value = self.content.get("ignore_label")
         return None if value is None else int(value)
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
-        """Of the cross-entropy, one for each class; None where all count alike."""
+        """The class weights of the cross-entropy; None if all classes count alike."""
         value = self.content.get("class_weights")
         return None if value is None else tuple(float(weight) for weight in value)
 
     @property
     def class_axis(self) -> int | None:
-        """Axis of the classes in these logits; None where the loss has none."""
+        """The class axis of these logits; None if the loss has no classes."""
         return class_axis(self.logits_shape, self.content.get("class_axis"), self.loss_function)
 
     @property
     def given_axis(self) -> int | None:
-        """The same where it was given, or told by the model's own Softmax: labels may fit two axes otherwise."""
+        """The class axis if given or determined by the model's own Softmax; otherwise labels may fit two axes."""
         known = self.content.get("class_axis") is not None and self.content.get("class_axis_given", True)
         return self.class_axis if known else None
 
@@ -254,7 +254,7 @@ class Manifest(ManifestContent):
 
     @property
     def initial(self) -> Path:
-        """The file training starts from."""
+        """The file that training starts from."""
         return self.file("checkpoint" if self.backend == "ort" else "state")
 
     @property
@@ -275,25 +275,25 @@ class Manifest(ManifestContent):
 
     @property
     def selection(self) -> Selection:
-        """What is trained, and why."""
+        """The selection: what is trained, and why."""
         return selection_from_json(self.content["selection"], "the manifest's selection")
 
     @property
     def preprocessing(self) -> Arithmetic | None:
-        """How data becomes model input."""
+        """The preprocessing that turns data into model input."""
         value = self.content.get("preprocessing")
         return None if value is None else preprocessing_from_json(value, str(self.folder / FILE))
 
     def session(self, checkpoint: Path, *, threads: Threads = None) -> TrainingSession:
-        """Load parameters, gradients and optimizer; feeds are by the original model's input names."""
+        """Open a training session from a checkpoint; its feeds use the original model's input names."""
         if self.backend == "ort":
             names, number = [name for name, _ in self.feed_names], on(threads).threads
-            return ort.Session(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
+            return ort.OrtSession(self.folder, checkpoint, inputs=names, suffix=self.suffix, threads=number)
         files = {what: self.file(what) for what in file_names(self.content)}
-        return Session(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
+        return PortableSession(files, self.content, checkpoint, feeds=self.feed_names, threads=threads)
 
     def read_checkpoint(self, checkpoint: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
-        """All parameters (and state) in a checkpoint by name, and a property of it (None if it has none)."""
+        """Return all parameters (and state) in a checkpoint by name, and one of its properties, or None."""
         if self.backend == "ort":
             return ort.read_checkpoint(checkpoint, key)
         entries = [*self.content["parameters"], *self.content["state"]]
@@ -312,7 +312,7 @@ def load_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         verify: also compare the files with their SHA-256.
 
     Raises:
-        RecordError: there is none, it is damaged, or a file is missing or was changed.
+        RecordError: the manifest is missing or damaged, or a file is missing or was changed.
     """
     path = folder / FILE
     if not path.is_file():

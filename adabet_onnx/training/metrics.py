@@ -1,20 +1,20 @@
-"""Figures of predictions beside labels, gathered batch by batch: nothing of a sample is kept.
+"""Metrics of predictions against labels, accumulated batch by batch without keeping samples.
 
-Each kind of loss has its collector, and every collector gives the same keys (`FIGURES`), None where a figure is of
-another kind:
+Each kind of loss has its collector. Every collector returns the same keys (`FIGURES`), with None for metrics that do
+not apply:
 
 * cross-entropy: `ClassFigures`. ``balanced_accuracy``, ``f1_macro``, ``top5_accuracy`` (of more than 20 classes),
-  ``mean_iou`` (of labels per pixel or token), ``per_class``, ``confusion_matrix`` (rows are labels; up to 512
+  ``mean_iou`` (for labels per pixel or token), ``per_class``, ``confusion_matrix`` (rows are labels; up to 512
   classes), ``most_confused``.
-* bce-with-logits: `LabelFigures`. ``f1_macro``, ``f1_micro``, ``exact_match``, ``per_output``. An output is on from a
-  probability above 0.5 (a logit above 0), a target likewise.
+* bce-with-logits: `LabelFigures`. ``f1_macro``, ``f1_micro``, ``exact_match``, ``per_output``. An output is positive
+  above a probability of 0.5 (a logit of 0); so is a target.
 * mse and l1: `NumberFigures`. ``r2``, ``mae``, ``rmse`` (each the mean over the outputs), ``per_output``.
 
-Definitions are scikit-learn's with ``zero_division=nan``: a share of nothing is None, and means go over what there is.
+Definitions are scikit-learn's with ``zero_division=nan``: an undefined ratio is None, and means skip undefined values.
 So the recall (and accuracy) of a class without labels is None, as is the precision of one that is never predicted; its
-F1 is 0 if it is in the labels or the predictions, else None; R2 of a constant target is 1 where the prediction is
-exact, else 0, and None of one sample. Of logits that are equal the first counts as the larger, as for argmax (among the
-top five scikit-learn takes the last).
+F1 is 0 if it is in the labels or the predictions, else None; R2 of a constant target is 1 if the prediction is exact,
+else 0, and None for a single sample. Of equal logits the first counts as the larger, as in argmax (for the top five,
+scikit-learn takes the last).
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ FIGURES = (
     "most_confused",
     "per_output",
 )
-TOP, TOP_FROM = 5, 20  # the best so many count, where there are more classes than
-MOST_LISTED = 2048  # classes or outputs up to which each has its own figures
-MOST_IN_MATRIX = 512  # classes up to which the confusion matrix is given
-_PAIRS = 20  # of most_confused
+TOP, TOP_FROM = 5, 20  # top-k, and only with more classes than this
+MOST_LISTED = 2048  # most classes or outputs with metrics of their own
+MOST_IN_MATRIX = 512  # most classes for which the confusion matrix is returned
+_PAIRS = 20  # entries of most_confused
 
 
-class Figures(Protocol):
-    """What gathers figures."""
+class MetricCollector(Protocol):
+    """Accumulates metrics over batches."""
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Take a batch."""
         ...
 
-    def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """The figures, by FIGURES; classes or outputs are called by their names where these are given."""
+    def result(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the metrics by the keys in FIGURES; classes or outputs are listed by name if names are given."""
         ...
 
 
-def figures_for(loss: str, shape: Sequence[int], *, dense: bool = False) -> Figures:
-    """What gathers the figures of a loss.
+def figures_for(loss: str, shape: Sequence[int], *, dense: bool = False) -> MetricCollector:
+    """Create the collector for a loss.
 
     Args:
         loss: cross-entropy, mse, bce-with-logits or l1.
-        shape: of one sample's logits; for cross-entropy with the classes last.
+        shape: shape of one sample's logits; for cross-entropy with the class axis last.
         dense: whether labels are per pixel or token, for cross-entropy.
     """
     if loss == "cross-entropy":
@@ -71,11 +71,11 @@ def figures_for(loss: str, shape: Sequence[int], *, dense: bool = False) -> Figu
 
 
 class ClassFigures:
-    """Of class indices, one each.
+    """Metrics of single-label classification.
 
     Args:
-        classes: how many there are.
-        dense: whether labels are per pixel or token; then the intersection over union is given too.
+        classes: number of classes.
+        dense: whether labels are per pixel or token; then the intersection over union is also computed.
     """
 
     def __init__(self, classes: int, *, dense: bool = False) -> None:
@@ -85,7 +85,7 @@ class ClassFigures:
         self._among_best = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Take a batch: logits (N, classes) and labels (N,), those that are ignored left out."""
+        """Add a batch: logits (N, classes) and labels (N,), without ignored labels."""
         predicted = logits.argmax(-1)
         count = self._classes
         self._labels += np.bincount(labels, minlength=count)
@@ -101,18 +101,18 @@ class ClassFigures:
 
     @property
     def accuracy(self) -> float | None:
-        """The share of labels that are predicted."""
+        """The share of labels predicted correctly."""
         return _share(self._right.sum(), self._labels.sum())
 
-    def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+    def result(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """See `MetricCollector`."""
         recall, precision = _shares(self._right, self._labels), _shares(self._right, self._predicted)
         f1 = _shares(2 * self._right, self._labels + self._predicted)
         overlap = _shares(self._right, self._labels + self._predicted - self._right)
-        called = _called(names, self._classes)
+        names_or_indices = _names_or_indices(names, self._classes)
         rows = [
             {
-                "class": called[i],
+                "class": names_or_indices[i],
                 "labels": int(self._labels[i]),
                 "predicted": int(self._predicted[i]),
                 "accuracy": _number(recall[i]),
@@ -132,11 +132,11 @@ class ClassFigures:
             confusion_matrix=self._pairs.tolist()
             if self._pairs is not None and self._classes <= MOST_IN_MATRIX
             else None,
-            most_confused=self._most_confused(called),
+            most_confused=self._most_confused(names_or_indices),
         )
 
-    def _most_confused(self, called: Sequence[str | int]) -> list[dict[str, Any]] | None:
-        """Pairs of a label and another class that is predicted for it, the most frequent first."""
+    def _most_confused(self, names_or_indices: Sequence[str | int]) -> list[dict[str, Any]] | None:
+        """Pairs of a label and a wrong prediction for it, the most frequent first."""
         if self._pairs is None:
             return None
         wrong = self._pairs.copy()
@@ -145,17 +145,17 @@ class ClassFigures:
         counts = wrong.reshape(-1)[codes]
         best = codes[np.argsort(-counts, kind="stable")[:_PAIRS]]
         return [
-            {"label": called[i], "predicted": called[j], "count": int(wrong[i, j])}
+            {"label": names_or_indices[i], "predicted": names_or_indices[j], "count": int(wrong[i, j])}
             for i, j in (divmod(int(code), self._classes) for code in best)
         ]
 
 
 class LabelFigures:
-    """Of labels of which several, or none, may hold.
+    """Metrics of multi-label classification.
 
     Args:
-        shape: of one sample's logits. Where more than one axis has an extent, as for pixels, all are counted as one
-            output.
+        shape: shape of one sample's logits. If more than one axis is larger than 1, as for pixels, all elements count
+            as one output.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -165,7 +165,7 @@ class LabelFigures:
         self._same = np.zeros(self._outputs or 1, np.int64)
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Take a batch: logits and targets of one shape."""
+        """Add a batch of logits and targets of the same shape."""
         self._samples += len(logits)
         predicted = (logits > 0).reshape(-1, self._outputs or 1)
         target = (labels > 0.5).reshape(-1, self._outputs or 1)
@@ -176,14 +176,14 @@ class LabelFigures:
         self._same += (predicted == target).sum(0)
         self._all_right += int((predicted == target).all(-1).sum())
 
-    def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+    def result(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """See `MetricCollector`."""
         recall, precision = _shares(self._right, self._targets), _shares(self._right, self._predicted)
         f1 = _shares(2 * self._right, self._targets + self._predicted)
-        called = _called(names, len(f1))
+        names_or_indices = _names_or_indices(names, len(f1))
         rows = [
             {
-                "output": called[i],
+                "output": names_or_indices[i],
                 "labels": int(self._targets[i]),
                 "predicted": int(self._predicted[i]),
                 "accuracy": _share(self._same[i], self._rows),
@@ -202,11 +202,11 @@ class LabelFigures:
 
 
 class NumberFigures:
-    """Of numbers.
+    """Metrics of regression.
 
     Args:
-        shape: of one sample's outputs. Where more than one axis has an extent, as for pixels, all are counted as one
-            output.
+        shape: shape of one sample's outputs. If more than one axis is larger than 1, as for pixels, all elements count
+            as one output.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -216,25 +216,25 @@ class NumberFigures:
         self._rows = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """Take a batch: outputs and targets of one shape."""
-        found, wanted = (array.astype(np.float64).reshape(-1, self._outputs or 1) for array in (logits, labels))
-        if not len(wanted):
+        """Add a batch of outputs and targets of the same shape."""
+        outputs, targets = (array.astype(np.float64).reshape(-1, self._outputs or 1) for array in (logits, labels))
+        if not len(targets):
             return
         if self._first is None:
-            self._first = wanted[0].copy()
-        self._absolute += np.abs(found - wanted).sum(0)
-        self._square += np.square(found - wanted).sum(0)
-        # Means and sums of squares of batches are put together as by Chan, Golub and LeVeque (1979). Beside the first
-        # target: so the spread of a constant is 0 and not what rounds.
-        moved = wanted - self._first
-        mean, rows = moved.mean(0), len(moved)
-        apart, total = mean - self._mean, self._rows + rows
-        self._spread += np.square(moved - mean).sum(0) + np.square(apart) * (self._rows * rows / total)
-        self._mean += apart * (rows / total)
+            self._first = targets[0].copy()
+        self._absolute += np.abs(outputs - targets).sum(0)
+        self._square += np.square(outputs - targets).sum(0)
+        # Means and sums of squares of batches are combined as by Chan, Golub and LeVeque (1979), relative to the first
+        # target, so that the spread of a constant is exactly 0.
+        centred = targets - self._first
+        mean, rows = centred.mean(0), len(centred)
+        shift, total = mean - self._mean, self._rows + rows
+        self._spread += np.square(centred - mean).sum(0) + np.square(shift) * (self._rows * rows / total)
+        self._mean += shift * (rows / total)
         self._rows = total
 
-    def found(self, names: Sequence[str] | None = None) -> dict[str, Any]:
-        """See `Figures`."""
+    def result(self, names: Sequence[str] | None = None) -> dict[str, Any]:
+        """See `MetricCollector`."""
         if not self._rows:
             return _figures()
         constant = self._spread == 0
@@ -243,25 +243,25 @@ class NumberFigures:
         if self._rows < 2:
             r2 = np.full_like(r2, np.nan)
         mae, rmse = self._absolute / self._rows, np.sqrt(self._square / self._rows)
-        called = _called(names, len(r2))
+        names_or_indices = _names_or_indices(names, len(r2))
         rows = [
-            {"output": called[i], "r2": _number(r2[i]), "mae": float(mae[i]), "rmse": float(rmse[i])}
+            {"output": names_or_indices[i], "r2": _number(r2[i]), "mae": float(mae[i]), "rmse": float(rmse[i])}
             for i in range(len(r2) if len(r2) <= MOST_LISTED else 0)
         ]
         return _figures(r2=_mean(r2), mae=_mean(mae), rmse=_mean(rmse), per_output=rows or None)
 
 
 def _outputs(shape: Sequence[int]) -> int:
-    """How many outputs a sample has that are figures of their own; 0 where they are pixels or the like."""
+    """Return the number of outputs with metrics of their own; 0 if the outputs are pixels or the like."""
     extents = [int(extent) for extent in shape if extent != 1]
     return 0 if len(extents) > 1 else extents[0] if extents else 1
 
 
-def _figures(**found: Any) -> dict[str, Any]:
-    return dict.fromkeys(FIGURES) | found
+def _figures(**metrics: Any) -> dict[str, Any]:
+    return dict.fromkeys(FIGURES) | metrics
 
 
-def _called(names: Sequence[str] | None, count: int) -> list[str | int]:
+def _names_or_indices(names: Sequence[str] | None, count: int) -> list[str | int]:
     return list(names) if names is not None and len(names) == count else list(range(count))
 
 
@@ -270,12 +270,12 @@ def _share(part: Any, whole: Any) -> float | None:
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Parts of wholes; NaN where there is nothing."""
+    """Element-wise ratios; NaN where the denominator is 0."""
     return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Over those that there are."""
+    """The mean of the values that are not NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None
 

@@ -1,6 +1,6 @@
-"""What onnxruntime.training does for us: artifacts at an IR version it can read itself, steps, and checkpoints.
+"""The adapter for onnxruntime.training: artifacts at an IR version that it can read, steps, and checkpoints.
 
-Its C++ log lines are kept off the terminal.
+C++ log lines are kept off the terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..errors import ModelError, RuntimeMissingError, TrainingError
 from ..portable.features import Features
 from ..training_runtime import load
 
-IR_VERSION = 10  # the newest that 1.19.2 reads
+IR_VERSION = 10  # the newest that onnxruntime-training 1.19.2 reads
 _LOSSES = {
     "cross-entropy": "CrossEntropyLoss",
     "mse": "MSELoss",
@@ -51,12 +51,12 @@ def generate(
     The graph's one output is the logits; it becomes an output of the training and eval models too.
 
     Args:
-        model: trainable graph.
+        model: the trainable graph.
         trainable: names of the initializers to train.
         folder: an existing, empty folder.
         loss: cross-entropy, mse, bce-with-logits or l1.
         optimizer: adamw or sgd.
-        weight_decay: of adamw; sgd has none.
+        weight_decay: weight decay of adamw; sgd has none.
         frozen: initializers that live in the checkpoint instead of being embedded in both models.
         ort_format: write ``.ort`` files beside the ``.onnx`` ones.
 
@@ -82,7 +82,7 @@ def generate(
             )
     except OSError:
         raise
-    except Exception as error:  # the C++ gradient builder and onnx's checker raise their own kinds
+    except Exception as error:  # the C++ gradient builder and onnx's checker raise their own exception types
         if _FAILED_TO_SAVE in str(error):
             raise _as_oserror(error) from error
         raise ModelError(
@@ -91,11 +91,11 @@ def generate(
         ) from error
 
 
-_FAILED_TO_SAVE = "Failed to save"  # what C++ says when it cannot write a file
+_FAILED_TO_SAVE = "Failed to save"  # the C++ error message if a file cannot be written
 
 
 def _as_oserror(error: Exception) -> OSError:
-    """The OSError behind a native failure to write a file, which gives its number in the text or not at all."""
+    """Return the OSError behind a native failure to write a file; its number, if any, is in the message."""
     number = re.search(r"errno:(\d+)", str(error))
     if number is not None:
         return OSError(int(number[1]), os.strerror(int(number[1])))
@@ -115,9 +115,9 @@ def _readable_ir_version() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what C++ prints to file descriptor 2, and the .ort converter to stdout, off the terminal.
+    """Suppress what C++ prints to file descriptor 2 and what the .ort converter prints to stdout.
 
-    The converter leaves files to the garbage collector, which is no concern of our users either.
+    The converter leaves files open for the garbage collector; the resulting warnings are suppressed, too.
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_stderr():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -129,7 +129,7 @@ def _quiet_stderr() -> Iterator[None]:
     sys.stderr.flush()
     try:
         saved = os.dup(2)
-    except OSError:  # no stderr to keep quiet
+    except OSError:  # there is no stderr to suppress
         yield
         return
     with tempfile.TemporaryFile() as sink:
@@ -141,15 +141,15 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-class Session:
+class OrtSession:
     """Parameters, gradients and optimizer of one artifact folder, in memory.
 
     Args:
         folder: the artifacts.
         checkpoint: the checkpoint file to start from.
-        suffix: of the model files, ``onnx`` or ``ort``.
+        suffix: suffix of the model files, ``onnx`` or ``ort``.
         inputs: order of the model's inputs in training (without the labels).
-        threads: for ONNX Runtime; None is its own choice.
+        threads: number of threads for ONNX Runtime; None: ONNX Runtime decides.
 
     Raises:
         TrainingError: the files cannot be loaded.
@@ -166,15 +166,15 @@ class Session:
         self.load(checkpoint)
 
     def load(self, path: Path) -> None:
-        """Start from a checkpoint: parameters, optimizer state, number of the step and properties.
+        """Load a checkpoint: parameters, optimizer state, step number and properties.
 
         Raises:
-            TrainingError: it cannot be read, or is one of another training.
+            TrainingError: it cannot be read, or belongs to another training.
         """
         api, folder, suffix = self._api, self._folder, self._suffix
         options = runtime.training_options(self._threads)
         runtime.keep_apart(options, folder / f"training_model.{suffix}")
-        self._state = self._module = self._optimizer = None  # what there was goes first: not twice the memory
+        self._state = self._module = self._optimizer = None  # free the old state first, to avoid twice the memory
         try:
             self._state = api.CheckpointState.load_checkpoint(str(path))
             self._module = api.Module(
@@ -187,21 +187,21 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise TrainingError(
                 f"the artifacts in {folder} cannot be loaded with the checkpoint {path}: "
-                f"{runtime.first_line(error)} If it is one of an earlier training, train again without `resume`; "
+                f"{runtime.first_line(error)} If it belongs to an earlier training, train again without `resume`; "
                 "otherwise make the artifacts again."
             ) from error
 
     def features(self, feeds: Mapping[str, np.ndarray]) -> Features:
-        """The inputs themselves: these graphs begin at the model's."""
+        """Return the inputs themselves: these graphs start from the model's inputs."""
         return Features({name: feeds[name] for name in self._inputs})
 
     def forget_frozen(self) -> None:
-        """There is no frozen graph whose memory could be given back."""
+        """Do nothing: there is no frozen graph whose memory could be freed."""
 
     def step(
         self, feeds: Mapping[str, np.ndarray], labels: np.ndarray, learning_rate: float
     ) -> tuple[float, np.ndarray]:
-        """One training step: (loss, logits), both from before the update.
+        """Run a training step; return (loss, logits), both from before the update.
 
         A loss that is not finite changes nothing.
         """
@@ -213,22 +213,22 @@ class Session:
         return loss, logits
 
     def gradients(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Forward and backward: (loss, logits); gradients are added to what has gathered since `update`."""
+        """Run forward and backward pass; return (loss, logits). Gradients accumulate until `update`."""
         self._module.train()
         return self._run(feeds, labels)
 
     def update(self, learning_rate: float) -> None:
-        """One optimizer step with the gathered gradients, which are then forgotten."""
+        """Run an optimizer step with the accumulated gradients, then clear them."""
         self._optimizer.set_learning_rate(learning_rate)
         self._optimizer.step()
         self._module.lazy_reset_grad()
 
     def forget_gradients(self) -> None:
-        """Drop the gathered gradients without a step."""
+        """Clear the accumulated gradients without a step."""
         self._module.lazy_reset_grad()
 
     def evaluate(self, feeds: Mapping[str, np.ndarray], labels: np.ndarray) -> tuple[float, np.ndarray]:
-        """Forward only: (loss, logits)."""
+        """Run the forward pass only; return (loss, logits)."""
         self._module.eval()
         return self._run(feeds, labels)
 
@@ -241,11 +241,11 @@ class Session:
         return float(np.asarray(outputs[0]).reshape(-1)[0]), np.asarray(outputs[1])
 
     def parameter_names(self) -> list[str]:
-        """All parameters of the checkpoint, the trainable ones and those frozen in it."""
+        """Return the names of all parameters in the checkpoint, trainable and frozen."""
         return [name for name, _ in self._state.parameters]
 
     def parameter(self, name: str) -> np.ndarray:
-        """A copy of a parameter's value, float32."""
+        """Return a copy of a parameter's value, float32."""
         return np.array(self._state.parameters[name].data, copy=True)
 
     def set_parameter(self, name: str, value: np.ndarray) -> None:
@@ -253,11 +253,11 @@ class Session:
         self._state.parameters[name].data = np.ascontiguousarray(value, np.float32)
 
     def gradient(self, name: str) -> np.ndarray:
-        """A copy of a trainable parameter's gathered gradient, float32 in the parameter's shape."""
+        """Return a copy of a trainable parameter's accumulated gradient, float32 in the parameter's shape."""
         return np.array(self._state.parameters[name].grad, copy=True).reshape(self.parameter(name).shape)
 
     def property(self, name: str) -> Any:
-        """A property stored in the checkpoint, or None."""
+        """Return a property stored in the checkpoint, or None."""
         return self._state.properties[name] if name in self._state.properties else None  # noqa: SIM401 (no dict)
 
     def set_property(self, name: str, value: str | int | float) -> None:
@@ -277,7 +277,7 @@ class Session:
 
 
 def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
-    """All parameters of a checkpoint file by name, and a property of it (None if it has none).
+    """Return all parameters of a checkpoint file by name, and one of its properties (None if it is missing).
 
     Raises:
         TrainingError: it cannot be read.
@@ -290,6 +290,6 @@ def read_checkpoint(path: Path, key: str) -> tuple[dict[str, np.ndarray], Any]:
         raise
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise TrainingError(
-            f"the checkpoint {path} cannot be read: {runtime.first_line(error)} If it is one of an earlier training, "
+            f"the checkpoint {path} cannot be read: {runtime.first_line(error)} If it belongs to an earlier training, "
             "train again without `resume`; otherwise make the artifacts again."
         ) from error

@@ -1,4 +1,4 @@
-"""The files of onnxruntime-training, and what the manifest says of them."""
+"""The files for onnxruntime-training and their manifest entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BUFFER = "_grad.accumulation.buffer"
 
 
 def write(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
-    """Write training_model, eval_model, optimizer_model and checkpoint; give the manifest's entries.
+    """Write training_model, eval_model, optimizer_model and checkpoint; return the manifest's entries.
 
     Raises:
         ModelError: onnxruntime-training cannot build gradients for this graph.
@@ -43,9 +43,9 @@ def write(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
     training = onnx.load(folder / _FILES["training_model"], load_external_data=False)
     files = dict(_FILES)
     if choices.ort_format:
-        for what in ("training_model", "eval_model", "optimizer_model"):
-            (folder / files[what]).unlink()
-            files[what] = files[what].replace(".onnx", ".ort")
+        for key in ("training_model", "eval_model", "optimizer_model"):
+            (folder / files[key]).unlink()
+            files[key] = files[key].replace(".onnx", ".ort")
     label_name = "labels" if choices.loss == "cross-entropy" else "target"
     labels = next(value for value in training.graph.input if value.name == label_name)
     specs = {spec.name: spec for spec in prepared.model.inputs}
@@ -71,11 +71,11 @@ def write(prepared: Prepared, choices: Choices, folder: Path) -> dict[str, Any]:
 
 
 def _parameters(prepared: Prepared, training: onnx.ModelProto) -> list[dict[str, Any]]:
-    """In the order of the flat parameter buffer, which is that of the gradient buffers."""
+    """Return parameter entries in the order of the flat parameter buffer, which is that of the gradient buffers."""
     order = [value.name[: -len(_BUFFER)] for value in training.graph.input if value.name.endswith(_BUFFER)]
     if sorted(order) != sorted(prepared.trainable):
         missing = sorted(set(prepared.trainable) - set(order))
-        raise ModelError(f"onnxruntime-training gave no gradient to {missing}; select other layers.")
+        raise ModelError(f"onnxruntime-training computed no gradient for {missing}; select other layers.")
     parameters, offset = [], 0
     for name in order:
         tensor = prepared.graph.graph.initializers[name].const_value
@@ -87,7 +87,7 @@ def _parameters(prepared: Prepared, training: onnx.ModelProto) -> list[dict[str,
 
 
 def _frozen_parameters(prepared: Prepared) -> list[str]:
-    """Every frozen float initializer but single numbers."""
+    """Return the names of all frozen float initializers except single numbers."""
     initializers = prepared.graph.graph.initializers.values()
     trainable = set(prepared.trainable)
     return [

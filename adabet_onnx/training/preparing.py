@@ -1,10 +1,10 @@
-"""From a model and a selection, in any form, to the graph that a backend trains."""
+"""Preparation: turns a model and a selection, in any form, into the graph that a backend trains."""
 
 from __future__ import annotations
 
 import os
 
-from ..model.door import guarded
+from ..model.error_context import guarded
 from ..model.open import Model, ModelSource, open_model
 from ..model.prepare import Prepared, trainable_graph
 from ..options import typed
@@ -19,10 +19,11 @@ def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *
     """Rewrite a model for training the selected layers.
 
     Args:
-        model: opened, or what `open_model` takes. A file is opened with the values of inputs that the selection notes.
-        selection: what is to be trained, or the path of a selection.json; it must have been made for this model.
-        backend: ``portable``, ``ort`` (onnxruntime-training, which needs more rewrites), or ``auto``: as
-            `make_artifacts` chooses.
+        model: an opened model, or anything `open_model` accepts. A file is opened with the input values recorded in the
+            selection.
+        selection: what to train, or the path of a selection.json; it must have been made for this model.
+        backend: ``portable``, ``ort`` (onnxruntime-training, which needs more rewrites), or ``auto``: chosen as in
+            `make_artifacts`.
 
     Returns:
         The trainable graph, whose logits equal the model's.
@@ -31,8 +32,8 @@ def prepare(model: ModelSource, selection: Selection | str | os.PathLike[str], *
         RecordError: the selection was made for another model.
         UsageError: nothing is selected, a parameter or channel is not in the model, the backend is unknown, or it is
             ``ort`` and channels are selected.
-        ModelError: a node stands in the way, or the weights are 2 GB and more.
-        CheckError: what would be trained is not the selected layers' alone.
+        ModelError: a node prevents training, or the weights are 2 GB or more.
+        CheckError: parameters outside the selected layers would be trained.
 
     Example:
         >>> from adabet_onnx import prepare, select

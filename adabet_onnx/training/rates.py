@@ -1,7 +1,7 @@
-"""Which of several learning rates is best, and which to try next: for a comparison, and for the search of a training.
+"""Choice of the best of several learning rates and of the next one to try, for comparisons and the rate search.
 
-A grid that ends too early favours what likes its middle. So while the best rate is the highest or the lowest one that
-was tried, the next one in its direction is tried too, up to EXTENSIONS times.
+A grid that ends too early favours methods whose best rate lies in its middle. So while the best rate is the highest or
+lowest one tried, the next rate in that direction is tried too, up to EXTENSIONS times.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ EXTENSIONS = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of a training with some rate, on validation data: accuracy (0 to 1; 0 where the loss has none) and loss."""
+class TrialOutcome:
+    """Validation result of a training with some rate: accuracy (0 to 1; 0 if the loss has none) and loss."""
 
     accuracy: float
     loss: float
 
 
 def best_rate(
-    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+    tried: Mapping[float, TrialOutcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
 ) -> float | None:
-    """The rate with the highest accuracy (without one, the lowest loss); the lower rate in a tie; None if all failed.
+    """Return the rate with the highest accuracy (or else the lowest loss), the lower one on a tie; None if all failed.
 
     Args:
-        tried: by rate; None: the training failed.
-        doubt: of accuracies: those that are no further than this below the highest count as equal, and the lowest loss
-            wins among them.
-        slack: by how much a loss may be above the lowest of these to count as equal, of the lowest; the highest rate
-            wins among them. None: no loss is equal to another.
+        tried: outcomes by rate; None: the training failed.
+        doubt: uncertainty of accuracies: those at most this far below the highest count as equal, and the lowest loss
+            among them wins.
+        slack: a function of the lowest of these losses: by how much a loss may exceed it to count as equal; the highest
+            rate among them wins. None: no losses count as equal.
     """
-    found = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
-    if not found:
+    finished = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
+    if not finished:
         return None
-    least = max(outcome.accuracy for outcome in found.values()) - doubt
-    equal = [
+    threshold = max(outcome.accuracy for outcome in finished.values()) - doubt
+    candidates = [
         (-outcome.accuracy if doubt == 0 else 0.0, outcome.loss, rate)
-        for rate, outcome in found.items()
-        if outcome.accuracy >= least
+        for rate, outcome in finished.items()
+        if outcome.accuracy >= threshold
     ]
-    best = min(equal)
+    best = min(candidates)
     if slack is None:
         return best[2]
-    return max(rate for _, loss, rate in equal if loss <= best[1] + slack(best[1]))
+    return max(rate for _, loss, rate in candidates if loss <= best[1] + slack(best[1]))
 
 
 def next_rate(
-    tried: Mapping[float, Outcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
+    tried: Mapping[float, TrialOutcome | None], doubt: float = 0.0, slack: Callable[[float], float] | None = None
 ) -> float | None:
-    """The rate to try next: beyond the edge that the best one is at; lower where all failed; else None.
+    """Return the next rate to try: beyond the edge at which the best rate lies; a lower one if all failed; else None.
 
     Args:
         tried, doubt, slack: as in `best_rate`.
@@ -62,5 +62,5 @@ def next_rate(
 
 
 def step(rate: float, *, up: bool) -> float:
-    """About half a decade away, with one digit: 0.001, 0.003, 0.01, 0.03, ..."""
+    """Return the rate about half a decade away, with one digit: 0.001, 0.003, 0.01, 0.03, ..."""
     return float(f"{rate * 3.3 if up else rate / 3:.0e}")

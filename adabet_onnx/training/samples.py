@@ -10,19 +10,19 @@ from .. import seeds
 from ..errors import AdabetError
 from .manifest import Manifest
 
-_CEILINGS = (256, 32, 8)  # of integers, from the most telling
+_CEILINGS = (256, 32, 8)  # of integers, the most useful first
 
 
 def sample_feeds(
     manifest: Manifest, batch: int, seed: int = 0, ceilings: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Random inputs by their names in the original model: normal floats, integers from 0 to below a ceiling.
+    """Generate random inputs by their names in the original model: normal floats, integers from 0 to below a ceiling.
 
     Args:
         manifest: names the inputs, their dtypes and shapes.
-        batch: how many samples.
-        seed: of the numbers.
-        ceilings: by name of an input of integers; 2 where there is none, which masks and small vocabularies take too.
+        batch: number of samples.
+        seed: random seed.
+        ceilings: by name of an integer input; 2 by default, which masks and small vocabularies also accept.
     """
     rng = seeds.check_inputs(seed)
     feeds = {}
@@ -35,18 +35,18 @@ def sample_feeds(
     return feeds
 
 
-def integer_ceilings(manifest: Manifest, runs: Callable[[dict[str, np.ndarray]], object], batch: int) -> dict[str, int]:
-    """How large the integers of each input may be, by trial: below 256, 32 or 8, whichever the model runs on.
+def integer_ceilings(manifest: Manifest, run: Callable[[dict[str, np.ndarray]], object], batch: int) -> dict[str, int]:
+    """Find how large the integers of each input may be, by trial: below 256, 32 or 8, the first that the model accepts.
 
-    Token and byte inputs of which all elements are 0 or 1 leave most of an embedding unused, and a normalisation over
-    the tokens with hardly any variance. An input of 8-bit integers or of truth values keeps to its type.
+    Token and byte inputs that only contain 0 and 1 leave most of an embedding unused, and a normalisation over tokens
+    with hardly any variance. Inputs of 8-bit integers stay within the range of their type; boolean inputs are skipped.
 
     Args:
         manifest: names the inputs.
-        runs: computes the logits for feeds, or raises an AdabetError (an index out of range).
-        batch: how many samples.
+        run: computes the logits for feeds, or raises an AdabetError (an index out of range).
+        batch: number of samples.
     """
-    found: dict[str, int] = {}
+    ceilings: dict[str, int] = {}
     for entry in manifest.input_details:
         kind = np.dtype(entry["dtype"])
         if kind.kind not in "iu":
@@ -55,20 +55,20 @@ def integer_ceilings(manifest: Manifest, runs: Callable[[dict[str, np.ndarray]],
             if ceiling > np.iinfo(kind).max + 1:
                 continue
             try:
-                runs(sample_feeds(manifest, batch, 0, {**found, entry["name"]: ceiling}))
+                run(sample_feeds(manifest, batch, 0, {**ceilings, entry["name"]: ceiling}))
             except AdabetError:
                 continue
-            found[entry["name"]] = ceiling
+            ceilings[entry["name"]] = ceiling
             break
-    return found
+    return ceilings
 
 
 def sample_labels(manifest: Manifest, logits: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Random labels that fit the loss and these logits."""
+    """Generate random labels that fit the loss and these logits."""
     rng = seeds.check_labels(seed)
     if manifest.loss_function == "cross-entropy":
         labels = rng.integers(0, manifest.num_outputs, (len(logits), *manifest.label_shape))
-        if manifest.class_weights is not None:  # labels of classes without weight alone have no gradient
+        if manifest.class_weights is not None:  # labels only of classes without weight have no gradient
             labels[0] = rng.choice(np.flatnonzero(manifest.class_weights))
         return labels
     if manifest.loss_function == "bce-with-logits":

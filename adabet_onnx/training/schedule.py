@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-# Share of the base rate at a progress of 0 (first step) to 1 (end of training).
+# Factor of the base rate by progress, from 0 (first step) to 1 (end of training).
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,
     "linear": lambda progress: 1.0 - progress,

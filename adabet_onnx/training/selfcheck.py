@@ -1,17 +1,17 @@
-"""The check every artifact folder passes before it is handed out, in a process of its own.
+"""The check that every artifact folder passes before it is released, in a separate process.
 
-onnxruntime-training has faults that raise nothing, and some that kill the process; a rule of ours may be wrong for a
-node nobody has tried. Six checks, on random inputs, would have caught each fault that is known:
+onnxruntime-training has bugs that raise no error, and some that kill the process; one of our gradient rules may be
+wrong for an untested node. Six checks on random inputs would have caught every known bug:
 
-1. features: what is kept of a sample is the same from a run of its own as from a batch, so that it may be kept;
+1. features: the features of a sample are the same alone as in a batch, so they may be kept;
 2. outputs: the evaluation graph's logits equal the original graph's;
-3. loss: the evaluation loss is that of its logits, and that of the first training step equals it (where not batch
-   statistics take the place of stored ones);
-4. gradient: that of every selected parameter agrees with finite differences (`gradient_check`);
-5. step (of the portable backend): the graph of a whole step changes parameters and optimizer state as gradients and
-   update do;
+3. loss: the evaluation loss is that of its logits, and the loss of the first training step equals it (unless batch
+   statistics replace the stored ones);
+4. gradient: the gradient of every selected parameter agrees with finite differences (`gradient_check`);
+5. step (portable backend only): the step graph changes parameters and optimizer state like the gradients and update
+   graphs;
 6. unchanged: after a step the selected parameters have changed, the frozen ones in the checkpoint have not, and the
-   original graph with the new values in it gives the trained logits (so nothing else moved, no statistic either).
+   original graph with the new values gives the trained logits (so nothing else changed, including statistics).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from .manifest import Manifest, TrainingSession, load_manifest
 from .samples import sample_feeds, sample_labels
 
 _BATCH = 4
-_FEATURES = 0.01  # relative difference that passes: rounding is far below, one step of 8-bit integers is not above
-_OUTPUTS, _LOSS, _STEP, _STATE = 1e-4, 1e-4, 0.05, 1e-3  # relative differences that pass
-_RATE = 1e-3  # of learning, in the one step
+_FEATURES = 0.01  # allowed relative difference: rounding is far below, one step of 8-bit integers is not above
+_OUTPUTS, _LOSS, _STEP, _STATE = 1e-4, 1e-4, 0.05, 1e-3  # allowed relative differences
+_RATE = 1e-3  # learning rate of the step
 
 
 def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
-    """Run the checks; see the module.
+    """Run all checks; see the module.
 
     Raises:
-        CheckError: one of them failed.
+        CheckError: a check failed.
         ModelError: the logits of a sample depend on the other samples of its batch.
     """
     feeds = sample_feeds(manifest, _BATCH, seed)
@@ -59,9 +59,8 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     outputs = _difference(logits, expected)
     if not outputs <= _OUTPUTS:
         raise CheckError(
-            f"the training graph's logits differ from the original model's by {outputs:.1e} of the largest: a "
-            f"rewrite is "
-            "wrong. Nothing was written; please report this with the model."
+            f"the training graph's logits differ from the original model's by {outputs:.1e} of the largest: a rewrite "
+            "is wrong. Nothing was written; please report this with the model."
         )
     exact = exact_loss(manifest, logits, labels)
     train_loss, _ = session.gradients(feeds, labels)
@@ -72,7 +71,7 @@ def check(manifest: Manifest, *, seed: int = 0) -> dict[str, Any]:
     session.update(_RATE)
     step = None
     if manifest.backend == "portable":
-        step = _same_step(session, manifest, feeds, labels)
+        step = _compare_step(session, manifest, feeds, labels)
     changed = _only_selected(session, manifest, before)
     for parameter in (*manifest.parameters, *manifest.statistics):
         value = original.graph.initializers[parameter]
@@ -109,31 +108,31 @@ def _check_alone(graph: ir.Model, name: str, feeds: dict[str, np.ndarray], toget
 
 
 def _check_features(session: TrainingSession, feeds: dict[str, np.ndarray]) -> float:
-    """How far features of single samples are from those of a batch, relative to the largest."""
+    """Return the difference between features of single samples and of a batch, relative to the largest."""
     together, worst = session.features(feeds), 0.0
     for i in (0, _BATCH - 1):
         alone = session.features({name: array[i : i + 1] for name, array in feeds.items()})
         for name, array in together.items():
-            same = alone[name] == array[i : i + 1]  # infinities have no difference
-            apart = _difference(*(np.where(same, 0.0, part) for part in (alone[name], array[i : i + 1])))
-            if not apart <= _FEATURES:
+            equal = alone[name] == array[i : i + 1]  # infinities have no difference
+            difference = _difference(*(np.where(equal, 0.0, part) for part in (alone[name], array[i : i + 1])))
+            if not difference <= _FEATURES:
                 raise CheckError(
-                    f"what the frozen part computes of a sample ({name!r}) differs by {apart:.1e} of the largest when "
+                    f"the frozen part's output for a sample ({name!r}) differs by {difference:.1e} of the largest when "
                     "other samples are in its batch, so it cannot be kept. Nothing was written; please report this "
                     "with the model."
                 )
-            worst = max(worst, apart)
+            worst = max(worst, difference)
     return worst
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.shape != expected.shape:
+def _difference(values: np.ndarray, expected: np.ndarray) -> float:
+    if values.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    return float(np.abs(values - expected).max()) / max(1.0, float(np.abs(expected).max()))
 
 
 def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: float) -> float:
-    """Largest relative difference of the losses that should be one."""
+    """Return the largest relative difference between losses that should be equal."""
     scale = max(1.0, abs(exact))
     computed = abs(evaluated - exact) / scale
     if not computed <= _LOSS:
@@ -141,7 +140,7 @@ def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: f
             f"the evaluation loss is {evaluated:.6f}, but {manifest.loss_function} of the logits is {exact:.6f}: the "
             "graph of the loss is wrong. Nothing was written; please report this with the model."
         )
-    if manifest.uses_batch_statistics:  # then training and evaluation are not meant to be the same
+    if manifest.uses_batch_statistics:  # then training and evaluation differ by design
         return computed
     between = abs(trained - evaluated) / scale
     if not between <= _LOSS:
@@ -152,10 +151,13 @@ def _check_losses(manifest: Manifest, evaluated: float, exact: float, trained: f
     return max(computed, between)
 
 
-def _same_step(session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray) -> float:
-    """How far a step's new values are from those of gradients and update, relative to the largest change.
+def _compare_step(
+    session: TrainingSession, manifest: Manifest, feeds: dict[str, np.ndarray], labels: np.ndarray
+) -> float:
+    """Return the difference between the results of a step and of gradients and update, relative to the largest change.
 
-    AdamW divides by the gradient's size, so a gradient of another length changes parameters alike: its state tells.
+    AdamW divides by the gradient's size, so a gradient of the wrong length gives the same parameters; its state reveals
+    it.
     """
     other = manifest.session(manifest.initial)
     before = {name: other.parameter(name) for name in manifest.parameters}
@@ -164,27 +166,27 @@ def _same_step(session: TrainingSession, manifest: Manifest, feeds: dict[str, np
     for name, value in before.items():
         expected = session.parameter(name) - value
         scale = max(1e-7, float(np.abs(expected).max()))
-        apart = float(np.abs(other.parameter(name) - value - expected).max()) / scale
-        if not apart <= _STEP:
+        difference = float(np.abs(other.parameter(name) - value - expected).max()) / scale
+        if not difference <= _STEP:
             raise CheckError(
-                f"a step of the step graph changes {name!r} otherwise than gradients and update do: they differ by "
-                f"{apart:.1e} of the largest change. Nothing was written; please report this with the model."
+                f"a step of the step graph changes {name!r} differently from gradients and update: they differ by "
+                f"{difference:.1e} of the largest change. Nothing was written; please report this with the model."
             )
-        worst = max(worst, apart)
+        worst = max(worst, difference)
     for name in (str(entry["name"]) for entry in manifest.state_entries if not entry.get("moves")):
-        expected, found = session.parameter(name), other.parameter(name)
-        apart = float(np.linalg.norm(found - expected)) / max(1e-12, float(np.linalg.norm(expected)))
-        if not apart <= _STATE and np.abs(found - expected).max() > 1e-7:
+        expected, actual = session.parameter(name), other.parameter(name)
+        difference = float(np.linalg.norm(actual - expected)) / max(1e-12, float(np.linalg.norm(expected)))
+        if not difference <= _STATE and np.abs(actual - expected).max() > 1e-7:
             raise CheckError(
-                f"a step of the step graph leaves another optimizer state {name!r} than gradients and update: they "
-                f"differ by {apart:.1e} of its length. Nothing was written; please report this with the model."
+                f"a step of the step graph leaves a different optimizer state {name!r} from gradients and update: they "
+                f"differ by {difference:.1e} of its length. Nothing was written; please report this with the model."
             )
-        worst = max(worst, apart)
+        worst = max(worst, difference)
     return worst
 
 
 def _only_selected(session: TrainingSession, manifest: Manifest, before: dict[str, np.ndarray]) -> int:
-    """How many selected parameters a step changed; the others must not have."""
+    """Return how many selected parameters a step changed; raise an error if any other changed."""
     trainable = set(manifest.parameters)
     changed = {name for name, value in before.items() if not np.array_equal(value, session.parameter(name))}
     strays = sorted(changed - trainable)

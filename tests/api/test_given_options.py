@@ -13,7 +13,7 @@ from models.settings import two_open_dims, two_rates
 from models.tiny import normal, run
 
 from adabet_onnx import ModelError, open_model
-from adabet_onnx.model.given import given_arguments, with_given
+from adabet_onnx.model.call_arguments import complete_calls, opening_arguments
 
 
 @pytest.mark.usefixtures("checked_here")
@@ -67,10 +67,10 @@ def test_a_binding_stays_in_the_command(tmp_path):
     ],
 )
 def test_only_what_opens_a_model_changes(text, expected):
-    assert with_given(text, given_arguments("y", {"h": 2}, None)) == expected
+    assert complete_calls(text, opening_arguments("y", {"h": 2}, None)) == expected
 
 
 def test_nothing_given_changes_nothing():
     text = "`open_model('m.onnx',dims={'w':SIZE})`"
-    assert with_given(text, given_arguments(None, None, None)) == text
+    assert complete_calls(text, opening_arguments(None, None, None)) == text
     assert open_model(two_rates(), bind={"sr": 8000}).bound == {"sr": 8000}

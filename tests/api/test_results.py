@@ -288,8 +288,8 @@ def test_a_budget_and_firmness_say_their_sentences(model):
     selection = selection_of(names_of(300))
     assert repr(selection.firmness) == f"Firmness({clipped(selection.firmness.sentence(), 200)})"
     choosing = Choosing(strategy="last", rho=1.0, budget=Budget(max_update="10GB"))
-    spent = select(model, choosing=choosing, costs=Predictor(model)).budget
-    assert repr(spent) == f"Spent({spent.sentence()})"
+    use = select(model, choosing=choosing, costs=Predictor(model)).budget
+    assert repr(use) == f"BudgetUse({use.sentence()})"
 
 
 def test_options_show_what_differs_from_the_defaults():

@@ -159,9 +159,9 @@ def test_numbers_of_numpy_are_taken_for_numbers(place):
 def test_data_that_is_nearly_right_is_told_how(place):
     x, y = np.zeros((40, 16, 16, 1), np.uint8), np.arange(40) % 10
     trainer = Trainer(place / "artifacts")
-    with pytest.raises(DataError, match=r"it holds pictures, y\. Rename what is the input\."):
+    with pytest.raises(DataError, match=r"it holds pictures, y\. Rename the input arrays\."):
         trainer.fit({"pictures": x, "y": y})
-    with pytest.raises(DataError, match=r"A list is taken for batches\. Inputs with their labels are a pair: \(x, y\)"):
+    with pytest.raises(DataError, match=r"A list is interpreted as batches\. Give inputs with labels as a pair:"):
         trainer.fit([x, y])
     with pytest.raises(DataError, match="y has a single label for 16 samples"):
         trainer.fit((x[0], y[0]))

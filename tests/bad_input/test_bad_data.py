@@ -81,7 +81,7 @@ def folder_of_broken_images() -> None:
         (".jpg", "cannot be read as an image", "Remove or replace"),
         folder_of_broken_images,
     ),
-    Case("predict text", "predict model.onnx scores.json", FAILURE, ("scores.json", "no image")),
+    Case("predict text", "predict model.onnx scores.json", FAILURE, ("scores.json", "not an image")),
     Case("predict broken image", "predict model.onnx a.png", USAGE, ("--preset",), write("a.png", b"no")),
     Case(
         "predict broken image with preset",

@@ -128,7 +128,7 @@ INSPECT = "inspect bad.onnx"
         "fused",
         INSPECT,
         FAILURE,
-        ("com.microsoft.LongformerAttention", "'/fc'", "optimised", "as it was exported, before that"),
+        ("com.microsoft.LongformerAttention", "'/fc'", "optimised", "originally exported model"),
         changed(domain("com.microsoft", "LongformerAttention")),
     ),
     Case(

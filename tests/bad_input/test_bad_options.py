@@ -63,7 +63,7 @@ def plain_scores() -> None:
         USAGE,
         ("no weight decay in sgd", "--backend portable"),
     ),
-    Case("nothing has both", f"{ARTIFACTS} --ort-format --clip-norm 1", USAGE, ("No backend has all",)),
+    Case("nothing has both", f"{ARTIFACTS} --ort-format --clip-norm 1", USAGE, ("No backend supports all",)),
     Case("portable .ort", f"{ARTIFACTS} --backend portable --ort-format", USAGE, ("no .ort files", "--backend ort")),
     Case("unknown backend", f"{ARTIFACTS} --backend tf", USAGE, ("'tf'", "portable")),
     Case("unknown profile", f"{ARTIFACTS} --profile phone", USAGE, ("'phone'", "webgpu")),

@@ -245,7 +245,7 @@ def test_an_npz_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(open_data(path, open_model(tiny.conv_net())).train) == 40
     free = psutil.virtual_memory()._replace(available=30_000)
     monkeypatch.setattr(npz.psutil, "virtual_memory", lambda: free)
-    with pytest.raises(DataError, match=r"unpacks to 30\.7 KB, more than the 30 KB of memory"):
+    with pytest.raises(DataError, match=r"unpacks to 30\.7 KB, more than the 30 KB of free memory"):
         open_data(path, open_model(tiny.conv_net()))
 
 

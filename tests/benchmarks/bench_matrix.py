@@ -43,6 +43,7 @@ import onnx_ir as ir  # noqa: E402
 from adabet_onnx import AdabetError, Choices, check_model, export_model, make_artifacts, open_model  # noqa: E402
 from adabet_onnx.runtime import in_memory, run_session  # noqa: E402
 from adabet_onnx.selection.record import Selection  # noqa: E402
+from adabet_onnx.study.ray_cluster import connect  # noqa: E402
 from adabet_onnx.trainability.preflight import loss_obstacle  # noqa: E402
 from adabet_onnx.training.history import LAST, PROPERTY  # noqa: E402
 from adabet_onnx.training.samples import sample_feeds, sample_labels  # noqa: E402
@@ -336,12 +337,47 @@ def _refusals(found: list[Row]) -> str:
     return "\n".join(f"* {', '.join(where)}: {reason}" for reason, where in reasons.items())
 
 
+def _in_processes(sources: list[tuple[str, str]], ray: str | None) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+    """The rows of each source as they come: one process after the other, or as tasks of Ray."""
+    if ray is None:
+        for source in sources:
+            yield source, _in_process(*source)
+        return
+    with connect(ray) as cluster:
+        waiting, pending = list(reversed(sources)), {}
+        while waiting or pending:
+            while waiting and len(pending) < cluster.at_once:
+                source = waiting.pop()
+                pending[cluster.submit(_in_process, *source)] = source
+            reference = cluster.next_done(list(pending))
+            source = pending.pop(reference)
+            yield source, cluster.result(reference, f"{source[0]} ({source[1]})")
+
+
+def _in_process(name: str, exporter: str) -> list[Row]:
+    """The rows of one source, tried in a process of its own."""
+    command = [sys.executable, __file__, "--source", name, exporter]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    rows = [Row(**json.loads(line[4:])) for line in ran.stdout.splitlines() if line.startswith("ROW ")]
+    if ran.returncode:
+        error = (ran.stderr.strip().splitlines() or ["no error message"])[-1]
+        rows.append(Row(name, exporter, "all", 0, "portable", True, f"exit code {ran.returncode}: {error}"))
+    return rows
+
+
 def main() -> None:
     """Every source in a process of its own; rows are kept in a file, and what is there is not tried again."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--source", nargs=2, metavar=("MODEL", "EXPORTER"), help="Only this one, rows as JSON lines.")
     parser.add_argument("--models", nargs="*", help="Only these models.")
     parser.add_argument("--rows", type=Path, help="Where rows are kept, to go on after an interruption.")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="Try models as tasks of Ray; every node needs this checkout and its environment at the same paths.",
+    )
     options = parser.parse_args()
     if options.source:
         for row in rows(*options.source):
@@ -352,15 +388,10 @@ def main() -> None:
     done = {(row.model, row.exporter) for row in found}
     from models.origins import all_models
 
-    for name, exporter in all_models():
-        if (name, exporter) in done or (options.models and name not in options.models):
-            continue
-        command = [sys.executable, __file__, "--source", name, exporter]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        made = [Row(**json.loads(line[4:])) for line in ran.stdout.splitlines() if line.startswith("ROW ")]
-        if ran.returncode:
-            said = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            made.append(Row(name, exporter, "all", 0, "portable", True, f"exit code {ran.returncode}: {said}"))
+    wanted = [
+        source for source in all_models() if source not in done and (not options.models or source[0] in options.models)
+    ]
+    for (name, exporter), made in _in_processes(wanted, options.ray):
         found += made
         if options.rows:
             with options.rows.open("a") as file:

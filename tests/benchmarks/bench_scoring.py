@@ -40,7 +40,7 @@ from models.light import light_model
 
 from adabet_onnx import Scoring, open_model, score
 from adabet_onnx.kendall import kendall_tau
-from adabet_onnx.model.opsets import into_range
+from adabet_onnx.model.opsets import convert_opset
 from adabet_onnx.scoring.betti import Loops, distances
 from adabet_onnx.scoring.passes import plan_passes
 from adabet_onnx.scoring.probes import add_sketches
@@ -67,7 +67,7 @@ def model_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}.onnx"
     if not path.is_file():
         if name == "resnet50":
-            onnx.save(into_range(light_model("resnet50"), name, []), path)
+            onnx.save(convert_opset(light_model("resnet50"), name, []), path)
         else:
             from models import architectures
 

@@ -93,7 +93,7 @@ def test_select_counts_what_it_lists_and_groups_what_it_leaves_out(adabet):
     first, *lines = out.splitlines()
     assert first == (
         "selected (2 of 22 layers with the highest first Betti numbers per element of activation; "
-        "only 2 of the 22 layers can be trained, and 11 were asked for):"
+        "only 2 of the 22 layers can be trained, and 11 were requested):"
     )
     assert [line.split()[0] for line in lines[:2]] == ["layer20", "layer21"]
     (told,) = [line for line in lines if "left out" in line]

@@ -110,8 +110,8 @@ CASES = {
     "preset": Case(
         lambda: score("model.onnx", "d.npz"),
         "score model.onnx d.npz -o s.json",
-        "Give `preset='unit'` (x/255), imagenet or none (as they are), or `preprocessing=Preprocessing(scale=..., ",
-        "Give --preset unit (x/255), imagenet or none (as they are), or --scale, --mean, --std.",
+        "Give `preset='unit'` (x/255), imagenet or none (unchanged), or `preprocessing=Preprocessing(scale=..., ",
+        "Give --preset unit (x/255), imagenet or none (unchanged), or --scale, --mean, --std.",
         "score model.onnx d.npz -o s.json --preset unit",
         lambda: arrays(x=PIXELS),
         2,
@@ -119,8 +119,8 @@ CASES = {
     "16 bits": Case(
         lambda: score("model.onnx", "d.npz", preset="unit"),
         "score model.onnx d.npz -o s.json --preset unit",
-        "`preprocessing=Preprocessing(scale=1.52590219e-05)` (with `mean` and `std` where",
-        "--scale 1.52590219e-05 (with --mean and --std where",
+        "`preprocessing=Preprocessing(scale=1.52590219e-05)` (with `mean` and `std` if",
+        "--scale 1.52590219e-05 (with --mean and --std if",
         "score model.onnx d.npz -o s.json --scale 1.52590219e-05",
         lambda: arrays(x=(X * 65535).astype(np.uint16)),
     ),
@@ -179,8 +179,8 @@ CASES = {
         lambda: adapt("m.onnx", "d.npz", "a"),
         "run m.onnx d.npz -o a",
         "`new_head(open_model('m.onnx', logits='f'), C, append=True)`",
-        "adabet-onnx import m.onnx -o fixed.onnx --logits f && "
-        "adabet-onnx new-head fixed.onnx -o headed.onnx --num-classes C --append",
+        "adabet-onnx import m.onnx -o fixed.onnx --logits f && adabet-onnx new-head fixed.onnx -o headed.onnx "
+        "--num-classes C --append",
         "ADVICE C=4",
         merged,
     ),
@@ -203,16 +203,16 @@ CASES = {
     "flat pictures": Case(
         lambda: score("m.onnx", Data("d.npz")),
         "score m.onnx d.npz -o s.json",
-        "such as `Data(..., layout='N(HW)')`, the last letter",
-        "such as --layout 'N(HW)', the last letter",
+        "such as `Data(..., layout='N(HW)')`; the last letter",
+        "such as --layout 'N(HW)'; the last letter",
         "score m.onnx d.npz -o s.json --layout 'N(HW)'",
         with_data(inputs.flat(1, 8, 6), x=np.ones((40, 48), np.float32)),
     ),
     "hardly pictures": Case(
         lambda: score("m.onnx", "d.npz"),
         "score m.onnx d.npz -o s.json",
-        "or `Data(..., allow_resize=True)` if they are.",
-        "or --allow-resize if they are.",
+        "or, if it is intended, give `Data(..., allow_resize=True)`.",
+        "or, if it is intended, give --allow-resize.",
         "score m.onnx d.npz -o s.json --allow-resize",
         with_data(inputs.flat(3, 32, 32), x=np.zeros((40, 7, 3), np.float32)),
     ),
@@ -221,8 +221,8 @@ CASES = {
         "evaluate m.onnx d.npz",
         "Use `loss='bce-with-logits'` for labels 0 and 1, mse or l1 for numbers, or give the model a head with an "
         "output per class (`new_head`, or `adapt` with `num_classes`).",
-        "Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an "
-        "output per class (adabet-onnx new-head, or adabet-onnx run with --num-classes).",
+        "Use --loss bce-with-logits for labels 0 and 1, mse or l1 for numbers, or give the model a head with an output "
+        "per class (adabet-onnx new-head, or adabet-onnx run with --num-classes).",
         "evaluate m.onnx d.npz --loss bce-with-logits",
         with_data(masks.one_number(sigmoid=False), x=np.ones((8, 5), np.float32), y=np.zeros(8, int)),
     ),
@@ -244,8 +244,8 @@ CASES = {
     "labels that do not count": Case(
         lambda: evaluate("m.onnx", "d.npz"),
         "evaluate m.onnx d.npz",
-        "say `ignore_label=255`.",
-        "say --ignore-label 255.",
+        "give `ignore_label=255`.",
+        "give --ignore-label 255.",
         "evaluate m.onnx d.npz --ignore-label 255",
         lambda: with_data(masks.per_pixel(1, turned=False), x=masked()[0], y=masked()[1])(),
     ),
@@ -260,16 +260,16 @@ CASES = {
     "a head in two ways": Case(
         lambda: new_head("model.onnx", 3, keep_tail=True, append=True),
         "new-head model.onnx --num-classes 3 -o h.onnx --keep-tail --append",
-        "`append=True` keeps everything that the outputs are made by: leave out `keep_tail`.",
-        "--append keeps everything that the outputs are made by: leave out --keep-tail.",
+        "`append=True` keeps everything before the outputs: omit `keep_tail`.",
+        "--append keeps everything before the outputs: omit --keep-tail.",
         "new-head model.onnx --num-classes 3 -o h.onnx --append",
         code=2,
     ),
-    "about a new head": Case(
+    "without a new head": Case(
         lambda: adapt("model.onnx", "data.npz", "out", adapting=Adapting(append=True)),
         "run model.onnx data.npz -o out --append",
-        "`keep_tail` and `append` are about a new head: give `num_classes` too.",
-        "--keep-tail and --append are about a new head: give --num-classes too.",
+        "`keep_tail` and `append` apply to a new head: give `num_classes` too.",
+        "--keep-tail and --append apply to a new head: give --num-classes too.",
         code=2,
     ),
     "few samples": Case(
@@ -312,10 +312,10 @@ CASES = {
     "no scores": Case(
         lambda: select("model.onnx"),
         "select model.onnx -o s.json",
-        "Score it first (`score('model.onnx', data)`) and give the scores in its place, or choose what needs none: "
+        "Score it first (`score('model.onnx', data)`) and give the scores instead, or use what needs no scores: "
         "`layers`, or `strategy` head",
-        "Score it first (adabet-onnx score model.onnx DATA -o scores.json) and give the scores in its place, or choose "
-        "what needs none: --layers, or --strategy head",
+        "Score it first (adabet-onnx score model.onnx DATA -o scores.json) and give the scores instead, or use what "
+        "needs no scores: --layers, or --strategy head",
         "ADVICE DATA=data.npz",
         code=2,
     ),
@@ -338,8 +338,8 @@ CASES = {
     "an impossible budget": Case(
         lambda: select("scores.json", costs=adabet_onnx.Predictor("model.onnx"), choosing=Choosing(budget=TIGHT)),
         "select scores.json -o s.json --model model.onnx --max-update 1B",
-        "`max_update` 1 B: the least is ",
-        "--max-update 1 B: the least is ",
+        "`max_update` 1 B: the minimum is ",
+        "--max-update 1 B: the minimum is ",
         "select scores.json -o s.json --model model.onnx --max-update 1MB",
         code=2,
     ),

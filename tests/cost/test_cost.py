@@ -17,10 +17,10 @@ from adabet_onnx.cli.main import cli, main
 from adabet_onnx.cost.arena import Arena
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.cost.multiply_adds import multiply_adds
-from adabet_onnx.cost.optimized import Sizes
 from adabet_onnx.cost.overview import overview
 from adabet_onnx.cost.predict import Predictor
-from adabet_onnx.cost.run import Run
+from adabet_onnx.cost.run import SimulatedRun
+from adabet_onnx.cost.value_sizes import ValueSizes
 
 pytestmark = pytest.mark.slow
 
@@ -95,8 +95,8 @@ def chain(*sizes: int) -> ir.Graph:
 
 def resident(graph: ir.Graph, *, frugal: bool, runs: int = 2) -> int:
     """Resident bytes without the arena's tables."""
-    sizes = Sizes(graph, {}, 1)
-    run = Run(graph, list(graph), sizes.size, sizes.shape, frugal=frugal)
+    sizes = ValueSizes(graph, {}, 1)
+    run = SimulatedRun(graph, list(graph), sizes.size, sizes.shape, frugal=frugal)
     for _ in range(runs):
         run.step()
     return run.arena.resident - run.arena.reserved // 256 * 8
@@ -184,7 +184,7 @@ def test_less_is_trained_less_is_predicted(net):
     forward = head.frozen_multiply_adds + head.forward_multiply_adds
     assert forward == everything.forward_multiply_adds == inference.step_multiply_adds
     assert everything.frozen_multiply_adds == everything.frozen_bytes == everything.stored_bytes == 0
-    assert head.work_beside(everything) < inference.work_beside(everything) < 1
+    assert head.work_ratio(everything) < inference.work_ratio(everything) < 1
 
 
 def test_predictions_repeat(net):
@@ -328,7 +328,7 @@ def test_sizes_of_what_onnxruntime_leaves_open():
     ]
     graph = helper.make_graph(nodes, "g", [value("x", 1, ["N", 3, 4, 4])], [])
     found = ir.from_proto(helper.make_model(graph)).graph
-    sizes = Sizes(found, {}, 5)
+    sizes = ValueSizes(found, {}, 5)
     mask, blocks = (node.outputs[0] for node in found)
     assert (sizes.shape(mask), sizes.size(mask)) == ((5, 3, 4, 4), 5 * 48)
     assert (sizes.shape(blocks), sizes.size(blocks)) == ((5, 16, 4, 4), 4 * 5 * 256)

@@ -244,9 +244,9 @@ def test_the_picture_has_the_pass_and_a_step_after_it(measure):
         assert values[after] == pytest.approx(predicted.step_multiply_adds / 1e6)
         assert not memory.lines
     text = " ".join(figure.get_supxlabel().split())
-    assert f"features kept: {size_text(predicted.stored_bytes)} of a sample" in text
+    assert f"features kept: {size_text(predicted.stored_bytes)} per sample" in text
     assert "3 epochs over 500 samples take 0." in text
-    assert ("of the time of a training that keeps nothing" in text) == measure
+    assert ("of the time of a training without kept features" in text) == measure
 
 
 def test_the_picture_of_what_has_nothing_frozen_has_no_pass():

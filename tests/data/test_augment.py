@@ -19,9 +19,9 @@ from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.preprocess import Preprocessing, arithmetic_for
 from adabet_onnx.runtime import Runtime
 from adabet_onnx.training.features import Computed, Place, open_features
-from adabet_onnx.training.fed import fed
 from adabet_onnx.training.history import LAST
 from adabet_onnx.training.manifest import load_manifest
+from adabet_onnx.training.training_data import open_training_data
 from adabet_onnx.training.views import Views
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -196,7 +196,7 @@ def test_how_many_views(given, views):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"views": 4}, "say how with `augment`"),
+        ({"views": 4}, "choose the changes with `augment`"),
         ({"augment": ("crop",), "views": 1}, "at least 2 `views`"),
         ({"augment": ("flip",), "views": 3}, "flip alone makes 2 `views`, not 3"),
         ({"augment": ("turn",)}, "unknown augmentation 'turn': choose of flip, crop, colour"),
@@ -256,7 +256,9 @@ def test_what_is_fed_is_what_views_say(tmp_path, rng):
     x = pictures(rng, 11)
     manifest = artifacts(tmp_path / "a")
     model, settings = open_model(tiny.conv_net()), Settings(augment=ALL, views=3, seed=2, validation=0.3).settled()
-    used = fed(manifest, model, (x, np.arange(11) % 4), settings, preprocessing=Preprocessing("unit"), resumed=None)
+    used = open_training_data(
+        manifest, model, (x, np.arange(11) % 4), settings, preprocessing=Preprocessing("unit"), resumed=None
+    )
     session = manifest.session(manifest.initial)
     computed = Computed(session, used.feeder, used.data, 4, used.views, Runtime())
     source = open_features(computed, manifest, used, settings, Place(tmp_path / "f", True), None)
@@ -301,7 +303,7 @@ def test_memory_counts_all_views(tmp_path, rng):
     artifacts(tmp_path / "a")
     manifest = load_manifest(tmp_path / "a")
     room = 4096 + manifest.stored_bytes * 24  # beside the head of a file
-    for views, word in ((2, "in memory"), (8, "every step computes its own")):
+    for views, word in ((2, "in memory"), (8, "every step computes them")):
         trainer = Unit(tmp_path / "a")
         how = Settings(epochs=1, augment=("crop",), views=views, features="memory", features_memory=room)
         trainer.fit(data, settings=how)
@@ -354,7 +356,7 @@ def test_what_is_no_picture_of_uint8_is_refused(dtype, tmp_path, rng):
     artifacts(tmp_path / "a")
     x = rng.integers(0, 255, (8, 3, 8, 8)).astype(dtype)
     with pytest.raises(
-        DataError, match=rf"`augment` changes pictures, which are uint8 .* samples are {np.dtype(dtype)}"
+        DataError, match=rf"`augment` works on images, which are uint8 .* samples are {np.dtype(dtype)}"
     ):
         Unit(tmp_path / "a").fit((x, np.arange(8) % 4), settings=Settings(augment=("flip",)))
     artifacts(tmp_path / "b", model=tiny.mlp())
@@ -402,12 +404,12 @@ def test_the_options(tmp_path, monkeypatch, capfd, rng):
     for data in ("d.npz", "photos"):
         assert "views of" in command("train", "out/artifacts", data, "--augment", "crop", "--epochs", 1).out
     refused = command("train", "out/artifacts", "d.npz", "--views", 3, code=2).err
-    assert "say how with --augment, or leave --views out" in refused
+    assert "choose the changes with --augment, or leave --views out" in refused
     refused = command("run", "m.onnx", "d.npz", "-o", "other", "--augment", "turn", code=2).err
     assert "'turn' is not one of flip, crop, colour" in refused
     np.savez("f.npz", x=np.zeros((8, 3, 8, 8), np.float32), y=np.arange(8) % 4)
     refused = command("run", "m.onnx", "f.npz", "-o", "other", "--augment", "flip", "--preset", "none", code=1).err
-    assert "--augment changes pictures" in refused
+    assert "--augment works on images" in refused
     assert not (tmp_path / "other").exists()
     once, more = (
         json.loads(command("cost", "m.onnx", "out/selection.json", "--views", number, "--json").out)["selection"]

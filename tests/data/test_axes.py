@@ -14,7 +14,7 @@ from adabet_onnx.data.data import Data
 from adabet_onnx.data.feeder import Feeder
 from adabet_onnx.data.pictures import ImageLayout, picture_input
 from adabet_onnx.data.preprocess import NONE, Arithmetic
-from adabet_onnx.data.reading import Layout, Reading, parse_layout
+from adabet_onnx.data.reading import AxisLayout, Reading, parse_layout
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.input_axes import channel_axis
 from adabet_onnx.model.open import Model
@@ -154,16 +154,16 @@ def test_what_is_no_layout(text):
 
 
 def test_layouts():
-    assert parse_layout("ntc") == ("", Layout(("T", "C")))
-    assert parse_layout("a:0=NT(HW):NHWT") == ("a:0", Layout(("T", "HW"), ("H", "W", "T")))
+    assert parse_layout("ntc") == ("", AxisLayout(("T", "C")))
+    assert parse_layout("a:0=NT(HW):NHWT") == ("a:0", AxisLayout(("T", "HW"), ("H", "W", "T")))
     assert str(parse_layout("N(HW):NCHW")[1]) == "N(HW):NCHW"
     by_name = Reading({"a": "NTC", "b": "NC"})
     assert by_name == Reading(["a=NTC", "b=NC"])
-    assert by_name.layout_of("b", ["a", "b"], "m") == Layout(("C",))
+    assert by_name.layout_of("b", ["a", "b"], "m") == AxisLayout(("C",))
     assert Reading("a=NTC").layout_of("b", ["a", "b"], "m") is None
     with pytest.raises(UsageError, match="input 'c', but m has a, b"):
         Reading("c=NTC").layout_of("a", ["a", "b"], "m")
-    with pytest.raises(UsageError, match="say which one a layout is for, such as a=NTC"):
+    with pytest.raises(UsageError, match="name the input that a layout is for, such as a=NTC"):
         Reading("NTC").layout_of("a", ["a", "b"], "m")
     with pytest.raises(UsageError, match="two layouts"):
         Reading(["a=NTC", "a=NCT"])
@@ -172,11 +172,11 @@ def test_layouts():
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        ("NTC", r"names 2 axes beside N, but the data has samples of shape \(12,\)"),
-        ("N(TC)", r"say after a colon what the model takes, such as N\(TC\):NTC"),
+        ("NTC", r"names 2 axes besides N, but the data has samples of shape \(12,\)"),
+        ("N(TC)", r"give the model's layout after a colon, such as N\(TC\):NTC"),
         ("N(TC):NC", r"the model takes samples of shape \(2, 6\)"),
-        ("N(ABC):NCT", r"cannot be taken apart"),
-        ("N(TX):NTC", r"does not lead from one to the other"),
+        ("N(ABC):NCT", r"cannot be split"),
+        ("N(TX):NTC", r"does not convert one to the other"),
     ],
 )
 def test_a_layout_that_does_not_fit(layout, words):
@@ -277,7 +277,7 @@ def test_square_data_is_fed_as_it_is_unless_a_layout_says_otherwise(rng):
     np.testing.assert_array_equal(fed(last, data, "NTC"), data)
     np.testing.assert_array_equal(fed(last, data, "NCT"), data.swapaxes(1, 2))
     unknown = open_model(inputs.flat(6, 6))
-    with pytest.raises(DataError, match=r"layout NTC leaves open how: .*`Data\(\.\.\., layout='NTC:N\w+'\)`"):
+    with pytest.raises(DataError, match=r"layout NTC fits in several ways: .*`Data\(\.\.\., layout='NTC:N\w+'\)`"):
         fed(unknown, data, "NTC")
     np.testing.assert_array_equal(fed(unknown, data, "NTC:NCT"), data.swapaxes(1, 2))
 
@@ -293,7 +293,7 @@ def test_what_several_orders_fit_is_asked_about():
 
 def test_flat_samples_are_taken_apart_where_a_layout_says_how():
     grey, colour = open_model(inputs.flat(1, 8, 6)), open_model(inputs.flat(3, 8, 6))
-    with pytest.raises(DataError, match=r"not reshaped unasked.*layout='N\(HW\)'\)`, the last letter"):
+    with pytest.raises(DataError, match=r"not reshaped automatically.*layout='N\(HW\)'\)`; the last letter"):
         fed(grey, numbered(5, 48))
     with pytest.raises(DataError, match=r"layout='N\(HWC\)'\)` or `Data\(\.\.\., layout='N\(CHW\)'\)`"):
         fed(colour, numbered(5, 144))
@@ -305,7 +305,7 @@ def test_flat_samples_are_taken_apart_where_a_layout_says_how():
 
 def test_samples_are_flattened_where_a_layout_says_how():
     model = open_model(inputs.flat(48))
-    with pytest.raises(DataError, match=r"not reshaped unasked.*layout='NTC:N\(TC\)'"):
+    with pytest.raises(DataError, match=r"not reshaped automatically.*layout='NTC:N\(TC\)'"):
         fed(model, numbered(5, 8, 6))
     np.testing.assert_array_equal(fed(model, numbered(5, 8, 6), "NHW:N(HW)"), numbered(5, 48))
     turned = numbered(5, 8, 6).swapaxes(1, 2).reshape(5, 48)
@@ -323,9 +323,9 @@ def test_inputs_have_layouts_of_their_own():
         found = feeder.feeds(train, np.arange(4))
         for name, array in expected.items():
             np.testing.assert_array_equal(found[name], array)
-    with pytest.raises(UsageError, match="say which one a layout is for"):
-        feeder.taken(open_data(Data(data, layout="NTC"), model).train)
-    assert feeder.taken(open_data(data, model).train) == (
+    with pytest.raises(UsageError, match="name the input that a layout is for"):
+        feeder.describe(open_data(Data(data, layout="NTC"), model).train)
+    assert feeder.describe(open_data(data, model).train) == (
         "4 samples: audio of 20 x 6 -> 6 x 20: axes moved (layout NTC); table of 5; "
         "frames of 8 x 9 x 9 x 3 -> 3 x 8 x 9 x 9: axes moved (layout NDHWC)"
     )

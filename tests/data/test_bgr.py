@@ -55,8 +55,8 @@ def test_the_colours_change_places_before_the_arithmetic(last: bool, pixels: np.
     [fed] = Feeder(model, used).feeds(data, np.arange(5)).values()
     expected = (pixels[:5, ..., [2, 1, 0]].astype(np.float32) - np.array(MEAN, np.float32)) / 2
     np.testing.assert_allclose(fed, expected if last else expected.transpose(0, 3, 1, 2), rtol=1e-6)
-    assert "blue, green, red" in Feeder(model, used).taken(data)
-    assert "blue" not in Feeder(model, Preprocessing(preset="unit").resolve(model, integer_data=True)).taken(data)
+    assert "blue, green, red" in Feeder(model, used).describe(data)
+    assert "blue" not in Feeder(model, Preprocessing(preset="unit").resolve(model, integer_data=True)).describe(data)
 
 
 def test_the_usual_mean_of_a_colour_stays_that_of_the_colour(pixels: np.ndarray) -> None:
@@ -81,7 +81,7 @@ def test_an_input_of_integers(pixels: np.ndarray) -> None:
 
 def test_models_that_take_no_colours_are_refused() -> None:
     for proto in (inputs.flat(12), tiny_grey()):
-        with pytest.raises(UsageError, match=r"no pictures of three channels.*Leave out `bgr`"):
+        with pytest.raises(UsageError, match=r"no images of three channels.*Leave out `bgr`"):
             Preprocessing(preset="none", bgr=True).resolve(open_model(proto), integer_data=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_float_labels_are_targets(tmp_path, images):
     ("arrays", "message"),
     [
         ({"data": np.zeros((4, 3))}, "neither x nor x_train, nor the model's inputs input; it holds data"),
-        ({"x": np.zeros(4)}, "x must have a first axis of samples"),
+        ({"x": np.zeros(4)}, "x must have a sample axis"),
         ({"x": np.zeros((0, 3))}, "x has no samples"),
         ({"x": np.array([["a"], ["b"]])}, "x must hold numbers"),
         ({"x": np.zeros((4, 3)), "y": np.zeros(5, int)}, "y has 5 labels for 4 samples"),
@@ -201,7 +202,7 @@ def test_floats_are_resized_without_rounding():
 
 def test_flat_samples_are_reshaped_where_their_order_is_given(rng):
     flat = rng.random((5, 12), dtype=np.float32)
-    with pytest.raises(DataError, match=r"not reshaped unasked.*layout='N\(.*\):N"):
+    with pytest.raises(DataError, match=r"not reshaped automatically.*layout='N\(.*\):N"):
         fed(taking(2, 6), flat)
     np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(CT):NCT"), flat.reshape(5, 2, 6))
     np.testing.assert_array_equal(fed(taking(2, 6), flat, layout="N(TC):NCT"), flat.reshape(5, 6, 2).swapaxes(1, 2))
@@ -357,7 +358,7 @@ def test_a_folder_without_class_folders_of_images_says_what_was_expected(tmp_pat
 
 
 def test_a_folder_for_a_model_that_takes_no_images(folder):
-    with pytest.raises(DataError, match=r"does not take in images; give an \.npz"):
+    with pytest.raises(DataError, match=r"does not take images; give an \.npz"):
         open_data(folder, taking(10))
 
 
@@ -416,7 +417,7 @@ def test_batches_of_which_one_has_integers_are_refused(rng, which):
 
 
 def test_labels_beyond_class_indices_are_refused(rng):
-    with pytest.raises(DataError, match="no class index"):
+    with pytest.raises(DataError, match="not a class index"):
         open_data((rng.random((2, 4)), np.array([2**64 - 100, 1], np.uint64)), taking(4))
 
 
@@ -445,7 +446,7 @@ def test_a_mapping_of_named_inputs_is_data_of_one_piece(rng):
 def test_a_used_up_generator_is_explained(images):
     batches = (images[start : start + 5] for start in (0, 5))
     assert len(open_data(batches, taking(3, 8, 6)).train) == 10
-    with pytest.raises(DataError, match=r"no batches. An iterator that was used up"):
+    with pytest.raises(DataError, match=r"no batches. Was it an exhausted iterator"):
         open_data(batches, taking(3, 8, 6))
 
 
@@ -763,14 +764,14 @@ def test_preprocessing_is_for_the_pictures_beside_other_numbers(images, rng):
     table = rng.random((4, 5), np.float32)
     data = open_data({"image": images[:4], "table": table}, model).train
     assert integer_data(model, data)
-    with pytest.raises(UsageError, match="does not say how its images are prepared"):
+    with pytest.raises(UsageError, match="does not specify how its images are preprocessed"):
         Preprocessing().resolve(model, integer_data=True)
     feeder = Feeder(model, Preprocessing(preset="imagenet").resolve(model, integer_data=True))
     found = feeder.feeds(data, np.arange(4))
     expected = (images[:4] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(found["image"], expected.transpose(0, 3, 1, 2), atol=1e-5)
     np.testing.assert_array_equal(found["table"], table)
-    assert feeder.taken(data).endswith("; scale, mean and std are for image")
+    assert feeder.describe(data).endswith("; scale, mean and std are for image")
 
 
 @pytest.mark.parametrize(
@@ -806,7 +807,7 @@ def test_integers_that_are_divided_by_255_are_pixels(kind, low, high, accepted):
     data = open_data(x, model).train
     for preset in ("unit", "imagenet"):
         feeder = Feeder(model, Preprocessing(preset=preset).resolve(model, integer_data=True))
-        for look in (lambda feeder=feeder: feeder.taken(data), lambda feeder=feeder: feeder.feeds(data, np.arange(3))):
+        for look in (partial(feeder.describe, data), partial(feeder.feeds, data, np.arange(3))):
             if accepted:
                 look()
                 continue
@@ -836,7 +837,7 @@ def test_a_training_is_not_resumed_with_other_samples(tmp_path, rng, changed):
     Trainer(tmp_path / "a").fit((x, y), epochs=1, preprocessing=UNIT, settings=Settings(schedule="constant"))
     other = {"data": (255 - x, y)} if changed == "samples" else {"preprocessing": IMAGENET}
     again = {"data": (x, y), "preprocessing": UNIT, "epochs": 2, "resume": True}
-    with pytest.raises(DataError, match="what is fed of its samples differs"):
+    with pytest.raises(DataError, match="the model inputs made from its samples differ"):
         Trainer(tmp_path / "a").fit(**again | other)
     assert len(Trainer(tmp_path / "a").fit(**again)) == 3
 

@@ -328,5 +328,5 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path, model, name):
     os.mkfifo(tmp_path / name)
     for call in (evaluate, predict, score):
-        with pytest.raises(DataError, match=r"pipe\.np. is a pipe or device, .* Save what it gives in a file"):
+        with pytest.raises(DataError, match=r"pipe\.np. is a pipe or device, .* Save its content in a file"):
             call(model, tmp_path / name)

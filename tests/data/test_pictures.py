@@ -43,7 +43,7 @@ def taken(
     train = open_data(Data(data, layout=layout, allow_resize=allow_resize), model).train
     feeder = Feeder(model, used)
     (array,) = feeder.feeds(train, np.arange(len(train))).values()
-    return array, feeder.taken(train)
+    return array, feeder.describe(train)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_floats_that_are_hardly_pictures():
     """(N, 7, 3) would be grey pictures of 7 x 3."""
     model, data = open_model(inputs.flat(3, 32, 32)), np.zeros((200, 7, 3), np.float32)
     with pytest.raises(
-        DataError, match=r"shape \(7, 3\) \(float32\) would be grey images of 7 x 3.*hardly meant: float32"
+        DataError, match=r"shape \(7, 3\) \(float32\) would be grey images of 7 x 3.*probably not intended: float32"
     ):
         taken(model, data)
     array, line = taken(model, data, allow_resize=True)
@@ -217,7 +217,7 @@ def test_files_for_inputs_of_every_kind(tmp_path, rng, kind, takes):
     np.testing.assert_array_equal(array[0], expected if takes[0] == 6 else expected.transpose(2, 0, 1))
     extents = " x ".join(map(str, takes))
     colour = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
-    assert feeder.taken(dataset) == f"1 image file -> {extents}: {colour}, upright by EXIF, resized"
+    assert feeder.describe(dataset) == f"1 image file -> {extents}: {colour}, upright by EXIF, resized"
 
 
 def test_files_for_an_int8_input_are_refused(tmp_path):
@@ -349,4 +349,4 @@ def test_pictures_with_axes_of_one_are_those_without(pixels, rng, shape):
 def test_turned_pictures_with_axes_of_one_are_asked_about_too(rng, shape):
     model = open_model(inputs.convolution(3, 16, 20))
     with pytest.raises(DataError, match="its axes fit in several ways"):
-        Feeder(model, NONE).taken(open_data(rng.integers(0, 256, (4, *shape)).astype(np.uint8), model).train)
+        Feeder(model, NONE).describe(open_data(rng.integers(0, 256, (4, *shape)).astype(np.uint8), model).train)

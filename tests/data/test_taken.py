@@ -28,10 +28,10 @@ from adabet_onnx.cli.main import main
 from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.data import Data
 from adabet_onnx.data.feeder import Feeder
+from adabet_onnx.data.interpretation import resize_step
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.ranges import check_range
 from adabet_onnx.data.source import open_data
-from adabet_onnx.data.taken import resize_step
 from adabet_onnx.model.open import Tensor
 from adabet_onnx.outcome import summary
 from adabet_onnx.pipeline import adapt
@@ -151,7 +151,7 @@ def test_token_ids_that_an_embedding_does_not_have():
 def test_lines(takes, kind, data, layout, line):
     model = open_model(inputs.flat(*takes, kind=kind))
     train = open_data(Data(data, layout=layout), model).train
-    assert Feeder(model, NONE).taken(train) == line
+    assert Feeder(model, NONE).describe(train) == line
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_scores_and_stability_are_those_of_the_data_in_order(series, tmp_path):
     told = score(model, Data(series / "ntc.npz", layout="NTC"), scoring=Scoring(samples=32, subsets=4, channels=True))
     assert [layer.b1 for layer in told.layers] == [layer.b1 for layer in first.layers]
     assert any(layer.channels for layer in told.layers)
-    with pytest.raises(DataError, match="does not lead from one to the other"):
+    with pytest.raises(DataError, match="does not convert one to the other"):
         score(model, Data(series / "ntc.npz", layout="NCT"), scoring=Scoring(samples=32, subsets=4))
     found = [
         stability(model, series / f"{order}.npz", repeats=Repeats(points=16, subsets=2, seeds=1))
@@ -246,7 +246,7 @@ def test_training(series, tmp_path, backend, request):
         assert (first["train_loss"], first["eval_loss"]) == (last["train_loss"], last["eval_loss"])
     assert exported["nct"] == exported["ntc"]
     assert rows["ntc"][-1]["eval_accuracy"] == 1.0
-    with pytest.raises(DataError, match=r"taken for something else \(60 samples of 6 x 20\)"):
+    with pytest.raises(DataError, match=r"interpreted differently \(60 samples of 6 x 20\)"):
         trainer.fit(series / "nct.npz", resume=True)
     trainer.fit(series / "ntc.npz", resume=True)
 
@@ -280,14 +280,14 @@ def test_the_whole_job(series, tmp_path, checked_here):
 
 def test_a_comparison(series, tmp_path, monkeypatch):
     """What is read in a layout here is read so where strategies are trained, and on the old domain."""
-    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
     plan = Plan(("head",), seeds=1, epochs=1, rates=(1e-4,), scoring=Scoring(samples=32, subsets=2))
     data, old = series / "ntc2.npz", series / "ntc.npz"
     found = compare(series / "model.onnx", Data(data, layout="NTC"), tmp_path, plan, old_domain=Data(old, layout="NTC"))
     assert found.data == "40 samples of 20 x 6 -> 6 x 20: axes moved (layout NTC)"
     assert found.before == found.source_before == 1.0
     assert [result.accuracy for result in found.results] == [1.0]
-    with pytest.raises(DataError, match="does not lead from one to the other"):
+    with pytest.raises(DataError, match="does not convert one to the other"):
         compare(series / "model.onnx", Data(data, layout="NCT"), tmp_path, plan)
 
 
@@ -320,7 +320,7 @@ def test_commands_say_what_data_was_taken_for(series, tmp_path, monkeypatch, cap
         assert {row["data"] for row in rows} == {MOVED}
     for command in ("score model.onnx ntc.npz -o s.json", "evaluate model.onnx ntc.npz", "predict model.onnx ntc.npz"):
         assert "--layout" in run(f"{command} --layout NCT", 1)
-        assert "no layout" in run(f"{command} --layout TC", 2)
+        assert "not a layout" in run(f"{command} --layout TC", 2)
         assert "names 3 axes" in run(f"{command} --layout NHWC", 2)
     assert "--layout" in run("train out/artifacts ntc.npz --layout x=NCT", 1)
     assert "input 'z'" in run("run model.onnx ntc.npz -o other --layout z=NTC", 2)

@@ -230,8 +230,8 @@ REFUSED = {
     "labels of -1 and 1": (np.array([-1.0, 1.0]), "bce-with-logits", ("N",), None, "from 0 to 1, found -1 to 1"),
     "one-hot": (np.eye(3)[INTEGERS], "cross-entropy", ("N", 3), None, r"numpy.argmax\(y, axis=1\)"),
     "one-hot integers": (np.eye(3, dtype=int)[INTEGERS], "cross-entropy", ("N", 3), None, "numpy.argmax"),
-    "ignored samples": (np.array([0, -100, 2]), "cross-entropy", ("N", 3), None, "per pixel or token only"),
-    "one output": (np.zeros(4, int), "cross-entropy", ("N", 1), None, "cross-entropy of one class is 0"),
+    "ignored samples": (np.array([0, -100, 2]), "cross-entropy", ("N", 3), None, "only per pixel or token"),
+    "one output": (np.zeros(4, int), "cross-entropy", ("N", 1), None, "cross-entropy of a single class is always 0"),
     "another class axis": (
         np.zeros((4, 7), int), "cross-entropy", ("N", 3, 7), None, r"\(N, 3\).*\(4, 7\).*`class_axis=1`"
     ),

@@ -310,7 +310,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "newer": (with_about(version="2"), "version '2'"),
     "no hash of a model": (with_about(model_sha256="abc"), "'model_sha256'"),
     "no hash": (with_about(sha256=""), "'sha256'"),
-    "no entry": (with_about(**{}).replace(b'"entry"', b'"entri"'), "which choice of layers"),
+    "no entry": (with_about(**{}).replace(b'"entry"', b'"entri"'), "choice of layers"),
     "altered": (with_about(sha256="0" * 64), "was altered"),
     "not a number": (with_about(numbers(1, np.nan)), "'w' has 1 number that are not finite, the first at 1"),
     "infinite": (with_about(numbers(np.inf, -np.inf)), "'w' has 2 numbers that are not finite, the first at 0"),

@@ -450,7 +450,7 @@ def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
     (folder / "mine.safetensors").write_bytes(b"learned")
     before = sorted(folder.iterdir())
     for write in (lambda: make_device(trained, folder, packing=PLAIN), lambda: make_menu(MODEL, folder, entries=1)):
-        with pytest.raises(OutputError, match=r"device: besides a package it holds mine\.safetensors.*Move that"):
+        with pytest.raises(OutputError, match=r"device: besides a package it contains mine\.safetensors.*Move that"):
             write()
     assert sorted(folder.iterdir()) == before
     (folder / "device.json").write_text("{}")  # a file of another program
@@ -461,7 +461,7 @@ def test_a_package_written_anew_takes_nothing_along(tmp_path, trained):
 def test_a_label_to_ignore_is_refused(tmp_path):
     """A device knows -100 alone: another label would be trained as a class there."""
     folder = artifacts(tmp_path, MODEL, choices=Choices(ignore_label=255), strategy="head")
-    with pytest.raises(UsageError, match=r"leave out the label 255, .* Make them again without `ignore_label`"):
+    with pytest.raises(UsageError, match=r"ignore the label 255, .* Make them again without `ignore_label`"):
         make_device(folder, tmp_path / "device")
 
 

@@ -81,7 +81,7 @@ def test_what_cannot_be_scored(package, tmp_path):
     with pytest.raises(DataError, match="layer 'conv' is NaN or infinite for sample 3"):
         score_package(package, {"x": x})
     plain = write_package(tmp_path / "plain", lambda content: content.update(scoring=None))
-    with pytest.raises(UsageError, match="no graph to score with"):
+    with pytest.raises(UsageError, match="no scoring graph"):
         score_package(plain, {"x": samples(8)})
     wide = write_package(tmp_path / "wide", lambda content: content["scoring"]["layers"][1].update(numbers=5))
     with pytest.raises(DataError, match="layer 'fc' gave 4 numbers for a sample, expected 5"):

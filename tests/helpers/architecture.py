@@ -60,6 +60,7 @@ DOORS = {
     "onnxruntime.training": {"training_runtime.py"},
     "ripser": {"scoring/betti.py"},
     "flwr": {"fleet/flower.py", "fleet/flower_client.py", "fleet/flower_server.py"},
+    "ray": {"study/ray_cluster.py"},
 }
 # The only folders and modules that change the nodes, initializers, inputs or outputs of graphs: CONTRIBUTING.md names
 # them.
@@ -82,6 +83,7 @@ LATE = {
     "onnxruntime",
     "pandas",
     "polars",
+    "ray",
     "ripser",
     "safetensors",
     "scipy",

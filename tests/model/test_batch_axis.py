@@ -199,7 +199,7 @@ def test_a_recurrent_network_with_a_batch_of_one(x):
 def test_a_batch_without_an_axis_is_scored_only(kind, rng, tmp_path):
     model = open_model(shaped.time_major(merged=True) if kind == "merged" else shaped.no_sample_alone(kind))
     shown = {"mean": r"\(1, 3\)", "pairs": r"\(N, N\)", "flat": r"\(3\*N,\)", "merged": rf"\({T}\*N, 3\)"}[kind]
-    instead = "No value before them that a layer makes has" if kind == "merged" else r"logits='h'\)`"
+    instead = "No layer output before them has" if kind == "merged" else r"logits='h'\)`"
     words = f"have shape {shown} for a batch of N.*{instead}"
     x = rng.standard_normal((40, *model.inputs[0].shape[1:])).astype(np.float32)
     data = open_data((x, np.zeros(40, int)), model).train
@@ -297,9 +297,9 @@ def test_names_that_are_taken(x):
 )
 def test_inputs_with_the_batch_behind_time_are_refused(first, second):
     proto = shaped.time_first_input(first, second)
-    with pytest.raises(ModelError, match=r"called as a batch is.*batch first"):
+    with pytest.raises(ModelError, match=r"named like a batch.*batch first"):
         open_model(proto)
-    with pytest.raises(ModelError, match=r"called as a batch is.*batch first"):  # the way that the message used to tell
+    with pytest.raises(ModelError, match=r"named like a batch.*batch first"):  # the way that the message used to tell
         open_model(proto, dims={second: 1})
 
 
@@ -317,18 +317,18 @@ def test_time_fixed_by_the_exporter_is_no_batch():
 
 
 def test_time_that_is_called_otherwise_is_found_by_its_effect(rng, tmp_path, checked_here):
-    """Nothing in the file tells that the first dimension is time; samples that run into each other do."""
+    """Nothing in the file tells that the first dimension is time; samples that affect each other do."""
     model = open_model(shaped.time_first_input("any", 1))
     data = open_data((rng.standard_normal((9, 1, F)).astype(np.float32), np.zeros((9, 1, 3))), model).train
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         evaluate(model, data, preprocessing=NONE, loss="mse")
     head = Selection(model.sha256, "layers", ("fc",), ("fc.weight",))
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         make_artifacts(model, head, tmp_path / "a", loss="mse")
 
 
 def test_a_reshape_that_mixes_samples_is_found(rng):
     model = open_model(shaped.swapped_by_reshape())
     x = rng.standard_normal((5, T, F)).astype(np.float32)
-    with pytest.raises(ModelError, match="samples run into each other"):
+    with pytest.raises(ModelError, match="samples affect each other"):
         evaluate(model, open_data((x, rng.integers(0, 3, (5, T))), model).train, preprocessing=NONE)

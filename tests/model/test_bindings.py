@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from adabet_onnx import ModelError, RecordError, UsageError, export_model, make_artifacts, open_model, score, select
 from adabet_onnx.cli.main import main
 from adabet_onnx.cost.scored import scored_model
-from adabet_onnx.model.bindings import bound_otherwise
+from adabet_onnx.model.bindings import binding_mismatch
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.record import load_scores
 from adabet_onnx.selection.options import Choosing
@@ -172,7 +172,7 @@ def test_the_state_of_a_system_is_data(rng):
 def test_a_state_that_is_not_recognised_is_named_and_given(rng):
     proto = settings.streaming(names=("p", "q", "r", "s"))
     del proto.graph.output[1:]  # what may come from an encoder is not taken as zero
-    with pytest.raises(ModelError, match=r"(if 'p' is no data but a state|a state that) .* `bind=\{'p': 0\}`"):
+    with pytest.raises(ModelError, match=r"(if 'p' is not data but a state|a state that) .* `bind=\{'p': 0\}`"):
         open_model(proto)
     model = open_model(proto, bind={"p": 0, "q": 0})
     x = rng.standard_normal((3, 5, 4)).astype(np.float32)
@@ -182,18 +182,18 @@ def test_a_state_that_is_not_recognised_is_named_and_given(rng):
 
 
 def test_steps_of_one_sequence_are_no_batch():
-    with pytest.raises(ModelError, match=r"depends on the samples beside it, through its state \('c0', 'h0'\)"):
+    with pytest.raises(ModelError, match=r"depends on the samples beside it, through the state \('c0', 'h0'\)"):
         open_model(settings.streaming(steps_first=True))
     unknown = settings.streaming(steps_first=True, names=("p", "q", "r", "s"))
     del unknown.graph.output[1:]
-    with pytest.raises(ModelError, match=r"depends on the samples beside it, through its state \('p', 'q'\)"):
+    with pytest.raises(ModelError, match=r"depends on the samples beside it, through the state \('p', 'q'\)"):
         open_model(unknown, bind={"p": 0, "q": 0})
 
 
 def test_a_mode_is_off(x):
     proto = settings.scaled("phase_train", dtype=BOOL)
     model = open_model(proto)
-    assert "input 'phase_train' says by its name that it switches training on: it is bound to false" in model.notes
+    assert "input 'phase_train' switches training on according to its name: it is bound to false" in model.notes
     expected = run(proto, {"x": x, "phase_train": np.array(False)})
     np.testing.assert_allclose(run(model.proto(), {"x": x}), expected, rtol=1e-5, atol=1e-6)
     on = open_model(proto, bind={"phase_train": True})
@@ -213,7 +213,7 @@ def test_a_mode_is_off(x):
 )
 def test_settings_that_only_the_user_knows(name, shape, value, x):
     proto = settings.scaled(name, shape)
-    with pytest.raises(ModelError, match="It is one number for all samples, so give it") as error:
+    with pytest.raises(ModelError, match="It is one number for all samples, so bind it") as error:
         open_model(proto)
     assert f"`open_model(model, bind={{{name!r}: {value}}})`" in str(error.value)
     number = 0.5 if value == "VALUE" else float(value)
@@ -275,7 +275,7 @@ def test_a_file_that_changed_is_refused(tmp_path, rng):
     scores = score(model, rng.standard_normal((40, 8)).astype(np.float32), scoring=Scoring(samples=32))
     assert scored_model(scores).sha256 == model.sha256
     np.savez(file, **{**arrays, "base.lora_B": normal(2, 6, scale=1.0)})
-    with pytest.raises(UsageError, match=r"adapter.npz, the value of input 'base.lora_B', is not what it was"):
+    with pytest.raises(UsageError, match=r"adapter.npz, the value of input 'base.lora_B', has changed since"):
         scored_model(scores)
 
 
@@ -299,13 +299,13 @@ def test_one_number_for_a_whole_input(rng):
 @pytest.mark.parametrize(
     ("bind", "said"),
     [
-        ({"rate": 1}, r"has no input 'rate' to bind. It has: 'x' \(float \[N, 8\]\), 'sr' \(int64 \[\]\)"),
+        ({"rate": 1}, r"has no input 'rate' to bind. Its inputs: 'x' \(float \[N, 8\]\), 'sr' \(int64 \[\]\)"),
         ({"sr": 0.5}, r"input 'sr' is \(int64 \[\]\), which 0.5 is not. Give a value of that type"),
         ({"sr": True}, r"input 'sr' is \(int64 \[\]\), which True is not"),
-        ({"sr": [1, 2]}, r"the value has the shape \[2\]. Give one of that shape"),
-        ({"sr": "fast"}, r"the value 'fast' of input 'sr' is no number, .* Write `bind=\{'sr': 16000\}`"),
+        ({"sr": [1, 2]}, r"the value has shape \[2\]. Give one of that shape"),
+        ({"sr": "fast"}, r"the value 'fast' of input 'sr' is not a number, .* Write `bind=\{'sr': 16000\}`"),
         ({"sr": "no.npy"}, r"'no.npy', is not a file. Give it again"),
-        ({"sr": "a.onnx_adapter"}, r"a.onnx_adapter is an adapter of ONNX Runtime, which is not read here. Save"),
+        ({"sr": "a.onnx_adapter"}, r"a.onnx_adapter is an ONNX Runtime adapter file, which cannot be read. Save"),
         ({"sr": [[1], [2, 3]]}, r"the value of input 'sr' is not an array|must be numbers"),
         ({"sr": None}, r"the value of input 'sr' must be numbers, or true or false"),
     ],
@@ -324,7 +324,7 @@ def test_files_that_hold_no_such_array(tmp_path):
 
 
 def test_the_only_input_is_data():
-    with pytest.raises(UsageError, match="has no input but 'input'"):
+    with pytest.raises(UsageError, match="has no input other than 'input'"):
         open_model(tiny.mlp(), bind={"input": 1})
 
 
@@ -382,7 +382,7 @@ def test_where_a_file_lies_does_not_count(tmp_path):
         np.save(tmp_path / folder / "h.npy", normal(1, 1, 6))
     first, second = (open_model(settings.streaming(), bind={"h0": tmp_path / name / "h.npy"}) for name in "ab")
     assert first.sha256 == second.sha256
-    assert bound_otherwise(first.bound, second.bound) is None
+    assert binding_mismatch(first.bound, second.bound) is None
     np.save(tmp_path / "b" / "h.npy", 2 * normal(1, 1, 6))
     third = open_model(settings.streaming(), bind={"h0": tmp_path / "b" / "h.npy"})
-    assert "was scored with" in (bound_otherwise(first.bound, third.bound) or "")
+    assert "was scored with" in (binding_mismatch(first.bound, third.bound) or "")

@@ -132,7 +132,7 @@ def test_a_weight_that_two_are_computed_from_is_no_longer_shared_and_that_is_sai
     ]
     model = open_model(build(nodes, values, input_shape=("N", 8)))
     assert [layer.parameters[0].name for layer in model.layers] == ["e", "double", "fc"]
-    assert any("'e', 'double' come from 'e'" in note for note in model.notes)
+    assert any("'e', 'double' are computed from 'e'" in note for note in model.notes)
 
 
 # --- what is left as it is -----------------------------------------------------------------------------------
@@ -445,14 +445,14 @@ def test_what_is_computed_in_two_ways_from_one_weight_is_trained_apart_with_a_no
 def test_a_copy_of_a_matrix_is_named(other, said):
     """torch's exporters store the transpose of a tied embedding as a second tensor."""
     model = open_model(two_products([], {"W": normal(6, 6), "V": other}))
-    found = [note for note in model.notes if "tied where the model comes from" in note]
+    found = [note for note in model.notes if "tied in the source model" in note]
     assert len(found) == (said is not None)
     assert said is None or f"'V' {said}" in found[0]
 
 
 def test_matrices_that_are_equal_by_chance_are_not_named():
     model = open_model(two_products([], {"W": np.eye(6, dtype=np.float32), "V": np.eye(6, dtype=np.float32)}))
-    assert not any("tied where" in note for note in model.notes)
+    assert not any("tied in the source" in note for note in model.notes)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from adabet_onnx import ModelError, open_model
 from adabet_onnx.cli.translate import translate
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
-from adabet_onnx.model.earlier import earlier_value
-from adabet_onnx.model.given import calls_keep, given_arguments
+from adabet_onnx.model.alternative_logits import find_alternative
+from adabet_onnx.model.call_arguments import complete_calls_in_errors, opening_arguments
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
@@ -93,8 +93,8 @@ def test_a_fixed_batch_that_is_merged_is_refused_with_the_value() -> None:
 def test_a_value_that_no_layer_makes_is_not_named() -> None:
     """Before the rows there is only the transposed input."""
     model = open_model(shaped.time_major(merged=True))
-    assert earlier_value(model.graph, model.logits) is None
-    assert "No value before them that a layer makes" in reason(model)
+    assert find_alternative(model.graph, model.logits) is None
+    assert "No layer output before them has" in reason(model)
 
 
 # --- remedies that are followed with what was given before -------------------------------------------------------
@@ -128,8 +128,8 @@ def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
     model = open_model(file, logits=both["--logits"], dims={"steps": earlier.STEPS})
     assert not check_model(model).untrainable
     assert [value.name for value in model.graph.graph.outputs] == ["scores"]
-    assert [note for note in model.notes if "went" in note] == [
-        "output 'logits', without an axis for the batch alone, went: what is left is 'scores'"
+    assert [note for note in model.notes if "dropped; what" in note] == [
+        "output 'logits' had no axis for the batch alone and was dropped; what remains is 'scores'"
     ]
 
 
@@ -142,6 +142,9 @@ def test_remedies_repeat_the_options_that_were_given(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_are_put_where_they_are_missing(message: str, expected: str) -> None:
-    with pytest.raises(ModelError) as raised, calls_keep(given_arguments(None, {"t": 3}, {"sr": 16000})):
+    with (
+        pytest.raises(ModelError) as raised,
+        complete_calls_in_errors(opening_arguments(None, {"t": 3}, {"sr": 16000})),
+    ):
         raise ModelError(message)
     assert str(raised.value).endswith(expected)

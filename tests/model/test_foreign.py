@@ -82,11 +82,11 @@ def foreign(op_type: str, domain: str, inputs=("input",), **attributes) -> onnx.
         (
             "Conv",
             "com.microsoft.nchwc",
-            "in blocks of channels.*ORT_ENABLE_ALL",
+            "blocked channel layout.*ORT_ENABLE_ALL",
             "again at ORT_ENABLE_EXTENDED at most",
         ),
         ("QOrderedMatMul", "com.microsoft", "a quantised operator", "the float32 model.*QuantizeLinear"),
-        ("Attention", "com.microsoft", r"optimised \(fused\)", "Give the model as it was exported"),
+        ("Attention", "com.microsoft", r"fused operator", "Give the originally exported model"),
         ("FeatureVectorizer", "ai.onnx.ml", "has no gradient", "Apply it outside"),
         ("Mine", "my.own", "not a standard ONNX operator", "with standard operators only"),
     ],
@@ -102,20 +102,22 @@ def test_statistics_of_a_fused_normalisation_are_refused():
     proto.graph.output.append(helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, ["N", 5, 1]))
     proto.graph.node[3].input[0] = "mean_wide"
     proto.graph.node.insert(3, helper.make_node("Add", ["mean", "f"], ["mean_wide"], "/use"))
-    with pytest.raises(ModelError, match=r"'/fused' \(SkipLayerNormalization\) gives out its statistics"):
+    with pytest.raises(ModelError, match=r"'/fused' \(SkipLayerNormalization\) outputs its statistics"):
         open_model(proto, logits="logits")
 
 
 def test_an_ort_file_leads_to_its_onnx_file(tmp_path):
     path = optimised(fused.network(), tmp_path, "ORT_ENABLE_BASIC", save_model_format="ORT")
-    with pytest.raises(ModelError, match=r"an ORT-format model \(\.ort\).*made from an \.onnx file.*give that file"):
+    with pytest.raises(
+        ModelError, match=r"an ORT-format model \(\.ort\).*converted from an \.onnx file.*give that file"
+    ):
         open_model(path)
 
 
 # --- classical models ----------------------------------------------------------------------------------------------
 
 
-def classical(op_type: str, **attributes) -> onnx.ModelProto:
+def classical_operator_message(op_type: str, **attributes) -> onnx.ModelProto:
     given = [helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, ["N", 2])]
     made = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 1])]
     only = helper.make_node(op_type, ["input"], ["y"], "/model", domain="ai.onnx.ml", **attributes)
@@ -126,7 +128,7 @@ def classical(op_type: str, **attributes) -> onnx.ModelProto:
 
 def trees(count: int) -> onnx.ModelProto:
     """That many trees of one decision and two leaves."""
-    return classical(
+    return classical_operator_message(
         "TreeEnsembleRegressor",
         n_targets=1,
         nodes_treeids=np.repeat(np.arange(count), 3).tolist(),
@@ -153,13 +155,13 @@ def test_a_tree_ensemble_is_called_one_however_large(count):
     message = str(caught.value)
     assert "node '/model' (TreeEnsembleRegressor): this is a tree ensemble" in message
     assert "no layers and no gradient" in message
-    assert "Fit it again in the library that it comes from" in message
+    assert "Fit it again in its original library" in message
     assert "valid" not in message
 
 
 def test_a_support_vector_machine_is_called_one():
     with pytest.raises(ModelError, match=r"\(SVMRegressor\): this is a support vector machine.*Fit it again"):
-        open_model(classical("SVMRegressor"))
+        open_model(classical_operator_message("SVMRegressor"))
 
 
 def test_text_is_told():

@@ -258,7 +258,7 @@ def test_what_belongs_to_the_old_head_goes_or_is_kept(case: str) -> None:
     np.testing.assert_allclose(
         tiny.run(made.graph, x), np.maximum(x, 0) @ found["fc.weight"] + found["fc.bias"], rtol=1e-5, atol=1e-6
     )
-    (note,) = [note for note in made.notes if "belonged to its old outputs" in note]
+    (note,) = [note for note in made.notes if "removed together with the old outputs" in note]
     assert set(note.split(" after the head")[0].split(", ")) == operators
     if not keepable:
         with pytest.raises(ModelError, match="`keep_tail`"):
@@ -411,7 +411,7 @@ def test_a_head_followed_by_a_normalisation_that_is_kept_is_refused() -> None:
         node("BatchNormalization", ["m", *list(values)[1:]], ["logits"], "bn"),
     ]
     model = open_model(tiny.build(nodes, values, **ROWS))
-    with pytest.raises(ModelError, match=r"comes after it.*Leave out `keep_tail`"):
+    with pytest.raises(ModelError, match=r"comes after it.*Omit `keep_tail`"):
         new_head(model, LARGE, keep_tail=True)
 
 

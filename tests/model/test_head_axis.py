@@ -15,7 +15,7 @@ from adabet_onnx import make_artifacts, open_model
 from adabet_onnx.data.preprocess import NONE
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
-from adabet_onnx.model.logits_axes import told_axis
+from adabet_onnx.model.logits_axes import detected_class_axis
 from adabet_onnx.model.open import Model
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.trainability.decisions import decisions
@@ -128,7 +128,7 @@ def test_the_head_tells_an_axis_that_is_not_the_usual_one(case: str) -> None:
     proto, axis = CASES[case]
     model = open_model(proto)
     assert model.doubt is None
-    assert told_axis(model) == axis
+    assert detected_class_axis(model) == axis
     [said] = [decision for decision in decisions(model) if decision.about == "class axis"]
     if axis is not None:
         assert said.taken_for == str(axis)
@@ -157,11 +157,11 @@ def test_a_classifier_is_put_on_that_axis(case: str, given: int) -> None:
     before, after = run(model.graph, x, output=model.logits), run(made.graph, x, output=made.logits)
     assert made.head is not None
     weight = next(v for k, v in made.graph.graph.initializers.items() if k == "new_head.weight").const_value.numpy()
-    axis = told_axis(model) or 2
+    axis = detected_class_axis(model) or 2
     matrix = weight.reshape(5, given) if axis == 1 else weight.T
     expected = np.moveaxis(np.moveaxis(before, axis, -1) @ matrix.T, -1, axis)
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
-    assert (told_axis(made) or 2) == axis
+    assert (detected_class_axis(made) or 2) == axis
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])

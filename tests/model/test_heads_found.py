@@ -286,7 +286,7 @@ def test_the_classifier_before_an_enlarging_conv_transpose_is_the_head(case: str
     enlarged = functional.conv_transpose2d(score, each, stride=2, padding=pads, groups=NEW)
     np.testing.assert_allclose(logits(made, x), enlarged.numpy(), rtol=1e-5, atol=1e-5)
     only_the_head_differs(made, model, "up.weight", "up.bias")
-    assert any("enlarges the new outputs" in note for note in made.notes)
+    assert any("upsamples the new outputs" in note for note in made.notes)
 
 
 def test_interpolation_is_that_of_torch() -> None:
@@ -348,7 +348,7 @@ def test_scores_that_are_summed_and_enlarged_are_pointed_out() -> None:
     model = open_model(tiny.build(nodes, weights, input_shape=("N", 3, 4, 4), output_shape=("N", 5, 8, 8)))
     made = new_head(model, NEW)
     [note] = [note for note in made.notes if "ConvTranspose" in note]
-    assert "the head 'up' is a ConvTranspose of 5 channels that gave as many" in note
+    assert "the head 'up' is a ConvTranspose with 5 input and output channels" in note
     x = normal(2, 3, 4, 4, scale=1)
     summed = torch.tensor(tiny.run(model.graph, x, output="sum"))
     expected = functional.conv_transpose2d(summed, torch.tensor(values(made)["up.weight"]), stride=2)

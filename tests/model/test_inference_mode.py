@@ -10,7 +10,7 @@ from models.tiny import node, normal
 from onnx import TensorProto, helper, numpy_helper
 
 from adabet_onnx import ModelError, make_artifacts, open_model
-from adabet_onnx.model import door
+from adabet_onnx.model import error_context
 from adabet_onnx.selection.record import Selection
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -50,7 +50,7 @@ def test_a_dropout_in_training_mode_drops_nothing(mode, backend, tmp_path):
 def test_inputs_that_only_set_a_dropout_up_go(fed):
     model = open_model(training_mode.dropout_set_by_input(fed))
     assert [spec.name for spec in model.inputs] == ["input"]
-    assert any("which only set Dropout up, was dropped" in note and "'fed'" in note for note in model.notes)
+    assert any("which only configured Dropout, was dropped" in note and "'fed'" in note for note in model.notes)
     np.testing.assert_allclose(tiny.run(model.proto(), x()), tiny.run(training_mode.plain(), x()), rtol=1e-6)
 
 
@@ -92,7 +92,7 @@ def test_a_normalisation_by_the_batch_uses_what_is_stored(how):
 
 @pytest.mark.parametrize("operator", ["RandomNormalLike", "RandomUniform", "Bernoulli"])
 def test_random_numbers_are_rejected_by_name(operator):
-    with pytest.raises(ModelError, match=rf"node '/noise' \({operator}\) gives random numbers"):
+    with pytest.raises(ModelError, match=rf"node '/noise' \({operator}\) generates random numbers"):
         open_model(training_mode.noisy(operator))
 
 
@@ -150,26 +150,26 @@ def test_a_damaged_one_is_rejected(places, dims, reason):
         open_model(with_sparse(sparse(places, [1, 2, 3], dims)))
 
 
-def test_whatever_is_raised_behind_the_door_is_an_error_of_ours():
+def test_whatever_is_raised_becomes_a_model_error():
     above = RuntimeError("above")
     above.__cause__ = ValueError("at the bottom")
-    told = r"m\.onnx: opening it failed: at the bottom\. .*export it anew"
-    with pytest.raises(ModelError, match=told), door.through("m.onnx", "opening"):
+    told = r"m\.onnx: opening it failed: at the bottom\. .*export it again"
+    with pytest.raises(ModelError, match=told), error_context.error_context("m.onnx", "opening"):
         raise above
-    with pytest.raises(ModelError, match="more memory"), door.through("m.onnx", "opening"):
+    with pytest.raises(ModelError, match="more memory"), error_context.error_context("m.onnx", "opening"):
         raise MemoryError
     for kind in (ModelError, FileNotFoundError, KeyboardInterrupt):
-        with pytest.raises(kind), door.through("m.onnx", "opening"):
+        with pytest.raises(kind), error_context.error_context("m.onnx", "opening"):
             raise kind("as it is")
 
 
 def test_an_error_of_onnx_ir_in_the_depths_of_opening(monkeypatch, tmp_path):
-    from adabet_onnx.model import opening
+    from adabet_onnx.model import opening_steps
 
     def fail(*arguments):
         raise AttributeError("of onnx_ir's own")
 
-    monkeypatch.setattr(opening, "name_batch", fail)
+    monkeypatch.setattr(opening_steps, "name_batch", fail)
     onnx.save(tiny.conv_net(), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"m\.onnx: opening it failed: of onnx_ir's own"):
         open_model(tmp_path / "m.onnx")

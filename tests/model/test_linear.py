@@ -16,7 +16,7 @@ from adabet_onnx import open_model
 from adabet_onnx.cost.predict import Predictor
 from adabet_onnx.model.open import Model
 from adabet_onnx.report import predicted
-from adabet_onnx.report.material import Material
+from adabet_onnx.report.inputs import ReportInputs
 from adabet_onnx.trainability.decisions import decisions
 from adabet_onnx.trainability.preflight import check_model
 
@@ -46,12 +46,12 @@ def test_a_report_predicts_layers_from_the_first_to_the_last(monkeypatch: pytest
         layer.name: predictor.training([*(p.name for p in layer.parameters), *head]).memory_bytes
         for layer in model.layers
     }
-    found = Material(Path(), model=model)
+    found = ReportInputs(Path(), model=model)
     predicted.predict_costs(found)
     assert found.reach == alone
 
     monkeypatch.setattr(predicted, "_MOST_PREDICTED", 2)
-    fewer = Material(Path(), model=model)
+    fewer = ReportInputs(Path(), model=model)
     predicted.predict_costs(fewer)
     ends = (model.layers[0].name, model.layers[-1].name)
     assert len(model.layers) > 2

@@ -30,7 +30,7 @@ from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.trainability.decisions import decisions
 from adabet_onnx.trainability.preflight import check_model
 from adabet_onnx.training.evaluation import evaluate
-from adabet_onnx.training.learned import evaluated_at_chance
+from adabet_onnx.training.learning_check import evaluated_at_chance
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.settings import Settings
 

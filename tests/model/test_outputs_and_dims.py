@@ -215,7 +215,7 @@ def _cut(batch: int) -> onnx.ModelProto:
 
 
 def test_a_size_that_the_graph_does_not_take_is_named():
-    with pytest.raises(ModelError, match=r"Does the model take the sizes that were given, length=20\? Give others"):
+    with pytest.raises(ModelError, match=r"Does the model accept the given sizes \(length=20\)\? Give others"):
         open_model(_cut(-1), dims={"length": 20})
     assert open_model(_cut(-1), dims={"length": 24}).layers[0].activation_shape == (5, 3)  # as the message says
 

@@ -22,8 +22,8 @@ from adabet_onnx.model.passes.constants import FoldShapeArithmetic
 from adabet_onnx.model.passes.inference_only import RemoveInferenceNoOps
 from adabet_onnx.model.passes.layer_norm import CompleteLayerNormalization
 from adabet_onnx.model.passes.logits_only import LogitsOnly
-from adabet_onnx.model.passes.names import RenameClashes
 from adabet_onnx.model.passes.pads import ExplicitPads, MergePads
+from adabet_onnx.model.passes.reserved_names import RenameClashes
 from adabet_onnx.model.passes.unshare import UnshareVectors, tied_tensors
 from adabet_onnx.model.shapes import infer_shapes
 

@@ -21,7 +21,7 @@ from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.data.source import open_data
 from adabet_onnx.model.head import new_head
 from adabet_onnx.model.open import Model
-from adabet_onnx.model.probabilities import is_class_axis, look_like
+from adabet_onnx.model.probabilities import describe_probabilities, is_class_axis
 from adabet_onnx.selection.record import Selection
 from adabet_onnx.trainability.decisions import decisions
 from adabet_onnx.trainability.preflight import check_model, loss_obstacle
@@ -149,7 +149,7 @@ def test_outputs_that_look_like_probabilities_are_said_to_and_refused(form: str,
     assert loss_obstacle(model, "mse", "portable") is None
     named = open_model(proto, logits="y")  # then it is the user's word
     assert named.doubt is None
-    assert any("taken as logits, since it was named" in note for note in named.notes)
+    assert any("used as logits because it was named" in note for note in named.notes)
     assert loss_obstacle(named, "cross-entropy", "portable") is None
     again = open_model(named.proto())
     assert (again.logits, again.doubt) == ("y", None)
@@ -232,7 +232,7 @@ def test_class_axis(axes: tuple[int, ...], shape: tuple[int, ...] | None, expect
     ],
 )
 def test_what_looks_like_probabilities(found: list[Any], expected: str | None) -> None:
-    assert look_like([np.array(array) for array in found]) == expected
+    assert describe_probabilities([np.array(array) for array in found]) == expected
 
 
 # --- other outputs -------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def test_outputs_made_from_the_same_logits_are_no_choice() -> None:
     model = open_model(proto)
     assert (model.logits, outputs(model)) == ("z", ["v", "p", "z"])
     other = with_tail([*TOP, ("Relu", ["z"], ["r"], {})], outputs={"v": FLOAT, "r": FLOAT})
-    with pytest.raises(ModelError, match="cannot be told"):
+    with pytest.raises(ModelError, match="it is unclear which"):
         open_model(other)
 
 

@@ -47,7 +47,7 @@ def said(proto: onnx.ModelProto) -> str:
 def test_no_advice_is_for_another_framework(producer):
     meant = PRODUCERS[producer]
     texts = [(said(made_by(folded(opset), producer)), "they were folded") for opset in (11, 17)]
-    texts.append((said(made_by(random(), producer)), "gives random numbers"))
+    texts.append((said(made_by(random(), producer)), "generates random numbers"))
     texts.append((said(made_by(time_major(), producer)), "the batch must be the first dimension"))
     for text, words in texts:
         assert words in text

@@ -30,7 +30,7 @@ def check(proto: onnx.ModelProto, original: onnx.ModelProto, x: np.ndarray, with
     found, quantised, expected = (tiny.run(graph, x) for graph in (model.proto(), proto, original))
     assert tiny.difference(found, quantised) < within
     assert np.linalg.norm(found - expected) <= np.linalg.norm(quantised - expected) * 1.3
-    assert any("brought back to float32 (on random inputs" in note for note in model.notes)
+    assert any("converted back to float32 (on random inputs" in note for note in model.notes)
     assert open_model(model.proto()).graph.graph.outputs[0].shape == model.graph.graph.outputs[0].shape
     return [parameter.name for layer in model.layers for parameter in layer.parameters]
 
@@ -182,7 +182,7 @@ def test_what_cannot_be_undone_is_named():
         node("DequantizeLinear", ["q", "t", "z"], ["d"], "/rescale"),
         node("MatMul", ["d", "w"], ["logits"], "/fc"),
     ]
-    with pytest.raises(ModelError, match=r"'/rescale' .*another scale.*float32 model it was made from"):
+    with pytest.raises(ModelError, match=r"'/rescale' .*another scale.*the original float32 model"):
         open_model(tiny.build(nodes, tensors, input_shape=("N", 6)))
 
 

@@ -31,7 +31,7 @@ def test_a_sequence_is_taken_apart(name):
         np.testing.assert_allclose(run(proto, X), logits, rtol=1e-5, atol=1e-5)
     model = open_model(proto)
     assert not any(is_sequence_node(node) for node in model.graph.graph.all_nodes())
-    assert any("sequences of tensors were taken apart" in note for note in model.notes)
+    assert any("sequences of tensors were replaced by Split" in note for note in model.notes)
     np.testing.assert_allclose(run(model.proto(), X), logits, rtol=1e-5, atol=1e-5)
     assert [layer.name for layer in model.layers] == ["a", "b"]
     assert all(layer.portable.trainable for layer in check_model(model).layers)
@@ -78,7 +78,7 @@ def test_a_sequence_that_runs_decide_is_named(operator):
 
 def test_a_place_beyond_the_sequence_is_named():
     body = sequences.BODIES["keepdims counts for no list"].replace("{1}", "{3}")
-    with pytest.raises(ModelError, match=r"\(SequenceAt\) takes place 3 of a sequence, which has 3"):
+    with pytest.raises(ModelError, match=r"\(SequenceAt\) takes position 3 of a sequence of length 3"):
         open_model(sequences.model(body, 4))
 
 
@@ -96,8 +96,8 @@ def test_a_sequence_in_a_branch_is_taken_apart():
     proto = onnx.parser.parse_model(
         text.replace("bool[1] flag", "float[N, 1] mark").replace(
             "size =",
-            "m = ReduceMax<keepdims = 0>(mark)  zero = Constant<value: tensor = float {0.0}>()  "
-            "flag = Greater(m, zero)  size =",
+            "m = ReduceMax<keepdims = 0>(mark)  zero = Constant<value: tensor = float {0.0}>()  flag = Greater(m, "
+            "zero)  size =",
             1,
         )
     )
@@ -114,6 +114,6 @@ def test_a_sequence_in_a_branch_is_taken_apart():
 def test_an_output_that_is_a_sequence_leads_to_one_that_is_none():
     proto, logits = given("split by a number")
     proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_sequence_value_info("s", 1, None))
-    with pytest.raises(ModelError, match=r"output 's' is no tensor but a sequence.*logits='NAME'"):
+    with pytest.raises(ModelError, match=r"output 's' is not a tensor but a sequence.*logits='NAME'"):
         open_model(proto)
     np.testing.assert_allclose(run(open_model(proto, logits="logits").proto(), X), logits, rtol=1e-5, atol=1e-5)

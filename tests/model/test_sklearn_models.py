@@ -142,7 +142,10 @@ def test_a_scaler_before_every_layer_is_none(data, tmp_path):
     assert [layer.op_type for layer in model.layers] == ["MatMul", "MatMul"]
     assert {node.op_type for node in model.graph.graph if "Scaler" in (node.name or "")} == {"Sub", "Mul"}
     said = " ".join(model.notes)
-    assert "'output_probability', a sequence of maps from class to number (ZipMap), was replaced by the tensor" in said
+    assert (
+        "'output_probability', a sequence of maps from class to number (ZipMap), was replaced by its input tensor"
+        in said
+    )
     assert "'Scaler' (Scaler) by Sub and Mul" in said
 
 
@@ -164,7 +167,7 @@ def test_numbers_of_classes_are_kept_where_they_are_no_indices(data, tmp_path):
     _, path = exported(make_pipeline(StandardScaler(), LogisticRegression()), x, 10 * labels["classes"] + 5, tmp_path)
     model = open_model(path)
     assert model.metadata("classes") == ["5", "15", "25"]
-    assert "labels are indices of the classes that the file names: 0 is '5'" in " ".join(model.notes)
+    assert "labels are indices of the named classes: 0 is '5'" in " ".join(model.notes)
 
 
 @pytest.mark.slow
@@ -202,7 +205,7 @@ def test_several_labels_open_by_the_remedy(data, tmp_path):
     x, labels = data
     several = np.stack([labels["binary"], (x[:, 1] > 3).astype(int)], 1)
     fitted, path = exported(network(), x, several, tmp_path)
-    with pytest.raises(ModelError, match=r"'add_result1', but they are something else .* logits='add_result1'"):
+    with pytest.raises(ModelError, match=r"'add_result1', but the outputs change .* logits='add_result1'"):
         open_model(path)
     found = logits_of(open_model(path, logits="add_result1"), x)
     np.testing.assert_allclose(1 / (1 + np.exp(-found)), fitted.predict_proba(x), atol=2e-5)
@@ -278,5 +281,5 @@ def test_a_column_for_each_class(predictor, targets, data, tmp_path):
     model = open_model(path)
     np.testing.assert_allclose(softmax(logits_of(model, x)), fitted.predict_proba(x), atol=2e-5)
     assert len(model.graph.graph.outputs) == 1
-    assert any("a column for each class, were replaced by" in note for note in model.notes)
+    assert any("one column for each class, were replaced by" in note for note in model.notes)
     assert model.metadata("classes") == sorted(set(names))

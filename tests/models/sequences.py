@@ -64,7 +64,7 @@ UNKNOWN = {
         size = Constant<value: tensor = int64 {4}>()  s = SplitToSequence<axis = 1>(h, size)
         m = ReduceMax<keepdims = 0>(h)  z = Mul(m, m)  k = Cast<to = 7>(z)  zero = Constant<value: tensor = int64 {0}>()
         place = Min(k, zero)  y = SequenceAt(s, place)""",
-        "a value that runs decide",
+        "a value that varies between runs",
     ),
     "SplitToSequence": (
         """

@@ -32,7 +32,7 @@ from adabet_onnx import (
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
-from adabet_onnx.portable.layout import Kind, Layout
+from adabet_onnx.portable.layout import Kind, SampleLayout
 from adabet_onnx.portable.per_sample import places
 from adabet_onnx.portable.shapes import annotate
 from adabet_onnx.trainability.choices import Choices
@@ -185,33 +185,33 @@ def scan(*nodes: onnx.NodeProto, gives: tuple[str, ...] = ("s1", "o"), **attribu
 
 
 TURN = (node("Add", ["s", "i"], ["a"]), node("Tanh", ["a"], ["s1"]), node("MatMul", ["s1", "c"], ["o"]))
-PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]] = {
-    "elementwise": ([node("Add", ["x", "c"], ["y"])], {"c": tiny.normal(4)}, Layout(0)),
-    "transposed": ([node("Transpose", ["x"], ["y"], perm=[2, 1, 0])], {}, Layout(2)),
-    "softmax of its own": ([node("Softmax", ["x"], ["y"], axis=-1)], {}, Layout(0)),
-    "rows": ([node("Reshape", ["x", "s"], ["y"])], {"s": ints(-1, 4)}, Layout(0, 1, 3)),
+PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], SampleLayout]] = {
+    "elementwise": ([node("Add", ["x", "c"], ["y"])], {"c": tiny.normal(4)}, SampleLayout(0)),
+    "transposed": ([node("Transpose", ["x"], ["y"], perm=[2, 1, 0])], {}, SampleLayout(2)),
+    "softmax of its own": ([node("Softmax", ["x"], ["y"], axis=-1)], {}, SampleLayout(0)),
+    "rows": ([node("Reshape", ["x", "s"], ["y"])], {"s": ints(-1, 4)}, SampleLayout(0, 1, 3)),
     "time-major rows": (
         [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("Reshape", ["t", "s"], ["y"])],
         {"s": ints(-1, 4)},
-        Layout(0, 3, 1),
+        SampleLayout(0, 3, 1),
     ),
     "rows apart again": (
         [node("Reshape", ["x", "s"], ["r"]), node("Relu", ["r"], ["a"]), node("Reshape", ["a", "t"], ["y"])],
         {"s": ints(-1, 4), "t": ints(-1, 3, 4)},
-        Layout(0),
+        SampleLayout(0),
     ),
-    "product": ([node("MatMul", ["x", "c"], ["y"])], {"c": tiny.normal(4, 5)}, Layout(0)),
+    "product": ([node("MatMul", ["x", "c"], ["y"])], {"c": tiny.normal(4, 5)}, SampleLayout(0)),
     "product with itself": (
         [node("Transpose", ["x"], ["t"], perm=[0, 2, 1]), node("MatMul", ["x", "t"], ["y"])],
         {},
-        Layout(0),
+        SampleLayout(0),
     ),
-    "joined by its own axis": ([node("Concat", ["x", "x"], ["y"], axis=1)], {}, Layout(0)),
-    "joined by the batch": ([node("Concat", ["x", "x"], ["y"], axis=0)], {}, Layout(0, 2, 1)),
+    "joined by its own axis": ([node("Concat", ["x", "x"], ["y"], axis=1)], {}, SampleLayout(0)),
+    "joined by the batch": ([node("Concat", ["x", "x"], ["y"], axis=0)], {}, SampleLayout(0, 2, 1)),
     "joined and apart": (
         [node("Concat", ["x", "x"], ["j"], axis=0), node("Split", ["j"], ["y", "z"], axis=0)],
         {},
-        Layout(0),
+        SampleLayout(0),
     ),
     "a token for each": (
         [
@@ -221,7 +221,7 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
             node("Concat", ["e", "x"], ["y"], axis=1),
         ],
         {"s": ints(1, 4), "c": tiny.normal(1, 1, 4)},
-        Layout(0),
+        SampleLayout(0),
     ),
     "scaled by a width": (
         [
@@ -231,11 +231,15 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
             node("Div", ["x", "f"], ["y"]),
         ],
         {"last": ints(2)},
-        Layout(0),
+        SampleLayout(0),
     ),
-    "einsum": ([node("Einsum", ["x", "c"], ["y"], equation="ntc,cd->tnd")], {"c": tiny.normal(4, 5)}, Layout(1)),
-    "mean of its own": ([node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)], {}, Layout(0)),
-    "mean and variance of its own": ([node("MeanVarianceNormalization", ["x"], ["y"], axes=[1, 2])], {}, Layout(0)),
+    "einsum": ([node("Einsum", ["x", "c"], ["y"], equation="ntc,cd->tnd")], {"c": tiny.normal(4, 5)}, SampleLayout(1)),
+    "mean of its own": ([node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)], {}, SampleLayout(0)),
+    "mean and variance of its own": (
+        [node("MeanVarianceNormalization", ["x"], ["y"], axes=[1, 2])],
+        {},
+        SampleLayout(0),
+    ),
     "turned around in time": (
         [
             node("ReduceSum", ["x", "a"], ["s"], keepdims=0),
@@ -246,12 +250,12 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
             node("ReverseSequence", ["x", "two"], ["y"], time_axis=1, batch_axis=0),
         ],
         {"a": ints(1, 2)},
-        Layout(0),
+        SampleLayout(0),
     ),
     "the same places of all kept": (
         [node("Compress", ["x", "c"], ["y"], axis=2)],
         {"c": np.array([True, False, True, False])},
-        Layout(0),
+        SampleLayout(0),
     ),
     "put into the same places of all": (
         [
@@ -260,19 +264,27 @@ PER_SAMPLE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], Layout]
             node("ScatterND", ["t", "j", "u"], ["y"]),
         ],
         {"i": ints(2, 0), "j": ints(0, 1).reshape(2, 1)},
-        Layout(1),
+        SampleLayout(1),
     ),
-    "scanned, step by step": ([*scan(*TURN), node("Identity", ["all"], ["y"])], {"c": tiny.normal(4, 5)}, Layout(1)),
+    "scanned, step by step": (
+        [*scan(*TURN), node("Identity", ["all"], ["y"])],
+        {"c": tiny.normal(4, 5)},
+        SampleLayout(1),
+    ),
     "scanned, with the batch first": (
         [*scan(*TURN, scan_output_axes=[1]), node("Identity", ["all"], ["y"])],
         {"c": tiny.normal(4, 5)},
-        Layout(0),
+        SampleLayout(0),
     ),
-    "scanned to the end": ([*scan(*TURN), node("Identity", ["last"], ["y"])], {"c": tiny.normal(4, 5)}, Layout(0)),
+    "scanned to the end": (
+        [*scan(*TURN), node("Identity", ["last"], ["y"])],
+        {"c": tiny.normal(4, 5)},
+        SampleLayout(0),
+    ),
     "recurrent": (
         [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("GRU", ["t", "c", "r"], ["y"], hidden_size=2)],
         {"c": tiny.normal(1, 6, 4), "r": tiny.normal(1, 6, 2)},
-        Layout(2),
+        SampleLayout(2),
     ),
 }
 
@@ -486,7 +498,7 @@ def test_features_are_arrays_with_the_samples_first(made):
 def test_features_of_other_artifacts_and_too_few_labels_are_refused(made):
     manifest, feeds = made
     session, labels = manifest.session(manifest.initial), np.zeros(4, np.int64)
-    with pytest.raises(TrainingError, match=r"go on from a value 'f', but what is fed has only \['g'\]"):
+    with pytest.raises(TrainingError, match=r"start from a value 'f', but what is fed has only \['g'\]"):
         session.step(Features({"g": np.zeros((4, 256), np.float32)}), labels, 1e-3)
     with pytest.raises(TrainingError, match=r"name an input 'input', but what is fed has only \['image'\]"):
         session.features({"image": feeds["input"]})

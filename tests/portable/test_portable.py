@@ -426,7 +426,7 @@ def test_a_short_state_is_refused(tmp_path):
             "no frozen weights in a checkpoint. Use `backend='ort'`",
         ),
         ({"ort_format": True}, "portable", "has no .ort files"),
-        ({"ort_format": True, "recompute": True}, "auto", "No backend has all that is asked for"),
+        ({"ort_format": True, "recompute": True}, "auto", "No backend supports all requested options"),
         ({"momentum": 0.9}, "auto", "adamw has no momentum"),
         ({"momentum": 1.0, "optimizer": "sgd"}, "auto", "below 1"),
         ({"label_smoothing": 1.0}, "auto", "below 1"),

@@ -393,7 +393,7 @@ KEPT = {
         18,
         node("ReduceL2", ["x"], ["y"], noop_with_empty_axes=1),
         {},
-        "does its arithmetic over no axes",
+        "is elementwise, since it has no axes",
     ),
     "max": (
         18,
@@ -478,7 +478,7 @@ def test_a_graph_in_a_node_keeps_it():
     made = node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
     opened = ir.from_proto(model_of(made, 18, {"x": X}, {"c": np.array(True)}))
     (kept,) = lower_opset(opened)
-    assert kept.reason == "holds a graph of its own"
+    assert kept.reason == "contains a subgraph"
 
 
 @pytest.mark.parametrize(

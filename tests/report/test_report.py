@@ -91,7 +91,7 @@ def folder(tmp_path_factory) -> Path:
     plan = Plan(strategies=("last", "head", "all"), rhos=(0.4,), seeds=2, epochs=1, rates=(0.01,), scoring=SCORING)
     sizes = itertools.count(1)  # what a step takes is said here: no process has to find out
     with pytest.MonkeyPatch.context() as patch:
-        measure = "adabet_onnx.study.measured.measure_training"
+        measure = "adabet_onnx.study.runner.measure_training"
         patch.setattr(measure, lambda *given, **choices: Cost(next(sizes) << 20, 0.01))
         compare(path, arrays, folder / "all" / "compare", plan)
     model = open_model(path)
@@ -146,7 +146,7 @@ def test_it_shows_what_is_in_the_files(folder, written):
     assert f"{summary['after']['accuracy']:.1%}" in text
     for row in load_results(folder / "compare" / "results.json"):
         assert str(row.setting) in page.texts
-    for heading in ("The network by depth", "How firm the choice is", "Strategies compared", "Learning curves"):
+    for heading in ("The network by depth", "How reliable the choice is", "Strategies compared", "Learning curves"):
         assert heading in page.texts
     assert "adabet-onnx run <net>.onnx" in text
     marked = [attributes for tag, attributes in page.tags if tag == "tr" and attributes.get("class") == "on"]
@@ -217,7 +217,7 @@ def test_parts_alone(folder, tmp_path):
     notes = write_report(folder / "compare", tmp_path / "compare.html")
     assert not any("left out" in note for note in notes)  # its model is in the folder
     text = (tmp_path / "compare.html").read_text()
-    assert "What a training step takes" in text
+    assert "Cost of a training step" in text
     assert "Marked: selected by" in text
 
 
@@ -234,7 +234,7 @@ def test_a_model_that_is_not_found_is_said_and_another_is_refused(folder, tmp_pa
 
 
 def test_what_cannot_be_shown(folder, tmp_path):
-    with pytest.raises(UsageError, match="holds nothing to report"):
+    with pytest.raises(UsageError, match="has nothing to report"):
         gather(tmp_path)
     both = shutil.copytree(folder, tmp_path / "both")
     for name, content in (("run.json", "{"), ("run.json", '{"costs": {}}'), ("metrics.jsonl", "[1]\n")):
@@ -395,7 +395,7 @@ def test_the_command(folder, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr()
     assert (printed.err, "page.html" in printed.out) == ("", True)
     assert run(tmp_path, "-o", tmp_path / "page.html") == 2
-    assert "holds nothing to report" in capsys.readouterr().err
+    assert "has nothing to report" in capsys.readouterr().err
     assert run(folder, "-o", tmp_path / "none" / "page.html") == 1 or "none" in capsys.readouterr().err
 
 

@@ -36,7 +36,7 @@ from adabet_onnx import (
 from adabet_onnx.cli.translate import translate
 from adabet_onnx.kendall import kendall_tau
 from adabet_onnx.training import features
-from adabet_onnx.training.fed import fed
+from adabet_onnx.training.training_data import open_training_data
 
 PYTHON = ROOT / ".venv-openvino" / ("Scripts" if os.name == "nt" else "bin") / "python"
 DEMO = Path(adabet_onnx.__file__).parent / "demo"
@@ -246,7 +246,9 @@ def test_kept_features_are_of_one_provider(tmp_path, monkeypatch):
         DEMO / "digits.onnx", select(DEMO / "digits.onnx", strategy="head"), tmp_path, check=False
     )
     opened = open_model(DEMO / "digits.onnx")
-    used = fed(manifest, opened, DEMO / "digits_shifted.npz", Settings(), preprocessing=None, resumed=None)
+    used = open_training_data(
+        manifest, opened, DEMO / "digits_shifted.npz", Settings(), preprocessing=None, resumed=None
+    )
     places = (
         *(Runtime(), Runtime(provider="cpu"), Runtime(1), Runtime(2), Runtime(2, provider="cpu")),
         *(Runtime(provider="openvino"), Runtime(provider="openvino", provider_options={"device_type": "GPU"})),

@@ -33,8 +33,8 @@ from adabet_onnx.cli.main import cli
 from adabet_onnx.model.channels import channels_of
 from adabet_onnx.model.prepare import trainable_graph
 from adabet_onnx.pipeline import adapt
-from adabet_onnx.scoring import channels, gram
-from adabet_onnx.scoring.channels import rankable, score_channels
+from adabet_onnx.scoring import channel_scores, gram
+from adabet_onnx.scoring.channel_scores import rankable, score_channels
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.passes import base_bytes, sample_bytes
 from adabet_onnx.scoring.record import load_scores
@@ -376,7 +376,7 @@ def test_ort_refuses(tmp_path):
         make_artifacts(model, in_part(model), tmp_path / "a", backend="ort")
     with pytest.raises(UsageError, match="Use the portable backend"):
         trainable_graph(model, in_part(model), backend="ort")
-    with pytest.raises(UsageError, match="No backend has all"):
+    with pytest.raises(UsageError, match="No backend supports all"):
         make_artifacts(model, in_part(model), tmp_path / "a", choices=Choices(frozen="checkpoint"))
     assert choose_backend("auto", Choices(), channels=True) == "portable"
     assert not (tmp_path / "a").exists()
@@ -439,7 +439,7 @@ def test_scores_of_channels_leave_those_of_layers_alone(tmp_path, rng, monkeypat
     assert plain.channel_layers is None
     assert [dataclasses.replace(layer, channels=None) for layer in both.layers] == list(plain.layers)
     assert score_channels(model, x, plain) == both
-    monkeypatch.setattr(channels, "_BYTES", 1)  # a forward pass for each layer
+    monkeypatch.setattr(channel_scores, "_BYTES", 1)  # a forward pass for each layer
     assert score_channels(model, x, plain) == both
     some_of_them = score_channels(model, x, plain, layers=["conv2", "fc"])
     assert some_of_them.channel_layers == ("conv2", "fc")

@@ -8,7 +8,7 @@ from models import tiny
 
 from adabet_onnx import Repeats, Scoring, open_model, score, stability
 from adabet_onnx.scoring import rounds
-from adabet_onnx.scoring.groups import Plan
+from adabet_onnx.scoring.groups import SamplePlan
 from adabet_onnx.scoring.rounds import betti_numbers_of_layers, settled
 
 SIZES = {"a": 10, "b": 10, "c": 10}
@@ -82,7 +82,7 @@ def test_rounds_end_when_settled_or_at_the_most(rng):
     other = rng.standard_normal((128, 3))
     alike = np.linalg.norm(other[:, None] - other[None], axis=2)
     line = np.abs(points[:, :1] - points[:, 0])
-    plan = Plan(32, 128, 1, None)
+    plan = SamplePlan(32, 128, 1, None)
 
     def taken(far: np.ndarray, sizes: dict[str, int]) -> int:
         found = betti_numbers_of_layers([("a", same), ("b", far)], sizes, plan, np.random.default_rng(0))
@@ -90,7 +90,7 @@ def test_rounds_end_when_settled_or_at_the_most(rng):
 
     assert taken(line, {"a": 10, "b": 10}) == 64
     means = [
-        np.mean(betti_numbers_of_layers([("a", each)], SIZES, Plan(32, 128, 1, 4000), rng)["a"])
+        np.mean(betti_numbers_of_layers([("a", each)], SIZES, SamplePlan(32, 128, 1, 4000), rng)["a"])
         for each in (same, alike)
     ]
     equal = {"a": round(1e6 * means[0]), "b": round(1e6 * means[1])}  # so that b1_hat is nearly the same

@@ -8,7 +8,7 @@ import pytest
 
 from adabet_onnx import UsageError, select
 from adabet_onnx.scoring.record import LayerScore, Scores
-from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, case
+from adabet_onnx.selection.auto import FEW_DIRECTIONS, SHIFTED, diagnose
 from adabet_onnx.selection.budget import Budget
 from adabet_onnx.selection.options import Choosing
 
@@ -75,13 +75,13 @@ def auto(made, forward=10, divisible=False, fixed=0, seed=0, **options):
 
 def test_few_points_do_not_make_a_network_collapsed():
     few = dataclasses.replace(scores(rank=3.0), points=4)
-    assert case(scores(rank=3.0)).name == "collapsed"
-    assert case(few).name == "new-task"
+    assert diagnose(scores(rank=3.0)).name == "collapsed"
+    assert diagnose(few).name == "new-task"
 
 
 def test_a_new_task_gets_the_last_layers():
     selection = auto(scores())
-    assert case(scores()).name == "new-task"
+    assert diagnose(scores()).name == "new-task"
     assert selection.layers == ("l16", "l17", "l18")  # a fifth of 19, the head being one of the last
     assert "has not shifted" in selection.why
     assert selection.budget is not None
@@ -116,7 +116,7 @@ def test_a_batch_is_cut_into_as_few_parts_as_let_everything_fit():
     once = auto(scores(shift=0.2), divisible=True, max_accumulate=1)
     assert once.layers == (*norms(9), "l18")
     assert once.parts_of(32) == 1
-    with pytest.raises(UsageError, match="at least 1 part"):
+    with pytest.raises(UsageError, match="at least 1 micro-batch"):
         auto(scores(), max_accumulate=0)
 
 
@@ -130,7 +130,7 @@ def test_where_parts_do_not_suffice_as_much_as_fits_in_the_smallest():
 @pytest.mark.parametrize("signs", [{"dead": 0.8}, {"rank": FEW_DIRECTIONS - 1}])
 def test_late_layers_that_carry_nothing_are_recognised(signs):
     made = scores(**signs)
-    assert case(made).name == "collapsed"
+    assert diagnose(made).name == "collapsed"
     selection = auto(made, budget=Budget(max_memory_share=1.0))
     assert selection.layers == (*norms(1), "l18")
     without = auto(scores(norms=False, rank=2.0), budget=Budget(max_memory_share=1.0))
@@ -159,8 +159,8 @@ def test_rho_caps_the_number_of_layers():
 def test_the_threshold_lies_between_the_measured_values():
     # Medians over ResNet-20's normalisations, 128 samples: clean 0.006, new classes 0.007, noise 0.083, blur 0.13.
     assert 0.007 < SHIFTED < 0.083
-    assert case(scores(shift=SHIFTED)).name == "new-task"
-    assert case(scores(shift=SHIFTED + 0.001)).name == "shifted"
+    assert diagnose(scores(shift=SHIFTED)).name == "new-task"
+    assert diagnose(scores(shift=SHIFTED + 0.001)).name == "shifted"
 
 
 def test_it_is_deterministic_and_needs_costs():

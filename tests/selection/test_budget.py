@@ -140,15 +140,15 @@ def test_strategies_without_scores_get_what_fits(scores, strategy, layers):
 
 
 def test_an_impossible_budget_says_the_smallest_possible_one(scores):
-    with pytest.raises(UsageError, match=r"`max_memory` 1 MB: the least is 12\.5 MB, with l5") as caught:
+    with pytest.raises(UsageError, match=r"`max_memory` 1 MB: the minimum is 12\.5 MB, with l5") as caught:
         chosen(scores, budget=Budget(max_memory=1_000_000))
     assert "batch size 8" in str(caught.value)
     assert chosen(scores, budget=Budget(max_memory=12_500_000)).layers == ("l5",)
-    with pytest.raises(UsageError, match=r"`max_update` 10 B: the least is 400 B, with l1"):
+    with pytest.raises(UsageError, match=r"`max_update` 10 B: the minimum is 400 B, with l1"):
         chosen(scores, budget=Budget(max_update=10))
-    with pytest.raises(UsageError, match=r"`max_step_time` 0\.1x: the least is 0\.6\d+x, with l5"):
+    with pytest.raises(UsageError, match=r"`max_step_time` 0\.1x: the minimum is 0\.6\d+x, with l5"):
         chosen(scores, budget=Budget(max_step_time=0.1))
-    with pytest.raises(UsageError, match=r"the least is 16\.5 MB, with l1"):
+    with pytest.raises(UsageError, match=r"the minimum is 16\.5 MB, with l1"):
         chosen(scores, strategy="norm-bias", budget=Budget(max_memory=1_000_000))
 
 
@@ -201,7 +201,7 @@ def test_sizes_for_people(count, text):
 
 def test_an_impossible_budget_with_a_new_head_says_what_the_head_alone_takes(scores):
     new = dataclasses.replace(scores, new_head=True)
-    with pytest.raises(UsageError, match=r"`max_update` 10 B: the least is 400 B, with l5\."):
+    with pytest.raises(UsageError, match=r"`max_update` 10 B: the minimum is 400 B, with l5\."):
         chosen(new, budget=Budget(max_update=10))
     assert chosen(new, budget=Budget(max_update=400)).layers == ("l5",)
 
@@ -216,9 +216,9 @@ class Slanted(Chain):
 
 def test_limits_that_nothing_keeps_to_together_come_with_some_that_something_does(scores):
     budget = Budget(max_memory=13_000_000, max_update=500)
-    with pytest.raises(UsageError, match="what would do for all together is") as caught:
+    with pytest.raises(UsageError, match="limits that work together are") as caught:
         select(scores, rho=0.5, costs=Slanted(), choosing=Choosing(budget=budget))
-    said = re.search(r"together is `max_memory` (\S+ MB), `max_update` (\S+ B), with (\w+)\.", str(caught.value))
+    said = re.search(r"together are `max_memory` (\S+ MB), `max_update` (\S+ B), with (\w+)\.", str(caught.value))
     assert said is not None
     memory, update = (Size().convert(said[i], None, None) for i in (1, 2))
     enough = Budget(max_memory=memory, max_update=update)
@@ -253,7 +253,7 @@ def test_a_batch_is_not_cut_where_that_takes_more_or_does_not_matter(scores):
     assert selection.layers == ("l5",)
     assert selection.budget is not None
     assert selection.budget.accumulate == 1
-    with pytest.raises(UsageError, match=r"the least is 12\.5 MB, with l5\."):
+    with pytest.raises(UsageError, match=r"the minimum is 12\.5 MB, with l5\."):
         select(
             scores, rho=0.5, costs=Gathered(), choosing=Choosing(budget=Budget(max_memory=1_000_000), max_accumulate=8)
         )

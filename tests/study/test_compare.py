@@ -32,7 +32,7 @@ from adabet_onnx import (
 from adabet_onnx.cost.measure import Cost
 from adabet_onnx.data.images import ImageRows
 from adabet_onnx.portable.features import Features
-from adabet_onnx.portable.session import Session
+from adabet_onnx.portable.session import PortableSession
 from adabet_onnx.report.comparison import cells
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.study import runs
@@ -41,7 +41,7 @@ from adabet_onnx.study.plan import Plan, Setting
 from adabet_onnx.study.results import Result, load_results, ranked, save_results, summarise, ties_sentence
 from adabet_onnx.study.ties import Chance
 from adabet_onnx.trainability.choices import Choices
-from adabet_onnx.training.rates import EXTENSIONS, Outcome, best_rate, next_rate
+from adabet_onnx.training.rates import EXTENSIONS, TrialOutcome, best_rate, next_rate
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def compared(tmp_path_factory):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """A step takes a megabyte and a hundredth of a second: no process has to find out."""
-    monkeypatch.setattr("adabet_onnx.study.measured.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
+    monkeypatch.setattr("adabet_onnx.study.runner.measure_training", lambda *given, **choices: Cost(1 << 20, 0.01))
 
 
 def accuracies(folder: Path) -> list[tuple]:
@@ -143,14 +143,14 @@ def test_the_test_data_plays_no_part_in_choosing_a_rate(compared, tmp_path):
 
 
 def test_the_best_rate_wins_and_the_lower_one_in_a_tie():
-    tried = {0.1: Outcome(0.5, 1.0), 0.01: Outcome(0.5, 1.0), 0.001: Outcome(0.4, 0.1), 1.0: None}
+    tried = {0.1: TrialOutcome(0.5, 1.0), 0.01: TrialOutcome(0.5, 1.0), 0.001: TrialOutcome(0.4, 0.1), 1.0: None}
     assert best_rate(tried) == 0.01
-    assert best_rate({0.1: Outcome(0.0, 2.0), 0.01: Outcome(0.0, 1.0)}) == 0.01  # a loss without accuracy
+    assert best_rate({0.1: TrialOutcome(0.0, 2.0), 0.01: TrialOutcome(0.0, 1.0)}) == 0.01  # a loss without accuracy
     assert best_rate({0.1: None}) is None
 
 
 def test_a_grid_grows_where_its_best_is_at_an_edge():
-    low, middle, high = Outcome(0.1, 1.0), Outcome(0.2, 1.0), Outcome(0.3, 1.0)
+    low, middle, high = TrialOutcome(0.1, 1.0), TrialOutcome(0.2, 1.0), TrialOutcome(0.3, 1.0)
     assert next_rate({0.003: low, 0.01: middle, 0.03: high}) == 0.1
     assert next_rate({0.001: high, 0.003: middle, 0.01: low}) == 0.0003
     assert next_rate({0.003: low, 0.01: high, 0.03: middle}) is None
@@ -392,10 +392,12 @@ SHARED = dataclasses.replace(PLAN, strategies=("last", "head"), rhos=(0.4,), tra
 
 def test_trainings_share_what_is_frozen_and_pictures_are_decoded_once(pictures, tmp_path, monkeypatch, unmeasured):
     decoded, frozen = [], []
-    read, compute = ImageRows._read, Session.features
+    read, compute = ImageRows._read, PortableSession.features
     monkeypatch.setattr(ImageRows, "_read", lambda rows, path: decoded.append(path) or read(rows, path))
     monkeypatch.setattr(
-        Session, "features", lambda s, feeds: frozen.append(len(next(iter(feeds.values())))) or compute(s, feeds)
+        PortableSession,
+        "features",
+        lambda s, feeds: frozen.append(len(next(iter(feeds.values())))) or compute(s, feeds),
     )
     shared = compare(MODEL, pictures, tmp_path / "shared", SHARED, num_classes=10)
     assert len(decoded) == 90 + 60 + 30, "each once, and up to 64 of each part to tell whether they are the same data"
@@ -416,8 +418,8 @@ def test_processes_share_it_too_and_what_is_kept_serves_again(pictures, tmp_path
     assert len(kept) == 4, "training and test pictures, and the features of two selections"
     before = [path.stat().st_mtime_ns for path in kept]
     shutil.rmtree(tmp_path / "two" / "runs")
-    frozen, compute = [], Session.features
-    monkeypatch.setattr(Session, "features", lambda *given: frozen.append(given) or compute(*given))
+    frozen, compute = [], PortableSession.features
+    monkeypatch.setattr(PortableSession, "features", lambda *given: frozen.append(given) or compute(*given))
     again = compare(MODEL, pictures, tmp_path / "two", dataclasses.replace(plan, processes=1), num_classes=10)
     assert again.results == found.results
     assert [path.stat().st_mtime_ns for path in kept] == before

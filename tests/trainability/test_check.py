@@ -173,13 +173,13 @@ def test_select_leaves_out_what_cannot_be_trained(scores, tmp_path):
         named = "without 2 that cannot be trained" if "layers" in settings else "only 1 of the 3 layers can be trained"
         assert named in chosen.why
     assert select(found, rho=1.0).why.startswith("1 of 3 layers with the highest")
-    assert select(found, rho=1.0).why.endswith("; only 1 of the 3 layers can be trained, and 3 were asked for")
+    assert select(found, rho=1.0).why.endswith("; only 1 of the 3 layers can be trained, and 3 were requested")
     assert select(found, strategy="first").why == "the first 1 of 3 layers; only 1 of the 3 layers can be trained"
     chosen.save(tmp_path / "selection.json")
     assert load_selection(tmp_path / "selection.json") == chosen
     assert make_artifacts(model, chosen, tmp_path / "a", backend="portable", check=False).parameters == ["c.weight"]
     assert select(found, layers=["c"]).left_out == {}
-    with pytest.raises(UsageError, match="names cannot be trained"):
+    with pytest.raises(UsageError, match="matches cannot be trained"):
         select(found, layers=["a"])
 
 

@@ -27,8 +27,8 @@ from adabet_onnx import (
 from adabet_onnx.data.dataset import split_rows
 from adabet_onnx.trainability.choices import Choices, choose_backend
 from adabet_onnx.trainability.class_weights import balanced
+from adabet_onnx.training.baseline_loss import baseline_loss, minimum_loss
 from adabet_onnx.training.exact_loss import exact_loss
-from adabet_onnx.training.guessing import guessing_loss, least_loss
 from adabet_onnx.training.manifest import load_manifest
 
 pytestmark = pytest.mark.usefixtures("checked_here")
@@ -198,7 +198,7 @@ def test_wrong_weights_are_refused(weights, message, tmp_path):
 
 
 def test_who_lacks_them():
-    with pytest.raises(UsageError, match=r"has no weights of classes\. Use `backend='portable'`"):
+    with pytest.raises(UsageError, match=r"has no class weights\. Use `backend='portable'`"):
         choose_backend("ort", Choices(class_weights=(1, 2)))
     assert choose_backend("auto", Choices(class_weights="balanced")) == "portable"
     with pytest.raises(UsageError, match="belong to cross-entropy, not to mse"):
@@ -232,13 +232,13 @@ def test_the_loss_of_guessing_is_the_least_of_a_constant_answer(smoothing, rng):
         how = {"weight": torch.tensor(weights, dtype=torch.float64), "label_smoothing": smoothing}
         return cross_entropy(x, torch.from_numpy(labels), **how).item()
 
-    assert guessing_loss("cross-entropy", labels, 3, smoothing, weights) == pytest.approx(
+    assert baseline_loss("cross-entropy", labels, 3, smoothing, weights) == pytest.approx(
         minimize(of, np.zeros(3)).fun, rel=1e-6
     )
     target = np.full((3, 3), smoothing / 3) + np.eye(3) * (1 - smoothing)
     target = target * weights / (target @ weights)[:, None]
     perfect = of(np.log(np.maximum(target, 1e-300))[labels])
-    assert least_loss("cross-entropy", labels, 3, smoothing, weights) == pytest.approx(perfect, abs=1e-9)
+    assert minimum_loss("cross-entropy", labels, 3, smoothing, weights) == pytest.approx(perfect, abs=1e-9)
 
 
 def test_evaluate_weighs_nothing(tmp_path, rng):

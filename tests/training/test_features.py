@@ -27,11 +27,11 @@ from adabet_onnx.cli.main import main
 from adabet_onnx.data.fingerprint import content_hash
 from adabet_onnx.data.source import open_data
 from adabet_onnx.portable import memory
-from adabet_onnx.portable.session import Session
-from adabet_onnx.training import features, store
+from adabet_onnx.portable.session import PortableSession
+from adabet_onnx.training import feature_store, features
+from adabet_onnx.training.feature_store import Field, open_store, write_store
 from adabet_onnx.training.history import LAST, History
 from adabet_onnx.training.manifest import load_manifest
-from adabet_onnx.training.store import Field, open_store, write_store
 
 SAMPLES, BATCH = 44, 4  # an epoch of ten steps, four samples held out
 
@@ -203,13 +203,13 @@ class Counting:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.samples: list[int] = []
-        real = Session.features
+        real = PortableSession.features
 
-        def counted(session: Session, feeds: Any) -> Any:
+        def counted(session: PortableSession, feeds: Any) -> Any:
             self.samples.append(len(next(iter(feeds.values()))))
             return real(session, feeds)
 
-        patch.setattr(Session, "features", counted)
+        patch.setattr(PortableSession, "features", counted)
 
 
 def test_the_frozen_graph_runs_once_over_the_data_and_always_on_as_many_samples(folder, data, monkeypatch):
@@ -375,7 +375,7 @@ def test_little_memory_means_a_file_and_no_room_means_a_line(folder, data, monke
 @pytest.mark.parametrize("reserved", [True, False], ids=["said at once", "said while writing"])
 def test_a_full_disk_costs_a_line_and_time_alone(folder, data, reserved, monkeypatch):
     if not reserved:
-        monkeypatch.setattr(store, "_reserve", lambda *_: None)
+        monkeypatch.setattr(feature_store, "_reserve", lambda *_: None)
     Trainer(folder).fit(data, **SHORT)
     expected = parameters(folder)
     trainer = Trainer(folder)
@@ -391,7 +391,7 @@ def test_a_training_that_fails_leaves_no_file(folder, data, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Session, "save", full)
+    monkeypatch.setattr(PortableSession, "save", full)
     with pytest.raises(Exception, match="No space left"):
         Trainer(folder).fit(data, **SHORT, settings=Settings(features="disk", keep_features=False))
     assert not stores(folder)
@@ -403,7 +403,7 @@ def test_a_training_that_fails_leaves_no_file(folder, data, monkeypatch):
         ({"features": "everywhere"}, "auto, memory, disk, off"),
         ({"features_memory": "much"}, "features_memory must be a size"),
         ({"features": "off", "keep_features": True}, "there is no file"),
-        ({"features": "disk", "features_memory": "1GB"}, "says nothing"),
+        ({"features": "disk", "features_memory": "1GB"}, "has no effect"),
     ],
 )
 def test_settings_that_cannot_be(settings, words):
@@ -432,9 +432,9 @@ def test_the_command_line_says_where_features_are(folder, data, capsys, monkeypa
     assert "features: 150 samples of" in said("--features", "memory")
     assert f"in {folder / 'training'}" in said("--keep-features")
     assert "\nfeatures: " not in said("--features", "off")
-    assert "for --features-memory is 1 KB: every step" in said("--features", "memory", "--features-memory", "1KB")
+    assert "because --features-memory is 1 KB: every step" in said("--features", "memory", "--features-memory", "1KB")
     assert (
-        "fit nowhere, for --features-memory"
+        "of features cannot be kept, because --features-memory"
         in json.loads(said("--features", "memory", "--features-memory", "1KB", "--json"))["features"]
     )
 

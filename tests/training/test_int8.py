@@ -241,7 +241,7 @@ def test_a_comparison_of_an_older_release_goes_on(tmp_path):
 def test_a_selection_with_nothing_frozen_is_said(tmp_path):
     manifest = make_artifacts(MODEL, select(MODEL, strategy="all"), tmp_path / "a", choices=INT8, calibrate=DATA)
     assert manifest.content["precision"] is None
-    assert "nothing is frozen, so that nothing is in int8" in manifest.content["notes"]
+    assert "nothing is frozen, so nothing is in int8" in manifest.content["notes"]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from adabet_onnx.data.preprocess import Arithmetic
 from adabet_onnx.scoring.options import Scoring
 from adabet_onnx.scoring.score import score
 from adabet_onnx.trainability.choices import Choices
-from adabet_onnx.training.guessing import at_guessing, guessing_loss, least_loss
-from adabet_onnx.training.learned import at_chance, evaluated_at_chance, rate_advice
+from adabet_onnx.training.baseline_loss import at_baseline, baseline_loss, minimum_loss
+from adabet_onnx.training.learning_check import at_chance, evaluated_at_chance, rate_advice
 from adabet_onnx.training.settings import Settings
 
 
@@ -31,7 +31,7 @@ def test_chance_ends_where_the_binomial_tail_falls_below_five_percent(count, cla
     needed = next(right for right in range(count) if tail(right, count, 1 / classes) <= 0.05)
     assert at_chance(needed / count, labels, classes) is None
     said = at_chance((needed - 1) / count, labels, classes)
-    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels cannot be told from chance" in said
+    assert f"an accuracy of {(needed - 1) / count:.1%} on {count:,} labels cannot be distinguished from chance" in said
     assert f"always answering the most frequent class is right on {1 / classes:.1%}" in said
 
 
@@ -81,7 +81,7 @@ def test_chance_of_a_model_that_was_evaluated(rng):
 @pytest.mark.parametrize("counts", [(30, 30, 30), (80, 15, 5), (50, 50, 0)])
 def test_guessing_loss_is_the_least_of_an_answer_that_is_always_the_same(counts, smoothing, rng):
     labels = np.repeat(np.arange(3), counts)
-    found = guessing_loss("cross-entropy", np.r_[labels, -100], 3, smoothing)
+    found = baseline_loss("cross-entropy", np.r_[labels, -100], 3, smoothing)
     targets = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
 
     def loss(logits: np.ndarray) -> float:
@@ -97,11 +97,11 @@ def test_guessing_loss_is_the_least_of_an_answer_that_is_always_the_same(counts,
 def test_guessing_loss_of_the_other_losses():
     targets = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     quarter = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert guessing_loss("bce-with-logits", targets, 1) == pytest.approx((math.log(2) + quarter) / 2)
-    assert guessing_loss("mse", targets, 1) == pytest.approx((0.25 + 0.1875) / 2)
-    assert guessing_loss("l1", np.array([[1.0], [2.0], [9.0]]), 1) == pytest.approx(8 / 3)
+    assert baseline_loss("bce-with-logits", targets, 1) == pytest.approx((math.log(2) + quarter) / 2)
+    assert baseline_loss("mse", targets, 1) == pytest.approx((0.25 + 0.1875) / 2)
+    assert baseline_loss("l1", np.array([[1.0], [2.0], [9.0]]), 1) == pytest.approx(8 / 3)
     best = min(((targets - answer) ** 2).mean() for answer in np.linspace(0, 1, 9)[:, None, None] * np.ones(2))
-    assert guessing_loss("mse", targets, 1) <= best
+    assert baseline_loss("mse", targets, 1) <= best
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2, 0.9])
@@ -109,20 +109,20 @@ def test_least_loss_is_that_of_a_perfect_answer(smoothing, rng):
     labels = np.arange(60) % 2
     targets = (1 - smoothing) * np.eye(2)[labels] + smoothing / 2
     perfect = -(targets * np.log(np.maximum(targets, 1e-300))).sum(1).mean()
-    assert least_loss("cross-entropy", labels, 2, smoothing) == pytest.approx(perfect)
-    guessing = guessing_loss("cross-entropy", labels, 2, smoothing)
-    assert at_guessing(perfect, guessing, 2, perfect) is None, "nothing better can be"
+    assert minimum_loss("cross-entropy", labels, 2, smoothing) == pytest.approx(perfect)
+    guessing = baseline_loss("cross-entropy", labels, 2, smoothing)
+    assert at_baseline(perfect, guessing, 2, perfect) is None, "nothing better can be"
     if smoothing < 0.9:
-        assert "at ln(2) = 0.693" in at_guessing(guessing, guessing, 2, perfect)
+        assert "at ln(2) = 0.693" in at_baseline(guessing, guessing, 2, perfect)
     soft = rng.uniform(0.45, 0.55, (60, 1))  # targets of another model: all is near their mean
     entropy = float(-(soft * np.log(soft) + (1 - soft) * np.log(1 - soft)).mean())
-    assert least_loss("bce-with-logits", soft, 1) == pytest.approx(entropy)
-    assert at_guessing(entropy, guessing_loss("bce-with-logits", soft, 1), None, entropy) is None
-    assert least_loss("mse", soft, 1) == 0
+    assert minimum_loss("bce-with-logits", soft, 1) == pytest.approx(entropy)
+    assert at_baseline(entropy, baseline_loss("bce-with-logits", soft, 1), None, entropy) is None
+    assert minimum_loss("mse", soft, 1) == 0
 
 
 def test_no_advice_where_nothing_better_can_be():
-    least = least_loss("cross-entropy", np.arange(10) % 2, 2, 0.2)
+    least = minimum_loss("cross-entropy", np.arange(10) % 2, 2, 0.2)
     assert rate_advice(rows(0.326, 0.3255, held=(0.33, 0.3256)), 0.001, math.log(2), least) is None
     assert "barely fell" in rate_advice(rows(0.326, 0.3255, held=(0.33, 0.3256)), 0.001, math.log(2))
     assert rate_advice(rows(1e-4, 0.9e-4), 0.001, 0.5) is None, "of targets whose variance is 0.5"
@@ -130,12 +130,12 @@ def test_no_advice_where_nothing_better_can_be():
 
 
 def test_at_guessing():
-    assert at_guessing(2.30, math.log(10), 10) == (
-        "the training loss ended at 2.300, at ln(10) = 2.303, which an answer that is always the same gives"
+    assert at_baseline(2.30, math.log(10), 10) == (
+        "the training loss ended at 2.300, at ln(10) = 2.303, the loss of a constant prediction"
     )
-    assert "ended at 4.000, above ln(10) = 2.303" in at_guessing(4.0, math.log(10), 10)
-    assert "at 0.325, which" in at_guessing(0.325, 0.325, 2), "unequal classes: not ln(2)"
-    assert at_guessing(2.2, math.log(10), 10) is None
+    assert "ended at 4.000, above ln(10) = 2.303" in at_baseline(4.0, math.log(10), 10)
+    assert "at 0.325, the loss" in at_baseline(0.325, 0.325, 2), "unequal classes: not ln(2)"
+    assert at_baseline(2.2, math.log(10), 10) is None
 
 
 def rows(*losses: float, held: tuple[float, float] | None = None) -> list[dict[str, float | None]]:

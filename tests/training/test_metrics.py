@@ -17,7 +17,7 @@ def gathered(figures, logits, labels, size=7, names=None):
     """What batches of ``size`` come to."""
     for start in range(0, len(logits), size):
         figures.add(logits[start : start + size], labels[start : start + size])
-    found = figures.found(names)
+    found = figures.result(names)
     assert tuple(found) == FIGURES
     return found
 
@@ -112,7 +112,7 @@ def test_of_very_many_classes():
 
 def test_nothing_yet():
     for loss, shape in (("cross-entropy", (3,)), ("mse", (2,)), ("bce-with-logits", (2,))):
-        found = figures_for(loss, shape).found()
+        found = figures_for(loss, shape).result()
         assert tuple(found) == FIGURES
         assert found["f1_macro"] is found["balanced_accuracy"] is found["r2"] is None
 

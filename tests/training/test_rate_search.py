@@ -27,14 +27,14 @@ from adabet_onnx import (
     select,
 )
 from adabet_onnx.training import trainer as trainer_module
-from adabet_onnx.training.collapse import Watch
+from adabet_onnx.training.collapse import CollapseWatch
 from adabet_onnx.training.epochs import Epochs
-from adabet_onnx.training.fed import fed
 from adabet_onnx.training.history import LAST, PROPERTY, START
 from adabet_onnx.training.manifest import load_manifest
 from adabet_onnx.training.rate_search import Rates, Trial, _split, lengths, rates_from_json
-from adabet_onnx.training.rates import Outcome, best_rate, next_rate
+from adabet_onnx.training.rates import TrialOutcome, best_rate, next_rate
 from adabet_onnx.training.settings import Settings
+from adabet_onnx.training.training_data import open_training_data
 
 ONE_EPOCH = math.ceil(0.9 * 320 / 32)
 
@@ -204,7 +204,7 @@ def test_what_a_checkpoint_says_of_rates_is_checked():
         {**good, "trials": [3]},
         {**good, "a": 1},
     ):
-        with pytest.raises(RecordError, match="does not say which learning rate"):
+        with pytest.raises(RecordError, match="has no valid record of the learning rate"):
             rates_from_json(wrong, "x")
 
 
@@ -237,7 +237,9 @@ def test_no_group_is_on_both_sides(tmp_path, data, validation):
     folder = made(tmp_path / "artifacts")
     manifest = load_manifest(folder)
     settings = Settings(validation=validation)
-    used = fed(manifest, open_model(manifest.file("model")), data, settings, preprocessing=None, resumed=None)
+    used = open_training_data(
+        manifest, open_model(manifest.file("model")), data, settings, preprocessing=None, resumed=None
+    )
     groups = np.arange(320) // 5
     training, judged = _split(used, 0, groups)
     assert not {*groups[training]} & {*groups[judged]}
@@ -253,7 +255,9 @@ def test_no_group_is_on_both_sides(tmp_path, data, validation):
 def test_a_group_that_is_too_large_leaves_others_to_judge_by(tmp_path, data):
     folder = made(tmp_path / "artifacts")
     manifest = load_manifest(folder)
-    used = fed(manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None)
+    used = open_training_data(
+        manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None
+    )
     groups = np.arange(320)
     groups[:120], groups[120:270] = 0, 1  # more than the 96 that are wanted
     for seed in range(40):
@@ -263,24 +267,31 @@ def test_a_group_that_is_too_large_leaves_others_to_judge_by(tmp_path, data):
 
 
 def test_equal_accuracies_are_told_apart_by_the_loss():
-    tried = {0.001: Outcome(0.52, 1.3), 0.01: Outcome(0.5, 1.1), 0.1: Outcome(0.3, 0.9)}
+    tried = {0.001: TrialOutcome(0.52, 1.3), 0.01: TrialOutcome(0.5, 1.1), 0.1: TrialOutcome(0.3, 0.9)}
     assert best_rate(tried) == 0.001
     assert best_rate(tried, doubt=0.05) == 0.01
     assert next_rate(tried) == 0.0003
     assert next_rate(tried, doubt=0.05) is None
-    assert best_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.52, 1.0)}, doubt=0.05) == 0.001
+    assert best_rate({0.001: TrialOutcome(0.5, 1.0), 0.003: TrialOutcome(0.52, 1.0)}, doubt=0.05) == 0.001
 
 
 def test_of_equal_losses_the_highest_rate_wins():
     """Losses of a few more than the lowest are equal where accuracies are."""
-    tried = {0.001: Outcome(0.50, 1.0), 0.003: Outcome(0.49, 1.05), 0.01: Outcome(0.48, 1.2), 0.03: Outcome(0.3, 1.0)}
+    tried = {
+        0.001: TrialOutcome(0.50, 1.0),
+        0.003: TrialOutcome(0.49, 1.05),
+        0.01: TrialOutcome(0.48, 1.2),
+        0.03: TrialOutcome(0.3, 1.0),
+    }
     assert best_rate(tried, 0.05, lambda lowest: 0.1 * lowest) == 0.003
     assert best_rate(tried, 0.05, lambda lowest: 0.3 * lowest) == 0.01
     assert best_rate(tried, 0.05, lambda lowest: 0.0) == 0.001
     assert best_rate(tried, 0.005, lambda lowest: 0.3 * lowest) == 0.001
     assert next_rate(tried, 0.05, lambda lowest: 0.3 * lowest) is None
-    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.01)}, 0.05, lambda lowest: 0.0) == 0.0003
-    assert next_rate({0.001: Outcome(0.5, 1.0), 0.003: Outcome(0.5, 1.05)}, 0.05, lambda lowest: 0.1) == 0.01
+    assert (
+        next_rate({0.001: TrialOutcome(0.5, 1.0), 0.003: TrialOutcome(0.5, 1.01)}, 0.05, lambda lowest: 0.0) == 0.0003
+    )
+    assert next_rate({0.001: TrialOutcome(0.5, 1.0), 0.003: TrialOutcome(0.5, 1.05)}, 0.05, lambda lowest: 0.1) == 0.01
 
 
 @pytest.mark.parametrize("updates", [30, 145, 285, 640, 1000, 10_000, 100_000])
@@ -346,7 +357,7 @@ def test_a_training_that_collapses_starts_again_with_a_tenth(folder, data, monke
     trainer = Trainer(folder)
     rows = trainer.fit(data, epochs=4, progress=lambda what, *_: told.append(what))
     assert trainer.rates.rate == pytest.approx(rate / 10) == trainer.learned.rate
-    assert "so training was started again with" in trainer.rates.said
+    assert "so training was restarted with" in trainer.rates.said
     assert [what for what in told if f"again with a rate of {rate / 10:g}" in what]
     assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in lower]
     assert all(np.array_equal(value, expected[name]) for name, value in final_parameters(folder).items())
@@ -401,10 +412,10 @@ def test_class_weights_count_in_what_guessing_gives(tmp_path, data):
     counts = np.bincount(y, minlength=4)
     folder = made(tmp_path / "artifacts", class_weights=tuple(float(len(y) / (4 * count)) for count in counts))
     manifest = load_manifest(folder)
-    used = fed(
+    used = open_training_data(
         manifest, open_model(manifest.file("model")), (x, y), Settings(validation=0.0), preprocessing=None, resumed=None
     )
-    watch = Watch(manifest, used, 20, 10)
+    watch = CollapseWatch(manifest, used, 20, 10)
 
     def row(epoch, loss):
         return {"epoch": epoch, "train_loss": loss, "eval_loss": None, "eval_accuracy": None}
@@ -417,8 +428,10 @@ def test_class_weights_count_in_what_guessing_gives(tmp_path, data):
 def test_a_slow_start_is_no_collapse(tmp_path, data):
     folder = made(tmp_path / "artifacts")
     manifest = load_manifest(folder)
-    used = fed(manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None)
-    watch, level = Watch(manifest, used, 9, 10), math.log(4)
+    used = open_training_data(
+        manifest, open_model(manifest.file("model")), data, Settings(), preprocessing=None, resumed=None
+    )
+    watch, level = CollapseWatch(manifest, used, 9, 10), math.log(4)
 
     def row(epoch, loss, accuracy=0.25):
         return {"epoch": epoch, "train_loss": loss if epoch else None, "eval_loss": loss, "eval_accuracy": accuracy}

@@ -31,7 +31,7 @@ from adabet_onnx import (
     select,
     write_predictions,
 )
-from adabet_onnx.training import evaluated
+from adabet_onnx.training import evaluation_pass
 from adabet_onnx.training import logits as logits_module
 from adabet_onnx.training.logits import batch_for
 
@@ -215,7 +215,7 @@ def test_dense_figures_keep_no_logits(here, monkeypatch):
         return found
 
     monkeypatch.setattr(logits_module, "_run", noted)
-    monkeypatch.setattr(evaluated, "batch_for", lambda sample: 2)
+    monkeypatch.setattr(evaluation_pass, "batch_for", lambda sample: 2)
     again = evaluate("dense.onnx", (X, y))
     assert len(alive) > 70
     assert most <= 3  # of the first batch: together, and each of its ends alone

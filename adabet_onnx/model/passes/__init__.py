@@ -1,5 +1,5 @@
-"""Repairs that make a graph trainable by onnxruntime-training, one per file.
+"""Rewrites of graphs for opening and training, one per module.
 
-Each is an onnx_ir pass that changes the graph in place and says whether it did; none changes what the graph
-computes. What goes wrong without it stands in each file.
+Each is an onnx_ir pass that changes the graph in place and returns whether it did; none changes what the graph
+computes. The module's docstring says why the pass is needed.
 """

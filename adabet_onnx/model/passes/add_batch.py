@@ -1,8 +1,8 @@
-"""Giving a batch, of 1, to a graph that takes in one sample: (3, 32, 32) becomes (1, 3, 32, 32).
+"""Add a batch of 1 to a graph whose input is one sample: (3, 32, 32) becomes (1, 3, 32, 32).
 
-Such a graph adds the batch itself, by an Unsqueeze, and often takes it away at the end. Here every value that holds a
-sample without a batch gets one in front: the Unsqueeze goes, a Squeeze of the batch goes, axes move by one, and what
-works on each element stays. Whether the result computes the same is for the caller to see.
+Such a graph adds the batch itself, by an Unsqueeze, and often removes it at the end. Here every value that holds a
+sample without a batch gets one as its first axis: the Unsqueeze and a Squeeze of the batch are removed, axes move by
+one, and elementwise operators stay. The caller must check that the result computes the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..uses import input_of
-from .edit import replace_output
+from .replacement import replace_output
 
 _ELEMENTWISE = frozenset(
     {"Abs", "Add", "Cast", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"}
@@ -25,11 +25,11 @@ _SEVERAL_AXES = frozenset({"ReduceMax", "ReduceMean", "ReduceSum", "Squeeze", "U
 
 
 class AddBatch(ir.passes.InPlacePass):
-    """Give every input, and every value that holds a sample without one, a batch of 1 in front.
+    """Give every input, and every value that holds a sample without a batch, a leading batch of 1.
 
     Attributes:
         opened: names of the nodes that added a batch.
-        refused: the node that it does not know how to give a batch; the graph is then half changed. None: it is whole.
+        refused: the node that cannot be given a batch; the graph is then half changed. None: it is complete.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class AddBatch(ir.passes.InPlacePass):
 
 
 def _pass_on(graph: ir.Graph, node: ir.Node) -> ir.Value:
-    """Let the value stay as it is where a node added or took away the batch; a Reshape keeps a 1 for it."""
+    """Pass a value through where a node added or removed the batch; a Reshape keeps a 1 for it."""
     if node.op_type == "Reshape":
         _prepend(graph, node)
         return node.outputs[0]
@@ -78,12 +78,12 @@ def _pass_on(graph: ir.Graph, node: ir.Node) -> ir.Value:
 
 
 def _opens(node: ir.Node, single: set[ir.Value]) -> bool:
-    """Whether it adds the batch: Unsqueeze by axis 0 alone."""
+    """Whether a node adds the batch: Unsqueeze of axis 0 alone."""
     return node.op_type == "Unsqueeze" and node.inputs[0] in single and _axes(node) == [0]
 
 
 def _closes(node: ir.Node, batched: set[ir.Value]) -> bool:
-    """Whether it takes the batch away: Squeeze by axis 0 alone, Gather of index 0 there, or a Reshape to one axis."""
+    """Whether a node removes the batch: Squeeze of axis 0 alone, Gather of index 0 there, or a Reshape to one axis."""
     if not node.inputs or node.inputs[0] not in batched:
         return False
     if node.op_type == "Squeeze":
@@ -95,7 +95,7 @@ def _closes(node: ir.Node, batched: set[ir.Value]) -> bool:
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> bool:
-    """Move the axes of a node that takes in a sample; whether that is known how."""
+    """Shift the axes of a node that reads a sample; return whether that was possible."""
     if node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type in _ELEMENTWISE:
@@ -133,7 +133,7 @@ def _move_axis(node: ir.Node) -> bool:
 
 def _move_axes(graph: ir.Graph, node: ir.Node) -> bool:
     axes = _axes(node)
-    if axes is None or (node.op_type == "Squeeze" and 0 in axes):  # a batch of 1, that is no axis of a sample
+    if axes is None or (node.op_type == "Squeeze" and 0 in axes):  # removes a batch of 1, not an axis of the sample
         return False
     moved = [axis + 1 if axis >= 0 else axis for axis in axes]
     if "axes" in node.attributes:
@@ -158,15 +158,15 @@ def _axes(node: ir.Node) -> list[int] | None:
     return None if axes is None else [int(axis) for axis in axes.reshape(-1)]
 
 
-def _constant(node: ir.Node, place: int) -> np.ndarray | None:
-    value = input_of(node, place)
+def _constant(node: ir.Node, position: int) -> np.ndarray | None:
+    value = input_of(node, position)
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy()
 
 
-def _stored(graph: ir.Graph, node: ir.Node, what: str, numbers: list[int]) -> ir.Value:
-    name, taken = f"{node.name}/{what}", graph.initializers
-    while name in taken:
+def _stored(graph: ir.Graph, node: ir.Node, suffix: str, numbers: list[int]) -> ir.Value:
+    name, existing = f"{node.name}/{suffix}", graph.initializers
+    while name in existing:
         name += "'"
     value = ir.Value(name=name, const_value=ir.tensor(np.array(numbers, np.int64)))
     graph.register_initializer(value)

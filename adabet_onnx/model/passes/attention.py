@@ -1,9 +1,9 @@
-"""Attention of opsets 23 to 25 as MatMul, Softmax and MatMul, without a cache.
+"""Write Attention of opsets 23 to 25 as MatMul, Softmax and MatMul, without a cache.
 
     P = softmax(softcap(scale Q K^T) + mask),  Y = P V
 
-Q is (batch, heads, L, features), K and V (batch, heads, S, features); fewer heads of K and V serve several of Q each. A
-row of P that may see nothing is zeros.
+Q is (batch, heads, L, features), K and V (batch, heads, S, features); if K and V have fewer heads, each serves several
+of Q. A row of P whose keys are all masked is zero.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .before import Before
+from .node_builder import NodeBuilder
 
 _LOWEST = float(np.finfo(np.float32).min)
 _MASK = 3  # position of the input
@@ -22,33 +22,35 @@ _NO_CACHE = "Export the model without a cache of keys and values (in Transformer
 _NO_PADDING = "Export the model with a mask of all keys."
 
 
-def lower_attention(build: Before) -> None:
+def lower_attention(build: NodeBuilder) -> None:
     """Write an Attention with older operators."""
     for position, name in _CACHE.items():
-        if build.given(position) is not None:
-            raise build.refusal(
-                f"takes {name}, what earlier calls left in a cache, where whole sequences are scored and trained",
+        if build.optional_input(position) is not None:
+            raise build.error(
+                f"reads {name}, the cache of earlier calls, but whole sequences are scored and trained",
                 _NO_CACHE,
             )
     outputs = build.node.outputs
     if len(outputs) > 3 and (outputs[3].uses() or outputs[3].is_graph_output()):
-        raise build.refusal("gives out its scores (qk_matmul_output)")
+        raise build.error("outputs its scores (qk_matmul_output)")
     heads = [_heads(build, position) for position in range(3)]
-    (q, k, v), (many, few) = (_by_heads(build, i, count) for i, count in enumerate(heads)), heads[:2]
+    (q, k, v), (query_heads, key_heads) = (_by_heads(build, i, count) for i, count in enumerate(heads)), heads[:2]
     for position, value in ((1, k), (2, v)):
         output = outputs[position] if len(outputs) > position else None
         if output is not None and (output.uses() or output.is_graph_output()):
-            build.become(build.op("Identity", value), position)
-    if many != few:
-        if many % few:
-            raise build.refusal(f"has {many} heads of queries for {few} of keys")
-        k, v = (_repeated(build, value, i, many, few) for i, value in ((1, k), (2, v)))
-    scale = build.real("scale", 0.0) or 1 / math.sqrt(_features(build, 0, many))
-    scores = build.op("MatMul", build.op("Mul", q, build.number(scale, q)), build.op("Transpose", k, perm=[0, 1, 3, 2]))
-    y = build.op("MatMul", _weights(build, scores, q, k), v)
+            build.replace_output(build.add("Identity", value), position)
+    if query_heads != key_heads:
+        if query_heads % key_heads:
+            raise build.error(f"has {query_heads} query heads for {key_heads} key heads")
+        k, v = (_repeated(build, value, i, query_heads, key_heads) for i, value in ((1, k), (2, v)))
+    scale = build.float_attribute("scale", 0.0) or 1 / math.sqrt(_features(build, 0, query_heads))
+    scores = build.add(
+        "MatMul", build.add("Mul", q, build.constant_like(scale, q)), build.add("Transpose", k, perm=[0, 1, 3, 2])
+    )
+    y = build.add("MatMul", _weights(build, scores, q, k), v)
     if build.rank(0) == 3:
-        y = build.op("Reshape", build.op("Transpose", y, perm=[0, 2, 1, 3]), build.ints(0, 0, -1))
-    build.become(y)
+        y = build.add("Reshape", build.add("Transpose", y, perm=[0, 2, 1, 3]), build.int_constants(0, 0, -1))
+    build.replace_output(y)
 
 
 def is_capped(node: ir.Node) -> bool:
@@ -57,93 +59,97 @@ def is_capped(node: ir.Node) -> bool:
     return node.op_type == "Attention" and bool(masked) and bool(node.attributes.get_float("softcap", 0.0))
 
 
-def _heads(build: Before, position: int) -> int:
+def _heads(build: NodeBuilder, position: int) -> int:
     rank, extents = build.rank(position), build.extents(position)
-    given = build.integer("q_num_heads" if position == 0 else "kv_num_heads", 0)
-    if rank == 3 and given:
-        return given
+    heads = build.int_attribute("q_num_heads" if position == 0 else "kv_num_heads", 0)
+    if rank == 3 and heads:
+        return heads
     if rank == 4 and extents is not None and extents[1]:
         return extents[1]
-    raise build.refusal("has an input of which the number of heads is not known")
+    raise build.error("has an input with an unknown number of heads")
 
 
-def _features(build: Before, position: int, heads: int) -> int:
-    """Of each head."""
+def _features(build: NodeBuilder, position: int, heads: int) -> int:
+    """The number of features of each head."""
     extents = build.extents(position)
     size = None if extents is None else extents[-1]
     if not size or (len(extents or ()) == 3 and size % heads):
-        raise build.refusal("has heads of a size that is not known")
+        raise build.error("has heads of unknown size")
     return size // heads if len(extents or ()) == 3 else size
 
 
-def _by_heads(build: Before, position: int, heads: int) -> ir.Value:
+def _by_heads(build: NodeBuilder, position: int, heads: int) -> ir.Value:
     """An input as (batch, heads, length, features)."""
-    x = build.x(position)
+    x = build.required_input(position)
     if build.rank(position) == 4:
         return x
-    return build.op("Transpose", build.op("Reshape", x, build.ints(0, 0, heads, -1)), perm=[0, 2, 1, 3])
+    return build.add("Transpose", build.add("Reshape", x, build.int_constants(0, 0, heads, -1)), perm=[0, 2, 1, 3])
 
 
-def _repeated(build: Before, x: ir.Value, position: int, many: int, few: int) -> ir.Value:
-    """Each head as often as there are heads of queries for it."""
-    size = _features(build, position, few)
-    each = build.op("Expand", build.op("Unsqueeze", x, build.ints(2)), build.ints(1, 1, many // few, 1, 1))
-    return build.op("Reshape", each, build.ints(0, many, -1, size))
+def _repeated(build: NodeBuilder, x: ir.Value, position: int, query_heads: int, key_heads: int) -> ir.Value:
+    """Repeat each head for the query heads that it serves."""
+    size = _features(build, position, key_heads)
+    each = build.add(
+        "Expand",
+        build.add("Unsqueeze", x, build.int_constants(2)),
+        build.int_constants(1, 1, query_heads // key_heads, 1, 1),
+    )
+    return build.add("Reshape", each, build.int_constants(0, query_heads, -1, size))
 
 
-def _weights(build: Before, scores: ir.Value, q: ir.Value, k: ir.Value) -> ir.Value:
-    """The softmax of what is left of the scores."""
-    cap = build.real("softcap", 0.0)
+def _weights(build: NodeBuilder, scores: ir.Value, q: ir.Value, k: ir.Value) -> ir.Value:
+    """The softmax of the capped and masked scores."""
+    cap = build.float_attribute("softcap", 0.0)
     if cap:
-        number = build.number(cap, q)
-        scores = build.op("Mul", build.op("Tanh", build.op("Div", scores, number)), number)
-    keep, mask = _visible(build, q, k), build.given(_MASK)
-    blind = None  # rows that see nothing by a mask of floats
+        number = build.constant_like(cap, q)
+        scores = build.add("Mul", build.add("Tanh", build.add("Div", scores, number)), number)
+    keep, mask = _visible(build, q, k), build.optional_input(_MASK)
+    blind = None  # rows whose keys are all masked by a float mask
     if mask is not None:
         _check_length(build, mask)
         if mask.dtype == ir.DataType.BOOL:
-            keep = mask if keep is None else build.op("And", mask, keep)
+            keep = mask if keep is None else build.add("And", mask, keep)
         else:
-            most = build.op("ReduceMax", mask, build.ints(-1), keepdims=1)
-            blind = build.op("Equal", most, build.number(-math.inf, mask))
-            scores = build.op("Add", scores, build.op("Where", blind, build.number(0, mask), mask))
+            most = build.add("ReduceMax", mask, build.int_constants(-1), keepdims=1)
+            blind = build.add("Equal", most, build.constant_like(-math.inf, mask))
+            scores = build.add("Add", scores, build.add("Where", blind, build.constant_like(0, mask), mask))
     if keep is not None:
-        scores = build.op("Where", keep, scores, build.number(_LOWEST, q))
-    weights = build.op("Softmax", scores, axis=-1)
-    zero = build.number(0, q)
+        scores = build.add("Where", keep, scores, build.constant_like(_LOWEST, q))
+    weights = build.add("Softmax", scores, axis=-1)
+    zero = build.constant_like(0, q)
     if keep is not None and mask is not None:
-        weights = build.op("Where", keep, weights, zero)
-    return weights if blind is None else build.op("Where", blind, zero, weights)
+        weights = build.add("Where", keep, weights, zero)
+    return weights if blind is None else build.add("Where", blind, zero, weights)
 
 
-def _visible(build: Before, q: ir.Value, k: ir.Value) -> ir.Value | None:
-    """Which key each query sees by its position, (L, S); None: all."""
-    left, right = build.integer("left_window_size", -1), build.integer("right_window_size", -1)
-    if build.integer("is_causal", 0):
+def _visible(build: NodeBuilder, q: ir.Value, k: ir.Value) -> ir.Value | None:
+    """The keys visible to each query by position, (L, S); None: all."""
+    left, right = build.int_attribute("left_window_size", -1), build.int_attribute("right_window_size", -1)
+    if build.int_attribute("is_causal", 0):
         right = 0
     if left < 0 and right < 0:
         return None
-    rows = build.op("Unsqueeze", _positions(build, q), build.ints(1))
-    columns = build.op("Unsqueeze", _positions(build, k), build.ints(0))
-    found = []
+    rows = build.add("Unsqueeze", _positions(build, q), build.int_constants(1))
+    columns = build.add("Unsqueeze", _positions(build, k), build.int_constants(0))
+    conditions = []
     if right >= 0:
-        found.append(build.op("LessOrEqual", columns, build.op("Add", rows, build.ints(right))))
+        conditions.append(build.add("LessOrEqual", columns, build.add("Add", rows, build.int_constants(right))))
     if left >= 0:
-        found.append(build.op("GreaterOrEqual", columns, build.op("Sub", rows, build.ints(left))))
-    return found[0] if len(found) == 1 else build.op("And", *found)
+        conditions.append(build.add("GreaterOrEqual", columns, build.add("Sub", rows, build.int_constants(left))))
+    return conditions[0] if len(conditions) == 1 else build.add("And", *conditions)
 
 
-def _positions(build: Before, x: ir.Value) -> ir.Value:
+def _positions(build: NodeBuilder, x: ir.Value) -> ir.Value:
     """0, 1, ... along the third of four axes."""
-    length = build.op("Squeeze", build.op("Shape", x, start=2, end=3))
+    length = build.add("Squeeze", build.add("Shape", x, start=2, end=3))
     zero, one = (build.constant(np.array(number, np.int64)) for number in (0, 1))
-    return build.op("Range", zero, length, one)
+    return build.add("Range", zero, length, one)
 
 
-def _check_length(build: Before, mask: ir.Value) -> None:
-    """A shorter mask is filled up by the definition; that is not done here."""
+def _check_length(build: NodeBuilder, mask: ir.Value) -> None:
+    """Reject a mask shorter than the keys, which the definition would pad."""
     keys = build.extents(1)
     length = None if keys is None else keys[-2]
     last = mask.shape[-1] if mask.shape is not None and len(mask.shape) else None
     if isinstance(last, int) and length is not None and last not in (1, length):
-        raise build.refusal(f"has a mask of {last} keys for {length} keys", _NO_PADDING)
+        raise build.error(f"has a mask of {last} keys, but there are {length} keys", _NO_PADDING)

@@ -1,7 +1,7 @@
-"""AveragePool becomes a depthwise Conv with a constant kernel.
+"""Replace AveragePool by a depthwise Conv with a constant kernel.
 
-Its gradient with a dynamic batch kills the process (SIGFPE) in onnxruntime-training 1.19.2. Where padded
-positions do not count, the Conv sums and a constant map of 1 / count divides.
+In onnxruntime-training 1.19.2, its gradient with a dynamic batch kills the process (SIGFPE). Where padded positions do
+not count, the Conv sums and is multiplied by a constant map of 1 / count.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from .edit import Replacement
+from .replacement import Replacement
 
 
 class AveragePoolToConv(ir.passes.InPlacePass):
     """Rewrite AveragePool (after ExplicitPads).
 
     Args:
-        shapes: static shapes of the values pooled and of the results.
+        shapes: static shapes of the pooled values and of the results.
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -51,21 +51,21 @@ class AveragePoolToConv(ir.passes.InPlacePass):
         pads = list(attributes.get_ints("pads", [0] * 2 * spatial))
         include = bool(attributes.get_int("count_include_pad", 0))
         counts = self._counts(shape[2:], result[2:], kernel, strides, dilations, pads, include)
-        for axis in range(spatial):  # ceil_mode: pad what the last window reaches over the end
+        for axis in range(spatial):  # ceil_mode: pad where the last window extends beyond the end
             start = (result[2 + axis] - 1) * strides[axis] - pads[axis]
             end = start + (kernel[axis] - 1) * dilations[axis] + 1 - shape[2 + axis]
             if start >= shape[2 + axis] or (include and end > pads[spatial + axis]):
                 raise ModelError(
-                    f"node {node.name!r} (AveragePool): with ceil_mode, its last window reaches over the padding, and "
-                    "releases of onnxruntime do not agree on what that gives. Export the model without ceil_mode, or "
-                    "with count_include_pad off."
+                    f"node {node.name!r} (AveragePool): with ceil_mode, its last window extends beyond the padding, "
+                    "and releases of onnxruntime disagree on the result. Export the model without ceil_mode, or with "
+                    "count_include_pad off."
                 )
             pads[spatial + axis] = max(pads[spatial + axis], end)
         channels = shape[1]
         even = bool(np.all(counts == counts.flat[0]))
-        each = 1 / counts.flat[0] if even else 1.0
+        kernel_value = 1 / counts.flat[0] if even else 1.0
         edit = Replacement(graph, node)
-        weight = edit.constant("kernel", np.full([channels, 1, *kernel], each))
+        weight = edit.constant("kernel", np.full([channels, 1, *kernel], kernel_value))
         value = edit.apply(
             "Conv",
             x,
@@ -90,7 +90,7 @@ class AveragePoolToConv(ir.passes.InPlacePass):
         pads: list[int],
         count_include_pad: bool,
     ) -> np.ndarray:
-        """How many positions each window averages over: the kernel's, or those inside where pads do not count."""
+        """The number of positions in each window: all of the kernel's, or those inside if pads do not count."""
         if count_include_pad:
             return np.full(results, math.prod(kernel), np.float64)
         counts = np.zeros(results)

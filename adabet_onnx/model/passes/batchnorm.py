@@ -1,13 +1,13 @@
-"""BatchNormalization by its stored statistics becomes multiplications and additions, or part of the Conv before it.
+"""Replace BatchNormalization with stored statistics by Mul and Add, or fold it into the Conv before it.
 
-onnxruntime-training swaps every BatchNormalization, frozen ones included, for one that normalises by the
-batch's own statistics and updates the stored ones. Decomposed, with inv = 1 / sqrt(var + epsilon):
+onnxruntime-training replaces every BatchNormalization, even frozen ones, by one that normalises with the batch's
+statistics and updates the stored ones. Decomposed, with inv = 1 / sqrt(var + epsilon):
 
     y = ((x * inv) + (-mean * inv)) * scale + bias
 
-inv and -mean * inv are constants; scale and bias keep their names where they are to be trained. Whatever is
-frozen is merged: into one product and one sum, or into the weights of the Conv before it where that is frozen
-too (then a node or two fewer run in every step).
+inv and -mean * inv are constants; scale and bias keep their names if they are trained. Whatever is frozen is merged
+into one product and one sum, or into the weights of the Conv before it if that is frozen too, which saves a node or two
+in every step.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ..layers import source_initializer
 from ..scaled import Scaled
-from .edit import Replacement
+from .replacement import Replacement
 
 
 class DecomposeBatchNormalization(ir.passes.InPlacePass):
     """Rewrite every BatchNormalization in inference mode.
 
     Args:
-        trainable: names of initializers that will be trained (and must stay tensors of their own).
-        shapes: static shapes of values, for the rank of the normalised one.
+        trainable: names of initializers that will be trained (and must stay separate tensors).
+        shapes: static shapes of values, to find the rank of the normalised value.
     """
 
     def __init__(self, trainable: Collection[str], shapes: dict[str, tuple[int, ...]]) -> None:
@@ -60,7 +60,7 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
         rank = len(shape)
         tail = [inv.size, *[1] * (rank - 2)]
         trains_scale, trains_bias = self._trains(scale), self._trains(bias)
-        # Fold from the left as far as nothing is trained: x * factor + offset.
+        # Fold from the left as long as nothing is trained: x * factor + offset.
         factor, offset = inv, shift
         if not trains_scale:
             factor, offset = factor * _array(scale), offset * _array(scale)
@@ -83,7 +83,7 @@ class DecomposeBatchNormalization(ir.passes.InPlacePass):
 
 
 class FoldBatchNormalization(ir.passes.InPlacePass):
-    """Merge every frozen BatchNormalization into the frozen Conv that makes its input for it alone; leave the others.
+    """Merge every frozen BatchNormalization into the frozen Conv before it that has no other reader; leave the others.
 
     Args:
         trainable: names of initializers that will be trained.
@@ -116,8 +116,8 @@ class FoldBatchNormalization(ir.passes.InPlacePass):
 def _check_mode(node: ir.Node) -> None:
     if node.attributes.get_int("training_mode", 0):
         raise ModelError(
-            f"node {node.name!r} (BatchNormalization) is in training mode: it normalises by the batch at hand, not "
-            "by stored statistics. Export the model in evaluation mode (model.eval())."
+            f"node {node.name!r} (BatchNormalization) is in training mode: it normalises with the statistics of the "
+            "batch, not with stored ones. Export the model in evaluation mode (model.eval())."
         )
 
 
@@ -128,7 +128,7 @@ def _epsilon(node: ir.Node) -> float:
 def _fold_into_conv(
     graph: ir.Graph, x: ir.Value, node: ir.Node, factor: np.ndarray, offset: np.ndarray, trainable: Collection[str]
 ) -> bool:
-    """Merge x * factor + offset into the frozen Conv that makes x for this node alone, if there is one."""
+    """Merge x * factor + offset into the frozen Conv that produces x, if there is one and nothing else reads x."""
     conv = x.producer()
     if conv is None or conv.op_type != "Conv" or x.is_graph_output() or len(x.uses()) != 1:
         return False
@@ -151,14 +151,14 @@ def _fold_into_conv(
 
 
 def _reshaped(edit: Replacement, value: ir.Value, suffix: str, shape: list[int]) -> ir.Value:
-    """A per-channel vector made to broadcast over (N, C, ...) by a Reshape, so that its own shape stays."""
+    """A per-channel vector, reshaped by a node to broadcast over (N, C, ...), so that its initializer is unchanged."""
     if len(shape) == 1:
         return value
     return edit.apply("Reshape", value, edit.constant(f"{suffix}_shape", np.array(shape, np.int64)))
 
 
 def _array(value: ir.Value | None) -> np.ndarray:
-    """The constant a value holds, in double precision."""
+    """The constant of a value, in double precision."""
     initializer = source_initializer(value)
     if initializer is None or initializer.const_value is None:
         name = value.name if value is not None else None

@@ -1,7 +1,7 @@
-"""Operators of ai.onnx.ml that compute what standard ones do give way to these.
+"""Replace operators of ai.onnx.ml by equivalent standard ones.
 
 skl2onnx writes scalers as Scaler, linear models as LinearClassifier or LinearRegressor, the look-up of a label as
-ArrayFeatureExtractor. Trees, support vectors and the like have no such form and stay.
+ArrayFeatureExtractor. Trees, support vector machines and the like have no equivalent and stay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from .edit import Replacement
+from .replacement import Replacement
 from .unused import RemoveUnused
 
 DOMAIN = "ai.onnx.ml"
@@ -21,13 +21,13 @@ _NORMS = {"L1": "ReduceL1", "L2": "ReduceL2", "MAX": "ReduceMax"}
 
 
 class ReplaceClassical(ir.passes.InPlacePass):
-    """Put standard operators in the place of those of ai.onnx.ml that have them.
+    """Replace operators of ai.onnx.ml by standard ones where these exist.
 
     Attributes:
-        replaced: name and operator of each node that is gone, with what came in its place.
+        replaced: name and operator of each replaced node, with a description of the replacement.
 
     Raises (on call):
-        ModelError: attributes of a node contradict each other; it is named.
+        ModelError: attributes of a node contradict each other; the message names it.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ReplaceClassical(ir.passes.InPlacePass):
             if rewrite is None or not node.inputs or any(value is None for value in node.inputs):
                 continue
             name, op_type = node.name or "", node.op_type
-            became = rewrite(_Work(model.graph, node, opset))
+            became = rewrite(_ReplacedNode(model.graph, node, opset))
             if became:
                 self.replaced.append((name, op_type, became))
         if self.replaced:
@@ -53,12 +53,12 @@ class ReplaceClassical(ir.passes.InPlacePass):
 
 
 def has_classical(model: ir.Model) -> bool:
-    """Whether a node can be replaced."""
+    """Whether any node can be replaced."""
     return any(node.domain == DOMAIN and node.op_type in _REWRITERS for node in model.graph)
 
 
-class _Work(Replacement):
-    """A node on its way out: its attributes and first input, and new nodes before it."""
+class _ReplacedNode(Replacement):
+    """A node to replace: access to its attributes and first input, and construction of new nodes before it."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node, opset: int) -> None:
         super().__init__(graph, node)
@@ -73,12 +73,12 @@ class _Work(Replacement):
 
     @property
     def floats(self) -> ir.Value:
-        """The first input as floats, which these operators make of any number."""
+        """The first input as floats, to which these operators convert any number."""
         known = self.x.dtype
         return self.x if known == ir.DataType.FLOAT else self.apply("Cast", self.x, to=int(ir.DataType.FLOAT))
 
     def numbers(self, name: str) -> np.ndarray:
-        """An attribute of floats; empty if it is not there."""
+        """An attribute of floats; empty if missing."""
         return np.asarray(self.node.attributes.get_floats(name, ()), np.float32)
 
     def text(self, name: str, default: str) -> str:
@@ -86,7 +86,7 @@ class _Work(Replacement):
         return self.node.attributes.get_string(name, default)
 
     def weight(self, name: str, array: np.ndarray) -> ir.Value:
-        """A parameter, called after the node."""
+        """A parameter, named after the node."""
         value = ir.Value(
             name=f"{self.node.name}.{name}", const_value=ir.tensor(np.ascontiguousarray(array, np.float32))
         )
@@ -106,7 +106,7 @@ class _Work(Replacement):
         )
 
 
-def _scaler(work: _Work) -> str:
+def _scaler(work: _ReplacedNode) -> str:
     value = work.floats
     for operator, name, neutral in (("Sub", "offset", 0), ("Mul", "scale", 1)):
         array = work.numbers(name)
@@ -118,8 +118,8 @@ def _scaler(work: _Work) -> str:
     return "Sub and Mul"
 
 
-def _normalizer(work: _Work) -> str:
-    """x by its norm, by 1 where that is 0; probabilities, which sum to 1, stay."""
+def _normalizer(work: _ReplacedNode) -> str:
+    """Divide by the norm, or by 1 if that is 0; probabilities, which sum to 1, stay."""
     norm = work.text("norm", "MAX")
     before = work.x.producer()
     if norm == "L1" and before is not None and before.op_type == "Softmax":
@@ -136,7 +136,7 @@ def _normalizer(work: _Work) -> str:
     return f"{_NORMS[norm]} and Div"
 
 
-def _binarizer(work: _Work) -> str:
+def _binarizer(work: _ReplacedNode) -> str:
     threshold = work.constant("threshold", np.array(work.node.attributes.get_float("threshold", 0.0)))
     above = work.apply("Greater", work.floats, threshold)
     above.dtype = ir.DataType.BOOL
@@ -144,9 +144,9 @@ def _binarizer(work: _Work) -> str:
     return "Greater and Cast"
 
 
-def _imputer(work: _Work) -> str:
+def _imputer(work: _ReplacedNode) -> str:
     filled, replaced = work.numbers("imputed_value_floats"), work.node.attributes.get_float("replaced_value_float", 0.0)
-    if not filled.size:  # of integers
+    if not filled.size:  # integer imputation
         return ""
     x = work.floats
     if np.isnan(replaced):
@@ -158,24 +158,24 @@ def _imputer(work: _Work) -> str:
     return f"{'IsNaN' if np.isnan(replaced) else 'Equal'} and Where"
 
 
-def _columns(work: _Work) -> str:
-    """Columns by their numbers: of a vector, its elements in a row."""
+def _columns(work: _ReplacedNode) -> str:
+    """Select columns by index; the selected elements of a vector become a row."""
     table, index = work.node.inputs[:2]
     assert table is not None
     assert index is not None
     flat = work.apply("Reshape", index, work.constant("flat", np.array([-1], np.int64)))
     flat.dtype = ir.DataType.INT64
-    taken = work.apply("Gather", table, flat, axis=-1)
-    taken.type = table.type
+    selected = work.apply("Gather", table, flat, axis=-1)
+    selected.type = table.type
     tensor = ir.convenience.get_const_tensor(table)
     if tensor is not None and len(tensor.shape) == 1:
-        taken = work.apply("Reshape", taken, work.constant("row", np.array([1, -1], np.int64)))
-        taken.type = table.type
-    work.finish(taken)
+        selected = work.apply("Reshape", selected, work.constant("row", np.array([1, -1], np.int64)))
+        selected.type = table.type
+    work.finish(selected)
     return "Gather"
 
 
-def _regressor(work: _Work) -> str:
+def _regressor(work: _ReplacedNode) -> str:
     if work.text("post_transform", "NONE") != "NONE":
         return ""
     targets = work.node.attributes.get_int("targets", 1)
@@ -183,23 +183,23 @@ def _regressor(work: _Work) -> str:
     return "Gemm"
 
 
-def _linear(work: _Work, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients, a row for each output, and intercepts."""
+def _linear(work: _ReplacedNode, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients, one row for each output, and intercepts."""
     coefficients, intercepts = work.numbers("coefficients"), work.numbers("intercepts")
     if not coefficients.size or coefficients.size % rows or intercepts.size not in (0, rows):
         raise work.wrong(f"has {coefficients.size} coefficients and {intercepts.size} intercepts for {rows} outputs")
     return coefficients.reshape(rows, -1), intercepts if intercepts.size else np.zeros(rows, np.float32)
 
 
-def _product(work: _Work, rows: int, coefficients: np.ndarray, intercepts: np.ndarray) -> ir.Value:
+def _product(work: _ReplacedNode, rows: int, coefficients: np.ndarray, intercepts: np.ndarray) -> ir.Value:
     weights = work.weight("coefficients", coefficients), work.weight("intercepts", intercepts)
     return work.apply("Gemm", work.floats, *weights, transB=1)
 
 
-def _classifier(work: _Work) -> str:
-    """A Gemm, what makes probabilities of its outputs, and the class of the largest.
+def _classifier(work: _ReplacedNode) -> str:
+    """Write a classifier as a Gemm, a conversion to probabilities, and the class of the largest.
 
-    Of two classes with one number z and its sigmoid p, the columns are 1 - p and p: the Softmax of -z/2 and z/2.
+    For two classes with one number z and its sigmoid p, the columns are 1 - p and p: the Softmax of -z/2 and z/2.
     """
     attributes, transform = work.node.attributes, work.text("post_transform", "NONE")
     labels = list(attributes.get_ints("classlabels_ints", ()) or attributes.get_strings("classlabels_strings", ()))
@@ -215,18 +215,18 @@ def _classifier(work: _Work) -> str:
     if transform == "LOGISTIC" and columns == 2 and mirrored:
         coefficients, intercepts, transform = coefficients / 2, intercepts / 2, "SOFTMAX"
     scores = _product(work, columns, coefficients, intercepts)
-    found = scores
+    result = scores
     if transform != "NONE":
         operator = "Softmax" if transform == "SOFTMAX" else "Sigmoid"
-        found = work.apply(operator, scores, **({"axis": 1} if operator == "Softmax" else {}))
+        result = work.apply(operator, scores, **({"axis": 1} if operator == "Softmax" else {}))
         became += f" and {operator}"
     _label(work, labels, scores)
-    _take_second(work, found)
+    _replace_second_output(work, result)
     return became
 
 
-def _label(work: _Work, labels: list[object], scores: ir.Value) -> None:
-    """The classifier's first output, where it is a number that is read."""
+def _label(work: _ReplacedNode, labels: list[object], scores: ir.Value) -> None:
+    """Write the classifier's first output, if it is a number and is read."""
     output = work.node.outputs[0]
     if not output.name or not (output.uses() or output.is_graph_output()) or not isinstance(labels[0], int):
         return
@@ -237,11 +237,11 @@ def _label(work: _Work, labels: list[object], scores: ir.Value) -> None:
     _take_over(output, label)
 
 
-def _take_second(work: _Work, found: ir.Value) -> None:
-    """Let a value take the place of the classifier's second output; the node goes, if its first is read no more."""
+def _replace_second_output(work: _ReplacedNode, value: ir.Value) -> None:
+    """Replace the classifier's second output by a value; remove the node if its first output is not read any more."""
     if len(work.node.outputs) > 1:
-        _take_over(work.node.outputs[1], found)
-    if not any(value.uses() or value.is_graph_output() for value in work.node.outputs):
+        _take_over(work.node.outputs[1], value)
+    if not any(output.uses() or output.is_graph_output() for output in work.node.outputs):
         work.graph.remove(work.node, safe=True)
 
 
@@ -253,7 +253,7 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
     new.name = name
 
 
-_REWRITERS: dict[str, Callable[[_Work], str]] = {
+_REWRITERS: dict[str, Callable[[_ReplacedNode], str]] = {
     "ArrayFeatureExtractor": _columns,
     "Binarizer": _binarizer,
     "Imputer": _imputer,

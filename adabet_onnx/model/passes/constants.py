@@ -1,7 +1,7 @@
-"""What a graph computes from constants and from the shapes of values, once and for all.
+"""Fold what a graph computes from constants and from the shapes of values.
 
-Exporters write sizes as arithmetic: torch's ``chunk`` slices from ``shape[1] // 2`` on. Gradient rules take starts,
-pads and scales that are constants, and ONNX shape inference gives up at such a Cast or Div.
+Exporters write sizes as arithmetic: torch's ``chunk`` slices from ``shape[1] // 2`` on. Gradient rules require constant
+starts, pads and scales, and ONNX shape inference gives up at such a Cast or Div.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import onnx.reference
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import is_random
+from ..constant_values import is_random
 from ..shapes import infer_shapes, measured_shapes
 from ..uses import subgraphs
 
-_BATCHES = (7, 11)  # two batch sizes: what is equal in both does not depend on it
+_BATCHES = (7, 11)  # two batch sizes: values equal at both do not depend on the batch
 _MOST_ELEMENTS = 1024
-# They take the elements of some inputs as they are, so that of those some may depend on the batch and others not.
+# These copy elements of some inputs unchanged, so some of those elements may depend on the batch and others not.
 _ARRANGING: dict[str, frozenset[int] | None] = {
     "Concat": None,  # of all inputs
     **dict.fromkeys(
@@ -33,33 +33,33 @@ _Arrays = tuple[np.ndarray, ...]  # one for each of _BATCHES
 
 
 def shape_arithmetic(model: ir.Model, trainable: Collection[str] = ()) -> dict[ir.Value, _Arrays]:
-    """Values, at two batch sizes, of what is computed from small constants and from shapes.
+    """Evaluate, at two batch sizes, the values computed from small constants and from shapes.
 
-    Accepted are the results of any operators whose inputs are the same at both sizes, and what is taken as it is from
-    inputs that are not. Rejected is what is computed from a size that differs: `Min` of it and 5 is 5 at both, and
-    another number at a batch of 3.
+    Included are the results of any operators whose inputs are the same at both sizes, and elements copied unchanged
+    from inputs that differ. Excluded is anything else computed from a size that differs: its `Min` with 5 may be 5 at
+    both sizes, but another number at a batch of 3.
 
     Args:
         model: a graph with a symbolic batch.
         trainable: names of initializers that are not constants.
     """
-    found = _Arithmetic(model, trainable)
+    arithmetic = _Arithmetic(model, trainable)
     for node in model.graph:
-        found.look_at(node)
-    return found.known
+        arithmetic.evaluate(node)
+    return arithmetic.known
 
 
 def constants_of_shapes(model: ir.Model, values: Sequence[ir.Value]) -> dict[ir.Value, np.ndarray]:
-    """Those of some values that shapes decide, the same for every batch; see `shape_arithmetic`."""
+    """Those of the given values that shapes determine and that are the same for every batch; see `shape_arithmetic`."""
     try:
         known = shape_arithmetic(model)
-    except ModelError:  # a shape that no run tells
+    except ModelError:  # a shape cannot be determined even by a run
         return {}
     return {value: known[value][0] for value in values if value in known and _equal(known[value])}
 
 
 class FoldShapeArithmetic(ir.passes.InPlacePass):
-    """Small values that depend on constants and on static dimensions alone become initializers, under their names.
+    """Turn small values that depend only on constants and static dimensions into initializers of the same name.
 
     Args:
         trainable: names of initializers that are not constants.
@@ -91,7 +91,7 @@ def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
 
 
 class _Arithmetic:
-    """The walk over a graph of `shape_arithmetic`."""
+    """The graph traversal of `shape_arithmetic`."""
 
     def __init__(self, model: ir.Model, trainable: Collection[str]) -> None:
         self._trainable = frozenset(trainable)
@@ -99,14 +99,14 @@ class _Arithmetic:
         self._dims = _dims(model)
         self.known: dict[ir.Value, _Arrays] = {}
 
-    def look_at(self, node: ir.Node) -> None:
-        """Find the values that a node gives, if they can be known."""
+    def evaluate(self, node: ir.Node) -> None:
+        """Evaluate a node's outputs, if possible."""
         if node.domain not in ("", "ai.onnx") or is_random(node) or any(True for _ in subgraphs(node)):
             return
-        found = self._measured(node) if node.op_type in ("Shape", "Size") else self._computed(node)
+        results_by_batch = self._measured(node) if node.op_type in ("Shape", "Size") else self._computed(node)
         for position, value in enumerate(node.outputs):
-            if found is not None and value.name:
-                self.known[value] = tuple(results[position] for results in found)
+            if results_by_batch is not None and value.name:
+                self.known[value] = tuple(results[position] for results in results_by_batch)
 
     def _measured(self, node: ir.Node) -> list[list[np.ndarray]] | None:
         (measured,) = node.inputs
@@ -120,23 +120,23 @@ class _Arithmetic:
 
     def _computed(self, node: ir.Node) -> list[list[np.ndarray]] | None:
         inputs: dict[str, _Arrays] = {}
-        moved = _ARRANGING.get(node.op_type, frozenset())
+        copied = _ARRANGING.get(node.op_type, frozenset())
         for position, value in enumerate(node.inputs):
             if value is None:
                 continue
             arrays = self._array(value)
-            if arrays is None or not (_equal(arrays) or moved is None or position in moved):
+            if arrays is None or not (_equal(arrays) or copied is None or position in copied):
                 return None
             inputs[value.name or ""] = arrays
         if not inputs:
             return None
         sizes = range(len(_BATCHES))
         if all(_equal(arrays) for arrays in inputs.values()):
-            once = _run(node, {name: arrays[0] for name, arrays in inputs.items()}, self._opset)
-            return None if once is None else [once for _ in sizes]
+            results = _run(node, {name: arrays[0] for name, arrays in inputs.items()}, self._opset)
+            return None if results is None else [results for _ in sizes]
         each = [_run(node, {name: arrays[i] for name, arrays in inputs.items()}, self._opset) for i in sizes]
-        found = [results for results in each if results is not None]
-        return found if len(found) == len(each) else None
+        known = [outputs for outputs in each if outputs is not None]
+        return known if len(known) == len(each) else None
 
     def _array(self, value: ir.Value) -> _Arrays | None:
         if value in self.known:
@@ -156,12 +156,12 @@ def _dims(model: ir.Model) -> dict[str, list[tuple[int, ...]]]:
     ]
     if not names:
         return {}
-    found: list[Mapping[str, tuple[int, ...]]] = []
+    shapes_by_batch: list[Mapping[str, tuple[int, ...]]] = []
     for batch in _BATCHES:
         shapes = infer_shapes(model, batch)
         missing = [name for name in dict.fromkeys(names) if name not in shapes]
-        found.append(shapes | (measured_shapes(model, missing, batch) if missing else {}))
-    return {name: [shapes[name] for shapes in found] for name in names}
+        shapes_by_batch.append(shapes | (measured_shapes(model, missing, batch) if missing else {}))
+    return {name: [shapes[name] for shapes in shapes_by_batch] for name in names}
 
 
 def _equal(arrays: _Arrays) -> bool:
@@ -170,25 +170,25 @@ def _equal(arrays: _Arrays) -> bool:
 
 
 def _run(node: ir.Node, inputs: dict[str, np.ndarray], opset: int) -> list[np.ndarray] | None:
-    """What a node gives; None where it cannot be computed, or is not small."""
+    """The outputs of a node; None if they cannot be computed, or are not small."""
     proto = ir.to_proto(node)
-    made = [onnx.ValueInfoProto(name=name) for name in proto.output]
-    given = [onnx.numpy_helper.from_array(np.array(array, order="C"), name) for name, array in inputs.items()]
-    graph = onnx.helper.make_graph([proto], "node", [], made, given)
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output]
+    initializers = [onnx.numpy_helper.from_array(np.array(array, order="C"), name) for name, array in inputs.items()]
+    graph = onnx.helper.make_graph([proto], "node", [], outputs, initializers)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
         if not _is_small(onnx.shape_inference.infer_shapes(model, data_prop=True)):
             return None
         with np.errstate(all="ignore"):
             results = onnx.reference.ReferenceEvaluator(model).run(None, {})
-    except Exception:  # whatever onnx meets in an operator of a file
+    except Exception:  # onnx may raise anything for operators of a file
         return None
     arrays = [np.asarray(result) for result in results]
     return arrays if all(array.dtype.kind in "biuf" for array in arrays) else None
 
 
 def _is_small(model: onnx.ModelProto) -> bool:
-    """Whether shapes of all results are known, and of few elements: a node of a few bytes may ask for gigabytes."""
+    """Whether all results have known shapes and few elements: a node of a few bytes may request gigabytes."""
     for value in model.graph.output:
         tensor = value.type.tensor_type
         if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):

@@ -1,9 +1,8 @@
-"""Quantised models come back to float32: each quantised value gives way to the real number it stands for.
+"""Convert quantised models back to float32: each quantised value is replaced by the real number it represents.
 
-Weights and biases become float32 initializers. Of activations, QuantizeLinear and DequantizeLinear are dropped, and
-what computes with quantised numbers becomes the float operator it stands for. Rounding is lost, and saturation too, but
-for one kind: quantisers drop a Relu where the range of a type begins at zero, so there a Clip to that range takes its
-place.
+Weights and biases become float32 initializers. QuantizeLinear and DequantizeLinear of activations are dropped, and
+quantised operators become their float counterparts. Rounding is lost, and so is saturation, with one exception:
+quantisers drop a Relu if the range of a type begins at zero, so a Clip to that range replaces it.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import onnx_ir as ir
 
 from ..uses import attributes_of, input_of
 from .dynamic import DYNAMIC, WITHOUT_RULE
-from .edit import replace_output
-from .quantised import Grid, cannot, float_name, grid_of
+from .quantised import QuantisationGrid, cannot, float_name, grid_of
+from .replacement import replace_output
 from .signs import MOVING, not_negative
 from .unused import RemoveUnused
 
 OPERATORS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QGemm", *DYNAMIC, *WITHOUT_RULE})
 _PREFIX = "QLinear"
-# Operators with a scale and a zero point per input and for the output: what they are in float, and how many inputs.
+# Operators with a scale and a zero point for every input and the output: float counterpart and number of inputs.
 _PLAIN = {
     "QLinearMatMul": ("MatMul", 2),
     "QLinearAdd": ("Add", 2),
@@ -33,31 +32,36 @@ _PLAIN = {
     "QLinearAveragePool": ("AveragePool", 1),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", 1),
 }
-_NEEDED = {"DynamicQuantizeLSTM": 3, "DynamicQuantizeMatMul": 3, "MatMulIntegerToFloat": 4, "QGemm": 6}  # inputs
+_NEEDED = {
+    "DynamicQuantizeLSTM": 3,
+    "DynamicQuantizeMatMul": 3,
+    "MatMulIntegerToFloat": 4,
+    "QGemm": 6,
+}  # number of required inputs
 
 
 def is_quantised(model: ir.Model) -> bool:
-    """Whether any node computes with, makes or takes quantised numbers."""
+    """Whether any node produces or reads quantised numbers."""
     return any(_is_quantised(node) for node in model.graph.all_nodes())
 
 
 def input_ranges(model: ir.Model) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value that inputs are quantised to, by name."""
-    found = {}
+    """Smallest and largest value that quantised inputs can represent, by name."""
+    ranges = {}
     for node in model.graph:
         value = node.inputs[0] if node.op_type == "QuantizeLinear" else None
         if value is not None and value.is_graph_input() and value.name:
             bounds = grid_of(node, node.inputs[1], input_of(node, 2), ir.DataType.UINT8).bounds
             if bounds is not None:
-                found[value.name] = bounds
-    return found
+                ranges[value.name] = bounds
+    return ranges
 
 
 class Dequantise(ir.passes.InPlacePass):
-    """Bring a quantised graph back to float32.
+    """Convert a quantised graph back to float32.
 
     Raises (on call):
-        ModelError: a node cannot be; it is named.
+        ModelError: a node cannot be converted; the message names it.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -65,15 +69,15 @@ class Dequantise(ir.passes.InPlacePass):
         nodes = [node for node in model.graph if _is_quantised(node)]
         if not nodes and not is_quantised(model):
             return ir.passes.PassResult(model, False)
-        work = _Work(model.graph)
+        dequantiser = _Dequantiser(model.graph)
         for node in nodes:
-            work.check(node)
+            dequantiser.check(node)
         for node in list(model.graph):
-            work.rewrite(node)
+            dequantiser.rewrite(node)
         RemoveUnused()(model)
-        left = next((node for node in model.graph.all_nodes() if _is_quantised(node)), None)
-        if left is not None:
-            raise cannot(left, "it stands inside a subgraph, or nothing takes its result back to float")
+        remaining = next((node for node in model.graph.all_nodes() if _is_quantised(node)), None)
+        if remaining is not None:
+            raise cannot(remaining, "it is in a subgraph, or its result is not converted back to float")
         return ir.passes.PassResult(model, True)
 
 
@@ -82,7 +86,7 @@ def _is_quantised(node: ir.Node) -> bool:
 
 
 def _inputs(node: ir.Node) -> list[tuple[int, int, int]]:
-    """Places of (value, scale, zero point) among the inputs."""
+    """Positions of (value, scale, zero point) among the inputs."""
     if node.op_type == "DequantizeLinear":
         return [(0, 1, 2)]
     if node.op_type == "QLinearConcat":
@@ -94,8 +98,8 @@ def _inputs(node: ir.Node) -> list[tuple[int, int, int]]:
     return []
 
 
-def _output_places(node: ir.Node) -> tuple[int, int] | None:
-    """Places of the output's scale and zero point."""
+def _output_positions(node: ir.Node) -> tuple[int, int] | None:
+    """Positions of the output's scale and zero point."""
     fixed = {"QuantizeLinear": (1, 2), "QLinearConcat": (0, 1), "QLinearConv": (6, 7), "QGemm": (7, 8)}
     if node.op_type in _PLAIN:
         first = 3 * _PLAIN[node.op_type][1]
@@ -103,15 +107,17 @@ def _output_places(node: ir.Node) -> tuple[int, int] | None:
     return fixed.get(node.op_type)
 
 
-class _Work:
-    """One graph being brought back."""
+class _Dequantiser:
+    """The conversion of one graph."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.taken = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
         self.taken |= {value.name or "" for node in graph for value in node.outputs}
         self._made: dict[tuple[object, ...], ir.Value] = {}
-        self._early: dict[ir.Value, tuple[ir.Node, Grid]] = {}  # constants brought back before they are moved about
+        self._early: dict[
+            ir.Value, tuple[ir.Node, QuantisationGrid]
+        ] = {}  # constants converted before operators that move elements
         self._rewriters: dict[str, Callable[[ir.Node], ir.Value]] = {
             "QuantizeLinear": self._quantize,
             "DequantizeLinear": self._dequantize,
@@ -121,14 +127,16 @@ class _Work:
         }
 
     def check(self, node: ir.Node) -> None:
-        """Check, before anything is changed, that a node has its inputs, each with the scale it was made with.
+        """Check, before any change, that a node has all inputs, each with the scale it was quantised with.
 
-        onnx does not check operators of other domains than its own.
+        onnx's checker does not cover operators of other domains.
         """
         needed = _NEEDED.get(node.op_type, 3 * _PLAIN[node.op_type][1] + 1 if node.op_type in _PLAIN else 0)
         if any(input_of(node, position) is None for position in range(needed)):
-            given = sum(value is not None for value in node.inputs[:needed])
-            raise cannot(node, f"it needs its first {needed} inputs and has {given} of them: the file is damaged")
+            present = sum(value is not None for value in node.inputs[:needed])
+            raise cannot(
+                node, f"it needs its first {needed} inputs but has only {present} of them: the file is damaged"
+            )
         for value_at, scale_at, zero_at in _inputs(node):
             value = input_of(node, value_at)
             if value is None or ir.convenience.get_const_tensor(value) is not None:
@@ -146,31 +154,33 @@ class _Work:
                     self._early[source] = node, grid
                     continue
                 raise cannot(node, f"its input {value.name!r} is computed as integers")
-            places = _output_places(producer)
-            if places is None:
+            positions = _output_positions(producer)
+            if positions is None:
                 raise cannot(node, f"its input {value.name!r} is computed as integers by {producer.name!r}")
-            made = grid_of(producer, input_of(producer, places[0]), input_of(producer, places[1]), ir.DataType.UINT8)
-            taken = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
-            if not made.same(taken):
-                raise cannot(node, f"its input {value.name!r} was made with another scale or zero point")
+            produced_grid = grid_of(
+                producer, input_of(producer, positions[0]), input_of(producer, positions[1]), ir.DataType.UINT8
+            )
+            read_grid = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
+            if not produced_grid.same(read_grid):
+                raise cannot(node, f"its input {value.name!r} was quantised with another scale or zero point")
 
     def rewrite(self, node: ir.Node) -> None:
         """Replace one node, where it is a quantised one."""
         if node.op_type in DYNAMIC:
             DYNAMIC[node.op_type](self, node)
         elif node.op_type == "DynamicQuantizeLinear":
-            pass  # its result is only used by products, which take its input instead
+            pass  # only products use its result, and they read its input instead
         elif node.op_type in self._rewriters:
             self._replace(node, self._rewriters[node.op_type](node))
         elif node.op_type in _PLAIN:
             self._replace(node, self._plain(node))
         elif _is_quantised(node):
-            raise cannot(node, "there is no rule for this operator")
+            raise cannot(node, "this operator is not supported")
         else:
             self._move(node)
 
     def _replace(self, node: ir.Node, value: ir.Value) -> None:
-        """Let ``value`` take over from the node's output, which goes; its name stays where it is new or an output."""
+        """Replace the node's output by ``value``, which takes over its name if it is new or for a graph output."""
         output = node.outputs[0]
         new = value.name == _new_name(output)
         if output.is_graph_output() and (value.producer() is None or value.is_graph_output()):
@@ -183,19 +193,19 @@ class _Work:
             self.graph.remove(node, safe=True)
 
     def node_before(self, op_type: str, node: ir.Node, inputs: list[ir.Value | None], **attributes: Any) -> ir.Value:
-        """A float32 node before ``node``, named like it."""
+        """Insert a float32 node before ``node``, with a similar name."""
         name = node.name or op_type
         for mark in ("_quant", "_quantized", "_QuantizeLinear"):
             name = name.removesuffix(mark)
-        made = ir.node(op_type, inputs, attributes or None, name=name)
-        value = made.outputs[0]
+        new_node = ir.node(op_type, inputs, attributes or None, name=name)
+        value = new_node.outputs[0]
         value.name = _new_name(node.outputs[0])
         value.type = ir.TensorType(ir.DataType.FLOAT)
-        self.graph.insert_before(node, made)
+        self.graph.insert_before(node, new_node)
         return value
 
     def initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        """A new initializer; its name is changed where it is taken."""
+        """A new initializer; its name is changed if it is in use."""
         while name in self.taken:
             name += "'"
         self.taken.add(name)
@@ -204,16 +214,16 @@ class _Work:
         return value
 
     def _real(
-        self, node: ir.Node, value: ir.Value | None, grid: Grid, axis: int, block: int = 0, output: str = ""
+        self, node: ir.Node, value: ir.Value | None, grid: QuantisationGrid, axis: int, block: int = 0, output: str = ""
     ) -> ir.Value:
-        """The real numbers a quantised value stands for: a new initializer, or the value, which is real by now."""
+        """The real numbers of a quantised value: a new initializer, or the value itself if already converted."""
         assert value is not None
         tensor = ir.convenience.get_const_tensor(value)
         if tensor is None:
             if value.is_graph_input():
                 value.type = ir.TensorType(ir.DataType.FLOAT)
             return value
-        if tensor.dtype == ir.DataType.FLOAT:  # its QuantizeLinear is gone already
+        if tensor.dtype == ir.DataType.FLOAT:  # its QuantizeLinear is already removed
             return value
         key = (value.name, grid.scale.tobytes(), grid.zero.tobytes(), axis, block)
         if key not in self._made:
@@ -228,7 +238,7 @@ class _Work:
         return self._made[key]
 
     def _initializer_in_place_of(self, name: str, output: str, array: np.ndarray) -> ir.Value:
-        if name == output:  # the value of that name goes in a moment
+        if name == output:  # the value of that name is about to be removed
             for node in self.graph:
                 for value in node.outputs:
                     if value.name == output:
@@ -243,8 +253,8 @@ class _Work:
         grid = grid_of(node, node.inputs[1], input_of(node, 2), ir.DataType(default) if default else ir.DataType.UINT8)
         return self._saturated(node, x, grid)
 
-    def _saturated(self, node: ir.Node, x: ir.Value, grid: Grid) -> ir.Value:
-        """A Clip where the type's range begins at zero and nothing else keeps ``x`` from being negative."""
+    def _saturated(self, node: ir.Node, x: ir.Value, grid: QuantisationGrid) -> ir.Value:
+        """Add a Clip if the type's range begins at zero and ``x`` may be negative."""
         bounds = grid.bounds
         if bounds is None or bounds[0] != 0 or not_negative(x):
             return x
@@ -261,21 +271,21 @@ class _Work:
         axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
         return self._real(node, node.inputs[0], grid, axis, block, node.outputs[0].name or "")
 
-    def _taken_in(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, Grid]:
+    def _real_input(self, node: ir.Node, number: int, axis: int = 1) -> tuple[ir.Value, QuantisationGrid]:
         value_at, scale_at, zero_at = _inputs(node)[number]
         grid = grid_of(node, node.inputs[scale_at], input_of(node, zero_at))
         return self._real(node, node.inputs[value_at], grid, axis), grid
 
-    def _given_out(self, node: ir.Node, value: ir.Value) -> ir.Value:
-        places = _output_places(node)
-        assert places is not None
-        scale, zero = (input_of(node, place) for place in places)
+    def _finish_output(self, node: ir.Node, value: ir.Value) -> ir.Value:
+        positions = _output_positions(node)
+        assert positions is not None
+        scale, zero = (input_of(node, place) for place in positions)
         if scale is None:
             return value
         return self._saturated(node, value, grid_of(node, scale, zero, ir.DataType.UINT8))
 
-    def _bias(self, node: ir.Node, place: int, scale: np.ndarray) -> ir.Value | None:
-        value = input_of(node, place)
+    def _bias(self, node: ir.Node, position: int, scale: np.ndarray) -> ir.Value | None:
+        value = input_of(node, position)
         tensor = ir.convenience.get_const_tensor(value) if value is not None else None
         if value is None:
             return None
@@ -285,37 +295,37 @@ class _Work:
         return self.initializer(float_name(value.name or "", "", self.taken), array)
 
     def _conv(self, node: ir.Node) -> ir.Value:
-        x, given = self._taken_in(node, 0)
-        weight, weights = self._taken_in(node, 1, axis=0)
-        bias = self._bias(node, 8, given.scale * weights.scale)
+        x, input_grid = self._real_input(node, 0)
+        weight, weight_grid = self._real_input(node, 1, axis=0)
+        bias = self._bias(node, 8, input_grid.scale * weight_grid.scale)
         value = self.node_before(
             "Conv", node, [x, weight, *([bias] if bias is not None else [])], **attributes_of(node)
         )
-        return self._given_out(node, value)
+        return self._finish_output(node, value)
 
     def _gemm(self, node: ir.Node) -> ir.Value:
         attributes = attributes_of(node)
-        a, first = self._taken_in(node, 0)
-        b, second = self._taken_in(node, 1, axis=0 if attributes.get("transB") else 1)
+        a, first = self._real_input(node, 0)
+        b, second = self._real_input(node, 1, axis=0 if attributes.get("transB") else 1)
         alpha = float(attributes.get("alpha", 1.0))
         bias = self._bias(node, 6, alpha * first.scale * second.scale)
         value = self.node_before("Gemm", node, [a, b, *([bias] if bias is not None else [])], **attributes)
-        return self._given_out(node, value)
+        return self._finish_output(node, value)
 
     def _concat(self, node: ir.Node) -> ir.Value:
-        values: list[ir.Value | None] = [self._taken_in(node, number)[0] for number in range(len(_inputs(node)))]
-        return self._given_out(node, self.node_before("Concat", node, values, **attributes_of(node)))
+        values: list[ir.Value | None] = [self._real_input(node, number)[0] for number in range(len(_inputs(node)))]
+        return self._finish_output(node, self.node_before("Concat", node, values, **attributes_of(node)))
 
     def _plain(self, node: ir.Node) -> ir.Value:
         attributes = attributes_of(node)
         if attributes.pop("channels_last", 0):
             raise cannot(node, "its channels are the last axis")
         op_type, count = _PLAIN[node.op_type]
-        values: list[ir.Value | None] = [self._taken_in(node, number, axis=-1)[0] for number in range(count)]
-        return self._given_out(node, self.node_before(op_type, node, values, **attributes))
+        values: list[ir.Value | None] = [self._real_input(node, number, axis=-1)[0] for number in range(count)]
+        return self._finish_output(node, self.node_before(op_type, node, values, **attributes))
 
     def _move(self, node: ir.Node) -> None:
-        """An ordinary node: its result is real now where its input was quantised."""
+        """Update an ordinary node: its result becomes real if its input was quantised."""
         first = node.inputs[0] if node.inputs else None
         if first in self._early and node.op_type in MOVING:
             assert first is not None

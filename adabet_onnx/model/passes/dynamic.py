@@ -1,9 +1,8 @@
-"""Products of activations that are quantised on the fly come back to float32.
+"""Convert products of dynamically quantised activations back to float32.
 
-ONNX has MatMulInteger and ConvInteger, whose integers a Cast and a Mul by the scales follow, with or without a
-quantised bias between. Of ONNX Runtime, whose quantiser writes some of them, are DynamicQuantizeLSTM,
-DynamicQuantizeMatMul and MatMulIntegerToFloat. What was quantised on the fly is taken as it was before; weights become
-what they stand for.
+ONNX has MatMulInteger and ConvInteger, followed by a Cast and a Mul by the scales, with or without a quantised bias in
+between. ONNX Runtime adds DynamicQuantizeLSTM, DynamicQuantizeMatMul and MatMulIntegerToFloat. Dynamically quantised
+activations are replaced by their float values; weights become the real numbers they represent.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..uses import attributes_of, input_of
-from .edit import replace_output
-from .quantised import Grid, cannot, float_name
+from .quantised import QuantisationGrid, cannot, float_name
+from .replacement import replace_output
 
-# Quantised operators of ONNX Runtime for which nothing is written here.
+# Quantised operators of ONNX Runtime that are not supported.
 WITHOUT_RULE = frozenset(
     {
         "GatherBlockQuantized",
@@ -34,8 +33,8 @@ _RESHAPING = frozenset({"Reshape", "Unsqueeze", "Identity"})
 _ROUNDING = frozenset({"Floor", "Round", "Ceil"})
 
 
-class Work(Protocol):
-    """What rules here need of the pass: see `dequantise`."""
+class GraphEditor(Protocol):
+    """The interface of the pass in `dequantise` that the rules here use."""
 
     graph: ir.Graph
     taken: set[str]
@@ -47,8 +46,8 @@ class Work(Protocol):
         """A float32 node before ``node``."""
 
 
-def _integer_product(work: Work, node: ir.Node) -> None:
-    """MatMulInteger or ConvInteger with what rescales it: one float product, and its bias."""
+def _integer_product(editor: GraphEditor, node: ir.Node) -> None:
+    """Convert MatMulInteger or ConvInteger, including its rescaling, to one float product and its bias."""
     last, factor, bias = _rescaled(node)
     factors = [np.ones(()), factor]
     inputs: list[ir.Value | None] = []
@@ -60,48 +59,48 @@ def _integer_product(work: Work, node: ir.Node) -> None:
             inputs.append(producer.inputs[0])
             continue
         axis = 0 if node.op_type == "ConvInteger" else -1
-        array = Grid(np.ones(()), _constant(node, zero), None).real(_integers(node, value), axis)
+        array = QuantisationGrid(np.ones(()), _constant(node, zero), None).real(_integers(node, value), axis)
         scale = factors[position]
         factors[position] = np.ones(())
         if node.op_type == "ConvInteger" and scale.size > 1:
             scale = scale.reshape([-1, *[1] * (array.ndim - 1)])
-        inputs.append(work.initializer(_name(work, value), (array * scale).astype(np.float32)))
+        inputs.append(editor.initializer(_name(editor, value), (array * scale).astype(np.float32)))
     if factors[1].size > 1 or factors[1].reshape(-1)[0] != 1:
-        raise cannot(node, "its scale belongs to no constant weight")
+        raise cannot(node, "its scale does not belong to a constant weight")
     if bias is not None and node.op_type == "ConvInteger":
         inputs.append(bias)
-    value = work.node_before(node.op_type.removesuffix("Integer"), node, inputs, **attributes_of(node))
+    value = editor.node_before(node.op_type.removesuffix("Integer"), node, inputs, **attributes_of(node))
     if bias is not None and node.op_type != "ConvInteger":
-        value = _plus(work, node, value, bias)
-    replace_output(work.graph, last, value)
+        value = _plus(editor, node, value, bias)
+    replace_output(editor.graph, last, value)
 
 
 def _rescaled(node: ir.Node) -> tuple[ir.Node, np.ndarray, ir.Value | None]:
-    """The Mul after a product's Cast, the constant part of what it multiplies by, and the bias."""
-    after, made, added = _only_consumer(node.outputs[0]), node.outputs[0], None
+    """The Mul after a product's Cast, the constant part of its other factor, and the bias."""
+    after, product, added = _only_consumer(node.outputs[0]), node.outputs[0], None
     if after is not None and after.op_type == "Add":
-        added = next((value for value in after.inputs if value is not made), None)
-        made = after.outputs[0]
-        after = _only_consumer(made)
+        added = next((value for value in after.inputs if value is not product), None)
+        product = after.outputs[0]
+        after = _only_consumer(product)
     mul = _only_consumer(after.outputs[0]) if after is not None and after.op_type == "Cast" else None
     if after is None or mul is None or mul.op_type != "Mul":
-        raise cannot(node, "no Cast and Mul by the scales follow it")
+        raise cannot(node, "it is not followed by a Cast and a Mul by the scales")
     other = next((value for value in mul.inputs if value is not after.outputs[0]), None)
     factor = _scale(other)
     if factor is None:
-        raise cannot(node, "the scales after it are computed in another way than by quantize_dynamic")
+        raise cannot(node, "the scales after it are not computed the way quantize_dynamic does")
     bias = None
     if added is not None:
         bias = _quantised_bias(added, other)
         if bias is None:
             raise cannot(
-                node, f"{added.name!r}, added to it, is not a constant bias rounded to multiples of its scales"
+                node, f"{added.name!r}, which is added to it, is not a constant bias rounded to multiples of its scales"
             )
     return mul, factor, bias
 
 
 def _quantised_bias(value: ir.Value, scale: ir.Value | None) -> ir.Value | None:
-    """The constant vector that a bias of integers was made from, by division by the product's scale and rounding."""
+    """The constant vector from which an integer bias was quantised, by dividing by the product's scale and rounding."""
     producer = value.producer()
     while producer is not None and producer.op_type in _RESHAPING and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
@@ -116,15 +115,15 @@ def _quantised_bias(value: ir.Value, scale: ir.Value | None) -> ir.Value | None:
 
 
 def _factors(value: ir.Value | None) -> set[ir.Value | None]:
-    """The values that a product of scales is made of."""
+    """The factors of a product of scales."""
     producer = None if value is None else value.producer()
     if producer is None or producer.op_type != "Mul":
         return {value}
     return set().union(*(_factors(operand) for operand in producer.inputs))
 
 
-def _lstm(work: Work, node: ir.Node) -> None:
-    """W and R, stored as (directions, inputs, gates), become the LSTM's (directions, gates, inputs)."""
+def _lstm(editor: GraphEditor, node: ir.Node) -> None:
+    """Convert an LSTM: W and R, stored as (directions, inputs, gates), become (directions, gates, inputs)."""
     inputs = [input_of(node, position) for position in range(8)]
     for position, scale_at in ((1, 8), (2, 10)):
         value = inputs[position]
@@ -135,45 +134,45 @@ def _lstm(work: Work, node: ir.Node) -> None:
         if any(part.size not in (1, directions, directions * gates) for part in parts):
             raise cannot(node, f"scale and zero point do not fit {value.name!r}")
         spread = [part.reshape(directions, 1, -1) if part.size > 1 else part.reshape(()) for part in parts]
-        array = Grid(spread[0], spread[1], None).real(integers, 0).transpose(0, 2, 1)
-        inputs[position] = work.initializer(_name(work, value), np.ascontiguousarray(array))
+        array = QuantisationGrid(spread[0], spread[1], None).real(integers, 0).transpose(0, 2, 1)
+        inputs[position] = editor.initializer(_name(editor, value), np.ascontiguousarray(array))
     while inputs[-1] is None:
         inputs.pop()
     count = len(node.outputs)
     name = (node.name or "LSTM").removesuffix("_quant")
-    made = ir.node("LSTM", inputs, attributes_of(node), num_outputs=count, name=name)
-    work.graph.insert_before(node, made)
-    for old, new in zip(node.outputs, made.outputs, strict=True):
-        called, old.name = old.name, None
+    lstm = ir.node("LSTM", inputs, attributes_of(node), num_outputs=count, name=name)
+    editor.graph.insert_before(node, lstm)
+    for old, new in zip(node.outputs, lstm.outputs, strict=True):
+        output_name, old.name = old.name, None
         new.type, new.shape = ir.TensorType(ir.DataType.FLOAT), old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-        new.name = called
-    work.graph.remove(node, safe=True)
+        new.name = output_name
+    editor.graph.remove(node, safe=True)
 
 
-def _float_product(work: Work, node: ir.Node) -> None:
-    """DynamicQuantizeMatMul takes floats, MatMulIntegerToFloat what was quantised on the fly; both add a bias."""
+def _float_product(editor: GraphEditor, node: ir.Node) -> None:
+    """Convert DynamicQuantizeMatMul, which reads floats, or MatMulIntegerToFloat, which reads quantised activations."""
     if node.op_type == "DynamicQuantizeMatMul":
         a, b_scale, b_zero, bias = node.inputs[0], input_of(node, 2), input_of(node, 3), input_of(node, 4)
     else:
         producer = node.inputs[0].producer() if node.inputs[0] is not None else None
         if producer is None or producer.op_type != "DynamicQuantizeLinear":
-            raise cannot(node, "its first input is not quantised on the fly")
+            raise cannot(node, "its first input is not dynamically quantised")
         a, b_scale, b_zero, bias = producer.inputs[0], input_of(node, 3), input_of(node, 5), input_of(node, 6)
     b = node.inputs[1]
     assert b is not None
-    grid = Grid(_constant(node, b_scale), _constant(node, b_zero), None)
-    weight = work.initializer(_name(work, b), grid.real(_integers(node, b), -1))
-    value = work.node_before("MatMul", node, [a, weight])
+    grid = QuantisationGrid(_constant(node, b_scale), _constant(node, b_zero), None)
+    weight = editor.initializer(_name(editor, b), grid.real(_integers(node, b), -1))
+    value = editor.node_before("MatMul", node, [a, weight])
     if bias is not None:
-        value = _plus(work, node, value, bias)
-    replace_output(work.graph, node, value)
+        value = _plus(editor, node, value, bias)
+    replace_output(editor.graph, node, value)
 
 
-def _plus(work: Work, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Value:
-    """The sum with a bias, by a node of its own."""
+def _plus(editor: GraphEditor, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Value:
+    """Add a bias by a separate node."""
     product.name = f"{product.name}/product"
-    total = work.node_before("Add", node, [product, bias])
+    total = editor.node_before("Add", node, [product, bias])
     adding = total.producer()
     assert adding is not None
     adding.name = f"{adding.name}/bias"
@@ -181,7 +180,7 @@ def _plus(work: Work, node: ir.Node, product: ir.Value, bias: ir.Value) -> ir.Va
 
 
 # Rules by operator.
-DYNAMIC: dict[str, Callable[[Work, ir.Node], None]] = {
+DYNAMIC: dict[str, Callable[[GraphEditor, ir.Node], None]] = {
     "ConvInteger": _integer_product,
     "DynamicQuantizeLSTM": _lstm,
     "DynamicQuantizeMatMul": _float_product,
@@ -190,8 +189,8 @@ DYNAMIC: dict[str, Callable[[Work, ir.Node], None]] = {
 }
 
 
-def _name(work: Work, value: ir.Value) -> str:
-    return float_name(value.name or "", "", work.taken)
+def _name(editor: GraphEditor, value: ir.Value) -> str:
+    return float_name(value.name or "", "", editor.taken)
 
 
 def _integers(node: ir.Node, value: ir.Value) -> np.ndarray:
@@ -215,7 +214,7 @@ def _only_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def _scale(value: ir.Value | None) -> np.ndarray | None:
-    """A product of scales, in which one that is found on the fly counts as 1; None where it is something else."""
+    """A product of scales, in which dynamic scales count as 1; None if it is anything else."""
     if value is None:
         return None
     tensor = ir.convenience.get_const_tensor(value)

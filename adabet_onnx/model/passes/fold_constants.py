@@ -1,8 +1,8 @@
-"""What is computed from constants alone becomes one initializer, under the name of the value.
+"""Replace values computed from constants alone by initializers of the same name.
 
-Weights are computed where an exporter folded nothing (the gates of an LSTM put in ONNX's order, biases put together),
-and where training computes them (weight norm, spectral norm, weight standardisation, int8 behind a Cast and a Mul). No
-operator counts for that: a value is folded because it is constant (`constant.varying`).
+Weights are computed in the graph if the exporter did not fold constants (the gates of an LSTM reordered for ONNX,
+biases concatenated), or if training computes them (weight norm, spectral norm, weight standardisation, int8 behind a
+Cast and a Mul). The operators do not matter: a value is folded because it is constant (`constant_values.varying`).
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..layers import ELEMENTWISE, PASSED_THROUGH, TRAINABLE, source_initializer
 from ..origins import Origin, add_origins
 from ..shapes import infer_shapes
 from ..uses import ancestors, reads
 from .unused import RemoveUnused
 
-_BYTES = 4  # of an element, about
-_FREE = 1 << 24  # bytes that a value may take whatever it is made from
-_MOST_TIMES = 8  # what it is made from, otherwise: int4 becomes float32
+_BYTES = 4  # of an element, approximately
+_FREE = 1 << 24  # bytes that any folded value may take
+_MOST_TIMES = 8  # otherwise, the size of its inputs times this: int4 becomes float32
 _INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
 class FoldConstants(ir.passes.InPlacePass):
     """Turn every constant value that something else reads into an initializer.
 
-    An initializer that is only moved about, by Transpose, Reshape and the like, stays: it keeps its name, and may be
-    tied; likewise what only moves a folded value about. What is computed twice from the same tensors, and comes out the
-    same, becomes one. A value far larger than what it is made from stays, and what cannot be computed in time.
+    Initializers that are only rearranged by Transpose, Reshape and the like are not folded: they keep their name, and
+    may be tied. The same holds for rearranged folded values. Equal values computed from the same tensors become one
+    initializer. Values far larger than their inputs, and values that cannot be computed in time, are not folded.
 
     Attributes:
-        folded: how many values were.
-        learned: what those of floats, that may be weights, took the place of, by name.
+        folded: number of folded values.
+        learned: origins of folded float values, which may be weights, by name.
     """
 
     def __init__(self) -> None:
@@ -49,31 +49,31 @@ class FoldConstants(ir.passes.InPlacePass):
         """Rewrite in place."""
         graph = model.graph
         self._order = {node: place for place, node in enumerate(graph)}
-        values = self._of_fair_size(model, computed_constants(graph))
-        found = evaluate(model, values)
-        taken = {value.name for value in (*graph.inputs, *graph.initializers.values())}
-        taken |= {value.name for node in graph for value in node.outputs}
-        made = {value: self._origin(value, found[value].size) for value in values if value in found}
-        moved = {value for value in made if _moved_from(value, made)}
+        values = self._of_reasonable_size(model, computed_constants(graph))
+        arrays = evaluate(model, values)
+        names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        names |= {value.name for node in graph for value in node.outputs}
+        origins = {value: self._origin(value, arrays[value].size) for value in values if value in arrays}
+        rearranged = {value for value in origins if _moved_from(value, origins)}
         first: dict[tuple[Origin, tuple[int, ...], bytes], ir.Value] = {}
-        for value, origin in made.items():
-            array = found[value]
+        for value, origin in origins.items():
+            array = arrays[value]
             is_weight = array.dtype == np.float32 and array.size > 1 and origin.learned
-            if is_weight and value in moved:
-                continue  # it stays a Transpose, say, of the weight, and tied to it
+            if is_weight and value in rearranged:
+                continue  # it stays, for example, a Transpose of the weight, and tied to it
             key = (origin, array.shape, hashlib.sha256(array.tobytes()).digest())
-            if is_weight and key in first:  # computed again for another application of the layer
+            if is_weight and key in first:  # computed once more for another application of the layer
                 value.replace_all_uses_with(first[key])
                 continue
-            first[key] = self._fold(graph, value, array, origin, taken)
+            first[key] = self._fold(graph, value, array, origin, names)
         self._order = {}
-        if found:
+        if arrays:
             RemoveUnused()(model)
             add_origins(model, self.learned)
-        return ir.passes.PassResult(model, bool(found))
+        return ir.passes.PassResult(model, bool(arrays))
 
-    def _of_fair_size(self, model: ir.Model, values: Sequence[ir.Value]) -> list[ir.Value]:
-        """Those that would not make a small file a large one."""
+    def _of_reasonable_size(self, model: ir.Model, values: Sequence[ir.Value]) -> list[ir.Value]:
+        """The values whose folding would not turn a small file into a large one."""
         shapes = infer_shapes(model) if values else {}
         return [
             value
@@ -83,7 +83,7 @@ class FoldConstants(ir.passes.InPlacePass):
         ]
 
     def _origin(self, value: ir.Value, size: int) -> Origin:
-        """What a computed value is made from: initializers that may be weights, and the operators, in order."""
+        """The origin of a computed value: initializers that may be weights, and the operators, in order."""
         roots = [(name, tensor) for name, tensor in self._roots(value) if tensor.size > 1]
         weights = [name for name, tensor in roots if tensor.dtype not in _INTEGERS]
         if not weights:  # an int32 bias behind a Cast and a single scale
@@ -100,17 +100,17 @@ class FoldConstants(ir.passes.InPlacePass):
         ]
 
     def _makers(self, value: ir.Value) -> list[ir.Node]:
-        """The nodes that a value is computed by, in order."""
+        """The nodes that contribute to a value, in order."""
         return sorted(ancestors([value]), key=self._order.__getitem__)
 
     def _fold(
-        self, graph: ir.Graph, value: ir.Value, array: np.ndarray, origin: Origin, taken: set[str | None]
+        self, graph: ir.Graph, value: ir.Value, array: np.ndarray, origin: Origin, names: set[str | None]
     ) -> ir.Value:
         name = value.name or ""
         old = f"{name}/computed"
-        while old in taken:
+        while old in names:
             old += "'"
-        taken.add(old)
+        names.add(old)
         value.name = old
         constant = ir.Value(name=name, const_value=ir.tensor(np.array(array, order="C"), name=name))
         graph.register_initializer(constant)
@@ -122,7 +122,7 @@ class FoldConstants(ir.passes.InPlacePass):
 
 
 def _moved_from(value: ir.Value, folded: Collection[ir.Value]) -> bool:
-    """Whether a value is another one that is folded, moved about by Transpose, Reshape and the like."""
+    """Whether a value is a folded one, rearranged by Transpose, Reshape and the like."""
     node = value.producer()
     while node is not None and node.op_type in PASSED_THROUGH - {"Cast"} and node.inputs[0] is not None:
         if node.inputs[0] in folded:
@@ -132,20 +132,20 @@ def _moved_from(value: ir.Value, folded: Collection[ir.Value]) -> bool:
 
 
 def _is_range(array: np.ndarray) -> bool:
-    """Whether integers count on in even steps, as positions do."""
+    """Whether integers are evenly spaced, like positions."""
     return array.dtype == bool or len(np.unique(np.diff(array.reshape(-1)))) <= 1
 
 
 def computed_constants(graph: ir.Graph) -> list[ir.Value]:
-    """The values that take part in a computation as constants though the graph computes them.
+    """The values that are used as constants although the graph computes them.
 
-    Accepted is every value that is not `constant.varying` and is read by a node whose result is, or by one that stays.
-    Rejected are initializers, also when `is_moved_about`, what only other constants read, outputs of the graph, and
-    what comes from a table by constant indices (see `_looked_up`).
+    Included is every value that is not `constant_values.varying` and that is read by a varying node, or by one that
+    stays. Excluded are initializers, even rearranged (`is_moved_about`), values that only other constants read, graph
+    outputs, and values looked up in a table by constant indices (see `_looked_up`).
     """
     changing = varying(graph)
     changing |= _looked_up(graph, changing)
-    found: dict[ir.Value, None] = {}
+    constants: dict[ir.Value, None] = {}
     for node in graph:
         if not any(value in changing or is_moved_about(value) for value in node.outputs):
             continue
@@ -153,24 +153,26 @@ def computed_constants(graph: ir.Graph) -> list[ir.Value]:
             if value is None or value in changing or value.producer() is None or value.is_graph_output():
                 continue
             if value.name and not is_moved_about(value):
-                found[value] = None
-    return list(found)
+                constants[value] = None
+    return list(constants)
 
 
 def _looked_up(graph: ir.Graph, changing: Collection[ir.Value]) -> set[ir.Value]:
-    """Constant values that come from a table of rows by constant indices: an embedding of positions or of kinds.
+    """Constant values looked up in a table by constant indices: an embedding of positions or of token types.
 
-    The table is a layer, and one row may stand in many places; as a weight of their own these would be trained apart.
-    A Gather that puts the rows of a weight in another order is no such table: nothing but a product or the like reads
-    what it gives, as its weight.
+    The table is a layer, and one row may occur many times; folded into a new weight, the copies would be trained
+    separately. A Gather that reorders the rows of a weight is not such a look-up: its result is read only as the weight
+    of a product or the like.
     """
-    found: set[ir.Value] = set()
+    from_table: set[ir.Value] = set()
     for node in graph:
         if node.outputs and node.outputs[0] in changing:
             continue
-        if (_is_table(node) and not _is_reordering(node, changing)) or any(value in found for value in reads(node)):
-            found.update(node.outputs)
-    return found
+        if (_is_table(node) and not _is_reordering(node, changing)) or any(
+            value in from_table for value in reads(node)
+        ):
+            from_table.update(node.outputs)
+    return from_table
 
 
 def _is_table(node: ir.Node) -> bool:
@@ -198,9 +200,9 @@ def _is_reordering(node: ir.Node, changing: Collection[ir.Value]) -> bool:
 
 
 def is_moved_about(value: ir.Value) -> bool:
-    """Whether a value is a float32 initializer, or one that Transpose, Reshape and the like have moved about.
+    """Whether a value is a float32 initializer, possibly rearranged by Transpose, Reshape and the like.
 
-    Rejected: a value computed from several tensors or by arithmetic, and one that was an integer on the way.
+    False for a value computed from several tensors or by arithmetic, and for one cast from integers.
     """
     source = source_initializer(value)
     if source is None or source.const_value is None or source.const_value.dtype != ir.DataType.FLOAT:

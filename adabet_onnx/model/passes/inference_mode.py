@@ -1,6 +1,6 @@
-"""Nodes in training mode are set to inference: Dropout drops nothing, BatchNormalization uses its stored statistics.
+"""Switch nodes in training mode to inference: Dropout drops nothing, BatchNormalization uses its stored statistics.
 
-As they are, a model's outputs would be random, or depend on what else is in the batch, in evaluation too.
+Otherwise a model's outputs would be random, or depend on the other samples of the batch, even in evaluation.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import onnx_ir as ir
 
 from ..uses import input_of
 
-_STATED = 14  # from this opset on, an attribute says whether a BatchNormalization is in training mode
+_STATED = 14  # from this opset on, an attribute states whether a BatchNormalization is in training mode
 
 
 class InferenceMode(ir.passes.InPlacePass):
-    """Set Dropout and BatchNormalization to inference, wherever they stand.
+    """Set Dropout and BatchNormalization to inference, including those in subgraphs.
 
-    A training mode that is an input of the graph, or computed from one, is taken as off, and a ratio that is does not
-    matter then; an input that nothing else reads goes.
+    A training mode that is a graph input, or computed from one, is assumed to be off, and a ratio given that way is
+    then irrelevant; inputs that nothing else reads are removed.
 
     Attributes:
         dropouts, normalisations: names of the nodes that were in training mode, or could have been.
-        dropped: names of inputs that are gone.
+        dropped: names of the removed inputs.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class InferenceMode(ir.passes.InPlacePass):
 
 
 def _no_longer_read(values: Sequence[ir.Value]) -> Iterator[ir.Value]:
-    """Those of the values, and of what they are computed from, that nothing reads; nodes that made them go."""
+    """The given values, and those they are computed from, that nothing reads; removes the nodes that computed them."""
     stack = list(dict.fromkeys(values))
     while stack:
         value = stack.pop()
@@ -73,7 +73,7 @@ def _no_longer_read(values: Sequence[ir.Value]) -> Iterator[ir.Value]:
 
 
 def _training_mode(node: ir.Node) -> ir.Value | None:
-    """The input that says a Dropout is, or may be, in training mode, which it then no longer has; else None."""
+    """Remove and return the input by which a Dropout is, or may be, in training mode; None if it has none."""
     mode = input_of(node, 2)
     if mode is None:
         return None
@@ -85,14 +85,14 @@ def _training_mode(node: ir.Node) -> ir.Value | None:
 
 
 def _by_batch(node: ir.Node, opset: int) -> bool:
-    """Whether a BatchNormalization normalises by the batch: before opset 14, where it has more than one output."""
+    """Whether a BatchNormalization uses batch statistics; before opset 14, this means more than one output."""
     if opset >= _STATED:
         return bool(node.attributes.get_int("training_mode", 0))
     return len(node.outputs) > 1
 
 
 def _use_stored(node: ir.Node) -> None:
-    """Switch a BatchNormalization; the statistics it would give out are the stored ones then."""
+    """Switch a BatchNormalization to stored statistics, which also replace its statistics outputs."""
     node.attributes.pop("training_mode", None)
     graph = node.graph
     for value, stored in zip(node.outputs[1:], (*node.inputs[3:5], None, None), strict=False):

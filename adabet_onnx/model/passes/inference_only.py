@@ -1,10 +1,10 @@
-"""Nodes that do nothing at inference go: Dropout would drop in a training graph, Identity hides parameters."""
+"""Remove nodes that do nothing at inference: Dropout would be active in a training graph, Identity hides parameters."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from .edit import replace_output
+from .replacement import replace_output
 
 
 class RemoveInferenceNoOps(ir.passes.InPlacePass):

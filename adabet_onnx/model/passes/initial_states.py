@@ -1,7 +1,7 @@
-"""Stored initial states of LSTM, GRU and RNN serve any batch.
+"""Make stored initial states of LSTM, GRU and RNN fit any batch size.
 
-Exporters store them for the batch of the example. Zeros are what a node takes where it is given none, so they go;
-one state for all samples is expanded to the batch at run time.
+Exporters store them for the batch of the example. Zeros are the default of a node, so they are dropped; one state for
+all samples is expanded to the batch at run time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..shapes import BATCH, Shapes, infer_shapes
 
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
@@ -18,20 +18,20 @@ _LENGTHS, _STATES = 4, {5: "initial_h", 6: "initial_c"}  # positions of inputs
 _KEEPING_ZEROS = frozenset(
     {"Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
-_OTHER_BATCH = 7  # of no state that a file stores, where the batch is open
+_OTHER_BATCH = 7  # a batch size that no stored state has
 
 
 class FreeInitialStates(ir.passes.InPlacePass):
     """Drop initial states of zeros, and expand others that are the same for all samples.
 
-    A constant sequence_lens that says what is so without it, all steps for each sample, goes too.
+    A constant sequence_lens with the default value, all steps for each sample, is dropped too.
 
     Raises:
-        ModelError: a stored state differs from sample to sample; the node is named.
+        ModelError: a stored state differs from sample to sample; the message names the node.
 
     Attributes:
         dropped: names of the nodes whose state was zeros.
-        expanded: names of the nodes whose state was made for another batch.
+        expanded: names of the nodes whose state is expanded to the batch.
     """
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class FreeInitialStates(ir.passes.InPlacePass):
             return False
         extents = shapes.get(x.name or "")
         if self._batch_is_open and extents is not None and len(extents) == 3 and extents[axis] == state.shape[axis]:
-            return False  # it fits whatever the batch is
+            return False  # it fits any batch
         first = state.take([0], axis)
         if not np.array_equal(np.broadcast_to(first, state.shape), state):
             raise ModelError(
                 f"node {node.name!r} ({node.op_type}) has a stored {_STATES[position]} of shape {list(state.shape)} "
-                f"that differs between its {state.shape[axis]} samples, so it fits no other batch; expected is one for "
-                "all samples. Make the state an input, or the same for all samples, and export again."
+                f"that differs between its {state.shape[axis]} samples, so it fits no other batch; expected is the "
+                "same state for all samples. Make the state an input, or the same for all samples, and export again."
             )
         node.replace_input_with(position, _expanded(node, position, value, first, axis))
         self.expanded.append(node.name or "")
@@ -87,7 +87,7 @@ class FreeInitialStates(ir.passes.InPlacePass):
 
 
 def _is_zeros(value: ir.Value) -> bool:
-    """Whether a value is zeros of whatever shape: stored ones that are expanded, say."""
+    """Whether a value consists of zeros, for example stored ones that are expanded."""
     node = value.producer()
     while node is not None and node.op_type in _KEEPING_ZEROS and node.domain in ("", "ai.onnx") and node.inputs[0]:
         value = node.inputs[0]
@@ -97,7 +97,7 @@ def _is_zeros(value: ir.Value) -> bool:
 
 
 def _constants(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, np.ndarray]:
-    """The states and lengths that are the same in every run."""
+    """The states and lengths that are constant."""
     values = dict.fromkeys(
         value
         for node in nodes
@@ -108,9 +108,11 @@ def _constants(model: ir.Model, nodes: list[ir.Node]) -> dict[ir.Value, np.ndarr
         return {}
     changing = varying(model.graph)
     fixed = [value for value in values if value not in changing]
-    found = {value: tensor.numpy() for value in fixed if (tensor := ir.convenience.get_const_tensor(value)) is not None}
-    computed = [value for value in fixed if value not in found]
-    return found | (evaluate(model, computed) if computed else {})
+    stored = {
+        value: tensor.numpy() for value in fixed if (tensor := ir.convenience.get_const_tensor(value)) is not None
+    }
+    computed = [value for value in fixed if value not in stored]
+    return stored | (evaluate(model, computed) if computed else {})
 
 
 def _drop_lengths(node: ir.Node, lengths: np.ndarray, shapes: Shapes) -> bool:
@@ -124,14 +126,14 @@ def _drop_lengths(node: ir.Node, lengths: np.ndarray, shapes: Shapes) -> bool:
 
 
 def _expanded(node: ir.Node, position: int, value: ir.Value, first: np.ndarray, axis: int) -> ir.Value:
-    """A state for each sample of the node's first input, as nodes before it."""
+    """Expand a state to the batch of the node's first input, by nodes inserted before it."""
     graph, base = node.graph, f"{node.name}/{_STATES[position]}"
     assert isinstance(graph, ir.Graph)
 
     def constant(suffix: str, array: np.ndarray) -> ir.Value:
-        made = ir.Value(name=f"{base}/{suffix}", const_value=ir.tensor(array, name=f"{base}/{suffix}"))
-        graph.register_initializer(made)
-        return made
+        initializer = ir.Value(name=f"{base}/{suffix}", const_value=ir.tensor(array, name=f"{base}/{suffix}"))
+        graph.register_initializer(initializer)
+        return initializer
 
     def apply(op_type: str, *inputs: ir.Value | None, **attributes: int) -> ir.Value:
         new = ir.node(op_type, list(inputs), attributes, name=f"{base}/{op_type.lower()}")

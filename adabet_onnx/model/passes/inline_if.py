@@ -1,4 +1,4 @@
-"""An If whose condition is constant gives way to the branch that it takes, wherever that can be seen."""
+"""Replace every If with a constant condition by the branch that it takes."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..uses import detach
 from .unused import RemoveUnused
 
-# The values of conditions, as far as they are known; given the conditions that are computed.
+# Given computed conditions, returns the values of those that are known.
 Known = Callable[[ir.Model, Sequence[ir.Value]], Mapping[ir.Value, np.ndarray]]
 
 
 def constants(model: ir.Model, conditions: Sequence[ir.Value]) -> dict[ir.Value, np.ndarray]:
-    """The values of those conditions that depend on no input, by whatever operators they are computed."""
+    """The values of the conditions that depend on no input, whatever operators compute them."""
     changing = varying(model.graph)
     return evaluate(model, [value for value in conditions if value not in changing])
 
 
 class InlineConstantIfs(ir.passes.InPlacePass):
-    """Replace each If of the graph with a constant condition by the nodes of a branch, again and again.
+    """Replace each If of the graph with a constant condition by the nodes of its branch, until none is left.
 
-    The values that the If gave keep their names; names inside the branch are changed where they are taken.
+    The outputs of the If keep their names; names inside the branch are changed if they are in use.
 
     Args:
-        known: tells the values of conditions that are computed.
+        known: returns the values of computed conditions.
 
     Attributes:
-        inlined: names of the nodes that are gone.
+        inlined: names of the replaced nodes.
     """
 
     def __init__(self, known: Known = constants) -> None:
@@ -43,15 +43,15 @@ class InlineConstantIfs(ir.passes.InPlacePass):
         """Rewrite in place."""
         before = len(self.inlined)
         while True:
-            found = self._decided(model)
-            if not found:
+            decided = self._decided(model)
+            if not decided:
                 break
-            taken = _Names(model)
-            for node, branch in found:
-                _inline(model.graph, node, branch, taken)
+            names = _Names(model)
+            for node, branch in decided:
+                _inline(model.graph, node, branch, names)
                 self.inlined.append(node.name or "")
             RemoveUnused()(model)
-            common.NameFixPass()(model)  # what lay in graphs in graphs may share a name with what is beside it now
+            common.NameFixPass()(model)  # names from nested graphs may now clash
         return ir.passes.PassResult(model, len(self.inlined) > before)
 
     def _decided(self, model: ir.Model) -> list[tuple[ir.Node, ir.Graph]]:
@@ -63,15 +63,17 @@ class InlineConstantIfs(ir.passes.InPlacePass):
             for value in conditions.values()
             if (tensor := ir.convenience.get_const_tensor(value)) is not None and not _is_fed(value)
         }
-        left = list(dict.fromkeys(value for value in conditions.values() if value not in arrays and not _is_fed(value)))
-        if left:
-            arrays |= self._known(model, left)
-        found = []
+        undecided = list(
+            dict.fromkeys(value for value in conditions.values() if value not in arrays and not _is_fed(value))
+        )
+        if undecided:
+            arrays |= self._known(model, undecided)
+        decided = []
         for node, value in conditions.items():
             branch = _branch(node, arrays.get(value))
             if branch is not None:
-                found.append((node, branch))
-        return found
+                decided.append((node, branch))
+        return decided
 
 
 def _is_fed(value: ir.Value) -> bool:
@@ -89,7 +91,7 @@ def _branch(node: ir.Node, condition: np.ndarray | None) -> ir.Graph | None:
 
 
 class _Names:
-    """Names of values and nodes that are taken in the graph."""
+    """Names of values and nodes in use in the graph."""
 
     def __init__(self, model: ir.Model) -> None:
         graph = model.graph
@@ -104,13 +106,13 @@ class _Names:
         return _free(name, inside, self._nodes)
 
 
-def _free(name: str, inside: str, taken: set[str | None]) -> str:
-    """The name itself, or behind that of the node it lay in, where it is taken."""
-    if name in taken:
+def _free(name: str, inside: str, used: set[str | None]) -> str:
+    """The name itself, or prefixed by that of the node that contained it if it is in use."""
+    if name in used:
         name = f"{inside}/{name}"
-    while name in taken:
+    while name in used:
         name += "'"
-    taken.add(name)
+    used.add(name)
     return name
 
 
@@ -124,26 +126,26 @@ def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph, names: _Names) -> 
         graph.register_initializer(value)
     nodes = list(branch)
     branch.remove(nodes)
-    made: set[ir.Value] = set()
+    produced: set[ir.Value] = set()
     for inner in nodes:
         inner.name = names.free_node(inner.name or inner.op_type, inside)
         for value in inner.outputs:
-            made.add(value)
+            produced.add(value)
             value.name = names.free_value(value.name, inside) if value.name else value.name
     graph.insert_before(node, nodes)
     for output, result in zip(node.outputs, results, strict=True):
-        if result not in made:  # from outside, an initializer, or given out twice
+        if result not in produced:  # an outer value, an initializer, or returned twice
             copy = ir.node("Identity", [result], name=names.free_node(f"{inside}/identity", inside))
             graph.insert_before(node, copy)
             result = copy.outputs[0]
-        made.discard(result)
+        produced.discard(result)
         _take_over(output, result)
     detach(node)
     graph.remove(node, safe=True)
 
 
 def _take_over(output: ir.Value, result: ir.Value) -> None:
-    """Let a value take the place and the name of another."""
+    """Replace a value by another, which takes over its name."""
     name = output.name
     output.name = None
     if name:
@@ -152,5 +154,5 @@ def _take_over(output: ir.Value, result: ir.Value) -> None:
     result.type = first.type if first.type is not None else second.type
     result.shape = first.shape if first.shape is not None else second.shape
     if result.type is None:
-        result.shape = None  # a shape alone cannot be written
+        result.shape = None  # a shape without a type cannot be serialised
     output.replace_all_uses_with(result, replace_graph_outputs=True)

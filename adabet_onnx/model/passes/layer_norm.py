@@ -1,6 +1,6 @@
-"""LayerNormalization gets a bias and all three outputs.
+"""Give LayerNormalization a bias and all three outputs.
 
-Without them onnxruntime-training's gradient crashes or is missing; and without a bias, onnxruntime 1.17 kills the
+Without them, onnxruntime-training's gradient crashes or is missing; and without a bias, onnxruntime 1.17 kills the
 process when it loads a graph in which several nodes use the result.
 """
 
@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 
 class CompleteLayerNormalization(ir.passes.InPlacePass):
-    """Give LayerNormalization a zero bias where it has none, and name its optional outputs.
+    """Give LayerNormalization a zero bias if it has none, and name its optional outputs.
 
     Args:
-        outputs: whether to name those too.
+        outputs: whether to name the optional outputs.
     """
 
     def __init__(self, *, outputs: bool = True) -> None:

@@ -1,24 +1,24 @@
-"""The logits become the only output, the batch first: a loss is computed from them, not from probabilities."""
+"""Make the logits the only output, the batch first: a loss is computed from them, not from probabilities."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..logits_axes import Axes, axes_of
+from ..logits_axes import LogitsAxes, axes_of
 
 
 class LogitsOnly(ir.passes.InPlacePass):
     """Make the value named ``logits`` the graph's one output (nodes after it become dead).
 
-    Where the batch is not its first axis, as in time-major logits (T, N, C), the output is its transpose (N, T, C): a
-    loss, and whoever puts batches together, counts samples along the first axis.
+    If the batch is not the first axis, as in time-major logits (T, N, C), the output is the transpose (N, T, C): losses
+    and the concatenation of batches expect samples along the first axis.
 
     Attributes:
-        axes: of the logits before that; known once the pass was run.
+        axes: axes of the logits before the transposition; set when the pass runs.
     """
 
-    axes: Axes
+    axes: LogitsAxes
 
     def __init__(self, logits: str, name: str = "the model") -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class LogitsOnly(ir.passes.InPlacePass):
         """Rewrite in place.
 
         Raises:
-            ModelError: there is no such value, or the batch has no axis of its own in it.
+            ModelError: there is no such value, or none of its axes is the batch alone.
         """
         graph = model.graph
         value = next((value for node in graph for value in node.outputs if value.name == self._logits), None)
@@ -49,13 +49,13 @@ class LogitsOnly(ir.passes.InPlacePass):
 
 
 def _transposed(graph: ir.Graph, value: ir.Value, order: list[int]) -> ir.Value:
-    taken = {name for node in graph for name in (node.name, *(output.name for output in node.outputs))}
-    taken |= {*graph.initializers, *(given.name for given in graph.inputs)}
+    names = {name for node in graph for name in (node.name, *(output.name for output in node.outputs))}
+    names |= {*graph.initializers, *(graph_input.name for graph_input in graph.inputs)}
     name = f"{value.name}_batch_first"
-    while name in taken:
+    while name in names:
         name += "_"
     node = ir.node("Transpose", [value], {"perm": order}, name=name)
-    made = node.outputs[0]
-    made.name, made.dtype = name, ir.DataType.FLOAT
+    transposed = node.outputs[0]
+    transposed.name, transposed.dtype = name, ir.DataType.FLOAT
     graph.append(node)
-    return made
+    return transposed

@@ -1,4 +1,4 @@
-"""Nodes get names by which layers, selections and messages can refer to them."""
+"""Give nodes unique names by which layers, selections and messages can refer to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 class NameNodes(ir.passes.InPlacePass):
-    """Give nodes without a name one made of operator and position; make doubled names unique."""
+    """Name unnamed nodes after their operator and position; make duplicate names unique."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""

@@ -1,7 +1,7 @@
-"""auto_pad becomes explicit pads: onnxruntime-training's gradient of Conv ignores auto_pad and is wrong.
+"""Replace auto_pad by explicit pads: onnxruntime-training's gradient of Conv ignores auto_pad and is wrong.
 
-And a Pad with zeros becomes part of the Conv after it. ONNX Runtime does that itself in a forward pass, but not where
-the backward pass reads the padded image too.
+Also merge a Pad with zeros into the Conv after it. ONNX Runtime does that itself in a forward pass, but not if the
+backward pass reads the padded image too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _OPERATORS = frozenset({"Conv", "MaxPool", "AveragePool"})
 
 
 class ExplicitPads(ir.passes.InPlacePass):
-    """Replace auto_pad of Conv, MaxPool and AveragePool by the pads it stands for.
+    """Replace auto_pad of Conv, MaxPool and AveragePool by the corresponding pads.
 
     Args:
-        shapes: static shapes of values; the spatial ones of an input are needed where auto_pad is SAME_*.
+        shapes: static shapes of values; the spatial extents of an input are needed if auto_pad is SAME_*.
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -50,8 +50,7 @@ class ExplicitPads(ir.passes.InPlacePass):
         if shape is None:
             raise ModelError(
                 f"node {node.name!r} has auto_pad, and the shape of its input {x.name!r} is unknown, so its pads "
-                f"cannot be "
-                "computed. Export the model with explicit pads or with static height and width."
+                "cannot be computed. Export the model with explicit pads or with static height and width."
             )
         extents = shape[2:]
         kernel = node.attributes.get_ints("kernel_shape", []) or self._kernel(node)
@@ -68,8 +67,8 @@ class ExplicitPads(ir.passes.InPlacePass):
             total = (outputs - 1) * stride + (size - 1) * dilation + 1 - extent
             if total < -1:
                 raise ModelError(
-                    f"node {node.name!r} ({node.op_type}) has auto_pad and strides {list(strides)} well above its "
-                    f"kernel {list(kernel)}; where onnxruntime then places the windows is not standard. Export the "
+                    f"node {node.name!r} ({node.op_type}) has auto_pad and strides {list(strides)} much larger than "
+                    f"its kernel {list(kernel)}; onnxruntime then places the windows in a nonstandard way. Export the "
                     "model with explicit pads."
                 )
             total = max(0, total)
@@ -85,10 +84,10 @@ class ExplicitPads(ir.passes.InPlacePass):
 
 
 class MergePads(ir.passes.InPlacePass):
-    """Let every Conv that reads what a Pad gives read what the Pad reads, where the Pad puts zeros around the image."""
+    """Let every Conv after a Pad that puts zeros around the image read the Pad's input, with the pads in the Conv."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in place; a Pad that nothing reads any more stays."""
+        """Rewrite in place; a Pad that nothing reads any more is not removed."""
         modified = False
         for node in model.graph:
             pads = _zeros_around(node) if node.op_type == "Pad" and not node.domain else None
@@ -100,7 +99,7 @@ class MergePads(ir.passes.InPlacePass):
 
 
 def _merge(conv: ir.Node, pad: ir.Node, pads: Sequence[int]) -> bool:
-    """Give a node the pads of what it reads, if it is a Conv with explicit ones."""
+    """Merge the pads of a node's input into it, if it is a Conv with explicit pads."""
     if conv.op_type != "Conv" or conv.domain or conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         return False
     own = conv.attributes.get_ints("pads", [0] * len(pads))
@@ -110,20 +109,20 @@ def _merge(conv: ir.Node, pad: ir.Node, pads: Sequence[int]) -> bool:
 
 
 def _zeros_around(node: ir.Node) -> list[int] | None:
-    """How many zeros a Pad puts before and after each spatial axis; None where it does anything else."""
-    given, value = input_of(node, 1), input_of(node, 2)
+    """The number of zeros a Pad puts before and after each spatial axis; None if it does anything else."""
+    pads_input, value = input_of(node, 1), input_of(node, 2)
     if node.attributes.get_string("mode", "constant") != "constant" or input_of(node, 3) is not None:
         return None
     if value is not None and (value.const_value is None or value.const_value.numpy().any()):
         return None
-    if given is None:  # before opset 11
+    if pads_input is None:  # before opset 11
         pads = list(node.attributes.get_ints("pads", []))
         if node.attributes.get_float("value", 0.0) != 0:
             return None
-    elif given.const_value is None:
+    elif pads_input.const_value is None:
         return None
     else:
-        pads = given.const_value.numpy().reshape(-1).tolist()
+        pads = pads_input.const_value.numpy().reshape(-1).tolist()
     rank = len(pads) // 2
     begins, ends = pads[:rank], pads[rank:]
     if rank < 3 or any((*begins[:2], *ends[:2])) or min(pads) < 0:

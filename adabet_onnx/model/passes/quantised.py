@@ -1,4 +1,4 @@
-"""What a quantised number stands for: scales, zero points, the range of a type, dequantised weights."""
+"""The real numbers that quantised ones represent: scales, zero points, ranges of types, dequantised weights."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _RANGES = {
     ir.DataType.UINT2: (0, 3),
     ir.DataType.INT2: (-2, 1),
 }
-_MARKS = ("_quantized", "_quantised", "_quant", "_q", ".int8", "_int8")  # what quantisers add to names
+_MARKS = ("_quantized", "_quantised", "_quant", "_q", ".int8", "_int8")  # suffixes that quantisers add to names
 _OUTPUT_MARKS = ("_DequantizeLinear_Output", "_DequantizeLinear", "_dequantized", "_dequant")
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Which real numbers quantised ones stand for: (q - zero) * scale.
+class QuantisationGrid:
+    """The mapping from quantised to real numbers: (q - zero) * scale.
 
     Attributes:
         scale: one number, or one per channel or block.
         zero: the zero points, of the same shape or one number.
-        dtype: of the quantised numbers; None if the file does not say.
+        dtype: type of the quantised numbers; None if the file does not state it.
     """
 
     scale: np.ndarray
     zero: np.ndarray
     dtype: ir.DataType | None
 
-    def same(self, other: Grid) -> bool:
-        """Whether the same numbers stand for the same."""
+    def same(self, other: QuantisationGrid) -> bool:
+        """Whether equal quantised numbers represent equal real numbers."""
         return np.allclose(self.scale, other.scale, rtol=1e-5) and np.array_equal(self.zero, other.zero)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The smallest and largest real number; None where channels differ or the type is not one of integers."""
+        """The smallest and largest real number; None if channels differ or the type is not an integer type."""
         low_high = _RANGES.get(self.dtype) if self.dtype is not None else None
         if low_high is None or self.scale.size != 1:
             return None
@@ -51,7 +51,7 @@ class Grid:
         return (low_high[0] - zero) * scale, (low_high[1] - zero) * scale
 
     def real(self, array: np.ndarray, axis: int, block: int = 0) -> np.ndarray:
-        """Dequantise: scales go along ``axis``, each for ``block`` numbers where that is not 0.
+        """Dequantise an array: scales lie along ``axis``, each for ``block`` numbers if that is not 0.
 
         Raises:
             ValueError: shapes do not fit.
@@ -72,32 +72,34 @@ def _spread(part: np.ndarray, array: np.ndarray, axis: int, block: int) -> np.nd
     return part
 
 
-def grid_of(node: ir.Node, scale: ir.Value | None, zero: ir.Value | None, default: ir.DataType | None = None) -> Grid:
-    """The grid that two constant inputs of a node make.
+def grid_of(
+    node: ir.Node, scale: ir.Value | None, zero: ir.Value | None, default: ir.DataType | None = None
+) -> QuantisationGrid:
+    """The grid given by two constant inputs of a node.
 
     Raises:
-        ModelError: they are not constants.
+        ModelError: they are not constant.
     """
     scales = ir.convenience.get_const_tensor(scale) if scale is not None else None
     zeros = ir.convenience.get_const_tensor(zero) if zero is not None else None
     if scales is None or (zeros is None and zero is not None):
         raise cannot(node, "its scale or zero point is computed in the graph")
     if zeros is None:
-        return Grid(scales.numpy().astype(np.float64), np.zeros(()), default)
-    return Grid(scales.numpy().astype(np.float64), zeros.numpy().astype(np.float64), zeros.dtype)
+        return QuantisationGrid(scales.numpy().astype(np.float64), np.zeros(()), default)
+    return QuantisationGrid(scales.numpy().astype(np.float64), zeros.numpy().astype(np.float64), zeros.dtype)
 
 
 def cannot(node: ir.Node, why: str) -> ModelError:
-    """The error for a node that cannot be brought back to float32."""
+    """The error for a node that cannot be converted back to float32."""
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return ModelError(
-        f"the model is quantised, and node {node.name!r} ({kind}) cannot be brought back to float32: {why}. Give the "
-        "float32 model it was made from."
+        f"the model is quantised, and node {node.name!r} ({kind}) cannot be converted back to float32: {why}. Give the "
+        "original float32 model."
     )
 
 
-def float_name(quantised: str, output: str, taken: set[str]) -> str:
-    """What to call a weight that is brought back: its name without what the quantiser added, where that is free."""
+def float_name(quantised: str, output: str, used: set[str]) -> str:
+    """A name for a dequantised weight: its name without the quantiser's suffix, if that is free."""
     names = [quantised[: -len(mark)] for mark in _MARKS if quantised.endswith(mark)]
     names += [output[: -len(mark)] for mark in _OUTPUT_MARKS if output.endswith(mark)]
-    return next((name for name in [*names, output] if name and name not in taken), f"{quantised}/float32")
+    return next((name for name in [*names, output] if name and name not in used), f"{quantised}/float32")

@@ -1,7 +1,7 @@
-"""Sequences of tensors inside the graph, taken apart: Split, Squeeze and Concat in place of them.
+"""Replace sequences of tensors inside the graph by Split, Squeeze and Concat.
 
-torch writes a split or a chunk as SplitToSequence with a SequenceAt for each part. A sequence of which every tensor is
-known needs no node: what takes a tensor out of it takes the tensor.
+torch writes a split or a chunk as SplitToSequence with a SequenceAt for each part. A sequence whose tensors are all
+known needs no node: its readers can use the tensors directly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ..constant import evaluate, varying
+from ..constant_values import evaluate, varying
 from ..shapes import Shapes, infer_shapes, measured_shapes
 from ..uses import input_of, subgraphs
 from .constants import constants_of_shapes
@@ -33,27 +33,27 @@ SEQUENCES = frozenset(
     }
 )
 _BATCHES = (2, 3)
-_AXES_AS_INPUT = 13  # the opset that gave Split, Squeeze and Unsqueeze an input for what was an attribute
+_AXES_AS_INPUT = 13  # the opset in which attributes of Split, Squeeze and Unsqueeze became inputs
 _MOST_PARTS = 4096
-_CONSTANT = "Write it with a constant there in the source (torch: a plain int, or torch.stack and gather)"
+_CONSTANT = "Use a constant there in the source (torch: a plain int, or torch.stack and gather)"
 
 
-class _UnknownError(Exception):
-    """Why a sequence is not known, and what to do."""
+class _UnknownSequenceError(Exception):
+    """The reason why a sequence is unknown, and the remedy."""
 
     def __init__(self, why: str, remedy: str) -> None:
         super().__init__(why)
         self.why, self.remedy = why, remedy
 
 
-class TakeSequencesApart(ir.passes.InPlacePass):
-    """Let whatever is done with sequences be done with their tensors.
+class DecomposeSequences(ir.passes.InPlacePass):
+    """Replace operations on sequences by operations on their tensors.
 
     Raises:
-        ModelError: a sequence, or the place of a tensor in it, is not the same in every run; the node is named.
+        ModelError: a sequence, or a position in it, is not the same in every run; the message names the node.
 
     Attributes:
-        rewritten: names of the nodes that are gone.
+        rewritten: names of the replaced nodes.
     """
 
     def __init__(self) -> None:
@@ -65,44 +65,46 @@ class TakeSequencesApart(ir.passes.InPlacePass):
         nodes = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
         if not nodes:
             return ir.passes.PassResult(model, False)
-        taking = _Taking(model)
-        taking.walk(model.graph)
+        walk = _SequenceWalk(model)
+        walk.walk(model.graph)
         RemoveUnused()(model)
-        left = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
-        for node in sorted(left, key=lambda node: node not in taking.unknown):  # those that say why are the first
-            unknown = taking.unknown.get(node) or _UnknownError("gives a sequence that something else needs", _CONSTANT)
+        remaining = [node for node in model.graph.all_nodes() if is_sequence_node(node)]
+        for node in sorted(remaining, key=lambda node: node not in walk.unknown):  # nodes with a known reason first
+            unknown = walk.unknown.get(node) or _UnknownSequenceError(
+                "produces a sequence that another node needs", _CONSTANT
+            )
             raise ModelError(
-                f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are taken apart where their "
-                f"tensors, and the places in them, are the same in every run. {unknown.remedy} and export again."
+                f"node {node.name!r} ({node.op_type}) {unknown.why}. Sequences are supported if their tensors, and the "
+                f"positions in them, are the same in every run. {unknown.remedy} and export again."
             )
         self.rewritten = [node.name or "" for node in nodes]
         return ir.passes.PassResult(model, True)
 
 
 def is_sequence_node(node: ir.Node) -> bool:
-    """Whether an operator gives or takes a sequence or an optional value."""
+    """Whether an operator produces or reads a sequence or an optional value."""
     return node.op_type in SEQUENCES and node.domain in ("", "ai.onnx")
 
 
-class _Taking:
-    """The walk over a graph.
+class _SequenceWalk:
+    """The traversal of a graph.
 
     Attributes:
-        unknown: nodes whose sequence is not known, with the reason.
+        unknown: nodes whose sequence is unknown, with the reason.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
         self._opset = model.opset_imports.get("") or 0
         self._known: dict[ir.Value, list[ir.Value]] = {}
-        self._unnamed: set[ir.Value] = set()  # parts that may take over the name of what takes them
+        self._unnamed: set[ir.Value] = set()  # parts that may take over the name of the value they replace
         self._shapes: list[Shapes] | None = None
-        self._taken = {value.name for node in model.graph.all_nodes() for value in node.outputs}
-        self._taken |= set(model.graph.initializers)
-        self.unknown: dict[ir.Node, _UnknownError] = {}
+        self._used_names = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+        self._used_names |= set(model.graph.initializers)
+        self.unknown: dict[ir.Node, _UnknownSequenceError] = {}
 
     def walk(self, graph: ir.Graph) -> None:
-        """Rewrite the nodes of a graph and of those inside it, in order."""
+        """Rewrite the nodes of a graph and of its subgraphs, in order."""
         for node in list(graph):
             for inner in subgraphs(node):
                 self.walk(inner)
@@ -113,7 +115,7 @@ class _Taking:
             elif is_sequence_node(node):
                 try:
                     self._rewrite(node, graph)
-                except _UnknownError as unknown:
+                except _UnknownSequenceError as unknown:
                     self.unknown[node] = unknown
 
     def _rewrite(self, node: ir.Node, graph: ir.Graph) -> None:
@@ -126,60 +128,64 @@ class _Taking:
             self._known[result] = self._parts(node, graph)
         elif node.op_type == "SequenceInsert":
             parts = self._sequence(node)
-            place = self._place(node, 2, len(parts), len(parts) + 1)
+            position = self._index(node, 2, len(parts), len(parts) + 1)
             value = node.inputs[1]
             assert value is not None
-            self._known[result] = [*parts[:place], value, *parts[place:]]
+            self._known[result] = [*parts[:position], value, *parts[position:]]
         elif node.op_type == "SequenceErase":
             parts = self._sequence(node)
-            place = self._place(node, 1, len(parts) - 1, len(parts))
-            self._known[result] = [*parts[:place], *parts[place + 1 :]]
+            position = self._index(node, 1, len(parts) - 1, len(parts))
+            self._known[result] = [*parts[:position], *parts[position + 1 :]]
         elif node.op_type == "SequenceAt":
             parts = self._sequence(node)
-            self._become(graph, node, parts[self._place(node, 1, None, len(parts))])
+            self._replace_output(graph, node, parts[self._index(node, 1, None, len(parts))])
         elif node.op_type == "SequenceLength":
             length = np.array(len(self._sequence(node)), np.int64)
-            self._become(graph, node, self._constant(graph, f"{node.name}/length", length))
+            self._replace_output(graph, node, self._constant(graph, f"{node.name}/length", length))
         elif node.op_type == "ConcatFromSequence":
-            self._become(graph, node, self._joined(node, graph))
+            self._replace_output(graph, node, self._joined(node, graph))
         else:
-            raise _UnknownError("works with optional values or maps a sequence", "Write it without them in the source")
+            raise _UnknownSequenceError("uses optional values or maps a sequence", "Avoid them in the source")
 
     def _sequence(self, node: ir.Node) -> list[ir.Value]:
-        """The tensors of the sequence that a node takes."""
+        """The tensors of the sequence that a node reads."""
         value = node.inputs[0]
         if value not in self._known or value is None:
-            made = None if value is None else value.producer()
-            what = "is an input" if made is None else f"comes from node {made.name!r} ({made.op_type})"
-            raise _UnknownError(
-                f"takes a sequence that {what}, so it may differ from run to run",
-                "Write it without a list that is an input or grows in a loop (torch: a tensor made beforehand)",
+            producer = None if value is None else value.producer()
+            origin = "is an input" if producer is None else f"comes from node {producer.name!r} ({producer.op_type})"
+            raise _UnknownSequenceError(
+                f"reads a sequence that {origin}, so it may differ from run to run",
+                "Avoid a list that is an input or grows in a loop (torch: allocate a tensor beforehand)",
             )
         return self._known[value]
 
-    def _place(self, node: ir.Node, position: int, default: int | None, count: int) -> int:
-        """A place of ``count``, counted from the start."""
-        given = input_of(node, position)
-        if given is None and default is not None:
-            place = default
+    def _index(self, node: ir.Node, position: int, default: int | None, count: int) -> int:
+        """A position in a sequence of length ``count``, counted from the start."""
+        position_input = input_of(node, position)
+        if position_input is None and default is not None:
+            index = default
         else:
-            array = None if given is None else self._array(given)
+            array = None if position_input is None else self._array(position_input)
             if array is None or array.size != 1:
-                raise _UnknownError("takes the place in a sequence from a value that runs decide", _CONSTANT)
-            place = int(array.reshape(-1)[0])
-        if not -count <= place < count:
-            raise _UnknownError(f"takes place {place} of a sequence, which has {count}", "Mend it in the source")
-        return place % count
+                raise _UnknownSequenceError(
+                    "takes a position in a sequence from a value that varies between runs", _CONSTANT
+                )
+            index = int(array.reshape(-1)[0])
+        if not -count <= index < count:
+            raise _UnknownSequenceError(
+                f"takes position {index} of a sequence of length {count}", "Correct it in the source"
+            )
+        return index % count
 
     def _parts(self, node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
         x = node.inputs[0]
         assert x is not None
         axis = node.attributes.get_int("axis", 0)
-        given = input_of(node, 1)
-        sizes = self._sizes(x, axis, given)
+        sizes_input = input_of(node, 1)
+        sizes = self._sizes(x, axis, sizes_input)
         if not 0 < len(sizes) <= _MOST_PARTS:
-            raise _UnknownError(
-                f"makes {len(sizes)} tensors; 1 to {_MOST_PARTS} are supported", "Split into larger parts"
+            raise _UnknownSequenceError(
+                f"produces {len(sizes)} tensors; 1 to {_MOST_PARTS} are supported", "Split into larger parts"
             )
         base = self._free(node.name or node.op_type)
         split = ir.node("Split", [x], {"axis": axis}, name=base, num_outputs=len(sizes))
@@ -192,35 +198,35 @@ class _Taking:
             value.name, value.type = self._free(f"{base}/part_{index}"), x.type
         graph.insert_before(node, split)
         parts = list(split.outputs)
-        if given is None and not node.attributes.get_int("keepdims", 1):
+        if sizes_input is None and not node.attributes.get_int("keepdims", 1):
             parts = [self._moved(graph, node, "Squeeze", value, axis) for value in parts]
         self._unnamed.update(parts)
         return parts
 
-    def _sizes(self, x: ir.Value, axis: int, given: ir.Value | None) -> list[int]:
-        array = np.array(1) if given is None else self._array(given)
+    def _sizes(self, x: ir.Value, axis: int, sizes_input: ir.Value | None) -> list[int]:
+        array = np.array(1) if sizes_input is None else self._array(sizes_input)
         if array is None:
-            raise _UnknownError("splits a value into sizes that runs decide", _CONSTANT)
+            raise _UnknownSequenceError("splits a value into sizes that vary between runs", _CONSTANT)
         if array.ndim == 1:
             return [int(size) for size in array]
         size, total = int(array.reshape(-1)[0]), self._extent(x, axis)
         if size <= 0:
-            raise _UnknownError(f"splits a value into tensors of size {size}", "Mend it in the source")
+            raise _UnknownSequenceError(f"splits a value into tensors of size {size}", "Correct it in the source")
         return [min(size, total - start) for start in range(0, total, size)]
 
     def _extent(self, x: ir.Value, axis: int) -> int:
-        """How long a value is along an axis, whatever the batch."""
+        """The extent of a value along an axis, which must not depend on the batch."""
         name = x.name or ""
         for shapes in (self._shapes or self._infer(), self._infer(), None):
             if shapes is None:
                 shapes = self._measure(x)
-            if all(name in found for found in shapes):
-                first, second = (found[name] for found in shapes)
+            if all(name in by_name for by_name in shapes):
+                first, second = (by_name[name] for by_name in shapes)
                 if -len(first) <= axis < len(first) and first[axis] == second[axis]:
                     return first[axis]
                 break
-        raise _UnknownError(
-            f"splits {name!r} along axis {axis}, which is the batch or of a length that is not known",
+        raise _UnknownSequenceError(
+            f"splits {name!r} along axis {axis}, which is the batch or has an unknown length",
             "Split along another axis, or into a list of sizes,",
         )
 
@@ -238,20 +244,20 @@ class _Taking:
             return [{}]
 
     def _array(self, value: ir.Value) -> np.ndarray | None:
-        """A value that is the same in every run, else None."""
+        """The array of a value that is the same in every run, else None."""
         tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
         if tensor is not None:
             return tensor.numpy()
         node = value.producer()
         if node is None or node.graph is not self._model.graph:
             return None
-        found = {} if value in varying(self._model.graph) else evaluate(self._model, [value])
-        return (found or constants_of_shapes(self._model, [value])).get(value)
+        evaluated = {} if value in varying(self._model.graph) else evaluate(self._model, [value])
+        return (evaluated or constants_of_shapes(self._model, [value])).get(value)
 
     def _joined(self, node: ir.Node, graph: ir.Graph) -> ir.Value:
         parts = self._sequence(node)
         if not parts:
-            raise _UnknownError("joins a sequence without tensors", "Mend it in the source")
+            raise _UnknownSequenceError("joins a sequence without tensors", "Correct it in the source")
         axis = node.attributes.get_int("axis", 0)
         if node.attributes.get_int("new_axis", 0):
             parts = [self._moved(graph, node, "Unsqueeze", value, axis) for value in parts]
@@ -266,7 +272,7 @@ class _Taking:
         return self._add(graph, node, ir.node(op_type, [value, axes]), value)
 
     def _add(self, graph: ir.Graph, node: ir.Node, new: ir.Node, like: ir.Value) -> ir.Value:
-        """Put a node before another one; its result has the type of a value."""
+        """Insert a node before another one; its result gets the type of ``like``."""
         new.name = self._free(f"{node.name}/{new.op_type.lower()}")
         new.outputs[0].name, new.outputs[0].type = self._free(f"{new.name}:0"), like.type
         graph.insert_before(node, new)
@@ -279,13 +285,13 @@ class _Taking:
         return value
 
     def _free(self, name: str) -> str:
-        while name in self._taken:
+        while name in self._used_names:
             name += "'"
-        self._taken.add(name)
+        self._used_names.add(name)
         return name
 
-    def _become(self, graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-        """Let a value take the place, and the name, of what a node gives."""
+    def _replace_output(self, graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+        """Replace a node's output by a value, which takes over its name."""
         output = node.outputs[0]
         maker = value.producer()
         if value in self._unnamed and maker is not None and maker.graph is graph:
@@ -300,6 +306,6 @@ class _Taking:
             value.type = output.type
         output.name = None
         value.name = name
-        value.shape = shape if value.type is not None else None  # a shape alone cannot be written
+        value.shape = shape if value.type is not None else None  # a shape without a type cannot be serialised
         output.replace_all_uses_with(value, replace_graph_outputs=True)
         graph.remove(node, safe=True)

@@ -1,10 +1,10 @@
-"""Whether a value can be negative, by the operators that make it."""
+"""Determine from operators whether a value can be negative."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-# They move numbers about without looking at them.
+# These move numbers without changing them.
 MOVING = frozenset(
     [
         "DepthToSpace",
@@ -30,7 +30,7 @@ _NOT_NEGATIVE = frozenset({"Relu", "Clip", "Sigmoid", "HardSigmoid", "Softmax", 
 
 
 def not_negative(value: ir.Value) -> bool:
-    """Whether a value cannot be negative by what makes it; an input of the graph is what it is."""
+    """Whether a value cannot be negative according to its operators; graph inputs are not considered negative."""
     stack, seen = [value], set()
     while stack:
         current = stack.pop()

@@ -1,7 +1,7 @@
-"""Half precision and double become float32, the one type that is trained here.
+"""Convert half precision and double to float32, the only type that is trained.
 
-Weights, the values that nodes carry as attributes, conversions to the other types, and inputs and outputs of the graph
-all change together, so nothing is left to convert between: such Cast nodes go.
+Weights, tensor attributes of nodes, casts, and inputs and outputs of the graph all change together, so that casts
+between these types become unnecessary and are removed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from ..shapes import infer_types
-from .edit import replace_output
+from .replacement import replace_output
 
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _OTHERS = HALF | {ir.DataType.DOUBLE}
@@ -20,24 +20,24 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype", "output_dtype", 
 
 
 def other_precision(model: ir.Model) -> list[str]:
-    """The types that call for this pass: half precision anywhere, double in weights, inputs or outputs.
+    """The types that require this pass: half precision anywhere, double in weights, inputs or outputs.
 
-    A double number in a formula of a float32 model does no harm.
+    A double number in a formula of a float32 model is harmless.
     """
-    found: set[ir.DataType] = set()
+    types: set[ir.DataType] = set()
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is not None and (tensor.dtype in HALF or len(tensor.shape) > 0):
-                found.add(tensor.dtype)
+                types.add(tensor.dtype)
     for value in (*model.graph.inputs, *model.graph.outputs):
         if value.dtype is not None:
-            found.add(value.dtype)
+            types.add(value.dtype)
     for node in model.graph.all_nodes():
         to = _named_type(node)
         if to in HALF:
-            found.add(to)
-    return sorted(dtype.name.lower() for dtype in found & _OTHERS)
+            types.add(to)
+    return sorted(dtype.name.lower() for dtype in types & _OTHERS)
 
 
 class SinglePrecision(ir.passes.InPlacePass):
@@ -75,7 +75,7 @@ def _convert_value(value: ir.Value) -> bool:
         value.const_value = _single(value.const_value)
         modified = True
     if isinstance(value.type, ir.TensorType) and value.type.dtype in _OTHERS:
-        value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: clones share theirs
+        value.type = ir.TensorType(ir.DataType.FLOAT)  # a new object: clones share theirs
         modified = True
     return modified
 
@@ -84,7 +84,7 @@ def _single(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     array = tensor.numpy()
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32)
-    beyond = np.isinf(converted) & ~np.isinf(array.astype(np.float64))  # a mask of -1e308, say
+    beyond = np.isinf(converted) & ~np.isinf(array.astype(np.float64))  # for example a mask of -1e308
     if beyond.any():
         converted[beyond] = np.copysign(np.finfo(np.float32).max, converted[beyond])
     return ir.tensor(converted, name=tensor.name)

@@ -1,8 +1,8 @@
-"""Training a part of a tensor: the part becomes an initializer of its own, and the whole is put together from it.
+"""Train a part of a tensor: the part becomes a separate initializer, from which the whole is assembled.
 
     whole = Gather(Concat(part, rest), order)
 
-``part`` keeps the tensor's name; ``rest`` is a constant. The nodes stand before the first that uses the tensor.
+``part`` keeps the tensor's name; ``rest`` is a constant. The nodes are inserted before the first use of the tensor.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class TrainSlices(ir.passes.InPlacePass):
     """Split initializers.
 
     Args:
-        slices: what is trained of each, by name.
+        slices: the trained part of each initializer, by name.
 
     Attributes:
-        wholes: names of the values that took the initializers' places.
+        wholes: names of the values that replace the initializers, by initializer.
     """
 
     def __init__(self, slices: Mapping[str, Slice]) -> None:
@@ -33,7 +33,7 @@ class TrainSlices(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""
         graph = model.graph
-        taken = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
+        names = {value.name for node in graph for value in node.outputs} | set(graph.initializers)
         order = {node: index for index, node in enumerate(graph)}
         for name, part in self._slices.items():
             value = graph.initializers[name]
@@ -42,16 +42,18 @@ class TrainSlices(ir.passes.InPlacePass):
             if not uses:
                 continue
             base = name
-            while any(f"{base}/{suffix}" in taken for suffix in ("rest", "order", "joined", "whole")):
+            while any(f"{base}/{suffix}" in names for suffix in ("rest", "order", "joined", "whole")):
                 base += "'"
             array = tensor.numpy()
-            rest = ir.Value(name=f"{base}/rest", const_value=ir.tensor(part.rest(array)))
-            places = [*part.indices, *sorted(set(range(array.shape[part.axis])) - set(part.indices))]
-            where = ir.Value(name=f"{base}/order", const_value=ir.tensor(np.argsort(places).astype(np.int64)))
-            for made in (rest, where):
-                graph.register_initializer(made)
-            joined = ir.node("Concat", [value, rest], {"axis": part.axis}, name=f"{base}/joined")
-            whole = ir.node("Gather", [joined.outputs[0], where], {"axis": part.axis}, name=f"{base}/whole")
+            remaining = ir.Value(name=f"{base}/rest", const_value=ir.tensor(part.rest(array)))
+            positions = [*part.indices, *sorted(set(range(array.shape[part.axis])) - set(part.indices))]
+            restored_order = ir.Value(
+                name=f"{base}/order", const_value=ir.tensor(np.argsort(positions).astype(np.int64))
+            )
+            for constant in (remaining, restored_order):
+                graph.register_initializer(constant)
+            joined = ir.node("Concat", [value, remaining], {"axis": part.axis}, name=f"{base}/joined")
+            whole = ir.node("Gather", [joined.outputs[0], restored_order], {"axis": part.axis}, name=f"{base}/whole")
             for node in (joined, whole):
                 node.outputs[0].name, node.outputs[0].dtype = node.name, ir.DataType.FLOAT
             for node, position in uses:

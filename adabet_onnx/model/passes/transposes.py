@@ -1,4 +1,4 @@
-"""Transpose states its order: without ``perm``, onnxruntime-training fails with "unordered_map::at"."""
+"""Make the order of Transpose explicit: without ``perm``, onnxruntime-training fails with "unordered_map::at"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 class ExplicitOrders(ir.passes.InPlacePass):
-    """Give every Transpose without ``perm`` the reversed order that it stands for, where the rank is known.
+    """Give every Transpose without ``perm`` the default reversed order, if the rank is known.
 
     Args:
         shapes: static shapes of values.

@@ -1,7 +1,7 @@
-"""Operators that ONNX Runtime's optimiser puts in place of several, taken apart again where that is exact.
+"""Decompose operators fused by ONNX Runtime's optimiser, where that is exact.
 
-What it merged into weights (BatchNormalization into a Conv) stays merged. Blocked layouts (nchwc) and attention are
-not taken apart: see `foreign` for what is said of them.
+Folded weights (a BatchNormalization folded into a Conv) stay folded. Blocked layouts (nchwc) and attention are not
+decomposed; `untrainable_models` has the messages about them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import onnx
 import onnx_ir as ir
 
 from ..shapes import infer_shapes
-from .before import Before
+from .node_builder import NodeBuilder
 
 DOMAIN = "com.microsoft"
-NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")  # without a domain of their own in ONNX Runtime
+NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")  # in the standard domain in files of ONNX Runtime
 _LAYER_NORM, _AXES_AS_INPUT = 17, 18  # opsets
 _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Clip": (),
@@ -28,16 +28,17 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Tanh": (),
 }
 _BATCH = 2
+_UNOPTIMISED = "Give the model from before the optimisation."
 
 
 class Unfuse(ir.passes.InPlacePass):
-    """Write fused operators as those that they stand for.
+    """Replace fused operators by the operators that they combine.
 
     Raises:
-        ModelError: one has an option that is not supported; it is named.
+        ModelError: a node has an unsupported option; the message names it.
 
     Attributes:
-        unfused: the operators that are gone.
+        unfused: the operators that were replaced.
     """
 
     def __init__(self) -> None:
@@ -46,18 +47,18 @@ class Unfuse(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""
-        taken = {value.name for node in model.graph.all_nodes() for value in node.outputs}
-        taken |= set(model.graph.initializers) | {value.name for value in model.graph.inputs}
+        names = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+        names |= set(model.graph.initializers) | {value.name for value in model.graph.inputs}
         opset = model.opset_imports.get("") or 0
         for node in list(model.graph.all_nodes()):
             if not can_unfuse(node):
                 continue
-            build = Before(node, taken)
+            build = NodeBuilder(node, names)
             if node.op_type == "FusedMatMul":
                 _state_ranks(model, node)
-            for value, what in zip(node.outputs[1:], _EXTRA.get(node.op_type, ()), strict=False):
-                if what is None and (value.uses() or value.is_graph_output()):
-                    raise build.refusal("gives out its statistics", "Give the model as it was before optimisation.")
+            for value, extra_output in zip(node.outputs[1:], _EXTRA.get(node.op_type, ()), strict=False):
+                if extra_output is None and (value.uses() or value.is_graph_output()):
+                    raise build.error("outputs its statistics", _UNOPTIMISED)
             self.unfused.append(node.op_type)
             _UNFUSE[node.op_type](build, opset)
         self.unfused = list(dict.fromkeys(self.unfused))
@@ -65,29 +66,29 @@ class Unfuse(ir.passes.InPlacePass):
 
 
 def can_unfuse(node: ir.Node) -> bool:
-    """Whether a node is one that is taken apart here."""
+    """Whether a node can be decomposed."""
     return node.domain == DOMAIN and node.op_type in _UNFUSE
 
 
 def name_norms(proto: onnx.ModelProto, opset: int) -> None:
-    """Give ONNX Runtime's own normalisations its domain, in place.
+    """Move ONNX Runtime's own normalisations to its domain, in place.
 
-    It registers them as operators of ONNX's, where the optimiser leaves them in a file of any opset; ONNX's own
-    LayerNormalization came with opset 17.
+    The runtime registers them in the standard domain, and its optimiser writes them into files of any opset; the
+    standard LayerNormalization exists from opset 17 on.
     """
-    found = [
+    norms = [
         node
         for node in proto.graph.node
         if not node.domain and node.op_type in NORMS and (node.op_type != "LayerNormalization" or opset < _LAYER_NORM)
     ]
-    for node in found:
+    for node in norms:
         node.domain = DOMAIN
-    if found and all(entry.domain != DOMAIN for entry in proto.opset_import):
+    if norms and all(entry.domain != DOMAIN for entry in proto.opset_import):
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
 
 
 def _state_ranks(model: ir.Model, node: ir.Node) -> None:
-    """Let a node's inputs have shapes, as far as they can be inferred."""
+    """Set the ranks of a node's inputs, as far as they can be inferred."""
     if all(value is None or value.shape is not None for value in node.inputs):
         return
     shapes = infer_shapes(model, _BATCH)
@@ -96,131 +97,148 @@ def _state_ranks(model: ir.Model, node: ir.Node) -> None:
             value.shape = ir.Shape([None] * len(shapes[value.name]))  # the batch is open
 
 
-def _activated(build: Before, value: ir.Value, name: str, numbers: Sequence[float]) -> ir.Value:
+def _activated(build: NodeBuilder, value: ir.Value, name: str, numbers: Sequence[float]) -> ir.Value:
     if name not in _ACTIVATIONS:
-        raise build.refusal(f"has the activation {name!r}", "Give the model as it was before optimisation.")
+        raise build.error(f"has the activation {name!r}", _UNOPTIMISED)
     if name == "Clip":
-        low, high = (build.single(number) for number in numbers)
-        return build.op("Clip", value, low, high)
-    return build.op(name, value, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
+        low, high = (build.float_constant(number) for number in numbers)
+        return build.add("Clip", value, low, high)
+    return build.add(name, value, **dict(zip(_ACTIVATIONS[name], numbers, strict=False)))
 
 
-def _conv(build: Before, opset: int) -> None:
-    """The activation of a Conv, to which a tensor may have been added."""
+def _conv(build: NodeBuilder, opset: int) -> None:
+    """A Conv with an activation, and possibly an added tensor."""
     attributes = dict(build.node.attributes.items())
     name, numbers = attributes.pop("activation", None), attributes.pop("activation_params", None)
     inputs = [value for value in build.node.inputs[:3] if value is not None]
-    value = plain = build.op("Conv", *inputs)
-    made = plain.producer()
-    assert made is not None
-    made.attributes.update(attributes)
-    added = build.given(3)
+    value = plain = build.add("Conv", *inputs)
+    producer = plain.producer()
+    assert producer is not None
+    producer.attributes.update(attributes)
+    added = build.optional_input(3)
     if added is not None:
-        value = build.op("Add", value, added)
+        value = build.add("Add", value, added)
     if name is not None:
         value = _activated(build, value, name.as_string(), [] if numbers is None else numbers.as_floats())
-    build.become(value, named=plain)
+    build.replace_output(value, named=plain)
 
 
-def _gemm(build: Before, opset: int) -> None:
+def _gemm(build: NodeBuilder, opset: int) -> None:
     attributes = dict(build.node.attributes.items())
     name = attributes.pop("activation", None)
     numbers = [attributes.pop(f"activation_{key}", None) for key in ("alpha", "beta", "gamma")]
-    value = plain = build.op("Gemm", *build.node.inputs)
-    made = plain.producer()
-    assert made is not None
-    made.attributes.update(attributes)
+    value = plain = build.add("Gemm", *build.node.inputs)
+    producer = plain.producer()
+    assert producer is not None
+    producer.attributes.update(attributes)
     if name is not None:
-        given = [number.as_float() for number in numbers if number is not None]
-        value = _activated(build, value, name.as_string(), given)
-    build.become(value, named=plain)
+        parameters = [number.as_float() for number in numbers if number is not None]
+        value = _activated(build, value, name.as_string(), parameters)
+    build.replace_output(value, named=plain)
 
 
-def _matmul(build: Before, opset: int) -> None:
-    """A number times a product of matrices, some of them transposed."""
-    if build.integer("transBatchA", 0) or build.integer("transBatchB", 0):
-        raise build.refusal("moves the axes of its batch", "Give the model as it was before optimisation.")
+def _matmul(build: NodeBuilder, opset: int) -> None:
+    """A number times a product of matrices, which may be transposed."""
+    if build.int_attribute("transBatchA", 0) or build.int_attribute("transBatchB", 0):
+        raise build.error("moves the axes of its batch", _UNOPTIMISED)
     factors = []
     for position, name in enumerate(("transA", "transB")):
-        value = build.x(position)
-        if build.integer(name, 0):
+        value = build.required_input(position)
+        if build.int_attribute(name, 0):
             rank = build.rank(position)
             if rank is None or rank < 2:
-                raise build.refusal(
-                    "transposes a value of unknown rank", "Give the model as it was before optimisation."
-                )
-            value = build.op("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
+                raise build.error("transposes a value of unknown rank", _UNOPTIMISED)
+            value = build.add("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
         factors.append(value)
-    product, alpha = build.op("MatMul", *factors), build.real("alpha", 1.0)
-    build.become(product if alpha == 1 else build.op("Mul", product, build.single(alpha)), named=product)
+    product, alpha = build.add("MatMul", *factors), build.float_attribute("alpha", 1.0)
+    build.replace_output(
+        product if alpha == 1 else build.add("Mul", product, build.float_constant(alpha)), named=product
+    )
 
 
-def _gelu(build: Before, opset: int) -> None:
-    """X (1 + erf(x / sqrt 2)) / 2, of a sum where there is a bias."""
-    bias = build.given(1)
-    x = build.x(0) if bias is None else build.op("Add", build.x(0), bias)
-    inner = build.op("Erf", build.op("Div", x, build.single(math.sqrt(2))))
-    build.become(build.op("Mul", build.op("Mul", x, build.op("Add", inner, build.single(1))), build.single(0.5)))
+def _gelu(build: NodeBuilder, opset: int) -> None:
+    """X (1 + erf(x / sqrt 2)) / 2, where x includes the bias if there is one."""
+    bias = build.optional_input(1)
+    x = build.required_input(0) if bias is None else build.add("Add", build.required_input(0), bias)
+    inner = build.add("Erf", build.add("Div", x, build.float_constant(math.sqrt(2))))
+    build.replace_output(
+        build.add(
+            "Mul", build.add("Mul", x, build.add("Add", inner, build.float_constant(1))), build.float_constant(0.5)
+        )
+    )
 
 
-def _fast_gelu(build: Before, opset: int) -> None:
+def _fast_gelu(build: NodeBuilder, opset: int) -> None:
     """The form with tanh."""
-    bias = build.given(1)
-    x = build.x(0) if bias is None else build.op("Add", build.x(0), bias)
-    cube = build.op("Mul", build.op("Pow", x, build.single(3)), build.single(0.044715))
-    inner = build.op("Tanh", build.op("Mul", build.op("Add", x, cube), build.single(math.sqrt(2 / math.pi))))
-    build.become(build.op("Mul", build.op("Mul", x, build.op("Add", inner, build.single(1))), build.single(0.5)))
+    bias = build.optional_input(1)
+    x = build.required_input(0) if bias is None else build.add("Add", build.required_input(0), bias)
+    cube = build.add("Mul", build.add("Pow", x, build.float_constant(3)), build.float_constant(0.044715))
+    inner = build.add("Tanh", build.add("Mul", build.add("Add", x, cube), build.float_constant(math.sqrt(2 / math.pi))))
+    build.replace_output(
+        build.add(
+            "Mul", build.add("Mul", x, build.add("Add", inner, build.float_constant(1))), build.float_constant(0.5)
+        )
+    )
 
 
-def _quick_gelu(build: Before, opset: int) -> None:
-    x, alpha = build.x(0), build.real("alpha", 1.702)
-    inner = x if alpha == 1 else build.op("Mul", x, build.single(alpha))
-    build.become(build.op("Mul", x, build.op("Sigmoid", inner)))
+def _quick_gelu(build: NodeBuilder, opset: int) -> None:
+    x, alpha = build.required_input(0), build.float_attribute("alpha", 1.702)
+    inner = x if alpha == 1 else build.add("Mul", x, build.float_constant(alpha))
+    build.replace_output(build.add("Mul", x, build.add("Sigmoid", inner)))
 
 
-def _norm(build: Before, opset: int) -> None:
-    x, scale = build.x(0), build.x(1)
-    build.become(_normalised(build, opset, x, scale, build.given(2), build.real("epsilon", 1e-5)))
+def _norm(build: NodeBuilder, opset: int) -> None:
+    x, scale = build.required_input(0), build.required_input(1)
+    build.replace_output(
+        _normalised(build, opset, x, scale, build.optional_input(2), build.float_attribute("epsilon", 1e-5))
+    )
 
 
-def _skip_norm(build: Before, opset: int) -> None:
-    """A normalisation of a sum, which may be given out too."""
+def _skip_norm(build: NodeBuilder, opset: int) -> None:
+    """A normalisation of a sum, which may be an output too."""
     centred = build.node.op_type == "SkipLayerNormalization"
-    total = build.op("Add", build.x(0), build.x(1))
-    bias = build.given(4 if centred else 3)
+    total = build.add("Add", build.required_input(0), build.required_input(1))
+    bias = build.optional_input(4 if centred else 3)
     if bias is not None:
-        total = build.op("Add", total, bias)
-    y = _normalised(build, opset, total, build.x(2), build.given(3) if centred else None, build.real("epsilon", 1e-12))
+        total = build.add("Add", total, bias)
+    y = _normalised(
+        build,
+        opset,
+        total,
+        build.required_input(2),
+        build.optional_input(3) if centred else None,
+        build.float_attribute("epsilon", 1e-12),
+    )
     if len(build.node.outputs) > 3:
-        build.become(total, 3)
-    build.become(y)
+        build.replace_output(total, 3)
+    build.replace_output(y)
 
 
 def _normalised(
-    build: Before, opset: int, x: ir.Value, scale: ir.Value, bias: ir.Value | None, epsilon: float
+    build: NodeBuilder, opset: int, x: ir.Value, scale: ir.Value, bias: ir.Value | None, epsilon: float
 ) -> ir.Value:
-    axis = build.integer("axis", -1)
+    axis = build.int_attribute("axis", -1)
     if axis >= 0:
-        raise build.refusal("counts its axis from the front", "Give the model as it was before optimisation.")
+        raise build.error("counts its axis from the front", _UNOPTIMISED)
     centred = "Simplified" not in build.node.op_type
     if centred and opset >= _LAYER_NORM:
-        given = [x, scale] if bias is None else [x, scale, bias]
-        return build.op("LayerNormalization", *given, axis=axis, epsilon=epsilon)
+        inputs = [x, scale] if bias is None else [x, scale, bias]
+        return build.add("LayerNormalization", *inputs, axis=axis, epsilon=epsilon)
     axes = list(range(axis, 0))
 
     def mean(value: ir.Value) -> ir.Value:
         if opset < _AXES_AS_INPUT:
-            return build.op("ReduceMean", value, axes=axes, keepdims=1)
-        return build.op("ReduceMean", value, build.ints(*axes), keepdims=1)
+            return build.add("ReduceMean", value, axes=axes, keepdims=1)
+        return build.add("ReduceMean", value, build.int_constants(*axes), keepdims=1)
 
     if centred:
-        x = build.op("Sub", x, mean(x))
-    root = build.op("Sqrt", build.op("Add", mean(build.op("Mul", x, x)), build.single(epsilon)))
-    y = build.op("Mul", build.op("Div", x, root), scale)
-    return y if bias is None else build.op("Add", y, bias)
+        x = build.add("Sub", x, mean(x))
+    root = build.add("Sqrt", build.add("Add", mean(build.add("Mul", x, x)), build.float_constant(epsilon)))
+    y = build.add("Mul", build.add("Div", x, root), scale)
+    return y if bias is None else build.add("Add", y, bias)
 
 
-_UNFUSE: dict[str, Callable[[Before, int], None]] = {
+_UNFUSE: dict[str, Callable[[NodeBuilder, int], None]] = {
     "BiasGelu": _gelu,
     "FastGelu": _fast_gelu,
     "FusedConv": _conv,
@@ -233,7 +251,7 @@ _UNFUSE: dict[str, Callable[[Before, int], None]] = {
     "SkipLayerNormalization": _skip_norm,
     "SkipSimplifiedLayerNormalization": _skip_norm,
 }
-# Outputs behind the first that are not made: None. The sum of a skip is.
+# Outputs after the first: None if unsupported; the sum of a skip connection is supported.
 _EXTRA: dict[str, tuple[str | None, ...]] = {
     **dict.fromkeys(NORMS, (None, None)),
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), (None, None, "sum")),

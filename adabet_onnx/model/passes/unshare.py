@@ -1,7 +1,7 @@
-"""Initializers that an exporter merged because their values were equal become separate again.
+"""Separate initializers that an exporter merged because their values were equal.
 
-Equal zero biases or identical clones stored once tie layers that have nothing to do with each other: training
-one would train the other, and its gradient would be the sum of both.
+Equal zero biases or identical clones that are stored once tie unrelated layers: training one would train the other,
+and the gradient would be the sum of both.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ..layers import PASSED_THROUGH
 
 
 class UnshareVectors(ir.passes.InPlacePass):
-    """Give the layers that use a one-dimensional initializer a copy each.
+    """Give each layer that uses a one-dimensional initializer its own copy.
 
-    The first layer keeps the name; the copy for node ``n`` at input ``i`` is called ``name/n/i``. A consumer behind an
-    Identity, Reshape or the like is one of its own, and gets that node for itself too. Tensors of two or more
-    dimensions are left alone but for those named, since they may be truly tied (an embedding and its head).
+    The first layer keeps the name; the copy for node ``n`` at input ``i`` is named ``name/n/i``. A consumer behind an
+    Identity, Reshape or the like counts as a separate one, and gets its own copy of that node too. Tensors of two or
+    more dimensions are only separated if named, since they may be truly tied (an embedding and its head).
 
     Args:
-        names: initializers to look at; None for all.
-        groups: for nodes that keep an initializer in common at inputs of the same role, a name they have in common
-            (`sharing.groups_of`); other nodes are on their own.
-        but: initializers to leave alone.
+        names: initializers to separate; None for all one-dimensional ones.
+        groups: group names of nodes that keep sharing an initializer at inputs of the same role (`sharing.groups_of`);
+            other nodes form groups of one.
+        but: initializers to leave unchanged.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class UnshareVectors(ir.passes.InPlacePass):
 
 
 def _role(node: ir.Node, position: int) -> str:
-    """What a vector is at an input: the bias of one node may be that of another in a different place."""
+    """The role of a vector at an input: biases of different operators are at different positions."""
     if node.op_type == "Add" or position == 2:
         return "bias"
     return "scale" if node.op_type in ("Mul", "PRelu") else str(position)
 
 
 def consumers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    """The uses (node, input position) of a value, or of what an Identity or Reshape makes of it."""
+    """The uses (node, input position) of a value, looking through Identity, Reshape and the like."""
     for node, position in value.uses():
         output = node.outputs[0]
         if position == 0 and node.op_type in PASSED_THROUGH and output.uses() and not output.is_graph_output():
@@ -85,7 +85,7 @@ def consumers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
 
 
 def feed(node: ir.Node, position: int, old: ir.Value, new: ir.Value) -> None:
-    """Let an input that comes from ``old`` come from ``new``, by the same steps; other consumers keep theirs."""
+    """Redirect an input from ``old`` to ``new``, through the same intermediate nodes; other consumers are unchanged."""
     source = node.inputs[position]
     assert source is not None
     if source is old:
@@ -105,12 +105,12 @@ def feed(node: ir.Node, position: int, old: ir.Value, new: ir.Value) -> None:
 
 
 def tied_tensors(model: ir.Model, names: Collection[str], groups: Mapping[str, str] | None = None) -> list[str]:
-    """Of these initializers, the ones of two or more dimensions that several nodes use.
+    """Those of the given initializers that have two or more dimensions and are used by several nodes.
 
     Args:
         model: the graph.
-        names: of the initializers.
-        groups: for nodes that count as one, a name they have in common.
+        names: names of the initializers.
+        groups: group names of nodes that count as one.
     """
     tied = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Nodes and initializers that the outputs do not depend on go, with what only their subgraphs read."""
+"""Remove nodes and initializers that the outputs do not depend on, including those read only by removed subgraphs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..uses import ancestors, detach, subgraphs
 
 
 class RemoveUnused(ir.passes.InPlacePass):
-    """Remove what no output depends on; onnx_ir's pass alone keeps what an If, Loop or Scan that is gone captured."""
+    """Remove what no output depends on; onnx_ir's pass alone keeps values captured by a removed If, Loop or Scan."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in place."""

@@ -1,4 +1,4 @@
-"""Vector-Jacobian rules by family; importing this package registers all of them."""
+"""Gradient rules by family of operators; importing this package registers all of them."""
 
 from . import (
     activations,
@@ -6,20 +6,22 @@ from . import (
     einsum,
     elementwise,
     functions,
+    gru,
     indexing,
     linear,
     local_normalization,
+    lstm,
     normalization,
     pad,
     pooling,
-    recurrent,
     reductions,
     resize,
+    rnn,
     shaping,
     slicing,
     softmax,
 )
-from .registry import differentiable_operators, find
+from .registry import differentiable_operators, find_rule
 
 __all__ = [
     "activations",
@@ -27,17 +29,19 @@ __all__ = [
     "differentiable_operators",
     "einsum",
     "elementwise",
-    "find",
+    "find_rule",
     "functions",
+    "gru",
     "indexing",
     "linear",
     "local_normalization",
+    "lstm",
     "normalization",
     "pad",
     "pooling",
-    "recurrent",
     "reductions",
     "resize",
+    "rnn",
     "shaping",
     "slicing",
     "softmax",

@@ -1,28 +1,30 @@
-"""The geometry of a convolution: which elements of the image meet which element of the kernel."""
+"""The geometry of a convolution: which element of the image is multiplied by which element of the kernel."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from .registry import Look
+from .registry import NodeView
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A convolution of an image with a kernel; a ConvTranspose is one of its output, whose result is its input.
+    """A convolution of an image with a kernel.
 
-    Output o and kernel element k meet image element ``o * stride + k * dilation - begin``, on every spatial axis.
+    A ConvTranspose is described by the convolution that it transposes: its output is the image, its input the result.
+    Output o and kernel element k correspond to image element ``o * stride + k * dilation - begin``, on each spatial
+    axis.
 
     Attributes:
-        channels: of the image.
+        channels: channels of the image.
         features: channels of the result.
-        groups: of channels.
-        kernel: its size.
-        strides: 1 where the result has one element, for they have no meaning there.
-        dilations: 1 where the kernel has one element.
+        groups: groups of channels.
+        kernel: size of the kernel.
+        strides: strides; 1 on axes where the result has one element, since they have no effect there.
+        dilations: dilations; 1 on axes where the kernel has one element.
         begins: padding before the image.
-        size: of the image.
+        size: size of the image.
         out: size of the result.
     """
 
@@ -73,38 +75,38 @@ class Geometry:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every channel is on its own."""
+        """Whether every group has one channel on both sides."""
         return self.group_channels == self.group_features == 1
 
     @property
     def strided(self) -> bool:
-        """Whether a stride is more than 1."""
+        """Whether any stride is more than 1."""
         return max(self.strides) > 1
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """How many elements of the padded image the windows span."""
+        """Number of elements of the padded image that the windows span."""
         rows = zip(self.out, self.strides, self.kernel, self.dilations, strict=True)
         return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in rows)
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Padding that the windows need after the image; negative where they leave elements of it out."""
+        """Padding that the windows need after the image; negative where they leave its last elements out."""
         return tuple(r - b - n for r, b, n in zip(self.reach, self.begins, self.size, strict=True))
 
 
-def geometry(look: Look) -> Geometry:
-    """The geometry of a Conv or ConvTranspose that `check` has nothing against."""
-    transposed = look.node.op_type == "ConvTranspose"
-    image, result = (look.out_shape(), look.shape(0)) if transposed else (look.shape(0), look.out_shape())
-    kernel = _numbers(look.shape(1)[2:])
+def geometry(view: NodeView) -> Geometry:
+    """The geometry of a Conv or ConvTranspose that `check` accepts."""
+    transposed = view.node.op_type == "ConvTranspose"
+    image, result = (view.out_shape(), view.shape(0)) if transposed else (view.shape(0), view.out_shape())
+    kernel = _numbers(view.shape(1)[2:])
     size, out = _numbers(image[2:]), _numbers(result[2:])
-    strides, dilations = _attributes(look)
-    begins, _ = _pads(look)
+    strides, dilations = _attributes(view)
+    begins, _ = _pads(view)
     return Geometry(
         channels=int(image[1]),
         features=int(result[1]),
-        groups=look.int("group", 1),
+        groups=view.int("group", 1),
         kernel=kernel,
         strides=tuple(1 if o == 1 else s for o, s in zip(out, strides, strict=True)),
         dilations=tuple(1 if k == 1 else d for k, d in zip(kernel, dilations, strict=True)),
@@ -114,34 +116,34 @@ def geometry(look: Look) -> Geometry:
     )
 
 
-def check(look: Look) -> str | None:
+def check(view: NodeView) -> str | None:
     """Why a Conv or ConvTranspose cannot be differentiated, or None."""
-    x, w, y = look.shape(0), look.shape(1), look.out_shape()
+    x, w, y = view.shape(0), view.shape(1), view.out_shape()
     if any(isinstance(d, str) for d in (*x[1:], *y[1:])):
         return f"has dynamic axes besides the batch (input {list(x)}, output {list(y)}), and its gradient needs numbers"
     if any(isinstance(d, str) for d in w):
         return f"has a weight of dynamic shape ({list(w)})"
-    auto = look.string("auto_pad", "NOTSET")
+    auto = view.string("auto_pad", "NOTSET")
     if auto not in ("NOTSET", "VALID"):
-        return f"has auto_pad {auto}, which is to be written as pads"
+        return f"has auto_pad {auto}, which must be written as pads"
     if 0 in (*x, *w, *y):
         return "has a value without elements"
     if len(x) < 3:
         return "has an input without spatial axes"
-    transposed = look.node.op_type == "ConvTranspose"
+    transposed = view.node.op_type == "ConvTranspose"
     size, out = (_numbers(d[2:]) for d in ((y, x) if transposed else (x, y)))
-    strides, dilations = _attributes(look)
-    begins, ends = _pads(look)
+    strides, dilations = _attributes(view)
+    begins, ends = _pads(view)
     if min(*begins, *ends) < 0:
         return "has negative pads"
-    extra = look.ints("output_padding", [0] * len(size)) or []
+    extra = view.ints("output_padding", [0] * len(size)) or []
     for n, o, k, s, d, b, e, more in zip(
         size, out, _numbers(w[2:]), strides, dilations, begins, ends, extra, strict=True
     ):
         span = (k - 1) * d + 1
-        found = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
-        if found != (n if transposed else o):
-            return f"has a shape that its attributes do not give (input {list(x)}, output {list(y)})"
+        expected = (o - 1) * s + span + more - b - e if transposed else (n + b + e - span) // s + 1
+        if expected != (n if transposed else o):
+            return f"has a shape that does not follow from its attributes (input {list(x)}, output {list(y)})"
     return None
 
 
@@ -149,29 +151,32 @@ def _numbers(extents: tuple[int | str, ...]) -> tuple[int, ...]:
     return tuple(int(d) for d in extents)
 
 
-def _attributes(look: Look) -> tuple[list[int], list[int]]:
+def _attributes(view: NodeView) -> tuple[list[int], list[int]]:
     """Strides and dilations."""
-    ones = [1] * (len(look.shape(0)) - 2)
-    return look.ints("strides", ones) or ones, look.ints("dilations", ones) or ones
+    ones = [1] * (len(view.shape(0)) - 2)
+    return view.ints("strides", ones) or ones, view.ints("dilations", ones) or ones
 
 
-def _pads(look: Look) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _pads(view: NodeView) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Padding before and after the spatial axes."""
-    shape, out = look.shape(0), look.out_shape()
+    shape, out = view.shape(0), view.out_shape()
     rank = len(shape) - 2
-    pads = look.ints("pads", [0] * 2 * rank) or [0] * 2 * rank
-    if look.string("auto_pad", "NOTSET") == "VALID":
+    pads = view.ints("pads", [0] * 2 * rank) or [0] * 2 * rank
+    if view.string("auto_pad", "NOTSET") == "VALID":
         pads = [0] * 2 * rank
-    if look.node.op_type == "ConvTranspose" and look.ints("output_shape"):
-        pads = _pads_for_output_shape(look, _numbers(shape[2:]), _numbers(out[2:]))
+    if view.node.op_type == "ConvTranspose" and view.ints("output_shape"):
+        pads = _pads_for_output_shape(view, _numbers(shape[2:]), _numbers(out[2:]))
     return tuple(pads[:rank]), tuple(pads[rank:])
 
 
-def _pads_for_output_shape(look: Look, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
-    """The pads that a ConvTranspose with output_shape has: what is too much, the larger half before."""
-    strides, dilations = _attributes(look)
-    extra = look.ints("output_padding", [0] * len(size)) or []
+def _pads_for_output_shape(view: NodeView, size: tuple[int, ...], out: tuple[int, ...]) -> list[int]:
+    """The pads of a ConvTranspose with output_shape: the surplus of its full output.
+
+    The larger half comes before.
+    """
+    strides, dilations = _attributes(view)
+    extra = view.ints("output_padding", [0] * len(size)) or []
     totals = []
-    for n, o, k, s, d, more in zip(size, out, _numbers(look.shape(1)[2:]), strides, dilations, extra, strict=True):
+    for n, o, k, s, d, more in zip(size, out, _numbers(view.shape(1)[2:]), strides, dilations, extra, strict=True):
         totals.append((n - 1) * s + (k - 1) * d + 1 + more - o)
     return [*(total - total // 2 for total in totals), *(total // 2 for total in totals)]

@@ -1,9 +1,9 @@
-"""Depthwise convolutions of small images as products of matrices: each channel's kernel as a matrix of its own.
+"""Depthwise convolutions of small images as matrix products, each channel's kernel written as a matrix.
 
-With P positions in a channel of the result and Q in one of the image, the matrix is (P, Q); each of its elements is one
-of the kernel's, or 0. Many samples of a channel are then one product. It multiplies more than is needed, but ONNX
-Runtime computes a depthwise convolution whose weight is not a constant as a product for every sample and channel, and
-its transpose so too, which takes far longer while images are small.
+With P positions in a channel of the result and Q in a channel of the image, the matrix is (P, Q); each of its elements
+is an element of the kernel or 0. All samples of a channel then make one product. It multiplies more than necessary, but
+ONNX Runtime computes a depthwise convolution whose weight is not a constant as one product for every sample and
+channel, and likewise its transpose, which takes far longer while images are small.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from .conv_geometry import Geometry
 
 
 def weight_by_matrix(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
-    """The gradient of the weight: that of the matrices, (C, P, N) times (C, N, Q), its elements summed."""
+    """The gradient of the weight: the gradient of the matrices, (C, P, N) times (C, N, Q), summed by kernel element."""
     left = build.transpose(_channels_first(build, gradient, g.positions), [0, 2, 1])
-    found = build.op("MatMul", left, _channels_first(build, image, g.pixels))
-    flat = build.reshape(found, [g.channels, g.positions * g.pixels])
-    return build.op("MatMul", flat, build.transpose(_meetings(build, gradient, g), [1, 0]))
+    products = build.op("MatMul", left, _channels_first(build, image, g.pixels))
+    flat = build.reshape(products, [g.channels, g.positions * g.pixels])
+    return build.op("MatMul", flat, build.transpose(_incidence(build, gradient, g), [1, 0]))
 
 
 def image_by_matrix(build: Builder, gradient: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
-    """The gradient of what is convolved: (C, N, P) times the matrices, (C, P, Q)."""
-    found = build.op("MatMul", _channels_first(build, gradient, g.positions), _matrices(build, weight, g))
-    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
+    """The gradient of the convolved image: (C, N, P) times the matrices, (C, P, Q)."""
+    products = build.op("MatMul", _channels_first(build, gradient, g.positions), _matrices(build, weight, g))
+    return build.reshape(build.transpose(products, [1, 0, 2]), [dims(gradient)[0], g.channels, *g.size])
 
 
 def result_by_matrix(build: Builder, image: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
     """The convolution: (C, N, Q) times the matrices, (C, Q, P)."""
-    found = channels_by_matrix(build, _channels_first(build, image, g.pixels), weight, g)
-    return build.reshape(build.transpose(found, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
+    products = channels_by_matrix(build, _channels_first(build, image, g.pixels), weight, g)
+    return build.reshape(build.transpose(products, [1, 0, 2]), [dims(image)[0], g.channels, *g.out])
 
 
 def channels_by_matrix(build: Builder, images: ir.Value, weight: ir.Value, g: Geometry) -> ir.Value:
-    """The convolution of images with the channels first, (C, N, Q); the result is (C, N, P)."""
-    return build.op("MatMul", images, _matrices(build, weight, g, turned=True))
+    """The convolution of images with the channel axis first, (C, N, Q); the result is (C, N, P)."""
+    return build.op("MatMul", images, _matrices(build, weight, g, transposed=True))
 
 
-def _matrices(build: Builder, weight: ir.Value, g: Geometry, *, turned: bool = False) -> ir.Value:
-    """Of each channel, (C, P, Q); turned, (C, Q, P)."""
-    met = _meetings(build, weight, g, turned=turned)
-    found = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), met)
-    return build.reshape(found, [g.channels, g.pixels, g.positions] if turned else [g.channels, g.positions, g.pixels])
+def _matrices(build: Builder, weight: ir.Value, g: Geometry, *, transposed: bool = False) -> ir.Value:
+    """The matrix of each channel, (C, P, Q); transposed, (C, Q, P)."""
+    met = _incidence(build, weight, g, transposed=transposed)
+    matrices = build.op("MatMul", build.reshape(weight, [g.channels, g.taps]), met)
+    return build.reshape(
+        matrices, [g.channels, g.pixels, g.positions] if transposed else [g.channels, g.positions, g.pixels]
+    )
 
 
 def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value:
@@ -56,8 +58,11 @@ def _channels_first(build: Builder, value: ir.Value, positions: int) -> ir.Value
     return build.transpose(build.reshape(value, [shape[0], shape[1], positions]), [1, 0, 2])
 
 
-def _meetings(build: Builder, like: ir.Value, g: Geometry, *, turned: bool = False) -> ir.Value:
-    """Which element of the result meets which of the image at a kernel element, (taps, P Q) or (taps, Q P): 1 or 0."""
+def _incidence(build: Builder, like: ir.Value, g: Geometry, *, transposed: bool = False) -> ir.Value:
+    """Which element of the result uses which element of the image at each kernel element: 1 or 0.
+
+    (taps, P Q); transposed, (taps, Q P).
+    """
     assert like.dtype is not None
     met = np.zeros((g.taps, g.positions, *g.size), like.dtype.numpy())
     for tap, offsets in enumerate(itertools.product(*map(range, g.kernel))):
@@ -67,4 +72,4 @@ def _meetings(build: Builder, like: ir.Value, g: Geometry, *, turned: bool = Fal
             if all(0 <= i < n for i, n in zip(at, g.size, strict=True)):
                 met[tap, position][at] = 1
     met = met.reshape(g.taps, g.positions, g.pixels)
-    return build.constant((met.swapaxes(1, 2) if turned else met).reshape(g.taps, -1), "meetings")
+    return build.constant((met.swapaxes(1, 2) if transposed else met).reshape(g.taps, -1), "meetings")

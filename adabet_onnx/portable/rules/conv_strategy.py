@@ -1,38 +1,41 @@
-"""How the gradient of a convolution's weight is computed, chosen by geometry from what was measured.
+"""Which strategy computes the gradient of a convolution's weight, chosen by geometry from measurements.
 
 Measured by tests/benchmarks/bench_conv_rules.py: ONNX Runtime 1.32, x86-64 with AVX-512, one thread, batches of 8. A
-strategy was preferred to a faster one where it takes about 15 % more time and far less memory. C channels of the
-image, O of the result, P positions in it, g groups:
+strategy was preferred to a faster one if it takes about 15 % more time and far less memory. C channels of the image, O
+of the result, P positions in it, g groups:
 
-- ``windows``: for each kernel element, the window of the image it meets, the product of the result's gradient with it
-  in each sample, and the sum over samples. Little memory while products (O C / g) are smaller than images (P (O + C)).
-  Depthwise these are products of two vectors, for which ONNX Runtime has a kernel of its own on x86-64 (0.6 times the
-  time of Mul and ReduceSum, two thirds of the memory); elsewhere it has none, and that was not measured.
-- ``merged``: the same with the batch inside the product, which is then done once: both sides are transposed first. For
-  many channels, small images and short rows.
-- ``columns``: like ``windows``, a few kernel elements at once. For few channels, whose products would be thin.
-- ``whole``: a single window is a product of matrices, its elements the channels of a 1x1 convolution.
+- ``windows``: for each kernel element, the window of the image it is applied to, the product of the result's gradient
+  with that window in each sample, and the sum over samples. Little memory while products (O C / g) are smaller than
+  images (P (O + C)). For depthwise convolutions these are products of two vectors, for which ONNX Runtime has a special
+  kernel on x86-64 (0.6 times the time of Mul and ReduceSum, two thirds of the memory); other machines have no such
+  kernel and were not measured.
+- ``merged``: the same with the batch inside the product, which is then computed once; both operands are transposed
+  first. For many channels, small images and short rows.
+- ``columns``: like ``windows``, several kernel elements at a time. For few channels, whose products would be thin.
+- ``whole``: a single window is a matrix product, its elements being the channels of a 1x1 convolution.
 - ``matrix``: depthwise on the smallest images, up to 7x7: see `conv_matrix`. With 32 samples it takes 0.1 to 0.5 times
-  the time of ``rows``, with one about half.
-- ``rows``: depthwise on small images, or with a wide kernel: products of whole rows of image and gradient, of which
-  the diagonals are summed. It multiplies more than is needed, and takes half the time of ``windows`` at 14x14.
-- ``exchanged``: a Conv of the transposed image with the transposed gradient as its kernel, stride and dilation
-  exchanged. One node whatever the kernel's size: for large kernels of few channels, and for groups whose windows are
-  slow to cut out because of strides.
+  the time of ``rows``, with one sample about half.
+- ``rows``: depthwise on small images, or with a wide kernel: products of whole rows of image and gradient, whose
+  diagonals are summed. It multiplies more than necessary, and takes half the time of ``windows`` at 14x14.
+- ``exchanged``: a Conv of the transposed image with the transposed gradient as its kernel, stride and dilation swapped.
+  One node for any kernel size: for large kernels of few channels, and for groups whose windows are slow to cut out
+  because of strides.
 """
 
 from __future__ import annotations
 
 from .conv_geometry import Geometry
 
-_MANY_TAPS = 64  # as many nodes in the graph would be too many; a product of so many columns is efficient
+_MANY_TAPS = 64  # more would make too many nodes in the graph; a product with so many columns is efficient
 _FEW_CHANNELS = 8
-_TAPS_AS_COLUMNS = 32, 16  # from here on ``exchanged`` is efficient for few channels; the second with strides
-_WIDE = 28 * 28  # positions from which a window of a group is worth a node, and a strided one slow to cut out
+# From this many kernel elements on, ``exchanged`` is efficient for few channels: without and with strides.
+_TAPS_AS_COLUMNS = 32, 16
+# From this many positions on, a window of a group is worth a node, and a strided one is slow to cut out.
+_WIDE = 28 * 28
 _WIDE_KERNEL = 5
-_LONG = 512  # positions from which a product for each sample is as efficient as one for all
-_LONG_ROW = 24  # elements from which a row is copied fast
-_MATRIX = 49 * 49  # elements of a channel's matrix; at 8x8 a single sample takes longer than by ``rows``
+_LONG = 512  # from this many positions on, a product for each sample is as efficient as one for all
+_LONG_ROW = 24  # from this many elements on, a row is copied fast
+_MATRIX = 49 * 49  # elements of a channel's matrix; at 8x8 a single sample takes longer than with ``rows``
 
 
 def strategy(g: Geometry) -> str:
@@ -56,12 +59,12 @@ def strategy(g: Geometry) -> str:
 
 
 def by_matrix(g: Geometry) -> bool:
-    """Whether it is depthwise of so small an image that each channel's kernel is best written as a matrix."""
+    """Whether it is depthwise and its image is so small that writing each channel's kernel as a matrix is fastest."""
     return g.depthwise and g.taps > 1 and g.positions * g.pixels <= _MATRIX
 
 
 def _product(g: Geometry) -> str:
-    """A product for each sample, unless products of all samples are larger than half of image and gradient."""
+    """One product for each sample, unless products of all samples are larger than half of image and gradient."""
     small = g.features * g.group_channels <= g.positions * (g.features + g.channels) / 2
     return "windows" if small else "merged"
 

@@ -15,26 +15,26 @@ from .conv_geometry import Geometry
 from .conv_matrix import weight_by_matrix
 from .conv_strategy import strategy
 
-_COLUMNS = 16  # of a product that `_columns` makes
-_ROW = 28  # elements of a row that `_rows` takes at once
+_COLUMNS = 16  # columns of a product in `_columns`
+_ROW = 28  # elements of a row that `_rows` processes at a time
 
 
 def weight_gradient(
-    build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, how: str | None = None
+    build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, forced: str | None = None
 ) -> ir.Value:
-    """The gradient of the weight, in its shape.
+    """The gradient of the weight, in the shape of the weight.
 
     Args:
         build: makes the nodes.
-        image: what is convolved.
-        gradient: of the result.
-        g: the geometry.
-        how: a strategy; None for the best.
+        image: the convolved image.
+        gradient: gradient of the result.
+        g: the geometry of the convolution.
+        forced: name of a strategy; None for the best one.
     """
     if g.taps == 1:
         g, image = _one_window(build, image, g)
-    found = _STRATEGIES[how or strategy(g)](build, image, gradient, g)
-    return build.reshape(found, g.weight_shape)
+    weight_gradients = _STRATEGIES[forced or strategy(g)](build, image, gradient, g)
+    return build.reshape(weight_gradients, g.weight_shape)
 
 
 def _windows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, at_once: int = 1) -> ir.Value:
@@ -46,14 +46,14 @@ def _windows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry, a
     for offsets in _chunks(_offsets(g.kernel), at_once):
         shape = [times(batch, g.groups), g.group_channels, g.positions]
         right = _concat(build, [build.reshape(_window(build, image, g, o), shape) for o in offsets], 1)
-        found = build.op("MatMul", left, build.transpose(right, [0, 2, 1]))
+        products = build.op("MatMul", left, build.transpose(right, [0, 2, 1]))
         columns = len(offsets) * g.group_channels
-        parts.append(build.total(build.reshape(found, [batch, g.features, columns]), [0], keepdims=False))
+        parts.append(build.total(build.reshape(products, [batch, g.features, columns]), [0], keepdims=False))
     return _taps_last(build, parts, g)
 
 
 def _columns(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
-    """Windows of several kernel elements side by side."""
+    """Windows of several kernel elements side by side in one product."""
     return _windows(build, image, gradient, g, max(1, _COLUMNS // g.group_channels))
 
 
@@ -81,7 +81,7 @@ def _merged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) ->
 
 
 def _whole(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
-    """The one window's elements become channels, and the kernel 1x1."""
+    """The single window's elements become channels, and the kernel 1x1."""
     image = crop(build, _padded(build, image, g), [0] * g.rank, g.reach)
     ones = (1,) * g.rank
     channels = g.channels * g.taps
@@ -93,14 +93,14 @@ def _whole(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> 
 
 
 def _rows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
-    """Depthwise: the products of rows, (C, W', N H') times (C, N H', W), hold the gradient on their diagonals.
+    """Depthwise: the products of rows, (C, W', N H') times (C, N H', W), whose diagonals contain the gradient.
 
     Long rows are cut into tiles of at most 28 elements, whose products are added.
     """
     batch = dims(image)[0]
     count = math.ceil(g.out[-1] / _ROW)
     width = math.ceil(g.out[-1] / count)
-    if width * count > g.out[-1]:  # let the tiles fill the row
+    if width * count > g.out[-1]:  # make the tiles fill the row
         gradient = build.op("Pad", gradient, build.ints(*[0] * (2 * g.rank + 3), width * count - g.out[-1]))
         g = replace(g, out=(*g.out[:-1], width * count))
     stride, dilation = g.strides[-1], g.dilations[-1]
@@ -119,18 +119,18 @@ def _rows(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> i
         for i in range(count):
             starts = [*(o * d for o, d in zip(offset, g.dilations, strict=False)), i * width * stride]
             piece = _slice(build, image, starts, [*g.out[:-1], span], list(range(2, g.rank + 2)), [*g.strides[:-1], 1])
-            found = build.op("MatMul", left[i], build.reshape(piece, [g.channels, long, span]))
-            summed = found if summed is None else build.add(summed, found)
+            products = build.op("MatMul", left[i], build.reshape(piece, [g.channels, long, span]))
+            summed = products if summed is None else build.add(summed, products)
         assert summed is not None
         flat = build.reshape(summed, [g.channels, width * span])
-        for k in range(g.kernel[-1]):  # gradient element i meets image element i * stride + k * dilation
+        for k in range(g.kernel[-1]):  # gradient element i is multiplied by image element i * stride + k * dilation
             diagonal = _slice(build, flat, [k * dilation], [width], [1], [span + stride])
             parts.append(build.total(diagonal, [1]))
     return _concat(build, parts, 1)
 
 
 def _exchanged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry) -> ir.Value:
-    """A Conv whose batch is the channels of a group and whose channels are groups and batch."""
+    """A Conv whose batch consists of the channels of a group, and whose channels are groups and batch."""
     batch = dims(image)[0]
     pads = [*g.begins, *(max(e, 0) for e in g.ends)]
     if g.groups > 1:
@@ -140,8 +140,8 @@ def _exchanged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry)
     else:
         image = _batch_inside(build, image)
     rows = zip(g.kernel, g.dilations, g.ends, strict=True)
-    size = [k + max(-end, 0) // d for k, d, end in rows]  # more where elements at the end meet no window
-    found = build.op(
+    size = [k + max(-end, 0) // d for k, d, end in rows]  # larger if elements at the end are in no window
+    convolved = build.op(
         "Conv",
         image,
         _batch_inside(build, gradient),
@@ -152,7 +152,7 @@ def _exchanged(build: Builder, image: ir.Value, gradient: ir.Value, g: Geometry)
         pads=pads,
         shape=[g.group_channels, g.features, *size],
     )
-    return _batch_inside(build, crop(build, found, [0] * g.rank, g.kernel))
+    return _batch_inside(build, crop(build, convolved, [0] * g.rank, g.kernel))
 
 
 _STRATEGIES: dict[str, Callable[[Builder, ir.Value, ir.Value, Geometry], ir.Value]] = {
@@ -167,7 +167,7 @@ _STRATEGIES: dict[str, Callable[[Builder, ir.Value, ir.Value, Geometry], ir.Valu
 
 
 def _offsets(kernel: Sequence[int]) -> list[tuple[int, ...]]:
-    """The kernel's elements."""
+    """The positions of all kernel elements."""
     return list(itertools.product(*map(range, kernel)))
 
 
@@ -176,19 +176,19 @@ def _chunks(offsets: list[tuple[int, ...]], size: int) -> list[list[tuple[int, .
 
 
 def _one_window(build: Builder, image: ir.Value, g: Geometry) -> tuple[Geometry, ir.Value]:
-    """A 1x1 kernel meets the image at its stride: take that, and no more, and there is no stride left."""
+    """The image elements that a 1x1 kernel reads, and the geometry without strides that remains."""
     image = _window(build, _padded(build, image, g), g, [0] * g.rank)
     return replace(g, strides=(1,) * g.rank, begins=(0,) * g.rank, size=g.out), image
 
 
 def _padded(build: Builder, image: ir.Value, g: Geometry) -> ir.Value:
-    """The image with the padding that the windows reach."""
+    """The image with the padding that the windows need."""
     pads = [0, 0, *g.begins, 0, 0, *(max(end, 0) for end in g.ends)]
     return build.op("Pad", image, build.ints(*pads)) if any(pads) else image
 
 
 def _window(build: Builder, image: ir.Value, g: Geometry, offset: Sequence[int], first: int = 2) -> ir.Value:
-    """What a kernel element meets of a padded image whose spatial axes begin at ``first``."""
+    """What a kernel element reads of a padded image whose spatial axes begin at ``first``."""
     starts = [o * d for o, d in zip(offset, g.dilations, strict=True)]
     return _slice(build, image, starts, list(g.out), list(range(first, first + g.rank)), list(g.strides))
 
@@ -201,7 +201,7 @@ def _slice(
     axes: Sequence[int],
     steps: Sequence[int] | None = None,
 ) -> ir.Value:
-    """So many elements of each axis, from a start, with a step; axes that are taken whole are left alone."""
+    """``counts`` elements of each axis, from a start, with a step; axes that are taken whole are not sliced."""
     shape = list(dims(value))
     steps = steps or [1] * len(axes)
     rows = [
@@ -224,7 +224,7 @@ def crop(build: Builder, value: ir.Value, starts: Sequence[int], size: Sequence[
 
 
 def _batch_inside(build: Builder, value: ir.Value) -> ir.Value:
-    """The first two axes exchanged."""
+    """The value with its first two axes swapped."""
     return build.transpose(value, [1, 0, *range(2, len(dims(value)))])
 
 
@@ -238,7 +238,7 @@ def _concat(build: Builder, parts: Sequence[ir.Value], axis: int) -> ir.Value:
 
 def _taps_last(build: Builder, parts: Sequence[ir.Value], g: Geometry) -> ir.Value:
     """Parts of shape (O, taps C/g) as (O, C/g, taps)."""
-    found = build.reshape(_concat(build, parts, 1), [g.features, g.taps, g.group_channels])
+    joined = build.reshape(_concat(build, parts, 1), [g.features, g.taps, g.group_channels])
     if g.taps == 1 or g.group_channels == 1:
-        return found
-    return build.transpose(found, [0, 2, 1])
+        return joined
+    return build.transpose(joined, [0, 2, 1])

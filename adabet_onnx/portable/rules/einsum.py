@@ -1,4 +1,4 @@
-"""Einsum, of any number of operands."""
+"""Einsum with any number of operands."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import string
 from dataclasses import dataclass
 
 from ...model.dims import Dim
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 
 
-class _RefusedError(Exception):
+class _UnsupportedError(Exception):
     """Why an equation has no gradient here."""
 
 
@@ -23,26 +23,26 @@ class _Equation:
 
     @property
     def unused(self) -> str:
-        """An index that it lacks."""
+        """A letter that the equation does not use."""
         return next(letter for letter in string.ascii_letters if letter not in self.extents)
 
 
-def _read(look: Look) -> _Equation:
+def _read(view: NodeView) -> _Equation:
     """The equation of a node.
 
     Raises:
-        _RefusedError: it has something that is not differentiated here.
+        _UnsupportedError: the equation has no gradient here.
     """
-    text = look.string("equation", "").replace(" ", "")
+    text = view.string("equation", "").replace(" ", "")
     left, arrow, output = text.partition("->")
     terms = left.split(",")
     spare = [letter for letter in string.ascii_letters if letter not in text]
-    shapes = [look.shape(position) for position in range(len(terms))]
+    shapes = [view.shape(position) for position in range(len(terms))]
     # The dimensions of an ellipsis are counted from its end, so that shorter ones line up with longer ones.
     lengths = [len(s) - len(t.replace("...", "")) for t, s in zip(terms, shapes, strict=True) if "..." in t]
     longest = max(lengths, default=0)
     if longest > len(spare):
-        raise _RefusedError(f"has too many dimensions in the equation {text!r}")
+        raise _UnsupportedError(f"has too many dimensions in the equation {text!r}")
     hidden = "".join(spare[:longest])
     for i, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
         length = len(shape) - len(term.replace("...", ""))
@@ -50,50 +50,52 @@ def _read(look: Look) -> _Equation:
     named = [letter for term in terms for letter in term if letter not in hidden]
     if arrow:
         if hidden and "..." not in output:
-            raise _RefusedError(f"has an ellipsis in the operands and none in the output of the equation {text!r}")
+            raise _UnsupportedError(f"has an ellipsis in the operands and none in the output of the equation {text!r}")
         output = output.replace("...", hidden)
     else:
         if not (left.islower() or left.isupper()) and any(letter.isalpha() for letter in left):
-            raise _RefusedError(f"has no output in its equation {text!r} of letters in both cases")
+            raise _UnsupportedError(f"has no output in its equation {text!r} of letters in both cases")
         output = hidden + "".join(sorted(letter for letter in set(named) if named.count(letter) == 1))
     for term in terms:
         if len(set(term)) < len(term):
-            raise _RefusedError(f"has an index twice in one operand of the equation {text!r}")
+            raise _UnsupportedError(f"has an index twice in one operand of the equation {text!r}")
     if len(set(output)) < len(output):
-        raise _RefusedError(f"has an index twice in the output of the equation {text!r}")
+        raise _UnsupportedError(f"has an index twice in the output of the equation {text!r}")
     extents: dict[str, Dim] = {}
     for term, shape in zip(terms, shapes, strict=True):
         for letter, extent in zip(term, shape, strict=True):
             if extents.setdefault(letter, extent) != extent:
-                raise _RefusedError(f"broadcasts an index of the equation {text!r} ({extents[letter]} and {extent})")
+                raise _UnsupportedError(
+                    f"broadcasts an index of the equation {text!r} ({extents[letter]} and {extent})"
+                )
     return _Equation(tuple(terms), output, extents)
 
 
-def _check(look: Look) -> str | None:
+def _check(view: NodeView) -> str | None:
     try:
-        _read(look)
-    except _RefusedError as refused:
-        return str(refused)
+        _read(view)
+    except _UnsupportedError as unsupported:
+        return str(unsupported)
     return None
 
 
 @rule("Einsum", check=_check)
-def einsum(step: Step) -> Gradients:
-    """An Einsum as well: of the output's gradient and the other operands."""
-    build, equation = step.build, _read(step)
-    dy, output = step.dy(), equation.output
-    if not output:  # an operand without dimensions is an empty word, which not every runtime reads
+def einsum(context: BackwardContext) -> Gradients:
+    """Another Einsum, of the output's gradient and the other operands."""
+    build, equation = context.build, _read(context)
+    dy, output = context.dy(), equation.output
+    if not output:  # an operand without dimensions is an empty term, which not every runtime reads
         dy, output = build.reshape(dy, (1,)), equation.unused
-    found = {}
-    for position in sorted(step.wanted):
+    gradients = {}
+    for position in sorted(context.gradient_inputs):
         others = [other for other in range(len(equation.operands)) if other != position]
         terms = [output, *(equation.operands[other] for other in others)]
-        wanted = equation.operands[position]
-        known = "".join(letter for letter in wanted if any(letter in term for term in terms))
-        values = [dy, *(step.x(other) for other in others)]
+        indices = equation.operands[position]
+        known = "".join(letter for letter in indices if any(letter in term for term in terms))
+        values = [dy, *(context.x(other) for other in others)]
         shape: list[Dim] = [equation.extents[letter] for letter in known]
         gradient = build.op("Einsum", *values, equation=f"{','.join(terms)}->{known}", shape=shape)
-        # What the forward pass summed in this operand alone has the same gradient everywhere.
-        spread = [equation.extents[letter] if letter in known else 1 for letter in wanted]
-        found[position] = build.expand(build.reshape(gradient, spread), step.shape(position))
-    return found
+        # An index that the forward pass summed in this operand alone has the same gradient everywhere.
+        spread = [equation.extents[letter] if letter in known else 1 for letter in indices]
+        gradients[position] = build.expand(build.reshape(gradient, spread), context.shape(position))
+    return gradients

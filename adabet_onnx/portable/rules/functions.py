@@ -1,4 +1,4 @@
-"""Functions of one variable."""
+"""Functions of one variable; the docstring of a rule is the derivative."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from ..builder import Builder
-from .registry import Gradients, Step, rule
+from .registry import BackwardContext, Gradients, rule
 
 
 def square(build: Builder, value: ir.Value) -> ir.Value:
@@ -16,7 +16,7 @@ def square(build: Builder, value: ir.Value) -> ir.Value:
 
 
 def one_minus(build: Builder, value: ir.Value) -> ir.Value:
-    """One less a value."""
+    """1 minus a value."""
     return build.sub(build.scalar(1, like=value), value)
 
 
@@ -26,120 +26,120 @@ def plus(build: Builder, value: ir.Value, number: float) -> ir.Value:
 
 
 @rule("Abs")
-def absolute(step: Step) -> Gradients:
+def absolute(context: BackwardContext) -> Gradients:
     """The sign of x; 0 at 0."""
-    return {0: step.build.mul(step.dy(), step.build.sign(step.x()))}
+    return {0: context.build.mul(context.dy(), context.build.sign(context.x()))}
 
 
 @rule("Sqrt")
-def sqrt(step: Step) -> Gradients:
+def sqrt(context: BackwardContext) -> Gradients:
     """1 / (2 y)."""
-    return {0: step.build.div(step.build.scale(step.dy(), 0.5), step.y())}
+    return {0: context.build.div(context.build.scale(context.dy(), 0.5), context.y())}
 
 
 @rule("Exp")
-def exp(step: Step) -> Gradients:
-    """y."""
-    return {0: step.build.mul(step.dy(), step.y())}
+def exp(context: BackwardContext) -> Gradients:
+    """exp(x), which is y."""
+    return {0: context.build.mul(context.dy(), context.y())}
 
 
 @rule("Log")
-def log(step: Step) -> Gradients:
+def log(context: BackwardContext) -> Gradients:
     """1 / x."""
-    return {0: step.build.div(step.dy(), step.x())}
+    return {0: context.build.div(context.dy(), context.x())}
 
 
 @rule("Reciprocal")
-def reciprocal(step: Step) -> Gradients:
+def reciprocal(context: BackwardContext) -> Gradients:
     """-y ** 2."""
-    b = step.build
-    return {0: b.mul(step.dy(), b.op("Neg", square(b, step.y())))}
+    b = context.build
+    return {0: b.mul(context.dy(), b.op("Neg", square(b, context.y())))}
 
 
 @rule("Sin")
-def sin(step: Step) -> Gradients:
+def sin(context: BackwardContext) -> Gradients:
     """cos(x)."""
-    return {0: step.build.mul(step.dy(), step.build.op("Cos", step.x()))}
+    return {0: context.build.mul(context.dy(), context.build.op("Cos", context.x()))}
 
 
 @rule("Cos")
-def cos(step: Step) -> Gradients:
+def cos(context: BackwardContext) -> Gradients:
     """-sin(x)."""
-    b = step.build
-    return {0: b.mul(step.dy(), b.op("Neg", b.op("Sin", step.x())))}
+    b = context.build
+    return {0: b.mul(context.dy(), b.op("Neg", b.op("Sin", context.x())))}
 
 
 @rule("Tan")
-def tan(step: Step) -> Gradients:
+def tan(context: BackwardContext) -> Gradients:
     """1 + y ** 2."""
-    b = step.build
-    return {0: b.mul(step.dy(), plus(b, square(b, step.y()), 1))}
+    b = context.build
+    return {0: b.mul(context.dy(), plus(b, square(b, context.y()), 1))}
 
 
 @rule("Asin")
-def asin(step: Step) -> Gradients:
+def asin(context: BackwardContext) -> Gradients:
     """1 / sqrt(1 - x ** 2)."""
-    b = step.build
-    return {0: b.div(step.dy(), b.op("Sqrt", one_minus(b, square(b, step.x()))))}
+    b = context.build
+    return {0: b.div(context.dy(), b.op("Sqrt", one_minus(b, square(b, context.x()))))}
 
 
 @rule("Acos")
-def acos(step: Step) -> Gradients:
+def acos(context: BackwardContext) -> Gradients:
     """-1 / sqrt(1 - x ** 2)."""
-    b = step.build
-    return {0: b.op("Neg", b.div(step.dy(), b.op("Sqrt", one_minus(b, square(b, step.x())))))}
+    b = context.build
+    return {0: b.op("Neg", b.div(context.dy(), b.op("Sqrt", one_minus(b, square(b, context.x())))))}
 
 
 @rule("Atan")
-def atan(step: Step) -> Gradients:
+def atan(context: BackwardContext) -> Gradients:
     """1 / (1 + x ** 2)."""
-    b = step.build
-    return {0: b.div(step.dy(), plus(b, square(b, step.x()), 1))}
+    b = context.build
+    return {0: b.div(context.dy(), plus(b, square(b, context.x()), 1))}
 
 
 @rule("Sinh")
-def sinh(step: Step) -> Gradients:
+def sinh(context: BackwardContext) -> Gradients:
     """cosh(x)."""
-    return {0: step.build.mul(step.dy(), step.build.op("Cosh", step.x()))}
+    return {0: context.build.mul(context.dy(), context.build.op("Cosh", context.x()))}
 
 
 @rule("Cosh")
-def cosh(step: Step) -> Gradients:
+def cosh(context: BackwardContext) -> Gradients:
     """sinh(x)."""
-    return {0: step.build.mul(step.dy(), step.build.op("Sinh", step.x()))}
+    return {0: context.build.mul(context.dy(), context.build.op("Sinh", context.x()))}
 
 
 @rule("Tanh")
-def tanh(step: Step) -> Gradients:
+def tanh(context: BackwardContext) -> Gradients:
     """1 - y ** 2."""
-    b = step.build
-    return {0: b.mul(step.dy(), one_minus(b, square(b, step.y())))}
+    b = context.build
+    return {0: b.mul(context.dy(), one_minus(b, square(b, context.y())))}
 
 
 @rule("Asinh")
-def asinh(step: Step) -> Gradients:
+def asinh(context: BackwardContext) -> Gradients:
     """1 / sqrt(x ** 2 + 1)."""
-    b = step.build
-    return {0: b.div(step.dy(), b.op("Sqrt", plus(b, square(b, step.x()), 1)))}
+    b = context.build
+    return {0: b.div(context.dy(), b.op("Sqrt", plus(b, square(b, context.x()), 1)))}
 
 
 @rule("Acosh")
-def acosh(step: Step) -> Gradients:
+def acosh(context: BackwardContext) -> Gradients:
     """1 / sqrt(x ** 2 - 1)."""
-    b = step.build
-    return {0: b.div(step.dy(), b.op("Sqrt", plus(b, square(b, step.x()), -1)))}
+    b = context.build
+    return {0: b.div(context.dy(), b.op("Sqrt", plus(b, square(b, context.x()), -1)))}
 
 
 @rule("Atanh")
-def atanh(step: Step) -> Gradients:
+def atanh(context: BackwardContext) -> Gradients:
     """1 / (1 - x ** 2)."""
-    b = step.build
-    return {0: b.div(step.dy(), one_minus(b, square(b, step.x())))}
+    b = context.build
+    return {0: b.div(context.dy(), one_minus(b, square(b, context.x())))}
 
 
 @rule("Erf")
-def erf(step: Step) -> Gradients:
+def erf(context: BackwardContext) -> Gradients:
     """2 / sqrt(pi) exp(-x ** 2)."""
-    b = step.build
-    bell = b.op("Exp", b.op("Neg", square(b, step.x())))
-    return {0: b.mul(step.dy(), b.scale(bell, 2 / math.sqrt(math.pi)))}
+    b = context.build
+    bell = b.op("Exp", b.op("Neg", square(b, context.x())))
+    return {0: b.mul(context.dy(), b.scale(bell, 2 / math.sqrt(math.pi)))}

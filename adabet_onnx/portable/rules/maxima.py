@@ -10,43 +10,45 @@ from ..builder import Builder
 from .windows import Windows
 
 
-def to_maxima(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, found: Windows) -> ir.Value:
-    """The gradient of the input of a MaxPool, each window's to its first largest element.
+def to_maxima(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, windows: Windows) -> ir.Value:
+    """The gradient of the input of a MaxPool: each window's gradient goes to its first largest element.
 
-    Windows are boxes, so the maxima are taken along the last axis first, then along the one before, and so on. In the
-    backward pass, the first place along the first axis that has the maximum takes the gradient, there the first place
-    along the second axis, and so on: that is the first place of the whole window. So 3 x 3 places are found by
-    3 + 3 comparisons.
+    Windows are boxes, so maxima are computed along the last axis first, then along the one before, and so on. The
+    backward pass takes the axes in the opposite order: along the first axis, the first position that holds the maximum
+    gets the gradient; within it, the first position along the second axis, and so on. This finds the first position of
+    the whole window, with 3 + 3 comparisons for 3 x 3 positions.
 
     Args:
         build: makes the nodes.
         x: the input.
         y: the output.
-        gradient: of the output.
-        found: the windows.
+        gradient: gradient of the output.
+        windows: the windows.
     """
-    rank = len(found.sizes)
-    stages = [axis for axis in reversed(range(rank)) if not _whole(found, axis)]
+    rank = len(windows.sizes)
+    stages = [axis for axis in reversed(range(rank)) if not _whole(windows, axis)]
     padded: dict[int, ir.Value] = {}
     maxima: dict[int, ir.Value] = {}
     value = x
     for axis in stages:
-        padded[axis] = _reachable(build, value, found, axis)
-        value = y if axis == stages[-1] else _largest(build, padded[axis], found, axis)
+        padded[axis] = _reachable(build, value, windows, axis)
+        value = y if axis == stages[-1] else _largest(build, padded[axis], windows, axis)
         maxima[axis] = value
     for axis in reversed(stages):
-        gradient = _along(build, padded[axis], maxima[axis], gradient, found, axis)
+        gradient = _along(build, padded[axis], maxima[axis], gradient, windows, axis)
     return gradient
 
 
-def _whole(found: Windows, axis: int) -> bool:
-    """Whether the windows change nothing along an axis."""
-    return found.kernel[axis] == found.strides[axis] == 1 and not found.before[axis] and not found.overruns[axis]
+def _whole(windows: Windows, axis: int) -> bool:
+    """Whether the windows have no effect along an axis."""
+    return (
+        windows.kernel[axis] == windows.strides[axis] == 1 and not windows.before[axis] and not windows.overruns[axis]
+    )
 
 
-def _reachable(build: Builder, value: ir.Value, found: Windows, axis: int) -> ir.Value:
-    """The value with the padding of an axis, as far as windows reach."""
-    before, after = found.before[axis], max(found.overruns[axis], 0)
+def _reachable(build: Builder, value: ir.Value, windows: Windows, axis: int) -> ir.Value:
+    """The value with the padding of an axis that windows reach."""
+    before, after = windows.before[axis], max(windows.overruns[axis], 0)
     if not before and not after:
         return value
     assert value.dtype is not None
@@ -54,51 +56,51 @@ def _reachable(build: Builder, value: ir.Value, found: Windows, axis: int) -> ir
     return _pad(build, value, axis + 2, before, after, build.constant(lowest))
 
 
-def _largest(build: Builder, value: ir.Value, found: Windows, axis: int) -> ir.Value:
+def _largest(build: Builder, value: ir.Value, windows: Windows, axis: int) -> ir.Value:
     """The maxima along an axis."""
 
     def along(number: int) -> list[int]:
-        return [number if i == axis else 1 for i in range(len(found.sizes))]
+        return [number if i == axis else 1 for i in range(len(windows.sizes))]
 
-    shape = [found.counts[axis] if i == axis + 2 else d for i, d in enumerate(dims(value))]
+    shape = [windows.counts[axis] if i == axis + 2 else d for i, d in enumerate(dims(value))]
     return build.op(
         "MaxPool",
         value,
-        kernel_shape=along(found.kernel[axis]),
-        strides=along(found.strides[axis]),
-        dilations=along(found.dilations[axis]),
+        kernel_shape=along(windows.kernel[axis]),
+        strides=along(windows.strides[axis]),
+        dilations=along(windows.dilations[axis]),
         shape=shape,
     )
 
 
-def _along(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, found: Windows, axis: int) -> ir.Value:
+def _along(build: Builder, x: ir.Value, y: ir.Value, gradient: ir.Value, windows: Windows, axis: int) -> ir.Value:
     """The gradient of the maxima along one axis.
 
-    What is left of a gradient after a place has taken it is zero, so that only the first place with the maximum does.
-    The places of all windows that leave the same rest when divided by the stride lie a stride apart: each rest has a
-    sum of its own, and these are interleaved.
+    A position that holds the maximum takes the whole gradient, and zero is left for the following ones, so only the
+    first position gets it. Positions of all windows whose offsets have the same remainder when divided by the stride
+    are a stride apart: each remainder has its own sum, and the sums are interleaved.
     """
-    stride, count, size = found.strides[axis], found.counts[axis], found.sizes[axis]
-    offsets = [j * found.dilations[axis] for j in range(found.kernel[axis])]
+    stride, count, size = windows.strides[axis], windows.counts[axis], windows.sizes[axis]
+    offsets = [j * windows.dilations[axis] for j in range(windows.kernel[axis])]
     length = count + offsets[-1] // stride
     sums: dict[int, ir.Value] = {}
     left = gradient
     for offset in offsets:
-        there = _slice(build, x, axis + 2, offset, count, stride)
-        part = build.masked(left, build.op("Equal", there, y))
+        candidates = _slice(build, x, axis + 2, offset, count, stride)
+        part = build.masked(left, build.op("Equal", candidates, y))
         if offset != offsets[-1]:
             left = build.sub(left, part)
-        skipped, rest = divmod(offset, stride)
+        skipped, remainder = divmod(offset, stride)
         part = _pad(build, part, axis + 2, skipped, length - count - skipped)
-        sums[rest] = build.add(sums[rest], part) if rest in sums else part
+        sums[remainder] = build.add(sums[remainder], part) if remainder in sums else part
     whole = _interleave(build, sums, axis + 2, stride)
-    start, end = found.before[axis], found.before[axis] + size
+    start, end = windows.before[axis], windows.before[axis] + size
     whole = _pad(build, whole, axis + 2, 0, max(end - length * stride, 0))
     return _slice(build, whole, axis + 2, start, size, 1)
 
 
 def _interleave(build: Builder, parts: dict[int, ir.Value], axis: int, count: int) -> ir.Value:
-    """One element of each in turn along an axis; zeros for those that are missing."""
+    """One element of each part in turn along an axis; zeros for missing parts."""
     if count == 1:
         return parts[0]
     shape = dims(parts[0])

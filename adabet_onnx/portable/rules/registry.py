@@ -1,8 +1,9 @@
-"""The registry of vector-Jacobian rules: for each operator, how gradients of outputs become gradients of inputs.
+"""The registry of gradient rules (vector-Jacobian products), one for each operator.
 
-A rule gets a `Step` and returns the gradients of the inputs that are wanted, by position. It emits nothing that was
-not asked for, and takes an input or output of the forward node (``step.x``, ``step.y``) only where it needs it:
-what no rule takes is not kept for the backward pass.
+A rule receives a `BackwardContext`, which holds the gradients of a node's outputs, and returns the gradients of the
+inputs that need one, by position. It adds no other nodes, and reads an input or output of the forward node
+(``context.x``, ``context.y``) only if it needs the value: what no rule reads is not kept for the backward pass.
+`docs/adding-a-rule.md` explains how to add one.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from ..builder import Builder
 Gradients = dict[int, ir.Value]
 
 
-class Look:
-    """A forward node as a rule's check sees it, before anything is built.
+class NodeView:
+    """A forward node as the check of a rule sees it, before any node is written.
 
     Attributes:
         node: the forward node.
-        wanted: positions of the inputs whose gradient is asked for.
-        opset: of the graph.
+        gradient_inputs: positions of the inputs that need a gradient.
+        opset: opset of the graph.
     """
 
-    def __init__(self, node: ir.Node, wanted: Collection[int], opset: int) -> None:
-        self.node, self.wanted, self.opset = node, frozenset(wanted), opset
+    def __init__(self, node: ir.Node, gradient_inputs: Collection[int], opset: int) -> None:
+        self.node, self.gradient_inputs, self.opset = node, frozenset(gradient_inputs), opset
 
-    def wants(self, position: int) -> bool:
-        """Whether the gradient of this input is asked for."""
-        return position in self.wanted
+    def needs_gradient(self, position: int) -> bool:
+        """Whether this input needs a gradient."""
+        return position in self.gradient_inputs
 
     def has(self, position: int) -> bool:
         """Whether the node has this input."""
@@ -58,25 +59,25 @@ class Look:
         return dims(self.y(position))
 
     def array(self, position: int) -> np.ndarray | None:
-        """The value of an input that is a constant (a frozen weight, axes, pads), else None."""
-        if not self.has(position) or self.wants(position):  # what is trained has a value for now, but is no constant
+        """The array of a constant input (a frozen weight, axes, pads); None for other inputs."""
+        if not self.has(position) or self.needs_gradient(position):  # a trained input has a value, but no constant one
             return None
         tensor = self.x(position).const_value
         return None if tensor is None else tensor.numpy()
 
     def ints_at(self, position: int, attribute: str) -> list[int] | None:
-        """Integers given as a constant input or, in older opsets, as an attribute; None where there are none."""
+        """Integers from a constant input or, in older opsets, from an attribute; None if there are neither."""
         array = self.array(position)
         if array is not None:
             return [int(number) for number in array.reshape(-1)]
         return self.ints(attribute)
 
     def ints(self, attribute: str, default: Sequence[int] | None = None) -> list[int] | None:
-        """An attribute of integers."""
-        found = self.node.attributes.get(attribute)
-        if found is None:
+        """An attribute that is a list of integers."""
+        value = self.node.attributes.get(attribute)
+        if value is None:
             return None if default is None else list(default)
-        return [int(number) for number in found.as_ints()]
+        return [int(number) for number in value.as_ints()]
 
     def int(self, attribute: str, default: int) -> int:
         """An attribute that is an integer."""
@@ -91,21 +92,21 @@ class Look:
         return str(self.node.attributes.get_string(attribute, default))
 
 
-class Step(Look):
-    """A forward node in the backward pass: gradients of its outputs are known, those of its inputs are wanted.
+class BackwardContext(NodeView):
+    """A forward node in the backward pass: its output gradients are known, its input gradients are to be written.
 
     Attributes:
         build: makes the nodes of the gradient.
     """
 
     def __init__(
-        self, node: ir.Node, wanted: Collection[int], build: Builder, gradients: Sequence[ir.Value | None]
+        self, node: ir.Node, gradient_inputs: Collection[int], build: Builder, gradients: Sequence[ir.Value | None]
     ) -> None:
-        super().__init__(node, wanted, build.opset)
+        super().__init__(node, gradient_inputs, build.opset)
         self.build, self._gradients = build, gradients
 
     def dy(self, position: int = 0) -> ir.Value:
-        """Gradient of an output, in its shape. Only outputs whose gradient is not None may be asked for."""
+        """Gradient of an output, in the shape of that output; the output must have one (see `has_dy`)."""
         value = self._gradients[position]
         assert value is not None
         return value
@@ -115,28 +116,28 @@ class Step(Look):
         return position < len(self._gradients) and self._gradients[position] is not None
 
 
-Rule = Callable[[Step], Gradients]
-Check = Callable[[Look], str | None]
+RuleFunction = Callable[[BackwardContext], Gradients]
+Check = Callable[[NodeView], str | None]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A rule.
+class GradientRule:
+    """A registered rule.
 
     Attributes:
-        rule: the rule.
-        inputs: positions it can differentiate; None for all.
-        check: says why it cannot differentiate a certain node, or None if it can.
-        outputs: positions of outputs whose gradient it takes; None for all.
+        rule: writes the gradients.
+        inputs: positions of the inputs that it can differentiate; None for all.
+        outputs: positions of the outputs whose gradient it uses; None for all.
+        check: returns why it cannot differentiate a particular node, or None if it can.
     """
 
-    rule: Rule
+    rule: RuleFunction
     inputs: frozenset[int] | None
     outputs: frozenset[int] | None
     check: Check | None
 
 
-_RULES: dict[str, Entry] = {}
+_RULES: dict[str, GradientRule] = {}
 
 
 def rule(
@@ -144,13 +145,13 @@ def rule(
     inputs: Collection[int] | None = None,
     outputs: Collection[int] | None = (0,),
     check: Check | None = None,
-) -> Callable[[Rule], Rule]:
-    """Register a rule for operators of the standard domain."""
+) -> Callable[[RuleFunction], RuleFunction]:
+    """Register a rule for operators of the standard domain; the arguments are described at `GradientRule`."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: RuleFunction) -> RuleFunction:
         for op_type in op_types:
             assert op_type not in _RULES, op_type
-            _RULES[op_type] = Entry(
+            _RULES[op_type] = GradientRule(
                 function,
                 None if inputs is None else frozenset(inputs),
                 None if outputs is None else frozenset(outputs),
@@ -161,8 +162,8 @@ def rule(
     return register
 
 
-def find(op_type: str) -> Entry | None:
-    """The rule of an operator."""
+def find_rule(op_type: str) -> GradientRule | None:
+    """The rule of an operator, or None."""
     return _RULES.get(op_type)
 
 

@@ -12,23 +12,23 @@ import onnx_ir as ir
 
 from ...model.dims import Dim, dims
 from ..builder import Builder
-from .registry import Gradients, Look, Step, rule
+from .registry import BackwardContext, Gradients, NodeView, rule
 
 _MODES = ("nearest", "linear", "cubic")
-_SPATIAL_RANKS = (1, 2, 3)  # that pooling has
+_SPATIAL_RANKS = (1, 2, 3)  # number of spatial axes that pooling supports
 _TRANSFORMS = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
-_ROUNDING = 1e-5  # more than single precision is off by
+_ROUNDING = 1e-5  # larger than the error of single precision
 
 
-def _resized(look: Look) -> dict[int, float] | None:
-    """The scales of the axes that are resized; None where they are not constant."""
-    shape, out = look.shape(0), look.out_shape(0)
+def _resized(view: NodeView) -> dict[int, float] | None:
+    """The scales of the resized axes; None if they are not constant."""
+    shape, out = view.shape(0), view.out_shape(0)
     scales = dict.fromkeys(range(len(shape)), 1.0)
-    given, sizes = look.array(2), look.array(3)
+    given, sizes = view.array(2), view.array(3)
     if given is not None and given.size:
-        axes = look.ints("axes") or list(range(len(shape)))
+        axes = view.ints("axes") or list(range(len(shape)))
         scales |= {axis % len(shape): float(scale) for axis, scale in zip(axes, given.reshape(-1), strict=True)}
-    elif look.has(3) and (sizes is None or sizes.size):  # need not be constant: the output's shape says as much
+    elif view.has(3) and (sizes is None or sizes.size):  # the sizes need not be constant: the output's shape tells them
         pairs = enumerate(zip(shape, out, strict=True))
         scales |= {i: y / x for i, (x, y) in pairs if isinstance(x, int) and isinstance(y, int)}
     else:
@@ -36,59 +36,59 @@ def _resized(look: Look) -> dict[int, float] | None:
     return {axis: scale for axis, scale in scales.items() if scale != 1 or shape[axis] != out[axis]}
 
 
-def _check(look: Look) -> str | None:
-    mode = look.string("mode", "nearest")
-    transform = look.string("coordinate_transformation_mode", "half_pixel")
+def _check(view: NodeView) -> str | None:
+    mode = view.string("mode", "nearest")
+    transform = view.string("coordinate_transformation_mode", "half_pixel")
     if mode not in _MODES or transform not in _TRANSFORMS:
-        return f"has the mode {mode!r} with the coordinates {transform!r}, which is not known here"
-    if look.string("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return "keeps the aspect ratio, which runtimes do differently"
-    scales = _resized(look)
+        return f"has the mode {mode!r} with the coordinates {transform!r}, which is not supported here"
+    if view.string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "keeps the aspect ratio, which runtimes compute differently"
+    scales = _resized(view)
     if scales is None:
         return "has scales that are not constant"
     for axis, scale in scales.items():
-        size, count = look.shape(0)[axis], look.out_shape(0)[axis]
+        size, count = view.shape(0)[axis], view.out_shape(0)[axis]
         if isinstance(size, str) or isinstance(count, str):
             return "resizes the batch"
         if size == count:
-            # ONNX Runtime may leave such an axis as it is; the definition does not.
+            # ONNX Runtime may leave such an axis unchanged; the definition does not.
             return f"has a scale of {scale} that does not change the size of axis {axis}"
-        if mode == "nearest" and _matrix(look, axis, scale) is None:
-            return f"takes, on axis {axis}, elements between two that not every runtime rounds to the same one"
+        if mode == "nearest" and _matrix(view, axis, scale) is None:
+            return f"samples, on axis {axis}, between two elements that not every runtime rounds to the same one"
     return None
 
 
 @rule("Resize", inputs=(0,), check=_check)
-def resize(step: Step) -> Gradients:
-    """Each axis that was resized, times its matrix."""
-    scales = _resized(step)
+def resize(context: BackwardContext) -> Gradients:
+    """The gradient multiplied, along each resized axis, by the matrix of that axis."""
+    scales = _resized(context)
     assert scales is not None
     matrices: dict[int, np.ndarray] = {}
     for axis, scale in scales.items():
-        matrix = _matrix(step, axis, scale)
+        matrix = _matrix(context, axis, scale)
         assert matrix is not None
         matrices[axis] = matrix
     if not matrices:
-        return {0: step.dy()}
+        return {0: context.dy()}
     factors = {axis: _repeats(matrix) for axis, matrix in matrices.items()}
     if all(factors.values()):
-        return {0: _sum_blocks(step.build, step.dy(), step.shape(0), factors)}
-    gradient = step.dy()
-    # The axis that shrinks most comes first: less is left for the others.
+        return {0: _sum_blocks(context.build, context.dy(), context.shape(0), factors)}
+    gradient = context.dy()
+    # The axis that shrinks most comes first, which leaves less work for the others.
     for axis in sorted(matrices, key=lambda axis: matrices[axis].shape[1] / matrices[axis].shape[0]):
-        gradient = _times(step.build, gradient, axis, matrices[axis])
+        gradient = _times(context.build, gradient, axis, matrices[axis])
     return {0: gradient}
 
 
 def _repeats(matrix: np.ndarray) -> int:
-    """How often each element is repeated, if that is all that happens, or 0."""
+    """How often each element is repeated, if the matrix does nothing else; otherwise 0."""
     count, size = matrix.shape
     repeated = count % size == 0 and bool((matrix == np.repeat(np.eye(size), count // size, axis=0)).all())
     return count // size if repeated else 0
 
 
 def _sum_blocks(build: Builder, gradient: ir.Value, shape: tuple[Dim, ...], factors: dict[int, int]) -> ir.Value:
-    """The sum over what each element was repeated to."""
+    """The sum over the copies of each element."""
     rank = len(shape)
     if min(factors) >= 2 and rank - 2 in _SPATIAL_RANKS:
         kernel = [factors.get(axis, 1) for axis in range(2, rank)]
@@ -105,7 +105,7 @@ def _sum_blocks(build: Builder, gradient: ir.Value, shape: tuple[Dim, ...], fact
 
 
 def _times(build: Builder, value: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
-    """The value with an axis multiplied by the transpose of a matrix."""
+    """The value multiplied along an axis by the transpose of a matrix."""
     assert value.dtype is not None
     matrix = matrix.astype(value.dtype.numpy())
     shape = dims(value)
@@ -119,18 +119,18 @@ def _times(build: Builder, value: ir.Value, axis: int, matrix: np.ndarray) -> ir
     return build.reshape(product, result)
 
 
-def _matrix(look: Look, axis: int, scale: float) -> np.ndarray | None:
+def _matrix(view: NodeView, axis: int, scale: float) -> np.ndarray | None:
     """The interpolation weights of an axis; see `interpolation`."""
     return interpolation(
-        int(look.shape(0)[axis]),
-        int(look.out_shape(0)[axis]),
+        int(view.shape(0)[axis]),
+        int(view.out_shape(0)[axis]),
         scale,
-        mode=look.string("mode", "nearest"),
-        transform=look.string("coordinate_transformation_mode", "half_pixel"),
-        rounding=look.string("nearest_mode", "round_prefer_floor"),
-        cubic=look.float("cubic_coeff_a", -0.75),
-        exclude_outside=bool(look.int("exclude_outside", 0)),
-        antialias=bool(look.int("antialias", 0)),
+        mode=view.string("mode", "nearest"),
+        transform=view.string("coordinate_transformation_mode", "half_pixel"),
+        rounding=view.string("nearest_mode", "round_prefer_floor"),
+        cubic=view.float("cubic_coeff_a", -0.75),
+        exclude_outside=bool(view.int("exclude_outside", 0)),
+        antialias=bool(view.int("antialias", 0)),
     )
 
 
@@ -146,21 +146,22 @@ def interpolation(
     exclude_outside: bool = False,
     antialias: bool = False,
 ) -> np.ndarray | None:
-    """The matrix that resizing an axis multiplies it by, (count, size), from the definition of the operator.
+    """The matrix (count, size) that resizing multiplies an axis by, from the definition of the operator.
 
     Args:
-        size: elements of the input.
-        count: elements of the output.
+        size: number of elements of the input.
+        count: number of elements of the output.
         scale: about ``count / size``.
         mode: ``nearest``, ``linear`` or ``cubic``.
-        transform: from places in the output to places in the input.
-        rounding: of places, with ``nearest``.
+        transform: maps positions in the output to positions in the input.
+        rounding: rounding of positions, with ``nearest``.
         cubic: the coefficient of ``cubic``.
-        exclude_outside: whether elements outside the input weigh nothing, rather than as the outermost one.
-        antialias: whether the weights spread as far as the output's elements are apart.
+        exclude_outside: whether elements outside the input have weight zero, rather than standing for the outermost
+            one.
+        antialias: whether the weights extend as far as the output's elements are apart.
 
     Returns:
-        The weights; None where floating-point arithmetic decides which element is the nearest.
+        The weights; None if floating-point arithmetic decides which element is the nearest.
     """
     if mode == "nearest":
         return _nearest(size, count, scale, transform, rounding)
@@ -169,14 +170,14 @@ def interpolation(
         places = places.clip(0, size - 1)
     spread = max(1 / scale, 1.0) if antialias else 1.0
     reach = math.ceil((2 if mode == "cubic" else 1) * spread) + 1
-    found = np.floor(places)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
-    distance = np.abs(found - places[:, None]) / spread
+    sources = np.floor(places)[:, None].astype(np.int64) + np.arange(-reach, reach + 1)
+    distance = np.abs(sources - places[:, None]) / spread
     weights = _cubic(distance, cubic) if mode == "cubic" else (1 - distance).clip(0)
     if exclude_outside:
-        weights = np.where((found >= 0) & (found < size), weights, 0)
+        weights = np.where((sources >= 0) & (sources < size), weights, 0)
     weights /= weights.sum(1, keepdims=True)
     matrix = np.zeros((count, size))
-    np.add.at(matrix, (np.arange(count)[:, None], found.clip(0, size - 1)), weights)
+    np.add.at(matrix, (np.arange(count)[:, None], sources.clip(0, size - 1)), weights)
     return matrix
 
 
@@ -187,7 +188,7 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def _nearest(size: int, count: int, scale: float, transform: str, rounding: str) -> np.ndarray | None:
-    """The matrix of ``nearest``, or None if it depends on how places are computed."""
+    """The matrix of ``nearest``, or None if it depends on how positions are computed."""
     ratio = Fraction(count, size)
     exactly = ratio if abs(scale / ratio - 1) < _ROUNDING else Fraction(float(np.float32(scale)))
     single = np.float32(scale)
@@ -198,7 +199,7 @@ def _nearest(size: int, count: int, scale: float, transform: str, rounding: str)
         below, nearest, above = (
             min(max(_rounded(x, rounding), 0), size - 1) for x in (place - slack, place, place + slack)
         )
-        if below != above:  # on an edge, which runtimes meet only where no number has to be rounded on the way there
+        if below != above:  # on an edge: all runtimes agree only if no intermediate number is rounded
             met = Fraction(float(_place(i, size, count, single, transform, np.float32))) == place
             if not met or transform == "half_pixel_symmetric":
                 return None
@@ -216,7 +217,7 @@ def _rounded(place: Fraction, rounding: str) -> int:
 
 
 def _place(i: int, size: int, count: int, scale: Any, transform: str, kind: Callable[[int], Any]) -> Any:
-    """Where in the input element ``i`` of the output is, in the arithmetic of ``kind``."""
+    """The position in the input of element ``i`` of the output, in the arithmetic of ``kind``."""
     half = kind(1) / kind(2)
     if transform == "asymmetric":
         return kind(i) / scale

@@ -1,4 +1,4 @@
-"""The same elements in another shape or order, or repeated: Reshape and its kind, Transpose, Expand, Tile."""
+"""The same elements in another shape or order, or repeated: Reshape and similar operators, Transpose, Expand, Tile."""
 
 from __future__ import annotations
 
@@ -6,79 +6,79 @@ import onnx_ir as ir
 
 from ...model.dims import Dim, dims, multiple, times
 from ...model.shapes import BATCH
-from .registry import Gradients, Step, rule
+from .registry import BackwardContext, Gradients, rule
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", inputs={0})
-def reshape(step: Step) -> Gradients:
+def reshape(context: BackwardContext) -> Gradients:
     """The gradient in the input's shape."""
-    return {0: step.build.reshape(step.dy(), step.shape())}
+    return {0: context.build.reshape(context.dy(), context.shape())}
 
 
 @rule("Transpose")
-def transpose(step: Step) -> Gradients:
+def transpose(context: BackwardContext) -> Gradients:
     """The inverse permutation."""
-    rank = len(step.shape())
-    perm = step.ints("perm", range(rank)[::-1]) or []
-    return {0: step.build.transpose(step.dy(), [perm.index(axis) for axis in range(rank)])}
+    rank = len(context.shape())
+    perm = context.ints("perm", range(rank)[::-1]) or []
+    return {0: context.build.transpose(context.dy(), [perm.index(axis) for axis in range(rank)])}
 
 
 @rule("Expand", inputs={0})
-def expand(step: Step) -> Gradients:
-    """Sum over what was repeated."""
-    return {0: step.build.sum_to(step.dy(), step.shape())}
+def expand(context: BackwardContext) -> Gradients:
+    """The sum over what was repeated."""
+    return {0: context.build.sum_to(context.dy(), context.shape())}
 
 
 @rule("Tile", inputs={0})
-def tile(step: Step) -> Gradients:
-    """Sum over the copies, which get axes of their own; how many there are is seen in the shapes."""
+def tile(context: BackwardContext) -> Gradients:
+    """The sum over the copies, which get separate axes; their number follows from the shapes."""
     split: list[Dim] = []
     copies: list[int] = []
-    for before, after in zip(step.shape(), step.out_shape(), strict=True):
+    for before, after in zip(context.shape(), context.out_shape(), strict=True):
         if before != after:
             copies.append(len(split))
             split.append(_ratio(after, before))
         split.append(before)
-    apart = step.build.reshape(step.dy(), split)
-    return {0: step.build.reshape(step.build.total(apart, copies, keepdims=False), step.shape())}
+    apart = context.build.reshape(context.dy(), split)
+    return {0: context.build.reshape(context.build.total(apart, copies, keepdims=False), context.shape())}
 
 
 def _ratio(after: Dim, before: Dim) -> Dim:
-    """How many times one dimension is the other."""
+    """One dimension divided by the other."""
     large, small = (multiple(d) if isinstance(d, str) else d for d in (after, before))
     return times(BATCH, large // small) if isinstance(after, str) and isinstance(before, int) else large // small
 
 
 @rule("DepthToSpace")
-def depth_to_space(step: Step) -> Gradients:
-    """SpaceToDepth, and where the block came after the channels, both change places."""
-    build, block = step.build, step.int("blocksize", 1)
-    n, depth, height, width = step.shape()
+def depth_to_space(context: BackwardContext) -> Gradients:
+    """SpaceToDepth; if the block came after the channels, the two are swapped afterwards."""
+    build, block = context.build, context.int("blocksize", 1)
+    n, depth, height, width = context.shape()
     assert isinstance(depth, int)
     channels = depth // block**2
-    columns_last = step.string("mode", "DCR") == "CRD"
-    dx = _to_depth(step, step.dy(), block)
+    columns_last = context.string("mode", "DCR") == "CRD"
+    dx = _to_depth(context, context.dy(), block)
     if columns_last:
         apart = build.reshape(dx, [n, block**2, channels, height, width])
-        dx = build.reshape(build.transpose(apart, [0, 2, 1, 3, 4]), step.shape())
+        dx = build.reshape(build.transpose(apart, [0, 2, 1, 3, 4]), context.shape())
     return {0: dx}
 
 
 @rule("SpaceToDepth")
-def space_to_depth(step: Step) -> Gradients:
+def space_to_depth(context: BackwardContext) -> Gradients:
     """DepthToSpace, in its default mode."""
-    build, block = step.build, step.int("blocksize", 1)
+    build, block = context.build, context.int("blocksize", 1)
     if build.allows("DepthToSpace"):
-        return {0: build.op("DepthToSpace", step.dy(), blocksize=block, shape=step.shape())}
-    n, depth, height, width = step.out_shape()
+        return {0: build.op("DepthToSpace", context.dy(), blocksize=block, shape=context.shape())}
+    n, depth, height, width = context.out_shape()
     assert isinstance(depth, int)
-    apart = build.reshape(step.dy(), [n, block, block, depth // block**2, height, width])
-    return {0: build.reshape(build.transpose(apart, [0, 3, 4, 1, 5, 2]), step.shape())}
+    apart = build.reshape(context.dy(), [n, block, block, depth // block**2, height, width])
+    return {0: build.reshape(build.transpose(apart, [0, 3, 4, 1, 5, 2]), context.shape())}
 
 
-def _to_depth(step: Step, value: ir.Value, block: int) -> ir.Value:
-    """SpaceToDepth: as an operator (2 to 5 times as fast as moving six axes), or where there is none, by axes."""
-    build = step.build
+def _to_depth(context: BackwardContext, value: ir.Value, block: int) -> ir.Value:
+    """SpaceToDepth, as an operator (2 to 5 times as fast as moving six axes) or, if there is none, by moving axes."""
+    build = context.build
     n, channels, height, width = dims(value)
     assert isinstance(channels, int)
     assert isinstance(height, int)
@@ -91,7 +91,7 @@ def _to_depth(step: Step, value: ir.Value, block: int) -> ir.Value:
 
 
 @rule("ReverseSequence", inputs={0})
-def reverse_sequence(step: Step) -> Gradients:
-    """The same again: it undoes itself."""
-    axes = {name: step.int(name, default) for name, default in (("batch_axis", 1), ("time_axis", 0))}
-    return {0: step.build.op("ReverseSequence", step.dy(), step.x(1), shape=step.shape(), **axes)}
+def reverse_sequence(context: BackwardContext) -> Gradients:
+    """The same operation: it is its own inverse."""
+    axes = {name: context.int(name, default) for name, default in (("batch_axis", 1), ("time_axis", 0))}
+    return {0: context.build.op("ReverseSequence", context.dy(), context.x(1), shape=context.shape(), **axes)}

@@ -1,4 +1,4 @@
-"""Pooling windows: where they lie, and the transpose of a sum over them."""
+"""Pooling windows: their positions, and the transpose of a sum over them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from ...model.dims import dims, times
 from ..builder import Builder
-from .registry import Look
+from .registry import NodeView
 
-_REGION_REQUIRED = 12  # up to this opset, Resize has to have its input roi
+_REGION_REQUIRED = 12  # up to this opset, Resize requires its input roi
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Windows:
     """The windows of a pooling node; every attribute has one number for each spatial axis.
 
     Attributes:
-        sizes: elements of the input.
-        counts: windows, that is elements of the output.
-        kernel: elements of a window.
-        strides: elements from a window to the next.
-        dilations: elements from an element of a window to the next.
+        sizes: number of elements of the input.
+        counts: number of windows, which is the size of the output.
+        kernel: number of elements of a window.
+        strides: distance from one window to the next, in elements.
+        dilations: distance from one element of a window to the next.
         before: padding before the input.
-        after: padding after it, as the node has it.
+        after: padding after the input, as given in the node.
     """
 
     sizes: tuple[int, ...]
@@ -41,12 +41,12 @@ class Windows:
 
     @property
     def spans(self) -> list[int]:
-        """Elements from the first of a window to its last."""
+        """Number of elements from the first element of a window to its last."""
         return [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
 
     @property
     def overruns(self) -> list[int]:
-        """How far the last window reaches past the input; negative where it ends before the input does."""
+        """How far the last window reaches past the input; negative if it ends before the end of the input."""
         rows = zip(self.counts, self.strides, self.spans, self.before, self.sizes, strict=True)
         return [(count - 1) * stride + span - before - size for count, stride, span, before, size in rows]
 
@@ -57,7 +57,7 @@ class Windows:
         return all(count == 1 or stride >= span for count, stride, span in rows)
 
     def elements(self, *, padding: bool) -> np.ndarray:
-        """How many elements each window has, those of the padding among them or not, in the output's shape."""
+        """The number of elements of each window, in the output's shape, with or without padding elements."""
         along = []
         for axis, size in enumerate(self.sizes):
             starts = np.arange(self.counts[axis])[:, None] * self.strides[axis] - self.before[axis]
@@ -67,15 +67,15 @@ class Windows:
         return np.asarray(reduce(np.multiply.outer, along))
 
 
-def windows(look: Look) -> Windows:
+def windows(view: NodeView) -> Windows:
     """The windows of a pooling node whose shapes are known."""
-    shape, out = look.shape(0), look.out_shape(0)
+    shape, out = view.shape(0), view.out_shape(0)
     sizes, counts = [int(d) for d in shape[2:]], [int(d) for d in out[2:]]
     rank = len(sizes)
     ones = [1] * rank
-    kernel, strides, dilations = (look.ints(name) or ones for name in ("kernel_shape", "strides", "dilations"))
-    pads = look.ints("pads") or [0] * 2 * rank
-    auto = look.string("auto_pad", "NOTSET")
+    kernel, strides, dilations = (view.ints(name) or ones for name in ("kernel_shape", "strides", "dilations"))
+    pads = view.ints("pads") or [0] * 2 * rank
+    auto = view.string("auto_pad", "NOTSET")
     if auto.startswith("SAME"):
         totals = [max((c - 1) * s + k - n, 0) for c, s, k, n in zip(counts, strides, kernel, sizes, strict=True)]
         less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
@@ -86,88 +86,88 @@ def windows(look: Look) -> Windows:
     return Windows(*(tuple(numbers) for numbers in made))
 
 
-def check_windows(look: Look) -> str | None:
-    """Why the windows of a pooling node cannot be relied on, or None."""
-    shape, out = look.shape(0), look.out_shape(0)
-    rank = len(look.ints("kernel_shape", []) or [])
+def check_windows(view: NodeView) -> str | None:
+    """Why the windows of a pooling node are not reliable, or None if they are."""
+    shape, out = view.shape(0), view.out_shape(0)
+    rank = len(view.ints("kernel_shape", []) or [])
     if not 1 <= rank == len(shape) - 2:
         return f"pools {rank} axes of an input with {len(shape)}"
     if any(isinstance(d, str) for d in (*shape[1:], *out[1:])):
         return "pools an axis whose length is unknown"
-    found = windows(look)
-    if look.string("auto_pad", "NOTSET").startswith("SAME"):
-        # ONNX Runtime takes these two differently from one version to the next.
-        if any(d != 1 for d in found.dilations):
+    pool = windows(view)
+    if view.string("auto_pad", "NOTSET").startswith("SAME"):
+        # ONNX Runtime handles these two differently from version to version.
+        if any(d != 1 for d in pool.dilations):
             return "has both auto_pad and dilations"
-        if any(s > k for s, k in zip(found.strides, found.kernel, strict=True)):
+        if any(s > k for s, k in zip(pool.strides, pool.kernel, strict=True)):
             return "has auto_pad and strides larger than its kernel"
     expected = []
-    for axis, size in enumerate(found.sizes):
-        room = size + found.before[axis] + found.after[axis] - found.spans[axis]
-        stride = found.strides[axis]
-        ceil = bool(look.int("ceil_mode", 0)) and look.string("auto_pad", "NOTSET") == "NOTSET"
-        count = (-(-room // stride) if ceil else room // stride) + 1
-        if ceil and (count - 1) * stride >= size + found.before[axis]:
+    for axis, size in enumerate(pool.sizes):
+        slack = size + pool.before[axis] + pool.after[axis] - pool.spans[axis]
+        stride = pool.strides[axis]
+        ceil = bool(view.int("ceil_mode", 0)) and view.string("auto_pad", "NOTSET") == "NOTSET"
+        count = (-(-slack // stride) if ceil else slack // stride) + 1
+        if ceil and (count - 1) * stride >= size + pool.before[axis]:
             # ONNX Runtime 1.19 keeps it, as ONNX shape inference does; 1.32 does not.
             return "has, because of ceil_mode, a window that begins in the padding, which not every runtime keeps"
         expected.append(count)
-    if tuple(expected) != found.counts:
-        return f"has an output of shape {found.counts}, where its windows make {tuple(expected)}"
-    if not found.elements(padding=False).all():
+    if tuple(expected) != pool.counts:
+        return f"has an output of shape {pool.counts}, where its windows give {tuple(expected)}"
+    if not pool.elements(padding=False).all():
         return "has a window with nothing but padding in it"
     return None
 
 
-def spread(build: Builder, gradient: ir.Value, found: Windows, weights: np.ndarray | float = 1.0) -> ir.Value:
-    """The transpose of a weighted sum over windows: each input's sum of the gradients of the windows it is in.
+def spread(build: Builder, gradient: ir.Value, pool: Windows, weights: np.ndarray | float = 1.0) -> ir.Value:
+    """The transpose of a weighted sum over windows: for each input, the sum of the gradients of its windows.
 
     Args:
         build: makes the nodes.
-        gradient: of the output.
-        found: the windows.
-        weights: what each window's gradient is multiplied by: one number, or one for each in the output's shape.
+        gradient: gradient of the output.
+        pool: the windows.
+        weights: factors of the windows' gradients: one number, or one for each window in the output's shape.
     """
     shape = dims(gradient)
     weights = np.asarray(weights, np.float64)
     weight = float(weights.flat[0])
     uniform = bool((weights == weight).all())
-    volume = math.prod(found.kernel)
-    ones = (1,) * len(found.sizes)
-    adjacent = found.dilations == ones
+    volume = math.prod(pool.kernel)
+    ones = (1,) * len(pool.sizes)
+    adjacent = pool.dilations == ones
 
     def weighted(factor: float) -> ir.Value:
         if uniform:
             return build.scale(gradient, weight * factor)
         return build.mul(gradient, _constant(build, (weights * factor)[None, None], gradient))
 
-    if adjacent and found.strides == found.kernel and not any((*found.before, *found.overruns)):
-        return repeat(build, weighted(1), found.kernel)
-    start = [k - 1 - pad for k, pad in zip(found.kernel, found.before, strict=True)]
-    end = [k - 1 - pad for k, pad in zip(found.kernel, found.overruns, strict=True)]
-    if adjacent and found.strides == ones and min(*start, *end) >= 0:
-        # The transpose of sums over neighbours are such sums, and an average is the fastest way to sum them.
+    if adjacent and pool.strides == pool.kernel and not any((*pool.before, *pool.overruns)):
+        return repeat(build, weighted(1), pool.kernel)
+    start = [k - 1 - pad for k, pad in zip(pool.kernel, pool.before, strict=True)]
+    end = [k - 1 - pad for k, pad in zip(pool.kernel, pool.overruns, strict=True)]
+    if adjacent and pool.strides == ones and min(*start, *end) >= 0:
+        # The transpose of sums over neighbours is again a sum over neighbours, which AveragePool computes fastest.
         pads = [*start, *end]
-        average = {"kernel_shape": list(found.kernel), "pads": pads, "count_include_pad": int(any(pads))}
-        return build.op("AveragePool", weighted(volume), **average, shape=[*shape[:2], *found.sizes])
+        average = {"kernel_shape": list(pool.kernel), "pads": pads, "count_include_pad": int(any(pads))}
+        return build.op("AveragePool", weighted(volume), **average, shape=[*shape[:2], *pool.sizes])
     channels = int(shape[1])
-    kernel = np.full((channels, 1, *found.kernel), weight if uniform else 1.0)
+    kernel = np.full((channels, 1, *pool.kernel), weight if uniform else 1.0)
     return build.op(
         "ConvTranspose",
         gradient if uniform else weighted(1),
         _constant(build, kernel, gradient),
         group=channels,
-        strides=list(found.strides),
-        dilations=list(found.dilations),
-        pads=[*found.before, *(max(n, 0) for n in found.overruns)],
-        output_padding=[max(-n, 0) for n in found.overruns],
-        shape=[*shape[:2], *found.sizes],
+        strides=list(pool.strides),
+        dilations=list(pool.dilations),
+        pads=[*pool.before, *(max(n, 0) for n in pool.overruns)],
+        output_padding=[max(-n, 0) for n in pool.overruns],
+        shape=[*shape[:2], *pool.sizes],
     )
 
 
 def repeat(build: Builder, value: ir.Value, factors: Sequence[int]) -> ir.Value:
-    """Each element of the spatial axes as often as these factors say, one beside the other.
+    """Repeat each element of the spatial axes by these factors, copies side by side.
 
-    A Resize: Expand between the axes takes ONNX Runtime 25 times as long.
+    This is a Resize, since an Expand between the axes takes ONNX Runtime 25 times as long.
     """
     if max(factors) == 1:
         return value

@@ -18,7 +18,7 @@ from adabet_onnx.portable.rules.conv import by_conv, by_conv_transpose, image_gr
 from adabet_onnx.portable.rules.conv_geometry import Geometry, geometry
 from adabet_onnx.portable.rules.conv_strategy import strategy
 from adabet_onnx.portable.rules.conv_weight import weight_gradient
-from adabet_onnx.portable.rules.registry import Look
+from adabet_onnx.portable.rules.registry import NodeView
 from adabet_onnx.portable.shapes import annotate
 
 node = helper.make_node
@@ -199,7 +199,7 @@ def test_the_cases_meet_every_strategy():
     for given, feeds, constants in CONVS.values():
         made = ir.from_proto(graph_of(given, feeds, constants))
         annotate(made, measure=False)
-        chosen.add(strategy(geometry(Look(made.graph[0], (1,), 17))))
+        chosen.add(strategy(geometry(NodeView(made.graph[0], (1,), 17))))
     assert chosen == {"windows", "columns", "merged", "whole", "rows", "exchanged", "matrix"}
 
 
@@ -289,7 +289,7 @@ def many_gradients(cases: list, opset: int = 17) -> tuple[onnx.ModelProto, dict[
         assert not route.obstacles, str(route.obstacles[0])
         gradients = differentiate(route, dy, build)
         found += [("rule", i, "x", gradients[x]), ("rule", i, "w", gradients[w])]
-        g = geometry(Look(forward, (0, 1), opset))
+        g = geometry(NodeView(forward, (0, 1), opset))
         image, gradient = (dy, x) if forward.op_type == "ConvTranspose" else (x, dy)
         if forward.op_type == "Conv":
             found.append(("frozen", i, "x", image_gradient(build, dy, w, g, frozen=True)))

@@ -268,9 +268,9 @@ REFUSED = {
         node("Dropout", ["x", "r", "t"], ["y"]),
         {"x": X, "t": np.array(False)},
         {"r": number(0.5)},
-        "its mode is computed while it runs",
+        "its mode is computed at run time",
     ),
-    "Mod of whole numbers": (node("Mod", ["x", "w"], ["y"]), {"x": X}, {"w": number(2)}, "whole numbers (fmod 0)"),
+    "Mod of whole numbers": (node("Mod", ["x", "w"], ["y"]), {"x": X}, {"w": number(2)}, "integer remainder (fmod 0)"),
     "Hardmax": (node("Hardmax", ["x"], ["y"]), {"x": X}, {}, "has no gradient here"),
     "bound of Clip": (
         node("Clip", ["c", "x"], ["y"]),

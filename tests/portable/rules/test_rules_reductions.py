@@ -205,13 +205,13 @@ REFUSED = {
         [node("Identity", ["axes"], ["a"]), node("ReduceSum", ["x", "a"], ["y"])],
         {"axes": whole(1)},
         17,
-        "has axes that are computed while it runs",
+        "has axes that are computed at run time",
     ),
     "nothing done but squares": (
         node("ReduceSumSquare", ["x"], ["y"], noop_with_empty_axes=1),
         {},
         18,
-        "has no axes and noop_with_empty_axes, which runtimes do not agree on",
+        "has no axes and noop_with_empty_axes, on which runtimes disagree",
     ),
 }
 
