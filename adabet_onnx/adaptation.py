@@ -18,6 +18,7 @@ from .data.labels import align_classes, fit_labels
 from .data.preprocess import Arithmetic, arithmetic_for
 from .data.source import open_data
 from .errors import ModelError, RecordError
+from .file_names import ARTIFACTS, MODEL
 from .files import check_folder, check_output, keep_apart
 from .model.dims import Dims
 from .model.head import check_head_options, with_head
@@ -37,8 +38,6 @@ from .training.predictions import PredictionFormat, check_form, read_from
 from .training.settings import Settings
 from .training.views import check_augmented
 from .training_runtime import need_runtime
-
-HEADED_MODEL = "model.onnx"  # the model with its new head
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Adaptation:
     @property
     def artifacts(self) -> Path:
         """The folder of the artifacts."""
-        return self.target / "artifacts"
+        return self.target / ARTIFACTS
 
     @property
     def resumable(self) -> bool:
@@ -155,7 +154,7 @@ def prepare_adaptation(
 
 def _headed(model: Model, options: Adapting, folder: Path, seed: int, resume: bool) -> tuple[Model, bytes | None]:
     """Return the model, with a new head if requested; in that case also the content of its file, for later calls."""
-    path = folder / HEADED_MODEL
+    path = folder / MODEL
     made, headed = with_head(model, options.num_classes, kept=options.kept, seed=seed, name=str(path))
     if headed is not None and resume and path.is_file() and path.read_bytes() != headed:
         raise RecordError(f"{path} is not this model with this head. Give another folder, or leave out `resume`.")

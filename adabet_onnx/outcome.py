@@ -12,6 +12,7 @@ from .cost.measure import Cost
 from .cost.overview import Overview
 from .cost.words import measured_sentence, stored_sentence
 from .drawing import draw_bars, finished, name_layers, new_figure, plain, width_for
+from .file_names import RUN
 from .frames import frame
 from .model.open import Model
 from .options import typed
@@ -279,4 +280,4 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 def save_summary(outcome: Outcome, *, command: str | None = None) -> None:
     """Write ``run.json`` into the outcome's folder, with the command line that produced it, if any."""
-    write_json(outcome.folder / "run.json", summary(outcome) | {"command": command})
+    write_json(outcome.folder / RUN, summary(outcome) | {"command": command})

@@ -6,12 +6,13 @@ import dataclasses
 import os
 from typing import Any
 
-from .adaptation import HEADED_MODEL, Adaptation, prepare_adaptation
+from .adaptation import Adaptation, prepare_adaptation
 from .adapting import Adapting
 from .cost.measure import Cost
 from .cost.overview import Overview
 from .data.dataset import Dataset
 from .errors import RecordError, UsageError
+from .file_names import ADAPTED, MODEL, SCORES, SELECTION
 from .files import make_folder, write_bytes
 from .measuring import measured, predicted, trainable_share
 from .model.bindings import binding_mismatch
@@ -91,7 +92,7 @@ def adapt(
 def _chosen(adaptation: Adaptation) -> tuple[Scores, Selection]:
     """Score the layers, select some and make artifacts."""
     scores, selection = _selected(adaptation)
-    selection.save(adaptation.target / "selection.json")
+    selection.save(adaptation.target / SELECTION)
     backend = pick_backend(adaptation.model, selection, adaptation.options.backend, adaptation.choices)
     report = adaptation.progress or silent
     report("making artifacts", 0, 1)
@@ -123,17 +124,17 @@ def _selected(adaptation: Adaptation) -> tuple[Scores, Selection]:
         scores = adaptation.unscored(adaptation.used.to_json(), adaptation.splits.train.classes)
     make_folder(adaptation.target)
     if adaptation.headed is not None:
-        write_bytes(adaptation.target / HEADED_MODEL, adaptation.headed)
+        write_bytes(adaptation.target / MODEL, adaptation.headed)
     if scored:
-        scores.save(adaptation.target / "scores.json")
+        scores.save(adaptation.target / SCORES)
     else:
-        (adaptation.target / "scores.json").unlink(missing_ok=True)  # from an earlier call
+        (adaptation.target / SCORES).unlink(missing_ok=True)  # from an earlier call
     selection = adaptation.select(scores)
     if adaptation.channel_rho is not None:
         scores = score_channels(
             adaptation.model, adaptation.splits, scores, layers=selection.layers, max_memory=scoring.memory, **arguments
         )
-        scores.save(adaptation.target / "scores.json")
+        scores.save(adaptation.target / SCORES)
         selection = with_channels(selection, scores, adaptation.channel_rho)
     return scores, selection
 
@@ -181,7 +182,7 @@ def _trained(adaptation: Adaptation, scores: Scores, selection: Selection) -> Ou
         resume=adaptation.resume,
         progress=adaptation.progress,
     )
-    adapted = open_model(export_model(adaptation.artifacts, adaptation.target / "adapted.onnx", check=options.check))
+    adapted = open_model(export_model(adaptation.artifacts, adaptation.target / ADAPTED, check=options.check))
     plain = None
     if trainer.manifest.float_file is not None:
         plain = evaluate(adapted_proto(trainer.manifest, full_precision=True), held, **arguments)
@@ -265,12 +266,12 @@ def _after(adaptation: Adaptation, adapted: Model, held: Dataset, arguments: dic
 
 def _finished(adaptation: Adaptation) -> tuple[Scores, Selection]:
     model, folder = adaptation.model, adaptation.target
-    selection = load_selection(folder / "selection.json")
-    if (folder / "scores.json").is_file() or selection.estimator is not None:
-        scores = load_scores(folder / "scores.json")
+    selection = load_selection(folder / SELECTION)
+    if (folder / SCORES).is_file() or selection.estimator is not None:
+        scores = load_scores(folder / SCORES)
     else:
         scores = adaptation.unscored(selection.preprocessing or {}, selection.classes)
-    made_for = load_manifest(adaptation.artifacts).content["model_sha256"]
+    made_for = load_manifest(adaptation.artifacts).model_sha256
     if not model.sha256 == scores.model_sha256 == selection.model_sha256 == made_for:
         raise RecordError(
             binding_mismatch(scores.inputs, model.bound)

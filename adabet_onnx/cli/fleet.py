@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..file_names import ADAPTED
 from ..showing import counted
 from ..sizes import size_text
 from . import artifact_options, fleet_options, options, scoring_options
@@ -131,7 +132,7 @@ def simulate(
         return
     for line in _summary_lines(about, rows):
         show(line, quiet)
-    show(f"adapted model: {output / 'adapted.onnx'}", quiet)
+    show(f"adapted model: {output / ADAPTED}", quiet)
 
 
 def _take_fleet(settings: dict[str, Any]) -> Fleet:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..file_names import ADAPTED
 from .layout import Option
 from .parameters import Share, weights_text
 
@@ -34,7 +35,7 @@ def after_run(ctx: click.Context, *, comparable: bool = True) -> str:
         comparable: whether there is test data, which a comparison needs.
     """
     model, data, folder = (Path(ctx.params[name]) for name in ("model", "data", "output"))
-    adapted = folder / "adapted.onnx"
+    adapted = folder / ADAPTED
     commands = [
         ["predict", adapted, data, *_given(ctx, (*_READING, *_COMPUTING[1:]))],
         ["evaluate", adapted, data, *_given(ctx, (*_READING, *_LABELS, *_COMPUTING[1:]))],

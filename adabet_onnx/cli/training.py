@@ -70,22 +70,22 @@ def artifacts(
         backend=backend,
         check=check,
     )
-    memory = manifest.content.get("predicted_step_bytes")
+    memory = manifest.predicted_step_bytes
     if as_json:
         show_json(
             {
                 "output": str(output),
-                "backend": manifest.content["backend"],
+                "backend": manifest.backend,
                 "layers": list(manifest.selection.layers),
                 "parameters": manifest.parameters,
                 "trainable_count": manifest.trainable_count,
                 "predicted_step_bytes": memory,
-                "notes": manifest.content["notes"],
-                "precision": manifest.content.get("precision"),
+                "notes": manifest.notes,
+                "precision": manifest.precision,
             }
         )
         return
-    for note in manifest.content["notes"]:
+    for note in manifest.notes:
         show(f"note: {note}", quiet)
     show(f"{output}: {manifest.trainable_count:,} trainable numbers in {len(manifest.parameters)} tensors", quiet)
     if memory:

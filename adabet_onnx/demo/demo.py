@@ -14,6 +14,7 @@ from ..adapting import Adapting
 from ..data.preprocess import arithmetic_for
 from ..data.source import open_data
 from ..drawing import new_figure, save_figure
+from ..file_names import ADAPTED
 from ..model.open import open_model
 from ..outcome import Outcome
 from ..pipeline import adapt
@@ -54,7 +55,7 @@ def run_demo(
 
 def _draw(outcome: Outcome, data: Path, path: Path) -> None:
     """Draw digits of the new domain with predictions before and after, wrong ones in red, above the learning curve."""
-    adapted = open_model(outcome.folder / "adapted.onnx")
+    adapted = open_model(outcome.folder / ADAPTED)
     held = open_data(data, outcome.model).for_evaluation.subset(range(_SHOWN))
     preprocessing = arithmetic_for(outcome.model, True, None)
     answers = [compute_logits(model, held, preprocessing).argmax(-1) for model in (outcome.model, adapted)]

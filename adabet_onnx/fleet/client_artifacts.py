@@ -57,7 +57,7 @@ class ClientArtifacts:
     @property
     def model_sha256(self) -> str:
         """SHA-256 of the model that the artifacts were made from."""
-        return str(self.manifest.content["model_sha256"])
+        return self.manifest.model_sha256
 
     @property
     def trained(self) -> list[str]:

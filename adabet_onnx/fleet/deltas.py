@@ -168,13 +168,12 @@ def _target(folder: Path, read: dict[int, Delta], entry: str | None) -> _Target:
         )
     manifest = load_manifest(folder)
     values, _ = manifest.read_checkpoint(manifest.initial, PROPERTY)
-    own = str(manifest.content["selection"]["strategy"])
+    own = str(manifest.selection_entry["strategy"])
     if entry not in (None, own):
         raise UsageError(f"{folder} has no `entry` {entry!r}, but {own!r}.")
-    entries = {str(each["name"]): each["shape"] for each in manifest.content["parameters"]}
-    entries |= {str(e["name"]): e["shape"] for e in manifest.content.get("state", []) if e.get("moves")}
+    entries = {str(each["name"]): each["shape"] for each in (*manifest.parameter_entries, *manifest.statistic_entries)}
     start = {name: values[name].astype(np.float32).reshape(shape) for name, shape in entries.items()}
-    return _Target(str(folder), str(manifest.content["model_sha256"]), own, start)
+    return _Target(str(folder), manifest.model_sha256, own, start)
 
 
 def _initial_values(target: _Target, base: str | os.PathLike[str] | None) -> Tensors:

@@ -13,6 +13,7 @@ from ..data.dataset import Dataset
 from ..data.labels import align_classes
 from ..data.source import open_data
 from ..errors import AdabetError, UsageError
+from ..file_names import MODEL
 from ..model.open import Model, open_model
 from ..portable.checkpoint import TrainingState
 from ..portable.linear_head import NotLinearError
@@ -123,7 +124,7 @@ def _data(model: Model, context: Any) -> Dataset:
 
 def _model(settings: Any, context: Any) -> tuple[Model, Dataset]:
     """Open the model that is voted on."""
-    model = open_model(verified(_folder(context), str(settings["key"])) / "model.onnx")
+    model = open_model(verified(_folder(context), str(settings["key"])) / MODEL)
     return model, _data(model, context)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ..data.labels import align_classes
 from ..data.source import open_data
 from ..errors import AdabetError, TrainingError, UsageError
+from ..file_names import ARTIFACTS, MODEL
 from ..files import make_folder
 from ..model.open import open_model
 from ..records import read_record, write_json
@@ -38,7 +39,7 @@ from .messages import Local, Reply, RidgeSums, RoundTask, Vote
 from .options import Fleet
 from .record import FORMAT, RECORD, VERSION
 from .server import Server
-from .simulation import ARTIFACTS, aggregation_of, distributed, store_trained
+from .simulation import aggregation_of, distributed, store_trained
 
 _POLL = 0.5  # seconds between checks for nodes
 
@@ -149,7 +150,7 @@ def _artifacts(
         if given or not source:
             raise UsageError(f"{folder_used} has no artifacts, and the run's configuration names no model to vote on.")
         model = open_model(source)
-        client_grid.hand_out({"model.onnx": Path(source)})
+        client_grid.hand_out({MODEL: Path(source)})
         scoring = Scoring(samples=int(config.get("samples", 128)), subset_size=int(config.get("subset-size", 32)))
         votes = list(client_grid.votes(client_grid.clients(), scoring))
         choices = Choices().for_model(model)

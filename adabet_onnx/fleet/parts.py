@@ -19,7 +19,6 @@ from ..selection.options import Choosing
 from ..selection.record import Selection
 from ..selection.strategies import select
 from ..sizes import size_text
-from ..trainability.choices import Choices
 from ..training.artifacts import make_artifacts
 from ..training.export import proto_with
 from ..training.manifest import Manifest
@@ -38,7 +37,7 @@ def layers_within(manifest: Manifest, model: Model, memory: int, batch_size: int
     Raises:
         UsageError: no layer fits.
     """
-    choices = replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
+    choices = replace(manifest.choices, class_axis=manifest.class_axis)
     costs = Predictor(model, batch_size=batch_size, choices=choices, backend="portable")
     selected = manifest.selection.layers
     choosing = Choosing(
@@ -65,7 +64,7 @@ def make_part(
         folder: folder for the artifacts.
     """
     current = open_model(proto_with(manifest, values, "the server's values", trained=dict(trained)))
-    choices = replace(Choices.from_manifest(manifest.content), class_axis=manifest.class_axis)
+    choices = replace(manifest.choices, class_axis=manifest.class_axis)
     chosen = _only(manifest.selection, model, layers)
     return make_artifacts(
         current, replace(chosen, model_sha256=current.sha256), folder, choices=choices, backend="portable", check=False

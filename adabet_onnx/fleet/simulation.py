@@ -19,6 +19,7 @@ from ..data.preprocess import Arithmetic, arithmetic_for
 from ..data.source import open_data
 from ..device.delta import write_delta
 from ..errors import RecordError, UsageError
+from ..file_names import ADAPTED, ARTIFACTS, MODEL, SELECTION
 from ..files import check_folder, keep_apart, make_folder, replacing, write_bytes
 from ..model.error_context import guarded
 from ..model.head import check_head_options, with_head
@@ -49,7 +50,7 @@ from .server import Server
 from .states import FolderStates
 from .votes import cast_vote
 
-ARTIFACTS, DELTA, ADAPTED, _MODEL = "artifacts", "delta.safetensors", "adapted.onnx", "model.onnx"
+DELTA = "delta.safetensors"
 
 
 @typed
@@ -209,7 +210,7 @@ def _begin(
     seed = options.settings.seed if options.seed is None else options.seed
     settings = replace(options.settings, seed=seed)
     model, headed = with_head(
-        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / _MODEL)
+        open_model(source), options.num_classes, kept=options.kept, seed=seed, name=str(target / MODEL)
     )
     choices = options.choices.for_model(model)
     splits = open_data(data, model)
@@ -245,8 +246,8 @@ def _prepared(simulation: _Simulation) -> tuple[ClientArtifacts, dict[str, Any]]
     )
     make_folder(simulation.target)
     if simulation.headed is not None:
-        write_bytes(simulation.target / _MODEL, simulation.headed)
-    selection.save(simulation.target / "selection.json")
+        write_bytes(simulation.target / MODEL, simulation.headed)
+    selection.save(simulation.target / SELECTION)
     simulation.report("making artifacts", 0, 1)
     check = simulation.options.check
     made = make_artifacts(
@@ -293,7 +294,7 @@ def _votes(simulation: _Simulation) -> list[Vote]:
 
 def distributed(manifest: Manifest) -> list[Path]:
     """Return the files that each client gets once."""
-    return [manifest.folder / MANIFEST, *sorted({manifest.file(role) for role in manifest.content["files"]})]
+    return [manifest.folder / MANIFEST, *sorted({manifest.file(role) for role in manifest.file_names})]
 
 
 def _same_run(simulation: _Simulation, artifacts: ClientArtifacts, about: Mapping[str, Any]) -> None:
@@ -362,5 +363,5 @@ def store_trained(
     make_folder((artifacts.manifest.folder / LAST).parent)
     with replacing(artifacts.manifest.folder / LAST) as part:
         artifacts.session.save(part)
-    entry = str(artifacts.manifest.content["selection"]["strategy"])
+    entry = str(artifacts.manifest.selection_entry["strategy"])
     write_delta(folder / DELTA, artifacts.values(artifacts.trained), model_sha256=artifacts.model_sha256, entry=entry)

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecordError
+from ..file_names import ARTIFACTS, RUN, SELECTION
 from ..records import Entries, finite
 from ..selection.record import load_selection
+from ..training.history import METRICS
 from ..training.manifest import FILE as MANIFEST
 from ..training.manifest import load_manifest
 from .classes import read_evaluation
 from .inputs import AdaptedRun, Curve, RunFigures
 
 MOST_SAMPLES = 10**6  # maximum plausible number of samples
-SUMMARY, _METRICS = "run.json", "metrics.jsonl"
 
 
 def read_adapted(place: Path) -> AdaptedRun:
@@ -25,18 +26,16 @@ def read_adapted(place: Path) -> AdaptedRun:
         RecordError: a file is damaged.
     """
     figures = None
-    if (place / SUMMARY).is_file():
+    if (place / RUN).is_file():
         try:
-            content = json.loads(
-                (place / SUMMARY).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite
-            )
+            content = json.loads((place / RUN).read_text(encoding="utf-8"), parse_constant=finite, parse_float=finite)
         except (ValueError, RecursionError) as error:
-            raise RecordError(f"{place / SUMMARY} is not valid JSON ({error}). Run again.") from error
-        figures = _figures(Entries(content, str(place / SUMMARY), "`adapt`"))
+            raise RecordError(f"{place / RUN} is not valid JSON ({error}). Run again.") from error
+        figures = _figures(Entries(content, str(place / RUN), "`adapt`"))
     manifest = None
-    if (place / "artifacts" / MANIFEST).is_file():
-        manifest = load_manifest(place / "artifacts", verify=False)
-    return AdaptedRun(load_selection(place / "selection.json"), figures, _metrics(place / _METRICS), manifest)
+    if (place / ARTIFACTS / MANIFEST).is_file():
+        manifest = load_manifest(place / ARTIFACTS, verify=False)
+    return AdaptedRun(load_selection(place / SELECTION), figures, _metrics(place / METRICS), manifest)
 
 
 def _measured_frozen(cost: Entries) -> dict[str, tuple[int, float]]:

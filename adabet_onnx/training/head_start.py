@@ -195,7 +195,7 @@ def settable_tensors(manifest: Manifest, head: Layer) -> HeadTensors:
     Raises:
         NotLinearError: not all of them can be set.
     """
-    parts = {str(entry["name"]) for entry in manifest.content["parameters"] if entry.get("channels")}
+    parts = {str(entry["name"]) for entry in manifest.parameter_entries if entry.get("channels")}
     names = {parameter.name for parameter in head.parameters}
     if not names <= set(manifest.parameters) or names & parts:
         raise NotLinearError("only a part of its parameters is trained")

@@ -14,21 +14,9 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ROOT, SHARED, missing
-from device_csharp import (
-    CSHARP,
-    KEPT,
-    Compiled,
-    Program,
-    checked,
-    compile_all,
-    compiled,
-    data,
-    demo_program,
-    description,
-    losses,
-    place,
-    run_graph,
-)
+from device_commands import checked
+from device_csharp import CSHARP, KEPT, Compiled, Program, compile_all, compiled, data, demo_program, place
+from device_rules import description, losses, run_graph
 from models import inputs, tiny
 from safetensors.numpy import load_file
 from scipy.spatial.distance import squareform

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from bad_inputs import limited_files
 from conftest import ROOT, SHARED, missing
-from device_c import description, features, losses, run_graph, scores, shuffled, stored
 from device_jvm import Jvm, Program, Runner, compiled
+from device_rules import description, features, losses, run_graph, scores, shuffled, stored
 from models import masks, tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file

@@ -392,7 +392,7 @@ def test_ort_refuses(tmp_path):
         ({"conv1": (0,)}, "is not selected"),
     ],
 )
-def test_channels_a_layer_has_not_got(channels, said):
+def test_channels_that_a_layer_does_not_have(channels, said):
     model = open_model(tiny.conv_net())
     with pytest.raises(UsageError, match=said):
         trainable_graph(model, dataclasses.replace(in_part(model, ["conv2"]), channels=channels), backend="portable")
