@@ -25,7 +25,6 @@ from .scoring.record import Scores, load_scores
 from .scoring.score import score
 from .selection.record import Selection, load_selection
 from .selection.strategies import with_channels
-from .trainability.choices import Choices
 from .trainability.preflight import pick_backend
 from .training.artifacts import make_artifacts
 from .training.evaluation import evaluate, open_trained, write_predictions
@@ -151,10 +150,10 @@ def _resumed(adaptation: Adaptation) -> tuple[Scores, Selection]:
     if adaptation.channel_rho is not None and selection.channel_rho == adaptation.channel_rho:
         again = with_channels(again, scores, adaptation.channel_rho)
     backend = pick_backend(adaptation.model, again, adaptation.options.backend, adaptation.choices)
-    made = load_manifest(adaptation.artifacts).content
+    manifest = load_manifest(adaptation.artifacts)
     same = again == selection and adaptation.used.to_json() == selection.preprocessing
     same = same and scores.settings.get("data", adaptation.taken) == adaptation.taken
-    if not (same and Choices.from_manifest(made) == adaptation.choices and made["backend"] == backend):
+    if not (same and manifest.choices == adaptation.choices and manifest.backend == backend):
         raise UsageError(
             f"{adaptation.target} was made with other options (such as preprocessing, layout, selection, backend, loss "
             "or optimizer). Give the same options to `resume`, or start again without it."

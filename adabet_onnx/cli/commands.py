@@ -59,8 +59,12 @@ SECTIONS = {
         "fleet app": CommandEntry("fleet", "app", "Write a Flower app that trains a real fleet."),
     },
     "Studies": {
-        "compare": CommandEntry("compare", "compare", "Train with several strategies; say what is more than chance."),
-        "stability": CommandEntry("stability", "stability", "Say whether other samples would rank the layers alike."),
+        "compare": CommandEntry(
+            "compare",
+            "compare",
+            "Train with several strategies, and compare them.",
+        ),
+        "stability": CommandEntry("stability", "stability", "Measure how stable the ranking of layers is."),
         "report": CommandEntry("report", "report", "Write the results in a folder as one HTML page."),
     },
     "Tools": {

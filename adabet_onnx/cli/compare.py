@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from .common import (
 from .layout import Command, Declared
 from .parameters import ANY, FILE, Numbers, Words
 from .printing import progress_bar, show, show_json
+
+if TYPE_CHECKING:
+    from ..study.plan import Plan
 
 
 @click.command(
@@ -46,17 +49,17 @@ from .printing import progress_bar, show, show_json
     type=click.IntRange(1),
     metavar="N",
     group="Data",
-    help="Use only the first so many training samples.",
+    help="Use only the first N training samples.",
 ).varied(shown="all")
 @Declared(
-    "--old-domain", type=ANY, metavar="DATA", group="Data", help="Data of the old domain: how much of it is forgotten."
+    "--old-domain", type=ANY, metavar="DATA", group="Data", help="Data of the old domain, to measure forgetting."
 ).varied(aliases=("--source",))
 @Declared(
     "--strategies",
     type=Words(COMPARED),
     metavar="NAME,...",
     group="Choosing",
-    help=f"What to compare, of {', '.join(COMPARED)}; fisher needs labels and gradients, fit-head a new head.",
+    help=f"Strategies to compare: {', '.join(COMPARED)}; fisher needs labels and gradients, fit-head a new head.",
     default=",".join(COMPARED_UNASKED),
 ).varied(shown=", ".join(COMPARED_UNASKED))
 @Declared(
@@ -66,12 +69,17 @@ from .printing import progress_bar, show, show_json
     metavar="SHARE,...",
     group="Choosing",
     default="0.1",
-    help="Shares of the layers to select, e.g. 0.1,0.2.",
+    help="Fractions of the layers to select, e.g. 0.1,0.2.",
 ).varied(aliases=("--rho",))
 @options.head
 @scoring_options.scoring
 @Declared(
-    "--seeds", type=click.IntRange(1), default=3, metavar="N", group="Training", help="Trainings of each strategy."
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    metavar="N",
+    group="Training",
+    help="Random seeds per strategy.",
 )
 @options.epochs.varied(default=10)
 @options.batch_size.varied(default=32)
@@ -80,7 +88,7 @@ from .printing import progress_bar, show, show_json
     type=Numbers(),
     metavar="X,...",
     group="Training",
-    help="Learning rates that each strategy chooses from.",
+    help="Learning rates for each strategy to choose from.",
 ).varied(aliases=("--lr",), shown="four, by optimizer")
 @options.accumulate.varied(default=1)
 @options.objective
@@ -102,26 +110,20 @@ def compare(
     model: Path,
     data: Path,
     output: Path,
-    strategies: tuple[str, ...],
-    rho: tuple[float, ...],
-    rates: tuple[float, ...] | None,
     num_classes: int | None,
-    keep_tail: bool,
-    append: bool,
     bind: Bindings,
     old_domain: Path | None,
     jobs: int | None,
-    ray: str | None,
     save_config: Path | None,
     as_json: bool,
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Train with several strategies; say what is more than chance.
+    """Train with several strategies, and compare them.
 
-    Each strategy chooses its own learning rate on a split of the training data; accuracy is of the test data. A
-    run that was stopped continues when it is called again. The folder gets results.json, results.csv, results.md and
-    results.svg.
+    The result says which differences are larger than chance. Each strategy chooses its own learning rate on a split of the training data; accuracy is measured on the test data.
+    To continue after an interruption, run the same command again. Writes results.json, results.csv, results.md and
+    results.svg to the folder.
 
     \b
     Example:
@@ -131,37 +133,16 @@ def compare(
       adabet-onnx compare model.onnx new_domain.npz -o compared/ --ray auto
     """
     from ..files import check_output
-    from ..options import with_given
     from ..report.comparison import comparison_table, write_markdown
     from ..study.compare import compare as compare_strategies
-    from ..study.plan import Plan
 
     if save_config is not None and save_config.parent.absolute() != output.absolute():
         check_output(save_config)
     given = take_data(data, settings)
-    kept = {name: settings.pop(name) for name in ("features", "features_memory", "keep_features")}
     old = None if old_domain is None else dataclasses.replace(given, source=old_domain)
-    plan = with_given(
-        Plan(
-            strategies=strategies,
-            rhos=rho,
-            rates=rates or (),
-            budget=take_budget(settings),
-            choices=take_choices(settings),
-            scoring=take_scoring(settings),
-            preprocessing=take_preprocessing(settings),
-            keep_tail=keep_tail,
-            append=append,
-            processes=jobs or (os.cpu_count() if ray is None else None),
-            ray=ray,
-            threads=take_runtime(settings),
-            command=this_command(),
-            **settings,
-        ),
-        **kept,
-    )
+    plan = _plan(settings, processes=jobs or (os.cpu_count() if settings["ray"] is None else None))
     with progress_bar(quiet, lines=True) as progress:
-        found = compare_strategies(
+        comparison = compare_strategies(
             bound_model(model, bind),
             given,
             output,
@@ -172,10 +153,31 @@ def compare(
         )
     if save_config is not None:
         config.write_config(save_config, click.get_current_context())
-    write_markdown(found, output / "results.md")
-    found.plot(output / "results.svg")
+    write_markdown(comparison, output / "results.md")
+    comparison.plot(output / "results.svg")
     if as_json:
-        show_json(found.to_json())
+        show_json(comparison.to_json())
         return
-    show(f"data: {found.data}", quiet)
-    show(comparison_table(found), quiet)
+    show(f"data: {comparison.data}", quiet)
+    show(comparison_table(comparison), quiet)
+
+
+def _plan(settings: dict[str, Any], *, processes: int | None) -> Plan:
+    """The plan that the options describe; all options are taken out of the settings."""
+    from ..options import with_given
+    from ..study.plan import Plan
+
+    kept = {name: settings.pop(name) for name in ("features", "features_memory", "keep_features")}
+    plan = Plan(
+        rhos=settings.pop("rho"),
+        rates=settings.pop("rates") or (),
+        budget=take_budget(settings),
+        choices=take_choices(settings),
+        scoring=take_scoring(settings),
+        preprocessing=take_preprocessing(settings),
+        processes=processes,
+        threads=take_runtime(settings),
+        command=this_command(),
+        **settings,
+    )
+    return with_given(plan, **kept)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..file_names import ADAPTED
 from . import artifact_options, config, next_steps, options, scoring_options
 from .common import (
     Bindings,
@@ -150,7 +151,7 @@ def _show_outcome(outcome: Outcome, plot: Path | None, quiet: bool) -> None:
         omitted = f"; {plot} was not written" if plot is not None else ""
         show(f"note: the data has too few samples for scores, which this strategy does not need{omitted}", quiet)
     show(outcome_text(outcome), quiet)
-    show(f"adapted model: {outcome.folder / 'adapted.onnx'}", quiet)
+    show(f"adapted model: {outcome.folder / ADAPTED}", quiet)
 
 
 def _in_options(outcome: Outcome) -> Outcome:

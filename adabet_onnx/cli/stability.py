@@ -24,7 +24,7 @@ from .printing import progress_bar, show, show_json
 @options.preprocessing
 @options.labels
 @options.rho.varied(default=0.1)
-@Declared("--groups", type=int, default=8, metavar="N", group="Scoring", help="Disjoint groups of each size, at most.")
+@Declared("--groups", type=int, default=8, metavar="N", group="Scoring", help="Most disjoint groups of each size.")
 @Declared(
     "--group-size",
     "max_samples",
@@ -64,10 +64,10 @@ def stability(
     quiet: bool,
     **settings: Any,
 ) -> None:
-    """Say whether other samples would rank the layers alike.
+    """Measure how stable the ranking of layers is.
 
-    And how many samples a firm choice needs. Disjoint groups of samples rank the layers, each by itself; the table says
-    how far they agree. Labels are used only for Fisher information, which is there to compare with.
+    Disjoint groups of samples each give a ranking. The table shows how far these agree, and how many samples a stable
+    choice needs. Labels are used only for Fisher information, which is included for comparison.
 
     \b
     Example:
@@ -89,7 +89,7 @@ def stability(
     choices = Choices(loss=loss, class_axis=class_axis, ignore_label=ignore_label)
     points, memory = settings.pop("subset_size"), settings.pop("scoring_memory")
     with progress_bar(quiet) as progress:
-        found = measure_stability(
+        result = measure_stability(
             bound_model(model, bind),
             given,
             preprocessing=preprocessing,
@@ -99,11 +99,11 @@ def stability(
             progress=progress,
         )
     if output is not None:
-        found.save(output)
+        result.save(output)
     if plot is not None:
-        found.plot(plot)
+        result.plot(plot)
     if as_json:
-        show_json(found.to_json())
+        show_json(result.to_json())
         return
-    show(f"data: {found.data}", quiet)
-    show(stability_table(found), quiet)
+    show(f"data: {result.data}", quiet)
+    show(stability_table(result), quiet)

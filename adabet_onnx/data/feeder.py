@@ -14,8 +14,8 @@ from ..model.open import Model, Tensor
 from .arithmetic import prepared_inputs
 from .augment import Augmentation
 from .dataset import Dataset, Form, in_blocks
+from .input_fit import InputFit, ModelInput, decide, model_input
 from .interpretation import describe_data
-from .layout import InputFit, ModelInput, decide, model_input
 from .preprocess import NONE, Arithmetic, check_applicable
 from .ranges import check_pixels, check_range
 from .reading import Reading

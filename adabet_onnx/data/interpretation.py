@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .layout import InputFit
+from .input_fit import InputFit
 from .pictures import COLOURS, Picture, recolour_step, scales
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RecordError
+from .description_reader import MADE_BY
 from .parts import KINDS, PARAMETER, BoundaryTensor, Device, PackageEntry, PackageTensor
-from .reading import MADE_BY
 
 _FLOAT = 4  # bytes
 _ROOM = 63  # maximum padding after the last tensor, in bytes

@@ -10,8 +10,8 @@ from ..errors import RecordError
 from ..files import sha256_of_files
 from ..records import read_record
 from .consistent import check_consistent
+from .description_reader import MADE_BY, read_device
 from .parts import Device, PackageFile
-from .reading import MADE_BY, read_device
 
 FORMAT, VERSION = "adabet-onnx/device", 1
 FILE = "device.json"

@@ -13,7 +13,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..data.layout import model_input
+from ..data.input_fit import model_input
 from ..errors import OutputError, UsageError
 from ..files import replacing_folder, sha256_of_files
 from ..model.dims import count, dims

@@ -13,7 +13,7 @@ from ..errors import AdabetError
 from ..model.dims import Dims, count, dims_or_none
 from ..model.shapes import serialised_tensor
 from ..model.uses import reads
-from .layout import Place, SampleLayout
+from .sample_layout import Place, SampleLayout
 
 _SIZES = (7, 11)  # two batch sizes: what is the same with both does not depend on the batch
 

@@ -20,9 +20,9 @@ import onnx_ir as ir
 from ..model.dims import count, dims_or_none
 from ..model.uses import reads
 from .batch_sizes import from_size
-from .layout import Place, SampleLayout
 from .numbering import Numbering
 from .per_sample import places
+from .sample_layout import Place, SampleLayout
 
 # Recomputing an element costs as much as keeping this many bytes. By time alone it would be 2 to 20: a light operator
 # takes 0.07-0.6 ns per element, fetching a kept byte 0.03 ns. But bytes are kept of every sample, and data that exceeds

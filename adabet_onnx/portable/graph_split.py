@@ -15,7 +15,7 @@ from ..model.shapes import BATCH
 from .batch_sizes import from_size, shown_dims
 from .builder import Builder
 from .cut import Crossing, Cut, find_cut
-from .layout import SampleLayout
+from .sample_layout import SampleLayout
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def step_bytes(model: ir.Model, batch: int) -> int:
 
 
 def micro_batch(one: int, step: int, batch: int, most: int = _MOST) -> int:
-    """The number of samples that the frozen graph is run on: even parts of a batch that need no more than a step does.
+    """The size of equal micro-batches for the frozen graph, which need no more memory than a training step.
 
     Args:
         one: `step_bytes` of the frozen graph for one sample.

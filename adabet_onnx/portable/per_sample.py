@@ -15,7 +15,7 @@ from ..model.constant_values import is_random
 from ..model.dims import dims_or_none, multiple
 from ..model.uses import reads, subgraphs
 from .batch_sizes import BatchSizeProbe, from_size
-from .layout import Kind, Place, SampleLayout, batch_axes
+from .sample_layout import Kind, Place, SampleLayout, batch_axes
 from .sample_loops import scanned
 from .sample_node import Parts, SampledNode
 from .sample_rules import FILLING, RULES

@@ -15,7 +15,7 @@ from ..errors import AdabetError
 from ..model.dims import dims_or_none
 from ..model.shapes import BATCH, serialised_tensor
 from ..model.uses import captured, subgraphs
-from .layout import Place, SampleLayout
+from .sample_layout import Place, SampleLayout
 from .shapes import annotate
 
 _FIRST = SampleLayout(0)

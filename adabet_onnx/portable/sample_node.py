@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ..model.dims import Dims, dims_or_none
 from ..model.uses import input_of
 from .batch_sizes import BatchSizeProbe
-from .layout import Kind, Place, SampleLayout
+from .sample_layout import Kind, Place, SampleLayout
 
 Parts = tuple[int, int]  # sizes before and after the sample's index
 SampleRule = Callable[["SampledNode"], Parts | None]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from ..model.dims import multiple
 from ..model.uses import input_of
-from .layout import batch_axes
 from .sample_indexing import (
     compress,
     elements,
@@ -24,6 +23,7 @@ from .sample_indexing import (
     sliced,
     triangle,
 )
+from .sample_layout import batch_axes
 from .sample_node import Parts, SampledNode, SampleRule, parts_of
 
 _SOFTMAX_OF_ONE_AXIS = 13  # before this opset, Softmax normalized over all axes from one on

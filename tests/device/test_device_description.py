@@ -27,8 +27,8 @@ from adabet_onnx import (
 )
 from adabet_onnx.device.consistent import check_consistent
 from adabet_onnx.device.description import file_path, is_device, load_device, verify_files
+from adabet_onnx.device.description_reader import read_device
 from adabet_onnx.device.parts import OPTIMIZER
-from adabet_onnx.device.reading import read_device
 
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "device.schema.json").read_text())
 WRONG: tuple[Any, ...] = (None, True, "", "../x", -1, 0.5, 2**53, [], [3], {}, [None], [[]], "NaN")

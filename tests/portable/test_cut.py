@@ -32,8 +32,8 @@ from adabet_onnx import (
 from adabet_onnx.cost.graphs import selection_with
 from adabet_onnx.files import sha256_of_files
 from adabet_onnx.portable.features import Features
-from adabet_onnx.portable.layout import Kind, SampleLayout
 from adabet_onnx.portable.per_sample import places
+from adabet_onnx.portable.sample_layout import Kind, SampleLayout
 from adabet_onnx.portable.shapes import annotate
 from adabet_onnx.trainability.choices import Choices
 from adabet_onnx.training.manifest import load_manifest

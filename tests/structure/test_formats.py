@@ -162,7 +162,7 @@ def test_what_is_written_is_valid(folder, name):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("device", "plan", "results")])
 def test_schema_and_page_name_every_key_that_is_written(folder, name):
-    """So that no key is added without a word on it."""
+    """So that every new key is documented."""
     file = WRITTEN[name][0] if name in WRITTEN else "compared/runs/" + next((folder / "compared/runs").iterdir()).name
     known = set(keys_of(schema(name)))
     page = "\n".join(path.read_text() for path in (ROOT / "docs" / "formats").glob("*.md"))
